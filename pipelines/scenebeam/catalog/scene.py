@@ -1,0 +1,177 @@
+"""Scene and Asset: a STAC item and one band of it, the same whichever provider it came from."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.area import lonlat_geometry
+from scenebeam.collections import CollectionRecord
+from scenebeam.errors import CatalogError, RequestError
+from scenebeam.request import is_url
+
+_REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
+_DATATAKE = re.compile(r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})")
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One band of a scene: where its file is and what its numbers mean."""
+
+    band: str
+    """Common name, lower case (`red`)."""
+    href: str
+    """Unsigned: signed when it is opened."""
+    index: int
+    """Band inside the file, from 1."""
+    resolution: float
+    dtype: str
+    nodata: float | None
+    scale: float
+    offset: float
+    """Physical value = scale x (number - shift) + offset."""
+    shift: int
+    """What the pixels carry on top of the harmonized number."""
+    categorical: bool
+    signing: str = "none"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One STAC item, normalised."""
+
+    id: str
+    collection: str
+    provider: str
+    datetime: datetime
+    acquired: datetime
+    """Start of the acquisition that the scene is a part of; tiles of one datatake share it."""
+    platform: str | None = None
+    tile: str | None = None
+    """MGRS tile, where the collection has tiles."""
+    datatake: str | None = None
+    processed: str = ""
+    """Sorts processings of one acquisition from oldest to newest."""
+    cloud_cover: float | None = None
+    nodata: float | None = None
+    """Percent of the scene without data."""
+    relative_orbit: int | None = None
+    orbit_state: str | None = None
+    footprint: BaseGeometry | None = None
+    """Where there is data, in degrees; None where not known before the files are opened."""
+    item_href: str | None = None
+    assets: dict[str, Asset] = field(default_factory=dict)
+
+
+def scene_from_item(item: dict[str, Any], record: CollectionRecord, *, base: str | None = None) -> Scene:
+    """A STAC item (as JSON) → Scene, by what `record` knows of its collection.
+
+    `base` is the folder of a catalogue on this machine: relative hrefs start there, and only such a
+    catalogue may name local files. Raises CatalogError for an item that cannot be used.
+    """
+    properties = item.get("properties") or {}
+    name = str(item.get("id") or "")
+    if not name:
+        raise CatalogError("a STAC item without an id")
+    when = _instant(properties.get("datetime") or properties.get("start_datetime"))
+    if when is None:
+        raise CatalogError(f"item {name}: no datetime and no start_datetime that can be read")
+    datatake = properties.get("s2:datatake_id") or properties.get("eopf:datatake_id")
+    match = _DATATAKE.match(str(datatake or ""))
+    acquired = datetime.strptime(match[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else when
+    processing = properties.get("s2:processing_baseline") or properties.get("processing:version") or ""
+    made = properties.get("s2:generation_time") or properties.get("processing:datetime") or properties.get("created")
+    self_href = next((link.get("href") for link in item.get("links") or [] if link.get("rel") == "self"), None)
+    try:
+        footprint = lonlat_geometry(item["geometry"]) if item.get("geometry") else None
+    except RequestError as error:
+        raise CatalogError(f"item {name}: {error}") from None
+    return Scene(
+        id=name,
+        collection=str(item.get("collection") or record.id),
+        provider=record.provider,
+        datetime=when,
+        acquired=acquired,
+        platform=_lower(properties.get("platform")),
+        tile=_tile(properties),
+        # The baseline at the end of a datatake id changes with each reprocessing; the datatake does not.
+        datatake=f"{match[1]}_{match[2]}_{match[3]}" if match else None,
+        processed=f"{processing}/{made or ''}/{name}",
+        cloud_cover=_number(properties.get("eo:cloud_cover")),
+        nodata=_number(
+            properties.get("s2:nodata_pixel_percentage", (properties.get("statistics") or {}).get("nodata"))
+        ),
+        relative_orbit=_integer(properties.get("sat:relative_orbit")),
+        orbit_state=properties.get("sat:orbit_state"),
+        footprint=footprint,
+        item_href=self_href,
+        assets={
+            band: Asset(
+                band=band,
+                href=_absolute_href(str(item["assets"][known.asset]["href"]), self_href, base, name),
+                index=known.band,
+                resolution=known.resolution,
+                dtype=record.band_dtype(band),
+                nodata=record.band_nodata(band),
+                scale=record.band_scaling(band)[0],
+                offset=record.band_scaling(band)[1],
+                shift=record.band_shift(band, properties),
+                categorical=known.categorical,
+                signing=record.signing,
+            )
+            for band, known in record.bands.items()
+            if known.asset in (item.get("assets") or {})
+        },
+    )
+
+
+def _absolute_href(href: str, self_href: str | None, base: str | None, item: str) -> str:
+    if not is_url(href) and not os.path.isabs(href):
+        if base is not None and (self_href is None or not is_url(self_href)):
+            href = os.path.join(base, href)
+        elif self_href is not None:
+            href = urljoin(self_href, href)
+    href = href.removeprefix("file://")
+    if is_url(href):
+        if urlsplit(href).scheme.lower() not in _REMOTE_SCHEMES:
+            raise CatalogError(f"item {item}: will not read {href!r}; hrefs may be http(s), s3 or gs")
+    elif base is None:
+        raise CatalogError(f"item {item}: a catalogue on the network names the local file {href!r}; refused")
+    return href
+
+
+def _instant(value: Any) -> datetime | None:
+    """RFC 3339 and its relatives in the wild (no zone, a space for the T) → an instant in UTC."""
+    if not value:
+        return None
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _tile(properties: dict[str, Any]) -> str | None:
+    code = str(properties.get("grid:code") or "")
+    if code.startswith("MGRS-"):
+        return code.removeprefix("MGRS-")
+    tile = properties.get("s2:mgrs_tile")
+    return str(tile) if tile else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _integer(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _lower(value: Any) -> str | None:
+    return None if value is None else str(value).lower()

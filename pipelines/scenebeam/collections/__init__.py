@@ -1,0 +1,23 @@
+"""Records of STAC collections: one YAML file each, beside this module. Adding a file adds a collection."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from scenebeam.collections.record import BandRecord, CollectionRecord, Resampling, Shift
+
+__all__ = ["BandRecord", "CollectionRecord", "Resampling", "Shift", "known_records"]
+
+
+@cache
+def known_records() -> tuple[CollectionRecord, ...]:
+    """All records that scenebeam ships, sorted by provider and id."""
+    found = [
+        CollectionRecord.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        for file in files(__package__).iterdir()
+        if file.name.endswith(".yaml")
+    ]
+    return tuple(sorted(found, key=lambda record: (record.provider, record.id)))

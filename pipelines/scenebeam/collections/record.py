@@ -1,0 +1,126 @@
+"""What we know of one provider's collection: the model of the YAML files beside this module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
+
+
+class BandRecord(BaseModel):
+    """One band: where it is in an item, and what its numbers mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    asset: str
+    """Key of the asset in the item."""
+    resolution: float = Field(gt=0)
+    """Ground size of a pixel, in units of the file's CRS."""
+    band: int = Field(default=1, ge=1)
+    """Index of the band inside the asset's file, from 1."""
+    alias: list[str] = []
+    """Other names a user may type, in any case: the sensor's own name (`B04`)."""
+    categorical: bool = False
+    """Classes or bit flags: resampled by nearest, never averaged, never shifted."""
+    shifted: bool = True
+    """Whether the collection's `shift` applies to this band (never to a categorical one)."""
+    dtype: str | None = None
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+    wavelength: float | None = None
+    """Centre wavelength in micrometres."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alias_list(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("alias"), str):
+            return {**value, "alias": [value["alias"]]}
+        return value
+
+
+class Shift(BaseModel):
+    """A constant that some items' digital numbers carry, and how an item tells whether it does.
+
+    Sentinel-2 processing baseline 04.00 added 1000 to every reflectance. Whether a pixel still carries
+    it depends on provider, collection and item properties, never on the date alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    amount: int
+    since: dict[str, str]
+    """Property → lowest value (compared as text) from which the shift was applied by the processor."""
+    unless: dict[str, bool | str | float] = {}
+    """Property → value that says the provider has taken the shift out again."""
+
+    def carried_by(self, properties: dict[str, Any]) -> bool:
+        """Whether an item with these `properties` has pixels that carry the shift."""
+        applied = any(str(properties.get(key, "")) >= lowest for key, lowest in self.since.items())
+        undone = any(key in properties and properties[key] == value for key, value in self.unless.items())
+        return applied and not undone
+
+
+class CollectionRecord(BaseModel):
+    """Everything scenebeam knows of one collection at one provider."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    """The collection's id in the STAC catalogue."""
+    provider: str = "inline"
+    """Catalogue the record holds for: `earth-search`, `planetary-computer`, `cdse`, or `inline`."""
+    title: str = ""
+    dtype: str
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    """Physical value = scale x harmonized number + offset."""
+    bands: dict[str, BandRecord] = Field(min_length=1)
+    shift: Shift | None = None
+    mask_classes: dict[str, list[int]] = {}
+    """Categorical band → classes that are not clear ground (cloud, shadow, cirrus)."""
+    signing: Literal["none", "planetary-computer"] = "none"
+
+    @model_validator(mode="after")
+    def _lower_case_bands(self) -> CollectionRecord:
+        wrong = [name for name in self.bands if name != name.lower()]
+        if wrong:
+            raise ValueError(f"band names are written in lower case: {', '.join(wrong)}")
+        return self
+
+    def band_name(self, name: str) -> str | None:
+        """Our name of a band that a user typed by any of its names in any case; None where unknown."""
+        typed = name.lower()
+        for known, band in self.bands.items():
+            if typed == known or typed == band.asset.lower() or typed in (a.lower() for a in band.alias):
+                return known
+        return None
+
+    def band_dtype(self, name: str) -> str:
+        """NumPy dtype name of a band."""
+        return self.bands[name].dtype or self.dtype
+
+    def band_nodata(self, name: str) -> float | None:
+        """Nodata value of a band, None where every number is data."""
+        own = self.bands[name].nodata
+        return self.nodata if own is None else own
+
+    def band_shift(self, name: str, properties: dict[str, Any]) -> int:
+        """What the pixels of a band carry on top of the harmonized number, for an item's `properties`."""
+        band = self.bands[name]
+        if self.shift is None or band.categorical or not band.shifted:
+            return 0
+        return self.shift.amount if self.shift.carried_by(properties) else 0
+
+    def band_scaling(self, name: str) -> tuple[float, float]:
+        """(scale, offset) of a band; categorical bands are never scaled."""
+        band = self.bands[name]
+        if band.categorical:
+            return 1.0, 0.0
+        return (
+            self.scale if band.scale is None else band.scale,
+            self.offset if band.offset is None else band.offset,
+        )

@@ -1,0 +1,43 @@
+"""The exceptions of scenebeam: one small tree.
+
+A message reads: what failed, for which target, why, and what to try.
+"""
+
+
+class SceneBeamError(Exception):
+    """Root of every error that scenebeam raises on purpose."""
+
+
+class RequestError(SceneBeamError):
+    """The request cannot be run as it stands; the user can mend it (exit code 2)."""
+
+
+class CatalogError(SceneBeamError):
+    """A STAC catalogue could not be asked, or answered what cannot be used."""
+
+
+class ReadError(SceneBeamError):
+    """A source file could not be read.
+
+    `permanent` tells apart what will never work (404, 403, corrupt data, no CRS) from what may work on
+    the next try (timeouts, 5xx after all retries): the first is a missing tile, the second a failed task.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = True) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _read_error, (str(self), self.permanent)
+
+
+def _read_error(message: str, permanent: bool) -> ReadError:
+    return ReadError(message, permanent=permanent)
+
+
+class StorageError(SceneBeamError):
+    """A product could not be published, listed or read back."""
+
+
+class CheckError(SceneBeamError):
+    """An image is there and readable, but not fit to use (conflicting nodata, blank inside its footprint)."""

@@ -1,0 +1,270 @@
+"""RunRequest: all that a user can ask for, validated whole before anything runs.
+
+Light on purpose: a Cloud Function imports this module at a cold start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from calendar import monthrange
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from scenebeam.collections.record import CollectionRecord, Resampling
+
+KNOWN_CATALOGS = {
+    "earth-search": "https://earth-search.aws.element84.com/v1",
+    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
+    "cdse": "https://stac.dataspace.copernicus.eu/v1",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimeSeries(_Part):
+    """Scenes that are already on disk: a table of acquisitions and a folder `<root>/<scene_id>/<band>.tif`."""
+
+    time_series: str
+    """`time_serie.csv` with the columns `acq_datetime` and `tile_ids` (separated by `|`, `,` or `;`)."""
+    root: str
+
+
+class Area(_Part):
+    """Where: exactly one of the four forms, in longitude and latitude (WGS 84)."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north. West > east crosses the antimeridian, and must be meant: see `_check_bbox`."""
+    geojson: str | None = None
+    geometry: dict[str, Any] | None = None
+    mgrs: list[str] | None = None
+    """Sentinel-2 tiles: `34TFK`."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Area:
+        given = [name for name in ("bbox", "geojson", "geometry", "mgrs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of bbox, geojson, geometry or mgrs (found {given or 'none'})")
+        return self
+
+    @field_validator("bbox")
+    @classmethod
+    def _check_bbox(cls, value: tuple[float, float, float, float] | None) -> Any:
+        if value is None:
+            return value
+        west, south, east, north = value
+        if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
+            raise ValueError("a bbox is west, south, east, north in degrees of longitude and latitude")
+        if south >= north:
+            raise ValueError(f"south ({south}) must be less than north ({north})")
+        if west == east:
+            raise ValueError("west equals east: the box is empty")
+        # A box over the antimeridian is written west > east (RFC 7946 section 5.2). One that would go
+        # the long way round the Earth is two numbers swapped, not an area somebody wants.
+        if west > east and east + 360 - west > 180:
+            raise ValueError(
+                f"west ({west}) is greater than east ({east}), and the box is not one over the antimeridian "
+                "(it would span more than half the Earth): swap the two"
+            )
+        return value
+
+    @field_validator("mgrs")
+    @classmethod
+    def _check_mgrs(cls, value: list[str] | None) -> Any:
+        for tile in value or []:
+            if not re.fullmatch(r"\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()):
+                raise ValueError(f"{tile!r} is not an MGRS tile like 34TFK")
+        return [tile.upper() for tile in value] if value else value
+
+
+def _parse_day(text: str, *, end: bool) -> datetime:
+    """`2023`, `2023-02`, `2023-02-03` or a full RFC 3339 time → an instant; an end is the last of its period."""
+    text = text.strip()
+    match = re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", text)
+    try:
+        if match is None:
+            instant = datetime.fromisoformat(text)
+            return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        year, month, day = (int(part) if part else None for part in match.groups())
+        assert year is not None
+        if not end:
+            return datetime(year, month or 1, day or 1, tzinfo=UTC)
+        month = month or 12
+        day = day or monthrange(year, month)[1]
+        return datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a date like 2023-02-03: {error}") from None
+
+
+def parse_interval(text: str) -> tuple[datetime, datetime]:
+    """`start/end` or one date → (first instant, last instant), both included.
+
+    Raises ValueError where a date is not one, or the end lies before the start.
+    """
+    first, slash, last = str(text).partition("/")
+    start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)
+    if end < start:
+        raise ValueError(f"dates are reversed: {text!r} ends before it starts")
+    return start, end
+
+
+def _check_interval(value: Any) -> str:
+    text = str(value)
+    parse_interval(text)
+    return text
+
+
+Interval = Annotated[str, BeforeValidator(_check_interval)]
+
+
+class Select(_Part):
+    """Which of the scenes found are taken."""
+
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
+    """Percent, of the scene; scenes that do not say are kept."""
+    max_nodata: float | None = Field(default=None, ge=0, le=100)
+    """Percent, of the scene; scenes that do not say are kept."""
+    min_coverage: float = Field(default=0.0, ge=0, le=1)
+    """Least fraction of the area that one acquisition's scenes cover together."""
+    platform: list[str] | None = None
+    relative_orbit: list[int] | None = None
+    orbit_state: Literal["ascending", "descending"] | None = None
+
+    @field_validator("platform", "relative_orbit", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | int) else value
+
+
+class GridRequest(_Part):
+    """The output grid; what is left out is chosen from the area."""
+
+    crs: str | None = None
+    """`EPSG:32634` or any CRS that PROJ reads; else the UTM zone of the area's centre."""
+    resolution: float | None = Field(default=None, gt=0)
+    """Pixel size in units of the CRS; else the finest of the bands asked for."""
+    bounds: tuple[float, float, float, float] | None = None
+    """Left, bottom, right, top in units of the CRS; else the area's bounds, outward to the resolution."""
+
+    @model_validator(mode="after")
+    def _bounds_need_crs(self) -> GridRequest:
+        if self.bounds is not None:
+            if self.crs is None:
+                raise ValueError("grid.bounds needs grid.crs: in which CRS are they?")
+            left, bottom, right, top = self.bounds
+            if left >= right or bottom >= top:
+                raise ValueError("grid.bounds are left, bottom, right, top")
+        return self
+
+
+class MosaicRequest(_Part):
+    """One mosaic per acquisition and band."""
+
+    kind: Literal["mosaic"] = "mosaic"
+    bands: list[str] = Field(min_length=1)
+    group_by: Literal["acquisition", "day"] = "acquisition"
+    method: Literal["first", "last", "min", "max", "mean", "median"] = "first"
+    resampling: Resampling | dict[str, Resampling] = "nearest"
+    """One for all, or band → method; categorical bands are always nearest."""
+    values: Literal["harmonized", "raw"] = "harmonized"
+    """`harmonized`: a provider's shift is taken out. `raw`: numbers as they are in the files."""
+    on_missing: Literal["best-available", "fail", "skip"] = "best-available"
+    compression: Literal["deflate", "zstd", "lzw"] = "deflate"
+
+    @field_validator("bands")
+    @classmethod
+    def _unique_bands(cls, value: list[str]) -> list[str]:
+        lower = [band.lower() for band in value]
+        twice = sorted({band for band in lower if lower.count(band) > 1})
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return value
+
+
+class Runner(_Part):
+    """Where tasks are made."""
+
+    kind: str = "auto"
+    """`auto`, `serial`, `direct`, `dataflow`, or the name of any Beam runner (`PortableRunner`)."""
+    workers: int | None = Field(default=None, ge=1)
+    options: dict[str, str | int | float | bool | list[str]] = {}
+    """Beam pipeline options by their command-line name, without the dashes."""
+
+
+def _runner(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Limits(_Part):
+    """Ceilings that stop a run before it becomes larger than meant."""
+
+    max_scenes: int = Field(default=10_000, ge=1)
+    max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
+    """Most bytes to read, by the plan's estimate."""
+    max_failed: float = Field(default=0.05, ge=0, le=1)
+    """Up to this fraction of failed tasks a run is `partial`; beyond it is `failed`."""
+    memory: ByteSize = Field(default=ByteSize(2**30), validate_default=True)
+    """Most memory a task may take; areas that would need more are cut into shards."""
+
+
+def _listed_intervals(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class RunRequest(_Part):
+    """One run: scenes of an area and time from a catalogue, made into one product."""
+
+    run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
+    catalog: str | TimeSeries
+    """A known catalogue, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static catalogue."""
+    collections: list[str | CollectionRecord] = Field(min_length=1)
+    area: Area | None = None
+    """May be left out where `catalog` is a file: then all that its scenes cover."""
+    dates: Annotated[list[Interval], BeforeValidator(_listed_intervals)] = []
+    select: Select = Select()
+    grid: GridRequest = GridRequest()
+    product: MosaicRequest
+    output: str = Field(min_length=1)
+    runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _bounded_search(self) -> RunRequest:
+        if isinstance(self.catalog, str) and (self.catalog in KNOWN_CATALOGS or is_url(self.catalog)):
+            for name in ("area", "dates"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is needed to search a STAC API")
+        return self
+
+    @property
+    def intervals(self) -> list[tuple[datetime, datetime]]:
+        """The dates as instants, in the order given."""
+        return [parse_interval(text) for text in self.dates]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
+        decisive = self.model_dump(mode="json", include=set(DECISIVE))
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+DECISIVE = ("catalog", "collections", "area", "dates", "select", "grid", "product")
+"""The parts of a request that decide what its products hold."""
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` names something on the network rather than a local path."""
+    return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None

@@ -1,0 +1,206 @@
+"""From a request file, the environment and the command line to one RunRequest, and where each value came from.
+
+Precedence, highest first: command line, environment (`SCENEBEAM_*`), request file, defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from scenebeam.errors import RequestError
+from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_url
+
+MAX_REQUEST_BYTES = 10_000_000
+_SHORT_NAMES = {"BANDS": "product.bands"}
+_PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "output")
+
+Values = dict[str, Any]
+"""Dotted name (`select.max_cloud_cover`) → value."""
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """YAML without anchors and aliases: a request needs none, and they can blow up to any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("anchors and aliases are not allowed in a request")
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+
+
+# A date stays the text that the user wrote: YAML would make 2020-05-18 a date object.
+_SafeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse_document(text: str, name: str = "request") -> dict[str, Any]:
+    """YAML or JSON text → the mapping it holds. RequestError where it is neither, or not a mapping."""
+    if len(text) > MAX_REQUEST_BYTES:
+        raise RequestError(f"{name} is larger than {MAX_REQUEST_BYTES:,} bytes: put the area into a file of its own")
+    try:
+        document = yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RequestError(f"{name} is neither YAML nor JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise RequestError(f"{name} must hold a mapping with the keys {', '.join(RunRequest.model_fields)}")
+    return document
+
+
+def load_request(
+    path: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[RunRequest, dict[str, str]]:
+    """Read a request file and lay the environment and `overrides` (dotted names) over it.
+
+    Returns the request and, for each dotted name that was given, where its value came from.
+    Raises RequestError with the field's name and the fix.
+    """
+    document: dict[str, Any] = {}
+    came_from: dict[str, str] = {}
+    if path is not None:
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"cannot read the request file {file}: {error}") from None
+        document = parse_document(text, str(file))
+        _resolve_paths(document, file.resolve().parent)
+        came_from.update(dict.fromkeys(_leaves(document), str(file)))
+    for name, value in _from_environment(os.environ if environ is None else environ):
+        _lay(document, name, value)
+        came_from[name] = "environment"
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            _lay(document, name, value)
+            came_from[name] = "command line"
+    _resolve_paths(document, Path.cwd())
+    return validate_request(document), came_from
+
+
+def validate_request(document: Mapping[str, Any]) -> RunRequest:
+    """A mapping → RunRequest with its area read in. RequestError names every field at fault, and the fix."""
+    try:
+        request = RunRequest.model_validate(document)
+    except ValidationError as error:
+        raise RequestError("the request is not valid:\n" + "\n".join(_explain(error))) from None
+    if request.area is not None and request.area.geojson is not None:
+        # The fingerprint must follow the file's content, not its name.
+        area = {"geometry": _read_geojson(Path(request.area.geojson))}
+        request = RunRequest.model_validate({**document, "area": area})
+    return request
+
+
+def _read_geojson(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"area.geojson: cannot read {path}: {error}") from None
+    if not isinstance(document, dict):
+        raise RequestError(f"area.geojson: {path} holds no GeoJSON object")
+    if document.get("type") == "FeatureCollection":
+        geometries = [feature.get("geometry") for feature in document.get("features", [])]
+        return {"type": "GeometryCollection", "geometries": [geometry for geometry in geometries if geometry]}
+    found = document.get("geometry") if document.get("type") == "Feature" else document
+    if not isinstance(found, dict):
+        raise RequestError(f"area.geojson: {path} holds a feature without a geometry")
+    return found
+
+
+def _resolve_paths(document: dict[str, Any], base: Path) -> None:
+    """Paths in a request file are relative to that file."""
+    for dotted in _PATHS:
+        *parents, last = dotted.split(".")
+        holder: Any = document
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        value = holder.get(last) if isinstance(holder, dict) else None
+        if isinstance(value, str) and value and not is_url(value) and value not in KNOWN_CATALOGS:
+            holder[last] = os.path.normpath(base / Path(value).expanduser())
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """`SCENEBEAM_SELECT__MAX_CLOUD_COVER=20` → ("select.max_cloud_cover", 20); other names are left alone."""
+    found = []
+    for key in sorted(environ):
+        if not key.startswith("SCENEBEAM_"):
+            continue
+        short = key.removeprefix("SCENEBEAM_")
+        dotted = _SHORT_NAMES.get(short, short.lower().replace("__", "."))
+        if dotted.split(".")[0] in RunRequest.model_fields:
+            found.append((dotted, scalar(environ[key], dotted)))
+    return found
+
+
+def scalar(text: str, name: str) -> Any:
+    """A value typed at a shell → what YAML makes of it; `a,b` is a list for the fields that are lists."""
+    if name == "product.bands" and not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return yaml.load(text, Loader=_SafeLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise RequestError(f"{name}: cannot read {text!r}: {error}") from None
+
+
+def _lay(document: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    holder = document
+    for parent in parents:
+        inner = holder.get(parent)
+        if not isinstance(inner, dict):
+            inner = {"kind": inner} if parent == "runner" and isinstance(inner, str) else {}
+            holder[parent] = inner
+        holder = inner
+    holder[last] = value
+
+
+def _leaves(document: Any, prefix: str = "") -> list[str]:
+    if not isinstance(document, dict) or not document:
+        return [prefix] if prefix else []
+    return [leaf for key, value in document.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        if fault["type"] == "string_type" and fault["loc"][-1] == "str":
+            continue  # the other half of a "name or record" union says what is wrong
+        place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part)) or "request"
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(RunRequest, fault["loc"][:-1])
+            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"  {place}: unknown key; {hint}")
+        else:
+            lines.append(f"  {place}: {fault['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the model that stands at `loc`, following nested models and unions by name."""
+    for part in loc:
+        if isinstance(part, int) or part not in model.model_fields:
+            if isinstance(part, str):
+                model = next((m for m in _MODELS if m.__name__ == part), model)
+            continue
+        model = next(iter(_models_in(model.model_fields[part].annotation)), model)
+    return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+_MODELS = [model for field in RunRequest.model_fields.values() for model in _models_in(field.annotation)]

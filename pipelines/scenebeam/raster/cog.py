@@ -1,0 +1,180 @@
+"""COG: encoded tiles of all levels → one Cloud-Optimized GeoTIFF, written front to back in one pass.
+
+Layout as GDAL's COG driver has it (https://gdal.org/drivers/raster/cog.html): header, image directories,
+then the tiles, smallest overview first, each with its size before and its last four bytes again behind.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import IO, Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import tifffile
+from affine import Affine
+from rasterio.io import MemoryFile
+
+from scenebeam.raster.pyramid import TILE
+
+_CODECS = {"deflate": 8, "zstd": 50000, "lzw": 5}
+_KINDS = {"u": 1, "i": 2, "f": 3}
+_SHORT, _LONG, _ASCII, _DOUBLE, _LONG8 = 3, 4, 2, 12, 16
+_FORMATS = {_SHORT: "H", _LONG: "I", _DOUBLE: "d", _LONG8: "Q"}
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+_LAYOUT = (
+    "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+    "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
+_AROUND = 8
+"""Bytes around a tile: its size in front, its last four bytes again behind."""
+_CLASSIC_LIMIT = 2**32 - 2**20
+
+
+@dataclass(frozen=True)
+class CogProfile:
+    """What a single-band COG says of itself."""
+
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    nodata: float | None
+    crs: str
+    transform: Affine
+    codec: str = "deflate"
+    description: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level's tiles, row by row: their sizes, and the bytes when they are wanted."""
+
+    height: int
+    width: int
+    sizes: Sequence[int]
+    tiles: Iterable[bytes]
+
+
+def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level]) -> None:
+    """Write one COG; `levels` are the image and its overviews, largest first.
+
+    BigTIFF where the file would pass 4 GiB. The same input gives the same bytes.
+    """
+    total = sum(sum(level.sizes) + _AROUND * len(level.sizes) for level in levels)
+    big = total + 64 * sum(len(level.sizes) for level in levels) > _CLASSIC_LIMIT
+    blank = [[0] * len(level.sizes) for level in levels]
+    start = len(_head(profile, levels, blank, big))
+    offsets: list[list[int]] = [[] for _ in levels]
+    position = start
+    for number in reversed(range(len(levels))):
+        for size in levels[number].sizes:
+            offsets[number].append(position + 4)
+            position += size + _AROUND
+    file.write(_head(profile, levels, offsets, big))
+    for level in reversed(levels):
+        for tile in level.tiles:
+            file.write(struct.pack("<I", len(tile)) + tile + tile[-4:])
+
+
+def _head(profile: CogProfile, levels: Sequence[Level], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
+    """Everything before the first tile."""
+    ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06d} bytes\n{_LAYOUT}".encode()
+    ghost += b"\0" * (-len(ghost) % 8)
+    header_size = 16 if big else 8
+    first = header_size + len(ghost)
+    header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHI", b"II", 42, first)
+    body = b""
+    for number, level in enumerate(levels):
+        entries = _entries(profile, level, offsets[number], number, big)
+        body += _directory(entries, first + len(body), number + 1 < len(levels), big)
+    return header + ghost + body
+
+
+Entry = tuple[int, int, Any]
+"""Tag, type, values."""
+
+
+def _entries(profile: CogProfile, level: Level, offsets: Sequence[int], number: int, big: bool) -> list[Entry]:
+    floating = profile.dtype.kind == "f"
+    entries: list[Entry] = [
+        (254, _LONG, [1 if number else 0]),  # NewSubfileType: a reduced image
+        (256, _LONG, [level.width]),
+        (257, _LONG, [level.height]),
+        (258, _SHORT, [profile.dtype.itemsize * 8]),
+        (259, _SHORT, [_CODECS[profile.codec]]),
+        (262, _SHORT, [1]),  # MinIsBlack
+        (277, _SHORT, [1]),
+        (284, _SHORT, [1]),
+        (317, _SHORT, [3 if floating else 2]),
+        (322, _SHORT, [TILE]),
+        (323, _SHORT, [TILE]),
+        (324, _LONG8 if big else _LONG, offsets),
+        (325, _LONG, level.sizes),
+        (339, _SHORT, [_KINDS[profile.dtype.kind]]),
+    ]
+    if number == 0:
+        entries += _geo_entries(profile.crs, profile.transform)
+        entries.append((42112, _ASCII, _gdal_metadata(profile)))
+    if profile.nodata is not None:
+        entries.append((42113, _ASCII, _number(profile.nodata)))
+    return sorted(entries, key=lambda entry: entry[0])
+
+
+def _directory(entries: list[Entry], at: int, more: bool, big: bool) -> bytes:
+    """One image directory at byte `at`, with the values that do not fit in their entries behind it."""
+    count_format, entry_format, inline = ("<Q", "<HHQ", 8) if big else ("<H", "<HHI", 4)
+    size = struct.calcsize(count_format) + len(entries) * (20 if big else 12) + inline
+    directory = struct.pack(count_format, len(entries))
+    behind = b""
+    for tag, kind, values in entries:
+        if kind == _ASCII:
+            payload = values.encode("utf-8") + b"\0"
+            count = len(payload)
+        else:
+            payload = struct.pack(f"<{len(values)}{_FORMATS[kind]}", *values)
+            count = len(values)
+        directory += struct.pack(entry_format, tag, kind, count)
+        if len(payload) <= inline:
+            directory += payload.ljust(inline, b"\0")
+        else:
+            directory += struct.pack("<Q" if big else "<I", at + size + len(behind))
+            behind += payload + b"\0" * (-len(payload) % 8)
+    following = at + size + len(behind)
+    padding = b"\0" * (-following % 8)
+    following_at = following + len(padding) if more else 0
+    return directory + struct.pack("<Q" if big else "<I", following_at) + behind + padding
+
+
+@lru_cache(maxsize=64)
+def _geo_entries(crs: str, transform: Affine) -> list[Entry]:
+    """The georeferencing tags that GDAL writes for a CRS and a transform."""
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=transform
+        ) as image:
+            image.write(np.zeros((1, 1, 1), np.uint8))
+        with tifffile.TiffFile(memory) as tiff:
+            tags = [tag for code in _GEO_TAGS if (tag := tiff.pages[0].tags.get(code)) is not None]  # type: ignore[union-attr]
+            return [(tag.code, int(tag.dtype), _values(tag.value)) for tag in tags]
+
+
+def _values(value: Any) -> Any:
+    return value if isinstance(value, str) else list(np.atleast_1d(value))
+
+
+def _gdal_metadata(profile: CogProfile) -> str:
+    items = [f'<Item name="DESCRIPTION" sample="0" role="description">{escape(profile.description)}</Item>']
+    items.append(f'<Item name="OFFSET" sample="0" role="offset">{profile.offset!r}</Item>')
+    items.append(f'<Item name="SCALE" sample="0" role="scale">{profile.scale!r}</Item>')
+    items += [f"<Item name={quoteattr(key)}>{escape(value)}</Item>" for key, value in sorted(profile.tags.items())]
+    return "<GDALMetadata>\n  " + "\n  ".join(items) + "\n</GDALMetadata>\n"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

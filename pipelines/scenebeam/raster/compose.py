@@ -1,0 +1,186 @@
+"""Compose: bands of many sources → strips of one grid, in order, each compressed block read and decoded once.
+
+The grid is walked in strips of block rows. Reads run some strips ahead on the I/O pool, decoding runs on the
+CPU pool as ranges arrive, and a block is forgotten after the last strip that needs it: memory is a few strips,
+whatever the area. A block that better tiles cover is not asked for, unless holes remain there after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.errors import ReadError, SceneBeamError
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_mask
+from scenebeam.raster.reader import Block, Source
+from scenebeam.raster.warp import Placement, place
+
+STRIP = 512
+"""Rows of a strip: one row of blocks of the output."""
+_AHEAD = 2
+"""Strips whose reads are under way while one is put together."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tile's band, ready to be laid onto a grid."""
+
+    name: str
+    source: Source
+    shift: int = 0
+    """Taken out of every valid pixel."""
+    footprint: BaseGeometry | None = None
+    """Where the tile has data, in the grid's CRS; None: all of its image."""
+
+
+@dataclass(frozen=True)
+class BandLayers:
+    """One band of the output: its tiles, best first, and how they are merged."""
+
+    name: str
+    layers: Sequence[Layer]
+    dtype: np.dtype[Any]
+    nodata: float | None
+    resampling: str
+    method: str
+
+
+class LayerError(SceneBeamError):
+    """A tile that cannot be used: `name` says which, `cause` why."""
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        super().__init__(f"{name}: {cause}")
+        self.name, self.cause = name, cause
+
+
+def compose(grid: Grid, bands: Sequence[BandLayers]) -> Iterator[tuple[int, int, Array]]:
+    """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in turn.
+
+    Raises LayerError for a tile that is broken for good, and ReadError for one that may be read later.
+    """
+    stacks = [_Stack(grid, band) for band in bands]
+    tops = list(range(0, grid.shape[0], STRIP))
+    for number, top in enumerate(tops):
+        for stack in stacks:
+            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in tops[number : number + 1 + _AHEAD]])
+        for index, stack in enumerate(stacks):
+            yield index, top, stack.strip(top, min(top + STRIP, grid.shape[0]))
+    for stack in stacks:
+        stack.check_not_blank()
+
+
+class _Stack:
+    """All tiles of one band on one grid."""
+
+    def __init__(self, grid: Grid, band: BandLayers) -> None:
+        self._grid, self._band = grid, band
+        ordered = list(reversed(band.layers)) if band.method == "last" else list(band.layers)
+        self._tiles = [_Tile(layer, grid, band) for layer in ordered]
+        covering: BaseGeometry = shapely.Polygon()
+        for tile in self._tiles:
+            tile.covered_before = covering if band.method in ("first", "last") else shapely.Polygon()
+            shapely.prepare(tile.covered_before)
+            covering = shapely.union(covering, tile.footprint)
+
+    def prefetch(self, strips: Sequence[tuple[int, int]]) -> None:
+        """Start reading what the strips will need, as far as footprints foretell it."""
+        for tile in self._tiles:
+            tile.start([block for top, bottom in strips for block in tile.foreseen(top, bottom)])
+
+    def strip(self, top: int, bottom: int) -> Array:
+        merge = new_merge(self._band.method, (bottom - top, self._grid.shape[1]), self._band.dtype, self._band.nodata)
+        for tile in self._tiles:
+            tile.lay(merge, top, bottom, self._band.nodata)
+            tile.forget(bottom)
+        return merge.result()
+
+    def check_not_blank(self) -> None:
+        for tile in self._tiles:
+            if tile.expected and not tile.valid:
+                reason = f"blank: not one of {tile.expected:,} pixels inside its footprint holds data"
+                raise LayerError(tile.layer.name, ReadError(reason))
+
+
+class _Tile:
+    """One layer, its placement, and those of its blocks that are wanted now."""
+
+    def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
+        self.layer = layer
+        self.placement: Placement = place(layer.source.info, grid, band.resampling, band.nodata)
+        self.footprint = self._pixel_footprint(grid)
+        shapely.prepare(self.footprint)
+        self.covered_before: BaseGeometry = shapely.Polygon()
+        self.expected = self.valid = 0
+        self._blocks: dict[Block, Future[Array]] = {}
+
+    def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
+        """Where the tile has data, in pixels of the grid."""
+        image = box(*self.placement.outline)
+        if self.layer.footprint is None:
+            return image
+        inverse = ~grid.transform
+        pixels = shapely.transform(
+            self.layer.footprint, lambda xy: np.column_stack(inverse * (xy[:, 0], xy[:, 1])), include_z=False
+        )
+        return shapely.intersection(shapely.make_valid(pixels), image)
+
+    def foreseen(self, top: int, bottom: int) -> list[Block]:
+        """Blocks that will be needed unless better tiles cover all that they show."""
+        if self.covered_before.is_empty:
+            return [block for block, _ in self.placement.needs(top, bottom)]
+        return [
+            block
+            for block, region in self.placement.needs(top, bottom)
+            if not self.covered_before.contains(_region_box(region, top))
+        ]
+
+    def start(self, blocks: list[Block]) -> None:
+        missing = [block for block in dict.fromkeys(blocks) if block not in self._blocks]
+        if missing:
+            self._blocks.update(self.layer.source.fetch(missing))
+
+    def lay(self, merge: Merge, top: int, bottom: int, nodata: float | None) -> None:
+        """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
+        wanted = [block for block, region in self.placement.needs(top, bottom) if merge.wants(region)]
+        self.start(wanted)
+        for region, values, valid in self.placement.pieces(top, bottom, wanted, self._get):
+            self._hold_against_footprint(region, top, values, valid)
+            merge.add(region, harmonize(values, valid, self.layer.shift, nodata), valid)
+
+    def _get(self, block: Block) -> Array:
+        try:
+            return self._blocks[block].result()
+        except ReadError as error:
+            if error.permanent:
+                raise LayerError(self.layer.name, error) from error
+            raise
+
+    def _hold_against_footprint(self, region: Region, top: int, values: Array, valid: Any) -> None:
+        if self.footprint.contains(_region_box(region, top)):
+            self.expected += values.size
+            self.valid += values.size if valid is None else int(np.count_nonzero(valid))
+
+    def forget(self, bottom: int) -> None:
+        """Drop blocks that no row from `bottom` on needs."""
+        ahead = {block for block, _ in self.placement.needs(bottom, bottom + (_AHEAD + 1) * STRIP)}
+        for block in [block for block in self._blocks if block not in ahead]:
+            del self._blocks[block]
+
+
+def _region_box(region: Region, top: int) -> BaseGeometry:
+    rows, columns = region
+    return box(columns.start, rows.start + top, columns.stop, rows.stop + top)
+
+
+def valid_count(strip: Array, nodata: float | None) -> int:
+    """Pixels of a strip that hold data."""
+    mask = valid_mask(strip, nodata)
+    return int(strip.size if mask is None else np.count_nonzero(mask))

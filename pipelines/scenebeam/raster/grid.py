@@ -1,0 +1,94 @@
+"""The output grid: CRS, transform and shape, chosen from the area and never from the first scene."""
+
+from __future__ import annotations
+
+import math
+
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
+from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.errors import RequestError
+from scenebeam.request import GridRequest
+
+Grid = GeoBox
+_WHOLE = 1e-6
+"""Part of a pixel by which floating point may miss a whole number of pixels."""
+
+
+def choose_grid(area: MultiPolygon, asked: GridRequest, resolution: float) -> Grid:
+    """The grid of a run: what the request names, and for the rest the area's UTM zone and bounds.
+
+    `area` is in degrees; `resolution` holds where the request names none, in metres. The origin is a
+    multiple of the resolution, unless the request gives bounds: those are taken as they are.
+    Raises RequestError where the CRS is unknown or the grid would be empty.
+    """
+    crs = _crs(asked.crs) if asked.crs else utm_crs(area)
+    if asked.resolution is not None:
+        resolution = asked.resolution
+    elif crs.is_geographic:
+        raise RequestError("grid.crs is in degrees: give grid.resolution in degrees too")
+    if asked.bounds is not None:
+        left, bottom, right, top = asked.bounds
+        columns, rows = (right - left) / resolution, (top - bottom) / resolution
+        if abs(columns - round(columns)) > _WHOLE or abs(rows - round(rows)) > _WHOLE:
+            raise RequestError(f"grid.bounds are {columns:g} x {rows:g} pixels of {resolution:g}: make them whole")
+    else:
+        left, bottom, right, top = _bounds(area, crs)
+        left, bottom = (math.floor(side / resolution + _WHOLE) * resolution for side in (left, bottom))
+        right, top = (math.ceil(side / resolution - _WHOLE) * resolution for side in (right, top))
+        columns, rows = (right - left) / resolution, (top - bottom) / resolution
+    shape = (max(round(rows), 1), max(round(columns), 1))
+    return GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs_text(crs))
+
+
+def _crs(text: str) -> CRS:
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        raise RequestError(f"grid.crs: {text!r} is no CRS: {error}") from None
+
+
+def crs_text(crs: CRS) -> str:
+    """`EPSG:32634` where the CRS has a code, else WKT."""
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt())
+
+
+def utm_crs(area: MultiPolygon) -> CRS:
+    """The UTM zone of the area's centre; the polar stereographic systems beyond 84° N and 80° S."""
+    west = min(part.bounds[0] for part in area.geoms)
+    over = west < -90 and max(part.bounds[2] for part in area.geoms) > 90
+    # Over the antimeridian the western half is moved one turn east, or the centre would lie at 0°.
+    boxes = [(b[0] + 360 if over and b[0] < 0 else b[0], b[2] + 360 if over and b[2] < 0 else b[2]) for b in
+             (part.bounds for part in area.geoms)]  # fmt: skip
+    longitude = (min(b[0] for b in boxes) + max(b[1] for b in boxes)) / 2
+    longitude = (longitude + 180) % 360 - 180
+    latitude = (area.bounds[1] + area.bounds[3]) / 2
+    if latitude > 84 or latitude < -80:
+        return CRS.from_epsg(32661 if latitude > 0 else 32761)
+    zone = int((longitude + 180) // 6) + 1
+    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + min(zone, 60))
+
+
+def project(geometry: BaseGeometry, crs: CRS | str) -> BaseGeometry:
+    """Degrees → `crs`, with points every tenth of a degree so that straight edges follow the ground."""
+    to_crs = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    return shapely.transform(shapely.segmentize(geometry, 0.1), to_crs.transform, interleaved=False)
+
+
+def _bounds(area: MultiPolygon, crs: CRS) -> tuple[float, float, float, float]:
+    projected = [project(part, crs).bounds for part in area.geoms]
+    bounds = (
+        min(b[0] for b in projected),
+        min(b[1] for b in projected),
+        max(b[2] for b in projected),
+        max(b[3] for b in projected),
+    )
+    if not all(math.isfinite(side) for side in bounds):
+        raise RequestError(f"the area cannot be drawn in {crs_text(crs)}: choose another grid.crs")
+    return bounds

@@ -1,0 +1,182 @@
+"""Merge: pixels of several tiles → one. Nodata never overwrites data, in any method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Region = tuple[slice, slice]
+
+
+def valid_mask(values: Array, nodata: float | None) -> Mask | None:
+    """True where `values` holds data; None where every number is data."""
+    if nodata is None:
+        return None
+    if np.isnan(nodata):
+        return np.asarray(~np.isnan(values)) if values.dtype.kind == "f" else None
+    return np.asarray(values != values.dtype.type(nodata)) if _fits(nodata, values.dtype) else None
+
+
+def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | None) -> Array:
+    """Take a provider's constant `shift` out of the valid pixels; the dtype stays.
+
+    What would fall below the dtype's range, or onto nodata, becomes the lowest number that is data:
+    a valid pixel never becomes nodata.
+    """
+    if shift == 0:
+        return values
+    if values.dtype.kind == "f":
+        moved = values - values.dtype.type(shift)
+    else:
+        limits = np.iinfo(values.dtype)
+        lowest = limits.min + (1 if nodata == limits.min else 0)
+        moved = np.maximum(values.astype(np.int64) - shift, lowest).astype(values.dtype)
+        if nodata is not None and _fits(nodata, values.dtype) and nodata != limits.min:
+            moved[moved == values.dtype.type(nodata)] += 1
+    return moved if valid is None else np.where(valid, moved, values)
+
+
+class Merge(ABC):
+    """The pixels of one strip while tiles are laid onto it, best tile first."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
+        self.nodata = nodata
+        self.filled: Mask = np.zeros(shape, bool)
+        self.pixels: Array = np.full(shape, 0 if nodata is None else nodata, dtype)
+
+    @abstractmethod
+    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+        """Lay `values` (2-D, the shape of `region`) of the next tile onto the strip, where `valid`."""
+
+    def wants(self, region: Region) -> bool:
+        """Whether another tile could still change a pixel of `region`."""
+        return True
+
+    def result(self) -> Array:
+        """The strip, nodata where no tile had data."""
+        return self.pixels
+
+
+class _First(Merge):
+    """The best tile that has data. (`last` is the same on the reversed order.)"""
+
+    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+        filled = self.filled[region]
+        if not filled.any():
+            self.pixels[region] = values  # nodata onto nodata where not valid
+            filled[:] = True if valid is None else valid
+            return
+        take = ~filled if valid is None else valid & ~filled
+        np.copyto(self.pixels[region], values, where=take)
+        filled |= take
+
+    def wants(self, region: Region) -> bool:
+        return not self.filled[region].all()
+
+
+class _Extreme(Merge):
+    """The least or the greatest of the tiles."""
+
+    better: np.ufunc
+
+    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+        filled, pixels = self.filled[region], self.pixels[region]
+        take = ~filled | self.better(values, pixels)
+        if valid is not None:
+            take &= valid
+        np.copyto(pixels, values, where=take)
+        filled |= take
+
+
+class _Min(_Extreme):
+    better = np.less
+
+
+class _Max(_Extreme):
+    better = np.greater
+
+
+class _Mean(Merge):
+    """The arithmetic mean of the tiles; integers are rounded to the nearest, ties to even."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
+        super().__init__(shape, dtype, nodata)
+        self._sum = np.zeros(shape, np.float64)
+        self._count = np.zeros(shape, np.uint16)
+
+    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+        np.add(self._sum[region], values, out=self._sum[region], where=True if valid is None else valid)
+        self._count[region] += 1 if valid is None else valid
+        self.filled[region] |= True if valid is None else valid
+
+    def result(self) -> Array:
+        np.divide(self._sum, self._count, out=self._sum, where=self.filled)
+        return _settle(self, self._sum)
+
+
+class _Median(Merge):
+    """The median of the tiles; of an even number the mean of the middle two, rounded as `mean` is."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
+        super().__init__(shape, dtype, nodata)
+        self._layers: list[Array] = []
+
+    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+        # One layer holds as many tiles as fit side by side: a new one only where they overlap.
+        for layer in self._layers:
+            if np.isnan(layer[region]).all():
+                break
+        else:
+            layer = np.full(self.filled.shape, np.nan, np.float64)
+            self._layers.append(layer)
+        np.copyto(layer[region], values, where=True if valid is None else valid)
+        self.filled[region] |= True if valid is None else valid
+
+    def result(self) -> Array:
+        if not self._layers:
+            return self.pixels
+        stack = np.sort(np.stack(self._layers), axis=0)  # NaN last
+        count = np.count_nonzero(~np.isnan(stack), axis=0)
+        low = np.take_along_axis(stack, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+        high = np.take_along_axis(stack, np.minimum(count // 2, len(stack) - 1)[None], axis=0)[0]
+        return _settle(self, np.where(count % 2 == 1, low, (low + high) / 2))
+
+
+def _settle(merge: Merge, values: Array) -> Array:
+    """Floating-point results → the strip's dtype, kept off the nodata value."""
+    dtype = merge.pixels.dtype
+    if dtype.kind != "f":
+        values = np.rint(np.where(merge.filled, values, 0))
+    np.copyto(merge.pixels, values.astype(dtype), where=merge.filled)
+    if merge.nodata is not None and dtype.kind != "f" and _fits(merge.nodata, dtype):
+        # A mean of valid numbers on both sides of nodata can hit it.
+        hit = merge.filled & (merge.pixels == dtype.type(merge.nodata))
+        merge.pixels[hit] += 1 if merge.nodata < np.iinfo(dtype).max else -1
+    return merge.pixels
+
+
+def _fits(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a nodata value can stand in a dtype at all."""
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return float(nodata).is_integer() and limits.min <= nodata <= limits.max
+
+
+_METHODS: dict[str, type[Merge]] = {
+    "first": _First,
+    "last": _First,
+    "min": _Min,
+    "max": _Max,
+    "mean": _Mean,
+    "median": _Median,
+}
+
+
+def new_merge(method: str, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> Merge:
+    """An empty strip for `first`, `last`, `min`, `max`, `mean` or `median`."""
+    return _METHODS[method](shape, dtype, nodata)

@@ -1,0 +1,175 @@
+"""Pyramid: strips of pixels → encoded tiles of every level, as the strips pass. Nothing is decoded again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import imagecodecs
+import numpy as np
+
+from scenebeam.raster.merge import Array, valid_mask
+from scenebeam.raster.ranges import cpu_threads
+
+TILE = 512
+"""Side of an output block, in pixels."""
+_IN_MEMORY = 32 * 2**20
+_PENDING = 64
+_DEFLATE_LEVEL = 1  # libdeflate: a fifth of level 6's time for 2 % more bytes, and the same bytes on any CPU
+_ZSTD_LEVEL = 3
+
+
+@dataclass
+class Tiles:
+    """Encoded tiles of one level, row by row: in memory up to some megabytes, then on disk."""
+
+    height: int
+    width: int
+    sizes: list[int] = field(default_factory=list)
+    _file: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(_IN_MEMORY), repr=False)
+
+    def append(self, encoded: bytes) -> None:
+        """Add the next tile."""
+        self.sizes.append(len(encoded))
+        self._file.write(encoded)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The tiles in the order they came."""
+        self._file.seek(0)
+        for size in self.sizes:
+            yield self._file.read(size)
+
+
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of the image and of its overviews, each half of the one before, to within one tile."""
+    shapes = [(height, width)]
+    while max(shapes[-1]) > TILE:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    return shapes
+
+
+def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
+    """The next level: each pixel the mean of the valid ones of 2 x 2 (integers rounded), or their upper left."""
+    if not average:
+        return np.ascontiguousarray(pixels[::2, ::2])
+    height, width = pixels.shape
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")
+    dtype = pixels.dtype
+    wide = {1: np.int32, 2: np.int64 if dtype.kind == "i" else np.uint32}.get(dtype.itemsize, np.float64)
+    if dtype.kind == "f":
+        wide = np.float64
+    valid = valid_mask(pixels, nodata)
+    if valid is None or valid.all():
+        total = _sum_of_four(pixels, wide)
+        return ((total + 2) // 4).astype(dtype) if wide is not np.float64 else _settle(total / 4, dtype)
+    total = _sum_of_four(np.where(valid, pixels, 0), wide)
+    count = _sum_of_four(valid, np.int32)
+    mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
+    halved = _settle(mean, dtype)
+    if nodata is not None:
+        halved[count == 0] = nodata
+        hit = (count > 0) & (halved == dtype.type(nodata))
+        if hit.any():  # a mean that lands on nodata is data all the same
+            halved[hit] = np.nextafter(halved[hit], np.inf) if dtype.kind == "f" else halved[hit] + 1
+    return halved
+
+
+def _sum_of_four(pixels: Array, wide: Any) -> Array:
+    rows = np.add(pixels[0::2], pixels[1::2], dtype=wide)
+    return np.asarray(rows[:, 0::2] + rows[:, 1::2])
+
+
+def _settle(mean: Array, dtype: np.dtype[Any]) -> Array:
+    return (mean if dtype.kind == "f" else np.floor(mean + 0.5)).astype(dtype)
+
+
+def encode(tile: Array, codec: str) -> bytes:
+    """A full tile → compressed bytes, after horizontal differencing (3 for floats, else 2)."""
+    if tile.dtype.kind == "f":
+        tile = imagecodecs.floatpred_encode(np.ascontiguousarray(tile)[:, :, None], axis=-2)
+    else:
+        tile = imagecodecs.delta_encode(tile, axis=-1)
+    if codec == "zstd":
+        encoded = imagecodecs.zstd_encode(tile, level=_ZSTD_LEVEL)
+    elif codec == "lzw":
+        encoded = imagecodecs.lzw_encode(tile)
+    else:
+        encoded = imagecodecs.deflate_encode(tile, level=_DEFLATE_LEVEL)
+    return bytes(encoded)
+
+
+class Pyramid:
+    """Takes strips of TILE rows, top to bottom, and gives the encoded tiles of `levels` levels.
+
+    What would start the level after the last is kept in `coarse`, when `keep_coarse`: a shard's levels end
+    where its tiles would no longer be the whole image's, and the rest is made of the shards' coarse pixels.
+    """
+
+    def __init__(
+        self,
+        shapes: list[tuple[int, int]],
+        dtype: np.dtype[Any],
+        nodata: float | None,
+        *,
+        codec: str = "deflate",
+        average: bool = True,
+        keep_coarse: bool = False,
+    ) -> None:
+        self.levels = [Tiles(height, width) for height, width in shapes]
+        self.dtype, self.nodata, self.codec, self.average = dtype, nodata, codec, average
+        self.keep_coarse = keep_coarse
+        self._waiting: list[list[Array]] = [[] for _ in shapes]
+        self._coarse: list[Array] = []
+        self._pending: deque[tuple[Tiles, Future[bytes]]] = deque()
+        self._seen = [0] * len(shapes)
+
+    def add(self, strip: Array) -> None:
+        """The next rows of the first level: TILE of them, or fewer at the end."""
+        self._emit(0, strip)
+
+    def _emit(self, level: int, strip: Array) -> None:
+        tiles = self.levels[level]
+        for left in range(0, tiles.width, TILE):
+            self._pending.append((tiles, cpu_threads().submit(self._tile, strip[:, left : left + TILE])))
+        self._seen[level] += len(strip)
+        self._drain(_PENDING)
+        last = level + 1 == len(self.levels)
+        if last and not self.keep_coarse:
+            return
+        half = halve(strip, self.nodata, average=self.average)
+        if last:
+            self._coarse.append(half)
+            return
+        waiting = self._waiting[level + 1]
+        waiting.append(half)
+        done = self._seen[level] >= tiles.height
+        if done or sum(len(rows) for rows in waiting) >= TILE:
+            self._waiting[level + 1] = []
+            self._emit(level + 1, waiting[0] if len(waiting) == 1 else np.concatenate(waiting))
+
+    def _tile(self, pixels: Array) -> bytes:
+        if pixels.shape != (TILE, TILE):
+            full = np.full((TILE, TILE), 0 if self.nodata is None else self.nodata, self.dtype)
+            full[: pixels.shape[0], : pixels.shape[1]] = pixels
+            pixels = full
+        return encode(pixels, self.codec)
+
+    def _drain(self, leave: int) -> None:
+        while len(self._pending) > leave:
+            tiles, future = self._pending.popleft()
+            tiles.append(future.result())
+
+    def finish(self) -> list[Tiles]:
+        """All levels, complete."""
+        self._drain(0)
+        return self.levels
+
+    @property
+    def coarse(self) -> Array:
+        """The pixels of the level after the last."""
+        return np.concatenate(self._coarse)

@@ -1,0 +1,278 @@
+"""Reader: blocks of raster files by range request, each fetched once and decoded once.
+
+Two doors, one room. Tiled GeoTIFFs go through our own block reader; all else that GDAL opens goes
+through rasterio. Both give the same blocks of the same numbers; `open_source` alone chooses.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+from scenebeam.errors import ReadError
+from scenebeam.raster.ranges import Budget, cpu_threads, io_threads, read_range
+from scenebeam.raster.tiff import TiffLayout, read_layout
+
+Block = tuple[int, int]
+"""Row and column of a block in its image."""
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_GAP = 64 * 1024
+"""Bytes between two blocks that cost less to read than another request."""
+_LARGEST_REQUEST = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What a file says of itself."""
+
+    href: str
+    crs: str
+    transform: Affine
+    width: int
+    height: int
+    count: int
+    dtype: np.dtype[Any]
+    """In the order of this machine."""
+    nodata: float | None
+    block: tuple[int, int]
+    """Rows and columns that are read together."""
+
+
+class Source(ABC):
+    """One band of one open file. Threads may share it."""
+
+    info: RasterInfo
+
+    @abstractmethod
+    def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
+        """Start reading blocks; each future gives a 2-D array, cut at the image's edge.
+
+        A future raises ReadError: a failed read is never a blank block.
+        """
+
+    def close(self) -> None:
+        """Let go of the file."""
+        return
+
+
+def open_source(href: str, band: int, budget: Budget) -> Source:
+    """Open band `band` (from 1) of a file. Raises ReadError where it is no georeferenced image or has no such band."""
+    layout = read_layout(href, budget)
+    source: Source = _TiffSource(layout, band, budget) if layout is not None else _GdalSource(href, band, budget)
+    if not 1 <= band <= source.info.count:
+        source.close()
+        raise ReadError(f"{href} has {source.info.count} bands, not a band {band}")
+    return source
+
+
+def read_window(source: Source, row: int, column: int, height: int, width: int) -> Array:
+    """An (height, width) array of a source's own pixels; the window must lie inside the image."""
+    info = source.info
+    blocks = blocks_meeting(info, row, column, height, width)
+    found = np.empty((height, width), info.dtype)
+    for (block_row, block_column), future in source.fetch(blocks).items():
+        top, left = block_row * info.block[0], block_column * info.block[1]
+        block = future.result()
+        rows = slice(max(top, row), min(top + block.shape[0], row + height))
+        columns = slice(max(left, column), min(left + block.shape[1], column + width))
+        found[rows.start - row : rows.stop - row, columns.start - column : columns.stop - column] = block[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+    return found
+
+
+def blocks_meeting(info: RasterInfo, row: int, column: int, height: int, width: int) -> list[Block]:
+    """Blocks of an image that meet a window of it, in file order."""
+    rows = range(max(row, 0) // info.block[0], -(-min(row + height, info.height) // info.block[0]))
+    columns = range(max(column, 0) // info.block[1], -(-min(column + width, info.width) // info.block[1]))
+    return [(r, c) for r in rows for c in columns]
+
+
+class _TiffSource(Source):
+    """Blocks straight out of a tiled GeoTIFF."""
+
+    def __init__(self, layout: TiffLayout, band: int, budget: Budget) -> None:
+        self._layout, self._band, self._budget = layout, band, budget
+        self.info = RasterInfo(
+            layout.href,
+            layout.crs,
+            layout.transform,
+            layout.width,
+            layout.height,
+            layout.count,
+            layout.dtype.newbyteorder("="),
+            layout.nodata,
+            layout.block,
+        )
+
+    def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
+        futures: dict[Block, Future[Array]] = {}
+        stored = []
+        for block in blocks:
+            number = self._layout.number(*block, self._band)
+            futures[block] = Future()
+            if self._layout.sizes[number] == 0:
+                futures[block].set_result(self._empty(block))
+            else:
+                stored.append((int(self._layout.offsets[number]), int(self._layout.sizes[number]), block))
+        for run in _runs(sorted(stored)):
+            io_threads().submit(self._read_run, run, futures)
+        return futures
+
+    def _read_run(self, run: list[tuple[int, int, Block]], futures: dict[Block, Future[Array]]) -> None:
+        """Fetch one run of neighbouring blocks and hand each to a decoder."""
+        try:
+            start, stop = run[0][0], run[-1][0] + run[-1][1]
+            body = memoryview(read_range(self._layout.href, start, stop, self._budget))
+            if len(body) < stop - start:
+                raise ReadError(f"{self._layout.href} is truncated: it ends at byte {start + len(body):,}")
+        except BaseException as error:
+            for _, _, block in run:
+                futures[block].set_exception(error)
+            return
+        for offset, size, block in run:
+            cpu_threads().submit(self._decode_into, futures[block], body[offset - start :][:size], block)
+
+    def _decode_into(self, future: Future[Array], encoded: memoryview, block: Block) -> None:
+        try:
+            future.set_result(self._cut(_decode(self._layout, self._band, encoded), block))
+        except Exception as error:
+            future.set_exception(ReadError(f"{self._layout.href}: block {block} is corrupt: {error}"))
+
+    def _cut(self, full: Array, block: Block) -> Array:
+        """A block at the right or lower edge is stored whole; its part outside the image is padding."""
+        height = min(full.shape[0], self._layout.height - block[0] * self._layout.block[0])
+        width = min(full.shape[1], self._layout.width - block[1] * self._layout.block[1])
+        return full[:height, :width]
+
+    def _empty(self, block: Block) -> Array:
+        fill = 0 if self._layout.nodata is None else self._layout.nodata
+        return self._cut(np.full(self._layout.block, fill, self.info.dtype), block)
+
+
+def _runs(stored: list[tuple[int, int, Block]]) -> Iterable[list[tuple[int, int, Block]]]:
+    """Blocks in file order → runs of neighbours, each to be read by one request."""
+    run: list[tuple[int, int, Block]] = []
+    for offset, size, block in stored:
+        if run and (offset - (run[-1][0] + run[-1][1]) > _GAP or offset + size - run[0][0] > _LARGEST_REQUEST):
+            yield run
+            run = []
+        run.append((offset, size, block))
+    if run:
+        yield run
+
+
+def _decode(layout: TiffLayout, band: int, encoded: memoryview) -> Array:
+    """Compressed bytes → (rows, columns) of one band, in this machine's byte order."""
+    samples = layout.count if layout.interleaved else 1
+    shape = (*layout.block, samples)
+    size = int(np.prod(shape)) * layout.dtype.itemsize
+    raw = np.empty(size, np.uint8)
+    if layout.codec == "none":
+        raw[:] = np.frombuffer(encoded, np.uint8, size)
+    elif layout.codec == "lzw":
+        raw = np.frombuffer(imagecodecs.lzw_decode(encoded, out=size), np.uint8)
+    else:
+        decode = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}[layout.codec]
+        if len(decode(encoded, out=raw)) != size:
+            raise ValueError(f"a block of {size} bytes was expected")
+    if raw.nbytes != size:
+        raise ValueError(f"it has {raw.nbytes} bytes where {size} were expected")
+    if layout.predictor == 3:
+        pixels = np.empty(shape, layout.dtype)
+        imagecodecs.floatpred_decode(raw.view(layout.dtype).reshape(shape), axis=-2, out=pixels)
+    else:
+        pixels = raw.view(layout.dtype).reshape(shape)
+    if not pixels.dtype.isnative:
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    if layout.predictor == 2:
+        pixels = imagecodecs.delta_decode(pixels, axis=-2, out=pixels if pixels.flags.writeable else None)
+    return pixels[:, :, (band - 1) if layout.interleaved else 0]
+
+
+_GDAL_OPTIONS = {
+    # Side-car files are not asked for: two thirds of GDAL's requests are 404s without this.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": str(32 * 1024),
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "CPL_VSIL_CURL_CACHE_SIZE": str(64 * 2**20),
+    "GDAL_CACHEMAX": 64,
+    "AWS_REQUEST_PAYER": "requester",
+}
+
+
+class _GdalSource(Source):
+    """Blocks by rasterio, for JPEG 2000, strips, exotic codecs and projections."""
+
+    def __init__(self, href: str, band: int, budget: Budget) -> None:
+        self._band, self._budget, self._lock = band, budget, threading.Lock()
+        try:
+            with rasterio.Env(**_GDAL_OPTIONS):
+                self._file = rasterio.open(href, sharing=False)
+        except rasterio.errors.RasterioIOError as error:
+            raise ReadError(f"{href} cannot be opened as an image: {error}", permanent=not _passing(error)) from error
+        if self._file.crs is None:
+            self._file.close()
+            raise ReadError(f"{href} has no CRS: its pixels cannot be placed")
+        if self._file.count < band:
+            band = 1  # `open_source` names the fault
+        natural = self._file.block_shapes[band - 1]
+        # Whole natural blocks, enough of them together to make a call into GDAL worth its while.
+        block = tuple(side * max(1, 1024 // side) for side in natural)
+        self.info = RasterInfo(
+            href,
+            _crs_text(self._file.crs),
+            self._file.transform,
+            self._file.width,
+            self._file.height,
+            self._file.count,
+            np.dtype(self._file.dtypes[band - 1]),
+            self._file.nodatavals[band - 1],
+            (block[0], block[1]),
+        )
+
+    def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
+        return {block: io_threads().submit(self._read, block) for block in blocks}
+
+    def _read(self, block: Block) -> Array:
+        height, width = self.info.block
+        row, column = block[0] * height, block[1] * width
+        window = Window(column, row, min(width, self.info.width - column), min(height, self.info.height - row))
+        try:
+            with self._lock, rasterio.Env(**_GDAL_OPTIONS):  # a GDAL dataset is for one thread at a time
+                pixels: Array = self._file.read(self._band, window=window)
+        except (rasterio.errors.RasterioError, OSError) as error:
+            raise ReadError(
+                f"{self.info.href}: block {block} cannot be read: {error}", permanent=not _passing(error)
+            ) from error
+        self._budget.count(pixels.nbytes)
+        return pixels
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether GDAL's message speaks of the network rather than of the file."""
+    text = f"{error} {error.__cause__ or ''}".lower()
+    return any(word in text for word in ("timed out", "timeout", "could not resolve", "connection", "429", "50"))
+
+
+def _crs_text(crs: Any) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt())

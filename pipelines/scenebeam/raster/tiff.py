@@ -1,0 +1,190 @@
+"""The layout of a tiled GeoTIFF: what its header says, and where each block lies. No pixel is read here."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tifffile
+from affine import Affine
+
+from scenebeam.errors import ReadError
+from scenebeam.raster.ranges import Budget, read_range, read_range_and_size
+
+HEADER_BYTES = 32 * 1024
+"""First read of a file: holds every IFD of a COG of some 1,500 blocks."""
+
+_CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
+_PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _NODATA = 33550, 33922, 34735, 42113
+_RASTER_TYPE, _GEOGRAPHIC_CRS, _PROJECTED_CRS = 1025, 2048, 3072
+
+
+@dataclass(frozen=True)
+class TiffLayout:
+    """One tiled image of a GeoTIFF: grid, number type, and the place of each block in the file."""
+
+    href: str
+    width: int
+    height: int
+    count: int
+    """Bands in the file."""
+    dtype: np.dtype[Any]
+    """As stored: may be big-endian."""
+    crs: str
+    transform: Affine
+    nodata: float | None
+    block: tuple[int, int]
+    """Rows, columns."""
+    codec: str
+    predictor: int
+    interleaved: bool
+    """Whether a block holds all bands of its pixels."""
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    sizes: np.ndarray[Any, np.dtype[np.int64]]
+    """Per block in file order, bytes; size 0 is a block that was never written: all nodata."""
+
+    @property
+    def blocks_across(self) -> int:
+        """Blocks in a row of blocks."""
+        return -(-self.width // self.block[1])
+
+    def number(self, row: int, column: int, band: int) -> int:
+        """Place of a block in `offsets`, for a band from 1."""
+        place = row * self.blocks_across + column
+        if self.interleaved:
+            return place
+        return place + (band - 1) * self.blocks_across * -(-self.height // self.block[0])
+
+
+class _HeaderFile(io.RawIOBase):
+    """A file that tifffile can seek in, which fetches only the pieces of the header that are asked for."""
+
+    def __init__(self, href: str, budget: Budget) -> None:
+        self.href, self.budget, self.position = href, budget, 0
+        head, self.size = read_range_and_size(href, 0, HEADER_BYTES, budget)
+        if not head:
+            raise ReadError(f"{href} is an empty file")
+        self.pieces = {0: head}
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self.size - self.position)
+        if wanted <= 0:
+            return 0
+        body = self._piece(self.position, self.position + wanted)
+        buffer[: len(body)] = body
+        self.position += len(body)
+        return len(body)
+
+    def _piece(self, start: int, stop: int) -> bytes:
+        for first, piece in self.pieces.items():
+            if first <= start and stop <= first + len(piece):
+                return piece[start - first : stop - first]
+        self.pieces[start] = read_range(self.href, start, max(stop, start + HEADER_BYTES), self.budget)
+        return self.pieces[start][: stop - start]
+
+
+def read_layout(href: str, budget: Budget) -> TiffLayout | None:
+    """The layout of the first image of a file; None for what the block reader does not read (then GDAL does).
+
+    Usually one range request. Raises ReadError where the file cannot be fetched at all, or is empty.
+    """
+    file = _HeaderFile(href, budget)
+    if file.pieces[0][:2] not in (b"II", b"MM"):
+        return None
+    try:
+        with tifffile.TiffFile(file, size=file.size) as tiff:  # type: ignore[arg-type]
+            return _layout(tiff.pages[0], href)  # type: ignore[arg-type]
+    except ReadError:
+        raise
+    except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
+        return None
+
+
+def _layout(page: tifffile.TiffPage, href: str) -> TiffLayout | None:
+    codec = _CODECS.get(int(page.compression))
+    crs, transform = _crs(page), _transform(page)
+    dtype = page.dtype
+    if (
+        not page.is_tiled
+        or codec is None
+        or crs is None
+        or transform is None
+        or dtype is None
+        or dtype.kind not in "uif"
+        or page.bitspersample != dtype.itemsize * 8
+        or int(page.predictor) not in (1, 2, 3)
+        or page.fillorder != 1
+        or int(page.photometric) == 6  # YCbCr
+        or page.imagedepth != 1
+    ):
+        return None
+    order = ">" if page.parent.byteorder == ">" else "<"
+    return TiffLayout(
+        href=href,
+        width=page.imagewidth,
+        height=page.imagelength,
+        count=page.samplesperpixel,
+        dtype=dtype.newbyteorder(order),
+        crs=crs,
+        transform=transform,
+        nodata=_nodata(page),
+        block=(page.tilelength, page.tilewidth),
+        codec=codec,
+        predictor=int(page.predictor),
+        interleaved=page.planarconfig == 1,
+        offsets=np.asarray(page.dataoffsets, dtype=np.int64),
+        sizes=np.asarray(page.databytecounts, dtype=np.int64),
+    )
+
+
+def _tag(page: tifffile.TiffPage, code: int) -> Any:
+    tag = page.tags.get(code)
+    return None if tag is None else tag.value
+
+
+def _geo_keys(page: tifffile.TiffPage) -> dict[int, int]:
+    """Short-valued GeoKeys (OGC GeoTIFF 1.1, section 7.1.2)."""
+    numbers = list(_tag(page, _GEO_KEYS) or ())
+    entries = [numbers[start : start + 4] for start in range(4, len(numbers) - 3, 4)]
+    return {key: value for key, place, _, value in entries if place == 0}
+
+
+def _crs(page: tifffile.TiffPage) -> str | None:
+    """`EPSG:32634` where the header names a code; None for user-defined systems."""
+    keys = _geo_keys(page)
+    code = keys.get(_PROJECTED_CRS) or keys.get(_GEOGRAPHIC_CRS)
+    return f"EPSG:{code}" if code and 1024 <= code < 32767 else None
+
+
+def _transform(page: tifffile.TiffPage) -> Affine | None:
+    """Pixel corner → CRS. None where the header does not give a north-up grid by one tiepoint."""
+    scale, tie = _tag(page, _PIXEL_SCALE), _tag(page, _TIEPOINT)
+    if scale is None or tie is None or len(tie) != 6:
+        return None
+    column, row, _, x, y, _ = tie
+    # RasterPixelIsPoint (2) ties the centre of a pixel, not its corner.
+    half = 0.5 if _geo_keys(page).get(_RASTER_TYPE) == 2 else 0.0
+    return Affine(scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1])
+
+
+def _nodata(page: tifffile.TiffPage) -> float | None:
+    value = _tag(page, _NODATA)
+    try:
+        return None if value is None else float(str(value).strip().rstrip("\0"))
+    except ValueError:
+        return None

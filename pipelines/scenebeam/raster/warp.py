@@ -1,0 +1,226 @@
+"""Placing a source on the output grid: pasted, repeated, or warped from memory.
+
+A source whose pixels fall on the grid's own is pasted: same grid in, same numbers out. One that is coarser
+by a whole factor is repeated (nearest). All else goes through GDAL's warper, from an array and never from
+a dataset on the network.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS, Transformer
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import Array, Mask, Region, valid_mask
+from scenebeam.raster.reader import Block, RasterInfo, blocks_meeting
+
+_WHOLE = 1e-3
+"""Part of a pixel by which two grids may be apart and still be the same (1 cm at 10 m)."""
+_MARGIN = 16
+"""Source pixels around a warped strip: the widest kernel, and the bend of its edges between samples."""
+
+Piece = tuple[Region, Array, "Mask | None"]
+
+
+class Placement(ABC):
+    """How one source's blocks land on one grid."""
+
+    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None) -> None:
+        self.info, self.grid, self.nodata = info, grid, nodata
+
+    @abstractmethod
+    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+        """Blocks that rows [top, bottom) of the grid need, each with the region it lands on, within those rows."""
+
+    @abstractmethod
+    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+        """Pixels for rows [top, bottom) out of `blocks`: region within those rows, values, valid mask."""
+
+    @property
+    @abstractmethod
+    def outline(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the source on the grid, in pixels of the grid."""
+
+
+def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> Placement:
+    """The cheapest placement that gives the numbers that GDAL's warper would."""
+    if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
+        to_grid = ~grid.transform * info.transform
+        factor = round(to_grid.a)
+        whole = (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height)
+        aligned = to_grid.b == to_grid.d == 0 and all(abs(x - round(x)) < _WHOLE for x in whole)
+        same = abs(to_grid.a - factor) * info.width < _WHOLE and abs(to_grid.e - factor) * info.height < _WHOLE
+        if aligned and same and (factor == 1 or (factor > 1 and resampling == "nearest")):
+            return _Pasted(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
+    return _Warped(info, grid, nodata, resampling)
+
+
+class _Pasted(Placement):
+    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges."""
+
+    def __init__(
+        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
+    ) -> None:
+        super().__init__(info, grid, nodata)
+        self._factor, self._top, self._left = factor, top, left
+
+    @property
+    def outline(self) -> tuple[float, float, float, float]:
+        height, width = self.info.height * self._factor, self.info.width * self._factor
+        return self._left, self._top, self._left + width, self._top + height
+
+    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+        first, last = (top - self._top) // self._factor, -(-(bottom - self._top) // self._factor)
+        left, right = -self._left // self._factor, -(-(self.grid.shape[1] - self._left) // self._factor)
+        blocks = blocks_meeting(self.info, first, left, last - first, right - left)
+        regions = [(block, self._region(block, top, bottom)) for block in blocks]
+        return [(block, region) for block, region in regions if _has_inside(region)]
+
+    def _region(self, block: Block, top: int, bottom: int) -> Region:
+        """Where a block lands within rows [top, bottom)."""
+        height, width = self.info.block
+        row = self._top + block[0] * height * self._factor
+        column = self._left + block[1] * width * self._factor
+        last_row = min(row + height * self._factor, self._top + self.info.height * self._factor)
+        last_column = min(column + width * self._factor, self._left + self.info.width * self._factor)
+        return (
+            slice(max(row, top) - top, max(min(last_row, bottom), top) - top),
+            slice(max(column, 0), max(min(last_column, self.grid.shape[1]), 0)),
+        )
+
+    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+        for block in blocks:
+            rows, columns = region = self._region(block, top, bottom)
+            row = self._top + block[0] * self.info.block[0] * self._factor
+            column = self._left + block[1] * self.info.block[1] * self._factor
+            values = get(block)
+            if self._factor == 1:
+                values = values[rows.start + top - row : rows.stop + top - row, columns.start - column : columns.stop - column]  # fmt: skip
+            else:
+                row_index = (np.arange(rows.start, rows.stop) + top - row) // self._factor
+                column_index = (np.arange(columns.start, columns.stop) - column) // self._factor
+                values = values[row_index[0] : row_index[-1] + 1].take(column_index, axis=1)
+                values = values.take(row_index - row_index[0], axis=0)
+            yield region, values, valid_mask(values, self.nodata)
+
+
+class _Warped(Placement):
+    """Another CRS, another resolution, or pixels between pixels: GDAL's warper, a strip at a time."""
+
+    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, resampling: str) -> None:
+        super().__init__(info, grid, nodata)
+        self._resampling = Resampling[resampling]
+        self._to_source = Transformer.from_crs(str(grid.crs), info.crs, always_xy=True)
+
+    @cached_property
+    def outline(self) -> tuple[float, float, float, float]:
+        across, down = np.meshgrid(np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33))
+        x, y = self.info.transform * (across, down)
+        x, y = self._to_source.transform(x, y, direction="INVERSE")
+        columns, rows = ~self.grid.transform * (np.asarray(x), np.asarray(y))
+        inside = np.isfinite(columns) & np.isfinite(rows)
+        if not inside.any():
+            return 0.0, 0.0, 0.0, 0.0
+        columns, rows = columns[inside], rows[inside]
+        return float(columns.min()), float(rows.min()), float(columns.max()), float(rows.max())
+
+    def _window(self, top: int, bottom: int) -> tuple[int, int, int, int] | None:
+        """Row, column, height and width of the source's pixels that rows [top, bottom) of the grid need."""
+        left, first, right, last = self.outline
+        if bottom <= first - 1 or top >= last + 1:
+            return None
+        start, stop = max(0.0, left - 1), min(float(self.grid.shape[1]), right + 1)
+        if start >= stop:
+            return None
+        across, down = np.meshgrid(np.linspace(start, stop, 33), np.linspace(top, bottom, 5))
+        x, y = self.grid.transform * (across, down)
+        x, y = self._to_source.transform(x, y)
+        columns, rows = ~self.info.transform * (np.asarray(x), np.asarray(y))
+        inside = np.isfinite(columns) & np.isfinite(rows)
+        if not inside.any():
+            return None
+        margin = math.ceil(_MARGIN * max(1.0, *(1 / side for side in self._scale)))
+        row = max(0, math.floor(rows[inside].min()) - margin)
+        column = max(0, math.floor(columns[inside].min()) - margin)
+        height = min(self.info.height, math.ceil(rows[inside].max()) + margin) - row
+        width = min(self.info.width, math.ceil(columns[inside].max()) + margin) - column
+        return (row, column, height, width) if height > 0 and width > 0 else None
+
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Pixels of the grid to a source pixel, across and down, over the whole source.
+
+        GDAL estimates this anew for each piece that it warps, and widens its kernel by it: told here, the
+        numbers do not depend on where strips and shards are cut.
+        """
+        left, top, right, bottom = self.outline
+        across = (math.floor(right - left) + 1) / self.info.width
+        down = (math.floor(bottom - top) + 1) / self.info.height
+        return max(across, 1e-9), max(down, 1e-9)
+
+    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+        window = self._window(top, bottom)
+        if window is None:
+            return []
+        left, first, right, last = self.outline
+        region = (
+            slice(max(0, math.floor(first) - 1 - top), min(bottom - top, math.ceil(last) + 1 - top)),
+            slice(max(0, math.floor(left) - 1), min(self.grid.shape[1], math.ceil(right) + 1)),
+        )
+        return [(block, region) for block in blocks_meeting(self.info, *window)] if _has_inside(region) else []
+
+    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+        if not blocks:
+            return
+        height, width = self.info.block
+        first_row, last_row = min(r for r, _ in blocks), max(r for r, _ in blocks)
+        first_column, last_column = min(c for _, c in blocks), max(c for _, c in blocks)
+        rows = min((last_row + 1) * height, self.info.height) - first_row * height
+        columns = min((last_column + 1) * width, self.info.width) - first_column * width
+        source = np.full((rows, columns), 0 if self.nodata is None else self.nodata, self.info.dtype)
+        for row, column in blocks:
+            block = get((row, column))
+            row, column = (row - first_row) * height, (column - first_column) * width
+            source[row : row + block.shape[0], column : column + block.shape[1]] = block
+        transform = self.info.transform * Affine.translation(first_column * width, first_row * height)
+        # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
+        region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
+        values = self._warp(source, transform, top, bottom, self.nodata)
+        if self.nodata is not None:
+            yield region, values, valid_mask(values, self.nodata)
+        else:
+            inside = self._warp(np.ones(source.shape, np.uint8), transform, top, bottom, 0)
+            yield region, values, inside.astype(bool)
+
+    def _warp(self, source: Array, transform: Affine, top: int, bottom: int, nodata: float | None) -> Array:
+        fill: Any = 0 if nodata is None else nodata
+        values = np.full((bottom - top, self.grid.shape[1]), fill, source.dtype)
+        across, down = self._scale
+        reproject(
+            source,
+            values,
+            src_transform=transform,
+            src_crs=self.info.crs,
+            src_nodata=nodata,
+            dst_transform=self.grid.transform * Affine.translation(0, top),
+            dst_crs=str(self.grid.crs),
+            dst_nodata=nodata,
+            resampling=self._resampling,
+            num_threads=1,
+            XSCALE=across,
+            YSCALE=down,
+        )
+        return values
+
+
+def _has_inside(region: Region) -> bool:
+    return all(side.stop > side.start for side in region)

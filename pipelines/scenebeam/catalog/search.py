@@ -22,7 +22,7 @@ from urllib3.util.retry import Retry
 from scenebeam.catalog.scene import Asset, Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, RequestError
-from scenebeam.request import KNOWN_CATALOGS, RunRequest, TimeSeries, is_url
+from scenebeam.request import KNOWN_CATALOGS, RunRequest, TimeSeries, is_url, parse_interval
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,22 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
             )
         found += at_provider or ours
     return found
+
+
+def resolve_bands(request: RunRequest) -> list[str]:
+    """Our names of the bands asked for. Raises RequestError for one that no record knows, and lists the known."""
+    records = records_for(request)
+    names = []
+    for typed in request.product.bands:
+        name = next((known for record in records if (known := record.band_name(typed))), None)
+        if name is None:
+            known_names = sorted({band for record in records for band in record.bands})
+            raise RequestError(f"product.bands: unknown band {typed!r}; known: {', '.join(known_names)}")
+        names.append(name)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RequestError(f"product.bands: {', '.join(twice)} is asked for under two names")
+    return names
 
 
 def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> CollectionRecord | None:
@@ -94,6 +110,8 @@ def search_items(request: RunRequest, area: MultiPolygon | None) -> list[Item]:
         raise CatalogError(f"cannot read the catalogue {url}: {error}") from error
     seen: dict[tuple[str, str], Item] = {}
     for item in items:
+        if not _remote(catalog):
+            item = _with_absolute_hrefs(item, Path(catalog).parent)
         seen.setdefault((str(item.get("collection")), str(item.get("id"))), item)
     if len(seen) > request.limits.max_scenes:
         raise RequestError(
@@ -132,8 +150,6 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
 def _rfc3339(period: str | None) -> str | None:
     if period is None:
         return None
-    from scenebeam.request import parse_interval
-
     return "/".join(f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in parse_interval(period))
 
 
@@ -178,6 +194,18 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
         if record is not None:
             scenes.append(scene_from_item(item, record, base=base))
     return scenes
+
+
+def _with_absolute_hrefs(item: Item, base: Path) -> Item:
+    """An item that can be read from anywhere: a frozen search lies in another folder than its catalogue."""
+    self_href = next((str(link["href"]) for link in item.get("links") or [] if link.get("rel") == "self"), "")
+    if is_url(self_href):
+        return item
+    assets = {
+        key: {**asset, "href": asset["href"] if is_url(asset["href"]) else str(base / asset["href"])}
+        for key, asset in (item.get("assets") or {}).items()
+    }
+    return {**item, "assets": assets}
 
 
 def _remote(catalog: str) -> bool:

@@ -17,7 +17,7 @@ import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.errors import ReadError, SceneBeamError
+from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_mask
 from scenebeam.raster.reader import Block, Source
@@ -54,11 +54,11 @@ class BandLayers:
 
 
 class LayerError(SceneBeamError):
-    """A tile that cannot be used: `name` says which, `cause` why."""
+    """A tile that cannot be used: `band` and `name` say which, `cause` why."""
 
-    def __init__(self, name: str, cause: Exception) -> None:
-        super().__init__(f"{name}: {cause}")
-        self.name, self.cause = name, cause
+    def __init__(self, band: str, name: str, cause: Exception) -> None:
+        super().__init__(f"{band} of {name}: {cause}")
+        self.band, self.name, self.cause = band, name, cause
 
 
 def compose(grid: Grid, bands: Sequence[BandLayers]) -> Iterator[tuple[int, int, Array]]:
@@ -106,14 +106,14 @@ class _Stack:
         for tile in self._tiles:
             if tile.expected and not tile.valid:
                 reason = f"blank: not one of {tile.expected:,} pixels inside its footprint holds data"
-                raise LayerError(tile.layer.name, ReadError(reason))
+                raise LayerError(self._band.name, tile.layer.name, CheckError(reason))
 
 
 class _Tile:
     """One layer, its placement, and those of its blocks that are wanted now."""
 
     def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
-        self.layer = layer
+        self.layer, self._band = layer, band.name
         self.placement: Placement = place(layer.source.info, grid, band.resampling, band.nodata)
         self.footprint = self._pixel_footprint(grid)
         shapely.prepare(self.footprint)
@@ -160,7 +160,7 @@ class _Tile:
             return self._blocks[block].result()
         except ReadError as error:
             if error.permanent:
-                raise LayerError(self.layer.name, error) from error
+                raise LayerError(self._band, self.layer.name, error) from error
             raise
 
     def _hold_against_footprint(self, region: Region, top: int, values: Array, valid: Any) -> None:

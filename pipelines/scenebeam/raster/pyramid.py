@@ -17,7 +17,7 @@ from scenebeam.raster.ranges import cpu_threads
 
 TILE = 512
 """Side of an output block, in pixels."""
-_IN_MEMORY = 32 * 2**20
+_IN_MEMORY = 16 * 2**20
 _PENDING = 64
 _DEFLATE_LEVEL = 1  # libdeflate: a fifth of level 6's time for 2 % more bytes, and the same bytes on any CPU
 _ZSTD_LEVEL = 3

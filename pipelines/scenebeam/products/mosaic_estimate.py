@@ -1,0 +1,120 @@
+"""What a mosaic task will take: blocks, requests, bytes and memory, from headers and footprints alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import shapely
+from shapely.geometry import box
+
+from scenebeam.errors import SceneBeamError
+from scenebeam.products.shards import Window
+from scenebeam.products.task import Estimate
+from scenebeam.raster.compose import STRIP
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.ranges import Budget
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.tiff import read_layout
+
+if TYPE_CHECKING:
+    from scenebeam.products.mosaics import MosaicBand, SceneRef
+
+_PROCESS = 180 * 2**20
+"""What Python and its libraries hold before the first pixel."""
+_ENCODED = 48 * 2**20
+"""Encoded tiles of one band that wait in memory before they go to disk."""
+_ROWS_AHEAD = 3 * STRIP + 1024
+"""Rows of source pixels that are read or being read while a strip is made."""
+
+
+class _Band(Protocol):
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def sources(self) -> Sequence[object]: ...
+
+
+@dataclass(frozen=True)
+class BandProbe:
+    """What a header says of a band's files."""
+
+    block: tuple[int, int] = (1024, 1024)
+    pixel: float = 10.0
+    """Size of a pixel in units of the file's CRS."""
+    bytes_per_pixel: float = 1.0
+    known: bool = False
+
+
+def probe(href: str, index: int) -> BandProbe:
+    """Read one header. What cannot be read is guessed, for the estimate only: making will name the fault."""
+    try:
+        layout = read_layout(href, Budget(seconds=5))
+        if layout is not None:
+            pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
+            return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels, True)
+        source = open_source(href, index, Budget(seconds=5))
+        info = source.info
+        source.close()
+        return BandProbe(info.block, abs(info.transform.a), info.dtype.itemsize / 2, True)
+    except SceneBeamError:
+        return BandProbe()
+
+
+def widest_window(bands: Sequence[_Band], method: str, memory: int) -> int:
+    """The widest part of a grid that a task can make within `memory` bytes."""
+    spare = memory - _PROCESS - _ENCODED * len(bands)
+    return max(STRIP, int(spare // sum(_bytes_per_column(band, method) for band in bands)))
+
+
+def _bytes_per_column(band: _Band, method: str) -> int:
+    """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
+    item = np.dtype(band.dtype).itemsize
+    tiles = min(len(band.sources), 4) or 1
+    merging = {"mean": 10, "median": 24 * tiles, "min": 2, "max": 2}.get(method, 1)
+    overlap = 1.5 if method in ("first", "last") else min(tiles, 3)
+    return int(STRIP * (4 * item + merging) + _ROWS_AHEAD * item * overlap)
+
+
+def estimate(
+    grid: Grid,
+    window: Window,
+    bands: Sequence[MosaicBand],
+    probes: dict[str, BandProbe],
+    scenes: Sequence[SceneRef],
+    method: str,
+) -> Estimate:
+    """What one task will read, write and hold."""
+    top, bottom, left, right = window
+    part = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
+    footprints = {ref.id: None if ref.footprint is None else shapely.from_wkb(ref.footprint) for ref in scenes}
+    blocks = requests = read = 0
+    for band in bands:
+        known = probes.get(band.name, BandProbe())
+        covered = shapely.Polygon()
+        for source in band.sources:
+            footprint = footprints.get(source.scene)
+            seen = part if footprint is None else shapely.intersection(footprint, part)
+            if method in ("first", "last"):
+                seen, covered = shapely.difference(seen, covered), shapely.union(covered, seen)
+            if seen.is_empty:
+                continue
+            west, south, east, north = seen.bounds
+            unit = known.pixel if (east - west) / known.pixel < 1e7 else abs(grid.transform.a)
+            rows = int((north - south) / unit / known.block[0]) + 1
+            columns = int((east - west) / unit / known.block[1]) + 1
+            blocks += rows * columns
+            requests += rows + 1
+            read += int(rows * columns * known.block[0] * known.block[1] * known.bytes_per_pixel)
+    pixels = (bottom - top) * (right - left) * len(bands)
+    written = sum(
+        int((bottom - top) * (right - left) * 4 / 3 * probes.get(band.name, BandProbe()).bytes_per_pixel)
+        for band in bands
+    )
+    columns = right - left
+    memory = _PROCESS + sum(_ENCODED + columns * _bytes_per_column(band, method) for band in bands)
+    return Estimate(
+        blocks=blocks, requests=requests, read_bytes=read, write_bytes=written, pixels=pixels, memory=memory
+    )

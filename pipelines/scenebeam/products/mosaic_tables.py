@@ -1,0 +1,89 @@
+"""The tables of a mosaic run: a row per timestamp, and a row per timestamp and band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scenebeam.products.mosaics import MosaicBand, MosaicTask
+from scenebeam.products.product import Rows
+from scenebeam.products.task import Outcome
+
+STATUS = "timestamps_aggregation_status.csv"
+SUMMARY = "timestamps_aggregation_summary.csv"
+BANDS = "timestamps_aggregation_band_report.csv"
+
+
+def tables(
+    tasks: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+) -> dict[str, Rows]:
+    """Rows by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+
+    They come from the plan, the items and the failures alone: a resumed run gives the same tables.
+    """
+    found: dict[str, Rows] = {STATUS: [], SUMMARY: [], BANDS: []}
+    by_timestamp: dict[str, list[MosaicTask]] = {}
+    for task in tasks:
+        by_timestamp.setdefault(task.timestamp, []).append(task)
+    for timestamp, shards in by_timestamp.items():
+        task, item = shards[0], items.get(shards[0].item_path)
+        faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
+        missing = _missing(item, faults)
+        status = "success" if item is not None else _status(faults)
+        message = _message(item, faults, missing)
+        failed = [] if item is not None else [band.name for band in task.bands]
+        found[STATUS].append({"timestamp": timestamp, "status": status})
+        found[SUMMARY].append(
+            {
+                "timestamp": timestamp,
+                "success": item is not None,
+                "failed_bands": "|".join(failed),
+                "missing_files": "|".join(f"{s}/{band}" for band, scenes in missing.items() for s in scenes),
+                "error_message": message,
+                "output_folder": f"mosaics/{timestamp}" if item is not None else "",
+            }
+        )
+        for band in task.bands:
+            found[BANDS].append(_band_row(task, band, item, status, missing.get(band.name, {}), message))
+    return found
+
+
+def _band_row(
+    task: MosaicTask, band: MosaicBand, item: dict[str, Any] | None, status: str, missing: dict[str, str], message: str
+) -> dict[str, Any]:
+    told = "; ".join(f"{scene}: {why}" for scene, why in missing.items())
+    return {
+        "timestamp": task.timestamp,
+        "band": band.name,
+        "status": status,
+        "input_files": "|".join(source.href for source in band.sources if source.scene not in missing),
+        "output_path": task.band_path(band.name) if item is not None else "",
+        "message": told or ("" if item is not None else message),
+    }
+
+
+def _missing(item: dict[str, Any] | None, faults: Sequence[Outcome]) -> dict[str, dict[str, str]]:
+    if item is not None:
+        assets: dict[str, Any] = item["assets"]
+        told = {
+            band: {one["scene"]: one["reason"] for one in asset.get("scenebeam:missing", [])}
+            for band, asset in assets.items()
+        }
+    else:
+        told = {}
+        for fault in faults:
+            for band, scenes in fault.detail.get("missing", {}).items():
+                told.setdefault(band, {}).update(scenes)
+    return {band: scenes for band, scenes in told.items() if scenes}
+
+
+def _status(faults: Sequence[Outcome]) -> str:
+    kinds = [fault.kind for fault in faults]
+    return next((kind for kind in kinds if kind.startswith("failed_")), "exception")
+
+
+def _message(item: dict[str, Any] | None, faults: Sequence[Outcome], missing: dict[str, dict[str, str]]) -> str:
+    if item is None:
+        return faults[0].reason if faults else "not made yet"
+    count = len({scene for scenes in missing.values() for scene in scenes})
+    return f"incomplete: {count} of its tiles could not be used" if missing else ""

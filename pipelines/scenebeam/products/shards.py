@@ -1,0 +1,182 @@
+"""Shards: an area too large for one task, cut along output blocks, and put together again.
+
+A shard encodes the tiles of its own part of every level whose tiles do not reach beyond it, and keeps the
+pixels that start the next level. The COG is put together from those encoded tiles; none is decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from scenebeam.errors import CheckError
+from scenebeam.raster.cog import CogProfile, Level, write_cog
+from scenebeam.raster.merge import Array
+from scenebeam.raster.pyramid import TILE, Pyramid, level_shapes
+from scenebeam.storage import Publication, Store
+
+Window = tuple[int, int, int, int]
+"""First row, last row, first column, last column of the grid; the last ones not included."""
+
+_CELL_LEVELS = 4
+"""Levels that a shard's tiles make themselves: cuts lie on multiples of 512 x 2^3 pixels."""
+_LARGEST_SHARD = 2**28
+"""Pixels of a shard at most, so that the shards of one large mosaic keep many workers busy."""
+
+
+def shared_levels(shape: tuple[int, int], cell: int) -> int:
+    """Levels that shards cut at multiples of `cell` pixels encode themselves."""
+    return min((cell // TILE).bit_length(), len(level_shapes(*shape)))
+
+
+def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
+    """Windows that cover a grid, at most `widest` pixels wide, and the cell that cuts are multiples of.
+
+    One window where the grid is small enough.
+    """
+    height, width = shape
+    if width <= widest and height * width <= _LARGEST_SHARD:
+        return [(0, height, 0, width)], 0
+    cell = TILE << (_CELL_LEVELS - 1)
+    while cell > TILE and cell > widest:
+        cell //= 2
+    across = max(cell, widest // cell * cell) if width > widest else -(-width // cell) * cell
+    # Square where the width had to be cut: the fewest source blocks lie on two shards.
+    down = across if width > widest else max(cell, _LARGEST_SHARD // across // cell * cell)
+    windows = [
+        (top, min(top + down, height), left, min(left + across, width))
+        for top in range(0, height, down)
+        for left in range(0, width, across)
+    ]
+    return windows, cell
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a shard says of its encoded tiles."""
+
+    window: Window
+    dtype: str
+    nodata: float | None
+    shapes: list[list[int]]
+    sizes: list[list[int]]
+    coarse: list[int] | None
+    facts: dict[str, Any]
+    """What the product wants to know of the shard when the whole is put together."""
+
+
+def shard_shapes(window: Window, levels: int) -> list[tuple[int, int]]:
+    """Height and width of a shard at each of its levels."""
+    height, width = window[1] - window[0], window[3] - window[2]
+    return [(-(-height >> level), -(-width >> level)) for level in range(levels)]
+
+
+def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[str, Any]) -> None:
+    """Write a shard of one band: a JSON head, the encoded tiles level by level, the coarse pixels."""
+    levels = pyramid.finish()
+    coarse = pyramid.coarse if pyramid.keep_coarse else None
+    head = json.dumps(
+        {
+            "window": window,
+            "dtype": pyramid.dtype.str,
+            "nodata": None if pyramid.nodata is None else repr(pyramid.nodata),
+            "shapes": [[level.height, level.width] for level in levels],
+            "sizes": [level.sizes for level in levels],
+            "coarse": None if coarse is None else list(coarse.shape),
+            "facts": facts,
+        }
+    ).encode()
+    file.write(struct.pack("<Q", len(head)) + head)
+    for level in levels:
+        for tile in level:
+            file.write(tile)
+    if coarse is not None:
+        file.write(np.ascontiguousarray(coarse).tobytes())
+
+
+class _OpenPart:
+    """A shard's file, open for reading."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._file: IO[bytes] = stack.enter_context(path.open("rb"))
+        (size,) = struct.unpack("<Q", self._file.read(8))
+        head = json.loads(self._file.read(size))
+        head["nodata"] = None if head["nodata"] is None else float(head["nodata"])
+        self.part = Part(**head)
+        self._starts = [8 + size]
+        for sizes in self.part.sizes:
+            self._starts.append(self._starts[-1] + sum(sizes))
+
+    def tile_rows(self, level: int) -> Iterator[list[bytes]]:
+        """The level's tiles, a row of them at a time."""
+        across = -(-self.part.shapes[level][1] // TILE)
+        sizes, position = self.part.sizes[level], self._starts[level]
+        for first in range(0, len(sizes), across):
+            row = []
+            for size in sizes[first : first + across]:
+                self._file.seek(position)
+                row.append(self._file.read(size))
+                position += size
+            yield row
+
+    def coarse(self) -> Array:
+        assert self.part.coarse is not None
+        self._file.seek(self._starts[-1])
+        return np.frombuffer(self._file.read(), np.dtype(self.part.dtype)).reshape(self.part.coarse)
+
+
+def assemble(
+    store: Store, names: Sequence[str], target: str, profile: CogProfile, *, average: bool
+) -> tuple[Publication, list[Part]]:
+    """Shards of one band → one COG under `target`. Returns the publication and what the shards said.
+
+    Raises CheckError where the shards do not hold the same kind of numbers.
+    """
+    with ExitStack() as stack:
+        parts = [_OpenPart(stack.enter_context(store.fetched(name)), stack) for name in names]
+        kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
+        if len(kinds) > 1:
+            raise CheckError(f"{target}: its shards hold different numbers {sorted(kinds)}: give dtype and nodata in the record")
+        first = parts[0].part
+        profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
+        grid_rows: dict[int, list[_OpenPart]] = {}
+        for part in sorted(parts, key=lambda one: (one.part.window[0], one.part.window[2])):
+            grid_rows.setdefault(part.part.window[0], []).append(part)
+        shapes = level_shapes(profile.height, profile.width)
+        shared = len(parts[0].part.shapes)
+        levels = [
+            Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)
+        ]
+        if shared < len(shapes):
+            pixels = np.concatenate([np.concatenate([p.coarse() for p in row], axis=1) for row in grid_rows.values()])
+            pyramid = Pyramid(shapes[shared:], profile.dtype, profile.nodata, codec=profile.codec, average=average)
+            for top in range(0, len(pixels), TILE):
+                pyramid.add(pixels[top : top + TILE])
+            levels += [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
+        with store.writing(target) as file:
+            write_cog(file, profile, levels)  # type: ignore[arg-type]
+        return file, [part.part for part in parts]
+
+
+def _sizes(grid_rows: dict[int, list[_OpenPart]], level: int) -> list[int]:
+    sizes: list[int] = []
+    for row in grid_rows.values():
+        across = [-(-part.part.shapes[level][1] // TILE) for part in row]
+        for tile_row in range(-(-row[0].part.shapes[level][0] // TILE)):
+            for part, count in zip(row, across, strict=True):
+                sizes += part.part.sizes[level][tile_row * count : (tile_row + 1) * count]
+    return sizes
+
+
+def _tiles(grid_rows: dict[int, list[_OpenPart]], level: int) -> Iterator[bytes]:
+    for row in grid_rows.values():
+        for tile_rows in zip(*(part.tile_rows(level) for part in row), strict=True):
+            for tiles in tile_rows:
+                yield from tiles

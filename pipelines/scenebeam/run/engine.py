@@ -1,0 +1,74 @@
+"""The one Beam graph: read the plan from storage, reshuffle, make one task, collect outcomes, report.
+
+As little logic as possible: each transform calls a plain function that can be called without Beam.
+Elements are task ids and outcomes in JSON, never arrays; a bundle may be replayed at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from scenebeam.products.task import Outcome, Task
+from scenebeam.run.make import make_task
+from scenebeam.run.plan import Plan, read_plan
+from scenebeam.run.report import finish
+from scenebeam.run.status import RunStatus
+from scenebeam.storage import open_store
+
+
+def build(pipeline: Any, output: str, status: RunStatus) -> Any:
+    """Lay the graph for the plan that is frozen in `output` onto a pipeline."""
+    return (
+        pipeline
+        | "Output" >> beam.Create([output])
+        | "ReadPlan" >> beam.FlatMap(undone_tasks)
+        | "Reshuffle" >> beam.Reshuffle()
+        | "MakeTask" >> beam.ParDo(MakeTask(output))
+        | "AllOutcomes" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
+        | "Report" >> beam.Map(report, output, status.model_dump_json())
+    )
+
+
+def undone_tasks(output: str) -> Iterator[str]:
+    """Ids of the tasks that are not done yet."""
+    plan, store = _frozen(output)
+    for task in plan.undone(store.list()):
+        yield task.id
+
+
+class MakeTask(beam.DoFn):  # type: ignore[misc]
+    """Task id → Outcome as JSON."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def setup(self) -> None:
+        """Read the plan once a worker."""
+        plan, self._store = _frozen(self._output)
+        self._kind = plan.request.product.kind
+        self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
+
+    def process(self, task_id: str) -> Iterator[str]:
+        """Make one task."""
+        outcome = make_task(self._kind, self._tasks[task_id], self._store)
+        Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
+        Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
+        yield outcome.model_dump_json()
+
+
+def report(outcomes: Iterable[str], output: str, status: str) -> str:
+    """All outcomes → the run's tables and final status (as JSON)."""
+    plan, store = _frozen(output)
+    made = [Outcome.model_validate_json(text) for text in outcomes]
+    return finish(plan, made, store, RunStatus.model_validate_json(status)).model_dump_json()
+
+
+def _frozen(output: str) -> tuple[Plan, Any]:
+    store = open_store(output)
+    plan = read_plan(store)
+    assert plan is not None, f"no plan in {output}: it is frozen before the pipeline starts"
+    return plan, store

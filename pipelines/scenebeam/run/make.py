@@ -1,0 +1,69 @@
+"""Make one task: the plain function that every runner calls, here and on a worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import psutil
+
+from scenebeam.errors import SceneBeamError
+from scenebeam.products import PRODUCTS
+from scenebeam.products.task import Outcome, Task
+from scenebeam.raster.ranges import Budget
+from scenebeam.storage import Store
+
+log = logging.getLogger(__name__)
+
+
+class MemoryGate:
+    """Lets tasks in while the memory that their plans state fits into `total` bytes; one always fits."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._used = total, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait for `size` bytes, and give them back at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used == 0 or self._used + size <= self._total)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+@cache
+def process_gate() -> MemoryGate:
+    """The gate of this process: four fifths of what the machine had free when it was first asked."""
+    return MemoryGate(int(psutil.virtual_memory().available * 0.8))
+
+
+def make_task(kind: str, task: Task, store: Store) -> Outcome:
+    """Make one task of a product and say what became of it. Errors become outcomes; only an interrupt passes."""
+    budget, start = Budget(), time.monotonic()
+    try:
+        with process_gate().hold(task.estimate.memory):
+            outcome: Outcome = PRODUCTS[kind].make(task, store, budget)
+    except SceneBeamError as error:
+        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=str(error))
+    except Exception as error:
+        log.exception("task %s", task.id)
+        reason = f"unexpected {type(error).__name__}: {error}; this is a fault of scenebeam, please report it"
+        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=reason)
+    return outcome.model_copy(
+        update={
+            "seconds": round(time.monotonic() - start, 3),
+            "requests": budget.requests,
+            "read_bytes": budget.bytes,
+            "retries": budget.retries,
+        }
+    )

@@ -1,0 +1,130 @@
+"""Which runner makes the tasks, with which options: serial, direct, Dataflow, or any other that Beam has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from scenebeam.errors import RequestError
+from scenebeam.products.task import Estimate
+from scenebeam.request import Runner
+from scenebeam.run.plan import Plan
+from scenebeam.run.status import RunStatus
+from scenebeam.storage import Store
+
+log = logging.getLogger(__name__)
+
+SERIAL_BLOCKS = 100
+"""Below this many source blocks, starting Beam takes longer than the work."""
+_SECONDS_PER_MEGAPIXEL = 0.04
+"""CPU seconds per million pixels of output: `benchmarks/README.md`, mosaic, rounded up."""
+_BYTES_PER_SECOND = 30e6
+"""What a machine gets out of a public bucket over the internet, roughly."""
+_LONG = 3600.0
+_WORKERS = 20
+# Dataflow batch in us-central1, list prices in USD: https://cloud.google.com/dataflow/pricing
+_USD_PER_CPU_HOUR, _USD_PER_GB_HOUR, _GB_PER_CPU = 0.056, 0.003557, 3.75
+
+
+def choose_runner(asked: Runner, estimate: Estimate) -> str:
+    """The runner's kind: `auto` becomes serial for few blocks, else direct."""
+    if asked.kind != "auto":
+        return asked.kind
+    return "serial" if estimate.blocks < SERIAL_BLOCKS else "direct"
+
+
+def seconds_here(estimate: Estimate) -> float:
+    """Wall time on this machine, roughly: the slower of computing and downloading."""
+    cpu = estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL / (os.cpu_count() or 1)
+    return max(cpu, estimate.read_bytes / _BYTES_PER_SECOND)
+
+
+def dataflow_cost(estimate: Estimate) -> tuple[float, float]:
+    """(minutes, USD) on Dataflow with up to 20 workers of one CPU, start-up of 4 minutes included."""
+    cpu_hours = max(estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL, estimate.read_bytes / (2 * _BYTES_PER_SECOND)) / 3600
+    minutes = 4 + 60 * cpu_hours / _WORKERS
+    busy = cpu_hours + _WORKERS * 4 / 60
+    return minutes, busy * (_USD_PER_CPU_HOUR + _GB_PER_CPU * _USD_PER_GB_HOUR)
+
+
+def advice(estimate: Estimate) -> str:
+    """When Dataflow would be the better choice, and what it would take; empty where this machine will do."""
+    here = seconds_here(estimate)
+    if here < _LONG:
+        return ""
+    minutes, usd = dataflow_cost(estimate)
+    return (
+        f"about {here / 3600:.1f} h on this machine; on Dataflow about {minutes:.0f} min with {_WORKERS} workers, "
+        f"some {usd:.2f} USD: set runner: dataflow with project, region and temp_location, and a gs:// output"
+    )
+
+
+def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
+    """Beam's command-line options for a runner. RequestError where one that it needs is missing."""
+    options: dict[str, Any] = dict(asked.options)
+    if kind == "direct":
+        workers = asked.workers or os.cpu_count() or 1
+        options = {"direct_num_workers": workers, "direct_running_mode": "multi_threading", **options}
+    elif kind == "dataflow":
+        missing = [name for name in ("project", "region", "temp_location") if name not in options]
+        if missing:
+            raise RequestError(f"runner.options: Dataflow needs {', '.join(missing)}")
+        if not plan.request.output.startswith("gs://"):
+            raise RequestError("output: Dataflow's workers share no disk with this machine; give a gs:// output")
+        options = {
+            "runner": "DataflowRunner",
+            "job_name": f"scenebeam-{plan.request.run.lower().replace('_', '-')}-{plan.request.fingerprint()[:8]}",
+            **({"max_num_workers": asked.workers} if asked.workers else {}),
+            **options,
+        }
+    else:
+        options = {"runner": kind, **options}
+    arguments = ["--no_save_main_session"]
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is False:
+                continue
+            arguments.append(f"--{name}" if one is True else f"--{name}={one}")
+    return arguments
+
+
+def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
+    """Make all tasks that are not done, and report."""
+    if kind == "serial":
+        return _run_serial(plan, store, status)
+    return _run_beam(kind, plan, store, status)
+
+
+def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
+    from scenebeam.run.make import make_task
+    from scenebeam.run.report import finish
+
+    outcomes = [make_task(plan.request.product.kind, task, store) for task in plan.undone(store.list())]
+    return finish(plan, outcomes, store, status)
+
+
+def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from scenebeam.run.engine import build
+    from scenebeam.run.status import STATUS_FILE
+
+    options = PipelineOptions(pipeline_arguments(kind, plan.request.runner, plan))
+    runner: Any = None
+    if kind == "direct":
+        # Chosen by hand: `DirectRunner` would try to download a binary of Prism first.
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        runner = FnApiRunner()
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=options)
+    except (ValueError, ImportError) as error:
+        raise RequestError(f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?") from error
+    build(pipeline, store.uri, status)
+    result = pipeline.run()
+    result.wait_until_finish()
+    content = store.read(STATUS_FILE)
+    assert content is not None, "the pipeline's last step writes it"
+    return RunStatus.model_validate_json(content)

@@ -1,0 +1,114 @@
+"""A folder of this machine: write to a temporary name, fsync, rename in the same folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scenebeam.errors import StorageError
+from scenebeam.storage.store import Publication, Store, checked_name
+
+_PARTIAL = ".partial"
+_LOCK = ".scenebeam.lock"
+
+
+class LocalStore(Store):
+    """Files under a local folder."""
+
+    def __init__(self, uri: str) -> None:
+        self._root = Path(uri.removeprefix("file://")).expanduser().absolute()
+        self.uri = str(self._root)
+
+    def list(self, prefix: str = "") -> set[str]:
+        """Names of all published files that start with `prefix`."""
+        found = set()
+        for folder, _, files in os.walk(self._root):
+            inside = os.path.relpath(folder, self._root)
+            for file in files:
+                name = file if inside == "." else f"{inside}/{file}".replace(os.sep, "/")
+                if not file.startswith(".") and name.startswith(prefix):
+                    found.add(name)
+        return found
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file."""
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _storage_error(f"cannot read {self.path(name)}", error) from error
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Publication]:
+        """A file to write front to back: it appears under its name when the block ends well, else never."""
+        target = self._path(name)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield Publication(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except OSError as error:
+            raise _storage_error(f"cannot write {self.path(name)}", error) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """The file itself."""
+        path = self._path(name)
+        if not path.exists():
+            raise StorageError(f"{path} is not there")
+        yield path
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files, and folders that this leaves empty; one that is not there is no fault."""
+        for name in names:
+            path = self._path(name)
+            path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder for one run; the lock goes with the process, however it ends."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            lock = (self._root / _LOCK).open("a")
+        except OSError as error:
+            raise _storage_error(f"cannot use {self._root} as an output folder", error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StorageError(f"another run is writing to {self._root}: wait for it, or stop it") from None
+            yield
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written."""
+        for leftover in self._root.rglob(f".*{_PARTIAL}"):
+            leftover.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._root / checked_name(name)
+
+
+def _storage_error(what: str, error: OSError) -> StorageError:
+    hint = {
+        errno.ENOSPC: "the disk is full: free some space and run again, what is finished is kept",
+        errno.EDQUOT: "the quota is used up: free some space and run again, what is finished is kept",
+        errno.EACCES: "permission denied: choose another output, or mend its permissions",
+        errno.EROFS: "the file system is read-only: choose another output",
+        errno.ENOTDIR: "a part of the path is a file",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return StorageError(f"{what}: {hint}")

@@ -1,0 +1,89 @@
+"""Store: the few things that a run asks of the place its products land in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any
+
+from scenebeam.errors import StorageError
+
+_NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
+
+
+class Publication(io.RawIOBase):
+    """A file on its way out, written front to back; its size and SHA-256 are known at the end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.size, self._hash = file, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+    @property
+    def checksum(self) -> str:
+        """Multihash in hex, as `file:checksum` wants it (0x12: sha2-256, 0x20: 32 bytes)."""
+        return "1220" + self._hash.hexdigest()
+
+
+class Store(ABC):
+    """Files under one folder, by relative name (`mosaics/20230202T092109Z/red.tif`)."""
+
+    uri: str
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> set[str]:
+        """Names of all published files that start with `prefix`."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file."""
+
+    @abstractmethod
+    def writing(self, name: str) -> AbstractContextManager[Publication]:
+        """A file to write front to back: it appears under its name when the block ends well, else never."""
+
+    @abstractmethod
+    def fetched(self, name: str) -> AbstractContextManager[Path]:
+        """The file on a local disk, for as long as the block lasts."""
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files; one that is not there is no fault."""
+
+    @abstractmethod
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the store for one run. Raises StorageError where another run of this machine holds it."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Publish a small file."""
+        with self.writing(name) as file:
+            file.write(content)
+
+    def path(self, name: str) -> str:
+        """Where a file lies, for people and for hrefs."""
+        return f"{self.uri.rstrip('/')}/{name}"
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written."""
+        return
+
+
+def checked_name(name: str) -> str:
+    """The name, if it stays inside the store's folder; StorageError otherwise."""
+    if not _NAME.match(name):
+        raise StorageError(f"{name!r} is not a name inside the output folder")
+    return name
+
+

@@ -22,10 +22,6 @@ MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands"}
 _PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "output")
 
-Values = dict[str, Any]
-"""Dotted name (`select.max_cloud_cover`) → value."""
-
-
 class _SafeLoader(yaml.SafeLoader):
     """YAML without anchors and aliases: a request needs none, and they can blow up to any size."""
 
@@ -75,8 +71,10 @@ def load_request(
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"cannot read the request file {file}: {error}") from None
         document = parse_document(text, str(file))
+        if {"fingerprint", "request"} <= document.keys():
+            document = document["request"]  # the run.json of an earlier run
         _resolve_paths(document, file.resolve().parent)
-        came_from.update(dict.fromkeys(_leaves(document), str(file)))
+        came_from.update((name, str(file)) for name, _ in leaves(document))
     for name, value in _from_environment(os.environ if environ is None else environ):
         _lay(document, name, value)
         came_from[name] = "environment"
@@ -164,10 +162,11 @@ def _lay(document: dict[str, Any], dotted: str, value: Any) -> None:
     holder[last] = value
 
 
-def _leaves(document: Any, prefix: str = "") -> list[str]:
+def leaves(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every value of a nested mapping with its dotted name."""
     if not isinstance(document, dict) or not document:
-        return [prefix] if prefix else []
-    return [leaf for key, value in document.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+        return [(prefix, document)] if prefix else []
+    return [leaf for key, value in document.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))]
 
 
 def _explain(error: ValidationError) -> list[str]:

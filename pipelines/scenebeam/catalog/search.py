@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import pystac_client
 import rustac
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
 from urllib3.util.retry import Retry
 
@@ -125,11 +127,13 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
     if url.endswith(".parquet"):
         yield from rustac.read_sync(url)["features"]
         return
-    client = pystac_client.Client.open(url, stac_io=StacApiIO(max_retries=_RETRY, timeout=60))
-    if not client.conforms_to("ITEM_SEARCH"):
-        log.info("%s has no item search: reading it as a static catalogue", url)
-        yield from (item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True))
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
+        client = pystac_client.Client.open(url, stac_io=StacApiIO(max_retries=_RETRY, timeout=60))
+        if not client.conforms_to("ITEM_SEARCH"):
+            log.info("%s has no item search: reading it as a static catalogue", url)
+            yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
+            return
     ids = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     found = 0
     for period in request.dates or [None]:

@@ -20,6 +20,7 @@ from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate, Task
 from scenebeam.request import DECISIVE, RunRequest
+from scenebeam.requestfile import leaves
 from scenebeam.storage import Store
 
 PLAN_FILE = "plan.parquet"
@@ -105,18 +106,12 @@ def read_plan(store: Store) -> Plan | None:
 
 def difference(one: RunRequest, other: RunRequest) -> list[str]:
     """Where two requests would give different products, as `name: this → that`."""
-    before, after = (_flat(request.model_dump(mode="json", include=set(DECISIVE))) for request in (one, other))
+    before, after = (dict(leaves(request.model_dump(mode="json", include=set(DECISIVE)))) for request in (one, other))
     return [
         f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-
-
-def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(document, dict):
-        return {prefix: document}
-    return {k: v for key, value in document.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def write_items(items: Sequence[dict[str, Any]], name: str, store: Store) -> None:

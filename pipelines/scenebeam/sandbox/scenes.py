@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,11 +56,11 @@ class SandboxScene:
         return SHIFT if self.baseline >= "04.00" else 0
 
     def centres(self, resolution: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Easting and northing of every pixel's centre, whole metres, as a mesh."""
+        """Easting (1, n) and northing (n, 1) of every pixel's centre, whole metres: an open mesh."""
         count = self.size * 10 // resolution
         x = self.left + resolution // 2 + resolution * np.arange(count)
         y = self.top - resolution // 2 - resolution * np.arange(count)
-        return tuple(np.meshgrid(x, y))  # type: ignore[return-value]
+        return x[None, :], y[:, None]
 
     def numbers(self, band: str) -> np.ndarray[Any, Any]:
         """A band as its file holds it, 0 where there is no data."""
@@ -73,7 +74,7 @@ class SandboxScene:
     def seen(self, easting: np.ndarray[Any, Any], northing: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Whether the sensor saw a place of the tile. Boolean."""
         if not self.cut:
-            return np.ones(easting.shape, bool)
+            return np.ones(np.broadcast_shapes(easting.shape, northing.shape), bool)
         side = self.size * 10
         # Right of a line from three quarters along the upper edge to one quarter along the lower.
         return np.asarray((easting - self.left) * 2 < side * 3 // 2 - (self.top - northing))
@@ -169,8 +170,8 @@ def write_sandbox(folder: Path, href: str | None = None, scenes: Sequence[Sandbo
 
     Gives the path of an ItemCollection, `items.json`. A static catalogue lies beside it as `catalog.json`.
     """
-    for scene in scenes:
-        scene.write(folder)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda scene: scene.write(folder), scenes))
     base = str(folder) if href is None else href
     items = [scene.item(base) for scene in scenes]
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))

@@ -24,8 +24,9 @@ from scenebeam.products.mosaic_estimate import BandProbe, estimate, probe, wides
 from scenebeam.products.shards import Window, assemble, cut, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import GridSpec, Outcome, Task
 from scenebeam.raster.cog import CogProfile, Level, write_cog
-from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose, valid_count
+from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
 from scenebeam.raster.grid import choose_grid, project
+from scenebeam.raster.merge import valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.ranges import Budget, io_threads
 from scenebeam.raster.reader import Source, open_source
@@ -352,13 +353,14 @@ def _compose(task: MosaicTask, store: Store, budget: Budget, missing: Missing) -
             with store.writing(task.part_path(band.name, task.shard)) as file:
                 write_part(file, pyramid, task.window, fact)
         return
-    assets = {}
-    for band, pyramid, fact in zip(task.bands, pyramids, facts, strict=True):
+    def publish(band: MosaicBand, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
         levels_done = [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
         with store.writing(task.band_path(band.name)) as file:
             write_cog(file, _profile(task, band, pyramid.dtype, pyramid.nodata), levels_done)  # type: ignore[arg-type]
-        assets[band.name] = _asset(task, band, file, pyramid.dtype, pyramid.nodata, [fact])
-    _publish_item(task, store, assets)
+        return _asset(task, band, file, pyramid.dtype, pyramid.nodata, [fact])
+
+    assets = io_threads().map(publish, task.bands, pyramids, facts)
+    _publish_item(task, store, {band.name: asset for band, asset in zip(task.bands, assets, strict=True)})
 
 
 def _open_all(task: MosaicTask, budget: Budget, missing: Missing) -> dict[str, dict[str, Source]]:

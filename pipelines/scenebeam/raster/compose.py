@@ -19,13 +19,13 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_mask
+from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_count, valid_mask
 from scenebeam.raster.reader import Block, Source
 from scenebeam.raster.warp import Placement, place
 
 STRIP = 512
 """Rows of a strip: one row of blocks of the output."""
-_AHEAD = 2
+_AHEAD = 1
 """Strips whose reads are under way while one is put together."""
 
 
@@ -69,8 +69,9 @@ def compose(grid: Grid, bands: Sequence[BandLayers]) -> Iterator[tuple[int, int,
     stacks = [_Stack(grid, band) for band in bands]
     tops = list(range(0, grid.shape[0], STRIP))
     for number, top in enumerate(tops):
+        ahead = tops[: 1 + _AHEAD] if number == 0 else tops[number + _AHEAD : number + _AHEAD + 1]
         for stack in stacks:
-            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in tops[number : number + 1 + _AHEAD]])
+            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in ahead])
         for index, stack in enumerate(stacks):
             yield index, top, stack.strip(top, min(top + STRIP, grid.shape[0]))
     for stack in stacks:
@@ -118,7 +119,7 @@ class _Tile:
         self.footprint = self._pixel_footprint(grid)
         shapely.prepare(self.footprint)
         self.covered_before: BaseGeometry = shapely.Polygon()
-        self.expected = self.valid = 0
+        self.expected = self.valid = 0  # pixels inside the footprint, until one of them holds data
         self._blocks: dict[Block, Future[Array]] = {}
 
     def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
@@ -151,9 +152,13 @@ class _Tile:
         """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
         wanted = [block for block, region in self.placement.needs(top, bottom) if merge.wants(region)]
         self.start(wanted)
-        for region, values, valid in self.placement.pieces(top, bottom, wanted, self._get):
-            self._hold_against_footprint(region, top, values, valid)
-            merge.add(region, harmonize(values, valid, self.layer.shift, nodata), valid)
+        for region, values, inside in self.placement.pieces(top, bottom, wanted, self._get):
+            if not self.valid and self.footprint.contains(_region_box(region, top)):
+                self.expected += values.size
+                self.valid += valid_count(values, nodata)
+            if self.layer.shift:
+                values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
+            merge.add(region, values, inside)
 
     def _get(self, block: Block) -> Array:
         try:
@@ -162,11 +167,6 @@ class _Tile:
             if error.permanent:
                 raise LayerError(self._band, self.layer.name, error) from error
             raise
-
-    def _hold_against_footprint(self, region: Region, top: int, values: Array, valid: Any) -> None:
-        if self.footprint.contains(_region_box(region, top)):
-            self.expected += values.size
-            self.valid += values.size if valid is None else int(np.count_nonzero(valid))
 
     def forget(self, bottom: int) -> None:
         """Drop blocks that no row from `bottom` on needs."""
@@ -178,9 +178,3 @@ class _Tile:
 def _region_box(region: Region, top: int) -> BaseGeometry:
     rows, columns = region
     return box(columns.start, rows.start + top, columns.stop, rows.stop + top)
-
-
-def valid_count(strip: Array, nodata: float | None) -> int:
-    """Pixels of a strip that hold data."""
-    mask = valid_mask(strip, nodata)
-    return int(strip.size if mask is None else np.count_nonzero(mask))

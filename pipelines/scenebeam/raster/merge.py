@@ -21,6 +21,20 @@ def valid_mask(values: Array, nodata: float | None) -> Mask | None:
     return np.asarray(values != values.dtype.type(nodata)) if _fits(nodata, values.dtype) else None
 
 
+def all_valid(values: Array, nodata: float | None) -> bool:
+    """Whether no pixel is nodata. By least and greatest, which need no mask; so False may mean "not certain"."""
+    if nodata is None or values.size == 0:
+        return True
+    least = values.min()
+    return bool(least > nodata or values.max() < nodata or (np.isnan(nodata) and not np.isnan(least)))
+
+
+def valid_count(values: Array, nodata: float | None) -> int:
+    """Pixels that hold data."""
+    mask = None if all_valid(values, nodata) else valid_mask(values, nodata)
+    return int(values.size if mask is None else np.count_nonzero(mask))
+
+
 def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | None) -> Array:
     """Take a provider's constant `shift` out of the valid pixels; the dtype stays.
 
@@ -45,12 +59,14 @@ class Merge(ABC):
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
         self.nodata = nodata
-        self.filled: Mask = np.zeros(shape, bool)
         self.pixels: Array = np.full(shape, 0 if nodata is None else nodata, dtype)
 
     @abstractmethod
-    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
-        """Lay `values` (2-D, the shape of `region`) of the next tile onto the strip, where `valid`."""
+    def add(self, region: Region, values: Array, inside: Mask | None) -> None:
+        """Lay `values` (2-D, the shape of `region`) of the next tile onto the strip, where they hold data.
+
+        `inside` tells where there is a tile at all; None: everywhere in the region.
+        """
 
     def wants(self, region: Region) -> bool:
         """Whether another tile could still change a pixel of `region`."""
@@ -60,34 +76,69 @@ class Merge(ABC):
         """The strip, nodata where no tile had data."""
         return self.pixels
 
+    def _valid(self, values: Array, inside: Mask | None) -> Mask:
+        valid = valid_mask(values, self.nodata)
+        if valid is None:
+            return np.ones(values.shape, bool) if inside is None else inside
+        return valid if inside is None else valid & inside
+
 
 class _First(Merge):
-    """The best tile that has data. (`last` is the same on the reversed order.)"""
+    """The best tile that has data. (`last` is the same on the reversed order.)
 
-    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
-        filled = self.filled[region]
-        if not filled.any():
-            self.pixels[region] = values  # nodata onto nodata where not valid
-            filled[:] = True if valid is None else valid
+    Where there is a nodata value it marks the holes itself: laying nodata onto nodata changes nothing.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
+        super().__init__(shape, dtype, nodata)
+        self._touched: list[Region] = []
+        self._filled: Mask | None = np.zeros(shape, bool) if nodata is None else None
+
+    def add(self, region: Region, values: Array, inside: Mask | None) -> None:
+        fresh = not any(_meet(region, earlier) for earlier in self._touched)
+        self._touched.append(region)
+        if fresh and inside is None:
+            self.pixels[region] = values
+            if self._filled is not None:
+                self._filled[region] = True
             return
-        take = ~filled if valid is None else valid & ~filled
-        np.copyto(self.pixels[region], values, where=take)
-        filled |= take
+        holes = self._holes(region)
+        if inside is not None:
+            holes = holes & inside
+        np.copyto(self.pixels[region], values, where=holes)
+        if self._filled is not None:
+            self._filled[region] |= holes
 
     def wants(self, region: Region) -> bool:
-        return not self.filled[region].all()
+        return not any(_meet(region, earlier) for earlier in self._touched) or bool(self._holes(region).any())
+
+    def _holes(self, region: Region) -> Mask:
+        if self._filled is not None:
+            return np.asarray(~self._filled[region])
+        valid = valid_mask(self.pixels[region], self.nodata)
+        return np.zeros(self.pixels[region].shape, bool) if valid is None else np.asarray(~valid)
 
 
-class _Extreme(Merge):
+def _meet(one: Region, other: Region) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+class _Counting(Merge):
+    """A merge that every tile has its part in: which pixels have had any is kept beside them."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
+        super().__init__(shape, dtype, nodata)
+        self.filled: Mask = np.zeros(shape, bool)
+
+
+class _Extreme(_Counting):
     """The least or the greatest of the tiles."""
 
     better: np.ufunc
 
-    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+    def add(self, region: Region, values: Array, inside: Mask | None) -> None:
         filled, pixels = self.filled[region], self.pixels[region]
-        take = ~filled | self.better(values, pixels)
-        if valid is not None:
-            take &= valid
+        take = (~filled | self.better(values, pixels)) & self._valid(values, inside)
         np.copyto(pixels, values, where=take)
         filled |= take
 
@@ -100,7 +151,7 @@ class _Max(_Extreme):
     better = np.greater
 
 
-class _Mean(Merge):
+class _Mean(_Counting):
     """The arithmetic mean of the tiles; integers are rounded to the nearest, ties to even."""
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
@@ -108,24 +159,26 @@ class _Mean(Merge):
         self._sum = np.zeros(shape, np.float64)
         self._count = np.zeros(shape, np.uint16)
 
-    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
-        np.add(self._sum[region], values, out=self._sum[region], where=True if valid is None else valid)
-        self._count[region] += 1 if valid is None else valid
-        self.filled[region] |= True if valid is None else valid
+    def add(self, region: Region, values: Array, inside: Mask | None) -> None:
+        valid = self._valid(values, inside)
+        np.add(self._sum[region], values, out=self._sum[region], where=valid)
+        self._count[region] += valid
+        self.filled[region] |= valid
 
     def result(self) -> Array:
         np.divide(self._sum, self._count, out=self._sum, where=self.filled)
         return _settle(self, self._sum)
 
 
-class _Median(Merge):
+class _Median(_Counting):
     """The median of the tiles; of an even number the mean of the middle two, rounded as `mean` is."""
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
         super().__init__(shape, dtype, nodata)
         self._layers: list[Array] = []
 
-    def add(self, region: Region, values: Array, valid: Mask | None) -> None:
+    def add(self, region: Region, values: Array, inside: Mask | None) -> None:
+        valid = self._valid(values, inside)
         # One layer holds as many tiles as fit side by side: a new one only where they overlap.
         for layer in self._layers:
             if np.isnan(layer[region]).all():
@@ -133,8 +186,8 @@ class _Median(Merge):
         else:
             layer = np.full(self.filled.shape, np.nan, np.float64)
             self._layers.append(layer)
-        np.copyto(layer[region], values, where=True if valid is None else valid)
-        self.filled[region] |= True if valid is None else valid
+        np.copyto(layer[region], values, where=valid)
+        self.filled[region] |= valid
 
     def result(self) -> Array:
         if not self._layers:
@@ -146,7 +199,7 @@ class _Median(Merge):
         return _settle(self, np.where(count % 2 == 1, low, (low + high) / 2))
 
 
-def _settle(merge: Merge, values: Array) -> Array:
+def _settle(merge: _Counting, values: Array) -> Array:
     """Floating-point results → the strip's dtype, kept off the nodata value."""
     dtype = merge.pixels.dtype
     if dtype.kind != "f":

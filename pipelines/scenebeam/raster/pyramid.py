@@ -6,42 +6,52 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 import imagecodecs
 import numpy as np
 
-from scenebeam.raster.merge import Array, valid_mask
+from scenebeam.raster.merge import Array, all_valid, valid_mask
 from scenebeam.raster.ranges import cpu_threads
 
 TILE = 512
 """Side of an output block, in pixels."""
-_IN_MEMORY = 16 * 2**20
+_IN_MEMORY = 24 * 2**20
 _PENDING = 64
+_SLAB = 64
+"""Rows that are halved together: what they need stays in the cache."""
 _DEFLATE_LEVEL = 1  # libdeflate: a fifth of level 6's time for 2 % more bytes, and the same bytes on any CPU
 _ZSTD_LEVEL = 3
 
 
-@dataclass
 class Tiles:
-    """Encoded tiles of one level, row by row: in memory up to some megabytes, then on disk."""
+    """Encoded tiles of one level, row by row: in memory up to some megabytes, the rest on disk."""
 
-    height: int
-    width: int
-    sizes: list[int] = field(default_factory=list)
-    _file: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(_IN_MEMORY), repr=False)
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self.sizes: list[int] = []
+        self._held: list[bytes] = []
+        self._room = _IN_MEMORY
+        self._file: IO[bytes] | None = None
 
     def append(self, encoded: bytes) -> None:
         """Add the next tile."""
         self.sizes.append(len(encoded))
+        self._room -= len(encoded)
+        if self._room >= 0:
+            self._held.append(encoded)
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()
         self._file.write(encoded)
 
     def __iter__(self) -> Iterator[bytes]:
         """The tiles in the order they came."""
-        self._file.seek(0)
-        for size in self.sizes:
-            yield self._file.read(size)
+        yield from self._held
+        if self._file is not None:
+            self._file.seek(0)
+            for size in self.sizes[len(self._held) :]:
+                yield self._file.read(size)
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
@@ -59,14 +69,21 @@ def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
     height, width = pixels.shape
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")
+    halved = np.empty((pixels.shape[0] // 2, pixels.shape[1] // 2), pixels.dtype)
+    for top in range(0, len(pixels), _SLAB):
+        halved[top // 2 : (top + _SLAB) // 2] = _mean_of_four(pixels[top : top + _SLAB], nodata)
+    return halved
+
+
+def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
     dtype = pixels.dtype
-    wide = {1: np.int32, 2: np.int64 if dtype.kind == "i" else np.uint32}.get(dtype.itemsize, np.float64)
-    if dtype.kind == "f":
+    wide: Any = np.uint32 if dtype in (np.uint8, np.uint16) else np.int64
+    if dtype.kind == "f" or dtype.itemsize > 4:
         wide = np.float64
-    valid = valid_mask(pixels, nodata)
-    if valid is None or valid.all():
+    valid = None if all_valid(pixels, nodata) else valid_mask(pixels, nodata)
+    if valid is None:
         total = _sum_of_four(pixels, wide)
-        return ((total + 2) // 4).astype(dtype) if wide is not np.float64 else _settle(total / 4, dtype)
+        return _settle(total / 4, dtype) if wide is np.float64 else np.asarray((total + 2) >> 2)
     total = _sum_of_four(np.where(valid, pixels, 0), wide)
     count = _sum_of_four(valid, np.int32)
     mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
@@ -80,6 +97,12 @@ def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
 
 
 def _sum_of_four(pixels: Array, wide: Any) -> Array:
+    if wide is np.uint32 and pixels.dtype != bool and pixels.flags.c_contiguous:
+        # Two neighbours as one number of twice the width: sums run over contiguous memory, at four times the speed.
+        bits = 8 * pixels.itemsize
+        pairs = pixels.view(f"<u{2 * pixels.itemsize}")
+        across = (pairs & ((1 << bits) - 1)) + (pairs >> bits)
+        return np.add(across[0::2], across[1::2], dtype=wide)
     rows = np.add(pixels[0::2], pixels[1::2], dtype=wide)
     return np.asarray(rows[:, 0::2] + rows[:, 1::2])
 

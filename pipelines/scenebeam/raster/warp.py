@@ -20,7 +20,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Mask, Region, valid_mask
+from scenebeam.raster.merge import Array, Mask, Region
 from scenebeam.raster.reader import Block, RasterInfo, blocks_meeting
 
 _WHOLE = 1e-3
@@ -29,6 +29,7 @@ _MARGIN = 16
 """Source pixels around a warped strip: the widest kernel, and the bend of its edges between samples."""
 
 Piece = tuple[Region, Array, "Mask | None"]
+"""Where it lands, its pixels, and where in it there is a source at all (None: everywhere, or nodata tells)."""
 
 
 class Placement(ABC):
@@ -43,7 +44,7 @@ class Placement(ABC):
 
     @abstractmethod
     def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
-        """Pixels for rows [top, bottom) out of `blocks`: region within those rows, values, valid mask."""
+        """Pixels for rows [top, bottom) out of `blocks`: within those rows."""
 
     @property
     @abstractmethod
@@ -110,7 +111,7 @@ class _Pasted(Placement):
                 column_index = (np.arange(columns.start, columns.stop) - column) // self._factor
                 values = values[row_index[0] : row_index[-1] + 1].take(column_index, axis=1)
                 values = values.take(row_index - row_index[0], axis=0)
-            yield region, values, valid_mask(values, self.nodata)
+            yield region, values, None
 
 
 class _Warped(Placement):
@@ -196,7 +197,7 @@ class _Warped(Placement):
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
         values = self._warp(source, transform, top, bottom, self.nodata)
         if self.nodata is not None:
-            yield region, values, valid_mask(values, self.nodata)
+            yield region, values, None
         else:
             inside = self._warp(np.ones(source.shape, np.uint8), transform, top, bottom, 0)
             yield region, values, inside.astype(bool)

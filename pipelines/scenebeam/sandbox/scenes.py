@@ -111,16 +111,26 @@ class SandboxScene:
                 "eo:cloud_cover": self.cloud_cover,
                 "grid:code": f"MGRS-{self.tile}",
                 "proj:code": f"EPSG:{self.epsg}",
+                "proj:epsg": self.epsg,
                 "s2:datatake_id": f"GS2A_{start}_{earth.day_number(self.taken):06d}_N{self.baseline}",
                 "s2:processing_baseline": self.baseline,
                 "s2:generation_time": self.processed,
                 "s2:nodata_pixel_percentage": 50.0 if self.cut else 0.0,
                 "earthsearch:boa_offset_applied": False,
             },
-            "assets": {
-                band: {"href": f"{href}/{self.id}/{band}.tif", "type": "image/tiff; application=geotiff", "roles": ["data"]}
-                for band in earth.BANDS
-            },
+            "assets": {band: self._asset(band, href) for band in earth.BANDS},
+        }
+
+    def _asset(self, band: str, href: str) -> dict[str, Any]:
+        resolution = earth.BANDS[band]
+        side = self.size * 10 // resolution
+        return {
+            "href": f"{href}/{self.id}/{band}.tif",
+            "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+            "roles": ["data"],
+            "proj:shape": [side, side],
+            "proj:transform": [resolution, 0, self.left, 0, -resolution, self.top],
+            "raster:bands": [{"nodata": 0, "data_type": "uint8" if band == "scl" else "uint16"}],
         }
 
     def write(self, folder: Path, bands: Sequence[str] = tuple(earth.BANDS), block: int = 256) -> None:

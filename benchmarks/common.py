@@ -1,0 +1,179 @@
+"""What the benchmarks share: full-size scenes, a range server of its own process, and one measured run."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from scenebeam.sandbox.scenes import SandboxScene
+
+DATA = Path(os.environ.get("SCENEBEAM_BENCH_DATA", tempfile.gettempdir() + "/scenebeam-bench"))
+_TAKEN = datetime(2021, 6, 10, 9, 20, 31)
+TILES = tuple(
+    SandboxScene(tile, 32634, left, top, _TAKEN, cloud_cover=cloud, size=10980)
+    for tile, left, top, cloud in (
+        ("34TFL", 600_000, 4_500_000, 1.0),
+        ("34TGL", 700_000, 4_500_000, 2.0),
+        ("34TFK", 600_000, 4_400_000, 3.0),
+        ("34TGK", 700_000, 4_400_000, 4.0),
+    )
+)
+
+
+def full_size_tiles(bands: tuple[str, ...]) -> Path:
+    """The four full-size tiles, written by GDAL's COG driver once and kept in DATA."""
+    for tile in TILES:
+        missing = [band for band in bands if not (DATA / tile.id / f"{band}.tif").exists()]
+        if missing:
+            print(f"writing {tile.id}: {', '.join(missing)}", file=sys.stderr)
+            tile.write(DATA, missing, block=1024)
+    return DATA
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Files by range, with sendfile; `/-/stats` tells what was asked since it was last asked."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    latency = 0.0
+    counts: dict[str, int] = {"requests": 0, "bytes": 0, "refused": 0}  # noqa: RUF012
+    lock = threading.Lock()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        if self.path == "/-/stats":
+            with self.lock:
+                body = json.dumps(self.counts).encode()
+                self.counts.update(requests=0, bytes=0, refused=0)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        time.sleep(self.latency)
+        path = DATA / self.path.lstrip("/")
+        with self.lock:
+            self.counts["requests"] += 1
+        if not path.is_file():
+            with self.lock:
+                self.counts["refused"] += 1
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        size = path.stat().st_size
+        start, stop = 0, size
+        asked = self.headers.get("Range")
+        if asked:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last) + 1 if last else size, size)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Accept-Ranges", "bytes")
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
+        self.end_headers()
+        if body:
+            self.wfile.flush()
+            with path.open("rb") as file:
+                sent = start
+                while sent < stop:
+                    sent += os.sendfile(self.connection.fileno(), file.fileno(), sent, stop - sent)
+            with self.lock:
+                self.counts["bytes"] += stop - start
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        return
+
+
+@contextmanager
+def range_server(latency: float) -> Iterator[str]:
+    """A server in a process of its own, `latency` seconds to the first byte of each answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, __file__, str(port), str(latency)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{url}/-/stats").read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def stats(url: str) -> dict[str, int]:
+    """Requests, bytes and refusals since the last call."""
+    counts: dict[str, int] = json.loads(urllib.request.urlopen(f"{url}/-/stats").read())
+    return counts
+
+
+def measured(make: Callable[[], Any]) -> dict[str, Any]:
+    """Wall and CPU seconds of a call, and the process's peak memory in MB."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    start = time.perf_counter()
+    make()
+    wall = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": wall, "cpu": cpu, "peak_mb": _peak_mb()}
+
+
+def _peak_mb() -> float:
+    """Most memory that this process has held (ru_maxrss would start from its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Run `script way config` in a new interpreter and give what it measured."""
+    out = subprocess.run(
+        [sys.executable, script, "--one", json.dumps(config)], capture_output=True, text=True, check=False
+    )
+    if out.returncode:
+        raise RuntimeError(f"{config['way']} failed:\n{out.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(out.stdout.strip().splitlines()[-1])
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """Median, with the least and the greatest beside it."""
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    _Handler.latency = float(sys.argv[2])
+    _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()

@@ -1,0 +1,323 @@
+"""Mosaic benchmark: 40 x 40 km over four overlapping full-size tiles, three bands, first valid, COGs with overviews.
+
+    make bench            (or: python benchmarks/mosaic.py --rounds 5)
+
+Ways are interleaved round by round, each run in a fresh interpreter; making alone is timed, imports are not.
+Every way's pixels are compared with rasterio.merge's before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+
+BANDS = ("red", "green", "nir")
+BOUNDS = (680_000, 4_375_000, 720_000, 4_415_000)
+LATENCIES = (0.0, 0.03, 0.1)
+TUNED = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "CPL_VSIL_CURL_CHUNK_SIZE": "1048576",
+    "VSI_CACHE": "TRUE",
+    "GDAL_NUM_THREADS": "ALL_CPUS",
+}
+COG = {"driver": "COG", "compress": "deflate", "predictor": 2, "blocksize": 512, "overview_resampling": "average"}
+FAST_COG = {**COG, "level": 1, "num_threads": "all_cpus"}
+SHAPE = ((BOUNDS[3] - BOUNDS[1]) // 10, (BOUNDS[2] - BOUNDS[0]) // 10)
+
+
+def hrefs(url: str, band: str) -> list[str]:
+    return [f"{url}/{tile.id}/{band}.tif" for tile in TILES]
+
+
+def write_cog(path: Path, pixels: np.ndarray, options: dict[str, Any]) -> None:
+    import rasterio
+    from rasterio.transform import from_origin
+
+    with rasterio.open(
+        path, "w", height=SHAPE[0], width=SHAPE[1], count=1, dtype="uint16", nodata=0, crs="EPSG:32634",
+        transform=from_origin(BOUNDS[0], BOUNDS[3], 10, 10), **options,
+    ) as file:  # fmt: skip
+        file.write(pixels, 1)
+
+
+def merge_band(url: str, band: str, out: Path, options: dict[str, Any]) -> None:
+    import rasterio
+    from rasterio.merge import merge
+
+    files = [rasterio.open(href) for href in hrefs(url, band)]
+    pixels, _ = merge(files, bounds=BOUNDS, nodata=0, method="first")
+    for file in files:
+        file.close()
+    write_cog(out / f"{band}.tif", pixels[0], options)
+
+
+def reference(url: str, out: Path) -> None:
+    """The reference document's way: rasterio.merge on /vsicurl, GDAL's defaults, band after band."""
+    for band in BANDS:
+        merge_band(url, band, out, COG)
+
+
+def rasterio_tuned(url: str, out: Path) -> None:
+    """rasterio.merge with GDAL's options for the cloud, bands in parallel, DEFLATE 1."""
+    import rasterio
+
+    def one(band: str) -> None:
+        with rasterio.Env(**TUNED):
+            merge_band(url, band, out, FAST_COG)
+
+    with ThreadPoolExecutor(len(BANDS)) as threads:
+        list(threads.map(one, BANDS))
+
+
+def items(url: str) -> list[Any]:
+    import pystac
+
+    return [pystac.Item.from_dict(tile.item(url)) for tile in TILES]
+
+
+def write_all(bands: dict[str, np.ndarray], out: Path) -> None:
+    with ThreadPoolExecutor(len(bands)) as threads:
+        list(threads.map(lambda band: write_cog(out / f"{band}.tif", bands[band], FAST_COG), bands))
+
+
+def odc_stac(url: str, out: Path) -> None:
+    """odc.stac.load on dask threads, tuned, merged by solar day, DEFLATE 1."""
+    import odc.stac
+    import rasterio
+    from odc.geo.geobox import GeoBox
+
+    odc.stac.configure_rio(cloud_defaults=True, **TUNED)
+    with rasterio.Env(**TUNED):
+        cube = odc.stac.load(
+            items(url), bands=BANDS, geobox=GeoBox.from_bbox(BOUNDS, "EPSG:32634", resolution=10),
+            chunks={"x": 2048, "y": 2048}, groupby="solar_day", fail_on_error=True,
+        ).compute(scheduler="threads", num_workers=8)  # fmt: skip
+    write_all({band: cube[band].values[0] for band in BANDS}, out)
+
+
+def stackstac_dask(url: str, out: Path) -> None:
+    """stackstac.stack and mosaic on dask threads, tuned, DEFLATE 1."""
+    import stackstac
+
+    cube = stackstac.stack(
+        items(url), assets=list(BANDS), epsg=32634, resolution=10, bounds=BOUNDS, chunksize=2048, dtype="uint16",
+        fill_value=np.uint16(0), rescale=False, gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(TUNED),
+    )  # fmt: skip
+    flat = stackstac.mosaic(cube, nodata=0).compute(scheduler="threads", num_workers=8)
+    write_all({band: flat.sel(band=band).values for band in BANDS}, out)
+
+
+def scenebeam_task(url: str, out: Path) -> Any:
+    from scenebeam.requestfile import validate_request
+    from scenebeam.run.driver import make_plan
+
+    catalog = out / "items.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [tile.item(url) for tile in TILES]}))
+    request = validate_request(
+        {
+            "catalog": str(catalog),
+            "collections": ["sentinel-2-l2a"],
+            "grid": {"crs": "EPSG:32634", "resolution": 10, "bounds": list(BOUNDS)},
+            "product": {"kind": "mosaic", "bands": list(BANDS)},
+            "output": str(out / "products"),
+        }
+    )
+    (task,) = make_plan(request)[0].tasks
+    return task
+
+
+def scenebeam(url: str, out: Path) -> Callable[[], None]:
+    """One task of the mosaic product, as every runner makes it."""
+    from scenebeam.products.mosaics import make
+    from scenebeam.raster.ranges import Budget
+    from scenebeam.storage import open_store
+
+    task = scenebeam_task(url, out)
+    stats(url)  # planning reads headers too; only making is counted
+
+    def go() -> None:
+        store = open_store(str(out / "products"))
+        outcome = make(task, store, Budget())
+        assert outcome.state == "done", outcome
+        for band in BANDS:
+            (out / f"{band}.tif").symlink_to(out / "products" / task.band_path(band))
+
+    return go
+
+
+WAYS: dict[str, Callable[[str, Path], Any]] = {
+    "scenebeam": scenebeam,
+    "reference": reference,
+    "rasterio tuned": rasterio_tuned,
+    "odc-stac + dask": odc_stac,
+    "stackstac + dask": stackstac_dask,
+}
+
+
+def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, int, int]]]]:
+    """Blocks that "first" takes at least one pixel of: (file, layout, [(number, row, column, -)])."""
+    from scenebeam.raster.ranges import Budget
+    from scenebeam.raster.tiff import read_layout
+
+    found = []
+    for band in BANDS:
+        filled = np.zeros(SHAPE, bool)
+        for tile in TILES:
+            path = folder / tile.id / f"{band}.tif"
+            layout = read_layout(str(path), Budget())
+            assert layout is not None
+            blocks = []
+            top, left = (BOUNDS[3] - tile.top) // 10, (BOUNDS[0] - tile.left) // 10  # of the area, in the tile
+            taken = np.zeros(SHAPE, bool)
+            for row in range(-(-layout.height // 1024)):
+                for column in range(layout.blocks_across):
+                    rows = slice(max(row * 1024 + top, 0), max(min((row + 1) * 1024, layout.height) + top, 0))
+                    columns = slice(max(column * 1024 - left, 0), max(min((column + 1) * 1024, layout.width) - left, 0))
+                    region = (rows, columns)
+                    if filled[region].size and not filled[region].all():
+                        blocks.append((layout.number(row, column, 1), row, column, 0))
+                    taken[region] = True
+            filled |= taken
+            found.append((path, layout, blocks))
+    return found
+
+
+def floor(folder: Path) -> dict[str, float]:
+    """Decode, paste and encode of just the blocks that are needed, on one core, bytes already in memory."""
+    from scenebeam.raster.pyramid import encode, halve, level_shapes
+    from scenebeam.raster.reader import _decode
+
+    work = needed_blocks(folder)
+    raw = []
+    for path, layout, blocks in work:
+        with path.open("rb") as file:
+            for number, row, column, _ in blocks:
+                file.seek(int(layout.offsets[number]))
+                raw.append((path, layout, row, column, file.read(int(layout.sizes[number]))))
+    levels = {}
+    for band in BANDS:
+        pixels = [np.zeros(SHAPE, np.uint16)]
+        for _ in level_shapes(*SHAPE)[1:]:
+            pixels.append(halve(pixels[-1], None, average=False))
+        levels[band] = pixels
+    mosaic = {band: np.zeros(SHAPE, np.uint16) for band in BANDS}
+    tops = {tile.id: ((tile.top - BOUNDS[3]) // 10, (BOUNDS[0] - tile.left) // 10) for tile in TILES}
+    start = time.process_time()
+    for path, layout, row, column, body in raw:
+        block = _decode(layout, 1, memoryview(body))
+        down, right = tops[path.parent.name]
+        y, x = row * 1024 - down, column * 1024 - right
+        target = mosaic[path.stem]
+        rows, columns = slice(max(y, 0), min(y + 1024, SHAPE[0])), slice(max(x, 0), min(x + 1024, SHAPE[1]))
+        np.copyto(
+            target[rows, columns], block[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x],
+            where=target[rows, columns] == 0,
+        )  # fmt: skip
+    decoded = time.process_time() - start
+    for band in BANDS:
+        for level in range(1, len(levels[band])):
+            source = mosaic[band] if level == 1 else levels[band][level - 1]
+            levels[band][level] = halve(source, None, average=False)
+        levels[band][0] = mosaic[band]
+    start = time.process_time()
+    for band in BANDS:
+        for pixels in levels[band]:
+            for top in range(0, pixels.shape[0], 512):
+                for left in range(0, pixels.shape[1], 512):
+                    tile = np.zeros((512, 512), np.uint16)
+                    part = pixels[top : top + 512, left : left + 512]
+                    tile[: part.shape[0], : part.shape[1]] = part
+                    encode(tile, "deflate")
+    encoded = time.process_time() - start
+    least = sum(int(layout.sizes[number]) for _, layout, blocks in work for number, *_ in blocks)
+    runs = sum(_runs([number for number, *_ in blocks]) for *_, blocks in work)
+    return {"cpu": decoded + encoded, "bytes": least, "requests": runs + len(work), "blocks": len(raw)}
+
+
+def _runs(numbers: list[int]) -> int:
+    return sum(number - 1 not in numbers for number in numbers)
+
+
+def one(config: dict[str, Any]) -> dict[str, Any]:
+    """One way, once, in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        made = WAYS[config["way"]]
+        import rasterio  # noqa: F401
+
+        prepared = made(config["url"], out) if config["way"] == "scenebeam" else None
+        found = measured(prepared if prepared is not None else lambda: made(config["url"], out))
+        if config.get("digest"):
+            found["digest"] = [digest(out / f"{band}.tif") for band in BANDS]
+        return found
+
+
+def digest(path: Path) -> str:
+    import hashlib
+
+    import rasterio
+
+    with rasterio.open(path) as file:
+        assert file.overviews(1), path
+        return hashlib.sha256(file.read(1).tobytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--one")
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(one(json.loads(asked.one))))
+        return
+    folder = full_size_tiles(BANDS)
+    ways = asked.ways.split(",")
+    least = floor(folder)
+    with range_server(0.0) as url:
+        digests = {w: in_fresh_process(__file__, {"way": w, "url": url, "digest": True})["digest"] for w in ways}
+    assert len({tuple(d) for d in digests.values()}) == 1, f"ways disagree on pixels: {digests}"
+    print(f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    floors = [floor(folder)["cpu"] for _ in range(3)]
+    print(f"floor: {spread(floors)} CPU s, {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n")
+    print("| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for latency in LATENCIES:
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+        with range_server(latency) as url:
+            for _ in range(asked.rounds):
+                for way in ways:
+                    stats(url)
+                    found = in_fresh_process(__file__, {"way": way, "url": url})
+                    runs[way].append({**found, **stats(url)})
+        for way, found_runs in runs.items():
+            cpu = [run["cpu"] for run in found_runs]
+            sent = median(run["bytes"] for run in found_runs)
+            print(
+                f"| {way} | {latency * 1000:.0f} | {spread([run['wall'] for run in found_runs])} | {spread(cpu)} "
+                f"| {median(cpu) / median(floors):.2f} | {median(run['peak_mb'] for run in found_runs):.0f} "
+                f"| {median(run['requests'] for run in found_runs):.0f} | {sent / 1e6:.1f} | {sent / least['bytes']:.3f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

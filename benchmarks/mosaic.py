@@ -37,7 +37,13 @@ TUNED = {
     "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
-COG = {"driver": "COG", "compress": "deflate", "predictor": 2, "blocksize": 512, "overview_resampling": "average"}
+COG = {
+    "driver": "COG",
+    "compress": "deflate",
+    "predictor": 2,
+    "blocksize": 512,
+    "overview_resampling": "average",
+}
 FAST_COG = {**COG, "level": 1, "num_threads": "all_cpus"}
 SHAPE = ((BOUNDS[3] - BOUNDS[1]) // 10, (BOUNDS[2] - BOUNDS[0]) // 10)
 
@@ -184,7 +190,10 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
             layout = read_layout(str(path), Budget())
             assert layout is not None
             blocks = []
-            top, left = (BOUNDS[3] - tile.top) // 10, (BOUNDS[0] - tile.left) // 10  # of the area, in the tile
+            top, left = (
+                (BOUNDS[3] - tile.top) // 10,
+                (BOUNDS[0] - tile.left) // 10,
+            )  # of the area, in the tile
             taken = np.zeros(SHAPE, bool)
             for row in range(-(-layout.height // 1024)):
                 for column in range(layout.blocks_across):
@@ -296,7 +305,9 @@ def main() -> None:
     assert len({tuple(d) for d in digests.values()}) == 1, f"ways disagree on pixels: {digests}"
     print(f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
     floors = [floor(folder)["cpu"] for _ in range(3)]
-    print(f"floor: {spread(floors)} CPU s, {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n")
+    print(
+        f"floor: {spread(floors)} CPU s, {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n"
+    )
     print("| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |")
     print("|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:

@@ -50,7 +50,9 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace what anothe
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _runner = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
 _output = click.option("-o", "--output", help="Folder or gs:// prefix for the products.")
-_set = click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set any field: select.max_cloud_cover=20.")
+_set = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set any field: select.max_cloud_cover=20."
+)
 
 
 @main.command()
@@ -111,7 +113,13 @@ def plan(request_file: str, show_request: bool, as_json: bool, **given: Any) -> 
 @_overwrite
 @_json
 def mosaic(
-    overwrite: bool, as_json: bool, run_name: str, bbox: str | None, mgrs: str | None, collection: str, **given: Any
+    overwrite: bool,
+    as_json: bool,
+    run_name: str,
+    bbox: str | None,
+    mgrs: str | None,
+    collection: str,
+    **given: Any,
 ) -> None:
     """One mosaic per acquisition and band, without a request file."""
     from scenebeam.requestfile import load_request, scalar

@@ -22,6 +22,7 @@ MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands"}
 _PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "output")
 
+
 class _SafeLoader(yaml.SafeLoader):
     """YAML without anchors and aliases: a request needs none, and they can blow up to any size."""
 
@@ -43,7 +44,7 @@ def parse_document(text: str, name: str = "request") -> dict[str, Any]:
     if len(text) > MAX_REQUEST_BYTES:
         raise RequestError(f"{name} is larger than {MAX_REQUEST_BYTES:,} bytes: put the area into a file of its own")
     try:
-        document = yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a subclass of SafeLoader
+        document = yaml.load(text, Loader=_SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise RequestError(f"{name} is neither YAML nor JSON: {error}") from None
     if not isinstance(document, dict):
@@ -145,7 +146,7 @@ def scalar(text: str, name: str) -> Any:
     if name == "product.bands" and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return yaml.load(text, Loader=_SafeLoader)  # noqa: S506
+        return yaml.load(text, Loader=_SafeLoader)
     except yaml.YAMLError as error:
         raise RequestError(f"{name}: cannot read {text!r}: {error}") from None
 
@@ -166,7 +167,9 @@ def leaves(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Every value of a nested mapping with its dotted name."""
     if not isinstance(document, dict) or not document:
         return [(prefix, document)] if prefix else []
-    return [leaf for key, value in document.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+    return [
+        leaf for key, value in document.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    ]
 
 
 def _explain(error: ValidationError) -> list[str]:

@@ -72,12 +72,21 @@ def _filters(
     platforms = {name.lower() for name in asked.platform or []}
     cloud, nodata = asked.max_cloud_cover, asked.max_nodata
     return [
-        ("dates", lambda s: not intervals or any(a <= s.datetime <= b or a <= s.acquired <= b for a, b in intervals)),
+        (
+            "dates",
+            lambda s: not intervals or any(a <= s.datetime <= b or a <= s.acquired <= b for a, b in intervals),
+        ),
         ("area", lambda s: area is None or s.footprint is None or shares_ground(s.footprint, area)),
-        ("select.max_cloud_cover", lambda s: cloud is None or s.cloud_cover is None or s.cloud_cover <= cloud),
+        (
+            "select.max_cloud_cover",
+            lambda s: cloud is None or s.cloud_cover is None or s.cloud_cover <= cloud,
+        ),
         ("select.max_nodata", lambda s: nodata is None or s.nodata is None or s.nodata <= nodata),
         ("select.platform", lambda s: not platforms or s.platform in platforms),
-        ("select.relative_orbit", lambda s: not asked.relative_orbit or s.relative_orbit in asked.relative_orbit),
+        (
+            "select.relative_orbit",
+            lambda s: not asked.relative_orbit or s.relative_orbit in asked.relative_orbit,
+        ),
         ("select.orbit_state", lambda s: asked.orbit_state is None or s.orbit_state == asked.orbit_state),
     ]
 

@@ -143,7 +143,9 @@ def assemble(
         parts = [_OpenPart(stack.enter_context(store.fetched(name)), stack) for name in names]
         kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
         if len(kinds) > 1:
-            raise CheckError(f"{target}: its shards hold different numbers {sorted(kinds)}: give dtype and nodata in the record")
+            raise CheckError(
+                f"{target}: its shards hold different numbers {sorted(kinds)}: give dtype and nodata in the record"
+            )
         first = parts[0].part
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
         grid_rows: dict[int, list[_OpenPart]] = {}
@@ -151,9 +153,7 @@ def assemble(
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
         shared = len(parts[0].part.shapes)
-        levels = [
-            Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)
-        ]
+        levels = [Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)]
         if shared < len(shapes):
             pixels = np.concatenate([np.concatenate([p.coarse() for p in row], axis=1) for row in grid_rows.values()])
             pyramid = Pyramid(shapes[shared:], profile.dtype, profile.nodata, codec=profile.codec, average=average)

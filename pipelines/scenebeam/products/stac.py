@@ -47,7 +47,9 @@ def _plain(geometry: Any) -> dict[str, Any]:
 
 def item_bbox(geometry: dict[str, Any]) -> list[float]:
     """West, south, east, north; west > east over the antimeridian (RFC 7946 section 5.2)."""
-    parts = [part.bounds for part in getattr(shapely.geometry.shape(geometry), "geoms", [shapely.geometry.shape(geometry)])]
+    parts = [
+        part.bounds for part in getattr(shapely.geometry.shape(geometry), "geoms", [shapely.geometry.shape(geometry)])
+    ]
     south, north = min(b[1] for b in parts), max(b[3] for b in parts)
     if min(b[0] for b in parts) == -180 and max(b[2] for b in parts) == 180 and len(parts) > 1:
         return [min(b[0] for b in parts if b[2] > 0), south, max(b[2] for b in parts if b[0] < 0), north]
@@ -104,7 +106,12 @@ def make_collection(name: str, description: str, items: Sequence[Item], hrefs: S
     """The STAC collection of a run's items, which lie at `hrefs` beside it."""
     boxes = [item["bbox"] for item in items] or [[-180.0, -90.0, 180.0, 90.0]]
     times = sorted(item["properties"]["datetime"] for item in items)
-    whole = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
+    whole = [
+        min(b[0] for b in boxes),
+        min(b[1] for b in boxes),
+        max(b[2] for b in boxes),
+        max(b[3] for b in boxes),
+    ]
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,

@@ -68,9 +68,7 @@ def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -
 class _Pasted(Placement):
     """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges."""
 
-    def __init__(
-        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
-    ) -> None:
+    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int) -> None:
         super().__init__(info, grid, nodata)
         self._factor, self._top, self._left = factor, top, left
 

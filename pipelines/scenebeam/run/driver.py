@@ -90,7 +90,8 @@ def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False) -
         changes = difference(frozen.request, request)
         if changes:
             raise RequestError(
-                f"{store.uri} belongs to another request, which differs in\n  " + "\n  ".join(changes)
+                f"{store.uri} belongs to another request, which differs in\n  "
+                + "\n  ".join(changes)
                 + "\nrun with --overwrite to replace what is there, or choose another output"
             )
         return Plan(request, frozen.tasks, frozen.selection)
@@ -139,7 +140,13 @@ def run(request: RunRequest, *, overwrite: bool = False, progress: Progress | No
             done = len(plan.tasks) - len(plan.undone(store.list()))
             message = "interrupted; run it again to go on"
             cancelled = status.model_copy(
-                update={"state": "cancelled", "done": done, "updated": now(), "finished": now(), "message": message}
+                update={
+                    "state": "cancelled",
+                    "done": done,
+                    "updated": now(),
+                    "finished": now(),
+                    "message": message,
+                }
             )
             store.write(STATUS_FILE, cancelled.dump())
             raise

@@ -42,7 +42,9 @@ def seconds_here(estimate: Estimate) -> float:
 
 def dataflow_cost(estimate: Estimate) -> tuple[float, float]:
     """(minutes, USD) on Dataflow with up to 20 workers of one CPU, start-up of 4 minutes included."""
-    cpu_hours = max(estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL, estimate.read_bytes / (2 * _BYTES_PER_SECOND)) / 3600
+    cpu_hours = (
+        max(estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL, estimate.read_bytes / (2 * _BYTES_PER_SECOND)) / 3600
+    )
     minutes = 4 + 60 * cpu_hours / _WORKERS
     busy = cpu_hours + _WORKERS * 4 / 60
     return minutes, busy * (_USD_PER_CPU_HOUR + _GB_PER_CPU * _USD_PER_GB_HOUR)
@@ -121,7 +123,9 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
     try:
         pipeline = beam.Pipeline(runner=runner, options=options)
     except (ValueError, ImportError) as error:
-        raise RequestError(f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?") from error
+        raise RequestError(
+            f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
+        ) from error
     build(pipeline, store.uri, status)
     result = pipeline.run()
     result.wait_until_finish()

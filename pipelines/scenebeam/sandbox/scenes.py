@@ -86,7 +86,12 @@ class SandboxScene:
         right, bottom = self.left + side, self.top - side
         if self.cut:
             return Polygon(
-                [(self.left, self.top), (self.left + side * 3 // 4, self.top), (self.left + side // 4, bottom), (self.left, bottom)]
+                [
+                    (self.left, self.top),
+                    (self.left + side * 3 // 4, self.top),
+                    (self.left + side // 4, bottom),
+                    (self.left, bottom),
+                ]
             )
         return Polygon([(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)])
 

@@ -85,5 +85,3 @@ def checked_name(name: str) -> str:
     if not _NAME.match(name):
         raise StorageError(f"{name!r} is not a name inside the output folder")
     return name
-
-

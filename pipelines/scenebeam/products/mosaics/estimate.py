@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import shapely
 from shapely.geometry import box
 
 from scenebeam.errors import SceneBeamError
+from scenebeam.products.mosaics.task import MosaicBand, SceneRef
 from scenebeam.products.shards import Window
 from scenebeam.products.task import Estimate
 from scenebeam.raster.compose import STRIP
@@ -19,22 +19,12 @@ from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 
-if TYPE_CHECKING:
-    from scenebeam.products.mosaics import MosaicBand, SceneRef
-
 _PROCESS = 180 * 2**20
 """What Python and its libraries hold before the first pixel."""
 _ENCODED = 48 * 2**20
 """Encoded tiles of one band that wait in memory before they go to disk."""
 _ROWS_AHEAD = 3 * STRIP + 1024
 """Rows of source pixels that are read or being read while a strip is made."""
-
-
-class _Band(Protocol):
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def sources(self) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +53,13 @@ def probe(href: str, index: int) -> BandProbe:
         return BandProbe()
 
 
-def widest_window(bands: Sequence[_Band], method: str, memory: int) -> int:
+def widest_window(bands: Sequence[MosaicBand], method: str, memory: int) -> int:
     """The widest part of a grid that a task can make within `memory` bytes."""
     spare = memory - _PROCESS - _ENCODED * len(bands)
     return max(STRIP, int(spare // sum(_bytes_per_column(band, method) for band in bands)))
 
 
-def _bytes_per_column(band: _Band, method: str) -> int:
+def _bytes_per_column(band: MosaicBand, method: str) -> int:
     """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
     item = np.dtype(band.dtype).itemsize
     tiles = min(len(band.sources), 4) or 1

@@ -1,272 +1,27 @@
-"""Mosaics: for every acquisition and band one COG on the run's grid, with a STAC item per acquisition."""
+"""Make mosaics: read, merge, encode and publish one task, and put shards together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import shapely
-from pydantic import BaseModel, ConfigDict
-from shapely.geometry import MultiPolygon
-from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import records_for, resolve_bands
-from scenebeam.catalog.select import Acquisition, Selection, shares_ground
 from scenebeam.catalog.signing import sign
-from scenebeam.errors import CheckError, ReadError, RequestError
+from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
-from scenebeam.products.mosaic_estimate import BandProbe, estimate, probe, widest_window
-from scenebeam.products.shards import Window, assemble, cut, shard_shapes, shared_levels, write_part
-from scenebeam.products.task import GridSpec, Outcome, Task
+from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
+from scenebeam.products.shards import assemble, shard_shapes, shared_levels, write_part
+from scenebeam.products.task import Outcome
 from scenebeam.raster.cog import CogProfile, Level, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
-from scenebeam.raster.grid import choose_grid, project
 from scenebeam.raster.merge import valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.ranges import Budget, io_threads
 from scenebeam.raster.reader import Source, open_source
-from scenebeam.request import MosaicRequest, RunRequest
 from scenebeam.storage import Publication, Store
-
-
-class TileSource(BaseModel):
-    """One scene's file of a band."""
-
-    model_config = ConfigDict(frozen=True)
-
-    scene: str
-    href: str
-    index: int
-    signing: str
-    shift: int
-
-
-class MosaicBand(BaseModel):
-    """One band of a mosaic: its tiles, best first."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    sources: tuple[TileSource, ...]
-    absent: tuple[str, ...]
-    """Scenes of the acquisition that lack the band."""
-    dtype: str
-    nodata: float | None
-    scale: float
-    offset: float
-    resampling: str
-    categorical: bool
-
-
-class SceneRef(BaseModel):
-    """What a mosaic remembers of a scene."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    item_href: str | None
-    footprint: str | None
-    """WKB in hex, in the grid's CRS."""
-
-
-class MosaicTask(Task):
-    """All bands of one acquisition, on the whole grid or on one shard of it."""
-
-    timestamp: str
-    acquired: datetime
-    collection: str
-    scenes: tuple[SceneRef, ...]
-    bands: tuple[MosaicBand, ...]
-    grid: GridSpec
-    windows: tuple[Window, ...]
-    shard: int
-    cell: int
-    method: str
-    values: str
-    on_missing: str
-    codec: str
-    properties: dict[str, Any] = {}
-
-    @property
-    def window(self) -> Window:
-        """Rows and columns of the grid that this task makes."""
-        return self.windows[self.shard]
-
-    def band_path(self, band: str) -> str:
-        """Name of a band's mosaic in the store."""
-        return f"mosaics/{self.timestamp}/{band}.tif"
-
-    def part_path(self, band: str, shard: int) -> str:
-        """Name of a shard of a band, until the whole is put together."""
-        return f"parts/{self.timestamp}/{band}.{shard:05d}.part"
-
-
-def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> list[MosaicTask]:
-    """One task per acquisition (and shard), all on one grid.
-
-    `area` is in degrees; None takes all that the scenes cover. Reads one header per band, for the estimate.
-    """
-    product = request.product
-    names = resolve_bands(request)
-    acquisitions = _with_footprints(selection.acquisitions)
-    if area is None:
-        area = _union([scene for one in acquisitions for scene in one.scenes])
-    resolution = min(
-        (record.bands[name].resolution for record in records_for(request) for name in names if name in record.bands)
-    )
-    grid = choose_grid(area, request.grid, resolution)
-    extent = shapely.geometry.shape(stac.grid_footprint(grid))
-    bands_of = {one.timestamp: [_band(name, one, product) for name in names] for one in acquisitions}
-    probes = _probe_bands(bands_of.values(), names)
-    spec = GridSpec.of(grid)
-    tasks = []
-    for one in acquisitions:
-        scenes = [s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)]
-        if not scenes and one.scenes:
-            continue  # inside the area searched, outside the grid asked for
-        refs = tuple(_ref(scene, str(grid.crs)) for scene in scenes)
-        bands = tuple(_only(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
-        windows, cell = cut(spec.shape, widest_window(bands, product.method, request.limits.memory))
-        for shard, window in enumerate(windows):
-            task = MosaicTask(
-                id=one.timestamp if len(windows) == 1 else f"{one.timestamp}.{shard:05d}",
-                outputs=(),
-                item_path=f"mosaics/{one.timestamp}/{one.timestamp}.json",
-                timestamp=one.timestamp,
-                acquired=one.acquired,
-                collection=request.run,
-                scenes=refs,
-                bands=bands,
-                grid=spec,
-                windows=tuple(windows),
-                shard=shard,
-                cell=cell,
-                method=product.method,
-                values=product.values,
-                on_missing=product.on_missing,
-                codec=product.compression,
-                properties=_properties(scenes, one),
-            )
-            outputs = (*(task.band_path(band.name) for band in bands), task.item_path)
-            size = estimate(grid, window, bands, probes, refs, product.method)
-            tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
-    return tasks
-
-
-def _with_footprints(acquisitions: Sequence[Acquisition]) -> list[Acquisition]:
-    """Where the catalogue does not tell footprints (files on disk), the files do."""
-    return [
-        replace(one, scenes=tuple(s if s.footprint is not None else replace(s, footprint=_outline(s)) for s in one.scenes))
-        for one in acquisitions
-    ]
-
-
-def _outline(scene: Scene) -> BaseGeometry | None:
-    """The image's outline in degrees, from the first of its files that opens."""
-    for asset in scene.assets.values():
-        try:
-            source = open_source(asset.href, asset.index, Budget())
-        except ReadError:
-            continue
-        info = source.info
-        source.close()
-        spec = GridSpec(crs=info.crs, transform=tuple(info.transform)[:6], shape=(info.height, info.width))  # type: ignore[arg-type]
-        return shapely.geometry.shape(stac.grid_footprint(spec.grid))
-    return None
-
-
-def _union(scenes: Sequence[Scene]) -> MultiPolygon:
-    whole = shapely.union_all([scene.footprint for scene in scenes if scene.footprint is not None])
-    if whole.is_empty:
-        raise RequestError("none of the scenes says where it is: give an area")
-    parts = getattr(whole, "geoms", [whole])
-    return MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
-
-
-def _band(name: str, acquisition: Acquisition, product: MosaicRequest) -> MosaicBand:
-    """One band of an acquisition. Raises RequestError where its tiles cannot stand in one mosaic."""
-    assets = {scene.id: scene.assets[name] for scene in acquisition.scenes if name in scene.assets}
-    known: Sequence[Asset] = list(assets.values())
-    if len({(asset.nodata, asset.dtype) for asset in known}) > 1:
-        raise RequestError(f"{acquisition.timestamp}: the collections give {name} different nodata or dtype; run them apart")
-    shifts = {asset.shift for asset in known}
-    raw = product.values == "raw"
-    if raw and len(shifts) > 1:
-        raise RequestError(
-            f"{acquisition.timestamp}: some tiles of {name} carry a shift of {max(shifts)} and some do not; "
-            "use product.values: harmonized"
-        )
-    categorical = any(asset.categorical for asset in known)
-    scale, offset = (known[0].scale, known[0].offset) if known else (1.0, 0.0)
-    return MosaicBand(
-        name=name,
-        sources=tuple(
-            TileSource(
-                scene=scene, href=a.href, index=a.index, signing=a.signing, shift=0 if raw else a.shift
-            )
-            for scene, a in assets.items()
-        ),
-        absent=tuple(scene.id for scene in acquisition.scenes if name not in scene.assets),
-        dtype=known[0].dtype if known else "uint8",
-        nodata=known[0].nodata if known else None,
-        scale=scale,
-        offset=offset - scale * shifts.pop() if raw and shifts else offset,
-        resampling="nearest" if categorical else _resampling(name, product),
-        categorical=categorical,
-    )
-
-
-def _resampling(name: str, product: MosaicRequest) -> str:
-    if isinstance(product.resampling, str):
-        return product.resampling
-    return {key.lower(): value for key, value in product.resampling.items()}.get(name, "nearest")
-
-
-def _only(band: MosaicBand, scenes: set[str]) -> MosaicBand:
-    return band.model_copy(
-        update={
-            "sources": tuple(source for source in band.sources if source.scene in scenes),
-            "absent": tuple(scene for scene in band.absent if scene in scenes),
-        }
-    )
-
-
-def _ref(scene: Scene, crs: str) -> SceneRef:
-    footprint = None if scene.footprint is None else shapely.make_valid(project(scene.footprint, crs))
-    return SceneRef(
-        id=scene.id,
-        item_href=scene.item_href,
-        footprint=None if footprint is None else shapely.to_wkb(footprint, hex=True),
-    )
-
-
-def _properties(scenes: Sequence[Scene], acquisition: Acquisition) -> dict[str, Any]:
-    clouds = [scene.cloud_cover for scene in scenes if scene.cloud_cover is not None]
-    platforms = sorted({scene.platform for scene in scenes if scene.platform})
-    return {
-        **({"platform": platforms[0]} if len(platforms) == 1 else {}),
-        **({"eo:cloud_cover": max(clouds)} if clouds else {}),
-        **({"scenebeam:coverage": round(acquisition.coverage, 6)} if acquisition.coverage is not None else {}),
-    }
-
-
-def _probe_bands(all_bands: Any, names: list[str]) -> dict[str, BandProbe]:
-    """What one header of each band says of block size and bytes per pixel."""
-    probes: dict[str, BandProbe] = {}
-    for bands in all_bands:
-        for band in bands:
-            if band.name not in probes and band.sources:
-                source = band.sources[0]
-                probes[band.name] = probe(sign(source.href, source.signing), source.index)
-        if len(probes) == len(names):
-            break
-    return probes
-
 
 Missing = dict[str, dict[str, str]]
 """Band → scene → why it is missing."""
@@ -303,7 +58,12 @@ def _check_missing(task: MosaicTask, missing: Missing) -> Outcome | None:
         return _refusal(task, missing, "failed_missing_inputs", _tell(missing))
     empty = [band.name for band in task.bands if len(missing[band.name]) == len(band.sources) + len(band.absent)]
     if empty:
-        return _refusal(task, missing, "failed_missing_inputs", f"no readable tile of {', '.join(empty)}: {_tell(missing)}")
+        return _refusal(
+            task,
+            missing,
+            "failed_missing_inputs",
+            f"no readable tile of {', '.join(empty)}: {_tell(missing)}",
+        )
     return None
 
 
@@ -345,14 +105,13 @@ def _compose(task: MosaicTask, store: Store, budget: Budget, missing: Missing) -
         for sources in opened.values():
             for source in sources.values():
                 source.close()
-    facts = [
-        {"valid": valid[index], "missing": missing[band.name]} for index, band in enumerate(task.bands)
-    ]
+    facts = [{"valid": valid[index], "missing": missing[band.name]} for index, band in enumerate(task.bands)]
     if sharded:
         for band, pyramid, fact in zip(task.bands, pyramids, facts, strict=True):
             with store.writing(task.part_path(band.name, task.shard)) as file:
                 write_part(file, pyramid, task.window, fact)
         return
+
     def publish(band: MosaicBand, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
         levels_done = [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
         with store.writing(task.band_path(band.name)) as file:
@@ -410,7 +169,9 @@ def _layers(task: MosaicTask, band: MosaicBand, opened: dict[str, Source]) -> Ba
         if nodata is None:
             nodata = info.nodata
         elif info.nodata is not None and repr(float(info.nodata)) != repr(float(nodata)):
-            fault = CheckError(f"{source.href} declares nodata {info.nodata:g}, its collection {nodata:g}: which is it?")
+            fault = CheckError(
+                f"{source.href} declares nodata {info.nodata:g}, its collection {nodata:g}: which is it?"
+            )
             raise LayerError(band.name, source.scene, fault)
         footprint = footprints[source.scene]
         layers.append(

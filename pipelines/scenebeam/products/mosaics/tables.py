@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scenebeam.products.mosaics import MosaicBand, MosaicTask
+from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
 from scenebeam.products.product import Rows
 from scenebeam.products.task import Outcome
 
@@ -49,7 +49,12 @@ def tables(
 
 
 def _band_row(
-    task: MosaicTask, band: MosaicBand, item: dict[str, Any] | None, status: str, missing: dict[str, str], message: str
+    task: MosaicTask,
+    band: MosaicBand,
+    item: dict[str, Any] | None,
+    status: str,
+    missing: dict[str, str],
+    message: str,
 ) -> dict[str, Any]:
     told = "; ".join(f"{scene}: {why}" for scene, why in missing.items())
     return {

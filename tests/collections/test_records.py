@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from scenebeam.collections import CollectionRecord, known_records
+
+
+@pytest.mark.parametrize("record", known_records(), ids=lambda r: f"{r.provider}-{r.id}")
+def test_a_sensor_name_in_any_case_is_a_band(record: CollectionRecord) -> None:
+    assert {record.band_name(name) for name in ("red", "RED", "B04", "b04")} == {"red"}
+    assert record.band_name("thermal") is None
+    assert record.bands["scl"].categorical
+    assert record.band_dtype("scl") == "uint8"
+    assert record.band_scaling("scl") == (1.0, 0.0)
+
+
+def of(provider: str, collection: str = "sentinel-2-l2a") -> CollectionRecord:
+    return next(r for r in known_records() if (r.provider, r.id) == (provider, collection))
+
+
+@pytest.mark.parametrize(
+    ("record", "properties", "shift"),
+    [
+        # One scene as four hosts serve it: the date never decides.
+        (of("earth-search"), {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": True}, 0),
+        (
+            of("earth-search"),
+            {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False},
+            1000,
+        ),
+        (of("earth-search"), {"s2:processing_baseline": "02.14", "earthsearch:boa_offset_applied": False}, 0),
+        (of("earth-search", "sentinel-2-c1-l2a"), {"s2:processing_baseline": "05.11"}, 1000),
+        (of("planetary-computer"), {"s2:processing_baseline": "05.11"}, 1000),
+        (of("planetary-computer"), {"s2:processing_baseline": "02.12"}, 0),
+        (of("cdse"), {"processing:version": "05.12"}, 1000),
+    ],
+)
+def test_the_offset_goes_by_provider_collection_and_item(
+    record: CollectionRecord, properties: dict, shift: int
+) -> None:
+    assert record.band_shift("red", properties) == shift
+    assert record.band_shift("scl", properties) == 0
+    assert record.band_shift("visual_red", properties) == 0

@@ -1,0 +1,149 @@
+"""Fixtures: the sandbox on disk, a range server over it, and requests against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenebeam.request import RunRequest
+from scenebeam.requestfile import validate_request
+from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
+from scenebeam.sandbox.server import Behaviour, serve
+
+REAL_DATA = Path(os.environ.get("SCENEBEAM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine's leaks into a test."""
+    for name in [name for name in os.environ if name.startswith("SCENEBEAM_") and name != "SCENEBEAM_REAL_DATA"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real scenes are not at {REAL_DATA}; set SCENEBEAM_REAL_DATA")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All sandbox scenes, with `items.json` and `catalog.json` that name local files."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    write_sandbox(folder)
+    return folder
+
+
+@pytest.fixture
+def server(sandbox: Path) -> Iterator[Behaviour]:
+    """The sandbox over HTTP."""
+    with serve(sandbox) as behaviour:
+        yield behaviour
+
+
+@pytest.fixture
+def served_items(server: Behaviour, tmp_path: Path) -> Path:
+    """An ItemCollection whose assets lie on the server."""
+    path = tmp_path / "served.json"
+    items = [scene.item(server.url) for scene in SCENES]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return path
+
+
+@pytest.fixture
+def make_request(sandbox: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    """A mosaic request on the sandbox; keywords with dots (as `**{"product.method": "max"}`) change it."""
+
+    def make(**changes: Any) -> RunRequest:
+        document: dict[str, Any] = {
+            "run": "test",
+            "catalog": str(sandbox / "items.json"),
+            "collections": [COLLECTION],
+            "area": {"bbox": list(AREA)},
+            "dates": DATES,
+            "product": {"kind": "mosaic", "bands": ["red", "scl"]},
+            "output": str(tmp_path / "out"),
+            "runner": "serial",
+        }
+        for name, value in changes.items():
+            *parents, last = name.split(".")
+            holder = document
+            for parent in parents:
+                holder = holder.setdefault(parent, {})
+            holder[last] = value
+        return validate_request(document)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stac_api(sandbox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real STAC API over the sandbox's items."""
+    with stac_server(sandbox / "items.json") as url:
+        yield url
+
+
+def stac_server(items: Path) -> Any:
+    from contextlib import contextmanager
+
+    @contextmanager
+    def started() -> Iterator[str]:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = Path(sys.executable).parent / "rustac"
+        process = subprocess.Popen(
+            [
+                command,
+                "serve",
+                "--addr",
+                f"127.0.0.1:{port}",
+                "--use-duckdb",
+                "false",
+                "--create-collections",
+                items,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(100):
+                try:
+                    urllib.request.urlopen(url).read()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+    return started()
+
+
+def tree(folder: Path, but: tuple[str, ...] = ("status.json", "run.json")) -> dict[str, bytes]:
+    """Every published file below a folder and its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in but and path.name != ".scenebeam.lock"
+    }
+
+
+def copy_scene(sandbox: Path, target: Path, scene_id: str) -> Path:
+    shutil.copytree(sandbox / scene_id, target / scene_id)
+    return target / scene_id

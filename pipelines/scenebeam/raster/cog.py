@@ -172,7 +172,10 @@ def _gdal_metadata(profile: CogProfile) -> str:
     items = [f'<Item name="DESCRIPTION" sample="0" role="description">{escape(profile.description)}</Item>']
     items.append(f'<Item name="OFFSET" sample="0" role="offset">{profile.offset!r}</Item>')
     items.append(f'<Item name="SCALE" sample="0" role="scale">{profile.scale!r}</Item>')
-    items += [f"<Item name={quoteattr(key)}>{escape(value)}</Item>" for key, value in sorted(profile.tags.items())]
+    # Values are escaped twice: GDAL unescapes once as XML, and once more as it takes them for metadata.
+    items += [
+        f"<Item name={quoteattr(key)}>{escape(escape(value))}</Item>" for key, value in sorted(profile.tags.items())
+    ]
     return "<GDALMetadata>\n  " + "\n  ".join(items) + "\n</GDALMetadata>\n"
 
 

@@ -129,7 +129,7 @@ class _Tile:
             return image
         inverse = ~grid.transform
         pixels = shapely.transform(
-            self.layer.footprint, lambda xy: np.column_stack(inverse * (xy[:, 0], xy[:, 1])), include_z=False
+            self.layer.footprint, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])), include_z=False
         )
         return shapely.intersection(shapely.make_valid(pixels), image)
 

@@ -55,7 +55,7 @@ class Placement(ABC):
 def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> Placement:
     """The cheapest placement that gives the numbers that GDAL's warper would."""
     if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
-        to_grid = ~grid.transform * info.transform
+        to_grid = ~grid.transform @ info.transform
         factor = round(to_grid.a)
         whole = (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height)
         aligned = to_grid.b == to_grid.d == 0 and all(abs(x - round(x)) < _WHOLE for x in whole)
@@ -123,9 +123,9 @@ class _Warped(Placement):
     @cached_property
     def outline(self) -> tuple[float, float, float, float]:
         across, down = np.meshgrid(np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33))
-        x, y = self.info.transform * (across, down)
+        x, y = self.info.transform @ (across, down)
         x, y = self._to_source.transform(x, y, direction="INVERSE")
-        columns, rows = ~self.grid.transform * (np.asarray(x), np.asarray(y))
+        columns, rows = ~self.grid.transform @ (np.asarray(x), np.asarray(y))
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return 0.0, 0.0, 0.0, 0.0
@@ -141,9 +141,9 @@ class _Warped(Placement):
         if start >= stop:
             return None
         across, down = np.meshgrid(np.linspace(start, stop, 33), np.linspace(top, bottom, 5))
-        x, y = self.grid.transform * (across, down)
+        x, y = self.grid.transform @ (across, down)
         x, y = self._to_source.transform(x, y)
-        columns, rows = ~self.info.transform * (np.asarray(x), np.asarray(y))
+        columns, rows = ~self.info.transform @ (np.asarray(x), np.asarray(y))
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return None
@@ -190,7 +190,7 @@ class _Warped(Placement):
             block = get((row, column))
             row, column = (row - first_row) * height, (column - first_column) * width
             source[row : row + block.shape[0], column : column + block.shape[1]] = block
-        transform = self.info.transform * Affine.translation(first_column * width, first_row * height)
+        transform = self.info.transform @ Affine.translation(first_column * width, first_row * height)
         # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
         values = self._warp(source, transform, top, bottom, self.nodata)
@@ -210,13 +210,14 @@ class _Warped(Placement):
             src_transform=transform,
             src_crs=self.info.crs,
             src_nodata=nodata,
-            dst_transform=self.grid.transform * Affine.translation(0, top),
+            dst_transform=self.grid.transform @ Affine.translation(0, top),
             dst_crs=str(self.grid.crs),
             dst_nodata=nodata,
             resampling=self._resampling,
             num_threads=1,
             XSCALE=across,
             YSCALE=down,
+            STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
         )
         return values
 

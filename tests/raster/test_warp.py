@@ -1,0 +1,103 @@
+"""Placing on a grid: pasted and repeated pixels exactly, warped ones as rasterio.warp.reproject gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.warp import reproject, transform_bounds
+
+from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.ranges import Budget
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.warp import place
+
+
+@pytest.fixture(scope="module")
+def red(sandbox: Path) -> Path:
+    return sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
+
+
+def composed(path: Path, grid: GeoBox, resampling: str = "nearest") -> np.ndarray:
+    source = open_source(str(path), 1, Budget())
+    band = BandLayers("b", [Layer("x", source)], source.info.dtype, source.info.nodata, resampling, "first")
+    return np.concatenate([strip for _, _, strip in compose(grid, [band])])
+
+
+def reprojected(path: Path, grid: GeoBox, resampling: str) -> np.ndarray:
+    with rasterio.open(path) as file:
+        found = np.zeros(grid.shape, file.dtypes[0])
+        reproject(
+            file.read(1), found, src_transform=file.transform, src_crs=file.crs, src_nodata=file.nodata, dst_nodata=0,
+            dst_transform=grid.transform, dst_crs=str(grid.crs), resampling=Resampling[resampling],
+        )  # fmt: skip
+    return found
+
+
+def own_grid(path: Path) -> GeoBox:
+    with rasterio.open(path) as file:
+        return GeoBox((file.height, file.width), file.transform, "EPSG:32634")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-1200, 1200), st.integers(-1200, 1200), st.integers(1, 1300), st.integers(1, 1300))
+def test_same_grid_in_same_numbers_out(sandbox: Path, down: int, right: int, height: int, width: int) -> None:
+    path = sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
+    grid = own_grid(path)
+    moved = GeoBox((height, width), grid.transform @ Affine.translation(right, down), "EPSG:32634")
+    with rasterio.open(path) as file:
+        everywhere = np.pad(file.read(1), 2600)
+    expected = everywhere[2600 + down :, 2600 + right :][:height, :width]
+    np.testing.assert_array_equal(composed(path, moved), expected)
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
+def test_same_grid_is_never_resampled(red: Path, resampling: str) -> None:
+    with rasterio.open(red) as file:
+        np.testing.assert_array_equal(composed(red, own_grid(red), resampling), file.read(1))
+
+
+def test_20_m_on_10_m_is_aligned_by_edges(sandbox: Path, red: Path) -> None:
+    swir = sandbox / "S2A_34TGL_20210610_1_L2A" / "swir16.tif"
+    with rasterio.open(swir) as file:
+        doubled = file.read(1).repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(composed(swir, own_grid(red)), doubled)
+    # An odd origin: the first row and column show half a pixel of 20 m.
+    odd = GeoBox((333, 401), own_grid(red).transform @ Affine.translation(7, 11), "EPSG:32634")
+    np.testing.assert_array_equal(composed(swir, odd), doubled[11:344, 7:408])
+    np.testing.assert_array_equal(composed(swir, own_grid(red)), reprojected(swir, own_grid(red), "nearest"))
+
+
+GRIDS = [("EPSG:32635", 10), ("EPSG:32634", 7.5), ("EPSG:32634", 25), ("EPSG:4326", 0.0001), ("EPSG:3035", 10)]
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
+@pytest.mark.parametrize(("crs", "resolution"), GRIDS)
+def test_warped_as_reproject_does_it(red: Path, crs: str, resolution: float, resampling: str) -> None:
+    with rasterio.open(red) as file:
+        left, bottom, right, top = transform_bounds(file.crs, crs, *file.bounds)
+    shape = (int((top - bottom) / resolution) + 1, int((right - left) / resolution) + 1)
+    grid = GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs)
+    found, expected = composed(red, grid, resampling).astype(int), reprojected(red, grid, resampling).astype(int)
+    far = np.abs(found - expected) > 1
+    assert far.mean() < 2e-4, f"{far.sum()} of {far.size} pixels are more than 1 DN off"
+    if resampling == "nearest" and crs != "EPSG:3035":
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_cheapest_way_is_taken(red: Path) -> None:
+    info = open_source(str(red), 1, Budget()).info
+    grid = own_grid(red)
+    assert type(place(info, grid, "bilinear", 0)).__name__ == "_Pasted"
+    half = GeoBox((2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634")
+    assert type(place(info, half, "nearest", 0)).__name__ == "_Pasted"
+    assert type(place(info, half, "bilinear", 0)).__name__ == "_Warped"
+    shifted = GeoBox(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
+    assert type(place(info, shifted, "nearest", 0)).__name__ == "_Warped"

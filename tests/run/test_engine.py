@@ -1,0 +1,104 @@
+"""Each transform of the one graph, and that a replayed bundle changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+from conftest import tree
+
+from scenebeam.products.task import Outcome
+from scenebeam.request import RunRequest
+from scenebeam.run.driver import run, settle_plan
+from scenebeam.run.engine import MakeTask, report, undone_tasks
+from scenebeam.run.make import MemoryGate
+from scenebeam.run.status import RunStatus
+from scenebeam.storage import open_store
+
+Make = Callable[..., RunRequest]
+
+
+def settled(make_request: Make) -> str:
+    request = make_request(**{"product.bands": ["scl"]})
+    settle_plan(request, open_store(request.output))
+    return request.output
+
+
+def test_undone_tasks_are_those_with_an_output_missing(make_request: Make) -> None:
+    output = settled(make_request)
+    assert list(undone_tasks(output)) == ["20210610T092031Z", "20220615T092029Z"]
+    folder = Path(output) / "mosaics" / "20210610T092031Z"
+    folder.mkdir(parents=True)
+    (folder / "scl.tif").touch()
+    assert len(list(undone_tasks(output))) == 2
+    (folder / "20210610T092031Z.json").touch()
+    assert list(undone_tasks(output)) == ["20220615T092029Z"]
+
+
+def test_make_task_in_a_pipeline(make_request: Make) -> None:
+    output = settled(make_request)
+    with TestPipeline(runner="BundleBasedDirectRunner") as pipeline:
+        states = (
+            pipeline
+            | beam.Create(["20210610T092031Z"])
+            | beam.ParDo(MakeTask(output))
+            | beam.Map(lambda text: (Outcome.model_validate_json(text).task, Outcome.model_validate_json(text).state))
+        )
+        assert_that(states, equal_to([("20210610T092031Z", "done")]))
+    assert (Path(output) / "mosaics/20210610T092031Z/scl.tif").exists()
+
+
+def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
+    output = settled(make_request)
+    make = MakeTask(output)
+    make.setup()
+    once = [list(make.process(name)) for name in undone_tasks(output)]
+    before = tree(Path(output))
+    again = MakeTask(output)
+    again.setup()
+    for name in ("20210610T092031Z", "20220615T092029Z", "20210610T092031Z"):
+        assert json.loads(next(again.process(name)))["state"] == "done"
+    assert tree(Path(output)) == before
+    status = RunStatus(run="test", state="running")
+    outcomes = [text for texts in once for text in texts]
+    final = RunStatus.model_validate_json(report(outcomes, output, status.model_dump_json()))
+    assert (final.state, final.done, final.tasks) == ("succeeded", 2, 2)
+
+
+def test_a_finished_run_makes_nothing_again(make_request: Make) -> None:
+    request = make_request(**{"product.bands": ["scl"]})
+    run(request)
+    before = {path: path.stat().st_mtime_ns for path in Path(request.output).glob("mosaics/*/*")}
+    status = run(request)
+    assert (status.state, status.requests) == ("succeeded", 0)
+    assert {path: path.stat().st_mtime_ns for path in Path(request.output).glob("mosaics/*/*")} == before
+
+
+def test_the_gate_bounds_what_is_held_at_once() -> None:
+    import threading
+    import time
+
+    gate, held, most = MemoryGate(100), [0], [0]
+    lock = threading.Lock()
+
+    def work(size: int) -> None:
+        with gate.hold(size):
+            with lock:
+                held[0] += size
+                most[0] = max(most[0], held[0])
+            time.sleep(0.01)
+            with lock:
+                held[0] -= size
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in [40, 40, 40, 60, 30, 90, 10] * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 40 < most[0] <= 100
+    with gate.hold(1000):
+        pass  # one task always fits

@@ -1,0 +1,71 @@
+"""Which runner, with which options; and that all of them give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
+from conftest import tree
+
+from scenebeam.errors import RequestError
+from scenebeam.products.task import Estimate
+from scenebeam.request import Runner, RunRequest
+from scenebeam.run.driver import make_plan, run
+from scenebeam.run.runners import advice, choose_runner, pipeline_arguments
+
+Make = Callable[..., RunRequest]
+
+
+@pytest.mark.parametrize(("blocks", "kind"), [(0, "serial"), (99, "serial"), (100, "direct"), (10**6, "direct")])
+def test_auto_goes_by_blocks(blocks: int, kind: str) -> None:
+    assert choose_runner(Runner(), Estimate(blocks=blocks)) == kind
+    assert choose_runner(Runner(kind="dataflow"), Estimate(blocks=blocks)) == "dataflow"
+
+
+def test_dataflow_is_advised_where_this_machine_would_take_hours() -> None:
+    assert advice(Estimate(pixels=10**8)) == ""
+    told = advice(Estimate(pixels=10**12, read_bytes=10**13))
+    assert "h on this machine" in told
+    assert "USD" in told
+
+
+def test_direct_makes_the_same_bytes_as_serial(make_request: Make, tmp_path: Path) -> None:
+    trees = []
+    for kind in ("serial", "direct"):
+        request = make_request(output=str(tmp_path / kind), runner=kind)
+        status = run(request)
+        assert status.state == "succeeded"
+        assert status.runner == kind
+        assert status.read_bytes > 0
+        trees.append(tree(tmp_path / kind))
+    assert trees[0] == trees[1]
+
+
+def test_dataflow_options(make_request: Make) -> None:
+    options = {"project": "p", "region": "europe-west1", "temp_location": "gs://b/tmp", "machine_type": "n2-standard-4"}
+    request = make_request()
+    plan, _ = make_plan(request)
+    on_gcs = request.model_copy(update={"output": "gs://bucket/run", "runner": Runner(kind="dataflow", workers=7, options=options)})
+    arguments = pipeline_arguments("dataflow", on_gcs.runner, replace(plan, request=on_gcs))
+    parsed = PipelineOptions(arguments)
+    assert parsed.view_as(GoogleCloudOptions).region == "europe-west1"
+    assert parsed.view_as(GoogleCloudOptions).job_name == f"scenebeam-test-{request.fingerprint()[:8]}"
+    assert parsed.view_as(WorkerOptions).machine_type == "n2-standard-4"
+    assert parsed.view_as(WorkerOptions).max_num_workers == 7
+    assert "--no_save_main_session" in arguments
+
+
+def test_dataflow_without_its_options_or_a_bucket_is_refused(make_request: Make) -> None:
+    with pytest.raises(RequestError, match="project, region, temp_location"):
+        run(make_request(runner="dataflow"))
+    options = {"project": "p", "region": "r", "temp_location": "gs://b/t"}
+    with pytest.raises(RequestError, match="gs://"):
+        run(make_request(runner={"kind": "dataflow", "options": options}))
+
+
+def test_an_unknown_runner_is_refused(make_request: Make) -> None:
+    with pytest.raises(RequestError, match="SparkleRunner"):
+        run(make_request(runner="SparkleRunner"))

@@ -1,0 +1,84 @@
+"""A local folder: published whole or not at all, and nothing outside it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from scenebeam.errors import StorageError
+from scenebeam.storage import open_store
+
+
+def test_a_file_appears_whole_with_its_size_and_checksum(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"))
+    with store.writing("a/b.bin") as file:
+        file.write(b"one ")
+        assert store.list() == set(), "not there before it is whole"
+        file.write(b"two")
+    assert store.read("a/b.bin") == b"one two"
+    assert file.size == 7
+    assert file.checksum == "1220" + hashlib.sha256(b"one two").hexdigest()
+    assert store.list("a/") == {"a/b.bin"}
+
+
+def test_a_file_that_fails_halfway_never_appears(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("x", b"before")
+    with pytest.raises(RuntimeError, match="halfway"), store.writing("x") as file:
+        file.write(b"af")
+        raise RuntimeError("halfway")
+    assert store.read("x") == b"before"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    store = open_store(str(tmp_path))
+    with pytest.raises(StorageError, match="the disk is full"):
+        store.write("x", b"1")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "", "a//../x", ".", "a/./b", "x\ny", "~/x"])
+def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StorageError, match="not a name"):
+        open_store(str(tmp_path)).write(name, b"")
+
+
+def test_leftovers_of_a_killed_run_are_swept_and_never_listed(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / ".red.tif.0123456789ab.partial").write_bytes(b"half")
+    store = open_store(str(tmp_path))
+    assert store.list() == set()
+    store.sweep()
+    assert os.listdir(tmp_path / "m") == []
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with open_store(str(tmp_path)).exclusive():
+        with pytest.raises(StorageError, match="another run"), open_store(str(tmp_path)).exclusive():
+            pass
+    with open_store(str(tmp_path)).exclusive():
+        pass
+
+
+def test_deleting_removes_empty_folders_too(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("a/b/c", b"")
+    store.write("a/d", b"")
+    store.delete(["a/b/c", "not/there"])
+    assert store.list() == {"a/d"}
+    assert not (tmp_path / "a" / "b").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("a file")
+    with pytest.raises(StorageError, match="cannot use"), open_store(str(tmp_path / "x")).exclusive():
+        pass

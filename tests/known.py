@@ -11,7 +11,6 @@ from pyproj import Transformer
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene
 
-
 Nudge = tuple[float, float]
 NUDGES: list[Nudge] = [(right, down) for right in (0, -0.13, 0.13) for down in (0, -0.13, 0.13)]
 """GDAL approximates a warp to within an eighth of a pixel: nearest may take the pixel next door, right at an edge."""

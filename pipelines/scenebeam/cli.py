@@ -83,7 +83,8 @@ def plan(request_file: str, show_request: bool, as_json: bool, **given: Any) -> 
 
     request, came_from = load_request(request_file, overrides=_overrides(**given))
     if show_request:
-        return _show_request(request, came_from, as_json)
+        _show_request(request, came_from, as_json)
+        return
     from scenebeam.run.driver import make_plan
     from scenebeam.run.explain import explain
 
@@ -181,7 +182,8 @@ def info(collection: str | None, as_json: bool) -> None:
     if not records:
         raise RequestError(f"no record of {collection!r}; known: {', '.join(sorted({r.id for r in known_records()}))}")
     if as_json:
-        return click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+        click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+        return
     for record in records:
         click.echo(f"{record.provider}  {record.id}  {record.title}")
         for name, band in record.bands.items() if collection else ():
@@ -242,7 +244,8 @@ class _LinePerMinute:
 
 def _show_status(status: RunStatus, as_json: bool) -> None:
     if as_json:
-        return click.echo(status.model_dump_json(indent=2))
+        click.echo(status.model_dump_json(indent=2))
+        return
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
     if status.incomplete:
         click.echo(f"{status.incomplete} made without some of their tiles: see timestamps_aggregation_band_report.csv")
@@ -256,7 +259,8 @@ def _show_status(status: RunStatus, as_json: bool) -> None:
 def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool) -> None:
     document = request.model_dump(mode="json")
     if as_json:
-        return click.echo(json.dumps({"request": document, "from": came_from}, indent=2))
+        click.echo(json.dumps({"request": document, "from": came_from}, indent=2))
+        return
     from scenebeam.requestfile import leaves
 
     for name, value in leaves(document):

@@ -10,9 +10,9 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from known import check, first, layers, read
 from rio_cogeo import cog_validate
 
+from known import check, first, layers, read
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import make_plan, run
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
@@ -30,7 +30,7 @@ def mosaic(request: RunRequest, timestamp: str = BEFORE, band: str = "red") -> P
     return Path(request.output) / "mosaics" / timestamp / f"{band}.tif"
 
 
-@pytest.fixture()
+@pytest.fixture
 def done(make_request: Make) -> Callable[..., RunRequest]:
     def go(**changes: object) -> RunRequest:
         request = make_request(**changes)
@@ -54,7 +54,9 @@ def test_the_seam_the_swath_the_offset_and_the_duplicate(done: Make) -> None:
             home = (stack[[scene.epsg == 32634 for scene in ranked(year)]] > 0).any(axis=0)
             assert home.mean() > 0.5
             where = f"{timestamp} {band}"
-            np.testing.assert_array_equal(found[home], first(stack)[home], err_msg=f"{where}: tiles of the grid's own zone")
+            np.testing.assert_array_equal(
+                found[home], first(stack)[home], err_msg=f"{where}: tiles of the grid's own zone"
+            )
             assert not np.any((found == 0) & home), "a valid pixel never becomes nodata"
             check(path, ranked(year), band)
 
@@ -154,9 +156,15 @@ def test_a_day_is_one_mosaic_named_by_its_first_scene(done: Make) -> None:
 
 def test_resampling_is_per_band_and_never_touches_classes(make_request: Make) -> None:
     (task, *_) = make_plan(
-        make_request(**{"product.resampling": {"red": "bilinear", "scl": "cubic"}, "product.bands": ["red", "scl", "nir"]})
+        make_request(
+            **{"product.resampling": {"red": "bilinear", "scl": "cubic"}, "product.bands": ["red", "scl", "nir"]}
+        )
     )[0].tasks
-    assert {band.name: band.resampling for band in task.bands} == {"red": "bilinear", "scl": "nearest", "nir": "nearest"}  # type: ignore[attr-defined]
+    assert {band.name: band.resampling for band in task.bands} == {
+        "red": "bilinear",
+        "scl": "nearest",
+        "nir": "nearest",
+    }  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cut_by", ["rows", "rows and columns"])

@@ -16,7 +16,9 @@ from scenebeam.raster.cog import CogProfile, Level, write_cog
 from scenebeam.raster.pyramid import Pyramid, halve, level_shapes
 
 
-def cog(pixels: np.ndarray, nodata: float | None, codec: str = "deflate", *, average: bool = True, **more: object) -> bytes:
+def cog(
+    pixels: np.ndarray, nodata: float | None, codec: str = "deflate", *, average: bool = True, **more: object
+) -> bytes:
     pyramid = Pyramid(level_shapes(*pixels.shape), pixels.dtype, nodata, codec=codec, average=average)
     for top in range(0, len(pixels), 512):
         pyramid.add(pixels[top : top + 512])

@@ -14,14 +14,14 @@ from scenebeam.sandbox.server import Behaviour, Fault, serve
 CONTENT = bytes(range(256)) * 400
 
 
-@pytest.fixture()
+@pytest.fixture
 def host(tmp_path: Path) -> Iterator[Behaviour]:
     (tmp_path / "file.bin").write_bytes(CONTENT)
     with serve(tmp_path) as behaviour:
         yield behaviour
 
 
-@pytest.fixture()
+@pytest.fixture
 def budget() -> Budget:
     return Budget(first_wait=0.01)
 

@@ -21,9 +21,11 @@ from scenebeam.sandbox.server import Behaviour, Fault
 GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_file(tmp_path: Path) -> Callable[..., Path]:
-    def make(name: str = "x.tif", *, dtype: str = "uint16", shape: tuple[int, ...] = (1, 300, 420), **options: object) -> Path:
+    def make(
+        name: str = "x.tif", *, dtype: str = "uint16", shape: tuple[int, ...] = (1, 300, 420), **options: object
+    ) -> Path:
         rng = np.random.default_rng(7)
         pixels = (rng.normal(1000, 300, shape)).clip(0, 60000)
         pixels = (pixels % 250 if dtype.endswith("int8") else pixels).astype(dtype)

@@ -9,8 +9,8 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
-from conftest import tree
 
+from conftest import tree
 from scenebeam.products.task import Outcome
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run, settle_plan

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
-from conftest import tree
 
+from conftest import tree
 from scenebeam.errors import RequestError
 from scenebeam.products.task import Estimate
 from scenebeam.request import Runner, RunRequest
@@ -48,7 +48,9 @@ def test_dataflow_options(make_request: Make) -> None:
     options = {"project": "p", "region": "europe-west1", "temp_location": "gs://b/tmp", "machine_type": "n2-standard-4"}
     request = make_request()
     plan, _ = make_plan(request)
-    on_gcs = request.model_copy(update={"output": "gs://bucket/run", "runner": Runner(kind="dataflow", workers=7, options=options)})
+    on_gcs = request.model_copy(
+        update={"output": "gs://bucket/run", "runner": Runner(kind="dataflow", workers=7, options=options)}
+    )
     arguments = pipeline_arguments("dataflow", on_gcs.runner, replace(plan, request=on_gcs))
     parsed = PipelineOptions(arguments)
     assert parsed.view_as(GoogleCloudOptions).region == "europe-west1"

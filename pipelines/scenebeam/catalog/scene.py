@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os.path
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -49,8 +49,8 @@ class Scene:
     id: str
     collection: str
     provider: str
-    datetime: datetime
-    acquired: datetime
+    datetime: dt.datetime
+    acquired: dt.datetime
     """Start of the acquisition that the scene is a part of; tiles of one datatake share it."""
     platform: str | None = None
     tile: str | None = None
@@ -84,7 +84,7 @@ def scene_from_item(item: dict[str, Any], record: CollectionRecord, *, base: str
         raise CatalogError(f"item {name}: no datetime and no start_datetime that can be read")
     datatake = properties.get("s2:datatake_id") or properties.get("eopf:datatake_id")
     match = _DATATAKE.match(str(datatake or ""))
-    acquired = datetime.strptime(match[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if match else when
+    acquired = dt.datetime.strptime(match[2], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC) if match else when
     processing = properties.get("s2:processing_baseline") or properties.get("processing:version") or ""
     made = properties.get("s2:generation_time") or properties.get("processing:datetime") or properties.get("created")
     self_href = next((link.get("href") for link in item.get("links") or [] if link.get("rel") == "self"), None)
@@ -146,15 +146,15 @@ def _absolute_href(href: str, self_href: str | None, base: str | None, item: str
     return href
 
 
-def _instant(value: Any) -> datetime | None:
+def _instant(value: Any) -> dt.datetime | None:
     """RFC 3339 and its relatives in the wild (no zone, a space for the T) → an instant in UTC."""
     if not value:
         return None
     try:
-        found = datetime.fromisoformat(str(value))
+        found = dt.datetime.fromisoformat(str(value))
     except ValueError:
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return found.astimezone(dt.UTC) if found.tzinfo else found.replace(tzinfo=dt.UTC)
 
 
 def _tile(properties: dict[str, Any]) -> str | None:

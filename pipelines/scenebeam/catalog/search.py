@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
         if not ours:
             known = ", ".join(sorted({record.id for record in known_records()}))
             raise RequestError(
-                f"collections: no record of {wanted!r} (known: {known}); give one inline, with its bands, dtype and nodata"
+                f"collections: no record of {wanted!r} (known: {known}); give one inline: its bands, dtype and nodata"
             )
         found += at_provider or ours
     return found
@@ -136,7 +136,8 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
             return
     ids = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     found = 0
-    for period in request.dates or [None]:
+    periods: Sequence[str | None] = request.dates or [None]
+    for period in periods:
         for cell in area.geoms if area is not None else [None]:
             search = client.search(
                 collections=ids,
@@ -175,7 +176,8 @@ def _read(path: Path) -> Iterator[Item]:
         root = pystac.read_file(str(path))
         assert isinstance(root, pystac.Catalog)
         for item in root.get_items(recursive=True):
-            yield item.make_asset_hrefs_absolute().to_dict(transform_hrefs=False)
+            item.make_asset_hrefs_absolute()
+            yield item.to_dict(transform_hrefs=False)
     else:
         raise RequestError(f"catalog: {path} is no ItemCollection, Item, Catalog or stac-geoparquet file")
 

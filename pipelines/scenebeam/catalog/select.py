@@ -134,10 +134,8 @@ def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[A
     """
     groups: dict[tuple[str, str], list[Scene]] = {}
     for scene in scenes:
-        if by == "day":
-            key = ("", solar_day(scene))
-        else:
-            key = (scene.platform or "", f"{scene.acquired:%Y%m%dT%H%M%S}")
+        second = f"{scene.acquired:%Y%m%dT%H%M%S}"
+        key = ("", solar_day(scene)) if by == "day" else (scene.platform or "", second)
         groups.setdefault(key, []).append(scene)
     found = [
         Acquisition(

@@ -160,7 +160,7 @@ def _geo_entries(crs: str, transform: Affine) -> list[Entry]:
         ) as image:
             image.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(memory) as tiff:
-            tags = [tag for code in _GEO_TAGS if (tag := tiff.pages[0].tags.get(code)) is not None]  # type: ignore[union-attr]
+            tags = [tag for code in _GEO_TAGS if (tag := tiff.pages[0].tags.get(code)) is not None]
             return [(tag.code, int(tag.dtype), _values(tag.value)) for tag in tags]
 
 

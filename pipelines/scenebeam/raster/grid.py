@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import shapely
 from affine import Affine
@@ -15,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.errors import RequestError
 from scenebeam.request import GridRequest
 
-Grid = GeoBox
+Grid: TypeAlias = GeoBox
+"""CRS, transform and shape of an output."""
 _WHOLE = 1e-6
 """Part of a pixel by which floating point may miss a whole number of pixels."""
 

@@ -29,7 +29,7 @@ _LARGEST_WHOLE_BODY = 64 * 2**20
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
 
 
-class _Transient(Exception):
+class _Transient(Exception):  # noqa: N818 - it is no error until the tries are used up
     """A fault that may pass; `after` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -64,7 +64,8 @@ class Budget:
             self.seconds -= seconds
         return seconds
 
-    def spent(self, state: tenacity.RetryCallState) -> bool:
+    @property
+    def spent(self) -> bool:
         """Whether nothing is left to wait with."""
         return self.seconds <= 0
 
@@ -105,7 +106,7 @@ def read_range_and_size(href: str, start: int, stop: int, budget: Budget) -> tup
 def _retrying(call: Callable[[], tuple[bytes, int]], href: str, budget: Budget) -> tuple[bytes, int]:
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Transient),
-        stop=tenacity.stop_any(tenacity.stop_after_attempt(_ATTEMPTS), budget.spent),
+        stop=lambda state: state.attempt_number >= _ATTEMPTS or budget.spent,
         wait=budget.wait,
         reraise=True,
     )

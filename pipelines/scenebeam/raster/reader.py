@@ -173,6 +173,9 @@ def _runs(stored: list[tuple[int, int, Block]]) -> Iterable[list[tuple[int, int,
         yield run
 
 
+_DECODE: dict[str, Any] = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}
+
+
 def _decode(layout: TiffLayout, band: int, encoded: memoryview) -> Array:
     """Compressed bytes → (rows, columns) of one band, in this machine's byte order."""
     samples = layout.count if layout.interleaved else 1
@@ -182,10 +185,9 @@ def _decode(layout: TiffLayout, band: int, encoded: memoryview) -> Array:
     if layout.codec == "none":
         raw[:] = np.frombuffer(encoded, np.uint8, size)
     elif layout.codec == "lzw":
-        raw = np.frombuffer(imagecodecs.lzw_decode(encoded, out=size), np.uint8)
+        raw = np.frombuffer(imagecodecs.lzw_decode(bytes(encoded), out=size), np.uint8)
     else:
-        decode = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}[layout.codec]
-        if len(decode(encoded, out=raw)) != size:
+        if len(_DECODE[layout.codec](encoded, out=raw)) != size:
             raise ValueError(f"a block of {size} bytes was expected")
     if raw.nbytes != size:
         raise ValueError(f"it has {raw.nbytes} bytes where {size} were expected")

@@ -107,8 +107,8 @@ def read_layout(href: str, budget: Budget) -> TiffLayout | None:
     if file.pieces[0][:2] not in (b"II", b"MM"):
         return None
     try:
-        with tifffile.TiffFile(file, size=file.size) as tiff:  # type: ignore[arg-type]
-            return _layout(tiff.pages[0], href)  # type: ignore[arg-type]
+        with tifffile.TiffFile(file, size=file.size) as tiff:
+            return _layout(tiff.pages[0], href)
     except ReadError:
         raise
     except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it

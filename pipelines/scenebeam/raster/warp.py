@@ -103,7 +103,8 @@ class _Pasted(Placement):
             column = self._left + block[1] * self.info.block[1] * self._factor
             values = get(block)
             if self._factor == 1:
-                values = values[rows.start + top - row : rows.stop + top - row, columns.start - column : columns.stop - column]  # fmt: skip
+                down, right = top - row, -column
+                values = values[rows.start + down : rows.stop + down, columns.start + right : columns.stop + right]
             else:
                 row_index = (np.arange(rows.start, rows.stop) + top - row) // self._factor
                 column_index = (np.arange(columns.start, columns.stop) - column) // self._factor
@@ -123,9 +124,9 @@ class _Warped(Placement):
     @cached_property
     def outline(self) -> tuple[float, float, float, float]:
         across, down = np.meshgrid(np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33))
-        x, y = self.info.transform @ (across, down)
+        x, y = _apply(self.info.transform, across, down)
         x, y = self._to_source.transform(x, y, direction="INVERSE")
-        columns, rows = ~self.grid.transform @ (np.asarray(x), np.asarray(y))
+        columns, rows = _apply(~self.grid.transform, x, y)
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return 0.0, 0.0, 0.0, 0.0
@@ -141,9 +142,9 @@ class _Warped(Placement):
         if start >= stop:
             return None
         across, down = np.meshgrid(np.linspace(start, stop, 33), np.linspace(top, bottom, 5))
-        x, y = self.grid.transform @ (across, down)
+        x, y = _apply(self.grid.transform, across, down)
         x, y = self._to_source.transform(x, y)
-        columns, rows = ~self.info.transform @ (np.asarray(x), np.asarray(y))
+        columns, rows = _apply(~self.info.transform, x, y)
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return None
@@ -220,6 +221,12 @@ class _Warped(Placement):
             STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
         )
         return values
+
+
+def _apply(transform: Affine, x: Any, y: Any) -> tuple[Array, Array]:
+    """A transform on arrays of coordinates."""
+    x, y = np.asarray(x), np.asarray(y)
+    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
 
 
 def _has_inside(region: Region) -> bool:

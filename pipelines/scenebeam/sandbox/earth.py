@@ -24,7 +24,7 @@ def day_number(when: datetime) -> int:
 def _wave(position: Array, period: int, height: int) -> Array:
     """A triangle wave in whole numbers: 0 → height → 0 over `period` metres."""
     phase = position % period
-    return height * np.minimum(phase, period - phase) * 2 // period
+    return np.asarray(height * np.minimum(phase, period - phase) * 2 // period)
 
 
 def reflectance(band: str, easting: Array, northing: Array, day: int) -> Array:

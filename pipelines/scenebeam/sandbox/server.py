@@ -87,9 +87,11 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(behaviour.latency + fault.sleep)
         file = (behaviour.folder / path.lstrip("/")).resolve()
         if fault.status is not None:
-            return self._refuse(fault.status, fault.retry_after)
+            self._refuse(fault.status, fault.retry_after)
+            return
         if not file.is_relative_to(behaviour.folder.resolve()) or not file.is_file():
-            return self._refuse(404)
+            self._refuse(404)
+            return
         size = file.stat().st_size
         start, stop, partial = 0, size, False
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
@@ -97,7 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
             start, partial = int(match[1]), True
             stop = min(int(match[2]) + 1 if match[2] else size, size)
             if start >= size:
-                return self._refuse(416)
+                self._refuse(416)
+                return
         with file.open("rb") as content:
             content.seek(start)
             data = content.read(stop - start) if body else b""

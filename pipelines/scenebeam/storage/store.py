@@ -23,9 +23,11 @@ class Publication(io.RawIOBase):
         self._file, self.size, self._hash = file, 0, hashlib.sha256()
 
     def writable(self) -> bool:
+        """Yes."""
         return True
 
     def write(self, data: Any) -> int:
+        """The next bytes."""
         self._file.write(data)
         self._hash.update(data)
         self.size += len(data)

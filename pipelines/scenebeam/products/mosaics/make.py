@@ -69,7 +69,7 @@ def _check_missing(task: MosaicTask, missing: Missing) -> Outcome | None:
 
 def _refusal(task: MosaicTask, missing: Missing, kind: str, reason: str) -> Outcome:
     state = "skipped" if task.on_missing == "skip" else "failed"
-    return Outcome(task=task.id, state=state, kind=kind, reason=reason, detail={"missing": missing})  # type: ignore[arg-type]
+    return Outcome(task=task.id, state=state, kind=kind, reason=reason, detail={"missing": missing})
 
 
 def _tell(missing: Missing) -> str:
@@ -195,7 +195,6 @@ def _put_together(task: MosaicTask, store: Store) -> Outcome:
         if task.item_path in store.list(f"mosaics/{task.timestamp}/"):
             return Outcome(task=task.id, state="done")  # another worker was faster, and has tidied up
         return Outcome(task=task.id, state="done", detail={"part": True})
-    height, width = task.grid.shape
     assets = {}
     for band in task.bands:
         names = [task.part_path(band.name, shard) for shard in shards]

@@ -98,7 +98,7 @@ def _outline(scene: Scene) -> BaseGeometry | None:
             continue
         info = source.info
         source.close()
-        spec = GridSpec(crs=info.crs, transform=tuple(info.transform)[:6], shape=(info.height, info.width))  # type: ignore[arg-type]
+        spec = GridSpec(crs=info.crs, transform=tuple(info.transform)[:6], shape=(info.height, info.width))
         return shapely.geometry.shape(stac.grid_footprint(spec.grid))
     return None
 

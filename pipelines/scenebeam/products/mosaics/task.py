@@ -67,7 +67,7 @@ class MosaicTask(Task):
     values: str
     on_missing: str
     codec: str
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any]
 
     @property
     def window(self) -> Window:

@@ -1,0 +1,112 @@
+"""The command as people use it: its words, its exit codes, and the demo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scenebeam.cli import main
+from scenebeam.request import RunRequest
+from scenebeam.sandbox.scenes import AREA
+from scenebeam.sandbox.server import Behaviour, Fault
+
+Make = Callable[..., RunRequest]
+
+
+def scenebeam(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+@pytest.fixture
+def file(make_request: Make, tmp_path: Path) -> str:
+    path = tmp_path / "request.json"
+    path.write_text(make_request(**{"product.bands": ["scl"]}).model_dump_json())
+    return str(path)
+
+
+def test_run_then_status_then_run_again(file: str, tmp_path: Path) -> None:
+    first = scenebeam("run", file)
+    assert first.exit_code == 0, first.output
+    assert "succeeded, 2 of 2 tasks done" in first.output
+    assert "succeeded" in scenebeam("status", str(tmp_path / "out")).output
+    again = scenebeam("run", str(tmp_path / "out" / "run.json"), "--json")
+    assert again.exit_code == 0
+    assert json.loads(again.output)["done"] == 2
+
+
+def test_plan_writes_nothing(file: str, tmp_path: Path) -> None:
+    told = scenebeam("plan", file)
+    assert told.exit_code == 0
+    for word in ("scenes", "requests", "bytes to read", "memory per task", "time here", "USD"):
+        assert word in told.output
+    assert json.loads(scenebeam("plan", file, "--json").output)["tasks"] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_show_request_says_where_values_came_from(file: str) -> None:
+    told = scenebeam("plan", file, "--show-request", "--set", "select.max_cloud_cover=7").output
+    assert "select.max_cloud_cover = 7.0  (command line)" in told
+    assert f"catalog = {json.loads(Path(file).read_text())['catalog']!r}".replace("'", '"') in told
+    assert "limits.memory = 1073741824" in told
+
+
+def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
+    told = scenebeam(
+        "mosaic", "--catalog", str(sandbox / "items.json"), "--bbox", ",".join(map(str, AREA)), "--dates", "2021-06",
+        "--bands", "B8,scl".replace("B8", "B08"), "--max-cloud-cover", "9", "--output", str(tmp_path / "m"), "--runner", "serial",
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert {path.stem for path in (tmp_path / "m").glob("mosaics/*/*.tif")} == {"nir", "scl"}
+    assert len(json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["nir"]["scenebeam:scenes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "/nowhere.yaml"], "cannot read the request file"),
+        (["plan", "{file}", "--set", "selct.x=1"], "did you mean 'select'"),
+        (["plan", "{file}", "--set", "dates"], "write NAME=VALUE"),
+        (["run", "{file}", "--set", "dates=2019"], "dates left out 7"),
+        (["status", "/nowhere"], "holds no run"),
+        (["info", "--collection", "x"], "known: sentinel-2"),
+        (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is needed"),
+    ],
+)
+def test_a_bad_request_ends_with_2_and_the_fix(file: str, words: list[str], told: str) -> None:
+    result = scenebeam(*[file if word == "{file}" else word for word in words])
+    assert result.exit_code == 2
+    assert told in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_failed_run_ends_with_1(make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path) -> None:
+    server.faults.append(Fault("scl.tif", status=404))
+    path = tmp_path / "request.json"
+    path.write_text(make_request(catalog=str(served_items), **{"product.bands": ["scl"]}).model_dump_json())
+    result = scenebeam("run", str(path))
+    assert result.exit_code == 1
+    assert "failures.csv" in result.output
+
+
+def test_info_lists_what_is_known() -> None:
+    assert "earth-search  sentinel-2-c1-l2a" in scenebeam("info").output
+    assert "B8A" in scenebeam("info", "--collection", "sentinel-2-l2a").output
+    assert len(json.loads(scenebeam("info", "--json").output)) >= 4
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    told = scenebeam("demo", "--output", str(tmp_path / "demo"))
+    assert told.exit_code == 0, told.output
+    assert "demo: succeeded, 2 of 2 acquisitions" in told.output
+    assert len(list(tmp_path.glob("demo/mosaics/mosaics/*/*.tif"))) == 10
+
+
+def test_the_worked_example_is_a_valid_request() -> None:
+    from scenebeam.requestfile import load_request
+
+    request, _ = load_request(Path(__file__).parents[2] / "config" / "mosaic-thessaloniki.yaml", environ={})
+    assert request.product.kind == "mosaic"

@@ -1,0 +1,90 @@
+"""The real Sentinel-2 scene, served by a real STAC API and a range server, against rasterio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import stac_server
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from scenebeam.request import RunRequest
+from scenebeam.requestfile import validate_request
+from scenebeam.run.driver import run
+from scenebeam.sandbox.server import serve
+
+FILES = {"blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "nir": "B08", "swir16": "B11", "scl": "SCL"}
+
+
+@pytest.fixture(scope="module")
+def api(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = real_data / "sentinel-2-l2a-29RKH"
+    item = json.loads((folder / "S2A_29RKH_20200219_0_L2A.json").read_text())
+    item["links"] = []
+    with serve(folder) as server:
+        for band, name in FILES.items():
+            item["assets"][band]["href"] = f"{server.url}/{name}.tif"
+        path = tmp_path_factory.mktemp("real") / "items.json"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+        with stac_server(path) as url:
+            yield url
+
+
+@pytest.fixture
+def request_for(api: str, real_data: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    def make(grid: dict, **product: object) -> RunRequest:
+        return validate_request(
+            {
+                "catalog": api,
+                "collections": ["sentinel-2-l2a"],
+                "area": {"mgrs": ["29RKH"]},
+                "dates": "2020-02",
+                "grid": grid,
+                "product": {"kind": "mosaic", "bands": list(FILES), **product},
+                "output": str(tmp_path / "out"),
+                "runner": "serial",
+            }
+        )
+
+    return make
+
+
+def mosaics(request: RunRequest) -> dict[str, Path]:
+    assert run(request).state == "succeeded"
+    return {path.stem: path for path in Path(request.output).glob("mosaics/20200219T112111Z/*.tif")}
+
+
+@pytest.mark.parametrize(("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "scl"])])
+def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, side: int, bands: list[str]) -> None:
+    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[bands[0]]}.tif") as file:
+        grid = {"crs": "EPSG:32629", "resolution": file.transform.a, "bounds": list(file.bounds)}
+        assert file.transform.a == pytest.approx(side, rel=0.01)
+    found = mosaics(request_for(grid, bands=bands))
+    assert sorted(found) == sorted(bands)
+    for band, path in found.items():
+        with rasterio.open(path) as ours, rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+            assert ours.transform == file.transform
+            np.testing.assert_array_equal(ours.read(1), file.read(1))
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("grid", [{"crs": "EPSG:32628"}, {"crs": "EPSG:32630"}, {"crs": "EPSG:4326", "resolution": 0.001}], ids=str)
+def test_within_one_number_of_reproject_on_another_crs(
+    real_data: Path, request_for: Callable, grid: dict, resampling: str
+) -> None:
+    grid = {"resolution": 100, **grid}
+    for band, path in mosaics(request_for(grid, resampling=resampling)).items():
+        with rasterio.open(path) as ours, rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+            expected = np.zeros(ours.shape, ours.dtypes[0])
+            reproject(
+                file.read(1), expected, src_transform=file.transform, src_crs=file.crs, src_nodata=0,
+                dst_transform=ours.transform, dst_crs=ours.crs, dst_nodata=0,
+                resampling=Resampling.nearest if band == "scl" else Resampling[resampling],
+            )  # fmt: skip
+            difference = np.abs(ours.read(1).astype(int) - expected.astype(int))
+            assert (difference <= 1).all(), f"{band}: {(difference > 1).sum()} pixels, at most {difference.max()}"

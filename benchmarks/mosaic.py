@@ -208,8 +208,8 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
     return found
 
 
-def floor(folder: Path) -> dict[str, float]:
-    """Decode, paste and encode of just the blocks that are needed, on one core, bytes already in memory."""
+def floor(folder: Path, threads: int = 1) -> dict[str, float]:
+    """Decode, paste and encode of just the blocks that are needed, bytes already in memory: wall and CPU seconds."""
     from scenebeam.raster.pyramid import encode, halve, level_shapes
     from scenebeam.raster.reader import _decode
 
@@ -220,44 +220,48 @@ def floor(folder: Path) -> dict[str, float]:
             for number, row, column, _ in blocks:
                 file.seek(int(layout.offsets[number]))
                 raw.append((path, layout, row, column, file.read(int(layout.sizes[number]))))
-    levels = {}
-    for band in BANDS:
-        pixels = [np.zeros(SHAPE, np.uint16)]
-        for _ in level_shapes(*SHAPE)[1:]:
-            pixels.append(halve(pixels[-1], None, average=False))
-        levels[band] = pixels
     mosaic = {band: np.zeros(SHAPE, np.uint16) for band in BANDS}
     tops = {tile.id: ((tile.top - BOUNDS[3]) // 10, (BOUNDS[0] - tile.left) // 10) for tile in TILES}
-    start = time.process_time()
-    for path, layout, row, column, body in raw:
+
+    def decode_and_paste(one: tuple[Any, ...]) -> None:
+        path, layout, row, column, body = one
         block = _decode(layout, 1, memoryview(body))
         down, right = tops[path.parent.name]
         y, x = row * 1024 - down, column * 1024 - right
-        target = mosaic[path.stem]
         rows, columns = slice(max(y, 0), min(y + 1024, SHAPE[0])), slice(max(x, 0), min(x + 1024, SHAPE[1]))
-        np.copyto(
-            target[rows, columns], block[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x],
-            where=target[rows, columns] == 0,
-        )  # fmt: skip
-    decoded = time.process_time() - start
-    for band in BANDS:
-        for level in range(1, len(levels[band])):
-            source = mosaic[band] if level == 1 else levels[band][level - 1]
-            levels[band][level] = halve(source, None, average=False)
-        levels[band][0] = mosaic[band]
-    start = time.process_time()
-    for band in BANDS:
-        for pixels in levels[band]:
-            for top in range(0, pixels.shape[0], 512):
-                for left in range(0, pixels.shape[1], 512):
-                    tile = np.zeros((512, 512), np.uint16)
-                    part = pixels[top : top + 512, left : left + 512]
-                    tile[: part.shape[0], : part.shape[1]] = part
-                    encode(tile, "deflate")
-    encoded = time.process_time() - start
+        target = mosaic[path.stem][rows, columns]
+        part = block[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
+        np.copyto(target, part, where=target == 0)
+
+    def encode_tile(one: tuple[np.ndarray, int, int]) -> None:
+        pixels, top, left = one
+        tile = np.zeros((512, 512), np.uint16)
+        part = pixels[top : top + 512, left : left + 512]
+        tile[: part.shape[0], : part.shape[1]] = part
+        encode(tile, "deflate")
+
+    with ThreadPoolExecutor(threads) as pool:
+        clock = time.perf_counter(), time.process_time()
+        list(pool.map(decode_and_paste, raw))
+        decoded = time.perf_counter() - clock[0], time.process_time() - clock[1]
+        tiles = []
+        for band in BANDS:
+            pixels = mosaic[band]
+            for level, (height, width) in enumerate(level_shapes(*SHAPE)):
+                pixels = halve(pixels, None, average=False) if level else pixels
+                tiles += [(pixels, top, left) for top in range(0, height, 512) for left in range(0, width, 512)]
+        clock = time.perf_counter(), time.process_time()
+        list(pool.map(encode_tile, tiles))
+        encoded = time.perf_counter() - clock[0], time.process_time() - clock[1]
     least = sum(int(layout.sizes[number]) for _, layout, blocks in work for number, *_ in blocks)
     runs = sum(_runs([number for number, *_ in blocks]) for *_, blocks in work)
-    return {"cpu": decoded + encoded, "bytes": least, "requests": runs + len(work), "blocks": len(raw)}
+    return {
+        "wall": decoded[0] + encoded[0],
+        "cpu": decoded[1] + encoded[1],
+        "bytes": least,
+        "requests": runs + len(work),
+        "blocks": len(raw),
+    }
 
 
 def _runs(numbers: list[int]) -> int:
@@ -304,10 +308,13 @@ def main() -> None:
         digests = {w: in_fresh_process(__file__, {"way": w, "url": url, "digest": True})["digest"] for w in ways}
     assert len({tuple(d) for d in digests.values()}) == 1, f"ways disagree on pixels: {digests}"
     print(f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
-    floors = [floor(folder)["cpu"] for _ in range(3)]
-    print(
-        f"floor: {spread(floors)} CPU s, {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n"
-    )
+    floors = {threads: [floor(folder, threads) for _ in range(3)] for threads in (1, os.cpu_count() or 1)}
+    for threads, found in floors.items():
+        seconds = f"{spread([f['wall'] for f in found])} wall s, {spread([f['cpu'] for f in found])} CPU s"
+        print(f"floor on {threads} threads: {seconds}")
+    print(f"least: {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n")
+    alone, together = (median(f["cpu"] for f in found) for found in floors.values())
+    print("CPU / floor: over the floor on one thread, and over the floor on all\n")
     print("| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |")
     print("|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:
@@ -323,7 +330,7 @@ def main() -> None:
             sent = median(run["bytes"] for run in found_runs)
             print(
                 f"| {way} | {latency * 1000:.0f} | {spread([run['wall'] for run in found_runs])} | {spread(cpu)} "
-                f"| {median(cpu) / median(floors):.2f} | {median(run['peak_mb'] for run in found_runs):.0f} "
+                f"| {median(cpu) / alone:.2f}, {median(cpu) / together:.2f} | {median(run['peak_mb'] for run in found_runs):.0f} "
                 f"| {median(run['requests'] for run in found_runs):.0f} | {sent / 1e6:.1f} | {sent / least['bytes']:.3f} |",
                 flush=True,
             )

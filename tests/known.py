@@ -57,14 +57,19 @@ def first(stack: np.ndarray) -> np.ndarray:
     return found
 
 
-def check(path: object, scenes: Sequence[SandboxScene], band: str, merged: Callable = first) -> None:
-    """Assert that every pixel of a mosaic is what `merged` makes of the scenes, but for the edges of warped pixels."""
-    found, truth = read(path), merged(layers(path, scenes, band))
+def check(path: object, scenes: Sequence[SandboxScene], band: str, merged: Callable = first) -> np.ndarray:
+    """Assert that every pixel of a mosaic is what `merged` makes of the scenes, but for the edges of warped pixels.
+
+    Gives the scenes' layers.
+    """
+    stack = layers(path, scenes, band)
+    found, truth = read(path), merged(stack)
     at = np.nonzero(found != truth)
     assert len(at[0]) < 0.03 * found.size, f"{path}: {len(at[0])} pixels differ"
     near = [merged(layers(path, scenes, band, nudge, at)) for nudge in NUDGES]
     wrong = ~np.any([found[at] == one for one in near], axis=0)
     assert not wrong.any(), f"{path}: {wrong.sum()} pixels are not even their neighbour's"
+    return stack
 
 
 def read(path: object) -> np.ndarray:

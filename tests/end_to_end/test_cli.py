@@ -61,7 +61,12 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert told.exit_code == 0, told.output
     assert {path.stem for path in (tmp_path / "m").glob("mosaics/*/*.tif")} == {"nir", "scl"}
-    assert len(json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["nir"]["scenebeam:scenes"]) == 2
+    assert (
+        len(
+            json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["nir"]["scenebeam:scenes"]
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(

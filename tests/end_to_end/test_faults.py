@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from known import check, read
 
+from known import check, read
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
@@ -89,7 +89,9 @@ def test_the_policy_decides_whether_a_missing_tile_fails(
     request = remote(**{"product.on_missing": policy})
     status = run(request)
     assert (status.state, status.failed) == (state, failed)
-    assert rows(request, "timestamps_aggregation_status.csv") == [{"timestamp": STAMP, "status": "failed_missing_inputs"}]
+    assert rows(request, "timestamps_aggregation_status.csv") == [
+        {"timestamp": STAMP, "status": "failed_missing_inputs"}
+    ]
     assert len(rows(request, "failures.csv")) == failed
     assert not list(Path(request.output).glob("mosaics/*/*"))
     server.faults.clear()
@@ -216,7 +218,9 @@ def test_a_scene_without_the_band_is_a_missing_tile(make_request: Make, sandbox:
 
 
 def test_wider_numbers_promote_the_mosaic(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
-    request = spoiled(make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p.astype("int32"), dtype="int32"))
+    request = spoiled(
+        make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p.astype("int32"), dtype="int32")
+    )
     run(request)
     with rasterio.open(Path(request.output) / "mosaics" / STAMP / "red.tif") as file:
         assert file.dtypes == ("int32",)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import tree
 
+from conftest import tree
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import stac_server
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from conftest import stac_server
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
@@ -59,7 +59,9 @@ def mosaics(request: RunRequest) -> dict[str, Path]:
     return {path.stem: path for path in Path(request.output).glob("mosaics/20200219T112111Z/*.tif")}
 
 
-@pytest.mark.parametrize(("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "scl"])])
+@pytest.mark.parametrize(
+    ("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "scl"])]
+)
 def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, side: int, bands: list[str]) -> None:
     with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[bands[0]]}.tif") as file:
         grid = {"crs": "EPSG:32629", "resolution": file.transform.a, "bounds": list(file.bounds)}
@@ -67,19 +69,27 @@ def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, sid
     found = mosaics(request_for(grid, bands=bands))
     assert sorted(found) == sorted(bands)
     for band, path in found.items():
-        with rasterio.open(path) as ours, rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+        with (
+            rasterio.open(path) as ours,
+            rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file,
+        ):
             assert ours.transform == file.transform
             np.testing.assert_array_equal(ours.read(1), file.read(1))
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
-@pytest.mark.parametrize("grid", [{"crs": "EPSG:32628"}, {"crs": "EPSG:32630"}, {"crs": "EPSG:4326", "resolution": 0.001}], ids=str)
+@pytest.mark.parametrize(
+    "grid", [{"crs": "EPSG:32628"}, {"crs": "EPSG:32630"}, {"crs": "EPSG:4326", "resolution": 0.001}], ids=str
+)
 def test_within_one_number_of_reproject_on_another_crs(
     real_data: Path, request_for: Callable, grid: dict, resampling: str
 ) -> None:
     grid = {"resolution": 100, **grid}
     for band, path in mosaics(request_for(grid, resampling=resampling)).items():
-        with rasterio.open(path) as ours, rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+        with (
+            rasterio.open(path) as ours,
+            rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file,
+        ):
             expected = np.zeros(ours.shape, ours.dtypes[0])
             reproject(
                 file.read(1), expected, src_transform=file.transform, src_crs=file.crs, src_nodata=0,

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from scenebeam.errors import ReadError
 from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source, read_window
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Behaviour, Fault, serve
 
 GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
 
@@ -115,6 +115,24 @@ def test_other_forms_of_tiled_files(make_file: Callable[..., Path], options: dic
 def test_all_else_goes_through_rasterio(make_file: Callable[..., Path], options: dict) -> None:
     options = dict(options)
     assert same_as_rasterio(make_file(options.pop("name", "x.tif"), **options)) == "_GdalSource"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "x.jp2", "driver": "JP2OpenJPEG", "quality": 100, "reversible": "YES"},
+        {"tiled": False, "compress": "lzw"},
+    ],
+    ids=["jpeg2000", "strips"],
+)
+def test_the_other_door_reads_over_http_too(make_file: Callable[..., Path], options: dict) -> None:
+    options = dict(options)
+    path = make_file(options.pop("name", "x.tif"), **options)
+    with serve(path.parent) as server, rasterio.open(path) as file:
+        source = open_source(f"{server.url}/{path.name}", 1, Budget())
+        np.testing.assert_array_equal(read_window(source, 20, 30, 200, 300), file.read(1)[20:220, 30:330])
+        source.close()
+        assert server.statuses[404] == 0, "no side-car files are asked for"
 
 
 def test_a_point_raster_lies_half_a_pixel_off(make_file: Callable[..., Path]) -> None:

@@ -1,0 +1,1 @@
+"""The metadata world: no pixels, no Beam."""

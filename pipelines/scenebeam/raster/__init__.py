@@ -1,0 +1,1 @@
+"""The pixel world: no STAC, no Beam, no storage layout."""

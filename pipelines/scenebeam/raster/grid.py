@@ -22,14 +22,15 @@ _WHOLE = 1e-6
 """Part of a pixel by which floating point may miss a whole number of pixels."""
 
 
-def choose_grid(area: MultiPolygon, asked: GridRequest, resolution: float) -> Grid:
+def choose_grid(area: MultiPolygon | None, asked: GridRequest, resolution: float) -> Grid:
     """The grid of a run: what the request names, and for the rest the area's UTM zone and bounds.
 
-    `area` is in degrees; `resolution` holds where the request names none, in metres. The origin is a
+    `area` is in degrees, and not needed where the request gives bounds; `resolution` holds where the request
+    names none, in metres. The origin is a
     multiple of the resolution, unless the request gives bounds: those are taken as they are.
     Raises RequestError where the CRS is unknown or the grid would be empty.
     """
-    crs = _crs(asked.crs) if asked.crs else utm_crs(area)
+    crs = _crs(asked.crs) if asked.crs else utm_crs(_needed(area))
     if asked.resolution is not None:
         resolution = asked.resolution
     elif crs.is_geographic:
@@ -40,12 +41,18 @@ def choose_grid(area: MultiPolygon, asked: GridRequest, resolution: float) -> Gr
         if abs(columns - round(columns)) > _WHOLE or abs(rows - round(rows)) > _WHOLE:
             raise RequestError(f"grid.bounds are {columns:g} x {rows:g} pixels of {resolution:g}: make them whole")
     else:
-        left, bottom, right, top = _bounds(area, crs)
+        left, bottom, right, top = _bounds(_needed(area), crs)
         left, bottom = (math.floor(side / resolution + _WHOLE) * resolution for side in (left, bottom))
         right, top = (math.ceil(side / resolution - _WHOLE) * resolution for side in (right, top))
         columns, rows = (right - left) / resolution, (top - bottom) / resolution
     shape = (max(round(rows), 1), max(round(columns), 1))
     return GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs_text(crs))
+
+
+def _needed(area: MultiPolygon | None) -> MultiPolygon:
+    if area is None:
+        raise RequestError("an area, or grid.crs and grid.bounds, must say where the grid lies")
+    return area
 
 
 def _crs(text: str) -> CRS:

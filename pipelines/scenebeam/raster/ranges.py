@@ -87,6 +87,11 @@ def cpu_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="codec")
 
 
+def has_ranges(href: str) -> bool:
+    """Whether this module reads such an href; the others (`s3://`) are for GDAL."""
+    return urlsplit(href).scheme in ("", "file", "http", "https", "gs")
+
+
 def read_range(href: str, start: int, stop: int, budget: Budget) -> bytes:
     """Bytes [start, stop) of a file; fewer only where the file ends before `stop`.
 

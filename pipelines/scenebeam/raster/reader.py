@@ -6,6 +6,7 @@ through rasterio. Both give the same blocks of the same numbers; `open_source` a
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.ranges import Budget, cpu_threads, io_threads, read_range
+from scenebeam.raster.ranges import Budget, cpu_threads, has_ranges, io_threads, read_range
 from scenebeam.raster.tiff import TiffLayout, read_layout
 
 Block = tuple[int, int]
@@ -68,7 +69,7 @@ class Source(ABC):
 
 def open_source(href: str, band: int, budget: Budget) -> Source:
     """Open band `band` (from 1) of a file. Raises ReadError where it is no georeferenced image or has no such band."""
-    layout = read_layout(href, budget)
+    layout = read_layout(href, budget) if has_ranges(href) else None
     source: Source = _TiffSource(layout, band, budget) if layout is not None else _GdalSource(href, band, budget)
     if not 1 <= band <= source.info.count:
         source.close()
@@ -272,7 +273,7 @@ class _GdalSource(Source):
 def _passing(error: BaseException) -> bool:
     """Whether GDAL's message speaks of the network rather than of the file."""
     text = f"{error} {error.__cause__ or ''}".lower()
-    return any(word in text for word in ("timed out", "timeout", "could not resolve", "connection", "429", "50"))
+    return re.search(r"timed out|timeout|could not resolve|connection|\b(?:429|50[0234])\b", text) is not None
 
 
 def _crs_text(crs: Any) -> str:

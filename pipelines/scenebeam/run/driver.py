@@ -136,19 +136,16 @@ def run(request: RunRequest, *, overwrite: bool = False, progress: Progress | No
         try:
             with _watching(plan, store, progress):
                 return run_tasks(kind, plan, store, status)
-        except KeyboardInterrupt:
-            done = len(plan.tasks) - len(plan.undone(store.list()))
-            message = "interrupted; run it again to go on"
-            cancelled = status.model_copy(
-                update={
-                    "state": "cancelled",
-                    "done": done,
-                    "updated": now(),
-                    "finished": now(),
-                    "message": message,
-                }
-            )
-            store.write(STATUS_FILE, cancelled.dump())
+        except (KeyboardInterrupt, Exception) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            ended = {
+                "state": "cancelled" if interrupted else "failed",
+                "done": len(plan.tasks) - len(plan.undone(store.list())),
+                "updated": now(),
+                "finished": now(),
+                "message": "interrupted; run it again to go on" if interrupted else str(error),
+            }
+            store.write(STATUS_FILE, status.model_copy(update=ended).dump())
             raise
 
 

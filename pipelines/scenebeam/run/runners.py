@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 SERIAL_BLOCKS = 100
 """Below this many source blocks, starting Beam takes longer than the work."""
-_SECONDS_PER_MEGAPIXEL = 0.04
-"""CPU seconds per million pixels of output: `benchmarks/README.md`, mosaic, rounded up."""
+_SECONDS_PER_MEGAPIXEL = 0.1
+"""CPU seconds per million pixels of output: `benchmarks/README.md`, 4.6 s for 48 million, rounded up."""
 _BYTES_PER_SECOND = 30e6
 """What a machine gets out of a public bucket over the internet, roughly."""
 _LONG = 3600.0

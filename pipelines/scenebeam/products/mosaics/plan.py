@@ -34,7 +34,7 @@ def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -
     product = request.product
     names = resolve_bands(request)
     acquisitions = _with_footprints(selection.acquisitions)
-    if area is None:
+    if area is None and request.grid.bounds is None:
         area = _union([scene for one in acquisitions for scene in one.scenes])
     resolution = min(
         record.bands[name].resolution for record in records_for(request) for name in names if name in record.bands

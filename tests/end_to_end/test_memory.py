@@ -1,0 +1,67 @@
+"""Memory stays under what the plan states, whatever the area: measured in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.windows import Window
+
+from scenebeam.requestfile import validate_request
+from scenebeam.run.driver import make_plan
+from scenebeam.sandbox import earth
+from scenebeam.sandbox.scenes import SandboxScene
+
+TILE = SandboxScene("34TFL", 32634, 600_000, 4_500_000, datetime(2021, 6, 10, 9, 20, 31), size=10980)
+
+RUN = """
+import sys
+from pathlib import Path
+from scenebeam.requestfile import load_request
+from scenebeam.run.driver import run
+status = run(load_request(sys.argv[1])[0])
+assert status.state == "succeeded", status
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory", "tasks"), [("1GiB", 2), ("330MB", 9)])
+def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str, tasks: int) -> None:
+    TILE.write(tmp_path, ["red"], block=1024)
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(tmp_path))]})
+    )
+    request = validate_request(
+        {
+            "catalog": str(tmp_path / "items.json"),
+            "collections": ["sentinel-2-l2a"],
+            "grid": {"crs": "EPSG:32634", "resolution": 5, "bounds": [600_000, 4_390_200, 709_800, 4_500_000]},
+            "product": {"kind": "mosaic", "bands": ["red"]},
+            "output": str(tmp_path / "out"),
+            "runner": "serial",
+            "limits": {"memory": memory},
+        }
+    )
+    stated = make_plan(request)[0].estimate.memory
+    assert stated <= request.limits.memory
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    told = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "request.json")], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout.split()[-1]) * 1024 <= stated
+    plan = json.loads((tmp_path / "out/status.json").read_text())
+    assert plan["tasks"] == tasks
+    with rasterio.open(tmp_path / "out/mosaics/20210610T092031Z/red.tif") as file:
+        assert file.shape == (21960, 21960)
+        east = 600_000 + 10 * np.arange(4500, 4800) + 5
+        north = 4_500_000 - 10 * np.arange(6000, 6300) - 5
+        truth = earth.pixel("red", east[None, :], north[:, None], earth.day_number(TILE.taken))
+        found = file.read(1, window=Window(9000, 12000, 600, 600))
+        np.testing.assert_array_equal(found, truth.repeat(2, axis=0).repeat(2, axis=1))

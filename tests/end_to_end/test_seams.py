@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 import rasterio
-from known import check
 
+from known import check
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION, SandboxScene, write_sandbox

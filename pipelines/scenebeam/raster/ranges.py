@@ -57,7 +57,7 @@ class Budget:
     def wait(self, state: tenacity.RetryCallState) -> float:
         """Seconds until the next try: exponential with jitter, and no sooner than the server says."""
         fault = state.outcome.exception() if state.outcome else None
-        backoff = tenacity.wait_exponential_jitter(self.first_wait, max=30, jitter=self.first_wait)(state)
+        backoff = tenacity.wait_exponential_jitter(multiplier=self.first_wait, max=30, jitter=self.first_wait)(state)
         seconds = max(backoff, fault.after if isinstance(fault, _Transient) else 0.0)
         with self._lock:
             self.retries += 1

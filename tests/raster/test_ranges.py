@@ -79,6 +79,11 @@ def test_a_range_behind_the_end_is_a_truncated_file(host: Behaviour, budget: Bud
         read_range(f"{host.url}/file.bin", len(CONTENT) + 10, len(CONTENT) + 20, budget)
 
 
+def test_redirects_are_followed(host: Behaviour, budget: Budget) -> None:
+    host.faults.append(Fault("moved", status=302, location=f"{host.url}/file.bin"))
+    assert read_range(f"{host.url}/moved.bin", 100, 300, budget) == CONTENT[100:300]
+
+
 def test_a_server_that_ignores_ranges_still_gives_small_files(host: Behaviour, budget: Budget) -> None:
     host.faults.append(Fault("file", ignore_range=True))
     assert read_range(f"{host.url}/file.bin", 100, 300, budget) == CONTENT[100:300]

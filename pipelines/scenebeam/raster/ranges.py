@@ -72,7 +72,9 @@ class Budget:
 
 @cache
 def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(num_pools=64, maxsize=IO_THREADS, retries=False, timeout=_TIMEOUT)
+    # Redirects are followed here; every other second try is `_retrying`'s, which pays for it from the budget.
+    once = urllib3.Retry(redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
+    return urllib3.PoolManager(num_pools=64, maxsize=IO_THREADS, retries=once, timeout=_TIMEOUT)
 
 
 @cache

@@ -22,6 +22,8 @@ class Fault:
     status: int | None = None
     """Answer this status instead of the file."""
     retry_after: str | None = None
+    location: str | None = None
+    """Where a 3xx status sends the client."""
     cut: int | None = None
     """Send this many bytes of the body, then close the connection."""
     ignore_range: bool = False
@@ -87,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(behaviour.latency + fault.sleep)
         file = (behaviour.folder / path.lstrip("/")).resolve()
         if fault.status is not None:
-            self._refuse(fault.status, fault.retry_after)
+            self._refuse(fault.status, {"Retry-After": fault.retry_after, "Location": fault.location})
             return
         if not file.is_relative_to(behaviour.folder.resolve()) or not file.is_file():
             self._refuse(404)
@@ -126,11 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
         with self.behaviour.lock:
             self.behaviour.statuses[status] += 1
 
-    def _refuse(self, status: int, retry_after: str | None = None) -> None:
+    def _refuse(self, status: int, headers: dict[str, str | None] | None = None) -> None:
         self._count(status)
         self.send_response(status)
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
+        for name, value in (headers or {}).items():
+            if value is not None:
+                self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

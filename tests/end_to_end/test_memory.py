@@ -32,7 +32,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", ["1GiB", "330MB"])
+@pytest.mark.parametrize("memory", ["1GiB", "400MB"])
 def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> None:
     TILE.write(tmp_path, ["red"], block=1024)
     (tmp_path / "items.json").write_text(

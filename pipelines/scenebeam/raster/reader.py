@@ -267,7 +267,8 @@ class _GdalSource(Source):
         return pixels
 
     def close(self) -> None:
-        self._file.close()
+        with self._lock:  # reads that nobody waits for any more may still be under way
+            self._file.close()
 
 
 def _passing(error: BaseException) -> bool:

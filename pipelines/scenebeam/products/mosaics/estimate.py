@@ -19,8 +19,8 @@ from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 
-_PROCESS = 180 * 2**20
-"""What Python and its libraries hold before the first pixel."""
+_PROCESS = 230 * 2**20
+"""What Python, its libraries and the allocator hold beside the pixels: 110 MB at the start, more with each thread."""
 _ENCODED = 48 * 2**20
 """Encoded tiles of one band that wait in memory before they go to disk."""
 _ROWS_AHEAD = 3 * STRIP + 1024

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
@@ -21,6 +22,11 @@ from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sand
 from scenebeam.sandbox.server import Behaviour, serve
 
 REAL_DATA = Path(os.environ.get("SCENEBEAM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+# Machines differ in speed: no test fails for being slow.
+settings.register_profile("scenebeam", deadline=None)
+settings.load_profile("scenebeam")
 
 
 @pytest.fixture(autouse=True)

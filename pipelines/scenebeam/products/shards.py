@@ -19,7 +19,7 @@ import numpy as np
 from scenebeam.errors import CheckError
 from scenebeam.raster.cog import CogProfile, Level, write_cog
 from scenebeam.raster.merge import Array
-from scenebeam.raster.pyramid import TILE, Pyramid, level_shapes
+from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, level_shapes
 from scenebeam.storage import Publication, Store
 
 Window = tuple[int, int, int, int]
@@ -153,13 +153,15 @@ def assemble(
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
         shared = len(parts[0].part.shapes)
-        levels = [Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)]
+        levels: list[Level | Tiles] = [
+            Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)
+        ]
         if shared < len(shapes):
             pixels = np.concatenate([np.concatenate([p.coarse() for p in row], axis=1) for row in grid_rows.values()])
             pyramid = Pyramid(shapes[shared:], profile.dtype, profile.nodata, codec=profile.codec, average=average)
             for top in range(0, len(pixels), TILE):
                 pyramid.add(pixels[top : top + TILE])
-            levels += [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
+            levels += pyramid.finish()
         with store.writing(target) as file:
             write_cog(file, profile, levels)  # type: ignore[arg-type]
         return file, [part.part for part in parts]

@@ -7,7 +7,7 @@ then the tiles, smallest overview first, each with its size before and its last 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, Any
@@ -18,7 +18,7 @@ import tifffile
 from affine import Affine
 from rasterio.io import MemoryFile
 
-from scenebeam.raster.pyramid import TILE
+from scenebeam.raster.pyramid import TILE, Tiles
 
 _CODECS = {"deflate": 8, "zstd": 50000, "lzw": 5}
 _KINDS = {"u": 1, "i": 2, "f": 3}
@@ -60,8 +60,12 @@ class Level:
     sizes: Sequence[int]
     tiles: Iterable[bytes]
 
+    def __iter__(self) -> Iterator[bytes]:
+        """The tiles in order."""
+        return iter(self.tiles)
 
-def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level]) -> None:
+
+def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level | Tiles]) -> None:
     """Write one COG; `levels` are the image and its overviews, largest first.
 
     BigTIFF where the file would pass 4 GiB. The same input gives the same bytes.
@@ -78,11 +82,11 @@ def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level]) -> 
             position += size + _AROUND
     file.write(_head(profile, levels, offsets, big))
     for level in reversed(levels):
-        for tile in level.tiles:
+        for tile in level:
             file.write(struct.pack("<I", len(tile)) + tile + tile[-4:])
 
 
-def _head(profile: CogProfile, levels: Sequence[Level], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
+def _head(profile: CogProfile, levels: Sequence[Level | Tiles], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
     """Everything before the first tile."""
     ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06d} bytes\n{_LAYOUT}".encode()
     ghost += b"\0" * (-len(ghost) % 8)
@@ -100,7 +104,7 @@ Entry = tuple[int, int, Any]
 """Tag, type, values."""
 
 
-def _entries(profile: CogProfile, level: Level, offsets: Sequence[int], number: int, big: bool) -> list[Entry]:
+def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], number: int, big: bool) -> list[Entry]:
     floating = profile.dtype.kind == "f"
     entries: list[Entry] = [
         (254, _LONG, [1 if number else 0]),  # NewSubfileType: a reduced image

@@ -39,12 +39,12 @@ def search(request: RunRequest) -> tuple[list[dict[str, Any]], Selection, MultiP
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
+    bands = resolve_bands(request)
     area = area_geometry(request.area) if request.area is not None else None
     items: list[dict[str, Any]] = []
     if isinstance(request.catalog, TimeSeries):
-        scenes = scenes_from_time_series(request.catalog, records_for(request), resolve_bands(request))
+        scenes = scenes_from_time_series(request.catalog, records_for(request), bands)
     else:
-        records_for(request)
         items = search_items(request, area)
         scenes = scenes_from_items(items, request)
     selection = select(scenes, request, area, request.product.group_by)
@@ -61,7 +61,6 @@ def make_plan(request: RunRequest) -> tuple[Plan, list[dict[str, Any]]]:
 
     Raises RequestError where the plan would pass the request's limits.
     """
-    resolve_bands(request)
     items, selection, area = search(request)
     tasks = tuple(PRODUCTS[request.product.kind].plan(selection, request, area))
     if not tasks:
@@ -157,12 +156,16 @@ def _watching(plan: Plan, store: Store, progress: Progress | None) -> Iterator[N
         return
     stop = threading.Event()
 
-    def watch() -> None:
-        while True:
-            progress(len(plan.tasks) - len(plan.undone(store.list())), len(plan.tasks))
-            if stop.wait(_REMOTE_SECONDS if store.uri.startswith("gs://") else _LOCAL_SECONDS):
-                break
+    every = _REMOTE_SECONDS if store.uri.startswith("gs://") else _LOCAL_SECONDS
+
+    def tell() -> None:
         progress(len(plan.tasks) - len(plan.undone(store.list())), len(plan.tasks))
+
+    def watch() -> None:
+        tell()
+        while not stop.wait(every):
+            tell()
+        tell()
 
     thread = threading.Thread(target=watch, daemon=True, name="progress")
     thread.start()

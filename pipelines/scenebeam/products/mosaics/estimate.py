@@ -35,7 +35,6 @@ class BandProbe:
     pixel: float = 10.0
     """Size of a pixel in units of the file's CRS."""
     bytes_per_pixel: float = 1.0
-    known: bool = False
 
 
 def probe(href: str, index: int) -> BandProbe:
@@ -44,11 +43,11 @@ def probe(href: str, index: int) -> BandProbe:
         layout = read_layout(href, Budget(seconds=5))
         if layout is not None:
             pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
-            return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels, True)
+            return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels)
         source = open_source(href, index, Budget(seconds=5))
         info = source.info
         source.close()
-        return BandProbe(info.block, abs(info.transform.a), info.dtype.itemsize / 2, True)
+        return BandProbe(info.block, abs(info.transform.a), info.dtype.itemsize / 2)
     except SceneBeamError:
         return BandProbe()
 

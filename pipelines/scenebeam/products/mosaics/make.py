@@ -15,7 +15,7 @@ from scenebeam.products import stac
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
 from scenebeam.products.shards import assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import Outcome
-from scenebeam.raster.cog import CogProfile, Level, write_cog
+from scenebeam.raster.cog import CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
 from scenebeam.raster.merge import valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
@@ -36,8 +36,8 @@ def make(task: MosaicTask, store: Store, budget: Budget) -> Outcome:
     missing: Missing = {band.name: dict.fromkeys(band.absent, "the scene has no such band") for band in task.bands}
     if not any(band.sources for band in task.bands):
         return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
-    names = [task.part_path(band.name, task.shard) for band in task.bands]
-    if len(task.windows) == 1 or not all(name in store.list(f"parts/{task.timestamp}/") for name in names):
+    parts = {task.part_path(band.name, task.shard) for band in task.bands}
+    if len(task.windows) == 1 or not parts <= store.list(f"parts/{task.timestamp}/"):
         while True:
             refused = _check_missing(task, missing)
             if refused is not None:
@@ -113,9 +113,8 @@ def _compose(task: MosaicTask, store: Store, budget: Budget, missing: Missing) -
         return
 
     def publish(band: MosaicBand, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
-        levels_done = [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
         with store.writing(task.band_path(band.name)) as file:
-            write_cog(file, _profile(task, band, pyramid.dtype, pyramid.nodata), levels_done)  # type: ignore[arg-type]
+            write_cog(file, _profile(task, band, pyramid.dtype, pyramid.nodata), pyramid.finish())  # type: ignore[arg-type]
         return _asset(task, band, file, pyramid.dtype, pyramid.nodata, [fact])
 
     assets = io_threads().map(publish, task.bands, pyramids, facts)

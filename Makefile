@@ -2,6 +2,7 @@
 
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null)))
 BIN := .venv/bin
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: demo test test-slow lint bench lock clean
 
@@ -23,10 +24,8 @@ bench: .venv-bench/ready  ## Side by side with other tools; takes ten minutes an
 	cd benchmarks && ../.venv-bench/bin/python mosaic.py
 
 lock:  ## Resolve the dependencies anew; needs uv
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --extra dev pyproject.toml --output-file requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
+	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "scenebeam needs Python 3.11 or newer: none found; set PYTHON=..." >&2; exit 1; }

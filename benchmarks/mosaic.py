@@ -152,8 +152,8 @@ def scenebeam_task(url: str, out: Path) -> Any:
 def scenebeam(url: str, out: Path) -> Callable[[], None]:
     """One task of the mosaic product, as every runner makes it."""
     from scenebeam.products.mosaics import make
-    from scenebeam.raster.ranges import Budget
     from scenebeam.storage import open_store
+    from scenebeam.transfer.ranges import Budget
 
     task = scenebeam_task(url, out)
     stats(url)  # planning reads headers too; only making is counted
@@ -179,8 +179,8 @@ WAYS: dict[str, Callable[[str, Path], Any]] = {
 
 def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, int, int]]]]:
     """Blocks that "first" takes at least one pixel of: (file, layout, [(number, row, column, -)])."""
-    from scenebeam.raster.ranges import Budget
     from scenebeam.raster.tiff import read_layout
+    from scenebeam.transfer.ranges import Budget
 
     found = []
     for band in BANDS:

@@ -22,16 +22,19 @@ ROOMS = [
     "catalog",
     "raster",
     "storage",
+    "transfer",
     "requestfile",
     "request",
     "collections",
     "errors",
 ]
-APART = {("catalog", "raster"), ("catalog", "storage"), ("raster", "storage"), ("raster", "catalog")}
+APART = {("catalog", "raster"), ("catalog", "storage"), ("raster", "storage"), ("storage", "transfer")}
 ONLY = {
     "apache_beam": {"run/engine.py", "run/runners.py"},
     "rasterio": {"raster/", "sandbox/scenes.py"},
-    "google": {"storage/", "cloud/"},
+    "google.cloud": {"storage/", "cloud/"},
+    "google.auth": {"storage/", "cloud/", "transfer/access.py"},
+    "botocore": {"transfer/access.py"},
     "tifffile": {"raster/"},
     "imagecodecs": {"raster/"},
 }

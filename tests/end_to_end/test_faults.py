@@ -35,7 +35,7 @@ def rows(request: RunRequest, name: str) -> list[dict[str, str]]:
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without the waiting."""
-    from scenebeam.raster import ranges
+    from scenebeam.transfer import ranges
 
     monkeypatch.setattr(ranges.Budget.__init__, "__defaults__", (300.0, 0.01, *ranges.Budget.__init__.__defaults__[2:]))
 

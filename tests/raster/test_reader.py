@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source, read_window
 from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.transfer.ranges import Budget
 
 GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
 

@@ -15,9 +15,9 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from scenebeam.raster.compose import BandLayers, Layer, compose
-from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.warp import place
+from scenebeam.transfer.ranges import Budget
 
 
 @pytest.fixture(scope="module")

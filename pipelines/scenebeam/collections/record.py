@@ -82,7 +82,8 @@ class CollectionRecord(BaseModel):
     shift: Shift | None = None
     mask_classes: dict[str, list[int]] = {}
     """Categorical band → classes that are not clear ground (cloud, shadow, cirrus)."""
-    signing: Literal["none", "planetary-computer"] = "none"
+    signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
+    """How its files are opened: `scenebeam.transfer.access`."""
 
     @model_validator(mode="after")
     def _lower_case_bands(self) -> CollectionRecord:

@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from scenebeam.raster.merge import Array, all_valid, valid_mask
-from scenebeam.raster.ranges import cpu_threads
+from scenebeam.transfer.ranges import cpu_threads
 
 TILE = 512
 """Side of an output block, in pixels."""

@@ -21,8 +21,9 @@ from affine import Affine
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.ranges import Budget, cpu_threads, has_ranges, io_threads, read_range
 from scenebeam.raster.tiff import TiffLayout, read_layout
+from scenebeam.transfer.access import access, shown
+from scenebeam.transfer.ranges import Budget, cpu_threads, io_threads, read_range
 
 Block = tuple[int, int]
 """Row and column of a block in its image."""
@@ -67,13 +68,18 @@ class Source(ABC):
         return
 
 
-def open_source(href: str, band: int, budget: Budget) -> Source:
-    """Open band `band` (from 1) of a file. Raises ReadError where it is no georeferenced image or has no such band."""
-    layout = read_layout(href, budget) if has_ranges(href) else None
-    source: Source = _TiffSource(layout, band, budget) if layout is not None else _GdalSource(href, band, budget)
+def open_source(href: str, band: int, budget: Budget, signing: str = "none") -> Source:
+    """Open band `band` (from 1) of a file by its unsigned href; `signing` is its record's (see `access`).
+
+    Raises ReadError where it is no georeferenced image or has no such band.
+    """
+    layout = read_layout(href, budget, signing)
+    source: Source = (
+        _TiffSource(layout, band, budget) if layout is not None else _GdalSource(href, band, budget, signing)
+    )
     if not 1 <= band <= source.info.count:
         source.close()
-        raise ReadError(f"{href} has {source.info.count} bands, not a band {band}")
+        raise ReadError(f"{shown(href)} has {source.info.count} bands, not a band {band}")
     return source
 
 
@@ -135,9 +141,10 @@ class _TiffSource(Source):
         """Fetch one run of neighbouring blocks and hand each to a decoder."""
         try:
             start, stop = run[0][0], run[-1][0] + run[-1][1]
-            body = memoryview(read_range(self._layout.href, start, stop, self._budget))
+            layout = self._layout
+            body = memoryview(read_range(layout.href, start, stop, self._budget, layout.signing))
             if len(body) < stop - start:
-                raise ReadError(f"{self._layout.href} is truncated: it ends at byte {start + len(body):,}")
+                raise ReadError(f"{shown(layout.href)} is truncated: it ends at byte {start + len(body):,}")
         except BaseException as error:
             for _, _, block in run:
                 futures[block].set_exception(error)
@@ -149,7 +156,7 @@ class _TiffSource(Source):
         try:
             future.set_result(self._cut(_decode(self._layout, self._band, encoded), block))
         except Exception as error:
-            future.set_exception(ReadError(f"{self._layout.href}: block {block} is corrupt: {error}"))
+            future.set_exception(ReadError(f"{shown(self._layout.href)}: block {block} is corrupt: {error}"))
 
     def _cut(self, full: Array, block: Block) -> Array:
         """A block at the right or lower edge is stored whole; its part outside the image is padding."""
@@ -215,23 +222,28 @@ _GDAL_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "CPL_VSIL_CURL_CACHE_SIZE": str(64 * 2**20),
     "GDAL_CACHEMAX": 64,
-    "AWS_REQUEST_PAYER": "requester",
+    # A signature is good for GET alone.
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
 
 
 class _GdalSource(Source):
     """Blocks by rasterio, for JPEG 2000, strips, exotic codecs and projections."""
 
-    def __init__(self, href: str, band: int, budget: Budget) -> None:
-        self._band, self._budget, self._lock = band, budget, threading.Lock()
+    def __init__(self, href: str, band: int, budget: Budget, signing: str) -> None:
+        self._band, self._budget, self._signing, self._lock = band, budget, signing, threading.Lock()
+        path, options = _gdal_access(href, signing)
         try:
-            with rasterio.Env(**_GDAL_OPTIONS):
-                self._file = rasterio.open(href, sharing=False)
+            with rasterio.Env(**options):
+                self._file = rasterio.open(path, sharing=False)
         except rasterio.errors.RasterioIOError as error:
-            raise ReadError(f"{href} cannot be opened as an image: {error}", permanent=not _passing(error)) from error
+            why = str(error).replace(path, shown(href)).replace(path.removeprefix("/vsicurl/"), shown(href))
+            raise ReadError(
+                f"{shown(href)} cannot be opened as an image: {why}", permanent=not _passing(error)
+            ) from None
         if self._file.crs is None:
             self._file.close()
-            raise ReadError(f"{href} has no CRS: its pixels cannot be placed")
+            raise ReadError(f"{shown(href)} has no CRS: its pixels cannot be placed")
         if self._file.count < band:
             band = 1  # `open_source` names the fault
         natural = self._file.block_shapes[band - 1]
@@ -256,19 +268,30 @@ class _GdalSource(Source):
         height, width = self.info.block
         row, column = block[0] * height, block[1] * width
         window = Window(column, row, min(width, self.info.width - column), min(height, self.info.height - row))
+        options = _gdal_access(self.info.href, self._signing)[1]
         try:
-            with self._lock, rasterio.Env(**_GDAL_OPTIONS):  # a GDAL dataset is for one thread at a time
+            with self._lock, rasterio.Env(**options):  # a GDAL dataset is for one thread at a time
                 pixels: Array = self._file.read(self._band, window=window)
         except (rasterio.errors.RasterioError, OSError) as error:
             raise ReadError(
-                f"{self.info.href}: block {block} cannot be read: {error}", permanent=not _passing(error)
-            ) from error
+                f"{shown(self.info.href)}: block {block} cannot be read: {type(error).__name__}",
+                permanent=not _passing(error),
+            ) from None
         self._budget.count(pixels.nbytes)
         return pixels
 
     def close(self) -> None:
         with self._lock:  # reads that nobody waits for any more may still be under way
             self._file.close()
+
+
+def _gdal_access(href: str, signing: str) -> tuple[str, dict[str, Any]]:
+    """The path under which GDAL opens a file, and the options that it needs for that."""
+    where = access(href, signing)
+    if where is None:
+        return href.removeprefix("file://"), _GDAL_OPTIONS
+    headers = "".join(f"{name}: {value}\r\n" for name, value in where.headers.items())
+    return f"/vsicurl/{where.url}", {**_GDAL_OPTIONS, **({"GDAL_HTTP_HEADERS": headers} if headers else {})}
 
 
 def _passing(error: BaseException) -> bool:

@@ -11,7 +11,8 @@ import tifffile
 from affine import Affine
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.ranges import Budget, read_range, read_range_and_size
+from scenebeam.transfer.access import shown
+from scenebeam.transfer.ranges import Budget, read_range, read_range_and_size
 
 HEADER_BYTES = 32 * 1024
 """First read of a file: holds every IFD of a COG of some 1,500 blocks."""
@@ -26,6 +27,7 @@ class TiffLayout:
     """One tiled image of a GeoTIFF: grid, number type, and the place of each block in the file."""
 
     href: str
+    signing: str
     width: int
     height: int
     count: int
@@ -61,11 +63,11 @@ class TiffLayout:
 class _HeaderFile(io.RawIOBase):
     """A file that tifffile can seek in, which fetches only the pieces of the header that are asked for."""
 
-    def __init__(self, href: str, budget: Budget) -> None:
-        self.href, self.budget, self.position = href, budget, 0
-        head, self.size = read_range_and_size(href, 0, HEADER_BYTES, budget)
+    def __init__(self, href: str, budget: Budget, signing: str) -> None:
+        self.href, self.budget, self.signing, self.position = href, budget, signing, 0
+        head, self.size = read_range_and_size(href, 0, HEADER_BYTES, budget, signing)
         if not head:
-            raise ReadError(f"{href} is an empty file")
+            raise ReadError(f"{shown(href)} is an empty file")
         self.pieces = {0: head}
 
     def seekable(self) -> bool:
@@ -94,28 +96,28 @@ class _HeaderFile(io.RawIOBase):
         for first, piece in self.pieces.items():
             if first <= start and stop <= first + len(piece):
                 return piece[start - first : stop - first]
-        self.pieces[start] = read_range(self.href, start, max(stop, start + HEADER_BYTES), self.budget)
+        self.pieces[start] = read_range(self.href, start, max(stop, start + HEADER_BYTES), self.budget, self.signing)
         return self.pieces[start][: stop - start]
 
 
-def read_layout(href: str, budget: Budget) -> TiffLayout | None:
+def read_layout(href: str, budget: Budget, signing: str = "none") -> TiffLayout | None:
     """The layout of the first image of a file; None for what the block reader does not read (then GDAL does).
 
     Usually one range request. Raises ReadError where the file cannot be fetched at all, or is empty.
     """
-    file = _HeaderFile(href, budget)
+    file = _HeaderFile(href, budget, signing)
     if file.pieces[0][:2] not in (b"II", b"MM"):
         return None
     try:
         with tifffile.TiffFile(file, size=file.size) as tiff:
-            return _layout(tiff.pages[0], href)
+            return _layout(tiff.pages[0], href, signing)
     except ReadError:
         raise
     except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
         return None
 
 
-def _layout(page: tifffile.TiffPage, href: str) -> TiffLayout | None:
+def _layout(page: tifffile.TiffPage, href: str, signing: str) -> TiffLayout | None:
     codec = _CODECS.get(int(page.compression))
     crs, transform = _crs(page), _transform(page)
     dtype = page.dtype
@@ -136,6 +138,7 @@ def _layout(page: tifffile.TiffPage, href: str) -> TiffLayout | None:
     order = ">" if page.parent.byteorder == ">" else "<"
     return TiffLayout(
         href=href,
+        signing=signing,
         width=page.imagewidth,
         height=page.imagelength,
         count=page.samplesperpixel,

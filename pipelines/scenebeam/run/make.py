@@ -14,8 +14,8 @@ import psutil
 from scenebeam.errors import SceneBeamError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Outcome, Task
-from scenebeam.raster.ranges import Budget
 from scenebeam.storage import Store
+from scenebeam.transfer.ranges import Budget
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from scenebeam.products.shards import Window
 from scenebeam.products.task import Estimate
 from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
+from scenebeam.transfer.ranges import Budget
 
 _PROCESS = 230 * 2**20
 """What Python, its libraries and the allocator hold beside the pixels: 110 MB at the start, more with each thread."""
@@ -37,14 +37,14 @@ class BandProbe:
     bytes_per_pixel: float = 1.0
 
 
-def probe(href: str, index: int) -> BandProbe:
+def probe(href: str, index: int, signing: str) -> BandProbe:
     """Read one header. What cannot be read is guessed, for the estimate only: making will name the fault."""
     try:
-        layout = read_layout(href, Budget(seconds=5))
+        layout = read_layout(href, Budget(seconds=5), signing)
         if layout is not None:
             pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
             return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels)
-        source = open_source(href, index, Budget(seconds=5))
+        source = open_source(href, index, Budget(seconds=5), signing)
         info = source.info
         source.close()
         return BandProbe(info.block, abs(info.transform.a), info.dtype.itemsize / 2)

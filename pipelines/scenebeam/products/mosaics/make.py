@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import shapely
 
-from scenebeam.catalog.signing import sign
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
@@ -19,9 +18,9 @@ from scenebeam.raster.cog import CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
 from scenebeam.raster.merge import valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
-from scenebeam.raster.ranges import Budget, io_threads
 from scenebeam.raster.reader import Source, open_source
 from scenebeam.storage import Publication, Store
+from scenebeam.transfer.ranges import Budget, io_threads
 
 Missing = dict[str, dict[str, str]]
 """Band → scene → why it is missing."""
@@ -125,9 +124,7 @@ def _open_all(task: MosaicTask, budget: Budget, missing: Missing) -> dict[str, d
     """Open every file that the window needs, all headers in flight at once: band → scene → source."""
     scenes = _scenes_in_window(task)
     futures: dict[tuple[str, str], Future[Source]] = {
-        (band.name, source.scene): io_threads().submit(
-            open_source, sign(source.href, source.signing), source.index, budget
-        )
+        (band.name, source.scene): io_threads().submit(open_source, source.href, source.index, budget, source.signing)
         for band in task.bands
         for source in band.sources
         if source.scene in scenes and source.scene not in missing[band.name]

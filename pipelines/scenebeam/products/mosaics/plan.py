@@ -13,7 +13,6 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import records_for, resolve_bands
 from scenebeam.catalog.select import Acquisition, Selection, shares_ground
-from scenebeam.catalog.signing import sign
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.products import stac
 from scenebeam.products.mosaics.estimate import BandProbe, estimate, probe, widest_window
@@ -21,9 +20,9 @@ from scenebeam.products.mosaics.task import MosaicBand, MosaicTask, SceneRef, Ti
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import choose_grid, project
-from scenebeam.raster.ranges import Budget
 from scenebeam.raster.reader import open_source
 from scenebeam.request import MosaicRequest, RunRequest
+from scenebeam.transfer.ranges import Budget
 
 
 def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> list[MosaicTask]:
@@ -93,7 +92,7 @@ def _outline(scene: Scene) -> BaseGeometry | None:
     """The image's outline in degrees, from the first of its files that opens."""
     for asset in scene.assets.values():
         try:
-            source = open_source(asset.href, asset.index, Budget())
+            source = open_source(asset.href, asset.index, Budget(), asset.signing)
         except ReadError:
             continue
         info = source.info
@@ -185,7 +184,7 @@ def _probe_bands(all_bands: Iterable[Sequence[MosaicBand]], names: list[str]) ->
         for band in bands:
             if band.name not in probes and band.sources:
                 source = band.sources[0]
-                probes[band.name] = probe(sign(source.href, source.signing), source.index)
+                probes[band.name] = probe(source.href, source.index, source.signing)
         if len(probes) == len(names):
             break
     return probes

@@ -1,4 +1,4 @@
-"""Byte ranges of files, wherever they lie: HTTP(S), Google Cloud Storage or this machine.
+"""Byte ranges of files, wherever they lie: HTTP(S), Google Cloud Storage, S3 or this machine.
 
 One client a process. Transient faults are retried with exponential backoff and jitter, honouring
 Retry-After, within the budget of the task that reads; permanent ones are raised at once.
@@ -7,6 +7,7 @@ Retry-After, within the budget of the task that reads; permanent ones are raised
 from __future__ import annotations
 
 import email.utils
+import logging
 import os
 import threading
 import time
@@ -14,22 +15,30 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from urllib.parse import quote, urlsplit
+from typing import TypeVar
 
 import tenacity
 import urllib3
 
 from scenebeam.errors import ReadError
+from scenebeam.transfer.access import Access, access, shown
+
+T = TypeVar("T")
 
 IO_THREADS = 24
 """Requests in flight, whatever the number of cores: round trips cost, not the client."""
 _ATTEMPTS = 6
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_HINTS = {
+    401: ": is the account named in the environment, and is it the right one?",
+    403: ": the file needs an account, or this account may not read it",
+    404: ": the catalogue names a file that is not there; leave the scene out, or ask the provider",
+}
 _LARGEST_WHOLE_BODY = 64 * 2**20
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
 
 
-class _Transient(Exception):  # noqa: N818 - it is no error until the tries are used up
+class Transient(Exception):  # noqa: N818 - it is no error until the tries are used up
     """A fault that may pass; `after` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -43,6 +52,10 @@ class Budget:
 
     seconds: float = 300.0
     first_wait: float = 0.25
+    download_workers: int = 8
+    """Whole files fetched at once in this process."""
+    per_host: int = 4
+    """Whole files fetched at once from one host."""
     requests: int = 0
     bytes: int = 0
     retries: int = 0
@@ -58,7 +71,7 @@ class Budget:
         """Seconds until the next try: exponential with jitter, and no sooner than the server says."""
         fault = state.outcome.exception() if state.outcome else None
         backoff = tenacity.wait_exponential_jitter(multiplier=self.first_wait, max=30, jitter=self.first_wait)(state)
-        seconds = max(backoff, fault.after if isinstance(fault, _Transient) else 0.0)
+        seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
         with self._lock:
             self.retries += 1
             self.seconds -= seconds
@@ -72,6 +85,7 @@ class Budget:
 
 @cache
 def _pool() -> urllib3.PoolManager:
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # at DEBUG it shows URLs with their signatures
     # Redirects are followed here; every other second try is `_retrying`'s, which pays for it from the budget.
     once = urllib3.Retry(redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
     return urllib3.PoolManager(num_pools=64, maxsize=IO_THREADS, retries=once, timeout=_TIMEOUT)
@@ -89,55 +103,42 @@ def cpu_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="codec")
 
 
-def has_ranges(href: str) -> bool:
-    """Whether this module reads such an href; the others (`s3://`) are for GDAL."""
-    return urlsplit(href).scheme in ("", "file", "http", "https", "gs")
-
-
-def read_range(href: str, start: int, stop: int, budget: Budget) -> bytes:
+def read_range(href: str, start: int, stop: int, budget: Budget, signing: str = "none") -> bytes:
     """Bytes [start, stop) of a file; fewer only where the file ends before `stop`.
 
     Raises ReadError: permanent for 401, 403, 404, 410, 416 and local faults; otherwise after all retries.
     """
-    return read_range_and_size(href, start, stop, budget)[0]
+    return read_range_and_size(href, start, stop, budget, signing)[0]
 
 
-def read_range_and_size(href: str, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
+def read_range_and_size(href: str, start: int, stop: int, budget: Budget, signing: str = "none") -> tuple[bytes, int]:
     """As `read_range`, with the size of the whole file in bytes."""
-    url = _url(href)
-    if url is None:
-        return _read_local(href, start, stop, budget)
-    return _retrying(lambda: _read_http(url, start, stop, budget), href, budget)
+
+    def ask() -> tuple[bytes, int]:
+        where = access(href, signing)
+        if where is None:
+            return _read_local(href, start, stop, budget)
+        return _read_http(href, where, start, stop, budget)
+
+    return retrying(ask, href, budget)
 
 
-def _retrying(call: Callable[[], tuple[bytes, int]], href: str, budget: Budget) -> tuple[bytes, int]:
+def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
+    """What `call` gives, with another try for each Transient that it raises; ReadError when they are used up."""
     retry = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_Transient),
+        retry=tenacity.retry_if_exception_type(Transient),
         stop=lambda state: state.attempt_number >= _ATTEMPTS or budget.spent,
         wait=budget.wait,
         reraise=True,
     )
     try:
         return retry(call)
-    except _Transient as fault:
+    except Transient as fault:
         raise ReadError(
-            f"{href} could not be read: {fault} (after {retry.statistics.get('attempt_number', 1)} tries); "
+            f"{shown(href)} could not be read: {fault} (after {retry.statistics.get('attempt_number', 1)} tries); "
             "the server is unwell or unreachable, run again later",
             permanent=False,
-        ) from fault
-
-
-def _url(href: str) -> str | None:
-    """The HTTP URL of an href; None for a file of this machine."""
-    parts = urlsplit(href)
-    if parts.scheme in ("http", "https"):
-        return href
-    if parts.scheme == "gs":
-        host = os.environ.get("STORAGE_EMULATOR_HOST", "https://storage.googleapis.com").rstrip("/")
-        return f"{host}/{parts.netloc}{quote(parts.path)}"
-    if parts.scheme in ("", "file"):
-        return None
-    raise ReadError(f"{href}: scenebeam reads http(s), gs and local files by ranges, not {parts.scheme}")
+        ) from None
 
 
 def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
@@ -151,38 +152,54 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
     return body, size
 
 
-def _read_http(url: str, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
+def open_url(href: str, where: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and 416.
+
+    Raises Transient for what may pass, ReadError for what will not.
+    """
+    asked = {"Accept-Encoding": "identity", **where.headers, **headers}
     try:
-        answer = _pool().request("GET", url, headers={"Range": f"bytes={start}-{stop - 1}"}, preload_content=False)
+        answer = _pool().request("GET", where.url, headers=asked, preload_content=False)
     except urllib3.exceptions.LocationParseError as error:
-        raise ReadError(f"{url} is not a URL: {error}") from error
+        raise ReadError(f"{shown(href)} is not a URL") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Transient(_plain(error)) from error
+        raise Transient(plain(error)) from None
+    if answer.status in (200, 206, 416):
+        return answer
+    answer.close()
+    if answer.status in _TRANSIENT:
+        raise Transient(f"the server answers {answer.status}", _retry_after(answer.headers.get("Retry-After")))
+    raise ReadError(
+        f"{shown(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
+        + _HINTS.get(answer.status, "")
+    )
+
+
+def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
+    answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"})
     try:
-        if answer.status in _TRANSIENT:
-            raise _Transient(f"the server answers {answer.status}", _retry_after(answer.headers.get("Retry-After")))
         if answer.status == 416:
-            raise ReadError(f"{url} ends before byte {start}: the file is truncated")
-        if answer.status not in (200, 206):
-            raise ReadError(f"{url} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip())
+            raise ReadError(f"{shown(href)} ends before byte {start}: the file is truncated")
         length = int(answer.headers.get("Content-Length") or 0)
         if answer.status == 200 and length > _LARGEST_WHOLE_BODY:
-            raise ReadError(f"{url}: the server ignores Range and would send all of {length:,} bytes")
+            raise ReadError(f"{shown(href)}: the server ignores Range and would send all of {length:,} bytes")
         body: bytes = answer.read(decode_content=False)
+        answer.release_conn()
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _Transient(f"the answer broke off: {_plain(error)}") from error
+        raise Transient(f"the answer broke off: {plain(error)}") from None
     finally:
-        answer.close() if answer.status not in (200, 206) else answer.release_conn()
+        if answer.connection is not None:  # not read to its end
+            answer.close()
     budget.count(len(body))
     if answer.status == 200:
         return body[start:stop], len(body)
-    size = _total(answer.headers.get("Content-Range"), start + len(body))
+    size = total_size(answer.headers.get("Content-Range"), start + len(body))
     if len(body) < min(stop, size) - start:
-        raise _Transient(f"the answer has {len(body):,} of {stop - start:,} bytes")
+        raise Transient(f"the answer has {len(body):,} of {stop - start:,} bytes")
     return body, size
 
 
-def _total(content_range: str | None, otherwise: int) -> int:
+def total_size(content_range: str | None, otherwise: int) -> int:
     """`bytes 0-99/1234` → 1234."""
     total = (content_range or "").rpartition("/")[2]
     return int(total) if total.isdigit() else otherwise
@@ -200,5 +217,7 @@ def _retry_after(value: str | None) -> float:
         return 0.0
 
 
-def _plain(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def plain(error: BaseException) -> str:
+    """A network fault in words; its cause, as urllib3's summary would show the URL and its signature."""
+    cause = getattr(error, "reason", None) or error
+    return f"{type(cause).__name__}: {cause}"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.ranges import Budget, read_range, read_range_and_size
 from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.transfer.ranges import Budget, read_range, read_range_and_size
 
 CONTENT = bytes(range(256)) * 400
 

@@ -1,0 +1,1 @@
+"""Files from elsewhere: byte ranges and whole downloads, retried, signed, and polite to their hosts."""

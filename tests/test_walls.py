@@ -26,6 +26,7 @@ ROOMS = [
     "requestfile",
     "request",
     "collections",
+    "csvtable",
     "errors",
 ]
 APART = {("catalog", "raster"), ("catalog", "storage"), ("raster", "storage"), ("storage", "transfer")}

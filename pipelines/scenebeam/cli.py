@@ -46,6 +46,7 @@ def main(verbose: int) -> None:
     logging.getLogger("apache_beam").setLevel(max(level, logging.WARNING) if verbose < 2 else level)
 
 
+_refresh = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _runner = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
@@ -60,14 +61,38 @@ _set = click.option(
 @_output
 @_runner
 @_set
+@_refresh
 @_overwrite
 @_json
-def run(request_file: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+def run(request_file: str, refresh: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Run a request file (YAML or JSON), or resume it."""
     from scenebeam.requestfile import load_request
 
     request, _ = load_request(request_file, overrides=_overrides(**given))
-    _run(request, overwrite=overwrite, as_json=as_json)
+    _run(request, refresh=refresh, overwrite=overwrite, as_json=as_json)
+
+
+@main.command()
+@click.argument("request_file", type=click.Path(dir_okay=False))
+@_output
+@_set
+@_refresh
+@_json
+def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
+    """Search and select, and write the scene catalogue: the first step of a run, alone."""
+    from scenebeam.requestfile import load_request
+    from scenebeam.run.driver import write_scenes
+
+    request, _ = load_request(request_file, overrides=_overrides(**given))
+    found, store = write_scenes(request, refresh=refresh)
+    tables = found.tables(request)
+    if as_json:
+        rows = {name.removesuffix(".csv"): table.rows for name, table in tables.items()}
+        click.echo(json.dumps(rows, indent=2, default=str))
+        return
+    click.echo(found.selection.explain())
+    for name, table in tables.items():
+        click.echo(f"{len(table.rows):>6}  {store.path(name)}")
 
 
 @main.command()
@@ -87,62 +112,95 @@ def plan(request_file: str, show_request: bool, as_json: bool, **given: Any) -> 
         return
     from scenebeam.run.driver import make_plan
     from scenebeam.run.explain import explain
+    from scenebeam.storage import open_store
 
-    facts = explain(make_plan(request)[0])
+    facts = explain(make_plan(request, open_store(request.output)))
     click.echo(json.dumps(facts, indent=2) if as_json else _aligned(facts))
 
 
+def _area_and_dates(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every product's own command."""
+    for option in reversed(
+        (
+            click.option("--bbox", help="west,south,east,north in degrees."),
+            click.option("--mgrs", help="Sentinel-2 tiles: 34TFK,34TGK."),
+            click.option("--geojson", type=click.Path(exists=True, dir_okay=False), help="A file with the area."),
+            click.option("--dates", help="2023-06 or 2023-06-01/2023-06-30."),
+            click.option("--catalog", default="earth-search", show_default=True, help="A known name, a URL or a file."),
+            click.option("--collection", default="sentinel-2-l2a", show_default=True),
+            click.option("--max-cloud-cover", type=float, help="Percent."),
+            click.option("--run", "run_name", help="Name of the run."),
+            _output,
+            _runner,
+            _set,
+            _refresh,
+            _overwrite,
+            _json,
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.option("--bbox", help="west,south,east,north in degrees.")
-@click.option("--mgrs", help="Sentinel-2 tiles: 34TFK,34TGK.")
-@click.option("--geojson", type=click.Path(exists=True, dir_okay=False), help="A file with the area.")
-@click.option("--dates", required=True, help="2023-06 or 2023-06-01/2023-06-30.")
 @click.option("--bands", required=True, help="red,nir,scl")
-@click.option("--catalog", default="earth-search", show_default=True, help="Catalogue: a known name, a URL or a file.")
-@click.option("--collection", default="sentinel-2-l2a", show_default=True)
-@click.option("--max-cloud-cover", type=float, help="Percent.")
 @click.option("--crs", help="CRS of the mosaics; default: the UTM zone of the area.")
 @click.option("--resolution", type=float, help="Pixel size; default: the finest band's.")
 @click.option("--group-by", type=click.Choice(["acquisition", "day"]))
 @click.option("--method", type=click.Choice(["first", "last", "min", "max", "mean", "median"]))
 @click.option("--resampling", help="nearest, bilinear, cubic, ...")
 @click.option("--on-missing", type=click.Choice(["best-available", "fail", "skip"]))
-@click.option("--run", "run_name", default="mosaic", show_default=True, help="Name of the run.")
-@_output
-@_runner
-@_set
-@_overwrite
-@_json
-def mosaic(
-    overwrite: bool,
-    as_json: bool,
-    run_name: str,
-    bbox: str | None,
-    mgrs: str | None,
-    collection: str,
-    **given: Any,
-) -> None:
+@_area_and_dates
+def mosaic(**given: Any) -> None:
     """One mosaic per acquisition and band, without a request file."""
+    grid = {"grid.crs": given["crs"], "grid.resolution": given["resolution"]}
+    _run_product("mosaic", ("bands", "group_by", "method", "resampling", "on_missing"), grid, **given)
+
+
+@main.command()
+@click.option("--bands", help="Default: B04,B08,SCL.")
+@click.option("--scenes", type=click.Path(exists=True, dir_okay=False), help="A scenes_selected.csv: just its scenes.")
+@click.option("--max-scenes", type=int, help="Most rows of the manifest.")
+@click.option("--date-start", help="Scenes of this day and later.")
+@click.option("--sort-mode", type=click.Choice(["cloud_then_time", "time"]))
+@click.option("--download-n", type=int, help="Scenes to download, from the top of the manifest.")
+@click.option("--band-resolution", type=click.Choice(["10", "20", "60"]), help="Of a band that is kept at several.")
+@click.option(
+    "--raw-storage-mode",
+    type=click.Choice(["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"]),
+)
+@click.option("--gcs", help="gs://bucket/prefix of the modes with gcs in their name.")
+@click.option("--max-download-workers", type=int, help="Files fetched at once; default: 8.")
+@_area_and_dates
+def assets(scenes: str | None, max_download_workers: int | None, **given: Any) -> None:
+    """The scenes' own files, and a manifest of them, without a request file."""
+    names = ("bands", "max_scenes", "date_start", "sort_mode", "download_n", "band_resolution", "raw_storage_mode")
+    others = {"select.table": scenes, "limits.max_download_workers": max_download_workers}
+    _run_product("assets", (*names, "gcs"), others, **given)
+
+
+def _run_product(kind: str, fields: tuple[str, ...], others: dict[str, Any], **given: Any) -> None:
+    """Run the request that a product's own command spells."""
     from scenebeam.requestfile import load_request, scalar
 
-    product = ("bands", "group_by", "method", "resampling", "on_missing")
+    typed = {name: given[name] for name in fields if given[name] is not None}
+    bbox, mgrs = given["bbox"], given["mgrs"]
     overrides = {
-        "run": run_name,
+        "run": given["run_name"] or kind,
         "catalog": given["catalog"],
-        "collections": [collection],
+        "collections": [given["collection"]],
         "area.bbox": [scalar(part, "bbox") for part in bbox.split(",")] if bbox else None,
         "area.mgrs": mgrs.split(",") if mgrs else None,
         "area.geojson": given["geojson"],
         "dates": given["dates"],
         "select.max_cloud_cover": given["max_cloud_cover"],
-        "grid.crs": given["crs"],
-        "grid.resolution": given["resolution"],
-        "product.kind": "mosaic",
-        **{f"product.{name}": scalar(given[name], f"product.{name}") if given[name] else None for name in product},
+        "product.kind": kind,
+        **{f"product.{name}": scalar(str(value), f"product.{name}") for name, value in typed.items()},
+        **others,
         **_overrides(given["output"], given["runner"], given["settings"]),
     }
     request, _ = load_request(overrides=overrides)
-    _run(request, overwrite=overwrite, as_json=as_json)
+    _run(request, refresh=given["refresh"], overwrite=given["overwrite"], as_json=given["as_json"])
 
 
 @main.command()
@@ -204,11 +262,11 @@ def _overrides(output: str | None = None, runner: str | None = None, settings: t
     return found
 
 
-def _run(request: RunRequest, *, overwrite: bool, as_json: bool) -> None:
+def _run(request: RunRequest, *, refresh: bool, overwrite: bool, as_json: bool) -> None:
     from scenebeam.run.driver import run as run_request
 
     with _progress(quiet=as_json) as progress:
-        status = run_request(request, overwrite=overwrite, progress=progress)
+        status = run_request(request, refresh=refresh, overwrite=overwrite, progress=progress)
     _show_status(status, as_json)
     sys.exit(status.exit_code)
 

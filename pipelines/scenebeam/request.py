@@ -10,7 +10,7 @@ import json
 import re
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -131,9 +131,34 @@ def _check_interval(value: Any) -> str:
 Interval = Annotated[str, BeforeValidator(_check_interval)]
 
 
+class PickedScene(_Part):
+    """A scene that was chosen before."""
+
+    id: str
+    anchor: Interval | None = None
+    """The day that it was chosen for."""
+
+
 class Select(_Part):
     """Which of the scenes found are taken."""
 
+    table: str | None = None
+    """A `scenes_selected.csv`: just its scenes, for the days that it names. Read into `scenes` at once."""
+    scenes: list[PickedScene] | None = None
+    """Just these scenes, by id; the catalogue is asked for them and for no others."""
+    mode: Literal["all", "anchors", "least-cloudy-per-period", "nearest-to-date"] = "all"
+    """`all`; `anchors`: the best acquisition near each anchor; `least-cloudy-per-period`: the best of each period;
+    `nearest-to-date`: the nearest to each anchor. Better is: less cloud, more of the area, nearer, smaller name."""
+    anchors: list[Interval] = []
+    """Days for `anchors` and `nearest-to-date`."""
+    n_anchors: int = Field(default=18, ge=1)
+    """Where `anchors` names no days: so many, spread evenly from the first to the last day of the dates."""
+    window_days: int = Field(default=21, ge=0)
+    """How many days an acquisition may lie before or after its anchor."""
+    full_cover_threshold: float = Field(default=0.95, ge=0, le=1)
+    """Least fraction of the area that an acquisition near an anchor covers; `has_full_cover` in the tables."""
+    period: Literal["month", "quarter"] | list[Interval] = "month"
+    """Of `least-cloudy-per-period`: calendar months, quarters, or intervals such as 2023-03-01/2023-04-15."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent, of the scene; scenes that do not say are kept."""
     max_nodata: float | None = Field(default=None, ge=0, le=100)
@@ -143,6 +168,14 @@ class Select(_Part):
     platform: list[str] | None = None
     relative_orbit: list[int] | None = None
     orbit_state: Literal["ascending", "descending"] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Select:
+        if self.mode != "all" and (self.scenes is not None or self.table is not None):
+            raise ValueError("select.mode chooses among what is found; a table of chosen scenes goes with mode: all")
+        if self.mode == "nearest-to-date" and not self.anchors:
+            raise ValueError("select.anchors: nearest to which dates?")
+        return self
 
     @field_validator("platform", "relative_orbit", mode="before")
     @classmethod
@@ -171,19 +204,11 @@ class GridRequest(_Part):
         return self
 
 
-class MosaicRequest(_Part):
-    """One mosaic per acquisition and band."""
+class _Product(_Part):
+    """What every product has."""
 
-    kind: Literal["mosaic"] = "mosaic"
     bands: list[str] = Field(min_length=1)
-    group_by: Literal["acquisition", "day"] = "acquisition"
-    method: Literal["first", "last", "min", "max", "mean", "median"] = "first"
-    resampling: Resampling | dict[str, Resampling] = "nearest"
-    """One for all, or band → method; categorical bands are always nearest."""
-    values: Literal["harmonized", "raw"] = "harmonized"
-    """`harmonized`: a provider's shift is taken out. `raw`: numbers as they are in the files."""
-    on_missing: Literal["best-available", "fail", "skip"] = "best-available"
-    compression: Literal["deflate", "zstd", "lzw"] = "deflate"
+    """By any of their names, in any case."""
 
     @field_validator("bands")
     @classmethod
@@ -193,6 +218,55 @@ class MosaicRequest(_Part):
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}")
         return value
+
+
+class MosaicRequest(_Product):
+    """One mosaic per acquisition and band."""
+
+    kind: Literal["mosaic"] = "mosaic"
+    group_by: Literal["acquisition", "day"] = "acquisition"
+    method: Literal["first", "last", "min", "max", "mean", "median"] = "first"
+    resampling: Resampling | dict[str, Resampling] = "nearest"
+    """One for all, or band → method; categorical bands are always nearest."""
+    values: Literal["harmonized", "raw"] = "harmonized"
+    """`harmonized`: a provider's shift is taken out. `raw`: numbers as they are in the files."""
+    on_missing: Literal["best-available", "fail", "skip"] = "best-available"
+    compression: Literal["deflate", "zstd", "lzw"] = "deflate"
+    band_resolution: ClassVar[None] = None
+
+
+class AssetsRequest(_Product):
+    """The scenes' own files, band by band, and a manifest of them."""
+
+    kind: Literal["assets"]
+    bands: list[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
+    max_scenes: int | None = Field(default=None, ge=1)
+    """Most rows of the manifest, after sorting."""
+    date_start: Interval | None = None
+    """Scenes of this day and later."""
+    sort_mode: Literal["cloud_then_time", "time"] = "cloud_then_time"
+    download_n: int | None = Field(default=None, ge=0)
+    """Scenes that are downloaded, from the top of the manifest; 0 for the manifest alone."""
+    band_resolution: Literal[10, 20, 60] | None = None
+    """Where a catalogue keeps a band at several resolutions (`B04_10m`, `B04_20m`): which; else its own."""
+    raw_storage_mode: (
+        Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"] | None
+    ) = None
+    """Default: `url_to_local`, or `url_to_gcs_drop_local` where the output is gs://."""
+    gcs: str | None = Field(default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$")
+    """`gs://bucket/prefix` of the modes with gcs in their name; default: the output, where that is one."""
+    group_by: ClassVar[Literal["acquisition"]] = "acquisition"
+
+
+def _check_storage(product: AssetsRequest, output: str) -> None:
+    in_cloud = output.startswith("gs://")
+    mode = product.raw_storage_mode
+    if in_cloud and mode not in (None, "url_to_gcs_drop_local"):
+        raise ValueError(f"product.raw_storage_mode: {mode} keeps files on this machine, and the output is {output}")
+    if mode is not None and "gcs" in mode and product.gcs is None and not in_cloud:
+        raise ValueError(f"product.gcs: {mode} needs a gs://bucket/prefix")
+    if mode in (None, "url_to_local") and product.gcs is not None and not in_cloud:
+        raise ValueError("product.gcs is given, and product.raw_storage_mode does not use it: which is meant?")
 
 
 class Runner(_Part):
@@ -213,6 +287,10 @@ class Limits(_Part):
     """Ceilings that stop a run before it becomes larger than meant."""
 
     max_scenes: int = Field(default=10_000, ge=1)
+    max_download_workers: int = Field(default=8, ge=1, le=256)
+    """Whole files fetched at once by one process."""
+    max_per_host: int = Field(default=4, ge=1, le=256)
+    """Whole files fetched at once from one host by one process."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
     """Most bytes to read, by the plan's estimate."""
     max_failed: float = Field(default=0.05, ge=0, le=1)
@@ -237,17 +315,24 @@ class RunRequest(_Part):
     dates: Annotated[list[Interval], BeforeValidator(_listed_intervals)] = []
     select: Select = Select()
     grid: GridRequest = GridRequest()
-    product: MosaicRequest
+    product: Annotated[MosaicRequest | AssetsRequest, Field(discriminator="kind")]
     output: str = Field(min_length=1)
     runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
     limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _bounded_search(self) -> RunRequest:
-        if isinstance(self.catalog, str) and (self.catalog in KNOWN_CATALOGS or is_url(self.catalog)):
+        picked = self.select.scenes is not None or self.select.table is not None
+        if isinstance(self.catalog, str) and is_remote(self.catalog) and not picked:
             for name in ("area", "dates"):
                 if not getattr(self, name):
                     raise ValueError(f"{name} is needed to search a STAC API")
+        return self
+
+    @model_validator(mode="after")
+    def _storage_fits(self) -> RunRequest:
+        if isinstance(self.product, AssetsRequest):
+            _check_storage(self.product, self.output)
         return self
 
     @property
@@ -268,3 +353,8 @@ DECISIVE = ("catalog", "collections", "area", "dates", "select", "grid", "produc
 def is_url(text: str) -> bool:
     """Whether `text` names something on the network rather than a local path."""
     return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
+def is_remote(catalog: str) -> bool:
+    """Whether a catalogue is asked over the network."""
+    return catalog in KNOWN_CATALOGS or is_url(catalog)

@@ -15,12 +15,13 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
 from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_url
 
 MAX_REQUEST_BYTES = 10_000_000
-_SHORT_NAMES = {"BANDS": "product.bands"}
-_PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "output")
+_SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
+_PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table", "output")
 
 
 class _SafeLoader(yaml.SafeLoader):
@@ -93,11 +94,22 @@ def validate_request(document: Mapping[str, Any]) -> RunRequest:
         request = RunRequest.model_validate(document)
     except ValidationError as error:
         raise RequestError("the request is not valid:\n" + "\n".join(_explain(error))) from None
+    # The fingerprint must follow a file's content, not its name.
     if request.area is not None and request.area.geojson is not None:
-        # The fingerprint must follow the file's content, not its name.
-        area = {"geometry": _read_geojson(Path(request.area.geojson))}
-        request = RunRequest.model_validate({**document, "area": area})
-    return request
+        document = {**document, "area": {"geometry": _read_geojson(Path(request.area.geojson))}}
+    if request.select.table is not None:
+        given = {key: value for key, value in document["select"].items() if key != "table"}
+        document = {**document, "select": {**given, "scenes": _read_table(Path(request.select.table))}}
+    return RunRequest.model_validate(document)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    """A `scenes_selected.csv` → its scenes, each for its first anchor."""
+    scenes: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(read_rows(path, ("anchor_date", "id")), start=2):
+        anchor = read_day(row, "anchor_date", f"{path} line {number}")
+        scenes.setdefault(row["id"], {"id": row["id"], "anchor": f"{anchor:%Y-%m-%d}" if anchor else None})
+    return list(scenes.values())
 
 
 def _read_geojson(path: Path) -> dict[str, Any]:
@@ -177,10 +189,13 @@ def _explain(error: ValidationError) -> list[str]:
     for fault in error.errors():
         if fault["type"] == "string_type" and fault["loc"][-1] == "str":
             continue  # the other half of a "name or record" union says what is wrong
-        place = ".".join(str(part) for part in fault["loc"] if "[" not in str(part)) or "request"
+        loc = fault["loc"]
+        # A product's fault lies below the name of its kind, which the user did not write there.
+        named = (loc[0], *loc[2:]) if loc[:1] == ("product",) and len(loc) > 2 else loc
+        place = ".".join(str(part) for part in named if "[" not in str(part)) or "request"
         if fault["type"] == "extra_forbidden":
-            known = _known_keys(RunRequest, fault["loc"][:-1])
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.5)
+            known = _known_keys(RunRequest, loc[:-1])
+            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"  {place}: unknown key; {hint}")
         else:
@@ -193,10 +208,16 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
     for part in loc:
         if isinstance(part, int) or part not in model.model_fields:
             if isinstance(part, str):
-                model = next((m for m in _MODELS if m.__name__ == part), model)
+                model = next((m for m in _MODELS if part in (m.__name__, _kind(m))), model)
             continue
         model = next(iter(_models_in(model.model_fields[part].annotation)), model)
     return sorted(model.model_fields)
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    """The name of a product's model in a request: `product.kind`."""
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation)[0] if kind is not None and get_args(kind.annotation) else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

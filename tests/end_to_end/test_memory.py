@@ -49,7 +49,7 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> 
             "limits": {"memory": memory},
         }
     )
-    plan, _ = make_plan(request)
+    plan = make_plan(request)
     stated = plan.estimate.memory
     assert stated <= request.limits.memory
     assert len(plan.tasks) > 1

@@ -157,7 +157,7 @@ def test_resampling_is_per_band_and_never_touches_classes(make_request: Make) ->
         make_request(
             **{"product.resampling": {"red": "bilinear", "scl": "cubic"}, "product.bands": ["red", "scl", "nir"]}
         )
-    )[0].tasks
+    ).tasks
     assert {band.name: band.resampling for band in task.bands} == {
         "red": "bilinear",
         "scl": "nearest",
@@ -198,5 +198,5 @@ def test_shards_are_one_cog_of_the_same_pixels(
 
 def test_the_plan_bounds_memory_by_cutting(make_request: Make) -> None:
     for memory in ("300MB", "500MB", "1GiB"):
-        plan, _ = make_plan(make_request(**{"limits.memory": memory, "product.bands": ["red"]}))
+        plan = make_plan(make_request(**{"limits.memory": memory, "product.bands": ["red"]}))
         assert plan.estimate.memory <= plan.request.limits.memory

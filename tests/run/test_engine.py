@@ -12,7 +12,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
 from scenebeam.products.task import Outcome
-from scenebeam.request import RunRequest
+from scenebeam.request import Limits, RunRequest
 from scenebeam.run.driver import run, settle_plan
 from scenebeam.run.engine import MakeTask, report, undone_tasks
 from scenebeam.run.make import MemoryGate
@@ -45,7 +45,7 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
         states = (
             pipeline
             | beam.Create(["20210610T092031Z"])
-            | beam.ParDo(MakeTask(output))
+            | beam.ParDo(MakeTask(output, Limits().model_dump_json()))
             | beam.Map(lambda text: (Outcome.model_validate_json(text).task, Outcome.model_validate_json(text).state))
         )
         assert_that(states, equal_to([("20210610T092031Z", "done")]))
@@ -54,11 +54,11 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(output)
+    make = MakeTask(output, Limits().model_dump_json())
     make.setup()
     once = [list(make.process(name)) for name in undone_tasks(output)]
     before = tree(Path(output))
-    again = MakeTask(output)
+    again = MakeTask(output, Limits().model_dump_json())
     again.setup()
     for name in ("20210610T092031Z", "20220615T092029Z", "20210610T092031Z"):
         assert json.loads(next(again.process(name)))["state"] == "done"

@@ -38,18 +38,18 @@ def test_what_was_searched_can_be_searched_again(make_request: Make, tmp_path: P
     request = make_request()
     first = settle_plan(request, open_store(request.output))
     again = make_request(catalog=str(Path(request.output) / "scenes.parquet"), output=str(tmp_path / "again"))
-    assert make_plan(again)[0].tasks == first.tasks
+    assert make_plan(again).tasks == first.tasks
 
 
 def test_planning_reads_headers_alone(make_request: Make, served_items: Path, server: Behaviour) -> None:
-    plan, _ = make_plan(make_request(catalog=str(served_items)))
+    plan = make_plan(make_request(catalog=str(served_items)))
     assert sum(server.requests.values()) == 2, "one header a band"
     assert not Path(plan.request.output).exists()
 
 
 def test_the_estimate_is_close_to_what_is_read(make_request: Make, served_items: Path, server: Behaviour) -> None:
     request = make_request(catalog=str(served_items))
-    guess = make_plan(request)[0].estimate
+    guess = make_plan(request).estimate
     server.forget()
     run(request)
     assert guess.read_bytes == pytest.approx(server.bytes_sent, rel=0.5)
@@ -57,7 +57,7 @@ def test_the_estimate_is_close_to_what_is_read(make_request: Make, served_items:
 
 
 def test_the_same_question_gives_the_same_plan(make_request: Make, tmp_path: Path) -> None:
-    one, other = (make_plan(make_request(output=str(tmp_path / name)))[0] for name in "ab")
+    one, other = (make_plan(make_request(output=str(tmp_path / name))) for name in "ab")
     assert one.tasks == other.tasks
 
 
@@ -127,6 +127,6 @@ def test_bad_requests_are_told_what_to_mend(make_request: Make, changes: dict, t
 
 
 def test_explain_gives_figures_for_machines(make_request: Make) -> None:
-    facts = explain(make_plan(make_request())[0])
+    facts = explain(make_plan(make_request()))
     assert (facts["scenes"], facts["tasks"], facts["runner"]) == (6, 2, "serial")
     json.dumps(facts)

@@ -47,7 +47,7 @@ def test_direct_makes_the_same_bytes_as_serial(make_request: Make, tmp_path: Pat
 def test_dataflow_options(make_request: Make) -> None:
     options = {"project": "p", "region": "europe-west1", "temp_location": "gs://b/tmp", "machine_type": "n2-standard-4"}
     request = make_request()
-    plan, _ = make_plan(request)
+    plan = make_plan(request)
     on_gcs = request.model_copy(
         update={"output": "gs://bucket/run", "runner": Runner(kind="dataflow", workers=7, options=options)}
     )

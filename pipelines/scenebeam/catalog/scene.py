@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os.path
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -15,6 +16,7 @@ from scenebeam.catalog.area import lonlat_geometry
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
+from scenebeam.transfer.access import reachable
 
 _REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
 _DATATAKE = re.compile(r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})")
@@ -40,6 +42,11 @@ class Asset:
     """What the pixels carry on top of the harmonized number."""
     categorical: bool
     signing: str = "none"
+    media_type: str | None = None
+    size: int | None = None
+    """Bytes of the file, where the catalogue says."""
+    checksum: str | None = None
+    """As the catalogue writes it."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,18 @@ class Scene:
     footprint: BaseGeometry | None = None
     """Where there is data, in degrees; None where not known before the files are opened."""
     item_href: str | None = None
+    constellation: str | None = None
     assets: dict[str, Asset] = field(default_factory=dict)
 
 
-def scene_from_item(item: dict[str, Any], record: CollectionRecord, *, base: str | None = None) -> Scene:
+def scene_from_item(
+    item: dict[str, Any], record: CollectionRecord, *, base: str | None = None, resolution: float | None = None
+) -> Scene:
     """A STAC item (as JSON) → Scene, by what `record` knows of its collection.
 
     `base` is the folder of a catalogue on this machine: relative hrefs start there, and only such a
-    catalogue may name local files. Raises CatalogError for an item that cannot be used.
+    catalogue may name local files. `resolution`, in metres, is the one wanted of bands that the item has at
+    several; else its own. Raises CatalogError for an item that cannot be used.
     """
     properties = item.get("properties") or {}
     name = str(item.get("id") or "")
@@ -99,6 +110,7 @@ def scene_from_item(item: dict[str, Any], record: CollectionRecord, *, base: str
         datetime=when,
         acquired=acquired,
         platform=_lower(properties.get("platform")),
+        constellation=_lower(properties.get("constellation")),
         tile=_tile(properties),
         # The baseline at the end of a datatake id changes with each reprocessing; the datatake does not.
         datatake=f"{match[1]}_{match[2]}_{match[3]}" if match else None,
@@ -112,22 +124,47 @@ def scene_from_item(item: dict[str, Any], record: CollectionRecord, *, base: str
         footprint=footprint,
         item_href=self_href,
         assets={
-            band: Asset(
-                band=band,
-                href=_absolute_href(str(item["assets"][known.asset]["href"]), self_href, base, name),
-                index=known.band,
-                resolution=known.resolution,
-                dtype=record.band_dtype(band),
-                nodata=record.band_nodata(band),
-                scale=record.band_scaling(band)[0],
-                offset=record.band_scaling(band)[1],
-                shift=record.band_shift(band, properties),
-                categorical=known.categorical,
-                signing=record.signing,
+            band: asset
+            for band in record.bands
+            if (
+                asset := _asset(
+                    item, band, record, lambda href: _absolute_href(href, self_href, base, name), resolution
+                )
             )
-            for band, known in record.bands.items()
-            if known.asset in (item.get("assets") or {})
         },
+    )
+
+
+def _asset(
+    item: dict[str, Any],
+    band: str,
+    record: CollectionRecord,
+    absolute: Callable[[str], str],
+    resolution: float | None,
+) -> Asset | None:
+    known, properties = record.bands[band], item.get("properties") or {}
+    keys = {size: key for size, key in known.keys_by_resolution.items() if key in (item.get("assets") or {})}
+    if not keys:
+        return None
+    chosen = resolution if resolution in keys else next(iter(keys))
+    stored = item["assets"][keys[chosen]]
+    alternates = [other["href"] for other in (stored.get("alternate") or {}).values() if other.get("href")]
+    scale, offset = record.band_scaling(band)
+    return Asset(
+        band=band,
+        href=reachable([absolute(str(href)) for href in (stored["href"], *alternates)], record.signing),
+        index=known.band,
+        resolution=chosen,
+        dtype=record.band_dtype(band),
+        nodata=record.band_nodata(band),
+        scale=scale,
+        offset=offset,
+        shift=record.band_shift(band, properties),
+        categorical=known.categorical,
+        signing=record.signing,
+        media_type=stored.get("type"),
+        size=_integer(stored.get("file:size")),
+        checksum=stored.get("file:checksum"),
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import re
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,17 @@ from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
 from urllib3.util.retry import Retry
 
-from scenebeam.catalog.scene import Asset, Scene, scene_from_item
+from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, RequestError
-from scenebeam.request import KNOWN_CATALOGS, RunRequest, TimeSeries, is_url, parse_interval
+from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_remote, is_url, parse_interval
 
 log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 PAGE_SIZE = 100
+APART = 0.1
+"""Seconds between two requests to a catalogue."""
 _RETRY = Retry(
     total=6,
     backoff_factor=1.0,
@@ -112,7 +112,7 @@ def search_items(request: RunRequest, area: MultiPolygon | None) -> list[Item]:
         raise CatalogError(f"cannot read the catalogue {url}: {error}") from error
     seen: dict[tuple[str, str], Item] = {}
     for item in items:
-        if not _remote(catalog):
+        if not is_remote(catalog):
             item = _with_absolute_hrefs(item, Path(catalog).parent)
         seen.setdefault((str(item.get("collection")), str(item.get("id"))), item)
     if len(seen) > request.limits.max_scenes:
@@ -129,27 +129,45 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
-        client = pystac_client.Client.open(url, stac_io=StacApiIO(max_retries=_RETRY, timeout=60))
+        stac_io = StacApiIO(max_retries=_RETRY, timeout=60, request_modifier=_Pace(APART))
+        client = pystac_client.Client.open(url, stac_io=stac_io)
         if not client.conforms_to("ITEM_SEARCH"):
             log.info("%s has no item search: reading it as a static catalogue", url)
             yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
             return
-    ids = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     found = 0
+    for question in _questions(request, area):
+        for item in client.search(limit=PAGE_SIZE, **question).items_as_dicts():
+            yield item
+            found += 1
+            if found > 2 * request.limits.max_scenes:
+                return  # far beyond the limit already: do not page through the rest of the archive
+
+
+def _questions(request: RunRequest, area: MultiPolygon | None) -> Iterator[dict[str, Any]]:
+    """What to ask: by id where scenes are named, else one search per period and part of the area."""
+    collections = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
+    if request.select.scenes is not None:
+        names = sorted({scene.id for scene in request.select.scenes})
+        for start in range(0, len(names), PAGE_SIZE):
+            yield {"collections": collections, "ids": names[start : start + PAGE_SIZE]}
+        return
     periods: Sequence[str | None] = request.dates or [None]
     for period in periods:
         for cell in area.geoms if area is not None else [None]:
-            search = client.search(
-                collections=ids,
-                bbox=cell.bounds if cell is not None else None,
-                datetime=_rfc3339(period),
-                limit=PAGE_SIZE,
-            )
-            for item in search.items_as_dicts():
-                yield item
-                found += 1
-                if found > 2 * request.limits.max_scenes:
-                    return  # far beyond the limit already: do not page through the rest of the archive
+            bbox = cell.bounds if cell is not None else None
+            yield {"collections": collections, "bbox": bbox, "datetime": _rfc3339(period)}
+
+
+class _Pace:
+    """Lets requests go `seconds` apart: catalogues ban those who storm them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._next = seconds, 0.0
+
+    def __call__(self, request: Any) -> None:
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = time.monotonic() + self._seconds
 
 
 def _rfc3339(period: str | None) -> str | None:
@@ -193,12 +211,12 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
     """Items → Scenes, by their records. Items of other collections are left out; an unusable one is an error."""
     catalog = request.catalog
     records = records_for(request)
-    base = str(Path(catalog).parent) if isinstance(catalog, str) and not _remote(catalog) else None
+    base = str(Path(catalog).parent) if isinstance(catalog, str) and not is_remote(catalog) else None
     scenes = []
     for item in items:
         record = record_for_item(item, records)
         if record is not None:
-            scenes.append(scene_from_item(item, record, base=base))
+            scenes.append(scene_from_item(item, record, base=base, resolution=request.product.band_resolution))
     return scenes
 
 
@@ -212,70 +230,3 @@ def _with_absolute_hrefs(item: Item, base: Path) -> Item:
         for key, asset in (item.get("assets") or {}).items()
     }
     return {**item, "assets": assets}
-
-
-def _remote(catalog: str) -> bool:
-    return catalog in KNOWN_CATALOGS or is_url(catalog)
-
-
-def scenes_from_time_series(source: TimeSeries, records: list[CollectionRecord], bands: list[str]) -> list[Scene]:
-    """The scenes that a time-series table names, with their files under `<root>/<scene_id>/<band>.tif`.
-
-    A band's file may bear any of the band's names in any case. Bands without a file are left out of the scene's
-    assets: a missing tile, for the product to judge. Raises RequestError for a table that is not one.
-    """
-    record = records[0]
-    scenes: dict[str, Scene] = {}
-    for acquired, ids in _time_series_rows(Path(source.time_series)):
-        for name in ids:
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
-                raise RequestError(f"{source.time_series}: {name!r} is not the id of a scene")
-            files = {file.stem.lower(): file for file in sorted((Path(source.root) / name).glob("*.tif*"))}
-            scenes[name] = Scene(
-                id=name,
-                collection=record.id,
-                provider=record.provider,
-                datetime=acquired,
-                acquired=acquired,
-                assets={band: asset for band in bands if (asset := _local_asset(band, files, record)) is not None},
-            )
-    return list(scenes.values())
-
-
-def _local_asset(band: str, files: dict[str, Path], record: CollectionRecord) -> Asset | None:
-    known = record.bands[band]
-    names = [band, known.asset, *known.alias]
-    file = next((files[name.lower()] for name in names if name.lower() in files), None)
-    if file is None:
-        return None
-    scale, offset = record.band_scaling(band)
-    return Asset(
-        band=band,
-        href=str(file),
-        index=1,
-        resolution=known.resolution,
-        dtype=record.band_dtype(band),
-        nodata=record.band_nodata(band),
-        scale=scale,
-        offset=offset,
-        shift=0,  # without an item nothing says that the pixels carry one: they are taken as they are
-        categorical=known.categorical,
-    )
-
-
-def _time_series_rows(path: Path) -> Iterator[tuple[datetime, list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise RequestError(f"catalog.time_series: cannot read {path}: {error}") from None
-    missing = {"acq_datetime", "tile_ids"} - set(rows[0] if rows else ())
-    if missing:
-        raise RequestError(f"{path} lacks the columns {', '.join(sorted(missing))} (or has no rows)")
-    for number, row in enumerate(rows, start=2):
-        try:
-            acquired = datetime.fromisoformat(row["acq_datetime"])
-        except ValueError:
-            raise RequestError(f"{path} line {number}: acq_datetime {row['acq_datetime']!r} is no time") from None
-        ids = [part.strip() for part in re.split(r"[|,;]", row["tile_ids"].strip("[]")) if part.strip()]
-        yield acquired, list(dict.fromkeys(ids))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-import shapely
 from shapely.geometry.base import BaseGeometry
 
+from scenebeam.catalog.acquisition import Acquisition, group
+from scenebeam.catalog.modes import choose
 from scenebeam.catalog.scene import Scene
 from scenebeam.request import RunRequest, Select
 
@@ -16,26 +17,13 @@ Interval = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
-class Acquisition:
-    """Scenes that were taken together, best first."""
-
-    acquired: datetime
-    scenes: tuple[Scene, ...]
-    coverage: float | None
-    """Fraction of the area inside the scenes' footprints; None where those are not known."""
-
-    @property
-    def timestamp(self) -> str:
-        """The acquisition's name in outputs: `20230202T092109Z`."""
-        return f"{self.acquired.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-
-
-@dataclass(frozen=True)
 class Selection:
     """What was taken, and how many scenes each filter left out."""
 
     acquisitions: tuple[Acquisition, ...]
-    found: int
+    candidates: tuple[Acquisition, ...]
+    """All that the filters left, before coverage and mode chose among them."""
+    found: tuple[Scene, ...]
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -46,23 +34,42 @@ class Selection:
     def explain(self) -> str:
         """One line: found, and what each filter left out."""
         removed = ", ".join(f"{name} left out {count}" for name, count in self.left_out.items() if count)
-        return f"{self.found} scenes found" + (f"; {removed}" if removed else "")
+        return f"{len(self.found)} scenes found" + (f"; {removed}" if removed else "")
 
 
-def select(scenes: Iterable[Scene], request: RunRequest, area: BaseGeometry | None, group_by: str) -> Selection:
-    """Filter, deduplicate, group and order scenes as the request asks. The same for any order of `scenes`."""
-    left = list({(scene.collection, scene.id): scene for scene in scenes}.values())
-    found, left_out = len(left), {}
+def select(
+    scenes: Iterable[Scene],
+    request: RunRequest,
+    area: BaseGeometry | None,
+    group_by: str,
+    anchors: Mapping[str, datetime] | None = None,
+) -> Selection:
+    """Filter, deduplicate, group and choose as the request asks. The same for any order of `scenes`.
+
+    `anchors` tells, by scene, the day that it was chosen for before: of a table that names the scenes.
+    """
+    found = sorted({(s.collection, s.id): s for s in scenes}.values(), key=lambda s: (s.datetime, s.collection, s.id))
+    left, left_out = found, {}
     for name, keep in _filters(request.select, request.intervals, area):
         kept = [scene for scene in left if keep(scene)]
         left_out[name] = len(left) - len(kept)
         left = kept
     kept = drop_duplicates(left)
     left_out["older processing of the same acquisition"] = len(left) - len(kept)
-    groups = group(kept, area, group_by)
-    good = [one for one in groups if one.coverage is None or one.coverage >= request.select.min_coverage]
-    left_out["select.min_coverage"] = sum(len(one.scenes) for one in groups) - sum(len(one.scenes) for one in good)
-    return Selection(tuple(good), found, left_out)
+    candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
+    good = [one for one in candidates if one.coverage is None or one.coverage >= request.select.min_coverage]
+    left_out["select.min_coverage"] = _count(candidates) - _count(good)
+    chosen = choose(good, request.select, request.intervals)
+    left_out[f"select.mode {request.select.mode}"] = _count(good) - _count(chosen)
+    return Selection(tuple(chosen), tuple(candidates), tuple(found), left_out)
+
+
+def _anchored(one: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:
+    return replace(one, anchor=min((anchors[s.id] for s in one.scenes if s.id in anchors), default=None))
+
+
+def _count(acquisitions: Iterable[Acquisition]) -> int:
+    return sum(len(one.scenes) for one in acquisitions)
 
 
 def _filters(
@@ -71,7 +78,9 @@ def _filters(
     """Name of each filter and what it keeps. A catalogue may ignore a query, so area and dates stand here too."""
     platforms = {name.lower() for name in asked.platform or []}
     cloud, nodata = asked.max_cloud_cover, asked.max_nodata
+    named = None if asked.scenes is None else {one.id for one in asked.scenes}
     return [
+        ("select.scenes", lambda s: named is None or s.id in named),
         (
             "dates",
             lambda s: not intervals or any(a <= s.datetime <= b or a <= s.acquired <= b for a, b in intervals),
@@ -96,12 +105,6 @@ def shares_ground(footprint: BaseGeometry, area: BaseGeometry) -> bool:
     return bool(footprint.intersects(area)) and not bool(footprint.touches(area))
 
 
-def rank(scene: Scene, area: BaseGeometry | None) -> tuple[bool, float, float, str]:
-    """Sort key: least cloud first (0 is the best, unknown comes last), then coverage of the area, then id."""
-    covered = 0.0 if area is None or scene.footprint is None else scene.footprint.intersection(area).area
-    return scene.cloud_cover is None, scene.cloud_cover or 0.0, -round(covered, 9), scene.id
-
-
 def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     """Of one tile and acquisition keep the newest processing, and every half that shows other ground.
 
@@ -124,63 +127,3 @@ def _same_ground(one: Scene, other: Scene) -> bool:
         return True
     smaller = min(one.footprint.area, other.footprint.area)
     return bool(one.footprint.intersection(other.footprint).area > 0.5 * smaller)
-
-
-def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[Acquisition]:
-    """Scenes → acquisitions by time, each with its scenes best first.
-
-    `by`: `acquisition`, scenes of one platform and datatake (to the second); or `day`, scenes of one
-    solar day at their own longitude, whose name is the first scene's time.
-    """
-    groups: dict[tuple[str, str], list[Scene]] = {}
-    for scene in scenes:
-        second = f"{scene.acquired:%Y%m%dT%H%M%S}"
-        key = ("", solar_day(scene)) if by == "day" else (scene.platform or "", second)
-        groups.setdefault(key, []).append(scene)
-    found = [
-        Acquisition(
-            acquired=min(scene.acquired for scene in members),
-            scenes=tuple(sorted(members, key=lambda scene: rank(scene, area))),
-            coverage=coverage(members, area),
-        )
-        for _, members in sorted(groups.items())
-    ]
-    return sorted(_merge_same_names(found, area), key=lambda one: one.acquired)
-
-
-def _merge_same_names(found: list[Acquisition], area: BaseGeometry | None) -> list[Acquisition]:
-    """Two platforms in one second would share a name, and so an output: they are one acquisition then."""
-    by_name: dict[str, Acquisition] = {}
-    for one in found:
-        twin = by_name.get(one.timestamp)
-        if twin is not None:
-            members = [*twin.scenes, *one.scenes]
-            ordered = tuple(sorted(members, key=lambda scene: rank(scene, area)))
-            one = Acquisition(min(twin.acquired, one.acquired), ordered, coverage(members, area))
-        by_name[one.timestamp] = one
-    return list(by_name.values())
-
-
-def solar_day(scene: Scene) -> str:
-    """The date at the scene's own longitude (mean solar time: four minutes a degree)."""
-    longitude = 0.0 if scene.footprint is None else scene.footprint.centroid.x
-    return f"{scene.acquired + timedelta(minutes=4 * longitude):%Y-%m-%d}"
-
-
-def coverage(scenes: Sequence[Scene], area: BaseGeometry | None) -> float | None:
-    """Fraction of the area under the union of the scenes' footprints, measured in an equal-area projection."""
-    footprints = [scene.footprint for scene in scenes if scene.footprint is not None]
-    if area is None or len(footprints) < len(scenes):
-        return None
-    whole = _equal_area(area)
-    if whole.area == 0:
-        return None
-    covered = _equal_area(shapely.union_all([footprint.intersection(area) for footprint in footprints]))
-    return min(1.0, float(covered.area / whole.area))
-
-
-def _equal_area(geometry: BaseGeometry) -> BaseGeometry:
-    """Degrees → Lambert's cylindrical equal-area plane: area is proportional to longitude x sin(latitude)."""
-    import numpy as np
-
-    return shapely.transform(geometry, lambda xy: np.column_stack([xy[:, 0], np.degrees(np.sin(np.radians(xy[:, 1])))]))

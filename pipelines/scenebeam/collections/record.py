@@ -18,6 +18,8 @@ class BandRecord(BaseModel):
     """Key of the asset in the item."""
     resolution: float = Field(gt=0)
     """Ground size of a pixel, in units of the file's CRS."""
+    also: dict[float, str] = {}
+    """Other assets with the same band, by their resolution."""
     band: int = Field(default=1, ge=1)
     """Index of the band inside the asset's file, from 1."""
     alias: list[str] = []
@@ -32,6 +34,11 @@ class BandRecord(BaseModel):
     offset: float | None = None
     wavelength: float | None = None
     """Centre wavelength in micrometres."""
+
+    @property
+    def keys_by_resolution(self) -> dict[float, str]:
+        """Every asset that holds the band, its own first."""
+        return {self.resolution: self.asset, **self.also}
 
     @model_validator(mode="before")
     @classmethod

@@ -60,17 +60,15 @@ def make_item(
     name: str,
     collection: str,
     when: datetime,
-    grid: Grid,
+    geometry: dict[str, Any] | None,
     assets: dict[str, dict[str, Any]],
     sources: Iterable[tuple[str, str | None]],
     properties: dict[str, Any],
 ) -> Item:
-    """One product as a STAC item. `sources` are (id, href) of the items it derives from.
+    """One product as a STAC item; `geometry` is in degrees. `sources` are (id, href) of the items it derives from.
 
     Nothing in it tells when or where it was made: the same plan gives the same bytes.
     """
-    geometry = grid_footprint(grid)
-    code = str(grid.crs)
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
@@ -78,14 +76,9 @@ def make_item(
         "id": name,
         "collection": collection,
         "geometry": geometry,
-        "bbox": item_bbox(geometry),
+        **({} if geometry is None else {"bbox": item_bbox(geometry)}),
         "properties": {
             "datetime": rfc3339(when),
-            "proj:code": code if code.startswith("EPSG:") else None,
-            **({} if code.startswith("EPSG:") else {"proj:wkt2": code}),
-            "proj:shape": list(grid.shape),
-            "proj:transform": [float(x) for x in tuple(grid.transform)[:6]],
-            "proj:bbox": list(grid.extent.boundingbox.bbox),
             "processing:software": {"scenebeam": version("scenebeam")},
             **properties,
         },
@@ -102,9 +95,21 @@ def make_item(
     }
 
 
+def grid_properties(grid: Grid) -> dict[str, Any]:
+    """The properties of an item whose assets all lie on one grid."""
+    code = str(grid.crs)
+    return {
+        "proj:code": code if code.startswith("EPSG:") else None,
+        **({} if code.startswith("EPSG:") else {"proj:wkt2": code}),
+        "proj:shape": list(grid.shape),
+        "proj:transform": [float(x) for x in tuple(grid.transform)[:6]],
+        "proj:bbox": list(grid.extent.boundingbox.bbox),
+    }
+
+
 def make_collection(name: str, description: str, items: Sequence[Item], hrefs: Sequence[str]) -> dict[str, Any]:
     """The STAC collection of a run's items, which lie at `hrefs` beside it."""
-    boxes = [item["bbox"] for item in items] or [[-180.0, -90.0, 180.0, 90.0]]
+    boxes = [item["bbox"] for item in items if "bbox" in item] or [[-180.0, -90.0, 180.0, 90.0]]
     times = sorted(item["properties"]["datetime"] for item in items)
     whole = [
         min(b[0] for b in boxes),

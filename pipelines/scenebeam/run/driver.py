@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 from shapely.geometry import MultiPolygon
 
@@ -15,17 +15,22 @@ from scenebeam.catalog.search import (
     records_for,
     resolve_bands,
     scenes_from_items,
-    scenes_from_time_series,
     search_items,
 )
 from scenebeam.catalog.select import Selection, select
-from scenebeam.errors import RequestError
+from scenebeam.catalog.tables import scene_tables
+from scenebeam.catalog.timeseries import scenes_from_time_series
+from scenebeam.csvtable import Table
+from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
-from scenebeam.request import RunRequest, TimeSeries
+from scenebeam.products.task import Task
+from scenebeam.request import RunRequest, TimeSeries, parse_interval
+from scenebeam.run.items import Item, read_search, write_search
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
+from scenebeam.transfer.ranges import halted
 
 log = logging.getLogger(__name__)
 
@@ -34,89 +39,134 @@ Progress = Callable[[int, int], None]
 _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 
 
-def search(request: RunRequest) -> tuple[list[dict[str, Any]], Selection, MultiPolygon | None]:
-    """Ask the catalogue and select. Returns the items found, the selection, and the area in degrees.
+@dataclass(frozen=True)
+class Found:
+    """What a search brought and what was selected of it."""
+
+    items: list[Item]
+    selection: Selection
+    area: MultiPolygon | None
+    """In degrees."""
+
+    def tables(self, request: RunRequest) -> dict[str, Table]:
+        """The scene catalogue and what was chosen from it, by file name."""
+        return scene_tables(self.selection, self.area, request.select.full_cover_threshold)
+
+
+def search(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Found:
+    """Ask the catalogue and select. Where the store keeps the answer to the same question, no request is made.
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
     bands = resolve_bands(request)
     area = area_geometry(request.area) if request.area is not None else None
-    items: list[dict[str, Any]] = []
+    items: list[Item] = []
+    anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
     if isinstance(request.catalog, TimeSeries):
-        scenes = scenes_from_time_series(request.catalog, records_for(request), bands)
+        scenes, anchors = scenes_from_time_series(request.catalog, records_for(request), bands)
     else:
-        items = search_items(request, area)
+        kept = read_search(request, store) if store is not None and not refresh else None
+        items = search_items(request, area) if kept is None else kept
         scenes = scenes_from_items(items, request)
-    selection = select(scenes, request, area, request.product.group_by)
+    selection = select(scenes, request, area, request.product.group_by, anchors)
+    for name in sorted({one.id for one in request.select.scenes or ()} - {scene.id for scene in scenes}):
+        log.warning("select.scenes: the catalogue has no scene %s", name)
     if not selection.acquisitions:
         raise RequestError(
             f"no scene is left: {selection.explain()}. Widen the area, the dates or the filters"
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
         )
-    return items, selection, area
+    return Found(items, selection, area)
 
 
-def make_plan(request: RunRequest) -> tuple[Plan, list[dict[str, Any]]]:
-    """Search, select and plan, without writing anything. Returns the plan and the items that were found.
+def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, Store]:
+    """Search and select, and write the tables: the first step of a run, alone.
+
+    Raises RequestError where the output belongs to another request.
+    """
+    store = open_store(request.output)
+    with store.exclusive():
+        frozen = read_plan(store)
+        if frozen is not None:
+            _refuse_another(frozen, request, store)
+        found = search(request, store, refresh=refresh)
+        write_search(request, found.items, store)
+        for name, table in found.tables(request).items():
+            store.write(name, table.dump())
+    return found, store
+
+
+def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Plan:
+    """Search, select and plan, without writing anything.
 
     Raises RequestError where the plan would pass the request's limits.
     """
-    items, selection, area = search(request)
-    tasks = tuple(PRODUCTS[request.product.kind].plan(selection, request, area))
-    if not tasks:
-        raise RequestError("none of the scenes selected lies on the grid asked for: see grid.bounds")
-    plan = Plan(request, tasks, selection.explain())
+    found = search(request, store, refresh=refresh)
+    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.area)
+    tables = {**found.tables(request), **planned.tables}
+    plan = Plan(request, tuple(planned.tasks), found.selection.explain(), tables, found.items)
     if plan.estimate.read_bytes > request.limits.max_bytes:
         raise RequestError(
             f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than limits.max_bytes = "
             f"{request.limits.max_bytes / 1e9:.1f} GB; narrow the request, or raise the limit"
         )
-    return plan, items
+    return plan
 
 
-def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False) -> Plan:
+def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, refresh: bool = False) -> Plan:
     """The plan that is frozen in the store, or a new one frozen there now.
 
+    `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
     Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
     """
     frozen = None
     try:
         frozen = read_plan(store)
-    except Exception:
+    except StorageError:
         if not overwrite:
             raise
     if frozen is not None and not overwrite:
-        changes = difference(frozen.request, request)
-        if changes:
-            raise RequestError(
-                f"{store.uri} belongs to another request, which differs in\n  "
-                + "\n  ".join(changes)
-                + "\nrun with --overwrite to replace what is there, or choose another output"
-            )
-        return Plan(request, frozen.tasks, frozen.selection)
-    plan, items = make_plan(request)
-    if overwrite and frozen is not None:
-        clear(frozen, store)
-    freeze(plan, items, store)
+        _refuse_another(frozen, request, store)
+        if not refresh:
+            return Plan(request, frozen.tasks, frozen.selection)
+    plan = make_plan(request, store, refresh=refresh)
+    if frozen is not None:
+        clear(frozen, store, keep=() if overwrite else plan.tasks)
+    freeze(plan, store)
     return plan
 
 
-def clear(plan: Plan, store: Store) -> None:
-    """Remove what a plan has made; the plan goes first, so that nothing half-cleared looks whole."""
-    store.delete([RUN_FILE, PLAN_FILE])
+def _refuse_another(frozen: Plan, request: RunRequest, store: Store) -> None:
+    changes = difference(frozen.request, request)
+    if changes:
+        raise RequestError(
+            f"{store.uri} belongs to another request, which differs in\n  "
+            + "\n  ".join(changes)
+            + "\nrun with --overwrite to replace what is there, or choose another output"
+        )
+
+
+def clear(plan: Plan, store: Store, *, keep: Iterable[Task] = ()) -> None:
+    """Remove what a plan has made, but for the tasks to keep, and then the plan: stopped halfway, it is resumed."""
     outputs = {name for task in plan.tasks for name in task.outputs}
-    store.delete(sorted(outputs | store.list("parts/")))
+    same = {task.model_dump_json() for task in keep}
+    kept = {name for task in plan.tasks if task.model_dump_json() in same for name in task.outputs}
+    store.delete(sorted((outputs - kept) | store.list("parts/")))
+    store.delete([RUN_FILE, PLAN_FILE])
 
 
-def run(request: RunRequest, *, overwrite: bool = False, progress: Progress | None = None) -> RunStatus:
+def run(
+    request: RunRequest, *, overwrite: bool = False, refresh: bool = False, progress: Progress | None = None
+) -> RunStatus:
     """Run a request through to its report, or resume it where its output holds a part of it already.
 
     Raises RequestError for what the user can mend; a task that fails is in the status, not an exception.
     """
     store = open_store(request.output)
+    halted.clear()
     with store.exclusive():
         store.sweep()
-        plan = settle_plan(request, store, overwrite=overwrite)
+        plan = settle_plan(request, store, overwrite=overwrite, refresh=refresh)
         kind = choose_runner(request.runner, plan.estimate)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)
@@ -137,6 +187,7 @@ def run(request: RunRequest, *, overwrite: bool = False, progress: Progress | No
                 return run_tasks(kind, plan, store, status)
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
+            halted.set()
             ended = {
                 "state": "cancelled" if interrupted else "failed",
                 "done": len(plan.tasks) - len(plan.undone(store.list())),

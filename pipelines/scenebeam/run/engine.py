@@ -13,6 +13,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from scenebeam.products.task import Outcome, Task
+from scenebeam.request import Limits
 from scenebeam.run.make import make_task
 from scenebeam.run.plan import Plan, read_plan
 from scenebeam.run.report import finish
@@ -20,14 +21,14 @@ from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
 
-def build(pipeline: Any, output: str, status: RunStatus) -> Any:
+def build(pipeline: Any, output: str, status: RunStatus, limits: Limits) -> Any:
     """Lay the graph for the plan that is frozen in `output` onto a pipeline."""
     return (
         pipeline
         | "Output" >> beam.Create([output])
         | "ReadPlan" >> beam.FlatMap(undone_tasks)
         | "Reshuffle" >> beam.Reshuffle()
-        | "MakeTask" >> beam.ParDo(MakeTask(output))
+        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json()))
         | "AllOutcomes" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
         | "Report" >> beam.Map(report, output, status.model_dump_json())
     )
@@ -43,8 +44,8 @@ def undone_tasks(output: str) -> Iterator[str]:
 class MakeTask(beam.DoFn):  # type: ignore[misc]
     """Task id → Outcome as JSON."""
 
-    def __init__(self, output: str) -> None:
-        self._output = output
+    def __init__(self, output: str, limits: str) -> None:
+        self._output, self._limits = output, Limits.model_validate_json(limits)
 
     def setup(self) -> None:
         """Read the plan once a worker."""
@@ -54,7 +55,7 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
 
     def process(self, task_id: str) -> Iterator[str]:
         """Make one task."""
-        outcome = make_task(self._kind, self._tasks[task_id], self._store)
+        outcome = make_task(self._kind, self._tasks[task_id], self._store, self._limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
         yield outcome.model_dump_json()

@@ -14,6 +14,7 @@ import psutil
 from scenebeam.errors import SceneBeamError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Outcome, Task
+from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 
@@ -47,9 +48,10 @@ def process_gate() -> MemoryGate:
     return MemoryGate(int(psutil.virtual_memory().available * 0.8))
 
 
-def make_task(kind: str, task: Task, store: Store) -> Outcome:
+def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     """Make one task of a product and say what became of it. Errors become outcomes; only an interrupt passes."""
-    budget, start = Budget(), time.monotonic()
+    budget = Budget(download_workers=limits.max_download_workers, per_host=limits.max_per_host)
+    start = time.monotonic()
     try:
         with process_gate().hold(task.estimate.memory):
             outcome: Outcome = PRODUCTS[kind].make(task, store, budget)

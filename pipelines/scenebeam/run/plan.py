@@ -5,27 +5,24 @@ from __future__ import annotations
 import io
 import json
 import platform
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import rustac
 
+from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate, Task
 from scenebeam.request import DECISIVE, RunRequest
 from scenebeam.requestfile import leaves
+from scenebeam.run.items import Item, write_search
 from scenebeam.storage import Store
 
 PLAN_FILE = "plan.parquet"
 RUN_FILE = "run.json"
-SCENES_FILE = "scenes.parquet"
 _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "pyproj", "shapely")
 
 
@@ -37,6 +34,10 @@ class Plan:
     tasks: tuple[Task, ...]
     selection: str = ""
     """How many scenes were found, and what left some out."""
+    tables: Mapping[str, Table] = field(default_factory=dict, compare=False)
+    """What stands before the first task is made, by file name; written with the plan, not read back."""
+    items: Sequence[Item] = field(default=(), compare=False)
+    """What the search found; written with the plan, not read back."""
 
     @property
     def estimate(self) -> Estimate:
@@ -56,10 +57,11 @@ class Plan:
         return [task for task in self.tasks if not existing.issuperset(task.outputs)]
 
 
-def freeze(plan: Plan, items: Sequence[dict[str, Any]], store: Store) -> None:
-    """Write scenes.parquet, plan.parquet and, last, run.json: where that stands the plan is whole."""
-    if items:
-        write_items(items, SCENES_FILE, store)
+def freeze(plan: Plan, store: Store) -> None:
+    """Write the items, the tables, plan.parquet and, last, run.json: where that stands the plan is whole."""
+    write_search(plan.request, plan.items, store)
+    for name, content in plan.tables.items():
+        store.write(name, content.dump())
     rows = [
         {
             "task": task.id,
@@ -112,18 +114,3 @@ def difference(one: RunRequest, other: RunRequest) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-
-
-def write_items(items: Sequence[dict[str, Any]], name: str, store: Store) -> None:
-    """Publish STAC items as stac-geoparquet."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        rustac.write_sync(str(path), {"type": "FeatureCollection", "features": [_storable(item) for item in items]})
-        store.write(name, path.read_bytes())
-
-
-def _storable(value: Any) -> Any:
-    """Without empty objects inside: Parquet has no type for them."""
-    if isinstance(value, dict):
-        return {key: _storable(inner) for key, inner in value.items() if inner != {}}
-    return [_storable(inner) for inner in value] if isinstance(value, list) else value

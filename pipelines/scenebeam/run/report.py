@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from scenebeam.csvtable import Table
 from scenebeam.products import PRODUCTS, stac
-from scenebeam.products.product import Rows
 from scenebeam.products.task import Outcome
-from scenebeam.run.plan import Plan, write_items
+from scenebeam.run.items import write_items
+from scenebeam.run.plan import Plan
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 
@@ -32,11 +31,11 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     items = read_items(plan, undone, store)
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]
-    for name, rows in PRODUCTS[plan.request.product.kind].tables(plan.tasks, by_task, items).items():
-        write_table(name, rows, store)
+    for name, table in PRODUCTS[plan.request.product.kind].tables(plan.tasks, by_task, items).items():
+        store.write(name, table.dump())
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
     failures = [{"task": o.task, "kind": o.kind, "reason": o.reason, "retry": retry} for o in faults]
-    write_table(FAILURES_FILE, failures, store, _FAILURE_COLUMNS)
+    store.write(FAILURES_FILE, Table(_FAILURE_COLUMNS, failures).dump())
     ordered = [items[name] for name in sorted(items)]
     if ordered:
         write_items(ordered, "items.parquet", store)
@@ -75,12 +74,3 @@ def read_items(plan: Plan, undone: set[str], store: Store) -> dict[str, dict[str
     with ThreadPoolExecutor(16) as threads:
         contents = threads.map(store.read, names)
         return {name: json.loads(content) for name, content in zip(names, contents, strict=True) if content}
-
-
-def write_table(name: str, rows: Rows, store: Store, columns: Sequence[str] | None = None) -> None:
-    """Publish rows as CSV; `columns` are needed where there may be no row."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns or (list(rows[0]) if rows else []), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    store.write(name, text.getvalue().encode())

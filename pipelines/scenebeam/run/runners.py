@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from scenebeam.errors import RequestError
+from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate
 from scenebeam.request import Runner
 from scenebeam.run.plan import Plan
@@ -66,7 +67,8 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
     """Beam's command-line options for a runner. RequestError where one that it needs is missing."""
     options: dict[str, Any] = dict(asked.options)
     if kind == "direct":
-        workers = asked.workers or os.cpu_count() or 1
+        product, limits = PRODUCTS[plan.request.product.kind], plan.request.limits
+        workers = asked.workers or (limits.max_download_workers if product.waits else os.cpu_count()) or 1
         options = {"direct_num_workers": workers, "direct_running_mode": "multi_threading", **options}
     elif kind == "dataflow":
         missing = [name for name in ("project", "region", "temp_location") if name not in options]
@@ -102,7 +104,9 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     from scenebeam.run.make import make_task
     from scenebeam.run.report import finish
 
-    outcomes = [make_task(plan.request.product.kind, task, store) for task in plan.undone(store.list())]
+    outcomes = [
+        make_task(plan.request.product.kind, task, store, plan.request.limits) for task in plan.undone(store.list())
+    ]
     return finish(plan, outcomes, store, status)
 
 
@@ -126,7 +130,7 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
         raise RequestError(
             f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
         ) from error
-    build(pipeline, store.uri, status)
+    build(pipeline, store.uri, status, plan.request.limits)
     result = pipeline.run()
     result.wait_until_finish()
     content = store.read(STATUS_FILE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scenebeam.storage.store import Publication, Store
+from scenebeam.storage.store import Publication, Store, checked_name
 
-__all__ = ["Publication", "Store", "open_store"]
+__all__ = ["Publication", "Store", "checked_name", "open_store"]
 
 
 def open_store(uri: str) -> Store:

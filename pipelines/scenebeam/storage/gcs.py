@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,9 +15,17 @@ from typing import Any
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
+from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
+from scenebeam.storage.arrival import Arrival
 from scenebeam.storage.store import Publication, Store, checked_name
+
+_CHECKSUM = "scenebeam-checksum"
+"""Custom metadata of an object: its SHA-256 as a multihash, which GCS itself does not keep."""
+_ARRIVING = ".arriving/"
+_CHUNK = 8 * 2**20
+"""Bytes of an upload that are held in memory."""
 
 
 @cache
@@ -48,23 +59,66 @@ class GcsStore(Store):
     @contextmanager
     def writing(self, name: str) -> Iterator[Publication]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
-        blob = self._blob(name)
         with tempfile.TemporaryFile() as file:
-            yield Publication(file)
-            with self._blame(f"cannot write {self.path(name)}"):
-                current = self._bucket.get_blob(blob.name)
-                file.seek(0)
-                try:
-                    blob.upload_from_file(
-                        file,
-                        checksum="crc32c",
-                        if_generation_match=current.generation if current is not None else 0,
-                        retry=DEFAULT_RETRY,
-                    )
-                except PreconditionFailed:
-                    # Another worker made the same task: the same plan gives the same bytes, so its object stands.
-                    if self._bucket.get_blob(blob.name) is None:
-                        raise
+            publication = Publication(file)
+            yield publication
+            file.seek(0)
+            self._publish(name, publication.checksum, lambda blob, **how: blob.upload_from_file(file, **how))
+
+    def upload(self, name: str, path: Path) -> None:
+        """Publish a file of this machine."""
+        with path.open("rb") as file:
+            checksum = "1220" + hashlib.file_digest(file, "sha256").hexdigest()
+        self._publish(name, checksum, lambda blob, **how: blob.upload_from_filename(path, **how))
+
+    def _publish(self, name: str, checksum: str, send: Callable[..., Any]) -> None:
+        blob = self._blob(name)
+        blob.metadata = {_CHECKSUM: checksum}
+        with self._blame(f"cannot write {self.path(name)}"):
+            try:
+                send(blob, checksum="crc32c", if_generation_match=self._generation(blob.name), retry=DEFAULT_RETRY)
+            except PreconditionFailed:
+                # Another worker made the same task: the same plan gives the same bytes, so its object stands.
+                if self._bucket.get_blob(blob.name) is None:
+                    raise
+
+    def _generation(self, name: str) -> int:
+        current = self._bucket.get_blob(name)
+        return current.generation if current is not None else 0
+
+    @contextmanager
+    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> Iterator[Arrival]:
+        """A file that streams from `source` into an object of another name, through memory alone."""
+        arrival = _GcsArrival(self, name, algorithms)
+        try:
+            yield arrival
+        finally:
+            arrival.close()
+
+    def checksum(self, name: str) -> tuple[int, str]:
+        """Size in bytes, and the SHA-256 that it was published with, else its MD5, as a multihash."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            blob = self._bucket.get_blob(self._blob(name).name)
+        if blob is None:
+            raise StorageError(f"{self.path(name)} is not there")
+        told = (blob.metadata or {}).get(_CHECKSUM)
+        return blob.size, told or f"d50110{base64.b64decode(blob.md5_hash or '').hex()}"
+
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether an object is there with the size and the CRC32C of a file."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            blob = self._bucket.get_blob(self._blob(name).name)
+        if blob is None or blob.size != path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            found = Checksum()
+            for _ in found.consume(file, 2**20):
+                pass
+        return bool(blob.crc32c == base64.b64encode(found.digest()).decode())
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-arrived."""
+        self.delete(self.list(_ARRIVING))
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
@@ -102,3 +156,64 @@ class GcsStore(Store):
             raise StorageError(f"{what}: no such bucket or object") from error
         except GoogleAPIError as error:
             raise StorageError(f"{what}: {error}") from error
+
+
+class _GcsArrival(Arrival):
+    """An object under a name of its own, streamed; then copied to its place inside the bucket."""
+
+    def __init__(self, store: GcsStore, name: str, algorithms: Iterable[str]) -> None:
+        super().__init__(algorithms)
+        self._store, self._name = store, name
+        self._arriving = f"{_ARRIVING}{uuid.uuid4().hex}/{name}"
+        self._writer: Any = None
+        self._crc = Checksum()
+
+    def expect(self) -> None:
+        return
+
+    def _append(self, data: bytes) -> None:
+        with self._store._blame(f"cannot write {self._store.path(self._name)}"):
+            if self._writer is None:
+                self._writer = self._store._blob(self._arriving).open("wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY)
+            self._writer.write(data)
+            self._crc.update(data)
+
+    def _empty(self) -> None:
+        self._crc = Checksum()
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.closed:
+            writer.terminate()
+
+    def finish(self) -> str:
+        with self._store._blame(f"cannot write {self._store.path(self._name)}"):
+            self._writer.close()
+            blob = self._store._bucket.get_blob(self._store._blob(self._arriving).name)
+        if blob is None or blob.crc32c != base64.b64encode(self._crc.digest()).decode():
+            raise StorageError(
+                f"{self._store.path(self._name)}: the bucket holds other bytes than were sent; run again"
+            )
+        return self._store.path(self._arriving)
+
+    def publish(self) -> None:
+        store = self._store
+        with store._blame(f"cannot write {store.path(self._name)}"):
+            target = store._blob(self._name)
+            target.metadata = {_CHECKSUM: self.checksum}
+            token, match = None, store._generation(target.name)
+            while True:
+                token, _, _ = target.rewrite(
+                    store._blob(self._arriving), token=token, if_generation_match=match, retry=DEFAULT_RETRY
+                )
+                if token is None:
+                    break
+        store.delete([self._arriving])
+
+    def close(self) -> None:
+        """Leave nothing behind: an upload that was not finished cannot be gone on with by another process."""
+        if self._writer is None:
+            return
+        finished, self._writer = self._writer.closed, self._writer
+        if finished:
+            self._store.delete([self._arriving])
+        else:
+            self._empty()

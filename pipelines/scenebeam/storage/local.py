@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
+import hashlib
+import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scenebeam.errors import StorageError
+from scenebeam.storage.arrival import Arrival
 from scenebeam.storage.store import Publication, Store, checked_name
 
 _PARTIAL = ".partial"
+_ARRIVING = ".arriving"
 _LOCK = ".scenebeam.lock"
 
 
@@ -62,6 +68,33 @@ class LocalStore(Store):
             partial.unlink(missing_ok=True)
 
     @contextmanager
+    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> Iterator[Arrival]:
+        """A file that comes from `source`; what has come is kept beside its place until it is whole."""
+        arrival = _LocalArrival(self._path(name), source, algorithms)
+        try:
+            yield arrival
+        finally:
+            arrival.close()
+
+    def upload(self, name: str, path: Path) -> None:
+        """Publish a copy of a file."""
+        with path.open("rb") as content, self.writing(name) as file:
+            shutil.copyfileobj(content, file, 2**20)
+
+    def checksum(self, name: str) -> tuple[int, str]:
+        """Size in bytes and SHA-256 as a multihash."""
+        path = self._path(name)
+        try:
+            with path.open("rb") as file:
+                return path.stat().st_size, "1220" + hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _storage_error(f"cannot read {path}", error) from error
+
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether a file is there with the same content."""
+        return self._path(name).exists() and filecmp.cmp(self._path(name), path, shallow=False)
+
+    @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
         """The file itself."""
         path = self._path(name)
@@ -101,6 +134,77 @@ class LocalStore(Store):
 
     def _path(self, name: str) -> Path:
         return self._root / checked_name(name)
+
+
+class _LocalArrival(Arrival):
+    """A hidden file beside the place of the one that comes, with a note of what it is of."""
+
+    def __init__(self, target: Path, source: str, algorithms: Iterable[str]) -> None:
+        super().__init__(algorithms)
+        self._target, self._source = target, source
+        self._partial = target.with_name(f".{target.name}{_ARRIVING}")
+        self._note = target.with_name(f".{target.name}{_ARRIVING}.json")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("ab+", buffering=0)
+            self._recall()
+        except OSError as error:
+            raise _storage_error(f"cannot write {target}", error) from error
+
+    def _recall(self) -> None:
+        """Go on with what an earlier try left, if it is of the same source."""
+        try:
+            note = json.loads(self._note.read_text())
+            known = note["source"] == self._source
+            self.validator, self.total = (note["validator"], note["total"]) if known else ("", None)
+        except (OSError, ValueError, KeyError):
+            known = False
+        if not known or not self.validator:
+            self.restart("", None)
+            return
+        self._file.seek(0)
+        while data := self._file.read(2**20):
+            self.took(data)
+
+    def expect(self) -> None:
+        needed, free = (self.total or 0) - self.offset, shutil.disk_usage(self._target.parent).free
+        if needed > free:
+            raise StorageError(
+                f"cannot write {self._target}: {needed / 1e6:,.0f} MB are still to come, and the disk has "
+                f"{free / 1e6:,.0f} MB free; free some space and run again, what is finished is kept"
+            )
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _storage_error(f"cannot write {self._target}", error) from error
+
+    def _empty(self) -> None:
+        try:
+            self._file.truncate(0)
+            note = {"source": self._source, "validator": self.validator, "total": self.total}
+            self._note.write_text(json.dumps(note))
+        except OSError as error:
+            raise _storage_error(f"cannot write {self._target}", error) from error
+
+    def finish(self) -> str:
+        return str(self._partial)
+
+    def publish(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+            self._partial.replace(self._target)
+            self._note.unlink(missing_ok=True)
+        except OSError as error:
+            raise _storage_error(f"cannot write {self._target}", error) from error
+
+    def close(self) -> None:
+        """Let go of the file; one without any bytes is not kept."""
+        self._file.close()
+        if self.offset == 0:
+            self._partial.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
 
 
 def _storage_error(what: str, error: OSError) -> StorageError:

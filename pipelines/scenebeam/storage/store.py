@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scenebeam.errors import StorageError
+from scenebeam.storage.arrival import Arrival
 
 _NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
 
@@ -55,6 +56,25 @@ class Store(ABC):
     @abstractmethod
     def writing(self, name: str) -> AbstractContextManager[Publication]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
+
+    @abstractmethod
+    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> AbstractContextManager[Arrival]:
+        """A file that comes from `source` and appears when it is published; `algorithms` are digests wanted of it.
+
+        What has come when the block ends without that is kept where it can be: the same source goes on from there.
+        """
+
+    @abstractmethod
+    def upload(self, name: str, path: Path) -> None:
+        """Publish a file of this machine."""
+
+    @abstractmethod
+    def checksum(self, name: str) -> tuple[int, str]:
+        """Size in bytes and `file:checksum` (multihash in hex) of a file."""
+
+    @abstractmethod
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether a file is there whose size and checksum are those of a file of this machine."""
 
     @abstractmethod
     def fetched(self, name: str) -> AbstractContextManager[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
@@ -19,6 +19,7 @@ CDSE_HOST = "dataspace.copernicus.eu"
 """A CDSE token is sent to hosts of this domain and to no other, whatever an item names."""
 CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
 CDSE_TOKENS = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _RENEW_BEFORE = 60.0
 """Seconds before its end at which a token is renewed."""
 
@@ -135,7 +136,7 @@ def _fetch_cdse_token() -> tuple[str, float]:
         "password": os.environ["CDSE_PASSWORD"],
     }
     try:
-        answer = urllib3.request("POST", CDSE_TOKENS, fields=fields, encode_multipart=False, timeout=30)
+        answer = urllib3.request("POST", CDSE_TOKENS, body=urlencode(fields), headers=_FORM, timeout=30)
     except urllib3.exceptions.HTTPError as error:
         raise ReadError(f"{CDSE_TOKENS} cannot be asked: {type(error).__name__}", permanent=False) from None
     if answer.status != 200:

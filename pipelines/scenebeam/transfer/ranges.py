@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 IO_THREADS = 24
 """Requests in flight, whatever the number of cores: round trips cost, not the client."""
+halted = threading.Event()
+"""Set when the run is interrupted: nobody waits for another try, and downloads stop at their next chunk."""
 _ATTEMPTS = 6
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _HINTS = {
@@ -129,6 +132,7 @@ def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
         retry=tenacity.retry_if_exception_type(Transient),
         stop=lambda state: state.attempt_number >= _ATTEMPTS or budget.spent,
         wait=budget.wait,
+        sleep=tenacity.sleep_using_event(halted),
         reraise=True,
     )
     try:
@@ -193,16 +197,18 @@ def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget) 
     budget.count(len(body))
     if answer.status == 200:
         return body[start:stop], len(body)
-    size = total_size(answer.headers.get("Content-Range"), start + len(body))
+    size = content_range(answer.headers.get("Content-Range"))[1] or start + len(body)
     if len(body) < min(stop, size) - start:
         raise Transient(f"the answer has {len(body):,} of {stop - start:,} bytes")
     return body, size
 
 
-def total_size(content_range: str | None, otherwise: int) -> int:
-    """`bytes 0-99/1234` → 1234."""
-    total = (content_range or "").rpartition("/")[2]
-    return int(total) if total.isdigit() else otherwise
+def content_range(value: str | None) -> tuple[int, int | None]:
+    """`bytes 0-99/1234` → (0, 1234); -1 where there is no start, None where there is no size."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", (value or "").strip())
+    if match is None:
+        return -1, None
+    return int(match[1]), int(match[2]) if match[2].isdigit() else None
 
 
 def _retry_after(value: str | None) -> float:

@@ -260,9 +260,14 @@ def _publish_item(task: MosaicTask, store: Store, assets: dict[str, dict[str, An
         task.timestamp,
         task.collection,
         task.acquired,
-        task.grid.grid,
+        stac.grid_footprint(task.grid.grid),
         assets,
         [(ref.id, ref.item_href) for ref in task.scenes],
-        {**task.properties, "scenebeam:values": task.values, "scenebeam:complete": not incomplete},
+        {
+            **stac.grid_properties(task.grid.grid),
+            **task.properties,
+            "scenebeam:values": task.values,
+            "scenebeam:complete": not incomplete,
+        },
     )
     store.write(task.item_path, stac.dump(item))

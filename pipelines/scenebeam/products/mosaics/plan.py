@@ -10,13 +10,15 @@ import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
+from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import records_for, resolve_bands
-from scenebeam.catalog.select import Acquisition, Selection, shares_ground
+from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.products import stac
 from scenebeam.products.mosaics.estimate import BandProbe, estimate, probe, widest_window
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask, SceneRef, TileSource
+from scenebeam.products.product import Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import choose_grid, project
@@ -25,12 +27,13 @@ from scenebeam.request import MosaicRequest, RunRequest
 from scenebeam.transfer.ranges import Budget
 
 
-def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> list[MosaicTask]:
+def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
     """One task per acquisition (and shard), all on one grid.
 
     `area` is in degrees; None takes all that the scenes cover. Reads one header per band, for the estimate.
     """
     product = request.product
+    assert isinstance(product, MosaicRequest)
     names = resolve_bands(request)
     acquisitions = _with_footprints(selection.acquisitions)
     if area is None and request.grid.bounds is None:
@@ -74,7 +77,9 @@ def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -
             outputs = (*(task.band_path(band.name) for band in bands), task.item_path)
             size = estimate(grid, window, bands, probes, refs, product.method)
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
-    return tasks
+    if not tasks:
+        raise RequestError("none of the scenes selected lies on the grid asked for: see grid.bounds")
+    return Planned(tasks, {})
 
 
 def _with_footprints(acquisitions: Sequence[Acquisition]) -> list[Acquisition]:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scenebeam.csvtable import Table
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
-from scenebeam.products.product import Rows
 from scenebeam.products.task import Outcome
 
 STATUS = "timestamps_aggregation_status.csv"
 SUMMARY = "timestamps_aggregation_summary.csv"
 BANDS = "timestamps_aggregation_band_report.csv"
+_COLUMNS = {
+    STATUS: ("timestamp", "status"),
+    SUMMARY: ("timestamp", "success", "failed_bands", "missing_files", "error_message", "output_folder"),
+    BANDS: ("timestamp", "band", "status", "input_files", "output_path", "message"),
+}
 
 
 def tables(
     tasks: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
-) -> dict[str, Rows]:
-    """Rows by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+) -> dict[str, Table]:
+    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
 
     They come from the plan, the items and the failures alone: a resumed run gives the same tables.
     """
-    found: dict[str, Rows] = {STATUS: [], SUMMARY: [], BANDS: []}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
     by_timestamp: dict[str, list[MosaicTask]] = {}
     for task in tasks:
         by_timestamp.setdefault(task.timestamp, []).append(task)
@@ -45,7 +50,7 @@ def tables(
         )
         for band in task.bands:
             found[BANDS].append(_band_row(task, band, item, status, missing.get(band.name, {}), message))
-    return found
+    return {name: Table(columns, found[name]) for name, columns in _COLUMNS.items()}
 
 
 def _band_row(

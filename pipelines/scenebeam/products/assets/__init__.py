@@ -1,0 +1,13 @@
+"""Assets: the scenes' own files, band by band, with a manifest of them and a STAC item per scene."""
+
+from __future__ import annotations
+
+from scenebeam.products.assets.make import make
+from scenebeam.products.assets.plan import plan
+from scenebeam.products.assets.tables import tables
+from scenebeam.products.assets.task import AssetsTask
+from scenebeam.products.product import Product
+
+__all__ = ["PRODUCT", "AssetsTask", "make", "plan", "tables"]
+
+PRODUCT = Product(AssetsTask, plan, make, tables, waits=True)

@@ -1,0 +1,184 @@
+"""Make assets: fetch, check and publish the files of one scene, each band on its own."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
+
+import shapely
+
+from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError
+from scenebeam.products import stac
+from scenebeam.products.assets.task import AssetsTask, BandFile
+from scenebeam.products.task import Outcome
+from scenebeam.raster.checks import check_file
+from scenebeam.storage import Store, open_store
+from scenebeam.transfer.checksum import parse_checksum
+from scenebeam.transfer.download import download
+from scenebeam.transfer.ranges import Budget
+
+
+class Brought(NamedTuple):
+    """What became of one band."""
+
+    ok: bool
+    status: str
+    """`success`, or the status that the band gives its scene."""
+    message: str = ""
+    size: int = 0
+    checksum: str = ""
+
+
+STATUSES = ("exception", "validation_failed", "download_incomplete", "skipped_missing_href", "success")
+"""The worst first: a scene has the status of its worst band."""
+
+
+def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
+    """Bring all files of a scene to where they are to lie, and publish its item when all are there.
+
+    A band that fails is named, and loses none of the others: what is there already is not fetched again.
+    """
+    bucket = open_store(task.gcs) if task.gcs else None
+    here = store.list(f"raw/{task.scene}/")
+    there = bucket.list(f"{task.scene}/") if bucket is not None else set()
+    brought = dict(
+        zip(
+            task.files,
+            _workers(budget.download_workers).map(
+                lambda file: _bring(task, file, _Place(store, bucket, here, there), budget), task.files
+            ),
+            strict=True,
+        )
+    )
+    status = min((one.status for one in brought.values()), key=STATUSES.index)
+    detail = {file.column: {"ok": one.ok, "message": one.message} for file, one in brought.items()}
+    if status == "success":
+        _publish_item(task, store, brought)
+        return Outcome(task=task.id, state="done", detail=detail)
+    reason = "; ".join(f"{file.label}: {one.message}" for file, one in brought.items() if not one.ok)
+    state = "skipped" if status == "skipped_missing_href" else "failed"
+    return Outcome(task=task.id, state=state, kind=status, reason=reason, detail=detail)
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """The process's pool for whole files, whatever the number of tasks in it."""
+    return ThreadPoolExecutor(count, thread_name_prefix="download")
+
+
+class _Place(NamedTuple):
+    """The stores of a task, and what lies in them."""
+
+    store: Store
+    bucket: Store | None
+    here: set[str]
+    there: set[str]
+
+
+def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> Brought:
+    if file.href is None:
+        return Brought(
+            False, "skipped_missing_href", f"the item has no file of {file.band}; choose another band or scene"
+        )
+    try:
+        size, checksum = _settle(task, file, place, budget)
+    except CheckError as error:
+        return Brought(False, "validation_failed", str(error))
+    except (ReadError, StorageError) as error:
+        return Brought(False, "download_incomplete", str(error))
+    except SceneBeamError as error:
+        return Brought(False, "exception", str(error))
+    return Brought(True, "success", "", size, checksum)
+
+
+def _settle(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> tuple[int, str]:
+    """Bring one file to where the mode wants it; its size and checksum. Only what has been checked is published."""
+    store, bucket, here, there = place
+    assert file.href is not None
+    local, cloud = task.local_name(file), task.cloud_name(file)
+    if task.mode == "url_to_gcs_drop_local":
+        assert bucket is not None
+        if local in here:
+            _send(store, local, bucket, cloud)
+            store.delete([local])
+        elif cloud not in there:
+            return _fetch(file.href, file.signing, file, bucket, cloud, budget)
+        return bucket.checksum(cloud)
+    if local in here:
+        found = store.checksum(local)
+    elif task.mode == "gcs_to_local":
+        found = _fetch(f"{task.gcs}/{cloud}", "none", file, store, local, budget)
+    else:
+        found = _fetch(file.href, file.signing, file, store, local, budget)
+    if task.mode == "url_to_gcs_keep_local":
+        assert bucket is not None
+        _send(store, local, bucket, cloud)
+    return found
+
+
+def _fetch(href: str, signing: str, file: BandFile, store: Store, name: str, budget: Budget) -> tuple[int, str]:
+    """Download, check and publish one file. One that is not what the catalogue says is fetched once more."""
+    wanted = parse_checksum(file.checksum) if file.checksum else None
+    wrong = ""
+    for _ in range(2):
+        with store.receiving(name, href, [wanted.algorithm] if wanted else []) as arrival:
+            download(href, arrival, budget, signing)
+            if wanted is not None and arrival.digest(wanted.algorithm) != wanted.digest:
+                wrong = (
+                    f"its {wanted.algorithm} is {arrival.digest(wanted.algorithm)}, the catalogue says {wanted.digest}"
+                )
+            elif wanted is None and file.size not in (None, arrival.offset):
+                wrong = f"it has {arrival.offset:,} bytes, the catalogue says {file.size:,}"
+            else:
+                try:
+                    check_file(arrival.finish(), file.index, file.dtype, Budget())
+                except CheckError:
+                    arrival.restart("", None)
+                    raise
+                arrival.publish()
+                return arrival.offset, arrival.checksum
+            arrival.restart("", None)
+    raise CheckError(f"{wrong}; fetched twice, and not kept. Is the item out of date? Ask the provider")
+
+
+def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:
+    """Copy a file into the bucket, and see that it has arrived. Raises StorageError where it has not."""
+    with store.fetched(local) as path:
+        if bucket.holds(cloud, path):
+            return
+        bucket.upload(cloud, path)
+        if not bucket.holds(cloud, path):
+            raise StorageError(f"{bucket.path(cloud)} has another checksum than {path}, which is kept: run again")
+
+
+def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brought]) -> None:
+    footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
+    assets: dict[str, dict[str, Any]] = {}
+    for file, one in brought.items():
+        assets[file.label] = {
+            "href": f"./{file.name}" if task.mode != "url_to_gcs_drop_local" else task.place(file, ""),
+            "type": file.media_type or ("image/jp2" if file.suffix == ".jp2" else stac.COG_TYPE),
+            "roles": ["data"],
+            "file:size": one.size,
+            "file:checksum": one.checksum,
+            "scenebeam:index": file.index,
+            "scenebeam:shift": file.shift,
+            "bands": [{"name": file.band}],
+            "raster:bands": [
+                {
+                    "data_type": file.dtype,
+                    "nodata": stac.number_or_name(file.nodata),
+                    "scale": file.scale,
+                    # As the file holds it: what harmonizing would take out is still in its numbers.
+                    "offset": file.offset - file.scale * file.shift,
+                    "spatial_resolution": file.resolution,
+                }
+            ],
+        }
+    geometry = None if footprint is None else json.loads(shapely.to_geojson(footprint))
+    sources = [(task.scene, task.item_href)]
+    properties = {**task.properties, "scenebeam:values": "raw"}
+    item = stac.make_item(task.scene, task.collection, task.when, geometry, assets, sources, properties)
+    store.write(task.item_path, stac.dump(item))

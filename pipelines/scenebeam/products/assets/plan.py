@@ -1,0 +1,166 @@
+"""Plan assets: scenes → a manifest, and one task per scene to download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.search import resolve_bands
+from scenebeam.catalog.select import Selection
+from scenebeam.csvtable import Table
+from scenebeam.errors import RequestError
+from scenebeam.products.assets.task import RAW, AssetsTask, BandFile
+from scenebeam.products.product import Planned
+from scenebeam.products.task import Estimate
+from scenebeam.request import AssetsRequest, RunRequest, parse_interval
+from scenebeam.storage import checked_name
+from scenebeam.transfer.checksum import parse_checksum
+
+MANIFEST = "assets_manifest_selected.csv"
+_SUFFIXES = {".tif", ".tiff", ".jp2"}
+_MEDIA_SUFFIXES = {"image/jp2": ".jp2", "image/jpeg2000": ".jp2"}
+_TILE_METRES = 109_800
+"""Side of a Sentinel-2 tile, for the size of files that the catalogue does not tell."""
+_MEMORY = 24 * 2**20
+"""Per file in flight: what has come in, and blocks that are decoded to be checked."""
+
+
+def plan(selection: Selection, request: RunRequest, area: BaseGeometry | None) -> Planned:
+    """One row of the manifest per scene, and a task for each of the first `download_n` of them."""
+    product = request.product
+    assert isinstance(product, AssetsRequest)
+    bands = dict(zip(product.bands, resolve_bands(request), strict=True))
+    scenes = _in_order(selection.scenes, product)
+    tasks = [_task(scene, bands, product, request) for scene in scenes]
+    if not tasks:
+        raise RequestError(f"product.date_start: no scene is left that is not before {product.date_start}")
+    return Planned(tasks[: product.download_n], {MANIFEST: _manifest(scenes, tasks, request.output)})
+
+
+def _in_order(scenes: Sequence[Scene], product: AssetsRequest) -> list[Scene]:
+    """Scenes as the manifest lists them: by cloud, unknown last, and then time; or by time."""
+    since = parse_interval(product.date_start)[0] if product.date_start is not None else None
+    kept = {scene.id: scene for scene in scenes if since is None or scene.datetime >= since}
+
+    def by_time(scene: Scene) -> tuple[Any, ...]:
+        return scene.datetime, scene.id
+
+    def by_cloud(scene: Scene) -> tuple[Any, ...]:
+        return scene.cloud_cover is None, scene.cloud_cover or 0.0, *by_time(scene)
+
+    ordered = sorted(kept.values(), key=by_time if product.sort_mode == "time" else by_cloud)
+    return ordered[: product.max_scenes]
+
+
+def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: RunRequest) -> AssetsTask:
+    in_cloud = request.output.startswith("gs://")
+    mode = product.raw_storage_mode or ("url_to_gcs_drop_local" if in_cloud else "url_to_local")
+    gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
+    files = tuple(_file(label, band, scene.assets.get(band)) for label, band in bands.items())
+    size = sum(_bytes(file) for file in files if file.href)
+    item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
+    task = AssetsTask(
+        id=scene.id,
+        outputs=(item_path,),
+        item_path=item_path,
+        estimate=Estimate(
+            blocks=size // 2**20,
+            requests=sum(file.href is not None for file in files),
+            read_bytes=size,
+            write_bytes=size,
+            memory=_MEMORY * len(files),
+        ),
+        scene=scene.id,
+        when=scene.datetime,
+        collection=request.run,
+        item_href=scene.item_href,
+        footprint=None if scene.footprint is None else shapely.to_wkb(scene.footprint, hex=True),
+        files=files,
+        mode=mode,
+        gcs=gcs.rstrip("/") if gcs else None,
+        properties={
+            name: value
+            for name, value in (
+                ("eo:cloud_cover", scene.cloud_cover),
+                ("platform", scene.platform),
+                ("constellation", scene.constellation),
+                ("grid:code", f"MGRS-{scene.tile}" if scene.tile else None),
+            )
+            if value is not None
+        },
+    )
+    if mode == "url_to_gcs_drop_local":
+        return task
+    return task.model_copy(update={"outputs": (*(task.local_name(file) for file in files), item_path)})
+
+
+def _file(label: str, band: str, asset: Asset | None) -> BandFile:
+    if asset is None:
+        return BandFile(label=label, band=band, href=None)
+    return BandFile(
+        label=label,
+        band=band,
+        href=asset.href,
+        index=asset.index,
+        signing=asset.signing,
+        suffix=_suffix(asset),
+        media_type=asset.media_type,
+        dtype=asset.dtype,
+        nodata=asset.nodata,
+        scale=asset.scale,
+        offset=asset.offset,
+        shift=asset.shift,
+        resolution=asset.resolution,
+        size=asset.size,
+        checksum=asset.checksum,
+    )
+
+
+def _suffix(asset: Asset) -> str:
+    """What the file is called where it lies, else what its media type says: JPEG 2000 stays JPEG 2000."""
+    own = PurePosixPath(urlsplit(asset.href).path).suffix.lower()
+    return own if own in _SUFFIXES else _MEDIA_SUFFIXES.get((asset.media_type or "").split(";")[0], ".tif")
+
+
+def _bytes(file: BandFile) -> int:
+    """Size by the catalogue, else half of a whole tile's pixels."""
+    if file.size is not None:
+        return file.size
+    return int((_TILE_METRES / max(file.resolution, 1.0)) ** 2 * (2 if file.dtype == "uint16" else 1) / 2)
+
+
+def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str) -> Table:
+    kinds = ["href", "local", "gcs", "available"]
+    if tasks[0].gcs is None:
+        kinds.remove("gcs")
+    if tasks[0].mode == "url_to_gcs_drop_local":
+        kinds.remove("local")
+    labels = [file.column for file in tasks[0].files]
+    columns = ["scene_id", "datetime", "cloud_cover", *(f"{kind}_{label}" for kind in kinds for label in labels)]
+    rows = []
+    for scene, task in zip(scenes, tasks, strict=True):
+        row: dict[str, Any] = {"scene_id": scene.id, "datetime": scene.datetime, "cloud_cover": scene.cloud_cover}
+        for file in task.files:
+            there = file.href is not None
+            places = {
+                "href": file.href,
+                "local": f"{output.rstrip('/')}/{task.local_name(file)}" if there else None,
+                "gcs": f"{task.gcs}/{task.cloud_name(file)}" if there else None,
+                "available": there,
+            }
+            row.update({f"{kind}_{file.column}": places[kind] for kind in kinds})
+        rows.append(row)
+    return Table(columns, rows)
+
+
+def unchecked(file: BandFile) -> str:
+    """Why a file's checksum cannot be held against the catalogue's, if the catalogue has one; else empty."""
+    if file.checksum is None or parse_checksum(file.checksum) is not None:
+        return ""
+    return f"{file.label}: the catalogue's checksum {file.checksum!r} is malformed or unknown, and was not checked"

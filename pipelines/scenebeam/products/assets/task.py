@@ -1,0 +1,78 @@
+"""The task of the assets product: all files of one scene."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from scenebeam.products.task import Task
+
+RAW = "raw"
+"""Folder of the files: `raw/<scene>/<band>.tif`, the layout that a time series reads."""
+
+
+class BandFile(BaseModel):
+    """One band's file of a scene."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    """The band as it was asked for (`B04`): the file bears it, and in lower case the tables do."""
+    band: str
+    href: str | None
+    """None where the catalogue has no file of the band."""
+    index: int = 1
+    signing: str = "none"
+    suffix: str = ".tif"
+    media_type: str | None = None
+    dtype: str = ""
+    nodata: float | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    shift: int = 0
+    resolution: float = 0.0
+    size: int | None = None
+    checksum: str | None = None
+    """As the catalogue has them."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return f"{self.label}{self.suffix}"
+
+    @property
+    def column(self) -> str:
+        """Ending of its columns in the tables."""
+        return self.label.lower()
+
+
+class AssetsTask(Task):
+    """The files of one scene, and where they are to lie."""
+
+    scene: str
+    when: datetime
+    collection: str
+    item_href: str | None
+    footprint: str | None
+    """WKB in hex, in degrees."""
+    files: tuple[BandFile, ...]
+    mode: str
+    gcs: str | None
+    """`gs://bucket/prefix` of the modes that need one."""
+    properties: dict[str, Any]
+
+    def local_name(self, file: BandFile) -> str:
+        """Name of a file in the run's store."""
+        return f"{RAW}/{self.scene}/{file.name}"
+
+    def cloud_name(self, file: BandFile) -> str:
+        """Name of a file below `gcs`."""
+        return f"{self.scene}/{file.name}"
+
+    def place(self, file: BandFile, output: str) -> str:
+        """Where a file lies in the end."""
+        if self.mode == "url_to_gcs_drop_local":
+            return f"{self.gcs}/{self.cloud_name(file)}"
+        return f"{output.rstrip('/')}/{self.local_name(file)}"

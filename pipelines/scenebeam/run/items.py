@@ -1,0 +1,67 @@
+"""Items: what a search found, kept beside the run as stac-geoparquet, so that it is asked for once."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rustac
+
+from scenebeam.request import RunRequest, is_remote
+from scenebeam.storage import Store
+
+SCENES_FILE = "scenes.parquet"
+SEARCH_FILE = "search.json"
+"""What was asked to get them: the cache is good for the same question only."""
+
+Item = dict[str, Any]
+
+
+def read_search(request: RunRequest, store: Store) -> list[Item] | None:
+    """The items that the same question brought before; None where it was not asked yet, or needs no network."""
+    if not _is_kept(request):
+        return None
+    asked = store.read(SEARCH_FILE)
+    if asked is None or json.loads(asked) != _question(request):
+        return None
+    with store.fetched(SCENES_FILE) as path:
+        items: list[Item] = rustac.read_sync(str(path))["features"]
+    return items
+
+
+def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> None:
+    """Keep what a search found; the question comes last, so that it never stands beside another's items."""
+    store.delete([SEARCH_FILE])
+    if items:
+        write_items(items, SCENES_FILE, store)
+    if _is_kept(request):
+        store.write(SEARCH_FILE, (json.dumps(_question(request), indent=2) + "\n").encode())
+
+
+def _is_kept(request: RunRequest) -> bool:
+    return isinstance(request.catalog, str) and is_remote(request.catalog)
+
+
+def _question(request: RunRequest) -> dict[str, Any]:
+    """The parts of a request that the catalogue is asked."""
+    document = request.model_dump(mode="json", include={"catalog", "collections", "area", "dates"})
+    scenes = request.select.scenes
+    return {**document, "scenes": None if scenes is None else sorted(scene.id for scene in scenes)}
+
+
+def write_items(items: Sequence[dict[str, Any]], name: str, store: Store) -> None:
+    """Publish STAC items as stac-geoparquet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        rustac.write_sync(str(path), {"type": "FeatureCollection", "features": [_storable(item) for item in items]})
+        store.write(name, path.read_bytes())
+
+
+def _storable(value: Any) -> Any:
+    """Without empty objects inside: Parquet has no type for them."""
+    if isinstance(value, dict):
+        return {key: _storable(inner) for key, inner in value.items() if inner != {}}
+    return [_storable(inner) for inner in value] if isinstance(value, list) else value

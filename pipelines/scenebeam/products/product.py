@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ class Planned:
     tables: dict[str, Table]
 
 
+def all_or_nothing(before: Task, after: Task) -> Iterable[str]:
+    """Outputs of a task that are good for the task that takes its place: all of them if it is the same."""
+    return before.outputs if before == after else ()
+
+
 @dataclass(frozen=True)
 class Product:
     """A product's task model and functions; their arguments are described in `scenebeam.products`."""
@@ -26,5 +31,7 @@ class Product:
     plan: Callable[..., Planned]
     make: Callable[..., Any]
     tables: Callable[..., dict[str, Table]]
+    kept: Callable[[Any, Any], Iterable[str]] = all_or_nothing
+    """Which outputs of a task stay when another of its id takes its place."""
     waits: bool = False
     """Whether its tasks wait for the network rather than compute: then more of them than cores are made at once."""

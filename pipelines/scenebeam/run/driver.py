@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from scenebeam.catalog.timeseries import scenes_from_time_series
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
-from scenebeam.products.task import Task
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.run.items import Item, read_search, write_search
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
@@ -117,6 +116,7 @@ def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, r
     """The plan that is frozen in the store, or a new one frozen there now.
 
     `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
+    So it is where the same products are to lie elsewhere, without asking again.
     Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
     """
     frozen = None
@@ -127,11 +127,11 @@ def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, r
             raise
     if frozen is not None and not overwrite:
         _refuse_another(frozen, request, store)
-        if not refresh:
+        if not refresh and frozen.request.product == request.product:
             return Plan(request, frozen.tasks, frozen.selection)
     plan = make_plan(request, store, refresh=refresh)
     if frozen is not None:
-        clear(frozen, store, keep=() if overwrite else plan.tasks)
+        clear(frozen, store, successor=None if overwrite else plan)
     freeze(plan, store)
     return plan
 
@@ -146,12 +146,16 @@ def _refuse_another(frozen: Plan, request: RunRequest, store: Store) -> None:
         )
 
 
-def clear(plan: Plan, store: Store, *, keep: Iterable[Task] = ()) -> None:
-    """Remove what a plan has made, but for the tasks to keep, and then the plan: stopped halfway, it is resumed."""
+def clear(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
+    """Remove what a plan has made, but for what its successor would make again; then the plan itself.
+
+    Stopped halfway, it leaves a plan that is resumed.
+    """
+    following = {task.id: task for task in successor.tasks} if successor is not None else {}
+    kept_of = PRODUCTS[plan.request.product.kind].kept
+    kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
     outputs = {name for task in plan.tasks for name in task.outputs}
-    same = {task.model_dump_json() for task in keep}
-    kept = {name for task in plan.tasks if task.model_dump_json() in same for name in task.outputs}
-    store.delete(sorted((outputs - kept) | store.list("parts/")))
+    store.delete(sorted((outputs | store.list("parts/")) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
 

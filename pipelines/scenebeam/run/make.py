@@ -11,7 +11,7 @@ from functools import cache
 
 import psutil
 
-from scenebeam.errors import SceneBeamError
+from scenebeam.errors import SceneBeamError, unexpected
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import Limits
@@ -59,8 +59,7 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=str(error))
     except Exception as error:
         log.exception("task %s", task.id)
-        reason = f"unexpected {type(error).__name__}: {error}; this is a fault of scenebeam, please report it"
-        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=reason)
+        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error))
     return outcome.model_copy(
         update={
             "seconds": round(time.monotonic() - start, 3),

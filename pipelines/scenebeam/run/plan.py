@@ -16,7 +16,7 @@ from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate, Task
-from scenebeam.request import DECISIVE, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.requestfile import leaves
 from scenebeam.run.items import Item, write_search
 from scenebeam.storage import Store
@@ -108,7 +108,7 @@ def read_plan(store: Store) -> Plan | None:
 
 def difference(one: RunRequest, other: RunRequest) -> list[str]:
     """Where two requests would give different products, as `name: this → that`."""
-    before, after = (dict(leaves(request.model_dump(mode="json", include=set(DECISIVE)))) for request in (one, other))
+    before, after = (dict(leaves(request.decisive())) for request in (one, other))
     return [
         f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,10 +40,17 @@ class Behaviour:
     folder: Path
     latency: float = 0.0
     """Seconds before the first byte of each answer."""
+    rate: float = 0.0
+    """Most bytes per second of one connection; 0 is as fast as it goes."""
+    guard: Callable[[str, Mapping[str, str]], int | None] | None = None
+    """Given the path with its query and the headers, the status that refuses a request; None lets it pass."""
     faults: list[Fault] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     bytes_sent: int = 0
+    active: int = 0
+    most_at_once: int = 0
+    """The largest number of requests that were answered together."""
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -63,7 +70,7 @@ class Behaviour:
             self.requests.clear()
             self.statuses.clear()
             self.ranges.clear()
-            self.bytes_sent = 0
+            self.bytes_sent = self.most_at_once = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -82,22 +89,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         behaviour = self.behaviour
+        with behaviour.lock:
+            behaviour.active += 1
+            behaviour.most_at_once = max(behaviour.most_at_once, behaviour.active)
+        try:
+            self._give(body=body)
+        finally:
+            with behaviour.lock:
+                behaviour.active -= 1
+
+    def _give(self, *, body: bool) -> None:
+        behaviour = self.behaviour
         path = self.path.split("?")[0]
         with behaviour.lock:
             behaviour.requests[path] += 1
         fault = behaviour.fault_for(path) or Fault("")
         time.sleep(behaviour.latency + fault.sleep)
         file = (behaviour.folder / path.lstrip("/")).resolve()
+        refused = behaviour.guard(self.path, dict(self.headers.items())) if behaviour.guard is not None else None
+        if refused is not None:
+            self._refuse(refused)
+            return
         if fault.status is not None:
             self._refuse(fault.status, {"Retry-After": fault.retry_after, "Location": fault.location})
             return
         if not file.is_relative_to(behaviour.folder.resolve()) or not file.is_file():
             self._refuse(404)
             return
-        size = file.stat().st_size
+        size, tag = file.stat().st_size, f'"{file.stat().st_mtime_ns:x}"'
         start, stop, partial = 0, size, False
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if match and not fault.ignore_range:
+        if match and not fault.ignore_range and self.headers.get("If-Range", tag) == tag:
             start, partial = int(match[1]), True
             stop = min(int(match[2]) + 1 if match[2] else size, size)
             if start >= size:
@@ -112,6 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(206 if partial else 200)
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", tag)
         self.send_header("Content-Type", "application/json" if file.suffix == ".json" else "application/octet-stream")
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
@@ -122,7 +145,16 @@ class _Handler(BaseHTTPRequestHandler):
         with behaviour.lock:
             behaviour.bytes_sent += len(data)
             behaviour.ranges.append((path, start, stop))
-        self.wfile.write(data)
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        if not self.behaviour.rate:
+            self.wfile.write(data)
+            return
+        started, piece = time.monotonic(), 64 * 1024
+        for sent in range(0, len(data), piece):
+            self.wfile.write(data[sent : sent + piece])
+            time.sleep(max(0.0, started + (sent + piece) / self.behaviour.rate - time.monotonic()))
 
     def _count(self, status: int) -> None:
         with self.behaviour.lock:

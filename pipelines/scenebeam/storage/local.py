@@ -108,9 +108,12 @@ class LocalStore(Store):
             path = self._path(name)
             path.unlink(missing_ok=True)
             for folder in path.parents:
-                if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
+                if folder == self._root:
                     break
-                folder.rmdir()
+                try:
+                    folder.rmdir()
+                except OSError:  # it holds something, or somebody else has just removed it
+                    break
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from scenebeam.products.assets.make import make
 from scenebeam.products.assets.plan import plan
 from scenebeam.products.assets.tables import tables
-from scenebeam.products.assets.task import AssetsTask
+from scenebeam.products.assets.task import AssetsTask, kept
 from scenebeam.products.product import Product
 
-__all__ = ["PRODUCT", "AssetsTask", "make", "plan", "tables"]
+__all__ = ["PRODUCT", "AssetsTask", "kept", "make", "plan", "tables"]
 
-PRODUCT = Product(AssetsTask, plan, make, tables, waits=True)
+PRODUCT = Product(AssetsTask, plan, make, tables, kept=kept, waits=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
 import shapely
 
-from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError
+from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.products import stac
 from scenebeam.products.assets.task import AssetsTask, BandFile
 from scenebeam.products.task import Outcome
@@ -18,6 +19,8 @@ from scenebeam.storage import Store, open_store
 from scenebeam.transfer.checksum import parse_checksum
 from scenebeam.transfer.download import download
 from scenebeam.transfer.ranges import Budget
+
+log = logging.getLogger(__name__)
 
 
 class Brought(NamedTuple):
@@ -88,8 +91,9 @@ def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> B
         return Brought(False, "validation_failed", str(error))
     except (ReadError, StorageError) as error:
         return Brought(False, "download_incomplete", str(error))
-    except SceneBeamError as error:
-        return Brought(False, "exception", str(error))
+    except Exception as error:
+        log.exception("%s of %s", file.label, task.scene)
+        return Brought(False, "exception", unexpected(error))
     return Brought(True, "success", "", size, checksum)
 
 

@@ -76,3 +76,10 @@ class AssetsTask(Task):
         if self.mode == "url_to_gcs_drop_local":
             return f"{self.gcs}/{self.cloud_name(file)}"
         return f"{output.rstrip('/')}/{self.local_name(file)}"
+
+
+def kept(before: AssetsTask, after: AssetsTask) -> set[str]:
+    """Outputs of a task that are good for the one that takes its place: files of the same source stay."""
+    if before == after:
+        return set(before.outputs)
+    return {before.local_name(file) for file in before.files if file in after.files}

@@ -129,8 +129,10 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
-        stac_io = StacApiIO(max_retries=_RETRY, timeout=60, request_modifier=_Pace(APART))
-        client = pystac_client.Client.open(url, stac_io=stac_io)
+        # Given to `open`, which would take them from the StacApiIO again.
+        client = pystac_client.Client.open(
+            url, stac_io=StacApiIO(max_retries=_RETRY), request_modifier=_Pace(APART), timeout=60
+        )
         if not client.conforms_to("ITEM_SEARCH"):
             log.info("%s has no item search: reading it as a static catalogue", url)
             yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]

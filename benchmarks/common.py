@@ -51,6 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     latency = 0.0
+    rate = 0.0
     counts: dict[str, int] = {"requests": 0, "bytes": 0, "refused": 0}  # noqa: RUF012
     lock = threading.Lock()
 
@@ -99,9 +100,12 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self.wfile.flush()
             with path.open("rb") as file:
-                sent = start
+                sent, began = start, time.monotonic()
+                piece = int(self.rate / 20) if self.rate else stop
                 while sent < stop:
-                    sent += os.sendfile(self.connection.fileno(), file.fileno(), sent, stop - sent)
+                    sent += os.sendfile(self.connection.fileno(), file.fileno(), sent, min(stop - sent, piece))
+                    if self.rate:
+                        time.sleep(max(0.0, began + (sent - start) / self.rate - time.monotonic()))
             with self.lock:
                 self.counts["bytes"] += stop - start
 
@@ -115,12 +119,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def range_server(latency: float) -> Iterator[str]:
-    """A server in a process of its own, `latency` seconds to the first byte of each answer."""
+def range_server(latency: float, rate: float = 0.0) -> Iterator[str]:
+    """A server in a process of its own, `latency` seconds to the first byte of each answer.
+
+    `rate` is the most bytes a second of one connection; 0 is as fast as it goes.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, __file__, str(port), str(latency)])
+    process = subprocess.Popen([sys.executable, __file__, str(port), str(latency), str(rate)])
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(100):
@@ -175,5 +182,5 @@ def spread(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    _Handler.latency = float(sys.argv[2])
+    _Handler.latency, _Handler.rate = float(sys.argv[2]), float(sys.argv[3])
     _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()

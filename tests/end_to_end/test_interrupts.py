@@ -16,7 +16,10 @@ import pytest
 
 from conftest import tree
 from scenebeam.request import RunRequest
+from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
+from scenebeam.sandbox.scenes import COLLECTION
+from scenebeam.sandbox.server import Behaviour
 
 Make = Callable[..., RunRequest]
 
@@ -92,3 +95,55 @@ def test_ctrl_c_ends_with_130_and_a_run_that_resumes(
     server.latency = 0.0  # type: ignore[attr-defined]
     assert start(file).wait() == 0
     assert json.loads(status.read_text())["state"] == "succeeded"
+
+
+def raw(folder: Path) -> dict[str, bytes]:
+    """Downloaded files and their items."""
+    return {name: data for name, data in tree(folder).items() if name.startswith("raw/")}
+
+
+def downloads(served_items: Path, output: Path, runner: str) -> RunRequest:
+    document = {"catalog": str(served_items), "collections": [COLLECTION], "product": {"kind": "assets"}}
+    return validate_request({**document, "output": str(output), "runner": runner})
+
+
+@pytest.mark.parametrize("runner", ["serial", "direct"])
+def test_ctrl_c_stops_downloads_where_they_are(
+    served_items: Path, server: Behaviour, tmp_path: Path, runner: str
+) -> None:
+    server.rate = 100e3
+    request = downloads(served_items, tmp_path / "out", runner)
+    file = written(request, tmp_path / "request.json")
+    process = start(file)
+    for _ in range(400):
+        if server.ranges:
+            break
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["state"] == "cancelled"
+    assert [path for path in (tmp_path / "out").rglob(".*.arriving") if path.stat().st_size]
+    server.rate = 0
+    server.forget()
+    assert start(file).wait() == 0
+    assert any(begin > 0 for _, begin, _ in server.ranges), "it went on where it had been stopped"
+    calm = downloads(served_items, tmp_path / "calm", "serial")
+    run(calm)
+    assert raw(tmp_path / "out") == raw(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("runner", ["serial", pytest.param("direct", marks=pytest.mark.slow)])
+def test_killed_downloads_resume_to_the_same_bytes(
+    served_items: Path, server: Behaviour, tmp_path: Path, runner: str
+) -> None:
+    calm = downloads(served_items, tmp_path / "calm", "serial")
+    run(calm)
+    server.forget()
+    server.rate = 0.7e6
+    pick, until = random.Random(11), {"serial": 2.0, "direct": 5.0}[runner]
+    killed = downloads(served_items, tmp_path / "killed", runner)
+    assert run_killing(killed, tmp_path, [pick.uniform(until, until + 2.0) for _ in range(3)]) >= 2
+    assert raw(tmp_path / "killed") == raw(tmp_path / "calm")
+    assert not list((tmp_path / "killed").rglob(".*.arriving*"))
+    assert any(begin > 0 for _, begin, _ in server.ranges), "what had come was not fetched again"

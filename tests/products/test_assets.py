@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
 
@@ -99,6 +100,27 @@ def test_every_band_is_there_and_is_the_file_that_was_served(ask: Assets, sandbo
             assert row[f"available_{label}"] == "True"
     assert {row["status"] for row in rows(request, "assets_download_status.csv")} == {"success"}
     assert list(status_of(request)) == ["scene_id", "status", "ok_b04", "ok_b08", "ok_scl", "message"]
+
+
+def test_each_scene_has_an_item_that_tells_what_its_files_hold(ask: Assets, sandbox: Path) -> None:
+    request = ask()
+    run(request)
+    catalog = json.loads((sandbox / "items.json").read_text())["features"]
+    for source in catalog:
+        path = Path(request.output, "raw", source["id"], f"{source['id']}.json")
+        if not path.exists():
+            assert source["id"].endswith("_0_L2A"), "the older processing is left out"
+            continue
+        item = json.loads(path.read_text())
+        pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
+        assert item["properties"]["eo:cloud_cover"] == source["properties"]["eo:cloud_cover"]
+        content = path.with_name("B04.tif").read_bytes()
+        assert item["assets"]["B04"]["file:size"] == len(content)
+        assert item["assets"]["B04"]["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        shifted = source["properties"]["s2:processing_baseline"] >= "04.00"
+        shifted &= not source["properties"].get("earthsearch:boa_offset_applied", False)
+        assert item["assets"]["B04"]["raster:bands"][0]["offset"] == pytest.approx(-0.1 if shifted else 0)
+        assert item["assets"]["SCL"]["raster:bands"][0]["offset"] == 0
 
 
 def test_the_manifest_has_the_documented_columns(ask: Assets) -> None:

@@ -11,18 +11,26 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from conftest import tree
 from scenebeam.errors import RequestError
-from scenebeam.products.task import Estimate
+from scenebeam.products.task import Estimate, Task
 from scenebeam.request import Runner, RunRequest
 from scenebeam.run.driver import make_plan, run
+from scenebeam.run.plan import Plan
 from scenebeam.run.runners import advice, choose_runner, pipeline_arguments
 
 Make = Callable[..., RunRequest]
 
 
 @pytest.mark.parametrize(("blocks", "kind"), [(0, "serial"), (99, "serial"), (100, "direct"), (10**6, "direct")])
-def test_auto_goes_by_blocks(blocks: int, kind: str) -> None:
-    assert choose_runner(Runner(), Estimate(blocks=blocks)) == kind
-    assert choose_runner(Runner(kind="dataflow"), Estimate(blocks=blocks)) == "dataflow"
+def test_auto_goes_by_blocks(make_request: Make, blocks: int, kind: str) -> None:
+    task = Task(id="a", outputs=(), item_path="a", estimate=Estimate(blocks=blocks))
+    assert choose_runner(Plan(make_request(runner="auto"), (task,))) == kind
+    assert choose_runner(Plan(make_request(runner="dataflow"), (task,))) == "dataflow"
+
+
+def test_what_only_waits_needs_no_beam_here(make_request: Make) -> None:
+    task = Task(id="a", outputs=(), item_path="a", estimate=Estimate(blocks=10**6))
+    request = make_request(runner="auto", product={"kind": "assets"})
+    assert choose_runner(Plan(request, (task,))) == "serial"
 
 
 def test_dataflow_is_advised_where_this_machine_would_take_hours() -> None:

@@ -9,6 +9,8 @@ import yaml
 
 from scenebeam.collections.record import BandRecord, CollectionRecord, Resampling, Shift
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
+
 __all__ = ["BandRecord", "CollectionRecord", "Resampling", "Shift", "known_records"]
 
 
@@ -16,7 +18,7 @@ __all__ = ["BandRecord", "CollectionRecord", "Resampling", "Shift", "known_recor
 def known_records() -> tuple[CollectionRecord, ...]:
     """All records that scenebeam ships, sorted by provider and id."""
     found = [
-        CollectionRecord.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        CollectionRecord.model_validate(yaml.load(file.read_text(encoding="utf-8"), _Loader))
         for file in files(__package__).iterdir()
         if file.name.endswith(".yaml")
     ]

@@ -59,6 +59,11 @@ class Task(BaseModel):
     """Name of the STAC item in the store; tasks of one product share it, and it is published last."""
     estimate: Estimate = Estimate()
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the scenes that it reads."""
+        return ()
+
 
 class Outcome(BaseModel):
     """What became of a task. A task that fails is an outcome, not an exception."""

@@ -171,7 +171,7 @@ def run(
     with store.exclusive():
         store.sweep()
         plan = settle_plan(request, store, overwrite=overwrite, refresh=refresh)
-        kind = choose_runner(request.runner, plan.estimate)
+        kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)
         started = now()

@@ -12,7 +12,7 @@ def explain(plan: Plan) -> dict[str, Any]:
     """Scenes, tasks, requests, bytes, memory, time and cost of a plan, by name."""
     size = plan.estimate
     minutes, usd = dataflow_cost(size)
-    scenes = {ref.id for task in plan.tasks for ref in getattr(task, "scenes", ())}
+    scenes = {scene for task in plan.tasks for scene in task.sources}
     return {
         "run": plan.request.run,
         "selection": plan.selection,
@@ -23,7 +23,7 @@ def explain(plan: Plan) -> dict[str, Any]:
         "bytes to read": _bytes(size.read_bytes),
         "bytes to write": _bytes(size.write_bytes),
         "memory per task": _bytes(size.memory),
-        "runner": choose_runner(plan.request.runner, size),
+        "runner": choose_runner(plan),
         "time here": f"about {max(seconds_here(size) / 60, 0.1):.1f} min",
         "on Dataflow": f"about {minutes:.0f} min and {usd:.2f} USD",
         "advice": advice(size),

@@ -8,8 +8,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet as pq
 
 from scenebeam.csvtable import Table
@@ -23,6 +25,14 @@ from scenebeam.storage import Store
 
 PLAN_FILE = "plan.parquet"
 RUN_FILE = "run.json"
+_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("outputs", pa.list_(pa.string())),
+        *((name, pa.int64()) for name in Estimate.model_fields),
+        ("definition", pa.string()),
+    ]
+)
 _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "pyproj", "shapely")
 
 
@@ -71,9 +81,8 @@ def freeze(plan: Plan, store: Store) -> None:
         }
         for task in plan.tasks
     ]
-    table = pa.Table.from_pylist(rows)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_table(rows), sink, compression="zstd")
     store.write(PLAN_FILE, sink.getvalue())
     head = {
         "run": plan.request.run,
@@ -83,6 +92,15 @@ def freeze(plan: Plan, store: Store) -> None:
         "versions": {**{name: version(name) for name in _VERSIONS}, "python": platform.python_version()},
     }
     store.write(RUN_FILE, (json.dumps(head, indent=2) + "\n").encode())
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows → a table, by way of JSON: `pa.Table.from_pylist` would import pandas, which takes longer than planning."""
+    if not rows:
+        return _SCHEMA.empty_table()
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    whole = pa.json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
+    return pa.json.read_json(io.BytesIO(lines), whole, pa.json.ParseOptions(explicit_schema=_SCHEMA))
 
 
 def read_plan(store: Store) -> Plan | None:

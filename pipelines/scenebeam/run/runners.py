@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scenebeam.errors import RequestError
@@ -13,6 +14,7 @@ from scenebeam.request import Runner
 from scenebeam.run.plan import Plan
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import Store
+from scenebeam.transfer.ranges import halted
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +30,13 @@ _WORKERS = 20
 _USD_PER_CPU_HOUR, _USD_PER_GB_HOUR, _GB_PER_CPU = 0.056, 0.003557, 3.75
 
 
-def choose_runner(asked: Runner, estimate: Estimate) -> str:
-    """The runner's kind: `auto` becomes serial for few blocks, else direct."""
-    if asked.kind != "auto":
-        return asked.kind
-    return "serial" if estimate.blocks < SERIAL_BLOCKS else "direct"
+def choose_runner(plan: Plan) -> str:
+    """The runner's kind: `auto` becomes serial for few blocks or a product that just waits, else direct."""
+    asked = plan.request.runner.kind
+    if asked != "auto":
+        return asked
+    few = plan.estimate.blocks < SERIAL_BLOCKS or PRODUCTS[plan.request.product.kind].waits
+    return "serial" if few else "direct"
 
 
 def seconds_here(estimate: Estimate) -> float:
@@ -101,12 +105,22 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
 
 
 def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
+    """In this process, one after another; tasks that wait for the network wait together."""
     from scenebeam.run.make import make_task
     from scenebeam.run.report import finish
 
-    outcomes = [
-        make_task(plan.request.product.kind, task, store, plan.request.limits) for task in plan.undone(store.list())
-    ]
+    kind, limits = plan.request.product.kind, plan.request.limits
+    undone = plan.undone(store.list())
+    if not PRODUCTS[kind].waits:
+        return finish(plan, [make_task(kind, task, store, limits) for task in undone], store, status)
+    threads = ThreadPoolExecutor(limits.max_download_workers)
+    try:
+        outcomes = list(threads.map(lambda task: make_task(kind, task, store, limits), undone))
+    except BaseException:
+        halted.set()
+        raise
+    finally:
+        threads.shutdown(cancel_futures=True)
     return finish(plan, outcomes, store, status)
 
 

@@ -45,7 +45,7 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
     retries; what has come by then stays in the target.
     """
     furthest, stalls = target.offset, 0
-    with _slot(urlsplit(href).netloc, budget.per_host):
+    with _slot("", budget.download_workers), _slot(urlsplit(href).netloc, budget.per_host):
         while not retrying(lambda: _fetch(href, target, budget, signing), href, budget):
             if target.offset > furthest:
                 furthest, stalls = target.offset, 0
@@ -62,6 +62,7 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
 
 @cache
 def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
+    """What a process lets in at once, to one host or ("") to all together."""
     return threading.BoundedSemaphore(at_once)
 
 
@@ -89,7 +90,8 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str) -> bool:
             target.restart(_validator(answer.headers), int(length) if length else None)
         target.expect()
         try:
-            for data in answer.stream(CHUNK, decode_content=False):
+            # What is there, not whole chunks: on a slow line too little is lost, and an interrupt is heard at once.
+            while data := answer.read1(CHUNK, decode_content=False):
                 if halted.is_set():
                     raise ReadError(f"{shown(href)}: interrupted", permanent=False)
                 target.write(data)

@@ -67,8 +67,8 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
 
 @cache
 def _workers(count: int) -> ThreadPoolExecutor:
-    """The process's pool for whole files, whatever the number of tasks in it."""
-    return ThreadPoolExecutor(count, thread_name_prefix="download")
+    """The process's pool for whole files: as many as are fetched at once, and as many that are checked meanwhile."""
+    return ThreadPoolExecutor(2 * count, thread_name_prefix="download")
 
 
 class _Place(NamedTuple):

@@ -63,6 +63,11 @@ class AssetsTask(Task):
     """`gs://bucket/prefix` of the modes that need one."""
     properties: dict[str, Any]
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The scene."""
+        return (self.scene,)
+
     def local_name(self, file: BandFile) -> str:
         """Name of a file in the run's store."""
         return f"{RAW}/{self.scene}/{file.name}"

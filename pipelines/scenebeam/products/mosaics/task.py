@@ -70,6 +70,11 @@ class MosaicTask(Task):
     properties: dict[str, Any]
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the acquisition's scenes."""
+        return tuple(ref.id for ref in self.scenes)
+
+    @property
     def window(self) -> Window:
         """Rows and columns of the grid that this task makes."""
         return self.windows[self.shard]

@@ -145,7 +145,7 @@ def scenebeam_task(url: str, out: Path) -> Any:
             "output": str(out / "products"),
         }
     )
-    (task,) = make_plan(request)[0].tasks
+    (task,) = make_plan(request).tasks
     return task
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from scenebeam.catalog.search import resolve_bands
 from scenebeam.cli import main
 from scenebeam.request import RunRequest
+from scenebeam.requestfile import load_request
 from scenebeam.sandbox.scenes import AREA
 from scenebeam.sandbox.server import Behaviour, Fault
 
@@ -110,8 +112,49 @@ def test_the_demo(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("demo/mosaics/mosaics/*/*.tif"))) == 10
 
 
-def test_the_worked_example_is_a_valid_request() -> None:
-    from scenebeam.requestfile import load_request
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_worked_examples_are_valid_requests(path: Path) -> None:
+    request, _ = load_request(path, environ={})
+    assert path.stem.startswith(request.product.kind)
+    assert resolve_bands(request)
 
-    request, _ = load_request(Path(__file__).parents[2] / "config" / "mosaic-thessaloniki.yaml", environ={})
-    assert request.product.kind == "mosaic"
+
+def test_assets_without_a_file(sandbox: Path, tmp_path: Path) -> None:
+    words = ["assets", "--catalog", str(sandbox / "items.json"), "--dates", "2021-06", "--output", str(tmp_path / "a")]
+    more = [
+        "--bands",
+        "B04,scl",
+        "--max-scenes",
+        "2",
+        "--download-n",
+        "1",
+        "--sort-mode",
+        "time",
+        "--band-resolution",
+        "20",
+    ]
+    told = scenebeam(*words, *more)
+    assert told.exit_code == 0, told.output
+    assert "1 of 1 tasks done" in told.output
+    assert len(list(tmp_path.glob("a/raw/*/*.tif"))) == 2
+    assert len((tmp_path / "a" / "assets_manifest_selected.csv").read_text().splitlines()) == 3
+
+
+def test_download_workers_come_from_the_command_line_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("SCENEBEAM_MAX_DOWNLOAD_WORKERS", "3")
+    request, came_from = load_request(file)
+    assert request.limits.max_download_workers == 3
+    assert came_from["limits.max_download_workers"] == "environment"
+    request, _ = load_request(file, overrides={"limits.max_download_workers": 5})
+    assert request.limits.max_download_workers == 5
+
+
+def test_a_plan_of_downloads_tells_what_it_takes(served_items: Path, tmp_path: Path) -> None:
+    path = tmp_path / "assets.yaml"
+    path.write_text(
+        f"{{catalog: {served_items}, collections: [sentinel-2-l2a], product: {{kind: assets}}, output: out}}"
+    )
+    facts = json.loads(scenebeam("plan", str(path), "--json").output)
+    assert (facts["scenes"], facts["tasks"], facts["requests"], facts["runner"]) == (6, 6, 18, "serial")

@@ -205,6 +205,14 @@ def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behavi
     assert store.list() == set()
 
 
+def test_what_is_no_image_is_not_kept_in_the_bucket(ask: Ask, prefix: str, server: Behaviour) -> None:
+    (server.folder / "page.html").write_text("<html>log in</html>")
+    server.faults.append(Fault("nir", status=302, location="/page.html"))
+    request = ask("url_to_gcs_drop_local", prefix, download_n=1)
+    assert run(request).state == "failed"
+    assert {name.rpartition("/")[2] for name in open_store(prefix).list()} == {"B04.tif", "SCL.tif"}
+
+
 @pytest.mark.parametrize(
     ("mode", "gcs", "output", "told"),
     [

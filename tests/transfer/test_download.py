@@ -77,6 +77,15 @@ def test_another_process_goes_on_where_one_was_stopped(host: Behaviour, store: S
     assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["band.tif"], "no leftovers"
 
 
+def test_what_came_whole_and_was_not_published_is_not_asked_for_again(host: Behaviour, store: Store) -> None:
+    url = f"{host.url}/band.tif"
+    with store.receiving("a/band.tif", url) as arrival:
+        download(url, arrival, Budget())
+    fetch(host, store)
+    assert store.read("a/band.tif") == whole(host)
+    assert host.requests.total() == 1
+
+
 def test_a_file_that_changed_in_between_starts_anew(host: Behaviour, store: Store) -> None:
     host.faults += [Fault("band", cut=HALF, times=1), Fault("band", status=404, times=1)]
     with pytest.raises(ReadError):

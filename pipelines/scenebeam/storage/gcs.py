@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +23,7 @@ from scenebeam.storage.store import Publication, Store, checked_name
 _CHECKSUM = "scenebeam-checksum"
 """Custom metadata of an object: its SHA-256 as a multihash, which GCS itself does not keep."""
 _ARRIVING = ".arriving/"
+"""Folder of objects that are not looked at yet. One that a killed process left there is replaced by the next try."""
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
 
@@ -74,13 +74,17 @@ class GcsStore(Store):
     def _publish(self, name: str, checksum: str, send: Callable[..., Any]) -> None:
         blob = self._blob(name)
         blob.metadata = {_CHECKSUM: checksum}
-        with self._blame(f"cannot write {self.path(name)}"):
-            try:
-                send(blob, checksum="crc32c", if_generation_match=self._generation(blob.name), retry=DEFAULT_RETRY)
-            except PreconditionFailed:
-                # Another worker made the same task: the same plan gives the same bytes, so its object stands.
-                if self._bucket.get_blob(blob.name) is None:
-                    raise
+        with self._blame(f"cannot write {self.path(name)}"), self._first_stands(blob.name):
+            send(blob, checksum="crc32c", if_generation_match=self._generation(blob.name), retry=DEFAULT_RETRY)
+
+    @contextmanager
+    def _first_stands(self, name: str) -> Iterator[None]:
+        """Where another worker has made the same task, its object stands: the same plan gives the same bytes."""
+        try:
+            yield
+        except PreconditionFailed:
+            if self._bucket.get_blob(name) is None:
+                raise
 
     def _generation(self, name: str) -> int:
         current = self._bucket.get_blob(name)
@@ -115,10 +119,6 @@ class GcsStore(Store):
             for _ in found.consume(file, 2**20):
                 pass
         return bool(blob.crc32c == base64.b64encode(found.digest()).decode())
-
-    def sweep(self) -> None:
-        """Remove what a killed run left half-arrived."""
-        self.delete(self.list(_ARRIVING))
 
     @contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
@@ -164,7 +164,7 @@ class _GcsArrival(Arrival):
     def __init__(self, store: GcsStore, name: str, algorithms: Iterable[str]) -> None:
         super().__init__(algorithms)
         self._store, self._name = store, name
-        self._arriving = f"{_ARRIVING}{uuid.uuid4().hex}/{name}"
+        self._arriving = f"{_ARRIVING}{name}"
         self._writer: Any = None
         self._crc = Checksum()
 
@@ -181,7 +181,11 @@ class _GcsArrival(Arrival):
     def _empty(self) -> None:
         self._crc = Checksum()
         writer, self._writer = self._writer, None
-        if writer is not None and not writer.closed:
+        if writer is None:
+            return
+        if writer.closed:
+            self._store.delete([self._arriving])
+        else:
             writer.terminate()
 
     def finish(self) -> str:
@@ -195,25 +199,21 @@ class _GcsArrival(Arrival):
         return self._store.path(self._arriving)
 
     def publish(self) -> None:
-        store = self._store
-        with store._blame(f"cannot write {store.path(self._name)}"):
-            target = store._blob(self._name)
-            target.metadata = {_CHECKSUM: self.checksum}
-            token, match = None, store._generation(target.name)
-            while True:
-                token, _, _ = target.rewrite(
-                    store._blob(self._arriving), token=token, if_generation_match=match, retry=DEFAULT_RETRY
-                )
-                if token is None:
-                    break
-        store.delete([self._arriving])
+        store, target = self._store, self._store._blob(self._name)
+        with store._blame(f"cannot write {store.path(self._name)}"), store._first_stands(target.name):
+            self._copy(target)
+        self._empty()
+
+    def _copy(self, target: Any) -> None:
+        source = self._store._blob(self._arriving)
+        target.metadata = {_CHECKSUM: self.checksum}
+        match = self._store._generation(target.name)
+        token = None
+        while True:
+            token, _, _ = target.rewrite(source, token=token, if_generation_match=match, retry=DEFAULT_RETRY)
+            if token is None:
+                return
 
     def close(self) -> None:
         """Leave nothing behind: an upload that was not finished cannot be gone on with by another process."""
-        if self._writer is None:
-            return
-        finished, self._writer = self._writer.closed, self._writer
-        if finished:
-            self._store.delete([self._arriving])
-        else:
-            self._empty()
+        self._empty()

@@ -33,7 +33,7 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> set[str]:
         """Names of all published files that start with `prefix`."""
         found = set()
-        for folder, _, files in os.walk(self._root):
+        for folder, _, files in os.walk(self._root / prefix.rpartition("/")[0]):
             inside = os.path.relpath(folder, self._root)
             for file in files:
                 name = file if inside == "." else f"{inside}/{file}".replace(os.sep, "/")

@@ -12,7 +12,7 @@ import shapely
 
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.products import stac
-from scenebeam.products.assets.task import AssetsTask, BandFile
+from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.products.task import Outcome
 from scenebeam.raster.checks import check_file
 from scenebeam.storage import Store, open_store
@@ -44,17 +44,14 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     A band that fails is named, and loses none of the others: what is there already is not fetched again.
     """
     bucket = open_store(task.gcs) if task.gcs else None
-    here = store.list(f"raw/{task.scene}/")
-    there = bucket.list(f"{task.scene}/") if bucket is not None else set()
-    brought = dict(
-        zip(
-            task.files,
-            _workers(budget.download_workers).map(
-                lambda file: _bring(task, file, _Place(store, bucket, here, there), budget), task.files
-            ),
-            strict=True,
-        )
+    place = _Place(
+        store=store,
+        bucket=bucket,
+        here=store.list(f"{RAW}/{task.scene}/"),
+        there=bucket.list(f"{task.scene}/") if bucket is not None else set(),
     )
+    results = _workers(budget.download_workers).map(lambda file: _bring(task, file, place, budget), task.files)
+    brought = dict(zip(task.files, results, strict=True))
     status = min((one.status for one in brought.values()), key=STATUSES.index)
     detail = {file.column: {"ok": one.ok, "message": one.message} for file, one in brought.items()}
     if status == "success":
@@ -102,7 +99,7 @@ def _settle(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> 
     store, bucket, here, there = place
     assert file.href is not None
     local, cloud = task.local_name(file), task.cloud_name(file)
-    if task.mode == "url_to_gcs_drop_local":
+    if task.mode == DROP:
         assert bucket is not None
         if local in here:
             _send(store, local, bucket, cloud)
@@ -162,7 +159,7 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brough
     assets: dict[str, dict[str, Any]] = {}
     for file, one in brought.items():
         assets[file.label] = {
-            "href": f"./{file.name}" if task.mode != "url_to_gcs_drop_local" else task.place(file, ""),
+            "href": f"{task.gcs}/{task.cloud_name(file)}" if task.mode == DROP else f"./{file.name}",
             "type": file.media_type or ("image/jp2" if file.suffix == ".jp2" else stac.COG_TYPE),
             "roles": ["data"],
             "file:size": one.size,

@@ -15,7 +15,7 @@ from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.products.assets.task import RAW, AssetsTask, BandFile
+from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.products.product import Planned
 from scenebeam.products.task import Estimate
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
@@ -60,7 +60,7 @@ def _in_order(scenes: Sequence[Scene], product: AssetsRequest) -> list[Scene]:
 
 def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: RunRequest) -> AssetsTask:
     in_cloud = request.output.startswith("gs://")
-    mode = product.raw_storage_mode or ("url_to_gcs_drop_local" if in_cloud else "url_to_local")
+    mode = product.raw_storage_mode or (DROP if in_cloud else "url_to_local")
     gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
     files = tuple(_file(label, band, scene.assets.get(band)) for label, band in bands.items())
     size = sum(_bytes(file) for file in files if file.href)
@@ -95,7 +95,7 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
             if value is not None
         },
     )
-    if mode == "url_to_gcs_drop_local":
+    if mode == DROP:
         return task
     return task.model_copy(update={"outputs": (*(task.local_name(file) for file in files), item_path)})
 
@@ -139,7 +139,7 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
     kinds = ["href", "local", "gcs", "available"]
     if tasks[0].gcs is None:
         kinds.remove("gcs")
-    if tasks[0].mode == "url_to_gcs_drop_local":
+    if tasks[0].mode == DROP:
         kinds.remove("local")
     labels = [file.column for file in tasks[0].files]
     columns = ["scene_id", "datetime", "cloud_cover", *(f"{kind}_{label}" for kind in kinds for label in labels)]

@@ -12,6 +12,9 @@ from scenebeam.products.task import Task
 RAW = "raw"
 """Folder of the files: `raw/<scene>/<band>.tif`, the layout that a time series reads."""
 
+DROP = "url_to_gcs_drop_local"
+"""The mode that leaves no file here."""
+
 
 class BandFile(BaseModel):
     """One band's file of a scene."""
@@ -75,12 +78,6 @@ class AssetsTask(Task):
     def cloud_name(self, file: BandFile) -> str:
         """Name of a file below `gcs`."""
         return f"{self.scene}/{file.name}"
-
-    def place(self, file: BandFile, output: str) -> str:
-        """Where a file lies in the end."""
-        if self.mode == "url_to_gcs_drop_local":
-            return f"{self.gcs}/{self.cloud_name(file)}"
-        return f"{output.rstrip('/')}/{self.local_name(file)}"
 
 
 def kept(before: AssetsTask, after: AssetsTask) -> set[str]:

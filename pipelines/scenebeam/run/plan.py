@@ -115,7 +115,8 @@ def read_plan(store: Store) -> Plan | None:
         document = json.loads(head)
         request = RunRequest.model_validate(document["request"])
         model = PRODUCTS[request.product.kind].task
-        table = pq.read_table(io.BytesIO(body), columns=["definition"])
+        # Not by `pq.read_table`: it imports pandas, and its threads may abort a process that ends soon after.
+        table = pq.ParquetFile(io.BytesIO(body)).read(columns=["definition"])
         tasks = tuple(model.model_validate_json(text) for text in table.column("definition").to_pylist())
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise StorageError(

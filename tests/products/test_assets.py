@@ -142,6 +142,16 @@ def test_a_second_run_makes_no_request(ask: Assets, server: Behaviour) -> None:
     assert server.requests.total() == 0
 
 
+def test_overwriting_leaves_no_half_download(ask: Assets, server: Behaviour) -> None:
+    server.faults += [Fault(f"{SCENE}/nir", cut=5000, times=1), Fault(f"{SCENE}/nir", status=404)]
+    request = ask()
+    run(request)
+    assert [path.name for path in Path(request.output).rglob(".*.arriving")] == [".B08.tif.arriving"]
+    run(ask(**{"product.bands": ["SCL"]}), overwrite=True)
+    assert {path.name for path in Path(request.output, "raw").rglob("*.arriving*")} == set()
+    assert {path.name for path in Path(request.output, "raw").rglob("*.tif")} == {"SCL.tif"}
+
+
 def test_options_choose_the_rows_and_how_many_are_downloaded(ask: Assets) -> None:
     by_cloud = ask(**{"product.download_n": 2, "product.max_scenes": 4})
     run(by_cloud)

@@ -26,7 +26,7 @@ def test_a_plan_is_frozen_as_files_to_open(make_request: Make) -> None:
     store = open_store(request.output)
     plan = settle_plan(request, store)
     out = Path(request.output)
-    assert pq.read_table(out / "plan.parquet").column("task").to_pylist() == [task.id for task in plan.tasks]
+    assert pq.ParquetFile(out / "plan.parquet").read().column("task").to_pylist() == [task.id for task in plan.tasks]
     head = json.loads((out / "run.json").read_text())
     assert head["fingerprint"] == request.fingerprint()
     assert head["versions"]["rasterio"]

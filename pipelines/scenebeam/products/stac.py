@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,7 @@ def make_item(
         **({} if geometry is None else {"bbox": item_bbox(geometry)}),
         "properties": {
             "datetime": rfc3339(when),
-            "processing:software": {"scenebeam": version("scenebeam")},
+            "processing:software": {"scenebeam": _version()},
             **properties,
         },
         "assets": assets,
@@ -93,6 +94,11 @@ def make_item(
             ),
         ],
     }
+
+
+@cache
+def _version() -> str:
+    return version("scenebeam")
 
 
 def grid_properties(grid: Grid) -> dict[str, Any]:

@@ -90,8 +90,7 @@ def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, 
             _refuse_another(frozen, request, store)
         found = search(request, store, refresh=refresh)
         write_search(request, found.items, store)
-        for name, table in found.tables(request).items():
-            store.write(name, table.dump())
+        store.write_all({name: table.dump() for name, table in found.tables(request).items()})
     return found, store
 
 

@@ -25,7 +25,7 @@ def read_search(request: RunRequest, store: Store) -> list[Item] | None:
     if not _is_kept(request):
         return None
     asked = store.read(SEARCH_FILE)
-    if asked is None or json.loads(asked) != _question(request):
+    if asked is None or json.loads(asked) != _question(request) or SCENES_FILE not in store.list(SCENES_FILE):
         return None
     with store.fetched(SCENES_FILE) as path:
         items: list[Item] = rustac.read_sync(str(path))["features"]
@@ -36,7 +36,7 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
     """Keep what a search found; the question comes last, so that it never stands beside another's items."""
     store.delete([SEARCH_FILE])
     if items:
-        write_items(items, SCENES_FILE, store)
+        store.write(SCENES_FILE, dump_items(items))
     if _is_kept(request):
         store.write(SEARCH_FILE, (json.dumps(_question(request), indent=2) + "\n").encode())
 
@@ -52,12 +52,12 @@ def _question(request: RunRequest) -> dict[str, Any]:
     return {**document, "scenes": None if scenes is None else sorted(scene.id for scene in scenes)}
 
 
-def write_items(items: Sequence[dict[str, Any]], name: str, store: Store) -> None:
-    """Publish STAC items as stac-geoparquet."""
+def dump_items(items: Sequence[Item]) -> bytes:
+    """STAC items as a stac-geoparquet file."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
+        path = Path(folder) / "items.parquet"
         rustac.write_sync(str(path), {"type": "FeatureCollection", "features": [_storable(item) for item in items]})
-        store.write(name, path.read_bytes())
+        return path.read_bytes()
 
 
 def _storable(value: Any) -> Any:

@@ -70,8 +70,6 @@ class Plan:
 def freeze(plan: Plan, store: Store) -> None:
     """Write the items, the tables, plan.parquet and, last, run.json: where that stands the plan is whole."""
     write_search(plan.request, plan.items, store)
-    for name, content in plan.tables.items():
-        store.write(name, content.dump())
     rows = [
         {
             "task": task.id,
@@ -83,7 +81,7 @@ def freeze(plan: Plan, store: Store) -> None:
     ]
     sink = io.BytesIO()
     pq.write_table(_table(rows), sink, compression="zstd")
-    store.write(PLAN_FILE, sink.getvalue())
+    store.write_all({PLAN_FILE: sink.getvalue(), **{name: table.dump() for name, table in plan.tables.items()}})
     head = {
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),

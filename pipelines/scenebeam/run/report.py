@@ -11,7 +11,7 @@ from typing import Any
 from scenebeam.csvtable import Table
 from scenebeam.products import PRODUCTS, stac
 from scenebeam.products.task import Outcome
-from scenebeam.run.items import write_items
+from scenebeam.run.items import dump_items
 from scenebeam.run.plan import Plan
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
@@ -31,17 +31,20 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     items = read_items(plan, undone, store)
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]
-    for name, table in PRODUCTS[plan.request.product.kind].tables(plan.tasks, by_task, items).items():
-        store.write(name, table.dump())
+    tables = dict(PRODUCTS[plan.request.product.kind].tables(plan.tasks, by_task, items))
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
     failures = [{"task": o.task, "kind": o.kind, "reason": o.reason, "retry": retry} for o in faults]
-    store.write(FAILURES_FILE, Table(_FAILURE_COLUMNS, failures).dump())
+    tables[FAILURES_FILE] = Table(_FAILURE_COLUMNS, failures)
     ordered = [items[name] for name in sorted(items)]
-    if ordered:
-        write_items(ordered, "items.parquet", store)
     description = f"{plan.request.product.kind} products of the run {plan.request.run}"
     collection = stac.make_collection(plan.request.run, description, ordered, sorted(items))
-    store.write("collection.json", stac.dump(collection))
+    store.write_all(
+        {
+            **{name: table.dump() for name, table in tables.items()},
+            **({"items.parquet": dump_items(ordered)} if ordered else {}),
+            "collection.json": stac.dump(collection),
+        }
+    )
     skipped = sum(outcome.state == "skipped" for outcome in left)
     final = status.model_copy(
         update={

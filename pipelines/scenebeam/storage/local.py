@@ -103,10 +103,11 @@ class LocalStore(Store):
         yield path
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove files, and folders that this leaves empty; one that is not there is no fault."""
+        """Remove files, whole or half-arrived, and folders that this leaves empty; what is not there is no fault."""
         for name in names:
             path = self._path(name)
-            path.unlink(missing_ok=True)
+            for file in (path, *_arriving(path)):
+                file.unlink(missing_ok=True)
             for folder in path.parents:
                 if folder == self._root:
                     break
@@ -139,14 +140,19 @@ class LocalStore(Store):
         return self._root / checked_name(name)
 
 
+def _arriving(target: Path) -> tuple[Path, Path]:
+    """Where a file is kept while it comes, and the note of what it is of."""
+    name = f".{target.name}{_ARRIVING}"
+    return target.with_name(name), target.with_name(f"{name}.json")
+
+
 class _LocalArrival(Arrival):
     """A hidden file beside the place of the one that comes, with a note of what it is of."""
 
     def __init__(self, target: Path, source: str, algorithms: Iterable[str]) -> None:
         super().__init__(algorithms)
         self._target, self._source = target, source
-        self._partial = target.with_name(f".{target.name}{_ARRIVING}")
-        self._note = target.with_name(f".{target.name}{_ARRIVING}.json")
+        self._partial, self._note = _arriving(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("ab+", buffering=0)

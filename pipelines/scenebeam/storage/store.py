@@ -6,7 +6,8 @@ import hashlib
 import io
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -92,6 +93,11 @@ class Store(ABC):
         """Publish a small file."""
         with self.writing(name) as file:
             file.write(content)
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Publish small files, several at once."""
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(self.write, files, files.values()))
 
     def path(self, name: str) -> str:
         """Where a file lies, for people and for hrefs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,3 +99,15 @@ def test_within_one_number_of_reproject_on_another_crs(
             )  # fmt: skip
             difference = np.abs(ours.read(1).astype(int) - expected.astype(int))
             assert (difference <= 1).all(), f"{band}: {(difference > 1).sum()} pixels, at most {difference.max()}"
+
+
+def test_its_own_files_come_whole(request_for: Callable[..., RunRequest], real_data: Path) -> None:
+    request = request_for({}, kind="assets")
+    assert run(request).state == "succeeded"
+    folder = Path(request.output) / "raw" / "S2A_29RKH_20200219_0_L2A"
+    item = json.loads((folder / f"{folder.name}.json").read_text())
+    for band, name in FILES.items():
+        served = (real_data / "sentinel-2-l2a-29RKH" / f"{name}.tif").read_bytes()
+        assert (folder / f"{band}.tif").read_bytes() == served
+        assert item["assets"][band]["file:checksum"] == "1220" + hashlib.sha256(served).hexdigest()
+        assert item["assets"][band]["scenebeam:shift"] == 0, "its item says that the offset was taken out"

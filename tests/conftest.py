@@ -85,15 +85,20 @@ def make_request(sandbox: Path, tmp_path: Path) -> Callable[..., RunRequest]:
             "output": str(tmp_path / "out"),
             "runner": "serial",
         }
-        for name, value in changes.items():
-            *parents, last = name.split(".")
-            holder = document
-            for parent in parents:
-                holder = holder.setdefault(parent, {})
-            holder[last] = value
-        return validate_request(document)
+        return validate_request(changed(document, changes))
 
     return make
+
+
+def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A request's document with values laid over it by dotted names."""
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        holder = document
+        for parent in parents:
+            holder = holder.setdefault(parent, {})
+        holder[last] = value
+    return document
 
 
 @pytest.fixture(scope="session")

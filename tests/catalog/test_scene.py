@@ -21,6 +21,32 @@ PROVIDERS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("folder", "where"),
+    [
+        ("earth-search-v1__landsat-c2-l2", "s3://usgs-landsat/"),
+        ("planetary-computer__landsat-c2-l2", "https://landsateuwest.blob.core.windows.net/"),
+    ],
+)
+def test_recorded_landsat_items_are_understood(real_data: Path, folder: str, where: str) -> None:
+    for file in sorted((real_data / "stac-items" / folder).glob("*.json")):
+        item = json.loads(file.read_text())
+        record = next(
+            r
+            for r in known_records()
+            if (r.id, r.provider) == (item["collection"], folder.split("_")[0].removesuffix("-v1"))
+        )
+        scene = scene_from_item(item, record)
+        assert scene.platform in ("landsat-8", "landsat-9")
+        assert scene.assets["red"].href.startswith(where)
+        assert scene.assets["qa_pixel"].categorical
+        for band, asset in scene.assets.items():
+            told = (item["assets"][record.bands[band].asset].get("raster:bands") or [{}])[0]
+            assert asset.nodata == told.get("nodata", asset.nodata)
+            assert asset.scale == told.get("scale", asset.scale)
+            assert asset.offset == told.get("offset", asset.offset)
+
+
 @pytest.mark.parametrize("folder", PROVIDERS)
 def test_recorded_items_are_understood(real_data: Path, folder: str) -> None:
     provider, shift = PROVIDERS[folder]

@@ -4,8 +4,20 @@ import pytest
 
 from scenebeam.collections import CollectionRecord, known_records
 
+SENTINEL_2 = [record for record in known_records() if record.id.startswith("sentinel-2")]
+LANDSAT = [record for record in known_records() if record.id == "landsat-c2-l2"]
 
-@pytest.mark.parametrize("record", known_records(), ids=lambda r: f"{r.provider}-{r.id}")
+
+@pytest.mark.parametrize("record", LANDSAT, ids=lambda r: r.provider)
+def test_landsat_has_names_of_its_own(record: CollectionRecord) -> None:
+    assert {record.band_name(name) for name in ("nir", "NIR08", "B5", "SR_B5")} == {"nir08"}
+    assert record.band_scaling("red") == (0.0000275, -0.2)
+    assert (record.band_nodata("red"), record.band_nodata("qa_pixel")) == (0, 1)
+    assert record.bands["qa_pixel"].categorical
+    assert record.signing == {"earth-search": "s3-requester-pays"}.get(record.provider, record.provider)
+
+
+@pytest.mark.parametrize("record", SENTINEL_2, ids=lambda r: f"{r.provider}-{r.id}")
 def test_a_sensor_name_in_any_case_is_a_band(record: CollectionRecord) -> None:
     assert {record.band_name(name) for name in ("red", "RED", "B04", "b04")} == {"red"}
     assert record.band_name("thermal") is None

@@ -15,6 +15,7 @@ import pystac
 import pytest
 import rasterio
 
+from conftest import changed
 from known import check
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
@@ -67,13 +68,7 @@ def ask(catalog: Callable[..., Path], tmp_path: Path) -> Assets:
             "output": str(tmp_path / "out"),
             "runner": "serial",
         }
-        for name, value in changes.items():
-            *parents, last = name.split(".")
-            holder = document
-            for parent in parents:
-                holder = holder.setdefault(parent, {})
-            holder[last] = value
-        return validate_request(document)
+        return validate_request(changed(document, changes))
 
     return make
 

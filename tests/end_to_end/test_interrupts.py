@@ -61,6 +61,17 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_request: Make, tmp_path: Pa
     assert files(tmp_path / "killed") == files(tmp_path / "calm")
 
 
+def test_killed_while_it_tidies_up_a_run_tidies_up_later(make_request: Make, tmp_path: Path) -> None:
+    request = make_request(**{"limits.memory": "100MB", "product.bands": ["scl"]})
+    run(request)
+    before = tree(tmp_path / "out")
+    left = tmp_path / "out" / "parts" / "20210610T092031Z" / "scl.00003.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a shard that was put together")
+    run(request)
+    assert tree(tmp_path / "out") == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_killed_at_twenty_random_moments(make_request: Make, tmp_path: Path, runner: str) -> None:

@@ -27,7 +27,11 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     went through at once or was stopped and resumed does not show in them.
     """
     by_task = {outcome.task: outcome for outcome in outcomes}
-    undone = {task.id for task in plan.undone(store.list())}
+    existing = store.list()
+    undone = {task.id for task in plan.undone(existing)}
+    if not undone:
+        # Killed while it tidied up, a task that is done is not made again: nobody else would.
+        store.delete(sorted(name for name in existing if name.startswith("parts/")))
     items = read_items(plan, undone, store)
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]

@@ -20,6 +20,9 @@ CDSE_HOST = "dataspace.copernicus.eu"
 CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
 CDSE_TOKENS = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+_TRIES = urllib3.Retry(
+    4, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.5, raise_on_status=False
+)
 _RENEW_BEFORE = 60.0
 """Seconds before its end at which a token is renewed."""
 
@@ -136,7 +139,7 @@ def _fetch_cdse_token() -> tuple[str, float]:
         "password": os.environ["CDSE_PASSWORD"],
     }
     try:
-        answer = urllib3.request("POST", CDSE_TOKENS, body=urlencode(fields), headers=_FORM, timeout=30)
+        answer = urllib3.request("POST", CDSE_TOKENS, body=urlencode(fields), headers=_FORM, timeout=30, retries=_TRIES)
     except urllib3.exceptions.HTTPError as error:
         raise ReadError(f"{CDSE_TOKENS} cannot be asked: {type(error).__name__}", permanent=False) from None
     if answer.status != 200:

@@ -45,7 +45,8 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
     retries; what has come by then stays in the target.
     """
     furthest, stalls = target.offset, 0
-    with _slot("", budget.download_workers), _slot(urlsplit(href).netloc, budget.per_host):
+    # Its host first: who waits for a busy host must not keep the others waiting.
+    with _slot(urlsplit(href).netloc, budget.per_host), _slot("", budget.download_workers):
         while not retrying(lambda: _fetch(href, target, budget, signing), href, budget):
             if target.offset > furthest:
                 furthest, stalls = target.offset, 0
@@ -62,7 +63,7 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
 
 @cache
 def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
-    """What a process lets in at once, to one host or ("") to all together."""
+    """What a process lets in at once: to one host, or with "" to all together."""
     return threading.BoundedSemaphore(at_once)
 
 

@@ -218,14 +218,14 @@ def status(output: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--product", type=click.Choice(["mosaic"]), default="mosaic", show_default=True)
+@click.option("--product", type=click.Choice(["mosaic", "assets"]), default="mosaic", show_default=True)
 @click.option("-o", "--output", default="demo", show_default=True, help="Folder for the scenes and the products.")
 def demo(product: str, output: str) -> None:
-    """Mosaics of a small synthetic Earth: no network, no account."""
+    """Products of a small synthetic Earth: no network, no account."""
     from scenebeam.sandbox.demo import run_demo
 
     with _progress() as progress:
-        summary = run_demo(Path(output), progress)
+        summary = run_demo(Path(output), product, progress)
     click.echo(summary)
 
 

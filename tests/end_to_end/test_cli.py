@@ -79,7 +79,7 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
         (["plan", "{file}", "--set", "dates"], "write NAME=VALUE"),
         (["run", "{file}", "--set", "dates=2019"], "dates left out 7"),
         (["status", "/nowhere"], "holds no run"),
-        (["info", "--collection", "x"], "known: sentinel-2"),
+        (["info", "--collection", "x"], "known: landsat-c2-l2, sentinel-2"),
         (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is needed"),
     ],
 )
@@ -105,11 +105,12 @@ def test_info_lists_what_is_known() -> None:
     assert len(json.loads(scenebeam("info", "--json").output)) >= 4
 
 
-def test_the_demo(tmp_path: Path) -> None:
-    told = scenebeam("demo", "--output", str(tmp_path / "demo"))
+@pytest.mark.parametrize(("product", "tasks", "files"), [("mosaic", 2, 10), ("assets", 6, 18)])
+def test_the_demo(tmp_path: Path, product: str, tasks: int, files: int) -> None:
+    told = scenebeam("demo", "--product", product, "--output", str(tmp_path / "demo"))
     assert told.exit_code == 0, told.output
-    assert "demo: succeeded, 2 of 2 acquisitions" in told.output
-    assert len(list(tmp_path.glob("demo/mosaics/mosaics/*/*.tif"))) == 10
+    assert f"demo: succeeded, {tasks} of {tasks} tasks" in told.output
+    assert len(list(tmp_path.glob(f"demo/{product}/*/*/*.tif"))) == files
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda p: p.stem)

@@ -28,7 +28,9 @@ Ask = Callable[..., RunRequest]
 
 @pytest.fixture
 def ask(served_items: Path, tmp_path: Path) -> Ask:
-    def make(mode: str | None, gcs: str | None = None, output: str | None = None, **product: Any) -> RunRequest:
+    def make(
+        mode: str | None, gcs: str | None = None, output: str | None = None, runner: str = "serial", **product: Any
+    ) -> RunRequest:
         named = {"raw_storage_mode": mode, "gcs": gcs, "download_n": 2, **product}
         return validate_request(
             {
@@ -37,7 +39,7 @@ def ask(served_items: Path, tmp_path: Path) -> Ask:
                 "area": {"bbox": list(AREA)},
                 "product": {"kind": "assets", **{key: value for key, value in named.items() if value is not None}},
                 "output": output or str(tmp_path / "out"),
-                "runner": "serial",
+                "runner": runner,
             }
         )
 
@@ -113,8 +115,9 @@ def test_gcs_to_local_of_what_was_never_there_is_told(ask: Ask, prefix: str) -> 
     assert "404" in status.message
 
 
-def test_a_gs_output_streams_by_itself(ask: Ask, prefix: str, server: Behaviour, sandbox: Path) -> None:
-    request = ask(None, output=prefix)
+@pytest.mark.parametrize("runner", ["serial", "direct"])
+def test_a_gs_output_streams_by_itself(ask: Ask, prefix: str, server: Behaviour, sandbox: Path, runner: str) -> None:
+    request = ask(None, output=prefix, runner=runner)
     assert run(request).state == "succeeded"
     for row in manifest(request):
         assert open_store(prefix).read(f"raw/{row['scene_id']}/B04.tif") == served(sandbox, row, "red")

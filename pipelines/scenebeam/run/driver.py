@@ -132,7 +132,7 @@ def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, r
     if frozen is not None:
         clear(frozen, store, successor=None if overwrite else plan)
     freeze(plan, store)
-    return plan
+    return Plan(request, plan.tasks, plan.selection)  # without the items, which may be a gigabyte
 
 
 def _refuse_another(frozen: Plan, request: RunRequest, store: Store) -> None:

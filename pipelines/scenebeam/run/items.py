@@ -61,7 +61,9 @@ def dump_items(items: Sequence[Item]) -> bytes:
 
 
 def _storable(value: Any) -> Any:
-    """Without empty objects inside: Parquet has no type for them."""
+    """Without empty objects inside: Parquet has no type for them. Lists of numbers (coordinates) hold none."""
     if isinstance(value, dict):
         return {key: _storable(inner) for key, inner in value.items() if inner != {}}
-    return [_storable(inner) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_storable(inner) for inner in value]
+    return value

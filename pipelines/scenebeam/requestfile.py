@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
-from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_url
+from scenebeam.request import RunRequest, is_remote
 
 MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
@@ -136,7 +136,7 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> None:
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         value = holder.get(last) if isinstance(holder, dict) else None
-        if isinstance(value, str) and value and not is_url(value) and value not in KNOWN_CATALOGS:
+        if isinstance(value, str) and value and not is_remote(value):
             holder[last] = os.path.normpath(base / Path(value).expanduser())
 
 

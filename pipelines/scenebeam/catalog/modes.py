@@ -6,7 +6,7 @@ more of the area, then nearer to the date in question, then with the smaller nam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,39 +60,24 @@ def calendar(first: datetime, last: datetime, period: str) -> list[Interval]:
 def best_near(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
     """For each anchor in turn the best acquisition that is at most `window_days` away from it, if there is one."""
     return _one_each(
-        (
-            anchor,
-            [
-                ((*quality(one), _distance(one, anchor), one.timestamp), one)
-                for one in _near(candidates, anchor, window_days)
-            ],
-        )
-        for anchor in anchors
+        ((anchor, _near(candidates, anchor, window_days)) for anchor in anchors),
+        lambda one, anchor: (*quality(one), _distance(one, anchor)),
     )
 
 
 def nearest(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
     """For each date in turn the acquisition nearest to it, at most `window_days` away; the better of two as near."""
     return _one_each(
-        (
-            anchor,
-            [
-                ((_distance(one, anchor), *quality(one), one.timestamp), one)
-                for one in _near(candidates, anchor, window_days)
-            ],
-        )
-        for anchor in anchors
+        ((anchor, _near(candidates, anchor, window_days)) for anchor in anchors),
+        lambda one, anchor: (_distance(one, anchor), *quality(one)),
     )
 
 
 def least_cloudy_per_period(candidates: Sequence[Acquisition], periods: Sequence[Interval]) -> list[Acquisition]:
     """The best acquisition of each period; its anchor is the period's start."""
     return _one_each(
-        (
-            start,
-            [((*quality(one), one.acquired, one.timestamp), one) for one in candidates if start <= one.acquired <= end],
-        )
-        for start, end in periods
+        ((start, [one for one in candidates if start <= one.acquired <= end]) for start, end in periods),
+        lambda one, start: (*quality(one), one.acquired),
     )
 
 
@@ -101,11 +86,13 @@ def quality(one: Acquisition) -> tuple[bool, float, float]:
     return one.cloud_cover is None, one.cloud_cover or 0.0, -round(one.coverage or 0.0, 9)
 
 
-def _one_each(rounds: Iterable[tuple[datetime, list[tuple[Any, Acquisition]]]]) -> list[Acquisition]:
-    """Of each round, an anchor and its ranked acquisitions, the first that no earlier round has taken."""
+def _one_each(
+    rounds: Iterable[tuple[datetime, Sequence[Acquisition]]], key: Callable[[Acquisition, datetime], tuple[Any, ...]]
+) -> list[Acquisition]:
+    """Of each round, an anchor and those that would do, the first by `key` and name that no earlier round has taken."""
     taken: dict[str, Acquisition] = {}
-    for anchor, ranked in rounds:
-        left = [(rank, one) for rank, one in ranked if one.timestamp not in taken]
+    for anchor, fitting in rounds:
+        left = [((*key(one, anchor), one.timestamp), one) for one in fitting if one.timestamp not in taken]
         if left:
             best = min(left, key=lambda pair: pair[0])[1]
             taken[best.timestamp] = replace(best, anchor=anchor)

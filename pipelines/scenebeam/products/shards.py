@@ -22,6 +22,8 @@ from scenebeam.raster.merge import Array
 from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, level_shapes
 from scenebeam.storage import Publication, Store
 
+PARTS = "parts/"
+"""Folder of encoded shards, until the whole is put together."""
 Window = tuple[int, int, int, int]
 """First row, last row, first column, last column of the grid; the last ones not included."""
 

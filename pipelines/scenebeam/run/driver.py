@@ -23,6 +23,7 @@ from scenebeam.catalog.timeseries import scenes_from_time_series
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
+from scenebeam.products.shards import PARTS
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.run.items import Item, read_search, write_search
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
@@ -154,7 +155,7 @@ def clear(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
     kept_of = PRODUCTS[plan.request.product.kind].kept
     kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
     outputs = {name for task in plan.tasks for name in task.outputs}
-    store.delete(sorted((outputs | store.list("parts/")) - kept))
+    store.delete(sorted((outputs | store.list(PARTS)) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.products import PRODUCTS, stac
+from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
 from scenebeam.run.items import dump_items
 from scenebeam.run.plan import Plan
@@ -31,7 +32,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     undone = {task.id for task in plan.undone(existing)}
     if not undone:
         # Killed while it tidied up, a task that is done is not made again: nobody else would.
-        store.delete(sorted(name for name in existing if name.startswith("parts/")))
+        store.delete(sorted(name for name in existing if name.startswith(PARTS)))
     items = read_items(plan, undone, store)
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]

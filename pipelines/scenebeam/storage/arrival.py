@@ -5,6 +5,18 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
+
+
+def multihash(sha256: str) -> str:
+    """A SHA-256 in hex as `file:checksum` wants it (0x12: sha2-256, 0x20: 32 bytes)."""
+    return f"1220{sha256}"
+
+
+def file_multihash(path: Path) -> str:
+    """The same of a file's content."""
+    with path.open("rb") as file:
+        return multihash(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 class Arrival(ABC):
@@ -45,7 +57,7 @@ class Arrival(ABC):
     @property
     def checksum(self) -> str:
         """SHA-256 of all that is there, as `file:checksum` wants it: multihash in hex."""
-        return "1220" + self.digest("sha256")
+        return multihash(self.digest("sha256"))
 
     @abstractmethod
     def expect(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival
+from scenebeam.storage.arrival import Arrival, file_multihash
 from scenebeam.storage.store import Publication, Store, checked_name
 
 _CHECKSUM = "scenebeam-checksum"
@@ -67,9 +66,7 @@ class GcsStore(Store):
 
     def upload(self, name: str, path: Path) -> None:
         """Publish a file of this machine."""
-        with path.open("rb") as file:
-            checksum = "1220" + hashlib.file_digest(file, "sha256").hexdigest()
-        self._publish(name, checksum, lambda blob, **how: blob.upload_from_filename(path, **how))
+        self._publish(name, file_multihash(path), lambda blob, **how: blob.upload_from_filename(path, **how))
 
     def _publish(self, name: str, checksum: str, send: Callable[..., Any]) -> None:
         blob = self._blob(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import filecmp
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival
+from scenebeam.storage.arrival import Arrival, file_multihash
 from scenebeam.storage.store import Publication, Store, checked_name
 
 _PARTIAL = ".partial"
@@ -43,12 +42,11 @@ class LocalStore(Store):
 
     def read(self, name: str) -> bytes | None:
         """A file's content; None where there is no such file."""
-        try:
-            return self._path(name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _storage_error(f"cannot read {self.path(name)}", error) from error
+        with _blame(f"cannot read {self.path(name)}"):
+            try:
+                return self._path(name).read_bytes()
+            except FileNotFoundError:
+                return None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Publication]:
@@ -56,14 +54,13 @@ class LocalStore(Store):
         target = self._path(name)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                yield Publication(file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except OSError as error:
-            raise _storage_error(f"cannot write {self.path(name)}", error) from error
+            with _blame(f"cannot write {self.path(name)}"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with partial.open("wb") as file:
+                    yield Publication(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -84,11 +81,8 @@ class LocalStore(Store):
     def checksum(self, name: str) -> tuple[int, str]:
         """Size in bytes and SHA-256 as a multihash."""
         path = self._path(name)
-        try:
-            with path.open("rb") as file:
-                return path.stat().st_size, "1220" + hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise _storage_error(f"cannot read {path}", error) from error
+        with _blame(f"cannot read {path}"):
+            return path.stat().st_size, file_multihash(path)
 
     def holds(self, name: str, path: Path) -> bool:
         """Whether a file is there with the same content."""
@@ -119,11 +113,9 @@ class LocalStore(Store):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder for one run; the lock goes with the process, however it ends."""
-        try:
+        with _blame(f"cannot use {self._root} as an output folder"):
             self._root.mkdir(parents=True, exist_ok=True)
             lock = (self._root / _LOCK).open("a")
-        except OSError as error:
-            raise _storage_error(f"cannot use {self._root} as an output folder", error) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,12 +145,10 @@ class _LocalArrival(Arrival):
         super().__init__(algorithms)
         self._target, self._source = target, source
         self._partial, self._note = _arriving(target)
-        try:
+        with _blame(f"cannot write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("ab+", buffering=0)
             self._recall()
-        except OSError as error:
-            raise _storage_error(f"cannot write {target}", error) from error
 
     def _recall(self) -> None:
         """Go on with what an earlier try left, if it is of the same source."""
@@ -184,29 +174,23 @@ class _LocalArrival(Arrival):
             )
 
     def _append(self, data: bytes) -> None:
-        try:
+        with _blame(f"cannot write {self._target}"):
             self._file.write(data)
-        except OSError as error:
-            raise _storage_error(f"cannot write {self._target}", error) from error
 
     def _empty(self) -> None:
-        try:
+        note = {"source": self._source, "validator": self.validator, "total": self.total}
+        with _blame(f"cannot write {self._target}"):
             self._file.truncate(0)
-            note = {"source": self._source, "validator": self.validator, "total": self.total}
             self._note.write_text(json.dumps(note))
-        except OSError as error:
-            raise _storage_error(f"cannot write {self._target}", error) from error
 
     def finish(self) -> str:
         return str(self._partial)
 
     def publish(self) -> None:
-        try:
+        with _blame(f"cannot write {self._target}"):
             os.fsync(self._file.fileno())
             self._partial.replace(self._target)
             self._note.unlink(missing_ok=True)
-        except OSError as error:
-            raise _storage_error(f"cannot write {self._target}", error) from error
 
     def close(self) -> None:
         """Let go of the file; one without any bytes is not kept."""
@@ -216,12 +200,20 @@ class _LocalArrival(Arrival):
             self._note.unlink(missing_ok=True)
 
 
-def _storage_error(what: str, error: OSError) -> StorageError:
-    hint = {
-        errno.ENOSPC: "the disk is full: free some space and run again, what is finished is kept",
-        errno.EDQUOT: "the quota is used up: free some space and run again, what is finished is kept",
-        errno.EACCES: "permission denied: choose another output, or mend its permissions",
-        errno.EROFS: "the file system is read-only: choose another output",
-        errno.ENOTDIR: "a part of the path is a file",
-    }.get(error.errno or 0, error.strerror or str(error))
-    return StorageError(f"{what}: {hint}")
+_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space and run again, what is finished is kept",
+    errno.EDQUOT: "the quota is used up: free some space and run again, what is finished is kept",
+    errno.EACCES: "permission denied: choose another output, or mend its permissions",
+    errno.EROFS: "the file system is read-only: choose another output",
+    errno.ENOTDIR: "a part of the path is a file",
+}
+
+
+@contextmanager
+def _blame(what: str) -> Iterator[None]:
+    """Faults of the disk as StorageErrors that say what was being done, and what to try."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"{what}: {hint}") from error

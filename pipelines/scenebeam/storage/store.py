@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival
+from scenebeam.storage.arrival import Arrival, multihash
 
 _NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
 
@@ -37,8 +37,8 @@ class Publication(io.RawIOBase):
 
     @property
     def checksum(self) -> str:
-        """Multihash in hex, as `file:checksum` wants it (0x12: sha2-256, 0x20: 32 bytes)."""
-        return "1220" + self._hash.hexdigest()
+        """SHA-256 as `file:checksum` wants it: multihash in hex."""
+        return multihash(self._hash.hexdigest())
 
 
 class Store(ABC):

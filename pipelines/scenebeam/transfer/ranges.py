@@ -89,7 +89,7 @@ class Budget:
 @cache
 def _pool() -> urllib3.PoolManager:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # at DEBUG it shows URLs with their signatures
-    # Redirects are followed here; every other second try is `_retrying`'s, which pays for it from the budget.
+    # Redirects are followed here; every other second try is `retrying`'s, which pays for it from the budget.
     once = urllib3.Retry(redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
     return urllib3.PoolManager(num_pools=64, maxsize=IO_THREADS, retries=once, timeout=_TIMEOUT)
 

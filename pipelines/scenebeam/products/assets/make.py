@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import shapely
 
+from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.products import stac
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
@@ -26,12 +27,16 @@ log = logging.getLogger(__name__)
 class Brought(NamedTuple):
     """What became of one band."""
 
-    ok: bool
     status: str
     """`success`, or the status that the band gives its scene."""
     message: str = ""
     size: int = 0
     checksum: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether its file is where it is to be."""
+        return self.status == "success"
 
 
 STATUSES = ("exception", "validation_failed", "download_incomplete", "skipped_missing_href", "success")
@@ -78,26 +83,23 @@ class _Place(NamedTuple):
 
 
 def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> Brought:
-    if file.href is None:
-        return Brought(
-            False, "skipped_missing_href", f"the item has no file of {file.band}; choose another band or scene"
-        )
+    if file.asset is None:
+        return Brought("skipped_missing_href", f"the item has no file of {file.band}; choose another band or scene")
     try:
-        size, checksum = _settle(task, file, place, budget)
+        size, checksum = _settle(task, file, file.asset, place, budget)
     except CheckError as error:
-        return Brought(False, "validation_failed", str(error))
+        return Brought("validation_failed", str(error))
     except (ReadError, StorageError) as error:
-        return Brought(False, "download_incomplete", str(error))
+        return Brought("download_incomplete", str(error))
     except Exception as error:
         log.exception("%s of %s", file.label, task.scene)
-        return Brought(False, "exception", unexpected(error))
-    return Brought(True, "success", "", size, checksum)
+        return Brought("exception", unexpected(error))
+    return Brought("success", "", size, checksum)
 
 
-def _settle(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> tuple[int, str]:
+def _settle(task: AssetsTask, file: BandFile, asset: Asset, place: _Place, budget: Budget) -> tuple[int, str]:
     """Bring one file to where the mode wants it; its size and checksum. Only what has been checked is published."""
     store, bucket, here, there = place
-    assert file.href is not None
     local, cloud = task.local_name(file), task.cloud_name(file)
     if task.mode == DROP:
         assert bucket is not None
@@ -105,23 +107,23 @@ def _settle(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> 
             _send(store, local, bucket, cloud)
             store.delete([local])
         elif cloud not in there:
-            return _fetch(file.href, file.signing, file, bucket, cloud, budget)
+            return _fetch(asset.href, asset.signing, asset, bucket, cloud, budget)
         return bucket.checksum(cloud)
     if local in here:
         found = store.checksum(local)
     elif task.mode == "gcs_to_local":
-        found = _fetch(f"{task.gcs}/{cloud}", "none", file, store, local, budget)
+        found = _fetch(f"{task.gcs}/{cloud}", "none", asset, store, local, budget)
     else:
-        found = _fetch(file.href, file.signing, file, store, local, budget)
+        found = _fetch(asset.href, asset.signing, asset, store, local, budget)
     if task.mode == "url_to_gcs_keep_local":
         assert bucket is not None
         _send(store, local, bucket, cloud)
     return found
 
 
-def _fetch(href: str, signing: str, file: BandFile, store: Store, name: str, budget: Budget) -> tuple[int, str]:
+def _fetch(href: str, signing: str, asset: Asset, store: Store, name: str, budget: Budget) -> tuple[int, str]:
     """Download, check and publish one file. One that is not what the catalogue says is fetched once more."""
-    wanted = parse_checksum(file.checksum) if file.checksum else None
+    wanted = parse_checksum(asset.checksum) if asset.checksum else None
     wrong = ""
     for _ in range(2):
         with store.receiving(name, href, [wanted.algorithm] if wanted else []) as arrival:
@@ -130,11 +132,11 @@ def _fetch(href: str, signing: str, file: BandFile, store: Store, name: str, bud
                 wrong = (
                     f"its {wanted.algorithm} is {arrival.digest(wanted.algorithm)}, the catalogue says {wanted.digest}"
                 )
-            elif wanted is None and file.size not in (None, arrival.offset):
-                wrong = f"it has {arrival.offset:,} bytes, the catalogue says {file.size:,}"
+            elif wanted is None and asset.size not in (None, arrival.offset):
+                wrong = f"it has {arrival.offset:,} bytes, the catalogue says {asset.size:,}"
             else:
                 try:
-                    check_file(arrival.finish(), file.index, file.dtype, Budget())
+                    check_file(arrival.finish(), asset.index, asset.dtype, Budget())
                 except CheckError:
                     arrival.restart("", None)
                     raise
@@ -158,23 +160,25 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brough
     footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
     assets: dict[str, dict[str, Any]] = {}
     for file, one in brought.items():
+        asset = file.asset
+        assert asset is not None, "all files of the scene are there"
         assets[file.label] = {
             "href": f"{task.gcs}/{task.cloud_name(file)}" if task.mode == DROP else f"./{file.name}",
-            "type": file.media_type or ("image/jp2" if file.suffix == ".jp2" else stac.COG_TYPE),
+            "type": asset.media_type or ("image/jp2" if file.suffix == ".jp2" else stac.COG_TYPE),
             "roles": ["data"],
             "file:size": one.size,
             "file:checksum": one.checksum,
-            "scenebeam:index": file.index,
-            "scenebeam:shift": file.shift,
+            "scenebeam:index": asset.index,
+            "scenebeam:shift": asset.shift,
             "bands": [{"name": file.band}],
             "raster:bands": [
                 {
-                    "data_type": file.dtype,
-                    "nodata": stac.number_or_name(file.nodata),
-                    "scale": file.scale,
+                    "data_type": asset.dtype,
+                    "nodata": stac.number_or_name(asset.nodata),
+                    "scale": asset.scale,
                     # As the file holds it: what harmonizing would take out is still in its numbers.
-                    "offset": file.offset - file.scale * file.shift,
-                    "spatial_resolution": file.resolution,
+                    "offset": asset.offset - asset.scale * asset.shift,
+                    "spatial_resolution": asset.resolution,
                 }
             ],
         }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import shapely
 from shapely.geometry.base import BaseGeometry
@@ -23,8 +21,6 @@ from scenebeam.storage import checked_name
 from scenebeam.transfer.checksum import parse_checksum
 
 MANIFEST = "assets_manifest_selected.csv"
-_SUFFIXES = {".tif", ".tiff", ".jp2"}
-_MEDIA_SUFFIXES = {"image/jp2": ".jp2", "image/jpeg2000": ".jp2"}
 _TILE_METRES = 109_800
 """Side of a Sentinel-2 tile, for the size of files that the catalogue does not tell."""
 _MEMORY = 24 * 2**20
@@ -62,8 +58,9 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
     in_cloud = request.output.startswith("gs://")
     mode = product.raw_storage_mode or (DROP if in_cloud else "url_to_local")
     gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
-    files = tuple(_file(label, band, scene.assets.get(band)) for label, band in bands.items())
-    size = sum(_bytes(file) for file in files if file.href)
+    files = tuple(BandFile(label=label, band=band, asset=scene.assets.get(band)) for label, band in bands.items())
+    assets = [file.asset for file in files if file.asset is not None]
+    size = sum(map(_bytes, assets))
     item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
     task = AssetsTask(
         id=scene.id,
@@ -71,7 +68,7 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
         item_path=item_path,
         estimate=Estimate(
             blocks=size // 2**20,
-            requests=sum(file.href is not None for file in files),
+            requests=len(assets),
             read_bytes=size,
             write_bytes=size,
             memory=_MEMORY * len(files),
@@ -100,39 +97,11 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
     return task.model_copy(update={"outputs": (*(task.local_name(file) for file in files), item_path)})
 
 
-def _file(label: str, band: str, asset: Asset | None) -> BandFile:
-    if asset is None:
-        return BandFile(label=label, band=band, href=None)
-    return BandFile(
-        label=label,
-        band=band,
-        href=asset.href,
-        index=asset.index,
-        signing=asset.signing,
-        suffix=_suffix(asset),
-        media_type=asset.media_type,
-        dtype=asset.dtype,
-        nodata=asset.nodata,
-        scale=asset.scale,
-        offset=asset.offset,
-        shift=asset.shift,
-        resolution=asset.resolution,
-        size=asset.size,
-        checksum=asset.checksum,
-    )
-
-
-def _suffix(asset: Asset) -> str:
-    """What the file is called where it lies, else what its media type says: JPEG 2000 stays JPEG 2000."""
-    own = PurePosixPath(urlsplit(asset.href).path).suffix.lower()
-    return own if own in _SUFFIXES else _MEDIA_SUFFIXES.get((asset.media_type or "").split(";")[0], ".tif")
-
-
-def _bytes(file: BandFile) -> int:
+def _bytes(asset: Asset) -> int:
     """Size by the catalogue, else half of a whole tile's pixels."""
-    if file.size is not None:
-        return file.size
-    return int((_TILE_METRES / max(file.resolution, 1.0)) ** 2 * (2 if file.dtype == "uint16" else 1) / 2)
+    if asset.size is not None:
+        return asset.size
+    return int((_TILE_METRES / max(asset.resolution, 1.0)) ** 2 * (2 if asset.dtype == "uint16" else 1) / 2)
 
 
 def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str) -> Table:
@@ -147,9 +116,9 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
     for scene, task in zip(scenes, tasks, strict=True):
         row: dict[str, Any] = {"scene_id": scene.id, "datetime": scene.datetime, "cloud_cover": scene.cloud_cover}
         for file in task.files:
-            there = file.href is not None
+            there = file.asset is not None
             places = {
-                "href": file.href,
+                "href": file.asset.href if file.asset is not None else None,
                 "local": f"{output.rstrip('/')}/{task.local_name(file)}" if there else None,
                 "gcs": f"{task.gcs}/{task.cloud_name(file)}" if there else None,
                 "available": there,
@@ -161,6 +130,7 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
 
 def unchecked(file: BandFile) -> str:
     """Why a file's checksum cannot be held against the catalogue's, if the catalogue has one; else empty."""
-    if file.checksum is None or parse_checksum(file.checksum) is not None:
+    told = file.asset.checksum if file.asset is not None else None
+    if told is None or parse_checksum(told) is not None:
         return ""
-    return f"{file.label}: the catalogue's checksum {file.checksum!r} is malformed or unknown, and was not checked"
+    return f"{file.label}: the catalogue's checksum {told!r} is malformed or unknown, and was not checked"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
+from scenebeam.catalog.scene import Asset
 from scenebeam.products.task import Task
 
 RAW = "raw"
@@ -14,6 +17,8 @@ RAW = "raw"
 
 DROP = "url_to_gcs_drop_local"
 """The mode that leaves no file here."""
+_SUFFIXES = {".tif", ".tiff", ".jp2"}
+_MEDIA_SUFFIXES = {"image/jp2": ".jp2", "image/jpeg2000": ".jp2"}
 
 
 class BandFile(BaseModel):
@@ -24,21 +29,16 @@ class BandFile(BaseModel):
     label: str
     """The band as it was asked for (`B04`): the file bears it, and in lower case the tables do."""
     band: str
-    href: str | None
+    asset: Asset | None
     """None where the catalogue has no file of the band."""
-    index: int = 1
-    signing: str = "none"
-    suffix: str = ".tif"
-    media_type: str | None = None
-    dtype: str = ""
-    nodata: float | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-    shift: int = 0
-    resolution: float = 0.0
-    size: int | None = None
-    checksum: str | None = None
-    """As the catalogue has them."""
+
+    @property
+    def suffix(self) -> str:
+        """What the file is called where it lies, else what its media type says: JPEG 2000 stays JPEG 2000."""
+        if self.asset is None:
+            return ".tif"
+        own = PurePosixPath(urlsplit(self.asset.href).path).suffix.lower()
+        return own if own in _SUFFIXES else _MEDIA_SUFFIXES.get((self.asset.media_type or "").split(";")[0], ".tif")
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ import shapely
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
-from scenebeam.products.shards import assemble, shard_shapes, shared_levels, write_part
+from scenebeam.products.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import Outcome
 from scenebeam.raster.cog import CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
@@ -36,7 +36,7 @@ def make(task: MosaicTask, store: Store, budget: Budget) -> Outcome:
     if not any(band.sources for band in task.bands):
         return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
     parts = {task.part_path(band.name, task.shard) for band in task.bands}
-    if len(task.windows) == 1 or not parts <= store.list(f"parts/{task.timestamp}/"):
+    if len(task.windows) == 1 or not parts <= store.list(f"{PARTS}{task.timestamp}/"):
         while True:
             refused = _check_missing(task, missing)
             if refused is not None:
@@ -187,7 +187,7 @@ def _put_together(task: MosaicTask, store: Store) -> Outcome:
     """The last shard to finish puts the whole together; two at once publish the same bytes."""
     shards = range(len(task.windows))
     wanted = {task.part_path(band.name, shard) for band in task.bands for shard in shards}
-    if not wanted <= store.list(f"parts/{task.timestamp}/"):
+    if not wanted <= store.list(f"{PARTS}{task.timestamp}/"):
         if task.item_path in store.list(f"mosaics/{task.timestamp}/"):
             return Outcome(task=task.id, state="done")  # another worker was faster, and has tidied up
         return Outcome(task=task.id, state="done", detail={"part": True})

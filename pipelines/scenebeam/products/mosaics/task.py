@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.products.shards import Window
+from scenebeam.products.shards import PARTS, Window
 from scenebeam.products.task import GridSpec, Task
 
 
@@ -85,4 +85,4 @@ class MosaicTask(Task):
 
     def part_path(self, band: str, shard: int) -> str:
         """Name of a shard of a band, until the whole is put together."""
-        return f"parts/{self.timestamp}/{band}.{shard:05d}.part"
+        return f"{PARTS}{self.timestamp}/{band}.{shard:05d}.part"

@@ -12,7 +12,7 @@ import rasterio
 from affine import Affine
 from rio_cogeo import cog_validate
 
-from scenebeam.raster.cog import CogProfile, Level, write_cog
+from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.pyramid import Pyramid, halve, level_shapes
 
 
@@ -56,7 +56,7 @@ def test_pixels_come_back_and_judges_are_content(
 ) -> None:
     pixels = some(shape, dtype, nodata)
     path = tmp_path / "x.tif"
-    path.write_bytes(cog(pixels, nodata, codec, description="red", scale=1e-4, offset=-0.1, tags={"A": "<&>"}))
+    path.write_bytes(cog(pixels, nodata, codec, bands=(CogBand("red", 1e-4, -0.1),), tags={"A": "<&>"}))
     assert cog_validate(path, strict=True) == (True, [], [])
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), pixels)
@@ -113,3 +113,29 @@ def test_a_large_file_becomes_a_bigtiff(tmp_path: Path, monkeypatch: pytest.Monk
     assert cog_validate(path, strict=True)[0]
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), pixels)
+
+
+@pytest.mark.parametrize("shape", [(700, 1300), (300, 200)])
+def test_several_bands_lie_one_after_another(tmp_path: Path, shape: tuple[int, int]) -> None:
+    bands = [some(shape, "uint16", 0) + number for number in range(3)]
+    levels = []
+    for number, pixels in enumerate(bands):
+        pyramid = Pyramid(level_shapes(*shape), pixels.dtype, 0, average=number < 2)
+        for top in range(0, len(pixels), 512):
+            pyramid.add(pixels[top : top + 512])
+        levels.append(pyramid.finish())
+    names = ("red", "nir", "scl")
+    told = tuple(CogBand(name, 1e-4, -0.1 * number) for number, name in enumerate(names))
+    transform = Affine(10, 0, 600_000, 0, -10, 4_500_000)
+    profile = CogProfile(*shape, np.dtype("uint16"), 0, "EPSG:32634", transform, bands=told)
+    path = tmp_path / "x.tif"
+    with path.open("wb") as file:
+        write_cog(file, profile, stacked(levels))
+    assert cog_validate(path, strict=True) == (True, [], [])
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), bands)
+        assert (file.descriptions, file.offsets) == (names, (0.0, -0.1, -0.2))
+        assert file.interleaving is rasterio.enums.Interleaving.band
+        for number in range(len(level_shapes(*shape)) - 1):
+            with rasterio.open(path, overview_level=number) as overview:
+                assert overview.count == 3

@@ -98,6 +98,40 @@ def test_the_cheapest_way_is_taken(red: Path) -> None:
     assert type(place(info, grid, "bilinear", 0)).__name__ == "_Pasted"
     half = GeoBox((2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634")
     assert type(place(info, half, "nearest", 0)).__name__ == "_Pasted"
-    assert type(place(info, half, "bilinear", 0)).__name__ == "_Warped"
+    assert type(place(info, half, "bilinear", 0)).__name__ == "_Interpolated"
+    assert type(place(info, half, "cubic", 0)).__name__ == "_Warped"
     shifted = GeoBox(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
     assert type(place(info, shifted, "nearest", 0)).__name__ == "_Warped"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
+@pytest.mark.parametrize("factor", [2, 3, 6])
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_whole_factor_is_interpolated_as_reproject_does_it(
+    tmp_path: Path, dtype: str, factor: int, holes: bool
+) -> None:
+    rng = np.random.default_rng(11)
+    pixels = rng.integers(1, 250 if dtype == "uint8" else 30_000, (700, 530)).astype(dtype)
+    if dtype.startswith("int"):
+        pixels -= 1000
+    if holes:
+        pixels[300:420, 200:260] = 0
+    path = tmp_path / "coarse.tif"
+    profile = {"driver": "GTiff", "tiled": True, "blockxsize": 128, "blockysize": 128, "nodata": 0 if holes else None}
+    with rasterio.open(
+        path, "w", height=700, width=530, count=1, dtype=dtype, crs="EPSG:32634",
+        transform=Affine(10 * factor, 0, 600_000, 0, -10 * factor, 4_500_000), **profile,
+    ) as file:  # fmt: skip
+        file.write(pixels, 1)
+    whole = GeoBox((700 * factor, 530 * factor), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
+    part = GeoBox((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
+    assert type(place(open_source(str(path), 1, Budget()).info, whole, "bilinear", 0)).__name__ == "_Interpolated"
+    expected = reprojected(path, whole, "bilinear")
+    for grid, window in ((whole, np.s_[:, :]), (part, np.s_[411 : 411 + 601, 37 : 37 + 703])):
+        found = composed(path, grid, "bilinear")
+        if dtype == "float32":
+            np.testing.assert_allclose(found, expected[window], rtol=1e-6)
+        else:
+            difference = np.abs(found.astype(int) - expected[window].astype(int))
+            # Weights of a third are no binary numbers: a half may fall on the other side of a whole number.
+            assert difference.max() <= (0 if factor == 2 else 1)

@@ -22,7 +22,7 @@ from urllib3.util.retry import Retry
 from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, RequestError
-from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_remote, is_url, parse_interval
+from scenebeam.request import KNOWN_CATALOGS, VISUAL, RunRequest, StackRequest, is_remote, is_url, parse_interval
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,15 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
 
 
 def resolve_bands(request: RunRequest) -> list[str]:
-    """Our names of the bands asked for. Raises RequestError for one that no record knows, and lists the known."""
+    """Our names of the bands asked for, or where none are named the collections' defaults.
+
+    Raises RequestError for one that no record knows, and lists the known.
+    """
     records = records_for(request)
+    if isinstance(request.product, StackRequest) and request.product.visualization_only:
+        return list(VISUAL)
+    if not request.product.bands:
+        return list(dict.fromkeys(band for record in records for band in record.default_bands))
     names = []
     for typed in request.product.bands:
         name = next((known for record in records if (known := record.band_name(typed))), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -87,8 +88,22 @@ class CollectionRecord(BaseModel):
     """Physical value = scale x harmonized number + offset."""
     bands: dict[str, BandRecord] = Field(min_length=1)
     shift: Shift | None = None
+    sensor: Literal["optical", "sar"] | None = None
+    """Which checks say whether an image is fit to use; None: neither reflectance nor backscatter."""
+    unit: Literal["linear", "db"] | None = None
+    """Of a radar's numbers: power, or decibels of it."""
+    value_range: tuple[float, float] | None = None
+    """Plausible harmonized numbers."""
+    required: list[str] = []
+    """Bands without which a scene is not analysis-ready."""
+    default: list[str] = []
+    """Bands that are taken where none are named; default: the required ones."""
+    visual: str | None = None
+    """Key of the true-colour asset, whose bands are `visual_red`, `visual_green` and `visual_blue`."""
     mask_classes: dict[str, list[int]] = {}
     """Categorical band → classes that are not clear ground (cloud, shadow, cirrus)."""
+    mask_bits: dict[str, list[int]] = {}
+    """Band of bit flags → bits, any of which says that a pixel is not clear ground."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
     """How its files are opened: `scenebeam.transfer.access`."""
 
@@ -97,7 +112,23 @@ class CollectionRecord(BaseModel):
         wrong = [name for name in self.bands if name != name.lower()]
         if wrong:
             raise ValueError(f"band names are written in lower case: {', '.join(wrong)}")
+        named = {*self.required, *self.default, *self.mask_classes, *self.mask_bits}
+        unknown = sorted(named - self.bands.keys())
+        if unknown:
+            raise ValueError(f"named, but not among the bands: {', '.join(unknown)}")
         return self
+
+    @property
+    def default_bands(self) -> list[str]:
+        """Bands that are taken where none are named."""
+        return self.default or self.required or list(self.bands)
+
+    def canonical(self, names: Iterable[str]) -> list[str]:
+        """Bands by wavelength, those without one behind them, in the record's order."""
+        order = list(self.bands)
+        return sorted(
+            names, key=lambda n: (self.bands[n].wavelength is None, self.bands[n].wavelength or 0.0, order.index(n))
+        )
 
     def band_name(self, name: str) -> str | None:
         """Our name of a band that a user typed by any of its names in any case; None where unknown."""

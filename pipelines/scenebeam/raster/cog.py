@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import IO, Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -35,8 +36,17 @@ _CLASSIC_LIMIT = 2**32 - 2**20
 
 
 @dataclass(frozen=True)
+class CogBand:
+    """What a COG says of one of its bands."""
+
+    description: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class CogProfile:
-    """What a single-band COG says of itself."""
+    """What a COG says of itself. Its bands lie one after another (planar), so that each can be read alone."""
 
     height: int
     width: int
@@ -45,9 +55,7 @@ class CogProfile:
     crs: str
     transform: Affine
     codec: str = "deflate"
-    description: str = ""
-    scale: float = 1.0
-    offset: float = 0.0
+    bands: Sequence[CogBand] = (CogBand(),)
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -63,6 +71,19 @@ class Level:
     def __iter__(self) -> Iterator[bytes]:
         """The tiles in order."""
         return iter(self.tiles)
+
+
+def stacked(bands: Sequence[Sequence[Level | Tiles]]) -> list[Level]:
+    """The levels of several bands of one shape → the levels of one image, band after band."""
+    return [
+        Level(
+            same[0].height,
+            same[0].width,
+            [size for level in same for size in level.sizes],
+            chain.from_iterable(same),
+        )
+        for same in zip(*bands, strict=True)
+    ]
 
 
 def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level | Tiles]) -> None:
@@ -106,22 +127,25 @@ Entry = tuple[int, int, Any]
 
 def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], number: int, big: bool) -> list[Entry]:
     floating = profile.dtype.kind == "f"
+    count = len(profile.bands)
     entries: list[Entry] = [
         (254, _LONG, [1 if number else 0]),  # NewSubfileType: a reduced image
         (256, _LONG, [level.width]),
         (257, _LONG, [level.height]),
-        (258, _SHORT, [profile.dtype.itemsize * 8]),
+        (258, _SHORT, [profile.dtype.itemsize * 8] * count),
         (259, _SHORT, [_CODECS[profile.codec]]),
         (262, _SHORT, [1]),  # MinIsBlack
-        (277, _SHORT, [1]),
-        (284, _SHORT, [1]),
+        (277, _SHORT, [count]),
+        (284, _SHORT, [1 if count == 1 else 2]),
         (317, _SHORT, [3 if floating else 2]),
         (322, _SHORT, [TILE]),
         (323, _SHORT, [TILE]),
         (324, _LONG8 if big else _LONG, offsets),
         (325, _LONG, level.sizes),
-        (339, _SHORT, [_KINDS[profile.dtype.kind]]),
+        (339, _SHORT, [_KINDS[profile.dtype.kind]] * count),
     ]
+    if count > 1:
+        entries.append((338, _SHORT, [0] * (count - 1)))  # ExtraSamples: of no special meaning
     if number == 0:
         entries += _geo_entries(profile.crs, profile.transform)
         entries.append((42112, _ASCII, _gdal_metadata(profile)))
@@ -173,9 +197,11 @@ def _values(value: Any) -> Any:
 
 
 def _gdal_metadata(profile: CogProfile) -> str:
-    items = [f'<Item name="DESCRIPTION" sample="0" role="description">{escape(profile.description)}</Item>']
-    items.append(f'<Item name="OFFSET" sample="0" role="offset">{profile.offset!r}</Item>')
-    items.append(f'<Item name="SCALE" sample="0" role="scale">{profile.scale!r}</Item>')
+    items = []
+    for number, band in enumerate(profile.bands):
+        items.append(f'<Item name="DESCRIPTION" sample="{number}" role="description">{escape(band.description)}</Item>')
+        items.append(f'<Item name="OFFSET" sample="{number}" role="offset">{band.offset!r}</Item>')
+        items.append(f'<Item name="SCALE" sample="{number}" role="scale">{band.scale!r}</Item>')
     # Values are escaped twice: GDAL unescapes once as XML, and once more as it takes them for metadata.
     items += [
         f"<Item name={quoteattr(key)}>{escape(escape(value))}</Item>" for key, value in sorted(profile.tags.items())

@@ -1,8 +1,8 @@
 """Placing a source on the output grid: pasted, repeated, or warped from memory.
 
 A source whose pixels fall on the grid's own is pasted: same grid in, same numbers out. One that is coarser
-by a whole factor is repeated (nearest). All else goes through GDAL's warper, from an array and never from
-a dataset on the network.
+by a whole factor is repeated (nearest) or interpolated (bilinear). All else goes through GDAL's warper, from an
+array and never from a dataset on the network.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Mask, Region
+from scenebeam.raster.merge import Array, Mask, Region, all_valid
 from scenebeam.raster.reader import Block, RasterInfo, blocks_meeting
 
 _WHOLE = 1e-3
 """Part of a pixel by which two grids may be apart and still be the same (1 cm at 10 m)."""
+_LARGEST_FACTOR = 64
+"""Between whole-number grids: the products of weights and numbers stay within 32 bits."""
+_SLAB = 64
+"""Source rows that are interpolated together: what they need stays in the cache."""
 _MARGIN = 16
 """Source pixels around a warped strip: the widest kernel, and the bend of its edges between samples."""
 
@@ -62,6 +66,8 @@ def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -
         same = abs(to_grid.a - factor) * info.width < _WHOLE and abs(to_grid.e - factor) * info.height < _WHOLE
         if aligned and same and (factor == 1 or (factor > 1 and resampling == "nearest")):
             return _Pasted(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
+        if aligned and same and 1 < factor <= _LARGEST_FACTOR and resampling == "bilinear":
+            return _Interpolated(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
     return _Warped(info, grid, nodata, resampling)
 
 
@@ -111,6 +117,99 @@ class _Pasted(Placement):
                 values = values[row_index[0] : row_index[-1] + 1].take(column_index, axis=1)
                 values = values.take(row_index - row_index[0], axis=0)
             yield region, values, None
+
+
+class _Interpolated(Placement):
+    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges, and bilinear between centres.
+
+    The weights are whole numbers over 4 x factor squared, so that integers come out as exactly as they can. Where
+    nodata lies among the pixels, GDAL's warper says how they weigh.
+    """
+
+    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int) -> None:
+        super().__init__(info, grid, nodata)
+        self._factor, self._top, self._left = factor, top, left
+        self._warped = _Warped(info, grid, nodata, "bilinear")
+
+    @property
+    def outline(self) -> tuple[float, float, float, float]:
+        height, width = self.info.height * self._factor, self.info.width * self._factor
+        return self._left, self._top, self._left + width, self._top + height
+
+    def _span(self, top: int, bottom: int) -> tuple[int, int, int, int]:
+        """First and last rows and columns of the source that rows [top, bottom) of the grid lie on."""
+        factor = self._factor
+        rows = max((top - self._top) // factor, 0), min(-(-(bottom - self._top) // factor), self.info.height)
+        columns = max(-self._left // factor, 0), min(-(-(self.grid.shape[1] - self._left) // factor), self.info.width)
+        return *rows, *columns
+
+    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+        first, last, left, right = self._span(top, bottom)
+        if first >= last or left >= right:
+            return []
+        region = self._region(top, bottom)
+        # One pixel around: the centres between which those at the rim lie.
+        window = max(first - 1, 0), max(left - 1, 0)
+        blocks = blocks_meeting(self.info, *window, last + 1 - window[0], right + 1 - window[1])
+        return [(block, region) for block in blocks]
+
+    def _region(self, top: int, bottom: int) -> Region:
+        left, first, right, last = (round(side) for side in self.outline)
+        return (
+            slice(max(first, top) - top, min(last, bottom) - top),
+            slice(max(left, 0), min(right, self.grid.shape[1])),
+        )
+
+    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+        if not blocks:
+            return
+        source, row, column = _joined(self.info, blocks, get, self.nodata)
+        first, last, left, right = self._span(top, bottom)
+        around = source[max(first - 1 - row, 0) : last + 1 - row, max(left - 1 - column, 0) : right + 1 - column]
+        if not all_valid(around, self.nodata):
+            yield from self._warped.pieces(top, bottom, blocks, get)
+            return
+        missing = (int(first - 1 < row), int(last + 1 > row + len(source)))
+        across = (int(left - 1 < column), int(right + 1 > column + source.shape[1]))
+        values = _between(np.pad(around, (missing, across), mode="edge"), self._factor)
+        rows, columns = region = self._region(top, bottom)
+        down = rows.start + top - (self._top + first * self._factor)
+        over = columns.start - (self._left + left * self._factor)
+        yield region, values[down : down + rows.stop - rows.start, over : over + columns.stop - columns.start], None
+
+
+def _between(pixels: Array, factor: int) -> Array:
+    """Bilinear, `factor` times as fine: (rows, columns) with one pixel of rim all around → without the rim.
+
+    As GDAL has it: centres weigh by distance, and integers are rounded to the nearest, halves up.
+    """
+    rows, columns = pixels.shape[0] - 2, pixels.shape[1] - 2
+    dtype = pixels.dtype
+    wide: Any = np.uint32 if dtype in (np.uint8, np.uint16) else np.float64 if dtype.kind == "f" else np.int64
+    found = np.empty((rows * factor, columns * factor), dtype)
+    whole = 4 * factor * factor
+    for top in range(0, rows, _SLAB):
+        slab = pixels[top : min(top + _SLAB, rows) + 2].astype(wide)
+        tall = np.empty(((len(slab) - 2) * factor, slab.shape[1]), wide)
+        for phase, own, step, other in _weights(factor):
+            tall[phase::factor] = slab[1:-1] * own + slab[1 + step : len(slab) - 1 + step] * other
+        for phase, own, step, other in _weights(factor):
+            mixed = tall[:, 1:-1] * own
+            mixed += tall[:, 1 + step : tall.shape[1] - 1 + step] * other
+            if dtype.kind == "f":
+                mixed /= whole
+            else:
+                mixed += whole // 2
+                mixed = mixed >> (whole.bit_length() - 1) if whole & (whole - 1) == 0 else mixed // whole
+            found[top * factor : top * factor + len(tall), phase::factor] = mixed
+    return found
+
+
+def _weights(factor: int) -> Iterator[tuple[int, Any, int, Any]]:
+    """For each fine pixel of a coarse one: its number, the coarse one's weight, which neighbour, and its weight."""
+    for phase in range(factor):
+        off = 2 * phase + 1 - factor
+        yield phase, 2 * factor - abs(off), (1 if off > 0 else -1), abs(off)
 
 
 class _Warped(Placement):
@@ -181,17 +280,8 @@ class _Warped(Placement):
     def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
         if not blocks:
             return
-        height, width = self.info.block
-        first_row, last_row = min(r for r, _ in blocks), max(r for r, _ in blocks)
-        first_column, last_column = min(c for _, c in blocks), max(c for _, c in blocks)
-        rows = min((last_row + 1) * height, self.info.height) - first_row * height
-        columns = min((last_column + 1) * width, self.info.width) - first_column * width
-        source = np.full((rows, columns), 0 if self.nodata is None else self.nodata, self.info.dtype)
-        for row, column in blocks:
-            block = get((row, column))
-            row, column = (row - first_row) * height, (column - first_column) * width
-            source[row : row + block.shape[0], column : column + block.shape[1]] = block
-        transform = self.info.transform @ Affine.translation(first_column * width, first_row * height)
+        source, first_row, first_column = _joined(self.info, blocks, get, self.nodata)
+        transform = self.info.transform @ Affine.translation(first_column, first_row)
         # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
         values = self._warp(source, transform, top, bottom, self.nodata)
@@ -221,6 +311,25 @@ class _Warped(Placement):
             STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
         )
         return values
+
+
+def _joined(
+    info: RasterInfo, blocks: list[Block], get: Callable[[Block], Array], nodata: float | None
+) -> tuple[Array, int, int]:
+    """Blocks as one array, nodata where there is none, and the row and column of the image that it starts at."""
+    height, width = info.block
+    first_row, last_row = min(r for r, _ in blocks), max(r for r, _ in blocks)
+    first_column, last_column = min(c for _, c in blocks), max(c for _, c in blocks)
+    if len(blocks) == 1:
+        return get(blocks[0]), first_row * height, first_column * width
+    rows = min((last_row + 1) * height, info.height) - first_row * height
+    columns = min((last_column + 1) * width, info.width) - first_column * width
+    joined = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
+    for row, column in blocks:
+        block = get((row, column))
+        row, column = (row - first_row) * height, (column - first_column) * width
+        joined[row : row + block.shape[0], column : column + block.shape[1]] = block
+    return joined, first_row * height, first_column * width
 
 
 def _apply(transform: Affine, x: Any, y: Any) -> tuple[Array, Array]:

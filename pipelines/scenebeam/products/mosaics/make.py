@@ -14,7 +14,7 @@ from scenebeam.products import stac
 from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
 from scenebeam.products.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import Outcome
-from scenebeam.raster.cog import CogProfile, write_cog
+from scenebeam.raster.cog import CogBand, CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
 from scenebeam.raster.merge import valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
@@ -212,9 +212,7 @@ def _profile(task: MosaicTask, band: MosaicBand, dtype: np.dtype[Any], nodata: f
         crs=task.grid.crs,
         transform=task.grid.grid.transform,
         codec=task.codec,
-        description=band.name,
-        scale=band.scale,
-        offset=band.offset,
+        bands=(CogBand(band.name, band.scale, band.offset),),
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.acquired)},
     )
 

@@ -1,42 +1,22 @@
-"""RunRequest: all that a user can ask for, validated whole before anything runs.
-
-Light on purpose: a Cloud Function imports this module at a cold start.
-"""
+"""The parts of a request that every product shares: where, when, which scenes, which grid, where it is made."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    field_validator,
-    model_validator,
-)
-
-from scenebeam.collections.record import CollectionRecord, Resampling
-
-KNOWN_CATALOGS = {
-    "earth-search": "https://earth-search.aws.element84.com/v1",
-    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
-    "cdse": "https://stac.dataspace.copernicus.eu/v1",
-}
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Frozen, and without any field that is not known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TimeSeries(_Part):
+class TimeSeries(Part):
     """Scenes that are already on disk: a table of acquisitions and a folder `<root>/<scene_id>/<band>.tif`."""
 
     time_series: str
@@ -44,7 +24,7 @@ class TimeSeries(_Part):
     root: str
 
 
-class Area(_Part):
+class Area(Part):
     """Where: exactly one of the four forms, in longitude and latitude (WGS 84)."""
 
     bbox: tuple[float, float, float, float] | None = None
@@ -131,7 +111,7 @@ def _check_interval(value: Any) -> str:
 Interval = Annotated[str, BeforeValidator(_check_interval)]
 
 
-class PickedScene(_Part):
+class PickedScene(Part):
     """A scene that was chosen before."""
 
     id: str
@@ -139,7 +119,7 @@ class PickedScene(_Part):
     """The day that it was chosen for."""
 
 
-class Select(_Part):
+class Select(Part):
     """Which of the scenes found are taken."""
 
     table: str | None = None
@@ -183,7 +163,7 @@ class Select(_Part):
         return [value] if isinstance(value, str | int) else value
 
 
-class GridRequest(_Part):
+class GridRequest(Part):
     """The output grid; what is left out is chosen from the area."""
 
     crs: str | None = None
@@ -204,72 +184,7 @@ class GridRequest(_Part):
         return self
 
 
-class _Product(_Part):
-    """What every product has."""
-
-    bands: list[str] = Field(min_length=1)
-    """By any of their names, in any case."""
-
-    @field_validator("bands")
-    @classmethod
-    def _unique_bands(cls, value: list[str]) -> list[str]:
-        lower = [band.lower() for band in value]
-        twice = sorted({band for band in lower if lower.count(band) > 1})
-        if twice:
-            raise ValueError(f"named twice: {', '.join(twice)}")
-        return value
-
-
-class MosaicRequest(_Product):
-    """One mosaic per acquisition and band."""
-
-    kind: Literal["mosaic"] = "mosaic"
-    group_by: Literal["acquisition", "day"] = "acquisition"
-    method: Literal["first", "last", "min", "max", "mean", "median"] = "first"
-    resampling: Resampling | dict[str, Resampling] = "nearest"
-    """One for all, or band → method; categorical bands are always nearest."""
-    values: Literal["harmonized", "raw"] = "harmonized"
-    """`harmonized`: a provider's shift is taken out. `raw`: numbers as they are in the files."""
-    on_missing: Literal["best-available", "fail", "skip"] = "best-available"
-    compression: Literal["deflate", "zstd", "lzw"] = "deflate"
-    band_resolution: ClassVar[None] = None
-
-
-class AssetsRequest(_Product):
-    """The scenes' own files, band by band, and a manifest of them."""
-
-    kind: Literal["assets"]
-    bands: list[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
-    max_scenes: int | None = Field(default=None, ge=1)
-    """Most rows of the manifest, after sorting."""
-    date_start: Interval | None = None
-    """Scenes of this day and later."""
-    sort_mode: Literal["cloud_then_time", "time"] = "cloud_then_time"
-    download_n: int | None = Field(default=None, ge=0)
-    """Scenes that are downloaded, from the top of the manifest; 0 for the manifest alone."""
-    band_resolution: Literal[10, 20, 60] | None = None
-    """Where a catalogue keeps a band at several resolutions (`B04_10m`, `B04_20m`): which; else its own."""
-    raw_storage_mode: (
-        Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"] | None
-    ) = None
-    """Default: `url_to_local`, or `url_to_gcs_drop_local` where the output is gs://."""
-    gcs: str | None = Field(default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$")
-    """`gs://bucket/prefix` of the modes with gcs in their name; default: the output, where that is one."""
-    group_by: ClassVar[Literal["acquisition"]] = "acquisition"
-
-
-def _check_storage(product: AssetsRequest, output: str) -> None:
-    in_cloud = output.startswith("gs://")
-    mode = product.raw_storage_mode
-    if in_cloud and mode not in (None, "url_to_gcs_drop_local"):
-        raise ValueError(f"product.raw_storage_mode: {mode} keeps files on this machine, and the output is {output}")
-    if mode is not None and "gcs" in mode and product.gcs is None and not in_cloud:
-        raise ValueError(f"product.gcs: {mode} needs a gs://bucket/prefix")
-    if mode in (None, "url_to_local") and product.gcs is not None and not in_cloud:
-        raise ValueError("product.gcs is given, and product.raw_storage_mode does not use it: which is meant?")
-
-
-class Runner(_Part):
+class Runner(Part):
     """Where tasks are made."""
 
     kind: str = "auto"
@@ -277,13 +192,42 @@ class Runner(_Part):
     workers: int | None = Field(default=None, ge=1)
     options: dict[str, str | int | float | bool | list[str]] = {}
     """Beam pipeline options by their command-line name, without the dashes."""
+    serial_blocks: int = Field(default=100, ge=0)
+    """`auto`: below this many source blocks, starting Beam takes longer than the work."""
+    local_blocks: int = Field(default=1000, ge=0)
+    """`auto`: beyond this many a cluster, where `options` and `output` name one; else this machine, with advice."""
 
 
-def _runner(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
+class OpticalChecks(Part):
+    """When an optical image is fit to use."""
+
+    min_std_dev: float = Field(default=1.0, ge=0)
+    """A band of digital numbers that spreads no more than this is blank; any other band is when it is constant."""
+    max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
+    value_range: tuple[float, float] | None = None
+    """Plausible digital numbers, of which the 99th percentile is held against; default: the collection's own."""
 
 
-class Limits(_Part):
+class SarChecks(Part):
+    """When a radar image is fit to use."""
+
+    min_std_dev_db: float = Field(default=2.0, ge=0)
+    """Speckle alone is more: an image below this is none."""
+    backscatter_range_db: tuple[float, float] = (-30.0, 10.0)
+    """For the 1st and the 99th percentile."""
+    required_polarizations: list[str] = ["vv", "vh"]
+
+
+class Checks(Part):
+    """When an image is fit to use: what `scenebeam validate` and every product asks."""
+
+    optical: OpticalChecks = OpticalChecks()
+    sar: SarChecks = SarChecks()
+    outside_sources: bool = False
+    """Whether a VRT may name files outside its own folder, or on the network."""
+
+
+class Limits(Part):
     """Ceilings that stop a run before it becomes larger than meant."""
 
     max_scenes: int = Field(default=10_000, ge=1)
@@ -297,64 +241,3 @@ class Limits(_Part):
     """Up to this fraction of failed tasks a run is `partial`; beyond it is `failed`."""
     memory: ByteSize = Field(default=ByteSize(2**30), validate_default=True)
     """Most memory a task may take; areas that would need more are cut into shards."""
-
-
-def _listed_intervals(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-class RunRequest(_Part):
-    """One run: scenes of an area and time from a catalogue, made into one product."""
-
-    run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
-    catalog: str | TimeSeries
-    """A known catalogue, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static catalogue."""
-    collections: list[str | CollectionRecord] = Field(min_length=1)
-    area: Area | None = None
-    """May be left out where `catalog` is a file: then all that its scenes cover."""
-    dates: Annotated[list[Interval], BeforeValidator(_listed_intervals)] = []
-    select: Select = Select()
-    grid: GridRequest = GridRequest()
-    product: Annotated[MosaicRequest | AssetsRequest, Field(discriminator="kind")]
-    output: str = Field(min_length=1)
-    runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
-    limits: Limits = Limits()
-
-    @model_validator(mode="after")
-    def _bounded_search(self) -> RunRequest:
-        picked = self.select.scenes is not None or self.select.table is not None
-        if isinstance(self.catalog, str) and is_remote(self.catalog) and not picked:
-            for name in ("area", "dates"):
-                if not getattr(self, name):
-                    raise ValueError(f"{name} is needed to search a STAC API")
-        return self
-
-    @model_validator(mode="after")
-    def _storage_fits(self) -> RunRequest:
-        if isinstance(self.product, AssetsRequest):
-            _check_storage(self.product, self.output)
-        return self
-
-    @property
-    def intervals(self) -> list[tuple[datetime, datetime]]:
-        """The dates as instants, in the order given."""
-        return [parse_interval(text) for text in self.dates]
-
-    def fingerprint(self) -> str:
-        """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
-
-    def decisive(self) -> dict[str, Any]:
-        """The parts that decide what the products hold, as JSON."""
-        parts = {"catalog", "collections", "area", "dates", "select", "grid", "product"}
-        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs"}})
-
-
-def is_url(text: str) -> bool:
-    """Whether `text` names something on the network rather than a local path."""
-    return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
-
-
-def is_remote(catalog: str) -> bool:
-    """Whether a catalogue is asked over the network."""
-    return catalog in KNOWN_CATALOGS or is_url(catalog)

@@ -1,0 +1,38 @@
+"""RunRequest and its parts. Light on purpose: a Cloud Function imports this at a cold start."""
+
+from __future__ import annotations
+
+from scenebeam.request.parts import (
+    Area,
+    Checks,
+    GridRequest,
+    Limits,
+    PickedScene,
+    Runner,
+    Select,
+    TimeSeries,
+    parse_interval,
+)
+from scenebeam.request.products import VISUAL, AssetsRequest, IndexRequest, MosaicRequest, StackRequest
+from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
+
+__all__ = [
+    "KNOWN_CATALOGS",
+    "VISUAL",
+    "Area",
+    "AssetsRequest",
+    "Checks",
+    "GridRequest",
+    "IndexRequest",
+    "Limits",
+    "MosaicRequest",
+    "PickedScene",
+    "RunRequest",
+    "Runner",
+    "Select",
+    "StackRequest",
+    "TimeSeries",
+    "is_remote",
+    "is_url",
+    "parse_interval",
+]

@@ -1,0 +1,125 @@
+"""Expressions of band names, such as `(nir - red) / (nir + red)`: what may stand in one, and the indices known by name.
+
+Parsed by Python's own grammar and taken apart here: nothing in an expression is ever called by name or looked up.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import NamedTuple
+
+FUNCTIONS = {"abs": 1, "sqrt": 1, "log": 1, "exp": 1, "min": 2, "max": 2, "where": 3}
+"""Function → number of its arguments."""
+_LONGEST = 2000
+
+
+class Formula(NamedTuple):
+    """A spectral index."""
+
+    title: str
+    expression: str
+    """Of bands as reflectance, 0 to 1."""
+    source: str
+    differenced: bool = False
+    """Whether it is the index before an event less the index after it."""
+
+
+INDICES = {
+    "ndvi": Formula(
+        "Normalized difference vegetation index",
+        "(nir - red) / (nir + red)",
+        "Rouse et al. 1974, NASA SP-351, p. 309",
+    ),
+    "ndwi": Formula(
+        "Normalized difference water index",
+        "(green - nir) / (green + nir)",
+        "McFeeters 1996, Int. J. Remote Sens. 17(7), doi:10.1080/01431169608948714",
+    ),
+    "mndwi": Formula(
+        "Modified normalized difference water index",
+        "(green - swir16) / (green + swir16)",
+        "Xu 2006, Int. J. Remote Sens. 27(14), doi:10.1080/01431160600589179",
+    ),
+    "nbr": Formula(
+        "Normalized burn ratio",
+        "(nir - swir22) / (nir + swir22)",
+        "Key and Benson 2006, USDA RMRS-GTR-164-CD, LA-1",
+    ),
+    "dnbr": Formula(
+        "Differenced normalized burn ratio",
+        "(nir - swir22) / (nir + swir22)",
+        "Key and Benson 2006, USDA RMRS-GTR-164-CD, LA-1",
+        differenced=True,
+    ),
+    "evi": Formula(
+        "Enhanced vegetation index",
+        "2.5 * (nir - red) / (nir + 6 * red - 7.5 * blue + 1)",
+        "Huete et al. 2002, Remote Sens. Environ. 83, doi:10.1016/S0034-4257(02)00096-2",
+    ),
+}
+
+_ALLOWED = (
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.Compare,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.Pow,
+    ast.USub,
+    ast.UAdd,
+    ast.Lt,
+    ast.LtE,
+    ast.Gt,
+    ast.GtE,
+    ast.Load,
+)
+
+
+def parse_expression(text: str) -> ast.expr:
+    """The syntax tree of an expression; ValueError names what may not stand in one.
+
+    Numbers, band names, `+ - * / **`, comparisons, parentheses and FUNCTIONS.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"an expression has {_LONGEST} characters at most")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{text!r} is no expression of band names: {error}") from None
+    _check(tree)
+    if not names_in(tree):
+        raise ValueError(f"{text!r} names no band")
+    return tree
+
+
+def _check(node: ast.AST) -> None:
+    if isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if FUNCTIONS.get(name) != len(node.args) or node.keywords:
+            known = ", ".join(f"{name} ({count})" for name, count in FUNCTIONS.items())
+            raise ValueError(f"{ast.unparse(node)!r}: functions and how many arguments they take: {known}")
+        inner: list[ast.AST] = list(node.args)
+    elif isinstance(node, ast.Constant):
+        if type(node.value) not in (int, float):
+            raise ValueError(f"{node.value!r} is no number")
+        inner = []
+    elif isinstance(node, ast.Name):
+        inner = []
+    elif isinstance(node, _ALLOWED):
+        if isinstance(node, ast.Compare) and len(node.ops) > 1:
+            raise ValueError(f"{ast.unparse(node)!r}: compare two things at a time")
+        inner = list(ast.iter_child_nodes(node))
+    else:
+        raise ValueError(f"{ast.unparse(node)!r}: only numbers, bands, + - * / **, comparisons and functions")
+    for child in inner:
+        _check(child)
+
+
+def names_in(tree: ast.AST) -> list[str]:
+    """The bands that a checked expression names, in order of their first mention."""
+    if isinstance(tree, ast.Name):
+        return [tree.id]
+    children = tree.args if isinstance(tree, ast.Call) else list(ast.iter_child_nodes(tree))
+    return list(dict.fromkeys(name for child in children for name in names_in(child)))

@@ -1,0 +1,101 @@
+"""RunRequest: all that a user can ask for, validated whole before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from scenebeam.collections.record import CollectionRecord
+from scenebeam.request.parts import (
+    Area,
+    Checks,
+    GridRequest,
+    Interval,
+    Limits,
+    Part,
+    Runner,
+    Select,
+    TimeSeries,
+    parse_interval,
+)
+from scenebeam.request.products import AssetsRequest, IndexRequest, MosaicRequest, StackRequest, check_storage
+
+KNOWN_CATALOGS = {
+    "earth-search": "https://earth-search.aws.element84.com/v1",
+    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
+    "cdse": "https://stac.dataspace.copernicus.eu/v1",
+}
+
+
+def _runner(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def _listed_intervals(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class RunRequest(Part):
+    """One run: scenes of an area and time from a catalogue, made into one product."""
+
+    run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
+    catalog: str | TimeSeries
+    """A known catalogue, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static catalogue."""
+    collections: list[str | CollectionRecord] = Field(min_length=1)
+    area: Area | None = None
+    """May be left out where `catalog` is a file: then all that its scenes cover."""
+    dates: Annotated[list[Interval], BeforeValidator(_listed_intervals)] = Field(default=[])
+    """One or several; of a differenced index the first is before, the second after."""
+    select: Select = Select()
+    grid: GridRequest = GridRequest()
+    product: Annotated[MosaicRequest | StackRequest | IndexRequest | AssetsRequest, Field(discriminator="kind")]
+    checks: Checks = Checks()
+    output: str = Field(min_length=1)
+    runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _bounded_search(self) -> RunRequest:
+        picked = self.select.scenes is not None or self.select.table is not None
+        if isinstance(self.catalog, str) and is_remote(self.catalog) and not picked:
+            for name in ("area", "dates"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is needed to search a STAC API")
+        return self
+
+    @model_validator(mode="after")
+    def _product_fits(self) -> RunRequest:
+        if isinstance(self.product, AssetsRequest):
+            check_storage(self.product, self.output)
+        if isinstance(self.product, IndexRequest) and self.product.formula.differenced and len(self.dates) != 2:
+            raise ValueError(f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]")
+        return self
+
+    @property
+    def intervals(self) -> list[tuple[datetime, datetime]]:
+        """The dates as instants, in the order given."""
+        return [parse_interval(text) for text in self.dates]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+    def decisive(self) -> dict[str, Any]:
+        """The parts that decide what the products hold, as JSON."""
+        parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
+        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs"}})
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` names something on the network rather than a local path."""
+    return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
+def is_remote(catalog: str) -> bool:
+    """Whether a catalogue is asked over the network."""
+    return catalog in KNOWN_CATALOGS or is_url(catalog)

@@ -163,7 +163,7 @@ def scenebeam(url: str, out: Path) -> Callable[[], None]:
         outcome = make(task, store, Budget())
         assert outcome.state == "done", outcome
         for band in BANDS:
-            (out / f"{band}.tif").symlink_to(out / "products" / task.band_path(band))
+            (out / f"{band}.tif").symlink_to(out / "products" / task.path(band))
 
     return go
 

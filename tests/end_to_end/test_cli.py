@@ -79,7 +79,7 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
         (["plan", "{file}", "--set", "dates"], "write NAME=VALUE"),
         (["run", "{file}", "--set", "dates=2019"], "dates left out 7"),
         (["status", "/nowhere"], "holds no run"),
-        (["info", "--collection", "x"], "known: landsat-c2-l2, sentinel-2"),
+        (["info", "--collection", "x"], "known: landsat-c2-l2, sentinel-1-rtc, sentinel-2"),
         (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is needed"),
     ],
 )

@@ -84,6 +84,11 @@ def resolve_bands(request: RunRequest) -> list[str]:
     return names
 
 
+def record_of(scene: Scene, request: RunRequest) -> CollectionRecord:
+    """The record that a scene of the request was read by."""
+    return next(r for r in records_for(request) if (r.id, r.provider) == (scene.collection, scene.provider))
+
+
 def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> CollectionRecord | None:
     """The record of an item's collection whose asset keys fit it best; None where no record is of it.
 

@@ -21,10 +21,13 @@ from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_count, valid_mask
 from scenebeam.raster.reader import Block, Source
+from scenebeam.raster.sample import Sample, blank
 from scenebeam.raster.warp import Placement, place
 
 STRIP = 512
 """Rows of a strip: one row of blocks of the output."""
+_STRIDE = 8
+"""Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of them."""
 _AHEAD = 1
 """Strips whose reads are under way while one is put together."""
 
@@ -51,6 +54,8 @@ class BandLayers:
     nodata: float | None
     resampling: str
     method: str
+    min_std_dev: float | None = None
+    """A tile whose numbers spread no more than this is blank; None: nothing says so."""
 
 
 class LayerError(SceneBeamError):
@@ -105,8 +110,12 @@ class _Stack:
 
     def check_not_blank(self) -> None:
         for tile in self._tiles:
+            reason = ""
             if tile.expected and not tile.valid:
                 reason = f"blank: not one of {tile.expected:,} pixels inside its footprint holds data"
+            elif self._band.min_std_dev is not None:
+                reason = blank(tile.sample, self._band.min_std_dev)
+            if reason:
                 raise LayerError(self._band.name, tile.layer.name, CheckError(reason))
 
 
@@ -120,6 +129,9 @@ class _Tile:
         shapely.prepare(self.footprint)
         self.covered_before: BaseGeometry = shapely.Polygon()
         self.expected = self.valid = 0  # pixels inside the footprint, until one of them holds data
+        left, first, right, last = self.placement.outline
+        on_grid = min(right - left, grid.shape[1]) * min(last - first, grid.shape[0])
+        self.sample = Sample(int(max(on_grid, 1)), _STRIDE)
         self._blocks: dict[Block, Future[Array]] = {}
 
     def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
@@ -156,6 +168,7 @@ class _Tile:
             if not self.valid and self.footprint.contains(_region_box(region, top)):
                 self.expected += values.size
                 self.valid += valid_count(values, nodata)
+            self.sample.add(values, nodata, inside)
             if self.layer.shift:
                 values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
             merge.add(region, values, inside)

@@ -232,7 +232,7 @@ class _GdalSource(Source):
 
     def __init__(self, href: str, band: int, budget: Budget, signing: str) -> None:
         self._band, self._budget, self._signing, self._lock = band, budget, signing, threading.Lock()
-        path, options = _gdal_access(href, signing)
+        path, options = gdal_access(href, signing)
         try:
             with rasterio.Env(**options):
                 self._file = rasterio.open(path, sharing=False)
@@ -268,7 +268,7 @@ class _GdalSource(Source):
         height, width = self.info.block
         row, column = block[0] * height, block[1] * width
         window = Window(column, row, min(width, self.info.width - column), min(height, self.info.height - row))
-        options = _gdal_access(self.info.href, self._signing)[1]
+        options = gdal_access(self.info.href, self._signing)[1]
         try:
             with self._lock, rasterio.Env(**options):  # a GDAL dataset is for one thread at a time
                 pixels: Array = self._file.read(self._band, window=window)
@@ -285,7 +285,7 @@ class _GdalSource(Source):
             self._file.close()
 
 
-def _gdal_access(href: str, signing: str) -> tuple[str, dict[str, Any]]:
+def gdal_access(href: str, signing: str) -> tuple[str, dict[str, Any]]:
     """The path under which GDAL opens a file, and the options that it needs for that."""
     where = access(href, signing)
     if where is None:

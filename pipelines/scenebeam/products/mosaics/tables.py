@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.products.mosaics.task import MosaicBand, MosaicTask
+from scenebeam.products.inputs import Band
+from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.products.task import Outcome
 
 STATUS = "timestamps_aggregation_status.csv"
@@ -29,7 +30,7 @@ def tables(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
     by_timestamp: dict[str, list[MosaicTask]] = {}
     for task in tasks:
-        by_timestamp.setdefault(task.timestamp, []).append(task)
+        by_timestamp.setdefault(task.name, []).append(task)
     for timestamp, shards in by_timestamp.items():
         task, item = shards[0], items.get(shards[0].item_path)
         faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
@@ -55,7 +56,7 @@ def tables(
 
 def _band_row(
     task: MosaicTask,
-    band: MosaicBand,
+    band: Band,
     item: dict[str, Any] | None,
     status: str,
     missing: dict[str, str],
@@ -63,11 +64,11 @@ def _band_row(
 ) -> dict[str, Any]:
     told = "; ".join(f"{scene}: {why}" for scene, why in missing.items())
     return {
-        "timestamp": task.timestamp,
+        "timestamp": task.name,
         "band": band.name,
         "status": status,
         "input_files": "|".join(source.href for source in band.sources if source.scene not in missing),
-        "output_path": task.band_path(band.name) if item is not None else "",
+        "output_path": task.path(band.name) if item is not None else "",
         "message": told or ("" if item is not None else message),
     }
 

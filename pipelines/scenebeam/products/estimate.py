@@ -1,22 +1,24 @@
-"""What a mosaic task will take: blocks, requests, bytes and memory, from headers and footprints alone."""
+"""What a gridded task will take: blocks, requests, bytes and memory, from headers and footprints alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 from shapely.geometry import box
 
+from scenebeam.catalog.search import records_for
 from scenebeam.errors import SceneBeamError
-from scenebeam.products.mosaics.task import MosaicBand, SceneRef
+from scenebeam.products.inputs import Band, SceneRef
 from scenebeam.products.shards import Window
 from scenebeam.products.task import Estimate
 from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
+from scenebeam.request import RunRequest
 from scenebeam.transfer.ranges import Budget
 
 _PROCESS = 230 * 2**20
@@ -52,13 +54,30 @@ def probe(href: str, index: int, signing: str) -> BandProbe:
         return BandProbe()
 
 
-def widest_window(bands: Sequence[MosaicBand], method: str, memory: int) -> int:
+def probe_bands(all_bands: Iterable[Sequence[Band]]) -> dict[str, BandProbe]:
+    """What one header of each band, by name, says of block size and bytes per pixel."""
+    probes: dict[str, BandProbe] = {}
+    for bands in all_bands:
+        for band in bands:
+            if band.name not in probes and band.sources:
+                source = band.sources[0]
+                probes[band.name] = probe(source.href, source.index, source.signing)
+    return probes
+
+
+def finest(request: RunRequest, bands: Sequence[str]) -> float:
+    """The resolution of the finest of some bands, by the request's collections."""
+    records = records_for(request)
+    return min(record.bands[name].resolution for record in records for name in bands if name in record.bands)
+
+
+def widest_window(bands: Sequence[Band], method: str, memory: int) -> int:
     """The widest part of a grid that a task can make within `memory` bytes."""
     spare = memory - _PROCESS - _ENCODED * len(bands)
     return max(STRIP, int(spare // sum(_bytes_per_column(band, method) for band in bands)))
 
 
-def _bytes_per_column(band: MosaicBand, method: str) -> int:
+def _bytes_per_column(band: Band, method: str) -> int:
     """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
     item = np.dtype(band.dtype).itemsize
     tiles = min(len(band.sources), 4) or 1
@@ -70,7 +89,7 @@ def _bytes_per_column(band: MosaicBand, method: str) -> int:
 def estimate(
     grid: Grid,
     window: Window,
-    bands: Sequence[MosaicBand],
+    bands: Sequence[Band],
     probes: dict[str, BandProbe],
     scenes: Sequence[SceneRef],
     method: str,

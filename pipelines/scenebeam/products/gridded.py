@@ -1,0 +1,352 @@
+"""Gridded products: inputs of many files → COGs on one grid, whole or in shards, with a STAC item.
+
+What is computed of the inputs is the product's (a Recipe); reading, encoding, publishing, shards, and what becomes of a
+file that cannot be used are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import shapely
+
+from scenebeam.errors import CheckError, ReadError
+from scenebeam.products import stac
+from scenebeam.products.inputs import Band, SceneRef
+from scenebeam.products.shards import PARTS, Window, assemble, shard_shapes, shared_levels, write_part
+from scenebeam.products.task import GridSpec, Outcome, Task
+from scenebeam.raster.cog import CogBand, CogProfile, write_cog
+from scenebeam.raster.compose import BandLayers, Layer, LayerError
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import Array, valid_count
+from scenebeam.raster.pyramid import Pyramid, level_shapes
+from scenebeam.raster.reader import Source, open_source
+from scenebeam.storage import Publication, Store
+from scenebeam.transfer.ranges import Budget, io_threads
+
+Missing = dict[str, dict[str, str]]
+"""Label of a band → scene → why it is missing."""
+
+
+class GriddedTask(Task):
+    """COGs of one name on the whole grid, or on one shard of it."""
+
+    name: str
+    """Of the folder and the item: a timestamp, a scene, a period."""
+    when: datetime
+    collection: str
+    folder: str
+    """`mosaics`, `indices`."""
+    scenes: tuple[SceneRef, ...]
+    bands: tuple[Band, ...]
+    """What is read."""
+    grid: GridSpec
+    windows: tuple[Window, ...]
+    shard: int
+    cell: int
+    values: str
+    on_missing: str
+    codec: str
+    properties: dict[str, Any]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the scenes."""
+        return tuple(ref.id for ref in self.scenes)
+
+    @property
+    def window(self) -> Window:
+        """Rows and columns of the grid that this task makes."""
+        return self.windows[self.shard]
+
+    def path(self, output: str) -> str:
+        """Name of an output's COG in the store."""
+        return f"{self.folder}/{self.name}/{output}.tif"
+
+    def part_path(self, output: str, shard: int) -> str:
+        """Name of a shard of an output, until the whole is put together."""
+        return f"{PARTS}{self.name}/{output}.{shard:05d}.part"
+
+
+def item_path(folder: str, name: str) -> str:
+    """Name of an item in the store."""
+    return f"{folder}/{name}/{name}.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One COG of a task: its numbers, and the inputs that it comes of."""
+
+    name: str
+    dtype: np.dtype[Any]
+    nodata: float | None
+    scale: float
+    offset: float
+    categorical: bool
+    inputs: tuple[Band, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a product makes of its inputs."""
+
+    outputs: Callable[[Any, Mapping[str, BandLayers]], list[Output]]
+    """The task's outputs; the open inputs, by label, say more of their numbers than the plan, where there are any."""
+    strips: Callable[[Any, Grid, Mapping[str, BandLayers]], Iterator[tuple[int, int, Array]]]
+    """(number of the output, first row, pixels), strip by strip, top to bottom."""
+    lacking: Callable[[Any, Missing], str]
+    """Why nothing can be made of what is left; empty where something can."""
+
+
+def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget) -> Outcome:
+    """Make the COGs of one task, or one shard of them, and publish them.
+
+    A file that is missing or broken for good is left out and named, or ends the task, as `on_missing` says.
+    Raises ReadError where a file may be read later, and StorageError where nothing can be published.
+    """
+    missing: Missing = {band.label: dict.fromkeys(band.absent, "the scene has no such band") for band in task.bands}
+    if not any(band.sources for band in task.bands):
+        return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
+    parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
+    if len(task.windows) == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
+        while True:
+            refused = _check_missing(task, recipe, missing)
+            if refused is not None:
+                return refused
+            try:
+                _compose(task, recipe, store, budget, missing)
+                break
+            except LayerError as fault:
+                # From the start without the file: the result does not depend on how far it had been read.
+                missing[fault.band][fault.name] = str(fault.cause)
+    if len(task.windows) > 1:
+        return _put_together(task, recipe, store)
+    return Outcome(task=task.id, state="done")
+
+
+def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outcome | None:
+    if task.on_missing != "best-available" and any(missing.values()):
+        return _refusal(task, missing, "failed_missing_inputs", tell(missing))
+    lacking = recipe.lacking(task, missing)
+    return _refusal(task, missing, "failed_missing_inputs", lacking) if lacking else None
+
+
+def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Outcome:
+    state = "skipped" if task.on_missing == "skip" else "failed"
+    return Outcome(task=task.id, state=state, kind=kind, reason=reason, detail={"missing": missing})
+
+
+def is_empty(band: Band, missing: Missing) -> bool:
+    """Whether no file of a band is left."""
+    return len(missing[band.label]) == len(band.sources) + len(band.absent)
+
+
+def tell(missing: Missing) -> str:
+    """What is missing, and why, in words."""
+    return "; ".join(f"{band} of {scene}: {why}" for band, scenes in missing.items() for scene, why in scenes.items())
+
+
+def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, missing: Missing) -> None:
+    """Read, compute, encode and publish what is not missing. Raises LayerError for one file more that is broken."""
+    top, bottom, left, right = task.window
+    grid = task.grid.grid[top:bottom, left:right]
+    opened = _open_all(task, budget, missing)
+    try:
+        footprints = {ref.id: ref.footprint for ref in task.scenes}
+        layers = {
+            band.label: layers_of(band, opened[band.label], footprints) for band in task.bands if opened[band.label]
+        }
+        outputs = recipe.outputs(task, layers)
+        sharded = len(task.windows) > 1
+        levels = shared_levels(task.grid.shape, task.cell) if sharded else 0
+        shapes = shard_shapes(task.window, levels) if sharded else level_shapes(*grid.shape)
+        pyramids = [
+            Pyramid(
+                shapes,
+                output.dtype,
+                output.nodata,
+                codec=task.codec,
+                average=not output.categorical,
+                keep_coarse=sharded and levels < len(level_shapes(*task.grid.shape)),
+            )
+            for output in outputs
+        ]
+        valid = [0] * len(outputs)
+        for index, _, strip in recipe.strips(task, grid, layers):
+            valid[index] += valid_count(strip, outputs[index].nodata)
+            pyramids[index].add(strip)
+    finally:
+        for sources in opened.values():
+            for source in sources.values():
+                source.close()
+    facts = [{"valid": valid[index], "missing": _missing_of(output, missing)} for index, output in enumerate(outputs)]
+    if sharded:
+        for output, pyramid, fact in zip(outputs, pyramids, facts, strict=True):
+            with store.writing(task.part_path(output.name, task.shard)) as file:
+                write_part(file, pyramid, task.window, fact)
+        return
+
+    def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
+        with store.writing(task.path(output.name)) as file:
+            write_cog(file, _profile(task, output), pyramid.finish())  # type: ignore[arg-type]
+        return _asset(task, output, file, [fact])
+
+    assets = io_threads().map(publish, outputs, pyramids, facts)
+    _publish_item(task, store, {output.name: asset for output, asset in zip(outputs, assets, strict=True)})
+
+
+def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
+    return {scene: why for band in output.inputs for scene, why in missing[band.label].items()}
+
+
+def _open_all(task: GriddedTask, budget: Budget, missing: Missing) -> dict[str, dict[str, Source]]:
+    """Open every file that the window needs, all headers in flight at once: label → scene → source."""
+    scenes = _scenes_in_window(task)
+    futures: dict[tuple[str, str], Future[Source]] = {
+        (band.label, source.scene): io_threads().submit(open_source, source.href, source.index, budget, source.signing)
+        for band in task.bands
+        for source in band.sources
+        if source.scene in scenes and source.scene not in missing[band.label]
+    }
+    opened: dict[str, dict[str, Source]] = {band.label: {} for band in task.bands}
+    fault: Exception | None = None
+    for (band, scene), future in futures.items():
+        try:
+            opened[band][scene] = future.result()
+        except ReadError as error:
+            if fault is None or not error.permanent:
+                fault = LayerError(band, scene, error) if error.permanent else error
+    if fault is not None:
+        for sources in opened.values():
+            for source in sources.values():
+                source.close()
+        raise fault
+    return opened
+
+
+def _scenes_in_window(task: GriddedTask) -> set[str]:
+    top, bottom, left, right = task.window
+    extent = shapely.geometry.box(*task.grid.grid[top:bottom, left:right].extent.boundingbox.bbox)
+    return {
+        ref.id for ref in task.scenes if ref.footprint is None or shapely.from_wkb(ref.footprint).intersects(extent)
+    }
+
+
+def layers_of(
+    band: Band, opened: Mapping[str, Source], footprints: Mapping[str, str | None], method: str = "first"
+) -> BandLayers:
+    """A band ready to compose. Raises LayerError for a file whose nodata contradicts its collection's."""
+    nodata = band.nodata
+    layers = []
+    for source in band.sources:
+        if source.scene not in opened:
+            continue
+        info = opened[source.scene].info
+        if nodata is None:
+            nodata = info.nodata
+        elif info.nodata is not None and repr(float(info.nodata)) != repr(float(nodata)):
+            fault = CheckError(
+                f"{source.href} declares nodata {info.nodata:g}, its collection {nodata:g}: which is it?"
+            )
+            raise LayerError(band.label, source.scene, fault)
+        footprint = footprints[source.scene]
+        layers.append(
+            Layer(
+                name=source.scene,
+                source=opened[source.scene],
+                shift=source.shift,
+                footprint=None if footprint is None else shapely.from_wkb(footprint),
+            )
+        )
+    # Kept, or promoted to what holds every file's numbers.
+    dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
+    return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
+
+
+def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
+    """The last shard to finish puts the whole together; two at once publish the same bytes."""
+    shards = range(len(task.windows))
+    outputs = recipe.outputs(task, {})
+    wanted = {task.part_path(output.name, shard) for output in outputs for shard in shards}
+    if not wanted <= store.list(f"{PARTS}{task.name}/"):
+        if task.item_path in store.list(f"{task.folder}/{task.name}/"):
+            return Outcome(task=task.id, state="done")  # another worker was faster, and has tidied up
+        return Outcome(task=task.id, state="done", detail={"part": True})
+    assets = {}
+    for output in outputs:
+        names = [task.part_path(output.name, shard) for shard in shards]
+        file, parts = assemble(
+            store, names, task.path(output.name), _profile(task, output), average=not output.categorical
+        )
+        made = replace(output, dtype=np.dtype(parts[0].dtype), nodata=parts[0].nodata)
+        assets[output.name] = _asset(task, made, file, [part.facts for part in parts])
+    _publish_item(task, store, assets)
+    store.delete(sorted(wanted))
+    return Outcome(task=task.id, state="done")
+
+
+def _profile(task: GriddedTask, output: Output) -> CogProfile:
+    return CogProfile(
+        height=task.grid.shape[0],
+        width=task.grid.shape[1],
+        dtype=output.dtype,
+        nodata=output.nodata,
+        crs=task.grid.crs,
+        transform=task.grid.grid.transform,
+        codec=task.codec,
+        bands=(CogBand(output.name, output.scale, output.offset),),
+        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
+    )
+
+
+def _asset(task: GriddedTask, output: Output, file: Publication, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    height, width = task.grid.shape
+    missing: dict[str, str] = {}
+    for fact in facts:
+        missing.update(fact["missing"])
+    valid = sum(fact["valid"] for fact in facts) / (height * width)
+    scenes = dict.fromkeys(source.scene for band in output.inputs for source in band.sources)
+    return {
+        "href": f"./{output.name}.tif",
+        "type": stac.COG_TYPE,
+        "roles": ["data"],
+        "file:size": file.size,
+        "file:checksum": file.checksum,
+        "bands": [{"name": output.name}],
+        "raster:bands": [
+            {
+                "data_type": output.dtype.name,
+                "nodata": stac.number_or_name(output.nodata),
+                "scale": output.scale,
+                "offset": output.offset,
+                "spatial_resolution": abs(task.grid.transform[0]),
+                "statistics": {"valid_percent": round(100 * valid, 4)},
+            }
+        ],
+        "scenebeam:scenes": [scene for scene in scenes if scene not in missing],
+        **({"scenebeam:missing": [{"scene": s, "reason": missing[s]} for s in sorted(missing)]} if missing else {}),
+    }
+
+
+def _publish_item(task: GriddedTask, store: Store, assets: dict[str, dict[str, Any]]) -> None:
+    incomplete = any("scenebeam:missing" in asset for asset in assets.values())
+    item = stac.make_item(
+        task.name,
+        task.collection,
+        task.when,
+        stac.grid_footprint(task.grid.grid),
+        assets,
+        [(ref.id, ref.item_href) for ref in task.scenes],
+        {
+            **stac.grid_properties(task.grid.grid),
+            **task.properties,
+            "scenebeam:values": task.values,
+            "scenebeam:complete": not incomplete,
+        },
+    )
+    store.write(task.item_path, stac.dump(item))

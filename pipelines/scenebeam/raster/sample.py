@@ -1,0 +1,64 @@
+"""Sample: pixels of an image that say whether it is fit to use, without looking at all of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from scenebeam.raster.merge import Array, valid_mask
+
+ENOUGH = 2**18
+"""Pixels of a sample, about: percentiles to a tenth of a percent."""
+
+
+class Sample:
+    """Every so many-th pixel both ways of what is added: its numbers, and how many were nodata."""
+
+    def __init__(self, pixels: int, least_stride: int = 1) -> None:
+        """A sample of about ENOUGH out of `pixels`, or fewer with a larger stride."""
+        self._stride = max(least_stride, math.ceil(math.sqrt(pixels / ENOUGH)))
+        self._pieces: list[Array] = []
+        self.total = 0
+        """Pixels looked at, nodata among them."""
+
+    def add(self, pixels: Array, nodata: float | None, inside: Array | None = None) -> None:
+        """Take a 2-D piece into account; what is not `inside` is no part of the image."""
+        few = pixels[:: self._stride, :: self._stride]
+        valid = valid_mask(few, nodata)
+        keep = np.isfinite(few) if valid is None else valid & np.isfinite(few)
+        if inside is None:
+            self.total += few.size
+        else:
+            inside = inside[:: self._stride, :: self._stride]
+            keep &= inside
+            self.total += int(np.count_nonzero(inside))
+        self._pieces.append(few[keep])
+
+    @property
+    def values(self) -> Array:
+        """The numbers that are data, as they came; 1-D."""
+        if len(self._pieces) != 1:
+            self._pieces = [np.concatenate(self._pieces) if self._pieces else np.empty(0)]
+        return self._pieces[0]
+
+    @property
+    def nodata_percent(self) -> float:
+        """Of the pixels looked at."""
+        return 100 * (1 - self.values.size / self.total) if self.total else 0.0
+
+    @property
+    def std_dev(self) -> float:
+        """Standard deviation of the numbers that are data; 0 where there is none."""
+        return float(np.std(self.values, dtype=np.float64)) if self.values.size else 0.0
+
+
+_LEAST = 100
+"""Pixels that say something of how numbers spread."""
+
+
+def blank(sample: Sample, least: float) -> str:
+    """Why an image is blank, one that spreads no more than `least`; empty where it is not, or too small to say."""
+    if sample.values.size < _LEAST or sample.std_dev > least:
+        return ""
+    return f"blank: its numbers spread no more than {sample.std_dev:.3g} around {float(sample.values.mean()):.6g}"

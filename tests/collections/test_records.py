@@ -4,7 +4,7 @@ import pytest
 
 from scenebeam.collections import CollectionRecord, known_records
 
-SENTINEL_2 = [record for record in known_records() if record.id.startswith("sentinel-2")]
+SENTINEL_2 = [record for record in known_records() if record.id.startswith("sentinel-2") and "l2a" in record.id]
 LANDSAT = [record for record in known_records() if record.id == "landsat-c2-l2"]
 
 
@@ -24,6 +24,18 @@ def test_a_sensor_name_in_any_case_is_a_band(record: CollectionRecord) -> None:
     assert record.bands["scl"].categorical
     assert record.band_dtype("scl") == "uint8"
     assert record.band_scaling("scl") == (1.0, 0.0)
+
+
+def test_every_sensor_says_what_it_needs() -> None:
+    for record in known_records():
+        assert record.required, record.id
+        assert record.sensor == ("sar" if "vv" in record.bands else "optical")
+        assert (record.unit is not None) == (record.sensor == "sar")
+        assert record.default_bands == record.canonical(record.default_bands)
+    l1c = of("earth-search", "sentinel-2-l1c")
+    assert l1c.default_bands == ["blue", "green", "red", "nir", "swir16", "swir22"]
+    assert l1c.band_shift("red", {"s2:processing_baseline": "04.00"}) == 1000
+    assert of("planetary-computer", "sentinel-1-rtc").default_bands == ["vv", "vh"]
 
 
 def of(provider: str, collection: str = "sentinel-2-l2a") -> CollectionRecord:

@@ -54,8 +54,10 @@ def run_killing(request: RunRequest, tmp_path: Path, delays: list[float]) -> int
 
 def test_a_killed_run_resumes_to_the_same_bytes(make_request: Make, tmp_path: Path) -> None:
     calm = make_request(output=str(tmp_path / "calm"), **{"limits.memory": "100MB"})
-    run(calm)
-    delays = [random.Random(7).uniform(0.8, 2.5) for _ in range(4)]
+    began = time.monotonic()
+    assert start(written(calm, tmp_path / "calm.json")).wait() == 0
+    whole = time.monotonic() - began
+    delays = [whole * random.Random(7).uniform(0.4, 0.8) for _ in range(4)]
     killed = make_request(output=str(tmp_path / "killed"), **{"limits.memory": "100MB"})
     assert run_killing(killed, tmp_path, delays) >= 2
     assert files(tmp_path / "killed") == files(tmp_path / "calm")

@@ -11,5 +11,6 @@ from __future__ import annotations
 
 from scenebeam.products.assets import PRODUCT as ASSETS
 from scenebeam.products.mosaics import PRODUCT as MOSAICS
+from scenebeam.products.stacks import PRODUCT as STACKS
 
-PRODUCTS = {"assets": ASSETS, "mosaic": MOSAICS}
+PRODUCTS = {"assets": ASSETS, "mosaic": MOSAICS, "stack": STACKS}

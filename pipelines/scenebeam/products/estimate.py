@@ -14,19 +14,18 @@ from scenebeam.errors import SceneBeamError
 from scenebeam.products.inputs import Band, SceneRef
 from scenebeam.products.shards import Window
 from scenebeam.products.task import Estimate
-from scenebeam.raster.compose import STRIP
+from scenebeam.raster.compose import AHEAD, STRIP
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 from scenebeam.request import RunRequest
 from scenebeam.transfer.ranges import Budget
 
-_PROCESS = 230 * 2**20
+PROCESS = 230 * 2**20
 """What Python, its libraries and the allocator hold beside the pixels: 110 MB at the start, more with each thread."""
-_ENCODED = 48 * 2**20
+ENCODED = 48 * 2**20
 """Encoded tiles of one band that wait in memory before they go to disk."""
-_ROWS_AHEAD = 3 * STRIP + 1024
-"""Rows of source pixels that are read or being read while a strip is made."""
+_LARGEST_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,21 @@ def finest(request: RunRequest, bands: Sequence[str]) -> float:
 
 def widest_window(bands: Sequence[Band], method: str, memory: int) -> int:
     """The widest part of a grid that a task can make within `memory` bytes."""
-    spare = memory - _PROCESS - _ENCODED * len(bands)
+    spare = memory - PROCESS - ENCODED * len(bands)
     return max(STRIP, int(spare // sum(_bytes_per_column(band, method) for band in bands)))
 
 
 def _bytes_per_column(band: Band, method: str) -> int:
+    return column_bytes(band.dtype, min(len(band.sources), 4) or 1, method)
+
+
+def column_bytes(dtype: str, tiles: int = 1, method: str = "first", ahead: int = AHEAD) -> int:
     """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
-    item = np.dtype(band.dtype).itemsize
-    tiles = min(len(band.sources), 4) or 1
+    item = np.dtype(dtype).itemsize
+    rows = (2 + ahead) * STRIP + _LARGEST_BLOCK
     merging = {"mean": 10, "median": 24 * tiles, "min": 2, "max": 2}.get(method, 1)
     overlap = 1.5 if method in ("first", "last") else min(tiles, 3)
-    return int(STRIP * (4 * item + merging) + _ROWS_AHEAD * item * overlap)
+    return int(STRIP * (4 * item + merging) + rows * item * overlap)
 
 
 def estimate(
@@ -122,7 +125,7 @@ def estimate(
         for band in bands
     )
     columns = right - left
-    memory = _PROCESS + sum(_ENCODED + columns * _bytes_per_column(band, method) for band in bands)
+    memory = PROCESS + sum(ENCODED + columns * _bytes_per_column(band, method) for band in bands)
     return Estimate(
         blocks=blocks, requests=requests, read_bytes=read, write_bytes=written, pixels=pixels, memory=memory
     )

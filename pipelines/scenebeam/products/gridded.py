@@ -17,7 +17,7 @@ import shapely
 
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
-from scenebeam.products.inputs import Band, SceneRef
+from scenebeam.products.inputs import Band, SceneRef, settled_nodata
 from scenebeam.products.shards import PARTS, Window, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import GridSpec, Outcome, Task
 from scenebeam.raster.cog import CogBand, CogProfile, write_cog
@@ -246,14 +246,10 @@ def layers_of(
     for source in band.sources:
         if source.scene not in opened:
             continue
-        info = opened[source.scene].info
-        if nodata is None:
-            nodata = info.nodata
-        elif info.nodata is not None and repr(float(info.nodata)) != repr(float(nodata)):
-            fault = CheckError(
-                f"{source.href} declares nodata {info.nodata:g}, its collection {nodata:g}: which is it?"
-            )
-            raise LayerError(band.label, source.scene, fault)
+        try:
+            nodata = settled_nodata(source.href, opened[source.scene].info.nodata, nodata)
+        except CheckError as fault:
+            raise LayerError(band.label, source.scene, fault) from None
         footprint = footprints[source.scene]
         layers.append(
             Layer(

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import record_of
-from scenebeam.errors import ReadError, RequestError
+from scenebeam.errors import CheckError, ReadError, RequestError
 from scenebeam.products import stac
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import project
@@ -99,13 +99,14 @@ def describe_band(name: str, acquisition: Acquisition, request: RunRequest, labe
         nodata=known[0].nodata if known else None,
         scale=scale,
         offset=offset - scale * shifts.pop() if raw and shifts else offset,
-        resampling="nearest" if categorical else _resampling(name, product.resampling),
+        resampling="nearest" if categorical else asked_resampling(name, product.resampling),
         categorical=categorical,
         min_std_dev=_min_std_dev(acquisition.scenes[0], known[0], request) if known and not categorical else None,
     )
 
 
-def _resampling(name: str, asked: str | Mapping[str, str]) -> str:
+def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
+    """How a request wants a band to be resampled, by one word for all or band by band."""
     if isinstance(asked, str):
         return asked
     return {key.lower(): value for key, value in asked.items()}.get(name, "nearest")
@@ -115,6 +116,13 @@ def _min_std_dev(scene: Scene, asset: Asset, request: RunRequest) -> float:
     """Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank."""
     optical = record_of(scene, request).sensor == "optical"
     return request.checks.optical.min_std_dev if optical and np.dtype(asset.dtype).kind in "ui" else 0.0
+
+
+def settled_nodata(href: str, file: float | None, collection: float | None) -> float | None:
+    """The nodata value of a file: its own, or its collection's. Raises CheckError where the two contradict."""
+    if file is not None and collection is not None and repr(float(file)) != repr(float(collection)):
+        raise CheckError(f"{href} declares nodata {file:g}, its collection {collection:g}: which is it?")
+    return file if collection is None else collection
 
 
 def only(band: Band, scenes: set[str]) -> Band:

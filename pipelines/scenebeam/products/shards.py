@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,7 +104,7 @@ def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[
         file.write(np.ascontiguousarray(coarse).tobytes())
 
 
-class _OpenPart:
+class OpenPart:
     """A shard's file, open for reading."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
@@ -128,7 +129,15 @@ class _OpenPart:
                 position += size
             yield row
 
+    def levels(self) -> list[Level]:
+        """All its levels, their tiles read when they are wanted."""
+        return [
+            Level(height, width, self.part.sizes[level], chain.from_iterable(self.tile_rows(level)))
+            for level, (height, width) in enumerate(self.part.shapes)
+        ]
+
     def coarse(self) -> Array:
+        """The pixels that start the level after the last."""
         assert self.part.coarse is not None
         self._file.seek(self._starts[-1])
         return np.frombuffer(self._file.read(), np.dtype(self.part.dtype)).reshape(self.part.coarse)
@@ -142,7 +151,7 @@ def assemble(
     Raises CheckError where the shards do not hold the same kind of numbers.
     """
     with ExitStack() as stack:
-        parts = [_OpenPart(stack.enter_context(store.fetched(name)), stack) for name in names]
+        parts = [OpenPart(stack.enter_context(store.fetched(name)), stack) for name in names]
         kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
         if len(kinds) > 1:
             raise CheckError(
@@ -150,7 +159,7 @@ def assemble(
             )
         first = parts[0].part
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
-        grid_rows: dict[int, list[_OpenPart]] = {}
+        grid_rows: dict[int, list[OpenPart]] = {}
         for part in sorted(parts, key=lambda one: (one.part.window[0], one.part.window[2])):
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
@@ -169,7 +178,7 @@ def assemble(
         return file, [part.part for part in parts]
 
 
-def _sizes(grid_rows: dict[int, list[_OpenPart]], level: int) -> list[int]:
+def _sizes(grid_rows: dict[int, list[OpenPart]], level: int) -> list[int]:
     sizes: list[int] = []
     for row in grid_rows.values():
         across = [-(-part.part.shapes[level][1] // TILE) for part in row]
@@ -179,7 +188,7 @@ def _sizes(grid_rows: dict[int, list[_OpenPart]], level: int) -> list[int]:
     return sizes
 
 
-def _tiles(grid_rows: dict[int, list[_OpenPart]], level: int) -> Iterator[bytes]:
+def _tiles(grid_rows: dict[int, list[OpenPart]], level: int) -> Iterator[bytes]:
     for row in grid_rows.values():
         for tile_rows in zip(*(part.tile_rows(level) for part in row), strict=True):
             for tiles in tile_rows:

@@ -28,7 +28,7 @@ STRIP = 512
 """Rows of a strip: one row of blocks of the output."""
 _STRIDE = 8
 """Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of them."""
-_AHEAD = 1
+AHEAD = 1
 """Strips whose reads are under way while one is put together."""
 
 
@@ -66,17 +66,18 @@ class LayerError(SceneBeamError):
         self.band, self.name, self.cause = band, name, cause
 
 
-def compose(grid: Grid, bands: Sequence[BandLayers]) -> Iterator[tuple[int, int, Array]]:
+def compose(grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD) -> Iterator[tuple[int, int, Array]]:
     """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in turn.
 
+    `ahead` strips are being read while one is put together.
     Raises LayerError for a tile that is broken for good, and ReadError for one that may be read later.
     """
-    stacks = [_Stack(grid, band) for band in bands]
+    stacks = [_Stack(grid, band, ahead) for band in bands]
     tops = list(range(0, grid.shape[0], STRIP))
     for number, top in enumerate(tops):
-        ahead = tops[: 1 + _AHEAD] if number == 0 else tops[number + _AHEAD : number + _AHEAD + 1]
+        coming = tops[: 1 + ahead] if number == 0 else tops[number + ahead : number + ahead + 1]
         for stack in stacks:
-            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in ahead])
+            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in coming])
         for index, stack in enumerate(stacks):
             yield index, top, stack.strip(top, min(top + STRIP, grid.shape[0]))
     for stack in stacks:
@@ -86,8 +87,8 @@ def compose(grid: Grid, bands: Sequence[BandLayers]) -> Iterator[tuple[int, int,
 class _Stack:
     """All tiles of one band on one grid."""
 
-    def __init__(self, grid: Grid, band: BandLayers) -> None:
-        self._grid, self._band = grid, band
+    def __init__(self, grid: Grid, band: BandLayers, ahead: int) -> None:
+        self._grid, self._band, self._ahead = grid, band, ahead
         ordered = list(reversed(band.layers)) if band.method == "last" else list(band.layers)
         self._tiles = [_Tile(layer, grid, band) for layer in ordered]
         covering: BaseGeometry = shapely.Polygon()
@@ -105,7 +106,7 @@ class _Stack:
         merge = new_merge(self._band.method, (bottom - top, self._grid.shape[1]), self._band.dtype, self._band.nodata)
         for tile in self._tiles:
             tile.lay(merge, top, bottom, self._band.nodata)
-            tile.forget(bottom)
+            tile.forget(bottom, self._ahead)
         return merge.result()
 
     def check_not_blank(self) -> None:
@@ -181,9 +182,9 @@ class _Tile:
                 raise LayerError(self._band, self.layer.name, error) from error
             raise
 
-    def forget(self, bottom: int) -> None:
+    def forget(self, bottom: int, strips: int) -> None:
         """Drop blocks that no row from `bottom` on needs."""
-        ahead = {block for block, _ in self.placement.needs(bottom, bottom + (_AHEAD + 1) * STRIP)}
+        ahead = {block for block, _ in self.placement.needs(bottom, bottom + (strips + 1) * STRIP)}
         for block in [block for block in self._blocks if block not in ahead]:
             del self._blocks[block]
 

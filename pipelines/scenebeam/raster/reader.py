@@ -21,7 +21,7 @@ from affine import Affine
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.tiff import TiffLayout, read_layout
+from scenebeam.raster.tiff import TiffLayout, missing_bytes, read_layout
 from scenebeam.transfer.access import access, shown
 from scenebeam.transfer.ranges import Budget, cpu_threads, io_threads, read_range
 
@@ -32,6 +32,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _GAP = 64 * 1024
 """Bytes between two blocks that cost less to read than another request."""
 _LARGEST_REQUEST = 8 * 2**20
+_LOOK = 2**20
+"""Pixels of an overview that are enough to see the image by."""
+_LOOKS_ACROSS = 3
+"""Where there is no overview: blocks across and down."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,14 @@ class Source(ABC):
         """Start reading blocks; each future gives a 2-D array, cut at the image's edge.
 
         A future raises ReadError: a failed read is never a blank block.
+        """
+
+    @abstractmethod
+    def look(self, *, at_full_size: bool = False) -> list[Array]:
+        """2-D pieces that show all of the image at little cost: an overview, or blocks from all over it.
+
+        `at_full_size`: no overview, whose means hide how pixels differ. Also looks at both ends of the image.
+        Raises ReadError where the file is truncated or cannot be decoded.
         """
 
     def close(self) -> None:
@@ -137,6 +149,26 @@ class _TiffSource(Source):
             io_threads().submit(self._read_run, run, futures)
         return futures
 
+    def look(self, *, at_full_size: bool = False) -> list[Array]:
+        layout = read_layout(self._layout.href, self._budget, self._layout.signing, overviews=True)
+        assert layout is not None, "it has been read before"
+        if layout.missing:
+            raise ReadError(f"{shown(layout.href)} is truncated: {layout.missing:,} bytes of it are not there")
+        rows, columns = -(-layout.height // layout.block[0]), -(-layout.width // layout.block[1])
+        ends = self.fetch({(0, 0), (rows - 1, columns - 1)})
+        small = [one for one in layout.overviews if one.width * one.height <= _LOOK]
+        if small and not at_full_size:
+            source = _TiffSource(small[0], self._band, self._budget)
+            pieces = [read_window(source, 0, 0, small[0].height, small[0].width)]
+        else:
+            spread = {
+                (row, column) for row in _spread(rows, _LOOKS_ACROSS) for column in _spread(columns, _LOOKS_ACROSS)
+            }
+            pieces = [future.result() for _, future in sorted(self.fetch(spread).items())]
+        for future in ends.values():
+            future.result()
+        return pieces
+
     def _read_run(self, run: list[tuple[int, int, Block]], futures: dict[Block, Future[Array]]) -> None:
         """Fetch one run of neighbouring blocks and hand each to a decoder."""
         try:
@@ -167,6 +199,13 @@ class _TiffSource(Source):
     def _empty(self, block: Block) -> Array:
         fill = 0 if self._layout.nodata is None else self._layout.nodata
         return self._cut(np.full(self._layout.block, fill, self.info.dtype), block)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly from the first to the last."""
+    if count <= most:
+        return list(range(count))
+    return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
 def _runs(stored: list[tuple[int, int, Block]]) -> Iterable[list[tuple[int, int, Block]]]:
@@ -268,17 +307,31 @@ class _GdalSource(Source):
         height, width = self.info.block
         row, column = block[0] * height, block[1] * width
         window = Window(column, row, min(width, self.info.width - column), min(height, self.info.height - row))
+        return self._pixels(window, f"block {block}")
+
+    def _pixels(self, window: Window | None, what: str, shape: tuple[int, int] | None = None) -> Array:
+        """A window, or all; with a `shape` every so many-th pixel of it."""
         options = gdal_access(self.info.href, self._signing)[1]
         try:
             with self._lock, rasterio.Env(**options):  # a GDAL dataset is for one thread at a time
-                pixels: Array = self._file.read(self._band, window=window)
+                pixels: Array = self._file.read(self._band, window=window, out_shape=shape)
         except (rasterio.errors.RasterioError, OSError) as error:
             raise ReadError(
-                f"{shown(self.info.href)}: block {block} cannot be read: {type(error).__name__}",
+                f"{shown(self.info.href)}: {what} cannot be read: {type(error).__name__}",
                 permanent=not _passing(error),
             ) from None
         self._budget.count(pixels.nbytes)
         return pixels
+
+    def look(self, *, at_full_size: bool = False) -> list[Array]:
+        missing = 0 if access(self.info.href, self._signing) is not None else missing_bytes(self.info.href)
+        if missing:
+            raise ReadError(f"{self.info.href} is truncated: {missing:,} bytes of it are not there")
+        step = max(1, round((self.info.width * self.info.height / _LOOK) ** 0.5))
+        shape = (-(-self.info.height // step), -(-self.info.width // step))
+        last = Window(self.info.width - 1, self.info.height - 1, 1, 1)
+        self._pixels(last, "its last pixel")
+        return [self._pixels(None, "it", shape)]
 
     def close(self) -> None:
         with self._lock:  # reads that nobody waits for any more may still be under way

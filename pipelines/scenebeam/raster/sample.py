@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,6 +22,13 @@ class Sample:
         self._pieces: list[Array] = []
         self.total = 0
         """Pixels looked at, nodata among them."""
+
+    @classmethod
+    def recalled(cls, values: Sequence[float], total: int) -> Sample:
+        """A sample that was written down."""
+        sample = cls(1)
+        sample._pieces, sample.total = [np.asarray(values)], total
+        return sample
 
     def add(self, pixels: Array, nodata: float | None, inside: Array | None = None) -> None:
         """Take a 2-D piece into account; what is not `inside` is no part of the image."""

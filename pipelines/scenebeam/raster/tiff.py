@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class TiffLayout:
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     sizes: np.ndarray[Any, np.dtype[np.int64]]
     """Per block in file order, bytes; size 0 is a block that was never written: all nodata."""
+    overviews: tuple[TiffLayout, ...] = ()
+    """Smaller images of the same, the largest first."""
+    missing: int = 0
+    """Bytes that the header speaks of and the file does not have: it is truncated."""
 
     @property
     def blocks_across(self) -> int:
@@ -100,26 +104,58 @@ class _HeaderFile(io.RawIOBase):
         return self.pieces[start][: stop - start]
 
 
-def read_layout(href: str, budget: Budget, signing: str = "none") -> TiffLayout | None:
+def read_layout(href: str, budget: Budget, signing: str = "none", *, overviews: bool = False) -> TiffLayout | None:
     """The layout of the first image of a file; None for what the block reader does not read (then GDAL does).
 
-    Usually one range request. Raises ReadError where the file cannot be fetched at all, or is empty.
+    Usually one range request. `overviews` looks at those too, and at whether the file is as long as its header says.
+    Raises ReadError where the file cannot be fetched at all, or is empty.
     """
     file = _HeaderFile(href, budget, signing)
     if file.pieces[0][:2] not in (b"II", b"MM"):
         return None
     try:
         with tifffile.TiffFile(file, size=file.size) as tiff:
-            return _layout(tiff.pages[0], href, signing)
+            page = tiff.pages[0]
+            layout = _layout(page, href, signing, _crs(page), _transform(page), _nodata(page))
+            return _with_overviews(layout, tiff, file.size) if overviews and layout is not None else layout
     except ReadError:
         raise
     except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
         return None
 
 
-def _layout(page: tifffile.TiffPage, href: str, signing: str) -> TiffLayout | None:
+def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, size: int) -> TiffLayout:
+    found = []
+    for page in tiff.pages[1:]:
+        if page.is_reduced and not page.is_mask:
+            scale = Affine.scale(layout.width / page.imagewidth, layout.height / page.imagelength)
+            smaller = _layout(page, layout.href, layout.signing, layout.crs, layout.transform @ scale, layout.nodata)
+            if smaller is not None:
+                found.append(smaller)
+    end = max(int((one.offsets + one.sizes).max()) for one in (layout, *found))
+    return replace(layout, overviews=tuple(sorted(found, key=lambda one: -one.width)), missing=max(0, end - size))
+
+
+def missing_bytes(path: str) -> int:
+    """Bytes that the header of any TIFF on this machine speaks of and the file does not have; 0 for other files."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for page in tiff.pages if len(page.dataoffsets)]
+            end = max(a + b for page in pages for a, b in zip(page.dataoffsets, page.databytecounts, strict=True))
+            return max(0, int(end) - int(tiff.filehandle.size))
+    except Exception:  # no TIFF, or one that GDAL must judge
+        return 0
+
+
+def _layout(
+    page: tifffile.TiffPage,
+    href: str,
+    signing: str,
+    crs: str | None,
+    transform: Affine | None,
+    nodata: float | None,
+) -> TiffLayout | None:
     codec = _CODECS.get(int(page.compression))
-    crs, transform = _crs(page), _transform(page)
     dtype = page.dtype
     if (
         not page.is_tiled
@@ -145,7 +181,7 @@ def _layout(page: tifffile.TiffPage, href: str, signing: str) -> TiffLayout | No
         dtype=dtype.newbyteorder(order),
         crs=crs,
         transform=transform,
-        nodata=_nodata(page),
+        nodata=nodata,
         block=(page.tilelength, page.tilewidth),
         codec=codec,
         predictor=int(page.predictor),

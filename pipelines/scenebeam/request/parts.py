@@ -203,7 +203,6 @@ class OpticalChecks(Part):
 
     min_std_dev: float = Field(default=1.0, ge=0)
     """A band of digital numbers that spreads no more than this is blank; any other band is when it is constant."""
-    max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
     value_range: tuple[float, float] | None = None
     """Plausible digital numbers, of which the 99th percentile is held against; default: the collection's own."""
 
@@ -221,6 +220,8 @@ class SarChecks(Part):
 class Checks(Part):
     """When an image is fit to use: what `scenebeam validate` and every product asks."""
 
+    max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
+    """Of what was asked for, in a band of either sensor."""
     optical: OpticalChecks = OpticalChecks()
     sar: SarChecks = SarChecks()
     outside_sources: bool = False

@@ -14,11 +14,9 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.products import stac
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
+from scenebeam.products.fetch import fetch
 from scenebeam.products.task import Outcome
-from scenebeam.raster.checks import check_file
 from scenebeam.storage import Store, open_store
-from scenebeam.transfer.checksum import parse_checksum
-from scenebeam.transfer.download import download
 from scenebeam.transfer.ranges import Budget
 
 log = logging.getLogger(__name__)
@@ -107,43 +105,18 @@ def _settle(task: AssetsTask, file: BandFile, asset: Asset, place: _Place, budge
             _send(store, local, bucket, cloud)
             store.delete([local])
         elif cloud not in there:
-            return _fetch(asset.href, asset.signing, asset, bucket, cloud, budget)
+            return fetch(asset, bucket, cloud, budget)
         return bucket.checksum(cloud)
     if local in here:
         found = store.checksum(local)
     elif task.mode == "gcs_to_local":
-        found = _fetch(f"{task.gcs}/{cloud}", "none", asset, store, local, budget)
+        found = fetch(asset, store, local, budget, f"{task.gcs}/{cloud}", "none")
     else:
-        found = _fetch(asset.href, asset.signing, asset, store, local, budget)
+        found = fetch(asset, store, local, budget)
     if task.mode == "url_to_gcs_keep_local":
         assert bucket is not None
         _send(store, local, bucket, cloud)
     return found
-
-
-def _fetch(href: str, signing: str, asset: Asset, store: Store, name: str, budget: Budget) -> tuple[int, str]:
-    """Download, check and publish one file. One that is not what the catalogue says is fetched once more."""
-    wanted = parse_checksum(asset.checksum) if asset.checksum else None
-    wrong = ""
-    for _ in range(2):
-        with store.receiving(name, href, [wanted.algorithm] if wanted else []) as arrival:
-            download(href, arrival, budget, signing)
-            if wanted is not None and arrival.digest(wanted.algorithm) != wanted.digest:
-                wrong = (
-                    f"its {wanted.algorithm} is {arrival.digest(wanted.algorithm)}, the catalogue says {wanted.digest}"
-                )
-            elif wanted is None and asset.size not in (None, arrival.offset):
-                wrong = f"it has {arrival.offset:,} bytes, the catalogue says {asset.size:,}"
-            else:
-                try:
-                    check_file(arrival.finish(), asset.index, asset.dtype, Budget())
-                except CheckError:
-                    arrival.restart("", None)
-                    raise
-                arrival.publish()
-                return arrival.offset, arrival.checksum
-            arrival.restart("", None)
-    raise CheckError(f"{wrong}; fetched twice, and not kept. Is the item out of date? Ask the provider")
 
 
 def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:

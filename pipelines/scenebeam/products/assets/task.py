@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.products.fetch import file_suffix
 from scenebeam.products.task import Task
 
 RAW = "raw"
@@ -17,8 +16,6 @@ RAW = "raw"
 
 DROP = "url_to_gcs_drop_local"
 """The mode that leaves no file here."""
-_SUFFIXES = {".tif", ".tiff", ".jp2"}
-_MEDIA_SUFFIXES = {"image/jp2": ".jp2", "image/jpeg2000": ".jp2"}
 
 
 class BandFile(BaseModel):
@@ -34,11 +31,8 @@ class BandFile(BaseModel):
 
     @property
     def suffix(self) -> str:
-        """What the file is called where it lies, else what its media type says: JPEG 2000 stays JPEG 2000."""
-        if self.asset is None:
-            return ".tif"
-        own = PurePosixPath(urlsplit(self.asset.href).path).suffix.lower()
-        return own if own in _SUFFIXES else _MEDIA_SUFFIXES.get((self.asset.media_type or "").split(";")[0], ".tif")
+        """Of the file's name."""
+        return ".tif" if self.asset is None else file_suffix(self.asset)
 
     @property
     def name(self) -> str:

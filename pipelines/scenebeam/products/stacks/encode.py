@@ -1,0 +1,144 @@
+"""Encode: one band onto the grid of its stack, as encoded tiles; and the bands together as one COG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scenebeam.products import stac
+from scenebeam.products.shards import OpenPart, write_part
+from scenebeam.products.stacks.item import MadeStack, scaling
+from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.products.task import GridSpec
+from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
+from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import Array, valid_count, valid_mask
+from scenebeam.raster.pyramid import Pyramid, Tiles, level_shapes
+from scenebeam.raster.reader import RasterInfo, Source
+from scenebeam.raster.sample import Sample
+from scenebeam.storage import Store
+
+_KEPT_FROM = 2**24
+"""Pixels of a band from which it is kept when it is finished: what is made in a second is made again."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How the numbers of one stack are written, those of all its bands."""
+
+    dtype: np.dtype[Any]
+    nodata: float | None
+
+
+def stack_numbers(bands: Sequence[tuple[StackBand, RasterInfo]]) -> Numbers:
+    """A GeoTIFF has one dtype, which holds the numbers of all bands, and one nodata value: the first band's."""
+    dtype = np.result_type(*(info.dtype for _, info in bands))
+    return Numbers(dtype, next((nodata for band, info in bands if (nodata := nodata_of(band, info)) is not None), None))
+
+
+def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
+    """The nodata value of a band: its collection's, else its file's."""
+    assert band.asset is not None, "a band without a file has failed before"
+    return info.nodata if band.asset.nodata is None else band.asset.nodata
+
+
+@dataclass
+class Encoded:
+    """A band of a stack, encoded."""
+
+    levels: Sequence[Level | Tiles]
+    valid: int
+    sample: Sample
+    pyramid: Pyramid | None
+    """None where it was kept by an earlier run."""
+    path: str
+    facts: dict[str, Any]
+
+    def keep(self, store: Store) -> None:
+        """Publish it as a part, for the run that can finish its stack."""
+        if self.pyramid is not None:
+            height, width = self.facts["grid"]["shape"]
+            with store.writing(self.path) as file:
+                write_part(file, self.pyramid, (0, height, 0, width), self.facts)
+
+
+def encode_band(
+    task: StackTask,
+    band: StackBand,
+    source: Source,
+    grid: Grid,
+    numbers: Numbers,
+    store: Store,
+    parts: set[str],
+    kept: ExitStack,
+) -> Encoded:
+    """Read a band, lay it onto the grid, and encode it, unless `parts` of the store hold it already."""
+    path = task.part_path(band.name)
+    facts = {"grid": GridSpec.of(grid).model_dump(mode="json"), "dtype": numbers.dtype.str, "nodata": numbers.nodata}
+    if path in parts:
+        part = OpenPart(kept.enter_context(store.fetched(path)), kept)
+        told = part.part.facts
+        if {name: told[name] for name in facts} == facts:
+            sample = Sample.recalled(told["sample"], told["total"])
+            return Encoded(part.levels(), told["valid"], sample, None, path, told)
+    assert band.asset is not None, "a band without a file has failed before"
+    own = nodata_of(band, source.info)
+    shift = 0 if task.values == "raw" else band.asset.shift
+    layers = BandLayers(band.name, [Layer(task.scene, source, shift)], source.info.dtype, own, band.resampling, "first")
+    pyramid = Pyramid(
+        level_shapes(*grid.shape), numbers.dtype, numbers.nodata, codec=task.codec, average=not band.asset.categorical
+    )
+    sample, valid = Sample(grid.shape[0] * grid.shape[1]), 0
+    for _, _, strip in compose(grid, [layers], task.ahead):
+        sample.add(strip, own)
+        valid += valid_count(strip, own)
+        pyramid.add(_rewritten(strip, own, numbers))
+    facts |= {"valid": valid, "total": sample.total, "sample": sample.values.tolist()}
+    encoded = Encoded(pyramid.finish(), valid, sample, pyramid, path, facts)
+    if grid.shape[0] * grid.shape[1] >= _KEPT_FROM:
+        encoded.keep(store)
+    return encoded
+
+
+def _rewritten(strip: Array, nodata: float | None, numbers: Numbers) -> Array:
+    """A strip with the stack's dtype and nodata value."""
+    if nodata is not None and numbers.nodata is not None and repr(float(nodata)) != repr(float(numbers.nodata)):
+        valid = valid_mask(strip, nodata)
+        strip = strip.astype(numbers.dtype)
+        if valid is not None:
+            strip[~valid] = numbers.nodata
+    return strip.astype(numbers.dtype, copy=False)
+
+
+def write_stack(
+    task: StackTask,
+    stack: str,
+    bands: Sequence[StackBand],
+    encoded: Sequence[Encoded],
+    grid: Grid,
+    numbers: Numbers,
+    store: Store,
+) -> MadeStack:
+    """Publish the bands of one stack as one COG."""
+    profile = CogProfile(
+        height=grid.shape[0],
+        width=grid.shape[1],
+        dtype=numbers.dtype,
+        nodata=numbers.nodata,
+        crs=str(grid.crs),
+        transform=grid.transform,
+        codec=task.codec,
+        bands=tuple(CogBand(band.name, *scaling(band, task.values)) for band in bands),
+        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
+    )
+    with store.writing(task.stack_path(stack)) as file:
+        write_cog(file, profile, stacked([one.levels for one in encoded]))  # type: ignore[arg-type]
+    pixels = grid.shape[0] * grid.shape[1]
+    valid = [one.valid / pixels for one in encoded]
+    kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)
+    return MadeStack(grid, list(bands), kinds, valid, file.size, file.checksum)

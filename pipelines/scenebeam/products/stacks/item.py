@@ -1,0 +1,101 @@
+"""The STAC item of a scene's stacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import shapely
+
+from scenebeam.products import stac
+from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.raster.grid import Grid
+from scenebeam.storage import Store
+
+VRT_TYPE = "application/x-gdal-vrt+xml"
+
+
+@dataclass(frozen=True)
+class MadeStack:
+    """A stack that stands in the store."""
+
+    grid: Grid
+    bands: Sequence[StackBand]
+    numbers: Sequence[tuple[str, float | None]]
+    """dtype and nodata value of each band, as it stands in the stack."""
+    valid: Sequence[float] | None
+    """Fraction of each band that is data, where all of it was looked at."""
+    size: int
+    checksum: str
+
+
+def scaling(band: StackBand, values: str) -> tuple[float, float]:
+    """(scale, offset) of a band as it stands in the stack: what harmonizing would take out is still in raw numbers."""
+    assert band.asset is not None, "a band without a file has failed before"
+    asset = band.asset
+    return asset.scale, asset.offset - (asset.scale * asset.shift if values == "raw" else 0.0)
+
+
+def publish_item(
+    task: StackTask, store: Store, made: Mapping[str, MadeStack], missing: Mapping[str, str], warnings: Sequence[str]
+) -> None:
+    """Write the item, the last of a task's outputs."""
+    first = next(iter(made.values()))
+    footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
+    extent = shapely.geometry.shape(stac.grid_footprint(first.grid))
+    seen = extent if footprint is None else shapely.intersection(footprint, extent)
+    geometry = json.loads(shapely.to_geojson(extent if seen.is_empty else seen))
+    assets = {f"stack{stack}": _asset(task, stack, one) for stack, one in made.items()}
+    for one in made.values():
+        for band in one.bands:
+            if band.file:
+                size, checksum = store.checksum(task.file_path(band.file))
+                assets[band.file.partition(".")[0]] = {
+                    "href": f"./{band.file}",
+                    "roles": ["data"],
+                    "file:size": size,
+                    "file:checksum": checksum,
+                }
+    properties = {
+        **stac.grid_properties(first.grid),
+        **task.properties,
+        "scenebeam:values": task.values,
+        "scenebeam:analysis_ready": not task.visualization,
+        "scenebeam:complete": not missing,
+        "scenebeam:missing_bands": [{"band": band, "reason": missing[band]} for band in missing],
+        "scenebeam:warnings": list(warnings),
+    }
+    item = stac.make_item(
+        task.scene, task.collection, task.when, geometry, assets, [(task.scene, task.item_href)], properties
+    )
+    store.write(task.item_path, stac.dump(item))
+
+
+def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
+    name = task.stack_path(stack).rpartition("/")[2]
+    bands = []
+    for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
+        scale, offset = scaling(band, task.values)
+        valid = {} if one.valid is None else {"statistics": {"valid_percent": round(100 * one.valid[number], 4)}}
+        bands.append(
+            {
+                "data_type": dtype,
+                "nodata": stac.number_or_name(nodata),
+                "scale": scale,
+                "offset": offset,
+                "spatial_resolution": abs(one.grid.transform.a),
+                **valid,
+            }
+        )
+    return {
+        "href": f"./{name}",
+        "type": VRT_TYPE if task.format == "vrt" else stac.COG_TYPE,
+        "roles": ["visual" if task.visualization else "data"],
+        "file:size": one.size,
+        "file:checksum": one.checksum,
+        **{key: value for key, value in stac.grid_properties(one.grid).items() if key != "proj:bbox"},
+        "bands": [{"name": band.name} for band in one.bands],
+        "raster:bands": bands,
+    }

@@ -1,0 +1,62 @@
+"""Overlay: a VRT that lays the bands' own files onto the grid of their stack."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+
+from pyproj import CRS
+
+from scenebeam.products.stacks.encode import nodata_of
+from scenebeam.products.stacks.item import MadeStack, scaling
+from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.reader import RasterInfo
+from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_vrt
+from scenebeam.storage import Store
+
+
+def write_overlay(
+    task: StackTask, stack: str, bands: Sequence[tuple[StackBand, RasterInfo]], grid: Grid, store: Store
+) -> MadeStack:
+    """Publish the VRT of one stack. A band in another CRS has a warped VRT of its own beside it."""
+    entries = []
+    for band, info in bands:
+        assert band.asset is not None, "a band without a file has failed before"
+        nodata = nodata_of(band, info)
+        if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
+            source = VrtSource(_path(task, info.href, store), True, band.asset.index, info, _shift(task, band))
+        else:
+            source = _warped(task, band, info, grid, nodata, store)
+        entries.append(
+            VrtBand(band.name, info.dtype.name, nodata, *scaling(band, task.values), band.resampling, [source])
+        )
+    content = make_vrt(grid, entries)
+    with store.writing(task.stack_path(stack)) as file:
+        file.write(content)
+    kinds = [(entry.dtype, entry.nodata) for entry in entries]
+    return MadeStack(grid, [band for band, _ in bands], kinds, None, file.size, file.checksum)
+
+
+def _shift(task: StackTask, band: StackBand) -> int:
+    assert band.asset is not None, "a band without a file has failed before"
+    return 0 if task.values == "raw" else band.asset.shift
+
+
+def _path(task: StackTask, href: str, store: Store) -> str:
+    """A file as the VRT names it: from the VRT's own folder."""
+    folder = os.path.dirname(store.path(task.stack_path("")))
+    return os.path.relpath(href, folder)
+
+
+def _warped(
+    task: StackTask, band: StackBand, info: RasterInfo, grid: Grid, nodata: float | None, store: Store
+) -> VrtSource:
+    assert band.asset is not None, "a band without a file has failed before"
+    name = f"{band.name}_warped.vrt"
+    content = warped_vrt(info.href, "none", grid, band.resampling, nodata)
+    store.write(task.file_path(name), content)
+    onto = RasterInfo(
+        name, str(grid.crs), grid.transform, grid.shape[1], grid.shape[0], 1, info.dtype, nodata, (512, 128)
+    )
+    return VrtSource(name, True, band.asset.index, onto, _shift(task, band))

@@ -1,0 +1,196 @@
+"""Plan stacks: one task per scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import shapely
+from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.acquisition import square_metres
+from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.search import record_of, resolve_bands
+from scenebeam.catalog.select import Selection
+from scenebeam.collections import CollectionRecord
+from scenebeam.errors import RequestError
+from scenebeam.products.estimate import ENCODED, PROCESS, column_bytes, finest
+from scenebeam.products.fetch import file_suffix
+from scenebeam.products.inputs import asked_resampling, common_properties, shown_area
+from scenebeam.products.product import Planned
+from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
+from scenebeam.products.task import Estimate, GridSpec
+from scenebeam.raster.checks import BandSpec
+from scenebeam.raster.compose import AHEAD
+from scenebeam.raster.grid import choose_grid, project, utm_crs
+from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
+from scenebeam.storage import checked_name
+
+_FAR_AHEAD = 3
+"""Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
+_TILE_METRES = 109_800
+"""Side of a Sentinel-2 tile, for scenes that do not say where they are."""
+
+
+def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
+    """One task per scene; `area` is in degrees, None takes all of each scene."""
+    product = request.product
+    assert isinstance(product, StackRequest)
+    names = resolve_bands(request)
+    grid = None
+    if request.grid.crs or request.grid.resolution or request.grid.bounds:
+        if product.resolution_mode == "preserve":
+            raise RequestError("product.resolution_mode: preserve keeps the scene's own grids: leave grid out")
+        whole = area or shown_area(selection.scenes)
+        grid = GridSpec.of(choose_grid(whole, request.grid, finest(request, names)))
+    return Planned([_task(scene, names, request, grid, area) for scene in selection.scenes], {})
+
+
+def _task(
+    scene: Scene, names: Sequence[str], request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None
+) -> StackTask:
+    product = request.product
+    assert isinstance(product, StackRequest)
+    record = record_of(scene, request)
+    in_cloud = request.output.startswith("gs://")
+    bands = _bands(scene, names, record, product)
+    form = product.format or ("geotiff" if in_cloud or any(band.file for band in bands) else "vrt")
+    if form == "geotiff":
+        bands = tuple(band.model_copy(update={"file": ""}) for band in bands)
+    if form == "vrt" and in_cloud and any(band.asset is not None and not band.file for band in bands):
+        raise RequestError("product.format: a VRT in a bucket cannot name files on this machine; take geotiff")
+    if form == "vrt" and product.compression != "deflate":
+        raise RequestError("product.compression: a VRT holds no pixels; take format: geotiff")
+    size, at_once, ahead = _estimate(scene, bands, form, request, grid, area)
+    task = StackTask(
+        id=scene.id,
+        outputs=(),
+        item_path=checked_name(f"{STACKS}/{scene.id}/{scene.id}.json"),
+        estimate=size,
+        scene=scene.id,
+        when=scene.datetime,
+        collection=request.run,
+        item_href=scene.item_href,
+        footprint=_hex(scene.footprint),
+        bands=bands,
+        format=form,
+        intersect=product.resolution_mode == "intersect",
+        grid=grid,
+        area=_hex(area),
+        values=product.values,
+        codec=product.compression,
+        checks=request.checks,
+        visualization=product.visualization_only,
+        at_once=at_once,
+        ahead=ahead,
+        properties={**common_properties([scene]), **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {})},
+    )
+    files = [task.file_path(band.file) for band in bands if band.file and band.required]
+    outputs = (*map(task.stack_path, task.stacks), *dict.fromkeys(files), task.item_path)
+    return task.model_copy(update={"outputs": outputs})
+
+
+def _hex(geometry: BaseGeometry | None) -> str | None:
+    return None if geometry is None else shapely.to_wkb(geometry, hex=True)
+
+
+def _bands(
+    scene: Scene, names: Sequence[str], record: CollectionRecord, product: StackRequest
+) -> tuple[StackBand, ...]:
+    visual = product.visualization_only
+    known = [name for name in names if name in record.bands]
+    required = set(known) & set(VISUAL if visual else record.required)
+    chosen = list(VISUAL) if visual else record.canonical(known)
+    if not chosen:
+        raise RequestError(f"product.bands: {scene.id} of {record.id} has none of {', '.join(names)}")
+    assets = {name: scene.assets.get(name) for name in chosen}
+    bands = []
+    for name in chosen:
+        asset = assets[name]
+        categorical = asset is not None and asset.categorical
+        resolution = asset.resolution if asset is not None else record.bands[name].resolution if known else 0
+        bands.append(
+            StackBand(
+                name=name,
+                asset=asset,
+                # Of bands that no scene is unfit without, one is needed all the same.
+                required=name in required or visual,
+                resampling="nearest" if categorical else asked_resampling(name, product.resampling),
+                stack=f"_{resolution:g}m" if product.resolution_mode == "preserve" else "",
+                file=_file_name(name, asset, assets),
+                spec=BandSpec(
+                    sensor=None if visual else record.sensor,
+                    unit=record.unit,
+                    categorical=categorical,
+                    value_range=record.value_range,
+                    digital=asset is not None and np.dtype(asset.dtype).kind in "ui",
+                ),
+            )
+        )
+    return tuple(bands)
+
+
+def _file_name(name: str, asset: Asset | None, assets: Mapping[str, Asset | None]) -> str:
+    """`red.tif`; of a file with several of the bands the word that their names begin with: `visual.tif`.
+
+    Empty where the file is on this machine already.
+    """
+    if asset is None or not is_url(asset.href):
+        return ""
+    sharing = [other for other, one in assets.items() if one is not None and one.href == asset.href]
+    return f"{name if len(sharing) == 1 else name.partition('_')[0]}{file_suffix(asset)}"
+
+
+def _estimate(
+    scene: Scene,
+    bands: Sequence[StackBand],
+    form: str,
+    request: RunRequest,
+    grid: GridSpec | None,
+    area: MultiPolygon | None,
+) -> tuple[Estimate, int, int]:
+    """What the task will take, how many bands are made at once, and how many strips are read ahead."""
+    there = [band.asset for band in bands if band.asset is not None]
+    width, height, seen = _extent(scene, area)
+    finest_pixel = min((asset.resolution for asset in there), default=10.0)
+    columns = grid.shape[1] if grid is not None else int(width / finest_pixel) + 1
+    rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
+    if form == "vrt":
+        coming = [band.asset for band in bands if band.file and band.asset is not None]
+        read = sum(asset.size or int((_TILE_METRES / asset.resolution) ** 2) for asset in coming)
+        size = Estimate(blocks=read // 2**20, requests=len(there), read_bytes=read, write_bytes=read, memory=PROCESS)
+        return size, len(bands), AHEAD
+    for ahead in (_FAR_AHEAD, AHEAD):
+        each = max((ENCODED + columns * column_bytes(asset.dtype, ahead=ahead) for asset in there), default=1)
+        at_once = min(len(bands), (request.limits.memory - PROCESS) // each)
+        if at_once == len(bands):
+            break
+    if at_once < 1:
+        raise RequestError(
+            f"limits.memory: a stack of {scene.id}, {columns:,} pixels wide, takes {(PROCESS + each) / 1e6:,.0f} MB; "
+            "raise it, or narrow the area"
+        )
+    pixels = [seen / asset.resolution**2 for asset in there]
+    read = int(sum(count * np.dtype(asset.dtype).itemsize / 2 for count, asset in zip(pixels, there, strict=True)))
+    size = Estimate(
+        blocks=sum(int(count / 2**20) + 1 for count in pixels),
+        requests=sum(int(count / 2**22) + 2 for count in pixels),
+        read_bytes=read,
+        write_bytes=rows * columns * len(there) * 4 // 3,
+        pixels=rows * columns * len(there),
+        memory=PROCESS + at_once * each,
+    )
+    return size, at_once, ahead
+
+
+def _extent(scene: Scene, area: MultiPolygon | None) -> tuple[float, float, float]:
+    """Width and height in metres of what is wanted of a scene, and how many square metres of it there are."""
+    seen: BaseGeometry | None = scene.footprint
+    if area is not None:
+        seen = area if seen is None else shapely.intersection(seen, area)
+    if seen is None or seen.is_empty:
+        return _TILE_METRES, _TILE_METRES, _TILE_METRES**2
+    parts = [part for part in getattr(seen, "geoms", [seen]) if part.geom_type == "Polygon"]
+    left, bottom, right, top = project(seen, utm_crs(MultiPolygon(parts))).bounds
+    return right - left, top - bottom, square_metres(seen)

@@ -1,0 +1,49 @@
+"""The table of a stack run: a row per scene, and what became of its bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scenebeam.csvtable import Table
+from scenebeam.products.stacks.task import StackTask
+from scenebeam.products.task import Outcome
+
+STATUS = "stacks_status.csv"
+_COLUMNS = ("scene_id", "status", "bands", "missing_bands", "warnings", "message", "output_path")
+
+
+def tables(
+    tasks: Sequence[StackTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+) -> dict[str, Table]:
+    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+
+    `status` is `success`, or why there is no stack: `failed_required_bands`, `failed_no_visualization`,
+    `failed_bands_for_now`, `exception`.
+    """
+    return {STATUS: Table(_COLUMNS, [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks])}
+
+
+def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"scene_id": task.scene}
+    if item is not None:
+        told = item["properties"]
+        missing = {one["band"]: one["reason"] for one in told["scenebeam:missing_bands"]}
+        row |= {
+            "status": "success",
+            "warnings": "; ".join(told["scenebeam:warnings"]),
+            "message": "; ".join(f"{band}: {why}" for band, why in missing.items()),
+            "output_path": "|".join(task.stack_path(stack) for stack in task.stacks),
+        }
+    elif outcome is not None:
+        missing = outcome.detail.get("missing", {})
+        row |= {
+            "status": outcome.kind if outcome.kind.startswith("failed_") else "exception",
+            "warnings": "; ".join(outcome.detail.get("warnings", [])),
+            "message": outcome.reason,
+        }
+    else:
+        missing = {}
+        row |= {"status": "exception", "message": "not made yet"}
+    present = [band.name for band in task.bands if band.name not in missing]
+    return {**row, "bands": "|".join(present), "missing_bands": "|".join(missing)}

@@ -1,0 +1,85 @@
+"""The task of a stack: the bands of one scene."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from scenebeam.catalog.scene import Asset
+from scenebeam.products.shards import PARTS
+from scenebeam.products.task import GridSpec, Task
+from scenebeam.raster.checks import BandSpec
+from scenebeam.request import Checks
+
+STACKS = "stacks"
+"""Folder of the products."""
+
+
+class StackBand(BaseModel):
+    """One band of a scene, as it is to stand in a stack."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    asset: Asset | None
+    """None where the catalogue has no file of the band."""
+    required: bool
+    resampling: str
+    stack: str
+    """Ending of the stack that it stands in: `_20m` where each resolution has its own, else empty."""
+    file: str
+    """Name of its own file in the stack's folder, where it is fetched first; empty where it is read where it lies."""
+    spec: BandSpec
+
+
+class StackTask(Task):
+    """All bands of one scene."""
+
+    scene: str
+    when: datetime
+    collection: str
+    item_href: str | None
+    footprint: str | None
+    """WKB in hex, in degrees."""
+    bands: tuple[StackBand, ...]
+    """In canonical order."""
+    format: Literal["vrt", "geotiff"]
+    intersect: bool
+    """Whether the grid ends where the smallest of the bands does."""
+    grid: GridSpec | None
+    """None: the scene's own, of the first of its finest bands."""
+    area: str | None
+    """WKB in hex, in degrees; None: all of the scene."""
+    values: str
+    codec: str
+    checks: Checks
+    visualization: bool
+    at_once: int
+    """Bands that are made together: what fits into memory."""
+    ahead: int
+    """Strips of each that are read ahead."""
+    properties: dict[str, Any]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The scene."""
+        return (self.scene,)
+
+    @property
+    def stacks(self) -> list[str]:
+        """Endings of the scene's stacks."""
+        return list(dict.fromkeys(band.stack for band in self.bands))
+
+    def stack_path(self, stack: str) -> str:
+        """Name of a stack in the store."""
+        return f"{STACKS}/{self.scene}/{self.scene}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
+
+    def file_path(self, file: str) -> str:
+        """Name of a band's own file in the store."""
+        return f"{STACKS}/{self.scene}/{file}"
+
+    def part_path(self, band: str) -> str:
+        """Name of a band that is finished before its stack."""
+        return f"{PARTS}{self.scene}/{band}.part"

@@ -1,0 +1,190 @@
+"""Validate: is this file fit to use? Its bands are named, looked at through overviews or some blocks, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rasterio
+
+from scenebeam.collections import CollectionRecord
+from scenebeam.errors import CheckError, ReadError
+from scenebeam.raster.checks import BandSpec, Finding, Statistics, judge, statistics
+from scenebeam.raster.identify import Identified, identify
+from scenebeam.raster.merge import Array, valid_mask
+from scenebeam.raster.reader import Source, gdal_access, open_source
+from scenebeam.raster.sample import Sample
+from scenebeam.raster.spectra import swapped
+from scenebeam.raster.vrt import parse_vrt, vrt_sources
+from scenebeam.request import Checks, is_url
+from scenebeam.transfer.ranges import Budget
+
+
+@dataclass
+class ImageReport:
+    """What a look at one file came to."""
+
+    file: str
+    bands: dict[str, int] = field(default_factory=dict)
+    """Name → index in the file, from 1."""
+    statistics: dict[str, Statistics] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Files that a VRT is made of."""
+    pictures: dict[str, Array] = field(default_factory=dict, repr=False)
+    """Small 2-D images of the bands, by name; nodata is NaN."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is wrong with it; a warning is not."""
+        return all(finding.level != "error" for finding in self.findings)
+
+    def add(self, level: Literal["error", "warning"], check: str, message: str, band: str = "") -> None:
+        """Note a finding."""
+        self.findings.append(Finding(level, check, band, message))
+
+
+def validate(
+    href: str,
+    checks: Checks,
+    record: CollectionRecord | None = None,
+    expected: Sequence[str] = (),
+    *,
+    signing: str = "none",
+) -> ImageReport:
+    """Look at one image file. Nothing that is wrong with it is an exception.
+
+    `record` describes its collection, `expected` are the names of the bands that it should hold; without either, only
+    what names and numbers say of themselves is held against them.
+    """
+    report = ImageReport(href)
+    try:
+        if href.lower().endswith(".vrt") and not _vrt_is_sound(report, Path(href), checks):
+            return report
+        _look(report, href, checks, record, expected, signing)
+    except (ReadError, CheckError) as error:
+        report.add("error", "file", str(error))
+    return report
+
+
+def _vrt_is_sound(report: ImageReport, path: Path, checks: Checks) -> bool:
+    """Whether a VRT's XML is sound and all its sources are there, before GDAL opens it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckError(f"{path} cannot be read: {error.strerror or error}") from None
+    root = parse_vrt(content, str(path))
+    for band, source in vrt_sources(root, path):
+        report.sources.append(source)
+        if is_url(source) or source.startswith("/vsi"):
+            if not checks.outside_sources:
+                report.add("error", "source", f"{source} is on the network: allow it by checks.outside_sources", band)
+            continue
+        outside = not Path(source).resolve().is_relative_to(path.parent.resolve())
+        if outside and not checks.outside_sources:
+            report.add(
+                "error", "source", f"{source} lies outside the VRT's folder: allow it by checks.outside_sources", band
+            )
+        elif not Path(source).is_file():
+            report.add(
+                "error", "source", f"source file {source} not found: fetch it again, or write the VRT anew", band
+            )
+        else:
+            try:
+                open_source(source, 1, Budget()).close()
+            except ReadError as error:
+                report.add("error", "source", str(error), band)
+    return report.valid
+
+
+def _look(
+    report: ImageReport,
+    href: str,
+    checks: Checks,
+    record: CollectionRecord | None,
+    expected: Sequence[str],
+    signing: str,
+) -> None:
+    budget = Budget()
+    first = open_source(href, 1, budget, signing)
+    sources = [first, *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1))]
+    try:
+        named = identify(href, _descriptions(href, signing), record, expected)
+        report.bands = {one.name: one.index for one in named}
+        _compare(report, named, record, expected, checks)
+        for one, source in zip(named, sources, strict=True):
+            spec = one.spec(source.info.dtype)
+            try:
+                pieces = source.look(at_full_size=spec.sensor == "sar")
+            except ReadError as error:
+                report.add("error", "file", str(error), one.name)
+                continue
+            nodata = source.info.nodata if source.info.nodata is not None else one.nodata
+            sample = _sampled(pieces, nodata)
+            report.statistics[one.name] = statistics(sample, spec)
+            report.findings += judge(one.name, sample, spec, checks)
+            if len(pieces) == 1:
+                report.pictures[one.name] = _picture(pieces[0], nodata)
+        for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
+            report.add("warning", "order", message, names)
+    finally:
+        for source in sources:
+            source.close()
+
+
+def sample_source(source: Source, spec: BandSpec, nodata: float | None) -> Sample:
+    """A sample of an open file's band. Raises ReadError where the file is truncated or cannot be decoded."""
+    return _sampled(source.look(at_full_size=spec.sensor == "sar"), nodata)
+
+
+def _sampled(pieces: Sequence[Array], nodata: float | None) -> Sample:
+    sample = Sample(sum(piece.size for piece in pieces))
+    for piece in pieces:
+        sample.add(piece, nodata)
+    return sample
+
+
+def _picture(pixels: Array, nodata: float | None) -> Array:
+    valid = valid_mask(pixels, nodata)
+    values = pixels.astype(np.float32)
+    return values if valid is None else np.where(valid, values, np.nan)
+
+
+def _descriptions(href: str, signing: str) -> list[str]:
+    """What a file calls its bands; empty where it does not say."""
+    path, options = gdal_access(href, signing)
+    try:
+        with rasterio.Env(**options), rasterio.open(path) as file:
+            return [text or "" for text in file.descriptions]
+    except rasterio.errors.RasterioIOError as error:
+        raise ReadError(f"{href} cannot be opened as an image: {error}") from None
+
+
+def _compare(
+    report: ImageReport,
+    named: Sequence[Identified],
+    record: CollectionRecord | None,
+    expected: Sequence[str],
+    checks: Checks,
+) -> None:
+    """Hold the bands that were found against those that should be there."""
+    found = [one.name for one in named]
+    wanted = [record.band_name(name) or name.lower() if record else name.lower() for name in expected]
+    if not wanted and record is not None and len(named) > 1:
+        wanted = list(checks.sar.required_polarizations if record.sensor == "sar" else record.required)
+    for name in wanted:
+        if name not in found:
+            report.add("error", "band", f"{name} is not there; it holds {', '.join(found)}", name)
+    if expected and len(named) != len(wanted):
+        report.add("warning", "band", f"it has {len(named)} bands, and {len(wanted)} were expected")
+    both = [name for name in found if name in wanted]
+    if expected and both != [name for name in wanted if name in found]:
+        report.add("warning", "order", f"its bands stand in the order {', '.join(found)}")
+    for twice in sorted({name for name in found if found.count(name) > 1}):
+        report.add("error", "order", f"{twice} is there {found.count(twice)} times", twice)
+    for one in named:
+        if one.conflict:
+            report.add("error", "order", one.conflict, one.name)

@@ -15,9 +15,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
-from scenebeam.request import RunRequest, is_remote
+from scenebeam.request import Checks, RunRequest, is_remote
 
 MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
@@ -101,6 +102,36 @@ def validate_request(document: Mapping[str, Any]) -> RunRequest:
         given = {key: value for key, value in document["select"].items() if key != "table"}
         document = {**document, "select": {**given, "scenes": _read_table(Path(request.select.table))}}
     return RunRequest.model_validate(document)
+
+
+def read_checks(settings: Mapping[str, Any]) -> Checks:
+    """Thresholds by dotted name (`checks.max_nodata_percent`) → Checks. RequestError names what is wrong."""
+    document: dict[str, Any] = {}
+    for name, value in settings.items():
+        if value is not None:
+            _lay(document, name if name.startswith("checks.") else f"checks.{name}", value)
+    try:
+        return Checks.model_validate(document.get("checks", {}))
+    except ValidationError as error:
+        raise RequestError("checks are not valid:\n" + "\n".join(_explain(error))) from None
+
+
+def read_record(name: str) -> CollectionRecord:
+    """A record by the id of its collection, with its provider where several have it, or from a YAML file.
+
+    Raises RequestError where there is none.
+    """
+    known = [record for record in known_records() if name in (record.id, f"{record.provider}/{record.id}")]
+    if known:
+        return known[0]
+    path = Path(name)
+    if not path.is_file():
+        ids = ", ".join(sorted({record.id for record in known_records()}))
+        raise RequestError(f"no record of {name!r}; known: {ids}; or give a YAML file with one")
+    try:
+        return CollectionRecord.model_validate(parse_document(path.read_text(encoding="utf-8"), name))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise RequestError(f"{name} holds no record of a collection: {error}") from None
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:

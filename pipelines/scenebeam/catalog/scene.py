@@ -18,6 +18,8 @@ from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
 from scenebeam.transfer.access import reachable
 
+TILE_METRES = 109_800
+"""Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
 _REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
 _DATATAKE = re.compile(r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})")
 
@@ -47,6 +49,14 @@ class Asset:
     """Bytes of the file, where the catalogue says."""
     checksum: str | None = None
     """As the catalogue writes it."""
+
+    @property
+    def likely_size(self) -> int:
+        """Bytes by the catalogue, else half of what a whole Sentinel-2 tile's pixels would take."""
+        if self.size is not None:
+            return self.size
+        item = {"uint8": 1, "float32": 4}.get(self.dtype, 2)
+        return int((TILE_METRES / max(self.resolution, 1.0)) ** 2 * item / 2)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ and its task model, which knows the name of its STAC item in the store.
 from __future__ import annotations
 
 from scenebeam.products.assets import PRODUCT as ASSETS
+from scenebeam.products.indices import PRODUCT as INDICES
 from scenebeam.products.mosaics import PRODUCT as MOSAICS
 from scenebeam.products.stacks import PRODUCT as STACKS
 
-PRODUCTS = {"assets": ASSETS, "mosaic": MOSAICS, "stack": STACKS}
+PRODUCTS = {"assets": ASSETS, "index": INDICES, "mosaic": MOSAICS, "stack": STACKS}

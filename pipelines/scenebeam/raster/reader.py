@@ -75,6 +75,10 @@ class Source(ABC):
         Raises ReadError where the file is truncated or cannot be decoded.
         """
 
+    def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
+        """Requests and bytes that fetching some blocks takes; None where only GDAL knows."""
+        return None
+
     def close(self) -> None:
         """Let go of the file."""
         return
@@ -138,16 +142,24 @@ class _TiffSource(Source):
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
         futures: dict[Block, Future[Array]] = {}
         stored = []
-        for block in blocks:
-            number = self._layout.number(*block, self._band)
+        for offset, size, block in self._stored(blocks):
             futures[block] = Future()
-            if self._layout.sizes[number] == 0:
+            if size == 0:
                 futures[block].set_result(self._empty(block))
             else:
-                stored.append((int(self._layout.offsets[number]), int(self._layout.sizes[number]), block))
-        for run in _runs(sorted(stored)):
+                stored.append((offset, size, block))
+        for run in _runs(stored):
             io_threads().submit(self._read_run, run, futures)
         return futures
+
+    def _stored(self, blocks: Iterable[Block]) -> list[tuple[int, int, Block]]:
+        """(offset, size, block) in file order."""
+        numbers = [(self._layout.number(*block, self._band), block) for block in blocks]
+        return sorted((int(self._layout.offsets[n]), int(self._layout.sizes[n]), block) for n, block in numbers)
+
+    def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
+        runs = list(_runs([one for one in self._stored(blocks) if one[1]]))
+        return len(runs), sum(run[-1][0] + run[-1][1] - run[0][0] for run in runs)
 
     def look(self, *, at_full_size: bool = False) -> list[Array]:
         layout = read_layout(self._layout.href, self._budget, self._layout.signing, overviews=True)

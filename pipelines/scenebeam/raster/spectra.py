@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from scenebeam.raster.merge import Array
+from scenebeam.raster.preview import resized
 
 _BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 _SAME = {"nir08": "nir"}
@@ -57,7 +58,7 @@ def swapped(
     across = min(picture.shape[1] for _, picture, _, _ in known.values())
     spectra = np.stack(
         [
-            _resized(known[_BANDS[number]][1], rows, across) * known[_BANDS[number]][2] + known[_BANDS[number]][3]
+            resized(known[_BANDS[number]][1], rows, across) * known[_BANDS[number]][2] + known[_BANDS[number]][3]
             for number in columns
         ],
         axis=-1,
@@ -81,13 +82,6 @@ def swapped(
         f"({best[0]:.2f} rad apart in the mean), as they stand less so ({as_they_are:.2f})"
     )
     return [(" and ".join(names), told)]
-
-
-def _resized(picture: Array, rows: int, columns: int) -> Array:
-    """By the nearest pixel."""
-    down = (np.arange(rows) + 0.5) * picture.shape[0] / rows
-    right = (np.arange(columns) + 0.5) * picture.shape[1] / columns
-    return np.asarray(picture[np.ix_(down.astype(int), right.astype(int))], np.float64)
 
 
 def _misfit(spectra: Array, surfaces: Array) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -41,6 +41,19 @@ class ImageReport:
     def valid(self) -> bool:
         """Whether nothing is wrong with it; a warning is not."""
         return all(finding.level != "error" for finding in self.findings)
+
+    def explain(self) -> str:
+        """In words, a line for each finding."""
+        held = ", ".join(self.bands) or "nothing that could be read"
+        lines = [f"{'valid' if self.valid else 'INVALID'}  {self.file}: {held}"]
+        lines += [f"  {one.level}: {f'{one.band}: ' if one.band else ''}{one.message}" for one in self.findings]
+        return "\n".join(lines)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        whole = asdict(replace(self, pictures={}))
+        del whole["pictures"]
+        return {"valid": self.valid, **whole}
 
     def add(self, level: Literal["error", "warning"], check: str, message: str, band: str = "") -> None:
         """Note a finding."""
@@ -127,7 +140,7 @@ def _look(
             report.statistics[one.name] = statistics(sample, spec)
             report.findings += judge(one.name, sample, spec, checks)
             if len(pieces) == 1:
-                report.pictures[one.name] = _picture(pieces[0], nodata)
+                report.pictures[one.name] = picture(pieces[0], nodata)
         for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
             report.add("warning", "order", message, names)
     finally:
@@ -147,7 +160,8 @@ def _sampled(pieces: Sequence[Array], nodata: float | None) -> Sample:
     return sample
 
 
-def _picture(pixels: Array, nodata: float | None) -> Array:
+def picture(pixels: Array, nodata: float | None) -> Array:
+    """A 2-D piece as floats, NaN where there is no data."""
     valid = valid_mask(pixels, nodata)
     values = pixels.astype(np.float32)
     return values if valid is None else np.where(valid, values, np.nan)

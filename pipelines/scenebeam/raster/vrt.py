@@ -150,6 +150,12 @@ def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: flo
     return ET.tostring(root) + b"\n"
 
 
+def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -> RasterInfo:
+    """What a file says of itself once it is warped onto `grid`."""
+    height, width = grid.shape
+    return RasterInfo(name, str(grid.crs), grid.transform, width, height, info.count, info.dtype, nodata, (512, 128))
+
+
 def _number(value: float) -> str:
     return str(int(value)) if np.isfinite(value) and float(value).is_integer() else repr(float(value))
 

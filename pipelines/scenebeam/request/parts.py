@@ -224,6 +224,8 @@ class Checks(Part):
     """Of what was asked for, in a band of either sensor."""
     optical: OpticalChecks = OpticalChecks()
     sar: SarChecks = SarChecks()
+    screenshot: bool = False
+    """Whether stacks come with a small PNG."""
     outside_sources: bool = False
     """Whether a VRT may name files outside its own folder, or on the network."""
 

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.discovery import discovery
 from scenebeam.catalog.search import (
     records_for,
     resolve_bands,
@@ -51,6 +53,12 @@ class Found:
     def tables(self, request: RunRequest) -> dict[str, Table]:
         """The scene catalogue and what was chosen from it, by file name."""
         return scene_tables(self.selection, self.area, request.select.full_cover_threshold)
+
+    def discovered(self, request: RunRequest) -> list[dict[str, Any]]:
+        """The scenes taken and the URLs of their bands, as JSON."""
+        items = {str(item.get("id")): item for item in self.items}
+        bands = resolve_bands(request)
+        return [discovery(scene, bands, items.get(scene.id)) for scene in self.selection.scenes]
 
 
 def search(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Found:

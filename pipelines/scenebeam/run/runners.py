@@ -18,8 +18,7 @@ from scenebeam.transfer.ranges import halted
 
 log = logging.getLogger(__name__)
 
-SERIAL_BLOCKS = 100
-"""Below this many source blocks, starting Beam takes longer than the work."""
+_DATAFLOW_NEEDS = ("project", "region", "temp_location")
 _SECONDS_PER_MEGAPIXEL = 0.1
 """CPU seconds per million pixels of output: `benchmarks/README.md`, 4.6 s for 48 million, rounded up."""
 _BYTES_PER_SECOND = 30e6
@@ -31,12 +30,16 @@ _USD_PER_CPU_HOUR, _USD_PER_GB_HOUR, _GB_PER_CPU = 0.056, 0.003557, 3.75
 
 
 def choose_runner(plan: Plan) -> str:
-    """The runner's kind: `auto` becomes serial for few blocks or a product that just waits, else direct."""
-    asked = plan.request.runner.kind
-    if asked != "auto":
-        return asked
-    few = plan.estimate.blocks < SERIAL_BLOCKS or PRODUCTS[plan.request.product.kind].waits
-    return "serial" if few else "direct"
+    """The runner's kind: `auto` becomes serial for few blocks or a product that just waits, direct for more, and
+    Dataflow beyond `local_blocks`, where the request says where that is.
+    """
+    asked = plan.request.runner
+    if asked.kind != "auto":
+        return asked.kind
+    if plan.estimate.blocks < asked.serial_blocks or PRODUCTS[plan.request.product.kind].waits:
+        return "serial"
+    cluster = all(name in asked.options for name in _DATAFLOW_NEEDS) and plan.request.output.startswith("gs://")
+    return "dataflow" if plan.estimate.blocks >= asked.local_blocks and cluster else "direct"
 
 
 def seconds_here(estimate: Estimate) -> float:
@@ -75,7 +78,7 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
         workers = asked.workers or (limits.max_download_workers if product.waits else os.cpu_count()) or 1
         options = {"direct_num_workers": workers, "direct_running_mode": "multi_threading", **options}
     elif kind == "dataflow":
-        missing = [name for name in ("project", "region", "temp_location") if name not in options]
+        missing = [name for name in _DATAFLOW_NEEDS if name not in options]
         if missing:
             raise RequestError(f"runner.options: Dataflow needs {', '.join(missing)}")
         if not plan.request.output.startswith("gs://"):

@@ -12,6 +12,8 @@ from scenebeam.sandbox.server import serve
 
 PRODUCTS = {
     "mosaic": {"kind": "mosaic", "bands": ["blue", "green", "red", "nir", "scl"]},
+    "stack": {"kind": "stack"},
+    "index": {"kind": "index", "index": "ndvi"},
     "assets": {"kind": "assets", "bands": ["B04", "B08", "SCL"]},
 }
 

@@ -9,9 +9,9 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-BANDS = {"blue": 10, "green": 10, "red": 10, "nir": 10, "swir16": 20, "scl": 20}
+BANDS = {"blue": 10, "green": 10, "red": 10, "nir": 10, "swir16": 20, "swir22": 20, "scl": 20}
 """Band → metres to a pixel."""
-_BRIGHTNESS = {"blue": 500, "green": 700, "red": 900, "nir": 2600, "swir16": 1800}
+_BRIGHTNESS = {"blue": 500, "green": 700, "red": 900, "nir": 2600, "swir16": 1800, "swir22": 1300}
 _CLOUD = 9
 _SHADOW = 3
 

@@ -8,7 +8,7 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
@@ -21,8 +21,6 @@ from scenebeam.storage import checked_name
 from scenebeam.transfer.checksum import parse_checksum
 
 MANIFEST = "assets_manifest_selected.csv"
-_TILE_METRES = 109_800
-"""Side of a Sentinel-2 tile, for the size of files that the catalogue does not tell."""
 _MEMORY = 24 * 2**20
 """Per file in flight: what has come in, and blocks that are decoded to be checked."""
 
@@ -60,7 +58,7 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
     gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
     files = tuple(BandFile(label=label, band=band, asset=scene.assets.get(band)) for label, band in bands.items())
     assets = [file.asset for file in files if file.asset is not None]
-    size = sum(map(_bytes, assets))
+    size = sum(asset.likely_size for asset in assets)
     item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
     task = AssetsTask(
         id=scene.id,
@@ -95,13 +93,6 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
     if mode == DROP:
         return task
     return task.model_copy(update={"outputs": (*(task.local_name(file) for file in files), item_path)})
-
-
-def _bytes(asset: Asset) -> int:
-    """Size by the catalogue, else half of a whole tile's pixels."""
-    if asset.size is not None:
-        return asset.size
-    return int((_TILE_METRES / max(asset.resolution, 1.0)) ** 2 * (2 if asset.dtype == "uint16" else 1) / 2)
 
 
 def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str) -> Table:

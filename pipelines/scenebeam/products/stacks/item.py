@@ -58,6 +58,9 @@ def publish_item(
                     "file:size": size,
                     "file:checksum": checksum,
                 }
+    if task.checks.screenshot:
+        name = task.screenshot_path.rpartition("/")[2]
+        assets["thumbnail"] = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
     properties = {
         **stac.grid_properties(first.grid),
         **task.properties,

@@ -15,15 +15,16 @@ from scenebeam.products.fetch import fetch
 from scenebeam.products.inputs import settled_nodata
 from scenebeam.products.stacks.encode import Encoded, encode_band, nodata_of, stack_numbers, write_stack
 from scenebeam.products.stacks.grids import own_grid, warnings_of
-from scenebeam.products.stacks.item import publish_item
+from scenebeam.products.stacks.item import MadeStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.products.task import Outcome
 from scenebeam.raster.checks import Finding, judge
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.preview import preview
 from scenebeam.raster.reader import Source, open_source
-from scenebeam.raster.validate import sample_source
+from scenebeam.raster.validate import picture, sample_source
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
@@ -195,7 +196,7 @@ def _encode(task: StackTask, store: Store, bands: _Bands, opened: dict[str, Sour
             if inside:
                 facts = [encoded[band.name] for band in inside]
                 made[stack] = write_stack(task, stack, inside, facts, grids[stack], numbers[stack], store)
-    publish_item(task, store, made, bands.missing, bands.warnings)
+    _publish(task, store, made, bands, opened)
     store.delete(sorted(parts | {task.part_path(band.name) for band in task.bands}))
     return _done(bands)
 
@@ -226,8 +227,20 @@ def _lay_over(
         inside = [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
         if inside:
             made[stack] = write_overlay(task, stack, inside, grids[stack], store)
-    publish_item(task, store, made, bands.missing, bands.warnings)
+    _publish(task, store, made, bands, opened)
     return _done(bands)
+
+
+def _publish(
+    task: StackTask, store: Store, made: dict[str, MadeStack], bands: _Bands, opened: dict[str, Source]
+) -> None:
+    if task.checks.screenshot:
+        pictures = {
+            band.name: picture(opened[band.name].look()[0], nodata_of(band, opened[band.name].info))
+            for band in bands.left
+        }
+        store.write(task.screenshot_path, preview(pictures, task.bands[0].spec.unit))
+    publish_item(task, store, made, bands.missing, bands.warnings)
 
 
 def _heed(bands: _Bands, band: StackBand, findings: Sequence[Finding]) -> None:

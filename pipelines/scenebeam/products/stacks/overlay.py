@@ -12,7 +12,7 @@ from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import RasterInfo
-from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_vrt
+from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
 from scenebeam.storage import Store
 
 
@@ -56,7 +56,5 @@ def _warped(
     name = f"{band.name}_warped.vrt"
     content = warped_vrt(info.href, "none", grid, band.resampling, nodata)
     store.write(task.file_path(name), content)
-    onto = RasterInfo(
-        name, str(grid.crs), grid.transform, grid.shape[1], grid.shape[0], 1, info.dtype, nodata, (512, 128)
-    )
+    onto = warped_info(name, info, grid, nodata)
     return VrtSource(name, True, band.asset.index, onto, _shift(task, band))

@@ -10,7 +10,7 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import square_metres
-from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.scene import TILE_METRES, Asset, Scene
 from scenebeam.catalog.search import record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
@@ -29,8 +29,6 @@ from scenebeam.storage import checked_name
 
 _FAR_AHEAD = 3
 """Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
-_TILE_METRES = 109_800
-"""Side of a Sentinel-2 tile, for scenes that do not say where they are."""
 
 
 def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
@@ -87,7 +85,8 @@ def _task(
         properties={**common_properties([scene]), **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {})},
     )
     files = [task.file_path(band.file) for band in bands if band.file and band.required]
-    outputs = (*map(task.stack_path, task.stacks), *dict.fromkeys(files), task.item_path)
+    pictures = [task.screenshot_path] if request.checks.screenshot else []
+    outputs = (*map(task.stack_path, task.stacks), *dict.fromkeys(files), *pictures, task.item_path)
     return task.model_copy(update={"outputs": outputs})
 
 
@@ -158,7 +157,7 @@ def _estimate(
     rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
     if form == "vrt":
         coming = [band.asset for band in bands if band.file and band.asset is not None]
-        read = sum(asset.size or int((_TILE_METRES / asset.resolution) ** 2) for asset in coming)
+        read = sum(asset.likely_size for asset in coming)
         size = Estimate(blocks=read // 2**20, requests=len(there), read_bytes=read, write_bytes=read, memory=PROCESS)
         return size, len(bands), AHEAD
     for ahead in (_FAR_AHEAD, AHEAD):
@@ -190,7 +189,7 @@ def _extent(scene: Scene, area: MultiPolygon | None) -> tuple[float, float, floa
     if area is not None:
         seen = area if seen is None else shapely.intersection(seen, area)
     if seen is None or seen.is_empty:
-        return _TILE_METRES, _TILE_METRES, _TILE_METRES**2
+        return TILE_METRES, TILE_METRES, TILE_METRES**2
     parts = [part for part in getattr(seen, "geoms", [seen]) if part.geom_type == "Polygon"]
     left, bottom, right, top = project(seen, utm_crs(MultiPolygon(parts))).bounds
     return right - left, top - bottom, square_metres(seen)

@@ -80,6 +80,11 @@ class StackTask(Task):
         """Name of a band's own file in the store."""
         return f"{STACKS}/{self.scene}/{file}"
 
+    @property
+    def screenshot_path(self) -> str:
+        """Name of the small picture."""
+        return f"{STACKS}/{self.scene}/{self.scene}.png"
+
     def part_path(self, band: str) -> str:
         """Name of a band that is finished before its stack."""
         return f"{PARTS}{self.scene}/{band}.part"

@@ -1,0 +1,126 @@
+"""What the commands share: the group, common options, progress, and how a run is shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scenebeam.errors import RequestError, SceneBeamError
+
+if TYPE_CHECKING:
+    from scenebeam.request import RunRequest
+    from scenebeam.run.status import RunStatus
+
+
+class _Group(click.Group):
+    """Errors in plain words on stderr, and the exit codes of the manual."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except SceneBeamError as error:
+            click.echo(f"scenebeam: {error}", err=True)
+            context.exit(2 if isinstance(error, RequestError) else 1)
+        except KeyboardInterrupt:
+            click.echo("scenebeam: interrupted; run the same command again to go on", err=True)
+            context.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="scenebeam")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+def main(verbose: int) -> None:
+    """Satellite scenes to mosaics, stacks and chips, from one request.
+
+    Exit codes: 0 succeeded, 1 failed or partial, 2 bad request, 130 interrupted.
+    """
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    if sys.stderr.isatty():
+        logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
+    logging.getLogger("stac_io").setLevel(max(level, logging.WARNING))  # it writes out every item
+    logging.getLogger("apache_beam").setLevel(max(level, logging.WARNING) if verbose < 2 else level)
+
+
+refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
+output_option = click.option("-o", "--output", help="Folder or gs:// prefix for the products.")
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set any field: select.max_cloud_cover=20."
+)
+
+
+def overrides_of(
+    output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Values from the command line, by dotted name."""
+    from scenebeam.requestfile import scalar
+
+    found: dict[str, Any] = {"output": output, "runner": runner}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise RequestError(f"--set {setting}: write NAME=VALUE")
+        found[name] = scalar(value, name)
+    return found
+
+
+def run_and_show(request: RunRequest, *, refresh: bool, overwrite: bool, as_json: bool) -> None:
+    """Run a request, show what became of it, and exit accordingly."""
+    from scenebeam.run.driver import run as run_request
+
+    with progress_bar(quiet=as_json) as progress:
+        status = run_request(request, refresh=refresh, overwrite=overwrite, progress=progress)
+    show_status(status, as_json)
+    sys.exit(status.exit_code)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal, one line a minute elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("making"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("making", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield _LinePerMinute()
+
+
+class _LinePerMinute:
+    def __init__(self) -> None:
+        self._told = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        import time
+
+        if time.monotonic() - self._told >= 60:
+            self._told = time.monotonic()
+            click.echo(f"{done} of {total} tasks done", err=True)
+
+
+def show_status(status: RunStatus, as_json: bool) -> None:
+    """A run's status in words, or as JSON."""
+    if as_json:
+        click.echo(status.model_dump_json(indent=2))
+        return
+    click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
+    if status.incomplete:
+        click.echo(f"{status.incomplete} made without some of their tiles or bands: see the tables in the output")
+    if status.failed or status.skipped:
+        click.echo(f"{status.failed} failed, {status.skipped} skipped: see failures.csv; run it again to retry them")
+    if status.message:
+        click.echo(status.message)
+    click.echo(status.output)

@@ -1,0 +1,81 @@
+"""Commands that look: at what scenebeam knows, and at images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from scenebeam.cli.common import json_option, main
+from scenebeam.errors import RequestError
+
+
+@main.command()
+@click.option("--collection", help="Show one collection's bands.")
+@click.option("--bands", "sensor", metavar="SENSOR", help="Show the bands of a sensor's collections: sentinel-2.")
+@json_option
+def info(collection: str | None, sensor: str | None, as_json: bool) -> None:
+    """The collections that scenebeam knows, and their bands: names, codes, wavelengths, resolutions."""
+    from scenebeam.collections import known_records
+
+    def asked(name: str) -> bool:
+        short = name.replace("-", "").startswith((sensor or "").lower().replace("-", ""))
+        return (collection is None or name == collection) and short
+
+    records = [record for record in known_records() if asked(record.id)]
+    if not records:
+        known = ", ".join(sorted({record.id for record in known_records()}))
+        raise RequestError(f"no record of {collection or sensor!r}; known: {known}")
+    if as_json:
+        click.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+        return
+    for record in records:
+        click.echo(f"{record.provider}  {record.id}  {record.title}")
+        for name in record.canonical(record.bands) if collection or sensor else ():
+            band = record.bands[name]
+            also = ", ".join(dict.fromkeys([band.asset, *band.alias]))
+            wave = f"{band.wavelength:g} µm" if band.wavelength else ("classes" if band.categorical else "")
+            need = "required" if name in record.required else "default" if name in record.default_bands else "optional"
+            click.echo(f"  {name:14} {also:18} {band.resolution:>4g} m  {wave:10} {need}")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--collection", help="What they are of: an id that `info` lists, or a YAML file with a record.")
+@click.option("--bands", help="What each of them should hold: blue,green,red,nir.")
+@click.option("--screenshot", type=click.Path(file_okay=False), help="Write a small PNG of each into this folder.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A threshold: max_nodata_percent=80.")
+@json_option
+def validate(
+    files: tuple[str, ...],
+    collection: str | None,
+    bands: str | None,
+    screenshot: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Whether images are fit to use: their bands, blank ones, nodata, plausible numbers, a VRT's sources.
+
+    Exit code 1 where one of them is not.
+    """
+    from scenebeam.cli.common import overrides_of
+    from scenebeam.raster.preview import preview
+    from scenebeam.raster.validate import validate as validate_file
+    from scenebeam.requestfile import read_checks, read_record
+
+    checks = read_checks(overrides_of(settings=settings))
+    record = None if collection is None else read_record(collection)
+    expected = [name.strip() for name in bands.split(",")] if bands else []
+    reports = [validate_file(file, checks, record, expected) for file in files]
+    for report in reports:
+        if screenshot is not None and report.pictures:
+            Path(screenshot).mkdir(parents=True, exist_ok=True)
+            image = preview(report.pictures, record.unit if record is not None else None)
+            (Path(screenshot) / f"{Path(report.file).stem}.png").write_bytes(image)
+        if not as_json:
+            click.echo(report.explain())
+    if as_json:
+        click.echo(json.dumps([report.document() for report in reports], indent=2))
+    sys.exit(0 if all(report.valid for report in reports) else 1)

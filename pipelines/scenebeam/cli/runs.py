@@ -1,0 +1,147 @@
+"""Commands on request files and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scenebeam.cli.common import (
+    json_option,
+    main,
+    output_option,
+    overrides_of,
+    overwrite_option,
+    progress_bar,
+    refresh_option,
+    run_and_show,
+    runner_option,
+    set_option,
+    show_status,
+)
+from scenebeam.errors import RequestError
+
+if TYPE_CHECKING:
+    from scenebeam.request import RunRequest
+
+
+@main.command()
+@click.argument("request_file", type=click.Path(dir_okay=False))
+@output_option
+@runner_option
+@set_option
+@refresh_option
+@overwrite_option
+@json_option
+def run(request_file: str, refresh: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Run a request file (YAML or JSON), or resume it."""
+    from scenebeam.requestfile import load_request
+
+    request, _ = load_request(request_file, overrides=overrides_of(**given))
+    run_and_show(request, refresh=refresh, overwrite=overwrite, as_json=as_json)
+
+
+@main.command()
+@click.argument("request_file", type=click.Path(dir_okay=False))
+@output_option
+@set_option
+@refresh_option
+@json_option
+def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
+    """Search and select, and write the scene catalogue: the first step of a run, alone."""
+    from scenebeam.requestfile import load_request
+    from scenebeam.run.driver import write_scenes
+
+    request, _ = load_request(request_file, overrides=overrides_of(**given))
+    found, store = write_scenes(request, refresh=refresh)
+    tables = found.tables(request)
+    if as_json:
+        rows: dict[str, Any] = {"scenes": found.discovered(request)}
+        rows |= {name.removesuffix(".csv"): table.rows for name, table in tables.items()}
+        click.echo(json.dumps(rows, indent=2, default=str))
+        return
+    click.echo(found.selection.explain())
+    for name, table in tables.items():
+        click.echo(f"{len(table.rows):>6}  {store.path(name)}")
+
+
+@main.command()
+@click.argument("request_file", type=click.Path(dir_okay=False))
+@click.option("--show-request", is_flag=True, help="Print the resolved request and where each value came from.")
+@click.option("--blocks", type=click.Path(dir_okay=False), help="Write a table of the blocks that would be read.")
+@click.option("--vrt", type=click.Path(file_okay=False), help="Write a VRT of each task's inputs into this folder.")
+@output_option
+@runner_option
+@set_option
+@json_option
+def plan(
+    request_file: str, show_request: bool, blocks: str | None, vrt: str | None, as_json: bool, **given: Any
+) -> None:
+    """Search, select and estimate; read no pixel and write nothing but what is asked for."""
+    from scenebeam.requestfile import load_request
+
+    request, came_from = load_request(request_file, overrides=overrides_of(**given))
+    if show_request:
+        _show_request(request, came_from, as_json)
+        return
+    from scenebeam.run.driver import make_plan
+    from scenebeam.run.explain import explain
+    from scenebeam.storage import open_store
+
+    made = make_plan(request, open_store(request.output))
+    if blocks is not None or vrt is not None:
+        from scenebeam.products.virtual import block_table, write_vrts
+
+        if blocks is not None:
+            Path(blocks).write_bytes(block_table(made.tasks).dump())
+        if vrt is not None:
+            write_vrts(made.tasks, Path(vrt))
+    facts = explain(made)
+    click.echo(json.dumps(facts, indent=2) if as_json else _aligned(facts))
+
+
+@main.command()
+@click.argument("output")
+@json_option
+def status(output: str, as_json: bool) -> None:
+    """How the run in an output folder or gs:// prefix goes."""
+    from scenebeam.run.status import STATUS_FILE, RunStatus
+    from scenebeam.storage import open_store
+
+    content = open_store(output).read(STATUS_FILE)
+    if content is None:
+        raise RequestError(f"{output} holds no run: there is no {STATUS_FILE}")
+    show_status(RunStatus.model_validate_json(content), as_json)
+
+
+@main.command()
+@click.option(
+    "--product", type=click.Choice(["mosaic", "stack", "index", "assets"]), default="mosaic", show_default=True
+)
+@click.option("-o", "--output", default="demo", show_default=True, help="Folder for the scenes and the products.")
+def demo(product: str, output: str) -> None:
+    """Products of a small synthetic Earth: no network, no account."""
+    from scenebeam.sandbox.demo import run_demo
+
+    with progress_bar() as progress:
+        summary = run_demo(Path(output), product, progress)
+    click.echo(summary)
+
+
+def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool) -> None:
+    document = request.model_dump(mode="json")
+    if as_json:
+        click.echo(json.dumps({"request": document, "from": came_from}, indent=2))
+        return
+    from scenebeam.requestfile import leaves
+
+    for name, value in leaves(document):
+        source = came_from.get(name) or next((came_from[n] for n in came_from if name.startswith(f"{n}.")), "default")
+        click.echo(f"{name} = {json.dumps(value)}  ({source})")
+
+
+def _aligned(facts: dict[str, Any]) -> str:
+    width = max(len(name) for name in facts)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in facts.items() if value not in ("", None))

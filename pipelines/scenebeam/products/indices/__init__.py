@@ -1,0 +1,13 @@
+"""Indices: band maths over an area, one COG per scene, acquisition, day, month or quarter."""
+
+from __future__ import annotations
+
+from scenebeam.products.indices.make import make
+from scenebeam.products.indices.plan import plan
+from scenebeam.products.indices.tables import tables
+from scenebeam.products.indices.task import IndexTask
+from scenebeam.products.product import Product
+
+__all__ = ["PRODUCT", "IndexTask", "make", "plan", "tables"]
+
+PRODUCT = Product(IndexTask, plan, make, tables)

@@ -1,0 +1,157 @@
+"""Plan indices: scenes → one task per image and shard, on one grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import shapely
+from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.acquisition import Acquisition
+from scenebeam.catalog.search import record_of, resolve_bands
+from scenebeam.catalog.select import Selection, shares_ground
+from scenebeam.collections import CollectionRecord
+from scenebeam.errors import RequestError
+from scenebeam.products import stac
+from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finest, probe_bands, widest_window
+from scenebeam.products.gridded import item_path
+from scenebeam.products.indices.periods import Group, groups
+from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
+from scenebeam.products.inputs import Band, common_properties, describe_band, scene_ref, shown_area, with_footprints
+from scenebeam.products.product import Planned
+from scenebeam.products.shards import cut
+from scenebeam.products.task import GridSpec
+from scenebeam.raster.grid import Grid, choose_grid
+from scenebeam.request import IndexRequest, RunRequest
+from scenebeam.storage import checked_name
+
+_AT_ONCE = 2
+"""Tasks that share `limits.memory`: one computes while another waits for its reads."""
+
+
+def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
+    """One task per image (and shard), all on one grid; `area` is in degrees, None takes all that the scenes cover."""
+    product = request.product
+    assert isinstance(product, IndexRequest)
+    variables = dict(zip(product.bands, resolve_bands(request), strict=True))
+    acquisitions = with_footprints(selection.acquisitions)
+    if area is None and request.grid.bounds is None:
+        area = shown_area(scene for one in acquisitions for scene in one.scenes)
+    grid = choose_grid(area, request.grid, finest(request, list(variables.values())))
+    extent = shapely.geometry.shape(stac.grid_footprint(grid))
+    found = groups([on for one in acquisitions if (on := _on(one, extent)) is not None], product, request.intervals)
+    if not found:
+        raise RequestError(
+            "dates: the two periods do not both have scenes on the grid"
+            if product.formula.differenced
+            else "none of the scenes selected lies on the grid asked for: see grid.bounds"
+        )
+    described = {_key(one): _bands(one, variables, request) for group in found for one in group.acquisitions}
+    probes = probe_bands(bands for bands, _ in described.values())
+    tasks = []
+    for group in found:
+        masks = tuple(dict.fromkeys(rule for one in group.acquisitions for rule in described[_key(one)][1]))
+        bands = tuple(band for one in group.acquisitions for band in described[_key(one)][0])
+        tasks += _tasks(group, bands, masks, variables, request, grid, probes)
+    return Planned(tasks, {})
+
+
+def _key(one: Acquisition) -> str:
+    return one.timestamp + one.scenes[0].id
+
+
+def _on(one: Acquisition, extent: BaseGeometry) -> Acquisition | None:
+    """The acquisition without the scenes that lie beside the grid; None where none is left."""
+    scenes = tuple(s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent))
+    return replace(one, scenes=scenes) if scenes else None
+
+
+def _bands(one: Acquisition, variables: dict[str, str], request: RunRequest) -> tuple[list[Band], tuple[MaskRule, ...]]:
+    product = request.product
+    assert isinstance(product, IndexRequest)
+    rules = _rules(record_of(one.scenes[0], request)) if product.mask else ()
+    names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
+    return [describe_band(name, one, request, label(one.timestamp, name)) for name in names], rules
+
+
+def _rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
+    by_class = [MaskRule(band=band, classes=tuple(values)) for band, values in record.mask_classes.items()]
+    by_bit = [MaskRule(band=band, bits=tuple(values)) for band, values in record.mask_bits.items()]
+    return (*by_class, *by_bit)
+
+
+def _tasks(
+    group: Group,
+    bands: tuple[Band, ...],
+    masks: tuple[MaskRule, ...],
+    variables: dict[str, str],
+    request: RunRequest,
+    grid: Grid,
+    probes: dict[str, BandProbe],
+) -> list[IndexTask]:
+    product = request.product
+    assert isinstance(product, IndexRequest)
+    spec = GridSpec.of(grid)
+    scenes = list({scene.id: scene for one in group.acquisitions for scene in one.scenes}.values())
+    refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
+    composite = product.composite if len(group.acquisitions) > 1 else "first"
+    output = Band(
+        label="", name=product.name, sources=bands[0].sources[:1] * len(group.acquisitions), absent=(), dtype="float32",
+        nodata=None, scale=1.0, offset=0.0, resampling="nearest", categorical=False, min_std_dev=None,
+    )  # fmt: skip
+    memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS) // _AT_ONCE
+    windows, cell = cut(spec.shape, widest_window([*bands, output], "first", memory))
+    name = checked_name(group.name)
+    tasks = []
+    for shard, window in enumerate(windows):
+        task = IndexTask(
+            id=name if len(windows) == 1 else f"{name}.{shard:05d}",
+            outputs=(f"{INDICES}/{name}/{product.name}.tif", item_path(INDICES, name)),
+            item_path=item_path(INDICES, name),
+            estimate=estimate(grid, window, bands, probes, refs, "first").model_copy(
+                # One image of floats, of which a quarter can be packed away, and its overviews.
+                update={"write_bytes": 4 * (window[1] - window[0]) * (window[3] - window[2])}
+            ),
+            name=name,
+            when=group.when,
+            collection=request.run,
+            folder=INDICES,
+            scenes=refs,
+            bands=bands,
+            grid=spec,
+            windows=tuple(windows),
+            shard=shard,
+            cell=cell,
+            values="harmonized",
+            on_missing=product.on_missing,
+            codec=product.compression,
+            properties=_properties(group, scenes, product, masks),
+            index=product.name,
+            expression=product.formula.expression,
+            variables=variables,
+            acquisitions=tuple(one.timestamp for one in group.acquisitions),
+            before=tuple(one.timestamp for one in group.before),
+            masks=masks,
+            composite=composite,
+        )
+        tasks.append(task)
+    return tasks
+
+
+def _properties(group: Group, scenes: list[Any], product: IndexRequest, masks: tuple[MaskRule, ...]) -> dict[str, Any]:
+    period = {}
+    if group.interval is not None:
+        start, end = group.interval
+        period = {"start_datetime": stac.rfc3339(start), "end_datetime": stac.rfc3339(end)}
+    return {
+        **common_properties(scenes),
+        **period,
+        "scenebeam:index": product.name,
+        "scenebeam:expression": product.formula.expression,
+        "scenebeam:acquisitions": len(group.acquisitions),
+        "scenebeam:masked_by": [rule.band for rule in masks],
+        **({"scenebeam:composite": product.composite} if len(group.acquisitions) > 1 else {}),
+        **({"scenebeam:period": "quarter, for months with too few acquisitions"} if group.fallback else {}),
+    }

@@ -34,8 +34,8 @@ _GAP = 64 * 1024
 _LARGEST_REQUEST = 8 * 2**20
 _LOOK = 2**20
 """Pixels of an overview that are enough to see the image by."""
-_LOOKS_ACROSS = 3
-"""Where there is no overview: blocks across and down."""
+_LEAST_LOOKS = 3
+"""Where there is no overview: blocks across and down, more of them where they are small."""
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,8 @@ class _TiffSource(Source):
             source = _TiffSource(small[0], self._band, self._budget)
             pieces = [read_window(source, 0, 0, small[0].height, small[0].width)]
         else:
-            spread = {
-                (row, column) for row in _spread(rows, _LOOKS_ACROSS) for column in _spread(columns, _LOOKS_ACROSS)
-            }
+            most = max(_LEAST_LOOKS, round((4 * _LOOK / (layout.block[0] * layout.block[1])) ** 0.5))
+            spread = {(row, column) for row in _spread(rows, most) for column in _spread(columns, most)}
             pieces = [future.result() for _, future in sorted(self.fetch(spread).items())]
         for future in ends.values():
             future.result()

@@ -22,7 +22,16 @@ from urllib3.util.retry import Retry
 from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, RequestError
-from scenebeam.request import KNOWN_CATALOGS, VISUAL, RunRequest, StackRequest, is_remote, is_url, parse_interval
+from scenebeam.request import (
+    KNOWN_CATALOGS,
+    VISUAL,
+    IndexRequest,
+    RunRequest,
+    StackRequest,
+    is_remote,
+    is_url,
+    parse_interval,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +88,7 @@ def resolve_bands(request: RunRequest) -> list[str]:
             raise RequestError(f"product.bands: unknown band {typed!r}; known: {', '.join(known_names)}")
         names.append(name)
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice and not isinstance(request.product, IndexRequest):  # an expression may say red and B04
         raise RequestError(f"product.bands: {', '.join(twice)} is asked for under two names")
     return names
 

@@ -87,8 +87,8 @@ class IndexRequest(Part):
     per: Literal["scene", "acquisition", "day", "month", "quarter"] = "acquisition"
     composite: Literal["median", "max", "mean"] = "median"
     """What is made of the acquisitions of a month, a quarter, or one side of a difference."""
-    min_scenes_per_period: int = Field(default=1, ge=1)
-    """A month with fewer acquisitions gives way to its whole quarter."""
+    min_scenes_per_period: int = Field(default=0, ge=0)
+    """A month with fewer acquisitions gives way to its whole quarter; by default none does."""
     mask: bool = True
     """Leave out pixels that the scene classification or the quality band calls cloud, shadow or cirrus."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"

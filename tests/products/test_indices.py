@@ -54,7 +54,7 @@ def truth(path: Path, scenes: list[SandboxScene], formula: Callable[..., np.ndar
     seen = np.all([stacks[band] > 0 for band in bands], axis=0)
     with np.errstate(all="ignore"):
         found = formula(*(stacks[band] * 1e-4 for band in bands))
-    return np.where(seen & ~np.isin(stacks["scl"], CLOUDY), found, np.nan)
+    return np.where(seen & (stacks["scl"] > 0) & ~np.isin(stacks["scl"], CLOUDY), found, np.nan)
 
 
 def read(path: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -66,18 +66,18 @@ def identify(
     position where it has just as many bands as are expected.
     """
     records = known_records() if record is None else (record,)
-    by_file = _by_file_name(href, records) if len(descriptions) == 1 else ("", ())
+    by_file = by_file_name(href, records) if len(descriptions) == 1 else Named("", ())
     positions = _positions(len(descriptions), record, expected)
     found = []
     for number, text in enumerate(descriptions):
-        name, fitting = _by_name(text, records)
+        name, fitting = by_name(text, records)
         conflict = ""
-        if name and by_file[0] and by_file[0] != name and set(fitting) & set(by_file[1]):
-            conflict = f"it is described as {name}, and the file's name says {by_file[0]}"
+        if name:
+            conflict = contradiction(name, fitting, by_file)
         if not name:
             name, fitting = by_file
         if not name and positions:
-            name, fitting = _by_name(positions[number], records)
+            name, fitting = by_name(positions[number], records)
             name = name or positions[number]
         found.append(Identified(number + 1, name or f"band {number + 1}", tuple(fitting), record is not None, conflict))
     return found
@@ -88,21 +88,39 @@ def _positions(count: int, record: CollectionRecord | None, expected: Sequence[s
     return next((names for names in candidates if len(names) == count), ())
 
 
-def _by_name(text: str, records: Sequence[CollectionRecord]) -> tuple[str, Sequence[CollectionRecord]]:
+def contradiction(name: str, records: Sequence[CollectionRecord], by_file: Named) -> str:
+    """What to say where a description and the name of a file are of one collection and two bands; else empty."""
+    if (
+        not by_file.name
+        or by_file.name == name
+        or not any(one is other for one in records for other in by_file.records)
+    ):
+        return ""
+    return f"it is described as {name}, and its file's name says {by_file.name}"
+
+
+class Named(NamedTuple):
+    """Our name of a band, empty where nothing names it, and the collections that know it so."""
+
+    name: str
+    records: Sequence[CollectionRecord]
+
+
+def by_name(text: str, records: Sequence[CollectionRecord]) -> Named:
     """Our name of a band, and the records that know it so; the first record's word where they differ."""
     fitting = [(name, record) for record in records if text and (name := record.band_name(text.strip()))]
     if not fitting:
-        return "", ()
+        return Named("", ())
     name = fitting[0][0]
-    return name, [record for other, record in fitting if other == name]
+    return Named(name, [record for other, record in fitting if other == name])
 
 
-def _by_file_name(href: str, records: Sequence[CollectionRecord]) -> tuple[str, Sequence[CollectionRecord]]:
+def by_file_name(href: str, records: Sequence[CollectionRecord]) -> Named:
     """By the last and longest part of a file's name that is the name of a band: `..._SR_B2.TIF`, `B04_10m.jp2`."""
     words = [word for word in re.split(r"[_\-. ]+", PurePosixPath(urlsplit(href).path).stem) if word]
     for length in (3, 2, 1):
         for start in range(len(words) - length, -1, -1):
-            name, fitting = _by_name("_".join(words[start : start + length]), records)
-            if name:
-                return name, fitting
-    return "", ()
+            found = by_name("_".join(words[start : start + length]), records)
+            if found.name:
+                return found
+    return Named("", ())

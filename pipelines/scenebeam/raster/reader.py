@@ -53,6 +53,8 @@ class RasterInfo:
     nodata: float | None
     block: tuple[int, int]
     """Rows and columns that are read together."""
+    descriptions: tuple[str, ...] = ()
+    """What the file calls its bands; empty where it does not say."""
 
 
 class Source(ABC):
@@ -137,6 +139,7 @@ class _TiffSource(Source):
             layout.dtype.newbyteorder("="),
             layout.nodata,
             layout.block,
+            layout.descriptions,
         )
 
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
@@ -309,6 +312,7 @@ class _GdalSource(Source):
             np.dtype(self._file.dtypes[band - 1]),
             self._file.nodatavals[band - 1],
             (block[0], block[1]),
+            tuple(text or "" for text in self._file.descriptions) if any(self._file.descriptions) else (),
         )
 
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ HEADER_BYTES = 32 * 1024
 """First read of a file: holds every IFD of a COG of some 1,500 blocks."""
 
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-_PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _NODATA = 33550, 33922, 34735, 42113
+_PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _NODATA, _GDAL_METADATA = 33550, 33922, 34735, 42113, 42112
 _RASTER_TYPE, _GEOGRAPHIC_CRS, _PROJECTED_CRS = 1025, 2048, 3072
 
 
@@ -46,6 +47,8 @@ class TiffLayout:
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     sizes: np.ndarray[Any, np.dtype[np.int64]]
     """Per block in file order, bytes; size 0 is a block that was never written: all nodata."""
+    descriptions: tuple[str, ...] = ()
+    """What it calls its bands; empty where it does not say."""
     overviews: tuple[TiffLayout, ...] = ()
     """Smaller images of the same, the largest first."""
     missing: int = 0
@@ -188,6 +191,7 @@ def _layout(
         interleaved=page.planarconfig == 1,
         offsets=np.asarray(page.dataoffsets, dtype=np.int64),
         sizes=np.asarray(page.databytecounts, dtype=np.int64),
+        descriptions=_descriptions(page),
     )
 
 
@@ -201,6 +205,18 @@ def _geo_keys(page: tifffile.TiffPage) -> dict[int, int]:
     numbers = list(_tag(page, _GEO_KEYS) or ())
     entries = [numbers[start : start + 4] for start in range(4, len(numbers) - 3, 4)]
     return {key: value for key, place, _, value in entries if place == 0}
+
+
+def _descriptions(page: tifffile.TiffPage) -> tuple[str, ...]:
+    """Those that GDAL keeps in its own tag."""
+    text = _tag(page, _GDAL_METADATA)
+    if not text:
+        return ()
+    names = [""] * page.samplesperpixel
+    for node in ET.fromstring(str(text)).iter("Item"):
+        if node.get("role") == "description" and int(node.get("sample", 0)) < len(names):
+            names[int(node.get("sample", 0))] = node.text or ""
+    return tuple(names) if any(names) else ()
 
 
 def _crs(page: tifffile.TiffPage) -> str | None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import rasterio
 
-from scenebeam.collections import CollectionRecord
+from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.raster.checks import BandSpec, Finding, Statistics, judge, statistics
-from scenebeam.raster.identify import Identified, identify
+from scenebeam.raster.identify import Identified, by_file_name, by_name, contradiction, identify
 from scenebeam.raster.merge import Array, valid_mask
-from scenebeam.raster.reader import Source, gdal_access, open_source
+from scenebeam.raster.reader import Source, open_source
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.spectra import swapped
 from scenebeam.raster.vrt import parse_vrt, vrt_sources
@@ -75,7 +74,9 @@ def validate(
     """
     report = ImageReport(href)
     try:
-        if href.lower().endswith(".vrt") and not _vrt_is_sound(report, Path(href), checks):
+        if href.lower().endswith(".vrt") and not _vrt_is_sound(
+            report, Path(href), checks, known_records() if record is None else (record,)
+        ):
             return report
         _look(report, href, checks, record, expected, signing)
     except (ReadError, CheckError) as error:
@@ -83,8 +84,8 @@ def validate(
     return report
 
 
-def _vrt_is_sound(report: ImageReport, path: Path, checks: Checks) -> bool:
-    """Whether a VRT's XML is sound and all its sources are there, before GDAL opens it."""
+def _vrt_is_sound(report: ImageReport, path: Path, checks: Checks, records: Sequence[CollectionRecord]) -> bool:
+    """Whether a VRT's XML is sound and its sources are there and what they are called, before GDAL opens it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -92,6 +93,9 @@ def _vrt_is_sound(report: ImageReport, path: Path, checks: Checks) -> bool:
     root = parse_vrt(content, str(path))
     for band, source in vrt_sources(root, path):
         report.sources.append(source)
+        conflict = contradiction(*by_name(band, records), by_file_name(source, records))
+        if conflict:
+            report.add("error", "order", conflict, band)
         if is_url(source) or source.startswith("/vsi"):
             if not checks.outside_sources:
                 report.add("error", "source", f"{source} is on the network: allow it by checks.outside_sources", band)
@@ -125,7 +129,7 @@ def _look(
     first = open_source(href, 1, budget, signing)
     sources = [first, *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1))]
     try:
-        named = identify(href, _descriptions(href, signing), record, expected)
+        named = identify(href, first.info.descriptions or [""] * first.info.count, record, expected)
         report.bands = {one.name: one.index for one in named}
         _compare(report, named, record, expected, checks)
         for one, source in zip(named, sources, strict=True):
@@ -141,8 +145,9 @@ def _look(
             report.findings += judge(one.name, sample, spec, checks)
             if len(pieces) == 1:
                 report.pictures[one.name] = picture(pieces[0], nodata)
-        for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
-            report.add("warning", "order", message, names)
+        if report.valid:  # of a broken band there is no spectrum
+            for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
+                report.add("warning", "order", message, names)
     finally:
         for source in sources:
             source.close()
@@ -165,16 +170,6 @@ def picture(pixels: Array, nodata: float | None) -> Array:
     valid = valid_mask(pixels, nodata)
     values = pixels.astype(np.float32)
     return values if valid is None else np.where(valid, values, np.nan)
-
-
-def _descriptions(href: str, signing: str) -> list[str]:
-    """What a file calls its bands; empty where it does not say."""
-    path, options = gdal_access(href, signing)
-    try:
-        with rasterio.Env(**options), rasterio.open(path) as file:
-            return [text or "" for text in file.descriptions]
-    except rasterio.errors.RasterioIOError as error:
-        raise ReadError(f"{href} cannot be opened as an image: {error}") from None
 
 
 def _compare(

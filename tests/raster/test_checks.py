@@ -1,0 +1,107 @@
+"""Checks: what is fit to use, and what is not, by the numbers alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scenebeam.raster.checks import BandSpec, judge
+from scenebeam.raster.sample import Sample
+from scenebeam.request import Checks
+
+RNG = np.random.default_rng(5)
+OPTICAL = BandSpec("optical", value_range=(0, 16_000))
+LINEAR, DB = BandSpec("sar", "linear"), BandSpec("sar", "db")
+LAND = RNG.normal(1500, 300, (400, 400)).clip(1, 9000).astype(np.uint16)
+BACKSCATTER_DB = RNG.normal(-11, 4, (400, 400)).astype(np.float32)
+BACKSCATTER = (10 ** (BACKSCATTER_DB / 10)).astype(np.float32)
+
+
+def found(pixels: np.ndarray, spec: BandSpec, nodata: float | None = 0, **checks: object) -> list[tuple[str, str]]:
+    sample = Sample(pixels.size)
+    sample.add(pixels, nodata)
+    return [(one.level, one.check) for one in judge("b", sample, spec, Checks.model_validate(checks))]
+
+
+def with_nodata(pixels: np.ndarray, fraction: float, nodata: float = 0) -> np.ndarray:
+    return np.where(RNG.random(pixels.shape) < fraction, nodata, pixels).astype(pixels.dtype)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (LAND, []),
+        (np.full_like(LAND, 1500), [("error", "blank")]),
+        (LAND % 2 + 1500, [("error", "blank")]),  # spreads half a number
+        (LAND % 5 + 1500, []),
+        (np.zeros_like(LAND), [("error", "nodata")]),
+        (with_nodata(LAND, 0.4), []),
+        (with_nodata(LAND, 0.6), [("error", "nodata")]),
+        (LAND + 40_000, [("warning", "range")]),
+        (np.where(RNG.random(LAND.shape) < 0.005, 21_494, LAND).astype(np.uint16), []),  # some pixels of glint
+    ],
+)
+def test_optical(pixels: np.ndarray, expected: list) -> None:
+    assert found(pixels, OPTICAL) == expected
+
+
+def test_thresholds_are_the_requests() -> None:
+    assert found(LAND % 2 + 1500, OPTICAL, optical={"min_std_dev": 0.1}) == []
+    assert found(with_nodata(LAND, 0.6), OPTICAL, max_nodata_percent=70) == []
+    assert found(LAND, OPTICAL, optical={"value_range": [0, 1000]}) == [("warning", "range")]
+    assert found(BACKSCATTER_DB, DB, None, sar={"min_std_dev_db": 5}) == [("error", "blank")]
+    assert found(BACKSCATTER_DB, DB, None, sar={"backscatter_range_db": [-15, 0]}) == [("error", "range")]
+
+
+def test_reflectance_as_fractions_is_blank_only_where_it_is_constant() -> None:
+    spec = BandSpec("optical", digital=False)
+    assert found((LAND / 10_000).astype(np.float32), spec, None) == []
+    assert found(np.full((50, 50), 0.1, np.float32), spec, None) == [("error", "blank")]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "spec", "expected"),
+    [
+        (BACKSCATTER, LINEAR, []),
+        (BACKSCATTER_DB, DB, []),
+        (BACKSCATTER_DB, LINEAR, [("error", "unit")]),
+        (BACKSCATTER, DB, [("error", "unit")]),
+        (BACKSCATTER * 0 + 0.05, LINEAR, [("error", "blank")]),
+        (BACKSCATTER_DB * 0.1 - 11, DB, [("error", "blank")]),  # too smooth for speckle
+        (BACKSCATTER * 1000, LINEAR, [("error", "range")]),
+        (BACKSCATTER_DB - 40, DB, [("error", "range")]),
+        (BACKSCATTER_DB, BandSpec("sar"), [("note", "unit")]),
+        (BACKSCATTER_DB * 0 - 11, BandSpec("sar"), [("error", "blank")]),
+    ],
+)
+def test_radar_goes_by_the_declared_unit(pixels: np.ndarray, spec: BandSpec, expected: list) -> None:
+    assert found(pixels, spec, None) == expected
+
+
+def test_radar_without_a_single_bright_target_is_still_linear() -> None:
+    """A median below 50 says nothing of the unit: linear power is below 1 nearly everywhere."""
+    assert found(with_nodata(BACKSCATTER * 0.3, 0.3, -32768), LINEAR, -32768) == []
+
+
+def test_classes_may_be_all_the_same_but_must_be_there() -> None:
+    spec = BandSpec("optical", categorical=True)
+    assert found(np.full((300, 300), 6, np.uint8), spec) == []
+    assert found(np.zeros((300, 300), np.uint8), spec) == [("error", "nodata")]
+
+
+def test_what_no_record_describes_must_only_vary() -> None:
+    assert found(with_nodata(LAND, 0.9), BandSpec()) == []
+    assert found(np.full_like(LAND, 3), BandSpec()) == [("error", "blank")]
+
+
+def test_a_few_pixels_say_nothing_of_how_they_spread() -> None:
+    assert found(np.full((5, 5), 700, np.uint16), OPTICAL) == []
+
+
+def test_a_sample_is_bounded_and_recalled() -> None:
+    sample = Sample(4000 * 4000)
+    for _ in range(8):
+        sample.add(RNG.integers(1, 9000, (500, 4000), dtype=np.uint16), 0)
+    assert 200_000 < sample.values.size < 300_000
+    again = Sample.recalled(sample.values.tolist(), sample.total)
+    assert (again.std_dev, again.nodata_percent) == (sample.std_dev, sample.nodata_percent)

@@ -90,6 +90,65 @@ def test_a_bad_request_ends_with_2_and_the_fix(file: str, words: list[str], told
     assert "Traceback" not in result.output
 
 
+def test_discovery_tells_each_band(file: str, sandbox: Path) -> None:
+    """What a program needs to go on from a scene by itself."""
+    told = json.loads(scenebeam("scenes", file, "--set", "product.bands=red,swir16,coastal", "--json").output)
+    scene = next(one for one in told["scenes"] if one["id"] == "S2A_34TGL_20210610_1_L2A")
+    assert scene["source"] == "earth-search/sentinel-2-l2a"
+    assert scene["datetime"] == "2021-06-10T09:20:31Z"
+    assert (scene["cloud_cover"], scene["resolution_m"], scene["missing_bands"]) == (5.0, 10, ["coastal"])
+    assert list(scene["band_urls"]) == ["red", "swir16"]
+    assert scene["band_urls"]["red"] == str(sandbox / scene["id"] / "red.tif")
+    assert scene["visualization_url"] is None
+    assert scene["size_bytes"] > 10**8
+    assert len(scene["bbox"]) == 4
+    assert set(scene["assets"]) >= {"red", "scl"}
+    assert {"scenes_catalog", "time_serie"} <= set(told)
+
+
+def test_info_tells_the_bands_of_a_sensor() -> None:
+    told = scenebeam("info", "--bands", "sentinel-2").output
+    for words in (
+        ["red", "B04", "10 m", "0.665 µm", "required"],
+        ["swir22", "B12", "20 m", "2.19 µm"],
+        ["scl", "classes"],
+    ):
+        assert any(all(word in line for word in words) for line in told.splitlines()), words
+    assert "landsat" not in told
+    assert "vv" in scenebeam("info", "--bands", "Sentinel1").output
+    assert scenebeam("info", "--bands", "modis").exit_code == 2
+
+
+def test_stack_and_index_without_a_file(sandbox: Path, tmp_path: Path) -> None:
+    where = ["--catalog", str(sandbox / "items.json"), "--bbox", ",".join(map(str, AREA)), "--runner", "serial"]
+    words = ["--bands", "B04,nir", "--format", "geotiff", "--screenshot", "--max-cloud-cover", "7", "--dates", "2021"]
+    told = scenebeam("stack", *where, *words, "-o", str(tmp_path / "s"))
+    assert told.exit_code == 0, told.output
+    assert len(list(tmp_path.glob("s/stacks/*/*.tif"))) == len(list(tmp_path.glob("s/stacks/*/*.png"))) == 1
+    told = scenebeam("index", *where, "--index", "dnbr", "--dates", "2021,2022", "-o", str(tmp_path / "i"))
+    assert told.exit_code == 0, told.output
+    assert (tmp_path / "i" / "indices" / "20210101-20221231" / "dnbr.tif").exists()
+    told = scenebeam(
+        "index", *where, "--expression", "nir - red", "--no-mask", "--dates", "2021", "-o", str(tmp_path / "e")
+    )
+    assert told.exit_code == 0, told.output
+    item = json.loads(next(tmp_path.glob("e/indices/*/*.json")).read_text())
+    assert item["properties"]["scenebeam:masked_by"] == []
+
+
+def test_a_plan_lists_its_blocks_and_becomes_vrts(make_request: Make, tmp_path: Path) -> None:
+    path = tmp_path / "request.json"
+    path.write_text(make_request(product={"kind": "index", "index": "ndvi"}).model_dump_json())
+    words = ["--blocks", str(tmp_path / "blocks.csv"), "--vrt", str(tmp_path / "vrt")]
+    told = scenebeam("plan", str(path), *words)
+    assert told.exit_code == 0, told.output
+    lines = (tmp_path / "blocks.csv").read_text().splitlines()
+    assert lines[0] == "task,band,scene,href,blocks,requests,bytes,window"
+    assert len(lines) == 1 + 2 * 3 * 3, "two acquisitions of three scenes, three bands each"
+    assert len(list((tmp_path / "vrt").glob("2*.vrt"))) == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_run_ends_with_1(make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path) -> None:
     server.faults.append(Fault("scl.tif", status=404))
     path = tmp_path / "request.json"
@@ -105,7 +164,9 @@ def test_info_lists_what_is_known() -> None:
     assert len(json.loads(scenebeam("info", "--json").output)) >= 4
 
 
-@pytest.mark.parametrize(("product", "tasks", "files"), [("mosaic", 2, 10), ("assets", 6, 18)])
+@pytest.mark.parametrize(
+    ("product", "tasks", "files"), [("mosaic", 2, 10), ("stack", 6, 6), ("index", 2, 2), ("assets", 6, 18)]
+)
 def test_the_demo(tmp_path: Path, product: str, tasks: int, files: int) -> None:
     told = scenebeam("demo", "--product", product, "--output", str(tmp_path / "demo"))
     assert told.exit_code == 0, told.output

@@ -178,6 +178,8 @@ SPOILS: dict[str, tuple[Callable[[Path], None], str]] = {
     "other nodata": (lambda p: rewrite(p, nodata=65535), "declares nodata 65535"),
     "no crs": (lambda p: rewrite(p, crs=None), "no CRS"),
     "blank": (lambda p: rewrite(p, lambda pixels: pixels * 0), "blank"),
+    "stuck": (lambda p: rewrite(p, lambda pixels: pixels * 0 + 700), "its numbers spread no more than 0 around 700"),
+    "stuck but for the lowest bit": (lambda p: rewrite(p, lambda pixels: pixels % 2 + 700), "spread no more than 0.5"),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "truncated"),
     "empty": (lambda p: p.write_bytes(b""), "empty"),
     "html": (lambda p: p.write_text("<html>moved</html>"), "cannot be opened"),
@@ -196,6 +198,18 @@ def test_a_file_that_is_not_fit_to_use(make_request: Make, sandbox: Path, tmp_pa
     assert missing["scene"] == BEST
     assert told in missing["reason"]
     check(Path(request.output) / "mosaics" / STAMP / "red.tif", [s for s in scenes(BEST) if s.epsg == 32634], "red")
+
+
+def test_when_a_band_is_blank_is_the_requests_to_say(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+    request = spoiled(make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p % 2 + 700))
+    calm = request.model_copy(
+        update={
+            "checks": request.checks.model_copy(
+                update={"optical": request.checks.optical.model_copy(update={"min_std_dev": 0.1})}
+            )
+        }
+    )
+    assert run(calm).incomplete == 0
 
 
 def test_a_file_without_nodata_gets_its_collections(make_request: Make, sandbox: Path, tmp_path: Path) -> None:

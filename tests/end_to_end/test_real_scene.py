@@ -19,7 +19,16 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.server import serve
 
-FILES = {"blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "nir": "B08", "swir16": "B11", "scl": "SCL"}
+FILES = {
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "nir": "B08",
+    "swir16": "B11",
+    "swir22": "B12",
+    "scl": "SCL",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,11 @@ def request_for(api: str, real_data: Path, tmp_path: Path) -> Callable[..., RunR
                 "area": {"mgrs": ["29RKH"]},
                 "dates": "2020-02",
                 "grid": grid,
-                "product": {"kind": "mosaic", "bands": list(FILES), **product},
+                "product": {
+                    key: value
+                    for key, value in {"kind": "mosaic", "bands": list(FILES), **product}.items()
+                    if value is not None
+                },
                 "output": str(tmp_path / "out"),
                 "runner": "serial",
             }
@@ -61,7 +74,7 @@ def mosaics(request: RunRequest) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "scl"])]
+    ("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "swir22", "scl"])]
 )
 def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, side: int, bands: list[str]) -> None:
     with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[bands[0]]}.tif") as file:
@@ -111,3 +124,44 @@ def test_its_own_files_come_whole(request_for: Callable[..., RunRequest], real_d
         assert (folder / f"{band}.tif").read_bytes() == served
         assert item["assets"][band]["file:checksum"] == "1220" + hashlib.sha256(served).hexdigest()
         assert item["assets"][band]["scenebeam:shift"] == 0, "its item says that the offset was taken out"
+
+
+@pytest.mark.parametrize("form", ["geotiff", "vrt"])
+def test_six_bands_as_gdalwarp_stacks_them(request_for: Callable[..., RunRequest], real_data: Path, form: str) -> None:
+    request = request_for({}, kind="stack", bands=[], format=form)
+    assert run(request).state == "succeeded"
+    name = "S2A_29RKH_20200219_0_L2A"
+    with rasterio.open(Path(request.output) / "stacks" / name / f"{name}.{'vrt' if form == 'vrt' else 'tif'}") as ours:
+        assert ours.descriptions == ("blue", "green", "red", "nir", "swir16", "swir22")
+        for number, band in enumerate(ours.descriptions, start=1):
+            with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+                expected = np.zeros(ours.shape, np.uint16)
+                reproject(
+                    file.read(1), expected, src_transform=file.transform, src_crs=file.crs, src_nodata=0, dst_nodata=0,
+                    dst_transform=ours.transform, dst_crs=ours.crs, resampling=Resampling.bilinear,
+                )  # fmt: skip
+            found = ours.read(number)
+            if band.startswith("swir"):
+                assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+            else:
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_its_ndvi_needs_no_offset(request_for: Callable[..., RunRequest], real_data: Path) -> None:
+    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "B04.tif") as file:
+        grid = {"crs": "EPSG:32629", "resolution": file.transform.a, "bounds": list(file.bounds)}
+    whole = request_for(grid, kind="index", index="ndvi", mask=False, bands=None)
+    assert run(whole).state == "succeeded"
+    with rasterio.open(Path(whole.output) / "indices" / "20200219T112111Z" / "ndvi.tif") as file:
+        found = file.read(1)
+    assert not np.isnan(found).any()
+    assert found.mean(dtype=np.float64) == pytest.approx(0.0662, abs=5e-5)
+    masked = whole.model_copy(
+        update={"product": whole.product.model_copy(update={"mask": True}), "output": f"{whole.output}2"}
+    )
+    assert run(masked).state == "succeeded"
+    with rasterio.open(Path(masked.output) / "indices" / "20200219T112111Z" / "ndvi.tif") as file:
+        clear = ~np.isnan(file.read(1))
+    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "SCL.tif") as file:
+        classes = file.read(1).repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(clear, ~np.isin(classes, (0, 3, 8, 9, 10)))

@@ -27,6 +27,19 @@ def test_auto_goes_by_blocks(make_request: Make, blocks: int, kind: str) -> None
     assert choose_runner(Plan(make_request(runner="dataflow"), (task,))) == "dataflow"
 
 
+def test_thresholds_of_auto_are_the_requests(make_request: Make) -> None:
+    def kind(blocks: int, output: str = "gs://bucket/run", **runner: object) -> str:
+        task = Task(id="a", outputs=(), item_path="a", estimate=Estimate(blocks=blocks))
+        request = make_request(runner={"kind": "auto", **runner}, output=output)
+        return choose_runner(Plan(request, (task,)))
+
+    cluster = {"options": {"project": "p", "region": "r", "temp_location": "gs://bucket/tmp"}}
+    assert [kind(blocks, **cluster) for blocks in (99, 100, 999, 1000)] == ["serial", "direct", "direct", "dataflow"]
+    assert [kind(blocks) for blocks in (999, 10**6)] == ["direct", "direct"], "no cluster is named"
+    assert kind(10**6, output="out", **cluster) == "direct", "a cluster cannot write to this disk"
+    assert [kind(20, serial_blocks=10, local_blocks=n, **cluster) for n in (30, 20)] == ["direct", "dataflow"]
+
+
 def test_what_only_waits_needs_no_beam_here(make_request: Make) -> None:
     task = Task(id="a", outputs=(), item_path="a", estimate=Estimate(blocks=10**6))
     request = make_request(runner="auto", product={"kind": "assets"})

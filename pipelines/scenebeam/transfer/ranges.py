@@ -183,7 +183,8 @@ def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget) 
     answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"})
     try:
         if answer.status == 416:
-            raise ReadError(f"{shown(href)} ends before byte {start}: the file is truncated")
+            told = f"ends before byte {start}: the file is truncated" if start else "is an empty file"
+            raise ReadError(f"{shown(href)} {told}")
         length = int(answer.headers.get("Content-Length") or 0)
         if answer.status == 200 and length > _LARGEST_WHOLE_BODY:
             raise ReadError(f"{shown(href)}: the server ignores Range and would send all of {length:,} bytes")

@@ -35,9 +35,9 @@ TILES = tuple(
 )
 
 
-def full_size_tiles(bands: tuple[str, ...]) -> Path:
-    """The four full-size tiles, written by GDAL's COG driver once and kept in DATA."""
-    for tile in TILES:
+def full_size_tiles(bands: tuple[str, ...], tiles: tuple[SandboxScene, ...] = TILES) -> Path:
+    """The full-size tiles, written by GDAL's COG driver once and kept in DATA."""
+    for tile in tiles:
         missing = [band for band in bands if not (DATA / tile.id / f"{band}.tif").exists()]
         if missing:
             print(f"writing {tile.id}: {', '.join(missing)}", file=sys.stderr)
@@ -174,6 +174,16 @@ def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError(f"{config['way']} failed:\n{out.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(out.stdout.strip().splitlines()[-1])
     return found
+
+
+def import_stackstac() -> Any:
+    """stackstac, which passes pandas an argument that pandas 3.1 no longer takes."""
+    import pandas
+    import stackstac
+
+    real = pandas.to_datetime
+    pandas.to_datetime = lambda *given, infer_datetime_format=None, **named: real(*given, **named)
+    return stackstac
 
 
 def spread(values: list[float]) -> str:

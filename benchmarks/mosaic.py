@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+from common import TILES, full_size_tiles, import_stackstac, in_fresh_process, measured, range_server, spread, stats
 
 BANDS = ("red", "green", "nir")
 BOUNDS = (680_000, 4_375_000, 720_000, 4_415_000)
@@ -120,8 +120,7 @@ def odc_stac(url: str, out: Path) -> None:
 
 def stackstac_dask(url: str, out: Path) -> None:
     """stackstac.stack and mosaic on dask threads, tuned, DEFLATE 1."""
-    import stackstac
-
+    stackstac = import_stackstac()
     cube = stackstac.stack(
         items(url), assets=list(BANDS), epsg=32634, resolution=10, bounds=BOUNDS, chunksize=2048, dtype="uint16",
         fill_value=np.uint16(0), rescale=False, gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(TUNED),

@@ -274,7 +274,7 @@ _GDAL_OPTIONS = {
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_TIMEOUT": "60",
     "CPL_VSIL_CURL_CACHE_SIZE": str(64 * 2**20),
-    "GDAL_CACHEMAX": 64,
+    "GDAL_CACHEMAX": 64 * 2**20,  # in bytes: rasterio does not take it for megabytes, as GDAL would
     # A signature is good for GET alone.
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }

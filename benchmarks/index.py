@@ -1,0 +1,91 @@
+"""Index benchmark: NDVI, clouds masked, of one full-size tile and of the area of four, on the direct runner.
+
+    python benchmarks/index.py --rounds 3
+
+How busy the cores are and how much memory it takes, whatever the area. Whole runs, plan and report among them; imports are
+not timed. Beside it, what it takes without Beam (the serial runner).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+
+BANDS = ("red", "nir", "scl")
+AREAS = {"one tile": (600_000, 4_390_200, 709_800, 4_500_000), "four tiles": (600_000, 4_290_200, 809_800, 4_500_000)}
+RUNNERS = ("direct", "serial")
+LATENCY = 0.03
+
+
+def one(config: dict[str, Any]) -> dict[str, Any]:
+    """One run in this process."""
+    import apache_beam  # noqa: F401
+
+    from scenebeam.requestfile import validate_request
+    from scenebeam.run.driver import run
+    from scenebeam.sandbox.scenes import COLLECTION
+
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Path(folder) / "items.json"
+        items = [tile.item(config["url"]) for tile in TILES]
+        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        request = validate_request(
+            {
+                "catalog": str(catalog),
+                "collections": [COLLECTION],
+                "grid": {"crs": "EPSG:32634", "resolution": 10, "bounds": list(AREAS[config["area"]])},
+                "product": {"kind": "index", "index": "ndvi"},
+                "output": str(Path(folder) / "out"),
+                "runner": config["runner"],
+            }
+        )
+
+        def work() -> None:
+            status = run(request)
+            assert status.state == "succeeded", status
+
+        return measured(work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one")
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(one(json.loads(asked.one))))
+        return
+    full_size_tiles(BANDS)
+    cores = os.cpu_count() or 1
+    print(f"{platform.processor() or platform.machine()}, {cores} cores; {LATENCY * 1000:.0f} ms\n")
+    print("| area | runner | wall s | CPU s | cores busy | peak MB | requests | MB read |")
+    print("|---|---|---|---|---|---|---|---|")
+    with range_server(LATENCY) as url:
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {(area, runner): [] for area in AREAS for runner in RUNNERS}
+        for _ in range(asked.rounds):
+            for area, runner in runs:
+                stats(url)
+                found = in_fresh_process(__file__, {"way": "index", "area": area, "runner": runner, "url": url})
+                runs[area, runner].append({**found, **stats(url)})
+    for (area, runner), found_runs in runs.items():
+        busy = median(run["cpu"] / run["wall"] / cores for run in found_runs)
+        print(
+            f"| {area} | {runner} | {spread([run['wall'] for run in found_runs])} "
+            f"| {spread([run['cpu'] for run in found_runs])} | {100 * busy:.0f} % "
+            f"| {median(run['peak_mb'] for run in found_runs):.0f} | {median(run['requests'] for run in found_runs):.0f} "
+            f"| {median(run['bytes'] for run in found_runs) / 1e6:.0f} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

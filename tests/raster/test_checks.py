@@ -84,7 +84,7 @@ def test_radar_without_a_single_bright_target_is_still_linear() -> None:
 
 
 def test_classes_may_be_all_the_same_but_must_be_there() -> None:
-    spec = BandSpec("optical", categorical=True)
+    spec = BandSpec("optical", uniform=True)
     assert found(np.full((300, 300), 6, np.uint8), spec) == []
     assert found(np.zeros((300, 300), np.uint8), spec) == [("error", "nodata")]
 

@@ -7,7 +7,7 @@ import os.path
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 from shapely.geometry.base import BaseGeometry
@@ -43,6 +43,14 @@ class Asset:
     shift: int
     """What the pixels carry on top of the harmonized number."""
     categorical: bool
+    uniform: bool = False
+    """Whether one number throughout is nothing odd."""
+    sensor: Literal["optical", "sar"] | None = None
+    """Whose checks say whether it is fit to use."""
+    unit: Literal["linear", "db"] | None = None
+    """Of a radar's numbers."""
+    value_range: tuple[float, float] | None = None
+    """Plausible harmonized numbers."""
     signing: str = "none"
     media_type: str | None = None
     size: int | None = None
@@ -171,6 +179,10 @@ def _asset(
         offset=offset,
         shift=record.band_shift(band, properties),
         categorical=known.categorical,
+        uniform=record.may_be_uniform(band),
+        sensor=record.band_sensor(band),
+        unit=record.unit,
+        value_range=record.value_range,
         signing=record.signing,
         media_type=stored.get("type"),
         size=_integer(stored.get("file:size")),

@@ -19,7 +19,7 @@ _IMAGES = {".tif", ".tiff", ".jp2"}
 
 
 def scenes_from_time_series(
-    source: TimeSeries, records: list[CollectionRecord], bands: list[str]
+    source: TimeSeries, records: list[CollectionRecord]
 ) -> tuple[list[Scene], dict[str, datetime]]:
     """The scenes that a time-series table names, with their files under `<root>/<scene_id>/<band>.tif`.
 
@@ -56,7 +56,7 @@ def scenes_from_time_series(
                 footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
                 assets={
                     band: asset
-                    for band in bands
+                    for band in record.bands
                     if (asset := _local_asset(band, files, record, item.get("assets", {}))) is not None
                 },
             )
@@ -98,4 +98,8 @@ def _local_asset(
         # Without an item nothing says that the pixels carry one: they are taken as they are.
         shift=told.get("scenebeam:shift", 0),
         categorical=known.categorical,
+        uniform=record.may_be_uniform(band),
+        sensor=record.band_sensor(band),
+        unit=record.unit,
+        value_range=record.value_range,
     )

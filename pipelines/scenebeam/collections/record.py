@@ -138,6 +138,17 @@ class CollectionRecord(BaseModel):
                 return known
         return None
 
+    def band_sensor(self, name: str) -> Literal["optical", "sar"] | None:
+        """Whose checks say whether a band is fit to use: none's where it is no measurement of reflectance or power."""
+        band = self.bands[name]
+        return None if self.sensor == "optical" and band.wavelength is None else self.sensor
+
+    def may_be_uniform(self, name: str) -> bool:
+        """Whether one number throughout is nothing odd: classes, and by-products such as aerosol maps."""
+        band = self.bands[name]
+        derived = self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
+        return band.categorical or derived
+
     def band_dtype(self, name: str) -> str:
         """NumPy dtype name of a band."""
         return self.bands[name].dtype or self.dtype

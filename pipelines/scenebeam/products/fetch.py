@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
+from scenebeam.products.inputs import spec_of
 from scenebeam.raster.intact import check_file
+from scenebeam.request import Checks
 from scenebeam.storage import Store
 from scenebeam.transfer.checksum import parse_checksum
 from scenebeam.transfer.download import download
@@ -23,7 +25,9 @@ def file_suffix(asset: Asset) -> str:
     return own if own in _SUFFIXES else _MEDIA_SUFFIXES.get((asset.media_type or "").split(";")[0], ".tif")
 
 
-def fetch(asset: Asset, store: Store, name: str, budget: Budget, href: str = "", signing: str = "") -> tuple[int, str]:
+def fetch(
+    asset: Asset, store: Store, name: str, budget: Budget, checks: Checks, href: str = "", signing: str = ""
+) -> tuple[int, str]:
     """Download, check and publish one file; its size and checksum.
 
     One that is not what the catalogue says is fetched once more. `href` and `signing` name another place that holds the
@@ -43,7 +47,7 @@ def fetch(asset: Asset, store: Store, name: str, budget: Budget, href: str = "",
                 wrong = f"it has {arrival.offset:,} bytes, the catalogue says {asset.size:,}"
             else:
                 try:
-                    check_file(arrival.finish(), asset.index, asset.dtype, Budget())
+                    check_file(arrival.finish(), asset.index, asset.dtype, asset.nodata, spec_of(asset), checks)
                 except CheckError:
                     arrival.restart("", None)
                     raise

@@ -14,10 +14,10 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import record_of
 from scenebeam.errors import CheckError, ReadError, RequestError
 from scenebeam.products import stac
 from scenebeam.products.task import GridSpec
+from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.grid import project
 from scenebeam.raster.reader import open_source
 from scenebeam.request import AssetsRequest, RunRequest
@@ -101,7 +101,7 @@ def describe_band(name: str, acquisition: Acquisition, request: RunRequest, labe
         offset=offset - scale * shifts.pop() if raw and shifts else offset,
         resampling="nearest" if categorical else asked_resampling(name, product.resampling),
         categorical=categorical,
-        min_std_dev=_min_std_dev(acquisition.scenes[0], known[0], request) if known and not categorical else None,
+        min_std_dev=_min_std_dev(known[0], request) if known else None,
     )
 
 
@@ -112,10 +112,18 @@ def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
     return {key.lower(): value for key, value in asked.items()}.get(name, "nearest")
 
 
-def _min_std_dev(scene: Scene, asset: Asset, request: RunRequest) -> float:
+def _min_std_dev(asset: Asset, request: RunRequest) -> float | None:
     """Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank."""
-    optical = record_of(scene, request).sensor == "optical"
-    return request.checks.optical.min_std_dev if optical and np.dtype(asset.dtype).kind in "ui" else 0.0
+    spec = spec_of(asset)
+    if spec.uniform:
+        return None
+    return request.checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
+
+
+def spec_of(asset: Asset) -> BandSpec:
+    """What checks go by."""
+    digital = np.dtype(asset.dtype).kind in "ui"
+    return BandSpec(asset.sensor, asset.unit, asset.uniform, asset.value_range, digital)
 
 
 def settled_nodata(href: str, file: float | None, collection: float | None) -> float | None:

@@ -22,7 +22,8 @@ class BandSpec:
     sensor: Literal["optical", "sar"] | None = None
     unit: Literal["linear", "db"] | None = None
     """Of a radar's numbers; None where nothing declares it."""
-    categorical: bool = False
+    uniform: bool = False
+    """Whether one number throughout is nothing odd: classes, aerosol maps."""
     value_range: tuple[float, float] | None = None
     """Plausible numbers of an optical band."""
     digital: bool = True
@@ -88,13 +89,13 @@ def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Fin
     """What is wrong with a band, by its sensor's checks; the worst first.
 
     Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much nodata, numbers
-    that contradict the declared unit, less spread than speckle has, implausible backscatter. Of classes, and of what no
-    record describes, only that there is data at all, and that it is not one number throughout.
+    that contradict the declared unit, less spread than speckle has, implausible backscatter. Of all else
+    that there is data, and unless it may be `uniform`, that it is not one number throughout.
     """
     found = statistics(sample, spec)
     if sample.total and not sample.values.size:
         return [Finding("error", "nodata", band, "all nodata: there is nothing in it; leave the band or the scene out")]
-    if spec.categorical:
+    if spec.uniform:
         return []
     if spec.sensor == "sar":
         return _nodata(band, found, checks) + _judge_sar(band, sample, found, spec, checks)

@@ -124,7 +124,7 @@ class _Tile:
     """One layer, its placement, and those of its blocks that are wanted now."""
 
     def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
-        self.layer, self._band = layer, band.name
+        self.layer, self._band, self._judged = layer, band.name, band.min_std_dev is not None
         self.placement: Placement = place(layer.source.info, grid, band.resampling, band.nodata)
         self.footprint = self._pixel_footprint(grid)
         shapely.prepare(self.footprint)
@@ -169,7 +169,8 @@ class _Tile:
             if not self.valid and self.footprint.contains(_region_box(region, top)):
                 self.expected += values.size
                 self.valid += valid_count(values, nodata)
-            self.sample.add(values, nodata, inside)
+            if self._judged:
+                self.sample.add(values, nodata, inside)
             if self.layer.shift:
                 values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
             merge.add(region, values, inside)

@@ -33,9 +33,9 @@ class Identified:
     def spec(self, dtype: np.dtype[Any]) -> BandSpec:
         """What its numbers are known to be: all that the records which it may be of agree on."""
         return BandSpec(
-            sensor=_agreed([record.sensor for record in self.records]),
+            sensor=_agreed([record.band_sensor(self.name) for record in self.records]),
             unit=_agreed([record.unit for record in self.records]) if self.certain else None,
-            categorical=bool(_agreed([record.bands[self.name].categorical for record in self.records])),
+            uniform=bool(_agreed([record.may_be_uniform(self.name) for record in self.records])),
             value_range=_agreed([record.value_range for record in self.records]),
             digital=dtype.kind in "ui",
         )
@@ -49,9 +49,8 @@ class Identified:
     def reflectance(self) -> tuple[float, float] | None:
         """(scale, offset) of an optical band with a wavelength, as far as it is known."""
         scalings: tuple[float, float] | None = _agreed([record.band_scaling(self.name) for record in self.records])
-        known = _agreed([record.sensor for record in self.records]) == "optical"
-        waves = [record.bands[self.name].wavelength for record in self.records]
-        return scalings if known and all(waves) else None
+        optical = _agreed([record.band_sensor(self.name) for record in self.records]) == "optical"
+        return scalings if optical else None
 
 
 def _agreed(values: Sequence[Any]) -> Any:

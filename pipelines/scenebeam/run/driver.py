@@ -66,12 +66,12 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
-    bands = resolve_bands(request)
+    resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
     area = area_geometry(request.area) if request.area is not None else None
     items: list[Item] = []
     anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
     if isinstance(request.catalog, TimeSeries):
-        scenes, anchors = scenes_from_time_series(request.catalog, records_for(request), bands)
+        scenes, anchors = scenes_from_time_series(request.catalog, records_for(request))
     else:
         kept = read_search(request, store) if store is not None and not refresh else None
         items = search_items(request, area) if kept is None else kept

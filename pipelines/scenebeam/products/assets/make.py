@@ -105,14 +105,14 @@ def _settle(task: AssetsTask, file: BandFile, asset: Asset, place: _Place, budge
             _send(store, local, bucket, cloud)
             store.delete([local])
         elif cloud not in there:
-            return fetch(asset, bucket, cloud, budget)
+            return fetch(asset, bucket, cloud, budget, task.checks)
         return bucket.checksum(cloud)
     if local in here:
         found = store.checksum(local)
     elif task.mode == "gcs_to_local":
-        found = fetch(asset, store, local, budget, f"{task.gcs}/{cloud}", "none")
+        found = fetch(asset, store, local, budget, task.checks, f"{task.gcs}/{cloud}", "none")
     else:
-        found = fetch(asset, store, local, budget)
+        found = fetch(asset, store, local, budget, task.checks)
     if task.mode == "url_to_gcs_keep_local":
         assert bucket is not None
         _send(store, local, bucket, cloud)

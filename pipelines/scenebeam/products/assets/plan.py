@@ -79,6 +79,7 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
         files=files,
         mode=mode,
         gcs=gcs.rstrip("/") if gcs else None,
+        checks=request.checks,
         properties={
             name: value
             for name, value in (

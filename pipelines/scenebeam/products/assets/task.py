@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from scenebeam.catalog.scene import Asset
 from scenebeam.products.fetch import file_suffix
 from scenebeam.products.task import Task
+from scenebeam.request import Checks
 
 RAW = "raw"
 """Folder of the files: `raw/<scene>/<band>.tif`, the layout that a time series reads."""
@@ -58,6 +59,7 @@ class AssetsTask(Task):
     mode: str
     gcs: str | None
     """`gs://bucket/prefix` of the modes that need one."""
+    checks: Checks
     properties: dict[str, Any]
 
     @property

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
 from scenebeam.products.fetch import fetch
-from scenebeam.products.inputs import settled_nodata
+from scenebeam.products.inputs import settled_nodata, spec_of
 from scenebeam.products.stacks.encode import Encoded, encode_band, nodata_of, stack_numbers, write_stack
 from scenebeam.products.stacks.grids import own_grid, warnings_of
 from scenebeam.products.stacks.item import MadeStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.products.task import Outcome
-from scenebeam.raster.checks import Finding, judge
+from scenebeam.raster.checks import BandSpec, Finding, judge
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.preview import preview
@@ -119,7 +119,7 @@ def _fetch(task: StackTask, store: Store, budget: Budget, bands: _Bands) -> None
             if name in here:
                 log.info("%s: %s is there already, skipping", task.scene, file)
             else:
-                fetch(asset, store, name, budget)
+                fetch(asset, store, name, budget, task.checks)
         except SceneBeamError as error:
             fault = error
         except Exception as error:
@@ -183,7 +183,7 @@ def _encode(task: StackTask, store: Store, bands: _Bands, opened: dict[str, Sour
         with ThreadPoolExecutor(max(task.at_once, 1)) as threads:
             list(threads.map(encode, bands.left))
         for band in list(bands.left):
-            _heed(bands, band, judge(band.name, encoded[band.name].sample, band.spec, task.checks))
+            _heed(bands, band, judge(band.name, encoded[band.name].sample, _spec(band), task.checks))
         refused = _refusal(task, bands)
         if refused is not None:
             for name, one in encoded.items():
@@ -212,11 +212,11 @@ def _lay_over(
     for band in list(bands.left):
         source = opened[band.name]
         try:
-            sample = sample_source(source, band.spec, nodata_of(band, source.info))
+            sample = sample_source(source, _spec(band), nodata_of(band, source.info))
         except ReadError as error:
             bands.fail(band.name, error)
             continue
-        _heed(bands, band, judge(band.name, sample, band.spec, task.checks))
+        _heed(bands, band, judge(band.name, sample, _spec(band), task.checks))
         if band.name not in bands.failed:
             bands.complete.add(band.name)
     refused = _refusal(task, bands)
@@ -239,8 +239,13 @@ def _publish(
             band.name: picture(opened[band.name].look()[0], nodata_of(band, opened[band.name].info))
             for band in bands.left
         }
-        store.write(task.screenshot_path, preview(pictures, task.bands[0].spec.unit))
+        store.write(task.screenshot_path, preview(pictures, _spec(bands.left[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
+
+
+def _spec(band: StackBand) -> BandSpec:
+    assert band.asset is not None, "a band without a file has failed before"
+    return spec_of(band.asset)
 
 
 def _heed(bands: _Bands, band: StackBand, findings: Sequence[Finding]) -> None:

@@ -21,7 +21,6 @@ from scenebeam.products.inputs import asked_resampling, common_properties, shown
 from scenebeam.products.product import Planned
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.products.task import Estimate, GridSpec
-from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
 from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
@@ -118,13 +117,6 @@ def _bands(
                 resampling="nearest" if categorical else asked_resampling(name, product.resampling),
                 stack=f"_{resolution:g}m" if product.resolution_mode == "preserve" else "",
                 file=_file_name(name, asset, assets),
-                spec=BandSpec(
-                    sensor=None if visual else record.sensor,
-                    unit=record.unit,
-                    categorical=categorical,
-                    value_range=record.value_range,
-                    digital=asset is not None and np.dtype(asset.dtype).kind in "ui",
-                ),
             )
         )
     return tuple(bands)

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from scenebeam.catalog.scene import Asset
 from scenebeam.products.shards import PARTS
 from scenebeam.products.task import GridSpec, Task
-from scenebeam.raster.checks import BandSpec
 from scenebeam.request import Checks
 
 STACKS = "stacks"
@@ -31,7 +30,6 @@ class StackBand(BaseModel):
     """Ending of the stack that it stands in: `_20m` where each resolution has its own, else empty."""
     file: str
     """Name of its own file in the stack's folder, where it is fetched first; empty where it is read where it lies."""
-    spec: BandSpec
 
 
 class StackTask(Task):

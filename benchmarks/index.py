@@ -2,7 +2,7 @@
 
     python benchmarks/index.py --rounds 3
 
-How busy the cores are and how much memory it takes, whatever the area. Whole runs, plan and report among them; imports are
+How busy the cores are, by this process and by all (the range server is on the same machine), and how much memory it takes, whatever the area. Whole runs, plan and report among them; imports are
 not timed. Beside it, what it takes without Beam (the serial runner).
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
 
 BANDS = ("red", "nir", "scl")
@@ -53,7 +54,11 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
             status = run(request)
             assert status.state == "succeeded", status
 
-        return measured(work)
+        before = psutil.cpu_times()
+        found = measured(work)
+        after = psutil.cpu_times()
+        idle = after.idle - before.idle + after.iowait - before.iowait
+        return {**found, "busy": 1 - idle / (found["wall"] * (os.cpu_count() or 1))}
 
 
 def main() -> None:
@@ -67,8 +72,8 @@ def main() -> None:
     full_size_tiles(BANDS)
     cores = os.cpu_count() or 1
     print(f"{platform.processor() or platform.machine()}, {cores} cores; {LATENCY * 1000:.0f} ms\n")
-    print("| area | runner | wall s | CPU s | cores busy | peak MB | requests | MB read |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| area | runner | wall s | CPU s | cores busy with it | in all | peak MB | requests | MB read |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with range_server(LATENCY) as url:
         runs: dict[tuple[str, str], list[dict[str, Any]]] = {(area, runner): [] for area in AREAS for runner in RUNNERS}
         for _ in range(asked.rounds):
@@ -81,6 +86,7 @@ def main() -> None:
         print(
             f"| {area} | {runner} | {spread([run['wall'] for run in found_runs])} "
             f"| {spread([run['cpu'] for run in found_runs])} | {100 * busy:.0f} % "
+            f"| {100 * median(run['busy'] for run in found_runs):.0f} % "
             f"| {median(run['peak_mb'] for run in found_runs):.0f} | {median(run['requests'] for run in found_runs):.0f} "
             f"| {median(run['bytes'] for run in found_runs) / 1e6:.0f} |"
         )

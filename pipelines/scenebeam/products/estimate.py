@@ -70,10 +70,13 @@ def finest(request: RunRequest, bands: Sequence[str]) -> float:
     return min(record.bands[name].resolution for record in records for name in bands if name in record.bands)
 
 
-def widest_window(bands: Sequence[Band], method: str, memory: int) -> int:
-    """The widest part of a grid that a task can make within `memory` bytes."""
-    spare = memory - PROCESS - ENCODED * len(bands)
-    return max(STRIP, int(spare // sum(_bytes_per_column(band, method) for band in bands)))
+def widest_window(bands: Sequence[Band], method: str, memory: int, outputs: int, held: int = 0) -> int:
+    """The widest part of a grid of which a task can read `bands` and write `outputs` COGs within `memory` bytes.
+
+    `held` are bytes of one column of a strip that the product holds besides.
+    """
+    spare = memory - PROCESS - ENCODED * outputs
+    return max(STRIP, int(spare // (held + sum(_bytes_per_column(band, method) for band in bands))))
 
 
 def _bytes_per_column(band: Band, method: str) -> int:
@@ -96,6 +99,8 @@ def estimate(
     probes: dict[str, BandProbe],
     scenes: Sequence[SceneRef],
     method: str,
+    outputs: int,
+    held: int = 0,
 ) -> Estimate:
     """What one task will read, write and hold."""
     top, bottom, left, right = window
@@ -125,7 +130,7 @@ def estimate(
         for band in bands
     )
     columns = right - left
-    memory = PROCESS + sum(ENCODED + columns * _bytes_per_column(band, method) for band in bands)
+    memory = PROCESS + ENCODED * outputs + columns * (held + sum(_bytes_per_column(band, method) for band in bands))
     return Estimate(
         blocks=blocks, requests=requests, read_bytes=read, write_bytes=written, pixels=pixels, memory=memory
     )

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -104,13 +104,14 @@ def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[
         file.write(np.ascontiguousarray(coarse).tobytes())
 
 
-class OpenPart:
-    """A shard's file, open for reading."""
+class KeptPart:
+    """A shard's file. It is open while its tiles are read, and no longer: a large image has thousands of shards."""
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._file: IO[bytes] = stack.enter_context(path.open("rb"))
-        (size,) = struct.unpack("<Q", self._file.read(8))
-        head = json.loads(self._file.read(size))
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            head = json.loads(file.read(size))
         head["nodata"] = None if head["nodata"] is None else float(head["nodata"])
         self.part = Part(**head)
         self._starts = [8 + size]
@@ -120,14 +121,11 @@ class OpenPart:
     def tile_rows(self, level: int) -> Iterator[list[bytes]]:
         """The level's tiles, a row of them at a time."""
         across = -(-self.part.shapes[level][1] // TILE)
-        sizes, position = self.part.sizes[level], self._starts[level]
-        for first in range(0, len(sizes), across):
-            row = []
-            for size in sizes[first : first + across]:
-                self._file.seek(position)
-                row.append(self._file.read(size))
-                position += size
-            yield row
+        sizes = self.part.sizes[level]
+        with self._path.open("rb") as file:
+            file.seek(self._starts[level])
+            for first in range(0, len(sizes), across):
+                yield [file.read(size) for size in sizes[first : first + across]]
 
     def levels(self) -> list[Level]:
         """All its levels, their tiles read when they are wanted."""
@@ -139,8 +137,9 @@ class OpenPart:
     def coarse(self) -> Array:
         """The pixels that start the level after the last."""
         assert self.part.coarse is not None
-        self._file.seek(self._starts[-1])
-        return np.frombuffer(self._file.read(), np.dtype(self.part.dtype)).reshape(self.part.coarse)
+        with self._path.open("rb") as file:
+            file.seek(self._starts[-1])
+            return np.frombuffer(file.read(), np.dtype(self.part.dtype)).reshape(self.part.coarse)
 
 
 def assemble(
@@ -151,7 +150,7 @@ def assemble(
     Raises CheckError where the shards do not hold the same kind of numbers.
     """
     with ExitStack() as stack:
-        parts = [OpenPart(stack.enter_context(store.fetched(name)), stack) for name in names]
+        parts = [KeptPart(stack.enter_context(store.fetched(name))) for name in names]
         kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
         if len(kinds) > 1:
             raise CheckError(
@@ -159,7 +158,7 @@ def assemble(
             )
         first = parts[0].part
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
-        grid_rows: dict[int, list[OpenPart]] = {}
+        grid_rows: dict[int, list[KeptPart]] = {}
         for part in sorted(parts, key=lambda one: (one.part.window[0], one.part.window[2])):
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
@@ -168,17 +167,29 @@ def assemble(
             Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)
         ]
         if shared < len(shapes):
-            pixels = np.concatenate([np.concatenate([p.coarse() for p in row], axis=1) for row in grid_rows.values()])
             pyramid = Pyramid(shapes[shared:], profile.dtype, profile.nodata, codec=profile.codec, average=average)
-            for top in range(0, len(pixels), TILE):
-                pyramid.add(pixels[top : top + TILE])
+            for strip in _coarse_strips(grid_rows):
+                pyramid.add(strip)
             levels += pyramid.finish()
         with store.writing(target) as file:
             write_cog(file, profile, levels)  # type: ignore[arg-type]
         return file, [part.part for part in parts]
 
 
-def _sizes(grid_rows: dict[int, list[OpenPart]], level: int) -> list[int]:
+def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
+    """The coarse pixels of all shards, TILE rows at a time: a row of shards in memory, whatever the area."""
+    waiting: Array | None = None
+    for row in grid_rows.values():
+        rows = np.concatenate([part.coarse() for part in row], axis=1)
+        waiting = rows if waiting is None else np.concatenate([waiting, rows])
+        while len(waiting) > TILE:
+            yield waiting[:TILE]
+            waiting = waiting[TILE:]
+    if waiting is not None and len(waiting):
+        yield waiting
+
+
+def _sizes(grid_rows: dict[int, list[KeptPart]], level: int) -> list[int]:
     sizes: list[int] = []
     for row in grid_rows.values():
         across = [-(-part.part.shapes[level][1] // TILE) for part in row]
@@ -188,7 +199,7 @@ def _sizes(grid_rows: dict[int, list[OpenPart]], level: int) -> list[int]:
     return sizes
 
 
-def _tiles(grid_rows: dict[int, list[OpenPart]], level: int) -> Iterator[bytes]:
+def _tiles(grid_rows: dict[int, list[KeptPart]], level: int) -> Iterator[bytes]:
     for row in grid_rows.values():
         for tile_rows in zip(*(part.tile_rows(level) for part in row), strict=True):
             for tiles in tile_rows:

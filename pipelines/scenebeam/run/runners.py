@@ -75,7 +75,8 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
     options: dict[str, Any] = dict(asked.options)
     if kind == "direct":
         product, limits = PRODUCTS[plan.request.product.kind], plan.request.limits
-        workers = asked.workers or (limits.max_download_workers if product.waits else os.cpu_count()) or 1
+        # One more than cores: while a task waits for its first blocks, another computes.
+        workers = asked.workers or (limits.max_download_workers if product.waits else (os.cpu_count() or 1) + 1)
         options = {"direct_num_workers": workers, "direct_running_mode": "multi_threading", **options}
     elif kind == "dataflow":
         missing = [name for name in _DATAFLOW_NEEDS if name not in options]

@@ -23,12 +23,13 @@ from scenebeam.products.inputs import Band, common_properties, describe_band, sc
 from scenebeam.products.product import Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
+from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import IndexRequest, RunRequest
 from scenebeam.storage import checked_name
 
-_AT_ONCE = 2
-"""Tasks that share `limits.memory`: one computes while another waits for its reads."""
+_AT_ONCE = 3
+"""Tasks that share `limits.memory`: two compute while another waits for its reads."""
 
 
 def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
@@ -97,12 +98,11 @@ def _tasks(
     scenes = list({scene.id: scene for one in group.acquisitions for scene in one.scenes}.values())
     refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
     composite = product.composite if len(group.acquisitions) > 1 else "first"
-    output = Band(
-        label="", name=product.name, sources=bands[0].sources[:1] * len(group.acquisitions), absent=(), dtype="float32",
-        nodata=None, scale=1.0, offset=0.0, resampling="nearest", categorical=False, min_std_dev=None,
-    )  # fmt: skip
+    # Floats of each variable and of the result, and of all images that a median is taken of.
+    layers = len(variables) + 4 + (6 * len(group.acquisitions) if composite == "median" else 6)
+    held = 4 * STRIP * layers
     memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS) // _AT_ONCE
-    windows, cell = cut(spec.shape, widest_window([*bands, output], "first", memory))
+    windows, cell = cut(spec.shape, widest_window(bands, "first", memory, 1, held))
     name = checked_name(group.name)
     tasks = []
     for shard, window in enumerate(windows):
@@ -110,7 +110,7 @@ def _tasks(
             id=name if len(windows) == 1 else f"{name}.{shard:05d}",
             outputs=(f"{INDICES}/{name}/{product.name}.tif", item_path(INDICES, name)),
             item_path=item_path(INDICES, name),
-            estimate=estimate(grid, window, bands, probes, refs, "first").model_copy(
+            estimate=estimate(grid, window, bands, probes, refs, "first", 1, held).model_copy(
                 # One image of floats, of which a quarter can be packed away, and its overviews.
                 update={"write_bytes": 4 * (window[1] - window[0]) * (window[3] - window[2])}
             ),

@@ -43,7 +43,7 @@ def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -
             continue  # inside the area searched, outside the grid asked for
         refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
         bands = tuple(only(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
-        windows, cell = cut(spec.shape, widest_window(bands, product.method, request.limits.memory))
+        windows, cell = cut(spec.shape, widest_window(bands, product.method, request.limits.memory, len(bands)))
         for shard, window in enumerate(windows):
             task = MosaicTask(
                 id=one.timestamp if len(windows) == 1 else f"{one.timestamp}.{shard:05d}",
@@ -69,7 +69,7 @@ def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -
                 },
             )
             outputs = (*(task.path(band.name) for band in bands), task.item_path)
-            size = estimate(grid, window, bands, probes, refs, product.method)
+            size = estimate(grid, window, bands, probes, refs, product.method, len(bands))
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
     if not tasks:
         raise RequestError("none of the scenes selected lies on the grid asked for: see grid.bounds")

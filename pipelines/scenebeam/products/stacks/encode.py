@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scenebeam.products import stac
-from scenebeam.products.shards import OpenPart, write_part
+from scenebeam.products.shards import KeptPart, write_part
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.products.task import GridSpec
@@ -81,7 +81,7 @@ def encode_band(
     path = task.part_path(band.name)
     facts = {"grid": GridSpec.of(grid).model_dump(mode="json"), "dtype": numbers.dtype.str, "nodata": numbers.nodata}
     if path in parts:
-        part = OpenPart(kept.enter_context(store.fetched(path)), kept)
+        part = KeptPart(kept.enter_context(store.fetched(path)))
         told = part.part.facts
         if {name: told[name] for name in facts} == facts:
             sample = Sample.recalled(told["sample"], told["total"])

@@ -65,3 +65,28 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> 
         truth = earth.pixel("red", east[None, :], north[:, None], earth.day_number(TILE.taken))
         found = file.read(1, window=Window(9000, 12000, 600, 600))
         np.testing.assert_array_equal(found, truth.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.slow
+def test_an_index_of_half_a_gigapixel_stays_under_a_gibibyte_on_all_cores(tmp_path: Path) -> None:
+    TILE.write(tmp_path, ["red", "nir", "scl"], block=1024)
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(tmp_path))]})
+    )
+    request = validate_request(
+        {
+            "catalog": str(tmp_path / "items.json"),
+            "collections": ["sentinel-2-l2a"],
+            "grid": {"crs": "EPSG:32634", "resolution": 5, "bounds": [600_000, 4_390_200, 709_800, 4_500_000]},
+            "product": {"kind": "index", "index": "ndvi"},
+            "output": str(tmp_path / "out"),
+            "runner": {"kind": "direct", "workers": 3},
+        }
+    )
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    told = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "request.json")], capture_output=True, text=True, check=True
+    )
+    assert int(told.stdout.split()[-1]) * 1024 <= 2**30
+    with rasterio.open(tmp_path / "out/indices/20210610T092031Z/ndvi.tif") as file:
+        assert file.shape == (21960, 21960)

@@ -92,3 +92,19 @@ def test_inputs_may_lie_in_a_bucket_too(make_request: Make, prefix: str, sandbox
     request = make_request(catalog=str(catalog), **{"grid.crs": "EPSG:32634"})
     assert run(request).incomplete == 0
     check(Path(request.output) / "mosaics/20210610T092031Z/red.tif", [scene], "red")
+
+
+@pytest.mark.parametrize(
+    "product", [{"kind": "stack"}, {"kind": "stack", "format": "vrt"}, {"kind": "index", "index": "ndvi"}]
+)
+def test_other_products_in_a_bucket_are_those_of_a_folder(
+    make_request: Make, served_items: Path, prefix: str, tmp_path: Path, product: dict[str, str]
+) -> None:
+    same = {"catalog": str(served_items), "product": product, "checks": {"max_nodata_percent": 100, "screenshot": True}}
+    folder = {"stack": "stacks/", "index": "indices/"}[product["kind"]]
+    assert run(make_request(output=str(tmp_path / "local"), **same)).state == "succeeded"
+    assert run(make_request(output=prefix, **same)).state == "succeeded"
+    store = open_store(prefix)
+    there = {name: store.read(name) for name in store.list(folder)}
+    assert there == {name: data for name, data in tree(tmp_path / "local").items() if name.startswith(folder)}
+    assert there

@@ -21,6 +21,7 @@ from scenebeam.errors import RequestError
 from scenebeam.products.virtual import block_table, write_vrts
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import make_plan, run
+from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
 from scenebeam.sandbox.server import Behaviour, Fault
 
@@ -317,3 +318,36 @@ def test_the_virtual_index_of_two_zones_has_warped_files(index_request: Make, tm
 def test_what_cannot_be_is_refused(index_request: Make, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError, match=told):
         make_plan(index_request(**changes))
+
+
+def test_bits_of_a_quality_band_hide_the_ground(index_request: Make, tmp_path: Path) -> None:
+    """As Landsat has it: fill is bit 0, cloud bit 3."""
+    scene = SandboxScene("34TGL", 32634, 745_000, 4_502_000, datetime(2023, 5, 2), size=256)
+    catalog = write_sandbox(tmp_path / "landsat", scenes=(scene,))
+    flags = np.full((256, 256), 0b1000000, np.uint16)
+    flags[:50] = 1
+    flags[100:150] = 0b1001000
+    with rasterio.open(tmp_path / "landsat" / scene.id / "nir.tif") as file:
+        profile = {**file.profile, "nodata": 1}
+    with rasterio.open(tmp_path / "landsat" / scene.id / "qa.tif", "w", **profile) as file:
+        file.write(flags, 1)
+    document = json.loads(catalog.read_text())
+    document["features"][0]["assets"]["qa"] = {"href": str(tmp_path / "landsat" / scene.id / "qa.tif")}
+    catalog.write_text(json.dumps(document))
+    record = {
+        "id": "sentinel-2-l2a", "dtype": "uint16", "nodata": 0, "scale": 0.00005, "offset": -0.02, "sensor": "optical",
+        "bands": {
+            "red": {"asset": "red", "resolution": 10},
+            "nir": {"asset": "nir", "resolution": 10},
+            "qa": {"asset": "qa", "resolution": 10, "nodata": 1, "categorical": True},
+        },
+        "mask_bits": {"qa": [0, 3]},
+    }  # fmt: skip
+    request = index_request(catalog=str(catalog), collections=[record], grid={}, area=None, dates=[])
+    assert run(request).state == "succeeded"
+    found = read(image(request, "20230502T000000Z"))
+    x, y = scene.centres(10)
+    nir, red = (earth.pixel(band, x, y, earth.day_number(scene.taken)) * 0.00005 - 0.02 for band in ("nir", "red"))
+    clear = flags == 0b1000000
+    np.testing.assert_allclose(found[clear], normalized(nir, red)[clear], atol=2e-5)
+    assert np.isnan(found[~clear]).all()

@@ -292,6 +292,13 @@ def test_an_optional_band_that_is_missing_is_listed(
     assert (row["status"], row["bands"], row["missing_bands"]) == ("success", "blue", "coastal|scl")
 
 
+def test_a_resolution_without_any_band_is_no_stack(stack_request: Make) -> None:
+    request = stack_request(**{"product.bands": ["blue", "coastal"], "product.resolution_mode": "preserve"})
+    status = run(request)
+    assert status.state == "failed"
+    assert "1/2 bands complete, 1 failed: coastal: the item has no file of coastal" in status.message
+
+
 def test_bands_come_from_the_command_line_then_the_environment_then_the_request(
     monkeypatch: pytest.MonkeyPatch, sandbox: Path, tmp_path: Path
 ) -> None:

@@ -222,6 +222,25 @@ def test_vrt_corrupt_source(vrt: Path) -> None:
     assert told(report) == ["source"]
 
 
+def test_vrt_truncated_source(vrt: Path) -> None:
+    path = vrt.parent / "nir.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+    report = validate(str(vrt), Checks(), S2)
+    assert [(one.check, one.band) for one in report.findings] == [("source", "nir")]
+    assert "truncated" in report.findings[0].message
+
+
+def test_a_vrt_among_the_sources_is_looked_into(vrt: Path) -> None:
+    """Else it could name any file of the machine."""
+    inner = vrt.parent / "inner.vrt"
+    shutil.copy(vrt.parent / "nir.tif", vrt.parent.parent / "secret.tif")
+    inner.write_text(vrt.read_text().replace(">nir.tif<", ">../secret.tif<"))
+    vrt.write_text(vrt.read_text().replace(">nir.tif<", ">inner.vrt<"))
+    assert told(validate(str(vrt), Checks(), S2)) == ["source"]
+    inner.write_text("<html/>")
+    assert "no VRT" in validate(str(vrt), Checks(), S2).findings[0].message
+
+
 def test_vrt_band_count_mismatch(vrt: Path) -> None:
     report = validate(str(vrt), Checks(), S2, SIX[:4])
     assert report.valid, "bands may be optional"

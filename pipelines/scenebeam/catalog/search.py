@@ -93,6 +93,13 @@ def resolve_bands(request: RunRequest) -> list[str]:
     return names
 
 
+def bands_of(record: CollectionRecord, request: RunRequest) -> list[str]:
+    """The bands asked for by the names of one collection, those that it knows; its defaults where none are named."""
+    if not request.product.bands:
+        return record.default_bands
+    return list(dict.fromkeys(name for typed in request.product.bands if (name := record.band_name(typed))))
+
+
 def record_of(scene: Scene, request: RunRequest) -> CollectionRecord:
     """The record that a scene of the request was read by."""
     return next(r for r in records_for(request) if (r.id, r.provider) == (scene.collection, scene.provider))
@@ -101,19 +108,22 @@ def record_of(scene: Scene, request: RunRequest) -> CollectionRecord:
 def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> CollectionRecord | None:
     """The record of an item's collection whose asset keys fit it best; None where no record is of it.
 
-    Copies of one collection at several hosts differ in their asset keys (`red`, `B04`, `B04_10m`).
-    An item that names no collection is taken for the only one asked for.
+    Copies of one collection at several hosts differ in their asset keys (`red`, `B04`, `B04_10m`), or where they do
+    not, in the catalogue that their links lead to. An item that names no collection is taken for the only one asked
+    for.
     """
     candidates = list(records)
     collection = item.get("collection")
     if collection or len({record.id for record in candidates}) > 1:
         candidates = [record for record in candidates if record.id == collection]
+    return max(candidates, key=lambda record: _fit(record, item), default=None)
+
+
+def _fit(record: CollectionRecord, item: Item) -> tuple[int, bool]:
     keys = set(item.get("assets") or {})
-    return max(candidates, key=lambda record: _fit(record, keys), default=None)
-
-
-def _fit(record: CollectionRecord, keys: set[str]) -> int:
-    return sum(band.asset in keys for band in record.bands.values())
+    home = KNOWN_CATALOGS.get(record.provider)
+    linked = home is not None and any(str(link.get("href")).startswith(home) for link in item.get("links") or [])
+    return sum(band.asset in keys for band in record.bands.values()), linked
 
 
 def search_items(request: RunRequest, area: MultiPolygon | None) -> list[Item]:

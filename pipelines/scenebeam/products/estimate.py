@@ -67,7 +67,8 @@ def probe_bands(all_bands: Iterable[Sequence[Band]]) -> dict[str, BandProbe]:
 def finest(request: RunRequest, bands: Sequence[str]) -> float:
     """The resolution of the finest of some bands, by the request's collections."""
     records = records_for(request)
-    return min(record.bands[name].resolution for record in records for name in bands if name in record.bands)
+    known = [record.bands[name].resolution for record in records for name in bands if name in record.bands]
+    return min(known, default=min(band.resolution for record in records for band in record.bands.values()))
 
 
 def widest_window(bands: Sequence[Band], method: str, memory: int, outputs: int, held: int = 0) -> int:

@@ -17,9 +17,12 @@ from scenebeam.raster.merge import Array, valid_mask
 from scenebeam.raster.reader import Source, open_source
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.spectra import swapped
+from scenebeam.raster.tiff import missing_bytes
 from scenebeam.raster.vrt import parse_vrt, vrt_sources
 from scenebeam.request import Checks, is_url
 from scenebeam.transfer.ranges import Budget
+
+_MOST_VRTS = 1000
 
 
 @dataclass
@@ -84,37 +87,50 @@ def validate(
     return report
 
 
-def _vrt_is_sound(report: ImageReport, path: Path, checks: Checks, records: Sequence[CollectionRecord]) -> bool:
-    """Whether a VRT's XML is sound and its sources are there and what they are called, before GDAL opens it."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckError(f"{path} cannot be read: {error.strerror or error}") from None
-    root = parse_vrt(content, str(path))
-    for band, source in vrt_sources(root, path):
-        report.sources.append(source)
-        conflict = contradiction(*by_name(band, records), by_file_name(source, records))
-        if conflict:
-            report.add("error", "order", conflict, band)
-        if is_url(source) or source.startswith("/vsi"):
-            if not checks.outside_sources:
-                report.add("error", "source", f"{source} is on the network: allow it by checks.outside_sources", band)
-            continue
-        outside = not Path(source).resolve().is_relative_to(path.parent.resolve())
-        if outside and not checks.outside_sources:
-            report.add(
-                "error", "source", f"{source} lies outside the VRT's folder: allow it by checks.outside_sources", band
-            )
-        elif not Path(source).is_file():
-            report.add(
-                "error", "source", f"source file {source} not found: fetch it again, or write the VRT anew", band
-            )
-        else:
-            try:
-                open_source(source, 1, Budget()).close()
-            except ReadError as error:
-                report.add("error", "source", str(error), band)
+def _vrt_is_sound(report: ImageReport, vrt: Path, checks: Checks, records: Sequence[CollectionRecord]) -> bool:
+    """Whether a VRT's XML is sound and its sources are there and what they are called, before GDAL opens it.
+
+    The same of VRTs among its sources: their own must lie in the first one's folder too.
+    """
+    waiting, seen = [vrt], {vrt.resolve()}
+    while waiting:
+        path = waiting.pop()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckError(f"{path} cannot be read: {error.strerror or error}") from None
+        for band, source in vrt_sources(parse_vrt(content, str(path)), path):
+            report.sources.append(source)
+            conflict = contradiction(*by_name(band, records), by_file_name(source, records))
+            if conflict:
+                report.add("error", "order", conflict, band)
+            fault = _source_fault(source, vrt.parent, checks)
+            if fault:
+                report.add("error", "source", fault, band)
+            elif source.lower().endswith(".vrt") and Path(source).resolve() not in seen and len(seen) < _MOST_VRTS:
+                seen.add(Path(source).resolve())
+                waiting.append(Path(source))
     return report.valid
+
+
+def _source_fault(source: str, folder: Path, checks: Checks) -> str:
+    """What is wrong with a source of a VRT; empty where it may be opened."""
+    if is_url(source) or source.startswith("/vsi"):
+        return "" if checks.outside_sources else f"{source} is on the network: allow it by checks.outside_sources"
+    if not checks.outside_sources and not Path(source).resolve().is_relative_to(folder.resolve()):
+        return f"{source} lies outside the VRT's folder: allow it by checks.outside_sources"
+    if not Path(source).is_file():
+        return f"source file {source} not found: fetch it again, or write the VRT anew"
+    if source.lower().endswith(".vrt"):
+        return ""  # looked into before GDAL opens it
+    missing = missing_bytes(source)
+    if missing:
+        return f"{source} is truncated: {missing:,} bytes of it are not there"
+    try:
+        open_source(source, 1, Budget()).close()
+    except ReadError as error:
+        return str(error)
+    return ""
 
 
 def _look(

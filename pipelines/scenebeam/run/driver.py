@@ -14,6 +14,8 @@ from shapely.geometry import MultiPolygon
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.discovery import discovery
 from scenebeam.catalog.search import (
+    bands_of,
+    record_of,
     records_for,
     resolve_bands,
     scenes_from_items,
@@ -57,8 +59,10 @@ class Found:
     def discovered(self, request: RunRequest) -> list[dict[str, Any]]:
         """The scenes taken and the URLs of their bands, as JSON."""
         items = {str(item.get("id")): item for item in self.items}
-        bands = resolve_bands(request)
-        return [discovery(scene, bands, items.get(scene.id)) for scene in self.selection.scenes]
+        return [
+            discovery(scene, bands_of(record_of(scene, request), request), items.get(scene.id))
+            for scene in self.selection.scenes
+        ]
 
 
 def search(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Found:

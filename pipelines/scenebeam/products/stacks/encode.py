@@ -55,7 +55,7 @@ class Encoded:
     valid: int
     sample: Sample
     pyramid: Pyramid | None
-    """None where it was kept by an earlier run."""
+    """None where it is kept already."""
     path: str
     facts: dict[str, Any]
 
@@ -65,6 +65,7 @@ class Encoded:
             height, width = self.facts["grid"]["shape"]
             with store.writing(self.path) as file:
                 write_part(file, self.pyramid, (0, height, 0, width), self.facts)
+            self.pyramid = None
 
 
 def encode_band(

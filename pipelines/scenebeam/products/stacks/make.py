@@ -259,8 +259,9 @@ def _heed(bands: _Bands, band: StackBand, findings: Sequence[Finding]) -> None:
 def _refusal(task: StackTask, bands: _Bands) -> Outcome | None:
     """Why there can be no stack now; None where there can."""
     needed = [band.name for band in task.bands if band.required and band.name in bands.failed]
-    later = [name for name, e in bands.failed.items() if isinstance(e, StorageError) or getattr(e, "permanent", 1) == 0]
-    if not needed and not later and bands.left:
+    later = [name for name, error in bands.failed.items() if _may_pass(error)]
+    empty = set(task.stacks) - {band.stack for band in bands.left}
+    if not needed and not later and not empty:
         return None
     kind = "failed_required_bands" if needed or not later else "failed_bands_for_now"
     told = "; ".join(f"{name}: {why}" for name, why in bands.missing.items())
@@ -273,6 +274,11 @@ def _refusal(task: StackTask, bands: _Bands) -> Outcome | None:
         reason=f"{bands.told}: {told}",
         detail={"complete": sorted(bands.complete), "missing": bands.missing, "warnings": bands.warnings},
     )
+
+
+def _may_pass(error: SceneBeamError) -> bool:
+    """Whether the next run may have better luck."""
+    return isinstance(error, StorageError) or (isinstance(error, ReadError) and not error.permanent)
 
 
 def _done(bands: _Bands) -> Outcome:

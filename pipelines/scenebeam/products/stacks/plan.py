@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import square_metres
 from scenebeam.catalog.scene import TILE_METRES, Asset, Scene
-from scenebeam.catalog.search import record_of, resolve_bands
+from scenebeam.catalog.search import bands_of, record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
@@ -41,17 +41,14 @@ def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -
             raise RequestError("product.resolution_mode: preserve keeps the scene's own grids: leave grid out")
         whole = area or shown_area(selection.scenes)
         grid = GridSpec.of(choose_grid(whole, request.grid, finest(request, names)))
-    return Planned([_task(scene, names, request, grid, area) for scene in selection.scenes], {})
+    return Planned([_task(scene, request, grid, area) for scene in selection.scenes], {})
 
 
-def _task(
-    scene: Scene, names: Sequence[str], request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None
-) -> StackTask:
+def _task(scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None) -> StackTask:
     product = request.product
     assert isinstance(product, StackRequest)
-    record = record_of(scene, request)
     in_cloud = request.output.startswith("gs://")
-    bands = _bands(scene, names, record, product)
+    bands = _bands(scene, record_of(scene, request), request)
     form = product.format or ("geotiff" if in_cloud or any(band.file for band in bands) else "vrt")
     if form == "geotiff":
         bands = tuple(band.model_copy(update={"file": ""}) for band in bands)
@@ -93,33 +90,35 @@ def _hex(geometry: BaseGeometry | None) -> str | None:
     return None if geometry is None else shapely.to_wkb(geometry, hex=True)
 
 
-def _bands(
-    scene: Scene, names: Sequence[str], record: CollectionRecord, product: StackRequest
-) -> tuple[StackBand, ...]:
-    visual = product.visualization_only
-    known = [name for name in names if name in record.bands]
-    required = set(known) & set(VISUAL if visual else record.required)
-    chosen = list(VISUAL) if visual else record.canonical(known)
-    if not chosen:
-        raise RequestError(f"product.bands: {scene.id} of {record.id} has none of {', '.join(names)}")
-    assets = {name: scene.assets.get(name) for name in chosen}
-    bands = []
-    for name in chosen:
+def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple[StackBand, ...]:
+    product = request.product
+    assert isinstance(product, StackRequest)
+    required: Sequence[str]
+    if product.visualization_only:
+        names, required = list(VISUAL), VISUAL
+    else:
+        names, required = record.canonical(bands_of(record, request)), record.required
+    if not names:
+        raise RequestError(f"product.bands: {scene.id} of {record.id} has none of {', '.join(product.bands)}")
+    assets = {name: scene.assets.get(name) for name in names}
+
+    def resolution(name: str) -> float:
         asset = assets[name]
-        categorical = asset is not None and asset.categorical
-        resolution = asset.resolution if asset is not None else record.bands[name].resolution if known else 0
-        bands.append(
-            StackBand(
-                name=name,
-                asset=asset,
-                # Of bands that no scene is unfit without, one is needed all the same.
-                required=name in required or visual,
-                resampling="nearest" if categorical else asked_resampling(name, product.resampling),
-                stack=f"_{resolution:g}m" if product.resolution_mode == "preserve" else "",
-                file=_file_name(name, asset, assets),
-            )
+        return asset.resolution if asset is not None else record.bands[name].resolution
+
+    return tuple(
+        StackBand(
+            name=name,
+            asset=asset,
+            required=name in required,
+            resampling="nearest"
+            if asset is not None and asset.categorical
+            else asked_resampling(name, product.resampling),
+            stack=f"_{resolution(name):g}m" if product.resolution_mode == "preserve" else "",
+            file=_file_name(name, asset, assets),
         )
-    return tuple(bands)
+        for name, asset in assets.items()
+    )
 
 
 def _file_name(name: str, asset: Asset | None, assets: Mapping[str, Asset | None]) -> str:

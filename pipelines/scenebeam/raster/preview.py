@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 
 from scenebeam.errors import CheckError
 from scenebeam.raster.merge import Array
@@ -38,7 +40,8 @@ def preview(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
         channels = [10 * np.log10(np.where(channel > 0, channel, np.nan)) for channel in channels]
     seen = np.isfinite(channels).all(axis=0)
     image = np.stack([*(_stretched(channel) for channel in channels), np.where(seen, 255, 0).astype(np.uint8)])
-    with rasterio.MemoryFile(ext=".png") as memory:
+    with rasterio.MemoryFile(ext=".png") as memory, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture lies nowhere
         with memory.open(driver="PNG", height=shape[0], width=shape[1], count=len(image), dtype="uint8") as file:
             file.write(image)
         return bytes(memory.read())

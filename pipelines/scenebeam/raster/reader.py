@@ -171,8 +171,8 @@ class _TiffSource(Source):
             raise ReadError(f"{shown(layout.href)} is truncated: {layout.missing:,} bytes of it are not there")
         rows, columns = -(-layout.height // layout.block[0]), -(-layout.width // layout.block[1])
         ends = self.fetch({(0, 0), (rows - 1, columns - 1)})
-        small = [one for one in layout.overviews if one.width * one.height <= _LOOK]
-        if small and not at_full_size:
+        small = [one for one in (layout, *layout.overviews) if one.width * one.height <= _LOOK]
+        if small and (small[0] is layout or not at_full_size):
             source = _TiffSource(small[0], self._band, self._budget)
             pieces = [read_window(source, 0, 0, small[0].height, small[0].width)]
         else:

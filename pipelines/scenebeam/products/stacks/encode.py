@@ -80,7 +80,8 @@ def encode_band(
 ) -> Encoded:
     """Read a band, lay it onto the grid, and encode it, unless `parts` of the store hold it already."""
     path = task.part_path(band.name)
-    facts = {"grid": GridSpec.of(grid).model_dump(mode="json"), "dtype": numbers.dtype.str, "nodata": numbers.nodata}
+    numbers_told = [numbers.dtype.str, repr(numbers.nodata)]
+    facts: dict[str, Any] = {"grid": GridSpec.of(grid).model_dump(mode="json"), "numbers": numbers_told}
     if path in parts:
         part = KeptPart(kept.enter_context(store.fetched(path)))
         told = part.part.facts

@@ -196,7 +196,7 @@ def _encode(task: StackTask, store: Store, bands: _Bands, opened: dict[str, Sour
             if inside:
                 facts = [encoded[band.name] for band in inside]
                 made[stack] = write_stack(task, stack, inside, facts, grids[stack], numbers[stack], store)
-    _publish(task, store, made, bands, opened)
+    _publish(task, store, made, bands)
     store.delete(sorted(parts | {task.part_path(band.name) for band in task.bands}))
     return _done(bands)
 
@@ -227,19 +227,20 @@ def _lay_over(
         inside = [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
         if inside:
             made[stack] = write_overlay(task, stack, inside, grids[stack], store)
-    _publish(task, store, made, bands, opened)
+    _publish(task, store, made, bands)
     return _done(bands)
 
 
-def _publish(
-    task: StackTask, store: Store, made: dict[str, MadeStack], bands: _Bands, opened: dict[str, Source]
-) -> None:
+def _publish(task: StackTask, store: Store, made: dict[str, MadeStack], bands: _Bands) -> None:
+    """The last outputs: a small picture of the first stack if it is wanted, and the item."""
     if task.checks.screenshot:
-        pictures = {
-            band.name: picture(opened[band.name].look()[0], nodata_of(band, opened[band.name].info))
-            for band in bands.left
-        }
-        store.write(task.screenshot_path, preview(pictures, _spec(bands.left[0]).unit))
+        stack, first = next(iter(made.items()))
+        pictures = {}
+        for number, band in enumerate(first.bands, start=1):
+            source = open_source(store.path(task.stack_path(stack)), number, Budget())
+            pictures[band.name] = picture(source.look()[0], source.info.nodata)
+            source.close()
+        store.write(task.screenshot_path, preview(pictures, _spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

@@ -493,3 +493,21 @@ def test_too_large_for_the_memory_is_said_before(stack_request: Make, served_ite
 def test_what_cannot_be_is_refused(stack_request: Make, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError, match=told):
         make_plan(stack_request(**changes))
+
+
+def test_files_that_were_downloaded_before_are_stacked_where_they_lie(
+    stack_request: Make, make_request: Make, served_items: Path, tmp_path: Path
+) -> None:
+    """The shift that their items tell is taken out by the VRT itself."""
+    raw = make_request(
+        catalog=str(served_items), area=None, select={"scenes": [{"id": AFTER.id}]}, output=str(tmp_path / "files"),
+        product={"kind": "assets", "bands": ["B02", "B03", "B04", "B08", "B11", "B12"]},
+    )  # fmt: skip
+    assert run(raw).state == "succeeded"
+    series = {"time_series": str(tmp_path / "files" / "time_serie.csv"), "root": str(tmp_path / "files" / "raw")}
+    path = made(stack_request(AFTER, catalog=series, select={}, dates=[]), AFTER)
+    assert path.suffix == ".vrt"
+    assert ">../../../files/raw/" in path.read_text()
+    with rasterio.open(path) as file:
+        assert file.descriptions == SIX
+        np.testing.assert_array_equal(file.read(4), known(AFTER, "nir"))

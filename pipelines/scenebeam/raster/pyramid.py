@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from scenebeam.transfer.ranges import cpu_threads
 TILE = 512
 """Side of an output block, in pixels."""
 _IN_MEMORY = 24 * 2**20
-_PENDING = 64
+_PENDING = 2 * max(8, os.cpu_count() or 1)
+"""Tiles that wait to be encoded: enough to keep all cores busy while the next strip is made. Each holds its strip."""
 _SLAB = 64
 """Rows that are halved together: what they need stays in the cache."""
 

@@ -30,6 +30,7 @@ from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.run.items import Item, read_search, write_search
+from scenebeam.run.make import few_arenas
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
@@ -178,6 +179,7 @@ def run(
 
     Raises RequestError for what the user can mend; a task that fails is in the status, not an exception.
     """
+    few_arenas()
     store = open_store(request.output)
     halted.clear()
     with store.exclusive():

@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import Limits
-from scenebeam.run.make import make_task
+from scenebeam.run.make import few_arenas, make_task
 from scenebeam.run.plan import Plan, read_plan
 from scenebeam.run.report import finish
 from scenebeam.run.status import RunStatus
@@ -49,6 +49,7 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Read the plan once a worker."""
+        few_arenas()
         plan, self._store = _frozen(self._output)
         self._kind = plan.request.product.kind
         self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.errors import RequestError
 from scenebeam.request import Area
 
-_TILE_METRES = 109_800
+TILE_METRES = 109_800
 """Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
 
 
@@ -74,7 +74,7 @@ def _mgrs_tile(tile: str) -> BaseGeometry:
         raise RequestError(f"area.mgrs: {tile!r} is not an MGRS tile: {error}") from None
     crs = f"EPSG:{(32600 if hemisphere == 'N' else 32700) + zone}"
     top = northing + 100_000
-    square = shapely.segmentize(box(easting, top - _TILE_METRES, easting + _TILE_METRES, top), 10_000)
+    square = shapely.segmentize(box(easting, top - TILE_METRES, easting + TILE_METRES, top), 10_000)
     to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     lonlat = shapely.transform(square, to_lonlat.transform, interleaved=False)
     return lonlat_geometry(shapely.geometry.mapping(lonlat))

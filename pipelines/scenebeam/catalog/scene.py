@@ -12,14 +12,12 @@ from urllib.parse import urljoin, urlsplit
 
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.area import lonlat_geometry
+from scenebeam.catalog.area import TILE_METRES, lonlat_geometry
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
 from scenebeam.transfer.access import reachable
 
-TILE_METRES = 109_800
-"""Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
 _REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
 _DATATAKE = re.compile(r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})")
 

@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pyproj import CRS
-
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.products.gridded import GriddedTask
 from scenebeam.products.inputs import Band, SourceFile, settled_nodata
 from scenebeam.products.task import Task
 from scenebeam.raster.compose import STRIP
-from scenebeam.raster.grid import Grid
+from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.reader import Block, Source, gdal_access, open_source
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
 from scenebeam.raster.warp import place
@@ -98,7 +96,7 @@ def _source(
     info = file.info
     file.close()
     nodata = settled_nodata(source.href, info.nodata, nodata)
-    if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
+    if same_crs(info.crs, str(grid.crs)):
         path = gdal_access(source.href, "none")[0]
         return VrtSource(path, False, source.index, info, source.shift), nodata
     name = f"{source.scene}_{band.name}_warped.vrt"

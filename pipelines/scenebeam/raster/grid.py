@@ -68,6 +68,11 @@ def crs_text(crs: CRS) -> str:
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
+def same_crs(one: str, other: CRS | str) -> bool:
+    """Whether two CRSs, by code or WKT, are one."""
+    return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
+
+
 def utm_crs(area: MultiPolygon) -> CRS:
     """The UTM zone of the area's centre; the polar stereographic systems beyond 84° N and 80° S."""
     west = min(part.bounds[0] for part in area.geoms)

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from scenebeam.raster.grid import Grid
+from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.merge import Array, Mask, Region, all_valid
 from scenebeam.raster.reader import Block, RasterInfo, blocks_meeting
 
@@ -58,7 +58,7 @@ class Placement(ABC):
 
 def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> Placement:
     """The cheapest placement that gives the numbers that GDAL's warper would."""
-    if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
+    if same_crs(info.crs, str(grid.crs)):
         to_grid = ~grid.transform @ info.transform
         factor = round(to_grid.a)
         whole = (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height)

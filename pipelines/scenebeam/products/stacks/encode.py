@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scenebeam.products import stac
+from scenebeam.products.inputs import settled_nodata
 from scenebeam.products.shards import KeptPart, write_part
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
@@ -44,7 +45,7 @@ def stack_numbers(bands: Sequence[tuple[StackBand, RasterInfo]]) -> Numbers:
 def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
     """The nodata value of a band: its collection's, else its file's."""
     assert band.asset is not None, "a band without a file has failed before"
-    return info.nodata if band.asset.nodata is None else band.asset.nodata
+    return settled_nodata(info.href, info.nodata, band.asset.nodata)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pyproj import CRS
 
 from scenebeam.errors import CheckError
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.grid import Grid, project
+from scenebeam.raster.grid import Grid, project, same_crs
 from scenebeam.raster.reader import RasterInfo
 from scenebeam.raster.warp import place
 
@@ -29,8 +29,7 @@ def own_grid(task: StackTask, bands: Opened) -> Grid:
     if task.grid is not None:
         grid = task.grid.grid
     else:
-        crs = CRS.from_user_input(bands[0][1].crs)
-        same = [info for _, info in bands if CRS.from_user_input(info.crs) == crs]
+        same = [info for _, info in bands if same_crs(info.crs, bands[0][1].crs)]
         finest = min(same, key=lambda info: abs(info.transform.a))
         grid = Grid((finest.height, finest.width), finest.transform, finest.crs)
     if task.area is not None and task.grid is None:
@@ -70,7 +69,7 @@ def _cut(grid: Grid, left: int, top: int, right: int, bottom: int, fault: str) -
 
 def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
     """What a user should know of how a band lies on the grid of its stack."""
-    if CRS.from_user_input(info.crs) != CRS.from_user_input(str(grid.crs)):
+    if not same_crs(info.crs, str(grid.crs)):
         return [f"{band.name} is in {_short(info.crs)}, the stack in {_short(str(grid.crs))}: warped onto it"]
     left, top, right, bottom = place(info, grid, "nearest", None).outline
     short = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)

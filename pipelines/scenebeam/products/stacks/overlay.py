@@ -5,12 +5,10 @@ from __future__ import annotations
 import os.path
 from collections.abc import Sequence
 
-from pyproj import CRS
-
 from scenebeam.products.stacks.encode import nodata_of
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.grid import Grid
+from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.reader import RasterInfo
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
 from scenebeam.storage import Store
@@ -24,7 +22,7 @@ def write_overlay(
     for band, info in bands:
         assert band.asset is not None, "a band without a file has failed before"
         nodata = nodata_of(band, info)
-        if CRS.from_user_input(info.crs) == CRS.from_user_input(str(grid.crs)):
+        if same_crs(info.crs, str(grid.crs)):
             source = VrtSource(_path(task, info.href, store), True, band.asset.index, info, _shift(task, band))
         else:
             source = _warped(task, band, info, grid, nodata, store)

@@ -10,7 +10,8 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import square_metres
-from scenebeam.catalog.scene import TILE_METRES, Asset, Scene
+from scenebeam.catalog.area import TILE_METRES
+from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import bands_of, record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord

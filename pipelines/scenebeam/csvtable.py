@@ -7,9 +7,17 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from scenebeam.errors import RequestError
+
+
+class File(Protocol):
+    """What can be stored under a name."""
+
+    def dump(self) -> bytes:
+        """As it is stored."""
+        ...
 
 
 class Table(NamedTuple):

@@ -12,7 +12,7 @@ import rustac
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import scenes_from_items, search_items
+from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.sandbox.scenes import SCENES
@@ -23,7 +23,7 @@ Make = Callable[..., RunRequest]
 
 def ids(request: RunRequest) -> set[str]:
     assert request.area is not None
-    return {item["id"] for item in search_items(request, area_geometry(request.area))}
+    return {item["id"] for item in search_items(request, questions_of(request, area_geometry(request.area)))}
 
 
 EVERYTHING = {scene.id for scene in SCENES}
@@ -48,7 +48,7 @@ def test_files_of_every_form_give_the_same_scenes(make_request: Make, sandbox: P
     rustac.write_sync(str(tmp_path / "items.parquet"), items)
     shutil.copy(sandbox / "items.json", tmp_path / "items.json")
     found = [
-        scenes_from_items(search_items(request, None), request)
+        scenes_from_items(search_items(request, questions_of(request, None)), request)
         for path in (
             sandbox / "items.json",
             sandbox / "catalog.json",

@@ -7,6 +7,8 @@ import logging
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,12 @@ from scenebeam.request import (
     StackRequest,
     is_remote,
     is_url,
-    parse_interval,
 )
 
 log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
+Bounds = tuple[float, float, float, float]
 PAGE_SIZE = 100
 APART = 0.1
 """Seconds between two requests to a catalogue."""
@@ -126,17 +128,40 @@ def _fit(record: CollectionRecord, item: Item) -> tuple[int, bool]:
     return sum(band.asset in keys for band in record.bands.values()), linked
 
 
-def search_items(request: RunRequest, area: MultiPolygon | None) -> list[Item]:
-    """Items of the request's collections in its area and dates, as JSON, in the catalogue's order.
+@dataclass(frozen=True)
+class Question:
+    """One search: where and when."""
 
-    `area` is in degrees. No other filter of the request is applied: selection does that, and can
-    then say what it left out. Raises CatalogError where the catalogue cannot be asked.
+    bbox: Bounds | None = None
+    """West, south, east, north in degrees, not over the antimeridian."""
+    interval: tuple[datetime, datetime] | None = None
+
+    @property
+    def when(self) -> str | None:
+        """The interval as a STAC API wants it."""
+        if self.interval is None:
+            return None
+        return "/".join(f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for instant in self.interval)
+
+
+def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Question]:
+    """What a request's own area (in degrees) and dates ask: one search per period and part of the area."""
+    intervals: Sequence[tuple[datetime, datetime] | None] = request.intervals or [None]
+    cells: Sequence[Any] = area.geoms if area is not None else [None]
+    return [Question(None if cell is None else cell.bounds, interval) for interval in intervals for cell in cells]
+
+
+def search_items(request: RunRequest, questions: Sequence[Question]) -> list[Item]:
+    """Items of the request's collections, as JSON, in the catalogue's order; a file gives all that it holds.
+
+    Selection filters them further, and can then say what it left out. Raises CatalogError where the catalogue cannot
+    be asked.
     """
     catalog = request.catalog
     assert isinstance(catalog, str), "scenes of a time series are listed, not searched"
     url = KNOWN_CATALOGS.get(catalog, catalog)
     try:
-        items = list(_ask(url, request, area)) if is_url(url) else list(_read(Path(url)))
+        items = list(_ask(url, request, questions)) if is_url(url) else list(_read(Path(url)))
     except APIError as error:
         raise CatalogError(_blame(url, error)) from error
     except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError) as error:
@@ -154,7 +179,7 @@ def search_items(request: RunRequest, area: MultiPolygon | None) -> list[Item]:
     return list(seen.values())
 
 
-def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[Item]:
+def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Item]:
     if url.endswith(".parquet"):
         yield from rustac.read_sync(url)["features"]
         return
@@ -169,27 +194,24 @@ def _ask(url: str, request: RunRequest, area: MultiPolygon | None) -> Iterator[I
             yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
             return
     found = 0
-    for question in _questions(request, area):
-        for item in client.search(limit=PAGE_SIZE, **question).items_as_dicts():
+    for words in _searches(request, questions):
+        for item in client.search(limit=PAGE_SIZE, **words).items_as_dicts():
             yield item
             found += 1
             if found > 2 * request.limits.max_scenes:
                 return  # far beyond the limit already: do not page through the rest of the archive
 
 
-def _questions(request: RunRequest, area: MultiPolygon | None) -> Iterator[dict[str, Any]]:
-    """What to ask: by id where scenes are named, else one search per period and part of the area."""
+def _searches(request: RunRequest, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
+    """The words of each search: by id where scenes are named, else by place and time."""
     collections = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     if request.select.scenes is not None:
         names = sorted({scene.id for scene in request.select.scenes})
         for start in range(0, len(names), PAGE_SIZE):
             yield {"collections": collections, "ids": names[start : start + PAGE_SIZE]}
         return
-    periods: Sequence[str | None] = request.dates or [None]
-    for period in periods:
-        for cell in area.geoms if area is not None else [None]:
-            bbox = cell.bounds if cell is not None else None
-            yield {"collections": collections, "bbox": bbox, "datetime": _rfc3339(period)}
+    for question in questions:
+        yield {"collections": collections, "bbox": question.bbox, "datetime": question.when}
 
 
 class _Pace:
@@ -201,12 +223,6 @@ class _Pace:
     def __call__(self, request: Any) -> None:
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + self._seconds
-
-
-def _rfc3339(period: str | None) -> str | None:
-    if period is None:
-        return None
-    return "/".join(f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in parse_interval(period))
 
 
 def _read(path: Path) -> Iterator[Item]:

@@ -1,10 +1,11 @@
 """Products: one package each, with the same functions. Adding a product is adding one, and a line to this table.
 
-    plan(selection, request, area) -> Planned            on the driver, no pixels: tasks, and tables of what is planned
+    aim(request) -> Aim                                  where and when scenes are wanted; default: the area, the dates
+    plan(selection, request, aim) -> Planned             on the driver, no pixels: tasks, and tables of what is planned
     make(task, store, budget) -> Outcome                 on the workers: the only step that touches pixels
-    tables(tasks, outcomes, items) -> tables by file     for the report
+    report(request, tasks, done, outcomes, store)        its tables and its STAC catalogue
 
-and its task model, which knows the name of its STAC item in the store.
+and its task model, which knows the names of its outputs in the store.
 """
 
 from __future__ import annotations

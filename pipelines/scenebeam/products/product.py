@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from scenebeam.csvtable import Table
-from scenebeam.products.task import Task
+from shapely.geometry import MultiPolygon
+
+from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.search import Question, questions_of
+from scenebeam.catalog.select import Selection
+from scenebeam.csvtable import File
+from scenebeam.products.catalogue import Reported
+from scenebeam.products.task import Outcome, Task
+from scenebeam.request import RunRequest
+from scenebeam.storage import Store
+from scenebeam.transfer.ranges import Budget
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where and when a request wants scenes."""
+
+    area: MultiPolygon | None
+    """In degrees; None where nothing bounds it."""
+    questions: Sequence[Question]
+    """What the catalogue is asked."""
+    hint: str = "Widen the area, the dates or the filters"
+    """What to try where no scene is left."""
+
+
+def aim_at_area(request: RunRequest) -> Aim:
+    """The request's own area and dates."""
+    area = area_geometry(request.area) if request.area is not None else None
+    return Aim(area, questions_of(request, area))
 
 
 @dataclass(frozen=True)
@@ -15,7 +41,7 @@ class Planned:
     """What a product's plan comes to: its tasks, and the tables that stand before the first of them is made."""
 
     tasks: Sequence[Task]
-    tables: dict[str, Table]
+    tables: Mapping[str, File]
 
 
 def all_or_nothing(before: Task, after: Task) -> Iterable[str]:
@@ -23,15 +49,23 @@ def all_or_nothing(before: Task, after: Task) -> Iterable[str]:
     return before.outputs if before == after else ()
 
 
+Report = Callable[[RunRequest, Sequence[Task], set[str], Mapping[str, Outcome], Store], Reported]
+"""(request, all tasks, ids of those that are done, outcomes of this run by task, store)."""
+
+
 @dataclass(frozen=True)
 class Product:
-    """A product's task model and functions; their arguments are described in `scenebeam.products`."""
+    """A product's task model and functions; they are described in `scenebeam.products`."""
 
     task: type[Task]
-    plan: Callable[..., Planned]
-    make: Callable[..., Any]
-    tables: Callable[..., dict[str, Table]]
-    kept: Callable[[Any, Any], Iterable[str]] = all_or_nothing
+    plan: Callable[[Selection, RunRequest, Aim], Planned]
+    make: Callable[..., Outcome]
+    report: Report
+    aim: Callable[[RunRequest], Aim] = aim_at_area
+    kept: Callable[..., Iterable[str]] = all_or_nothing
     """Which outputs of a task stay when another of its id takes its place."""
     waits: bool = False
     """Whether its tasks wait for the network rather than compute: then more of them than cores are made at once."""
+
+
+Make = Callable[[Task, Store, Budget], Outcome]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from affine import Affine
@@ -58,6 +59,15 @@ class Task(BaseModel):
     item_path: str
     """Name of the STAC item in the store; tasks of one product share it, and it is published last."""
     estimate: Estimate = Estimate()
+
+    def is_done(self, existing: set[str]) -> bool:
+        """Whether nothing is left to do, by the names of all files in the store."""
+        return existing.issuperset(self.outputs)
+
+    @property
+    def everything(self) -> Iterable[str]:
+        """Names of all that it may leave in the store."""
+        return self.outputs
 
     @property
     def sources(self) -> tuple[str, ...]:

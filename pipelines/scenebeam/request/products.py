@@ -23,6 +23,8 @@ class _Product(Part):
 
     bands: list[str] = Field(min_length=1)
     """By any of their names, in any case."""
+    asks: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where and when scenes are searched, beside the request's area and dates."""
 
     @field_validator("bands")
     @classmethod
@@ -95,6 +97,7 @@ class IndexRequest(Part):
     on_missing: OnMissing = "best-available"
     compression: Codec = "deflate"
     values: ClassVar[Literal["harmonized"]] = "harmonized"
+    asks: ClassVar[frozenset[str]] = frozenset()
     band_resolution: ClassVar[None] = None
 
     @model_validator(mode="after")

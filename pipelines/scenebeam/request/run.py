@@ -81,6 +81,13 @@ class RunRequest(Part):
         """The dates as instants, in the order given."""
         return [parse_interval(text) for text in self.dates]
 
+    def question(self) -> dict[str, Any]:
+        """The parts that the catalogue is asked, as JSON."""
+        document = self.model_dump(mode="json", include={"catalog", "collections", "area", "dates"})
+        scenes = self.select.scenes
+        document["scenes"] = None if scenes is None else sorted(scene.id for scene in scenes)
+        return {**document, **self.product.model_dump(mode="json", include=set(self.product.asks))}
+
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()

@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shapely.geometry import MultiPolygon
-
-from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.discovery import discovery
 from scenebeam.catalog.search import (
     bands_of,
@@ -24,9 +21,10 @@ from scenebeam.catalog.search import (
 from scenebeam.catalog.select import Selection, select
 from scenebeam.catalog.tables import scene_tables
 from scenebeam.catalog.timeseries import scenes_from_time_series
-from scenebeam.csvtable import Table
+from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
+from scenebeam.products.product import Aim
 from scenebeam.products.shards import PARTS
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.run.items import Item, read_search, write_search
@@ -50,12 +48,11 @@ class Found:
 
     items: list[Item]
     selection: Selection
-    area: MultiPolygon | None
-    """In degrees."""
+    aim: Aim
 
     def tables(self, request: RunRequest) -> dict[str, Table]:
         """The scene catalogue and what was chosen from it, by file name."""
-        return scene_tables(self.selection, self.area, request.select.full_cover_threshold)
+        return scene_tables(self.selection, self.aim.area, request.select.full_cover_threshold)
 
     def discovered(self, request: RunRequest) -> list[dict[str, Any]]:
         """The scenes taken and the URLs of their bands, as JSON."""
@@ -72,24 +69,24 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
     Raises RequestError where nothing is left, and says which filter left out what.
     """
     resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
-    area = area_geometry(request.area) if request.area is not None else None
+    aim = PRODUCTS[request.product.kind].aim(request)
     items: list[Item] = []
     anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
     if isinstance(request.catalog, TimeSeries):
         scenes, anchors = scenes_from_time_series(request.catalog, records_for(request))
     else:
         kept = read_search(request, store) if store is not None and not refresh else None
-        items = search_items(request, area) if kept is None else kept
+        items = search_items(request, aim.questions) if kept is None else kept
         scenes = scenes_from_items(items, request)
-    selection = select(scenes, request, area, request.product.group_by, anchors)
+    selection = select(scenes, request, aim.area, request.product.group_by, anchors)
     for name in sorted({one.id for one in request.select.scenes or ()} - {scene.id for scene in scenes}):
         log.warning("select.scenes: the catalogue has no scene %s", name)
     if not selection.acquisitions:
         raise RequestError(
-            f"no scene is left: {selection.explain()}. Widen the area, the dates or the filters"
+            f"no scene is left: {selection.explain()}. {aim.hint}"
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
         )
-    return Found(items, selection, area)
+    return Found(items, selection, aim)
 
 
 def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, Store]:
@@ -114,8 +111,8 @@ def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool 
     Raises RequestError where the plan would pass the request's limits.
     """
     found = search(request, store, refresh=refresh)
-    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.area)
-    tables = {**found.tables(request), **planned.tables}
+    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.aim)
+    tables: dict[str, File] = {**found.tables(request), **planned.tables}
     plan = Plan(request, tuple(planned.tasks), found.selection.explain(), tables, found.items)
     if plan.estimate.read_bytes > request.limits.max_bytes:
         raise RequestError(
@@ -167,8 +164,8 @@ def clear(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
     kept_of = PRODUCTS[plan.request.product.kind].kept
     kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
-    outputs = {name for task in plan.tasks for name in task.outputs}
-    store.delete(sorted((outputs | store.list(PARTS)) - kept))
+    files = {name for task in plan.tasks for name in task.everything}
+    store.delete(sorted((files | store.list(PARTS)) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
 

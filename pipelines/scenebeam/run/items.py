@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import rustac
 
+from scenebeam.products.catalogue import dump_items
 from scenebeam.request import RunRequest, is_remote
 from scenebeam.storage import Store
 
@@ -25,7 +24,7 @@ def read_search(request: RunRequest, store: Store) -> list[Item] | None:
     if not _is_kept(request):
         return None
     asked = store.read(SEARCH_FILE)
-    if asked is None or json.loads(asked) != _question(request) or SCENES_FILE not in store.list(SCENES_FILE):
+    if asked is None or json.loads(asked) != request.question() or SCENES_FILE not in store.list(SCENES_FILE):
         return None
     with store.fetched(SCENES_FILE) as path:
         items: list[Item] = rustac.read_sync(str(path))["features"]
@@ -38,32 +37,8 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
     if items:
         store.write(SCENES_FILE, dump_items(items))
     if _is_kept(request):
-        store.write(SEARCH_FILE, (json.dumps(_question(request), indent=2) + "\n").encode())
+        store.write(SEARCH_FILE, (json.dumps(request.question(), indent=2) + "\n").encode())
 
 
 def _is_kept(request: RunRequest) -> bool:
     return isinstance(request.catalog, str) and is_remote(request.catalog)
-
-
-def _question(request: RunRequest) -> dict[str, Any]:
-    """The parts of a request that the catalogue is asked."""
-    document = request.model_dump(mode="json", include={"catalog", "collections", "area", "dates"})
-    scenes = request.select.scenes
-    return {**document, "scenes": None if scenes is None else sorted(scene.id for scene in scenes)}
-
-
-def dump_items(items: Sequence[Item]) -> bytes:
-    """STAC items as a stac-geoparquet file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "items.parquet"
-        rustac.write_sync(str(path), {"type": "FeatureCollection", "features": [_storable(item) for item in items]})
-        return path.read_bytes()
-
-
-def _storable(value: Any) -> Any:
-    """Without empty objects inside: Parquet has no type for them. Lists of numbers (coordinates) hold none."""
-    if isinstance(value, dict):
-        return {key: _storable(inner) for key, inner in value.items() if inner != {}}
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_storable(inner) for inner in value]
-    return value

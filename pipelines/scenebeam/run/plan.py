@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from scenebeam.csvtable import Table
+from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate, Task
@@ -44,7 +44,7 @@ class Plan:
     tasks: tuple[Task, ...]
     selection: str = ""
     """How many scenes were found, and what left some out."""
-    tables: Mapping[str, Table] = field(default_factory=dict, compare=False)
+    tables: Mapping[str, File] = field(default_factory=dict, compare=False)
     """What stands before the first task is made, by file name; written with the plan, not read back."""
     items: Sequence[Item] = field(default=(), compare=False)
     """What the search found; written with the plan, not read back."""
@@ -63,8 +63,8 @@ class Plan:
         )
 
     def undone(self, existing: set[str]) -> list[Task]:
-        """Tasks that some output is still missing of."""
-        return [task for task in self.tasks if not existing.issuperset(task.outputs)]
+        """Tasks that are not done."""
+        return [task for task in self.tasks if not task.is_done(existing)]
 
 
 def freeze(plan: Plan, store: Store) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.products import PRODUCTS, stac
+from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
-from scenebeam.run.items import dump_items
 from scenebeam.run.plan import Plan
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
@@ -33,23 +29,14 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     if not undone:
         # Killed while it tidied up, a task that is done is not made again: nobody else would.
         store.delete(sorted(name for name in existing if name.startswith(PARTS)))
-    items = read_items(plan, undone, store)
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]
-    tables = dict(PRODUCTS[plan.request.product.kind].tables(plan.tasks, by_task, items))
+    done = {task.id for task in plan.tasks} - undone
+    told = PRODUCTS[plan.request.product.kind].report(plan.request, plan.tasks, done, by_task, store)
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
     failures = [{"task": o.task, "kind": o.kind, "reason": o.reason, "retry": retry} for o in faults]
-    tables[FAILURES_FILE] = Table(_FAILURE_COLUMNS, failures)
-    ordered = [items[name] for name in sorted(items)]
-    description = f"{plan.request.product.kind} products of the run {plan.request.run}"
-    collection = stac.make_collection(plan.request.run, description, ordered, sorted(items))
-    store.write_all(
-        {
-            **{name: table.dump() for name, table in tables.items()},
-            **({"items.parquet": dump_items(ordered)} if ordered else {}),
-            "collection.json": stac.dump(collection),
-        }
-    )
+    files = {**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures)}
+    store.write_all({name: file.dump() for name, file in files.items()})
     skipped = sum(outcome.state == "skipped" for outcome in left)
     final = status.model_copy(
         update={
@@ -58,7 +45,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
             "done": len(plan.tasks) - len(undone),
             "skipped": skipped,
             "failed": len(undone) - skipped,
-            "incomplete": sum(not item["properties"].get("scenebeam:complete", True) for item in ordered),
+            "incomplete": told.incomplete,
             "requests": sum(outcome.requests for outcome in by_task.values()),
             "read_bytes": sum(outcome.read_bytes for outcome in by_task.values()),
             "updated": now(),
@@ -74,11 +61,3 @@ def _state(plan: Plan, failed: int) -> str:
     if failed == 0:
         return "succeeded"
     return "partial" if failed <= plan.request.limits.max_failed * len(plan.tasks) else "failed"
-
-
-def read_items(plan: Plan, undone: set[str], store: Store) -> dict[str, dict[str, Any]]:
-    """The STAC items of all tasks that are done, by name."""
-    names = sorted({task.item_path for task in plan.tasks if task.id not in undone})
-    with ThreadPoolExecutor(16) as threads:
-        contents = threads.map(store.read, names)
-        return {name: json.loads(content) for name, content in zip(names, contents, strict=True) if content}

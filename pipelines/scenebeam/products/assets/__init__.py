@@ -6,8 +6,9 @@ from scenebeam.products.assets.make import make
 from scenebeam.products.assets.plan import plan
 from scenebeam.products.assets.tables import tables
 from scenebeam.products.assets.task import AssetsTask, kept
+from scenebeam.products.catalogue import report_items
 from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "AssetsTask", "kept", "make", "plan", "tables"]
 
-PRODUCT = Product(AssetsTask, plan, make, tables, kept=kept, waits=True)
+PRODUCT = Product(AssetsTask, plan, make, report_items(tables), kept=kept, waits=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import shapely
-from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import resolve_bands
@@ -14,7 +13,7 @@ from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
-from scenebeam.products.product import Planned
+from scenebeam.products.product import Aim, Planned
 from scenebeam.products.task import Estimate
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
 from scenebeam.storage import checked_name
@@ -25,7 +24,7 @@ _MEMORY = 24 * 2**20
 """Per file in flight: what has come in, and blocks that are decoded to be checked."""
 
 
-def plan(selection: Selection, request: RunRequest, area: BaseGeometry | None) -> Planned:
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     """One row of the manifest per scene, and a task for each of the first `download_n` of them."""
     product = request.product
     assert isinstance(product, AssetsRequest)

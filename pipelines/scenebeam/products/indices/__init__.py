@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scenebeam.products.catalogue import report_items
 from scenebeam.products.indices.make import make
 from scenebeam.products.indices.plan import plan
 from scenebeam.products.indices.tables import tables
@@ -10,4 +11,4 @@ from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "IndexTask", "make", "plan", "tables"]
 
-PRODUCT = Product(IndexTask, plan, make, tables)
+PRODUCT = Product(IndexTask, plan, make, report_items(tables))

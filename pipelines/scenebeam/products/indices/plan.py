@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import shapely
-from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
@@ -20,7 +19,7 @@ from scenebeam.products.gridded import item_path
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.products.inputs import Band, common_properties, describe_band, scene_ref, shown_area, with_footprints
-from scenebeam.products.product import Planned
+from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.compose import STRIP
@@ -32,12 +31,13 @@ _AT_ONCE = 3
 """Tasks that share `limits.memory`: two compute while another waits for its reads."""
 
 
-def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
-    """One task per image (and shard), all on one grid; `area` is in degrees, None takes all that the scenes cover."""
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+    """One task per image (and shard), all on one grid; without an area it takes all that the scenes cover."""
     product = request.product
     assert isinstance(product, IndexRequest)
     variables = dict(zip(product.bands, resolve_bands(request), strict=True))
     acquisitions = with_footprints(selection.acquisitions)
+    area = aim.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
     grid = choose_grid(area, request.grid, finest(request, list(variables.values())))

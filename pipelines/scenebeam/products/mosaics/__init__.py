@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scenebeam.products.catalogue import report_items
 from scenebeam.products.mosaics.make import make
 from scenebeam.products.mosaics.plan import plan
 from scenebeam.products.mosaics.tables import tables
@@ -10,4 +11,4 @@ from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "MosaicTask", "make", "plan", "tables"]
 
-PRODUCT = Product(MosaicTask, plan, make, tables)
+PRODUCT = Product(MosaicTask, plan, make, report_items(tables))

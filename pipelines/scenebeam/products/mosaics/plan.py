@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shapely
-from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection, shares_ground
@@ -13,22 +12,23 @@ from scenebeam.products.estimate import estimate, finest, probe_bands, widest_wi
 from scenebeam.products.gridded import item_path
 from scenebeam.products.inputs import common_properties, describe_band, only, scene_ref, shown_area, with_footprints
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.products.product import Planned
+from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import choose_grid
 from scenebeam.request import MosaicRequest, RunRequest
 
 
-def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     """One task per acquisition (and shard), all on one grid.
 
-    `area` is in degrees; None takes all that the scenes cover. Reads one header per band, for the estimate.
+    Without an area it takes all that the scenes cover. Reads one header per band, for the estimate.
     """
     product = request.product
     assert isinstance(product, MosaicRequest)
     names = resolve_bands(request)
     acquisitions = with_footprints(selection.acquisitions)
+    area = aim.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
     grid = choose_grid(area, request.grid, finest(request, names))

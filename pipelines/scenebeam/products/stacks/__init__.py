@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scenebeam.products.catalogue import report_items
 from scenebeam.products.product import Product
 from scenebeam.products.stacks.make import make
 from scenebeam.products.stacks.plan import plan
@@ -10,4 +11,4 @@ from scenebeam.products.stacks.task import StackTask
 
 __all__ = ["PRODUCT", "StackTask", "make", "plan", "tables"]
 
-PRODUCT = Product(StackTask, plan, make, tables)
+PRODUCT = Product(StackTask, plan, make, report_items(tables))

@@ -19,7 +19,7 @@ from scenebeam.errors import RequestError
 from scenebeam.products.estimate import ENCODED, PROCESS, column_bytes, finest
 from scenebeam.products.fetch import file_suffix
 from scenebeam.products.inputs import asked_resampling, common_properties, shown_area
-from scenebeam.products.product import Planned
+from scenebeam.products.product import Aim, Planned
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.products.task import Estimate, GridSpec
 from scenebeam.raster.compose import AHEAD
@@ -31,8 +31,9 @@ _FAR_AHEAD = 3
 """Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
 
 
-def plan(selection: Selection, request: RunRequest, area: MultiPolygon | None) -> Planned:
-    """One task per scene; `area` is in degrees, None takes all of each scene."""
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+    """One task per scene; without an area it takes all of each scene."""
+    area = aim.area
     product = request.product
     assert isinstance(product, StackRequest)
     names = resolve_bands(request)

@@ -22,7 +22,10 @@ from scenebeam.request import Checks, RunRequest, is_remote
 
 MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
-_PATHS = ("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table", "output")
+_PATHS = (
+    *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table", "output"),
+    *("product.chips", "product.boundaries", "product.crop_calendar"),
+)
 
 
 class _SafeLoader(yaml.SafeLoader):

@@ -102,6 +102,8 @@ class CollectionRecord(BaseModel):
     """Key of the true-colour asset, whose bands are `visual_red`, `visual_green` and `visual_blue`."""
     mask_classes: dict[str, list[int]] = {}
     """Categorical band → classes that are not clear ground (cloud, shadow, cirrus)."""
+    cloud_probability: dict[str, float] = {}
+    """Band of cloud probabilities → percent from which a pixel counts as cloud: looked at before `mask_classes`."""
     mask_bits: dict[str, list[int]] = {}
     """Band of bit flags → bits, any of which says that a pixel is not clear ground."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
@@ -112,7 +114,7 @@ class CollectionRecord(BaseModel):
         wrong = [name for name in self.bands if name != name.lower()]
         if wrong:
             raise ValueError(f"band names are written in lower case: {', '.join(wrong)}")
-        named = {*self.required, *self.default, *self.mask_classes, *self.mask_bits}
+        named = {*self.required, *self.default, *self.mask_classes, *self.cloud_probability, *self.mask_bits}
         unknown = sorted(named - self.bands.keys())
         if unknown:
             raise ValueError(f"named, but not among the bands: {', '.join(unknown)}")

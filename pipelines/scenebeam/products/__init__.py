@@ -11,8 +11,9 @@ and its task model, which knows the names of its outputs in the store.
 from __future__ import annotations
 
 from scenebeam.products.assets import PRODUCT as ASSETS
+from scenebeam.products.fields import PRODUCT as FIELDS
 from scenebeam.products.indices import PRODUCT as INDICES
 from scenebeam.products.mosaics import PRODUCT as MOSAICS
 from scenebeam.products.stacks import PRODUCT as STACKS
 
-PRODUCTS = {"assets": ASSETS, "index": INDICES, "mosaic": MOSAICS, "stack": STACKS}
+PRODUCTS = {"assets": ASSETS, "fields": FIELDS, "index": INDICES, "mosaic": MOSAICS, "stack": STACKS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from shapely.geometry import MultiPolygon
 
@@ -15,7 +16,6 @@ from scenebeam.products.catalogue import Reported
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def all_or_nothing(before: Task, after: Task) -> Iterable[str]:
     return before.outputs if before == after else ()
 
 
-Report = Callable[[RunRequest, Sequence[Task], set[str], Mapping[str, Outcome], Store], Reported]
+Report = Callable[[RunRequest, Sequence[Any], set[str], Mapping[str, Outcome], Store], Reported]
 """(request, all tasks, ids of those that are done, outcomes of this run by task, store)."""
 
 
@@ -66,6 +66,3 @@ class Product:
     """Which outputs of a task stay when another of its id takes its place."""
     waits: bool = False
     """Whether its tasks wait for the network rather than compute: then more of them than cores are made at once."""
-
-
-Make = Callable[[Task, Store, Budget], Outcome]

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -35,10 +35,14 @@ def grid_footprint(grid: GeoBox) -> dict[str, Any]:
     """The outline of a grid in degrees, split at the antimeridian, as GeoJSON."""
     left, bottom, right, top = grid.extent.boundingbox.bbox
     outline = shapely.segmentize(box(left, bottom, right, top), max(right - left, top - bottom) / 8)
-    to_lonlat = Transformer.from_crs(str(grid.crs), "EPSG:4326", always_xy=True)
-    lonlat = shapely.transform(outline, to_lonlat.transform, interleaved=False)
+    lonlat = shapely.transform(outline, _to_lonlat(str(grid.crs)).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
     return _plain(mapping(lonlat_geometry(mapping(rounded))))
+
+
+@lru_cache(maxsize=64)
+def _to_lonlat(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 
 def _plain(geometry: Any) -> dict[str, Any]:
@@ -158,6 +162,11 @@ def number_or_name(value: float | None) -> float | int | str | None:
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return int(value) if float(value).is_integer() else float(value)
+
+
+def year_start(year: int) -> datetime:
+    """The first instant of a year."""
+    return datetime(year, 1, 1, tzinfo=UTC)
 
 
 def rfc3339(when: datetime) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain
+from io import BytesIO
+from itertools import chain, product
 from typing import IO, Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -19,13 +20,13 @@ import tifffile
 from affine import Affine
 from rasterio.io import MemoryFile
 
-from scenebeam.raster.pyramid import TILE, Tiles
+from scenebeam.raster.pyramid import TILE, Tiles, encode, halve, level_shapes
 
 _CODECS = {"deflate": 8, "zstd": 50000, "lzw": 5}
 _KINDS = {"u": 1, "i": 2, "f": 3}
 _SHORT, _LONG, _ASCII, _DOUBLE, _LONG8 = 3, 4, 2, 12, 16
 _FORMATS = {_SHORT: "H", _LONG: "I", _DOUBLE: "d", _LONG8: "Q"}
-_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+_CRS_TAGS = (34735, 34736, 34737)
 _LAYOUT = (
     "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
     "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
@@ -57,6 +58,8 @@ class CogProfile:
     codec: str = "deflate"
     bands: Sequence[CogBand] = (CogBand(),)
     tags: dict[str, str] = field(default_factory=dict)
+    tile: int = TILE
+    """Side of a tile."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,40 @@ def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level | Til
             file.write(struct.pack("<I", len(tile)) + tile + tile[-4:])
 
 
+def small_cog(pixels: np.ndarray[Any, Any], profile: CogProfile, *, average: bool = True) -> bytes:
+    """A whole image in memory, (bands, rows, columns) → its COG; made in this thread, for one of very many.
+
+    An image smaller than a tile has tiles of its own size, so that nothing is padded but to the next 16 pixels.
+    """
+    profile = replace(profile, tile=min(TILE, -(-max(pixels.shape[1:]) // 16) * 16))
+    levels: list[Level] = []
+    for shape in level_shapes(*pixels.shape[1:]):
+        if levels:
+            pixels = np.stack([halve(band, profile.nodata, average=average) for band in pixels])
+        tiles = [_encoded(band, profile, row, column) for band in pixels for row, column in _corners(shape, profile)]
+        levels.append(Level(*shape, [len(tile) for tile in tiles], tiles))
+    file = BytesIO()
+    write_cog(file, profile, levels)
+    return file.getvalue()
+
+
+def _corners(shape: tuple[int, int], profile: CogProfile) -> Iterator[tuple[int, int]]:
+    return product(range(0, shape[0], profile.tile), range(0, shape[1], profile.tile))
+
+
+def _encoded(band: np.ndarray[Any, Any], profile: CogProfile, row: int, column: int) -> bytes:
+    return encode(_padded(band[row : row + profile.tile, column : column + profile.tile], profile), profile.codec)
+
+
+def _padded(pixels: np.ndarray[Any, Any], profile: CogProfile) -> np.ndarray[Any, Any]:
+    """A tile at the image's edge, filled up with nodata."""
+    if pixels.shape == (profile.tile, profile.tile):
+        return pixels
+    full = np.full((profile.tile, profile.tile), 0 if profile.nodata is None else profile.nodata, profile.dtype)
+    full[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return full
+
+
 def _head(profile: CogProfile, levels: Sequence[Level | Tiles], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
     """Everything before the first tile."""
     ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06d} bytes\n{_LAYOUT}".encode()
@@ -138,8 +175,8 @@ def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], 
         (277, _SHORT, [count]),
         (284, _SHORT, [1 if count == 1 else 2]),
         (317, _SHORT, [3 if floating else 2]),
-        (322, _SHORT, [TILE]),
-        (323, _SHORT, [TILE]),
+        (322, _SHORT, [profile.tile]),
+        (323, _SHORT, [profile.tile]),
         (324, _LONG8 if big else _LONG, offsets),
         (325, _LONG, level.sizes),
         (339, _SHORT, [_KINDS[profile.dtype.kind]] * count),
@@ -147,7 +184,7 @@ def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], 
     if count > 1:
         entries.append((338, _SHORT, [0] * (count - 1)))  # ExtraSamples: of no special meaning
     if number == 0:
-        entries += _geo_entries(profile.crs, profile.transform)
+        entries += [*_crs_entries(profile.crs), *_transform_entries(profile.transform)]
         entries.append((42112, _ASCII, _gdal_metadata(profile)))
     if profile.nodata is not None:
         entries.append((42113, _ASCII, _number(profile.nodata)))
@@ -180,16 +217,25 @@ def _directory(entries: list[Entry], at: int, more: bool, big: bool) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _geo_entries(crs: str, transform: Affine) -> list[Entry]:
-    """The georeferencing tags that GDAL writes for a CRS and a transform."""
+def _crs_entries(crs: str) -> list[Entry]:
+    """The tags that GDAL writes for a CRS."""
     with MemoryFile() as memory:
         with memory.open(
-            driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=transform
+            driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=Affine(2, 0, 1, 0, -2, 1)
         ) as image:
             image.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(memory) as tiff:
-            tags = [tag for code in _GEO_TAGS if (tag := tiff.pages[0].tags.get(code)) is not None]
+            tags = [tag for code in _CRS_TAGS if (tag := tiff.pages[0].tags.get(code)) is not None]
             return [(tag.code, int(tag.dtype), _values(tag.value)) for tag in tags]
+
+
+def _transform_entries(transform: Affine) -> list[Entry]:
+    """The tags that place an image: scale and a corner where north is up, else the whole matrix."""
+    if transform.b == transform.d == 0 and transform.a > 0 > transform.e:
+        corner = [0.0, 0.0, 0.0, transform.c, transform.f, 0.0]
+        return [(33550, _DOUBLE, [transform.a, -transform.e, 0.0]), (33922, _DOUBLE, corner)]
+    rows = [transform.a, transform.b, 0.0, transform.c, transform.d, transform.e, 0.0, transform.f]
+    return [(34264, _DOUBLE, [*rows, *[0.0] * 7, 1.0])]
 
 
 def _values(value: Any) -> Any:

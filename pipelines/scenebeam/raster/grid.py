@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TypeAlias
 
 import shapely
@@ -68,6 +69,7 @@ def crs_text(crs: CRS) -> str:
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
+@lru_cache(maxsize=1024)
 def same_crs(one: str, other: CRS | str) -> bool:
     """Whether two CRSs, by code or WKT, are one."""
     return bool(CRS.from_user_input(one) == CRS.from_user_input(other))

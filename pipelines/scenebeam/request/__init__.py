@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scenebeam.request.fields import SEASONS, ChipGrid, FieldsRequest, Season, Split
 from scenebeam.request.parts import (
     Area,
     Checks,
@@ -18,10 +19,13 @@ from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
 
 __all__ = [
     "KNOWN_CATALOGS",
+    "SEASONS",
     "VISUAL",
     "Area",
     "AssetsRequest",
     "Checks",
+    "ChipGrid",
+    "FieldsRequest",
     "GridRequest",
     "IndexRequest",
     "Limits",
@@ -29,7 +33,9 @@ __all__ = [
     "PickedScene",
     "RunRequest",
     "Runner",
+    "Season",
     "Select",
+    "Split",
     "StackRequest",
     "TimeSeries",
     "is_remote",

@@ -18,7 +18,7 @@ VISUAL = ("visual_red", "visual_green", "visual_blue")
 """The bands of the true-colour image that some providers keep beside the measurements."""
 
 
-class _Product(Part):
+class Product(Part):
     """What every product has."""
 
     bands: list[str] = Field(min_length=1)
@@ -36,7 +36,7 @@ class _Product(Part):
         return value
 
 
-class MosaicRequest(_Product):
+class MosaicRequest(Product):
     """One mosaic per acquisition and band."""
 
     kind: Literal["mosaic"] = "mosaic"
@@ -50,7 +50,7 @@ class MosaicRequest(_Product):
     band_resolution: ClassVar[None] = None
 
 
-class StackRequest(_Product):
+class StackRequest(Product):
     """One analysis-ready stack of bands per scene."""
 
     kind: Literal["stack"]
@@ -132,7 +132,7 @@ class IndexRequest(Part):
         return "day" if self.per == "day" else "acquisition"
 
 
-class AssetsRequest(_Product):
+class AssetsRequest(Product):
     """The scenes' own files, band by band, and a manifest of them."""
 
     kind: Literal["assets"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from scenebeam.collections.record import CollectionRecord
+from scenebeam.request.fields import FieldsRequest
 from scenebeam.request.parts import (
     Area,
     Checks,
@@ -53,7 +54,9 @@ class RunRequest(Part):
     """One or several; of a differenced index the first is before, the second after."""
     select: Select = Select()
     grid: GridRequest = GridRequest()
-    product: Annotated[MosaicRequest | StackRequest | IndexRequest | AssetsRequest, Field(discriminator="kind")]
+    product: Annotated[
+        MosaicRequest | StackRequest | IndexRequest | AssetsRequest | FieldsRequest, Field(discriminator="kind")
+    ]
     checks: Checks = Checks()
     output: str = Field(min_length=1)
     runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
@@ -62,7 +65,8 @@ class RunRequest(Part):
     @model_validator(mode="after")
     def _bounded_search(self) -> RunRequest:
         picked = self.select.scenes is not None or self.select.table is not None
-        if isinstance(self.catalog, str) and is_remote(self.catalog) and not picked:
+        told = picked or isinstance(self.product, FieldsRequest)  # chips and their seasons bound it
+        if isinstance(self.catalog, str) and is_remote(self.catalog) and not told:
             for name in ("area", "dates"):
                 if not getattr(self, name):
                     raise ValueError(f"{name} is needed to search a STAC API")
@@ -72,6 +76,10 @@ class RunRequest(Part):
     def _product_fits(self) -> RunRequest:
         if isinstance(self.product, AssetsRequest):
             check_storage(self.product, self.output)
+        if isinstance(self.product, FieldsRequest) and (self.dates or self.grid != GridRequest()):
+            raise ValueError(
+                "dates, grid: chips bring their own; the crop calendar says when, product.grid which chips"
+            )
         if isinstance(self.product, IndexRequest) and self.product.formula.differenced and len(self.dates) != 2:
             raise ValueError(f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]")
         return self
@@ -95,7 +103,7 @@ class RunRequest(Part):
     def decisive(self) -> dict[str, Any]:
         """The parts that decide what the products hold, as JSON."""
         parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
-        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs"}})
+        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs", "images"}})
 
 
 def is_url(text: str) -> bool:

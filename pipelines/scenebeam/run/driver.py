@@ -76,12 +76,12 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
         scenes, anchors = scenes_from_time_series(request.catalog, records_for(request))
     else:
         kept = read_search(request, store) if store is not None and not refresh else None
-        items = search_items(request, aim.questions) if kept is None else kept
+        items = (search_items(request, aim.questions) if aim.questions else []) if kept is None else kept
         scenes = scenes_from_items(items, request)
     selection = select(scenes, request, aim.area, request.product.group_by, anchors)
     for name in sorted({one.id for one in request.select.scenes or ()} - {scene.id for scene in scenes}):
         log.warning("select.scenes: the catalogue has no scene %s", name)
-    if not selection.acquisitions:
+    if aim.questions and not selection.acquisitions:
         raise RequestError(
             f"no scene is left: {selection.explain()}. {aim.hint}"
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
@@ -101,7 +101,7 @@ def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, 
             _refuse_another(frozen, request, store)
         found = search(request, store, refresh=refresh)
         write_search(request, found.items, store)
-        store.write_all({name: table.dump() for name, table in found.tables(request).items()})
+        store.write_all(found.tables(request))
     return found, store
 
 

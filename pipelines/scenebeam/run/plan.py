@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
+from scenebeam.products.catalogue import Dumped
 from scenebeam.products.task import Estimate, Task
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import leaves
@@ -81,7 +82,7 @@ def freeze(plan: Plan, store: Store) -> None:
     ]
     sink = io.BytesIO()
     pq.write_table(_table(rows), sink, compression="zstd")
-    store.write_all({PLAN_FILE: sink.getvalue(), **{name: table.dump() for name, table in plan.tables.items()}})
+    store.write_all({PLAN_FILE: Dumped(sink.getvalue()), **plan.tables})
     head = {
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),

@@ -35,8 +35,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     told = PRODUCTS[plan.request.product.kind].report(plan.request, plan.tasks, done, by_task, store)
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
     failures = [{"task": o.task, "kind": o.kind, "reason": o.reason, "retry": retry} for o in faults]
-    files = {**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures)}
-    store.write_all({name: file.dump() for name, file in files.items()})
+    store.write_all({**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures)})
     skipped = sum(outcome.state == "skipped" for outcome in left)
     final = status.model_copy(
         update={

@@ -142,26 +142,33 @@ class SandboxScene:
         """Write the scene's COGs with GDAL's own driver, under `folder/<id>/`."""
         (folder / self.id).mkdir(parents=True, exist_ok=True)
         for band in bands:
-            resolution = earth.BANDS[band]
-            pixels = self.numbers(band)
-            with rasterio.open(
-                folder / self.id / f"{band}.tif",
-                "w",
-                driver="COG",
-                height=pixels.shape[0],
-                width=pixels.shape[1],
-                count=1,
-                dtype=pixels.dtype,
-                crs=f"EPSG:{self.epsg}",
-                transform=Affine(resolution, 0, self.left, 0, -resolution, self.top),
-                nodata=0,
-                compress="deflate",
-                predictor=2,
-                level=1,
-                blocksize=block,
-                overviews="AUTO",
-            ) as file:
-                file.write(pixels, 1)
+            path = folder / self.id / f"{band}.tif"
+            corner = (float(self.left), float(self.top))
+            write_image(path, self.numbers(band), f"EPSG:{self.epsg}", corner, earth.BANDS[band], block)
+
+
+def write_image(
+    path: Path, pixels: np.ndarray[Any, Any], crs: str, corner: tuple[float, float], resolution: float, block: int
+) -> None:
+    """A COG of one band by GDAL's own driver, nodata 0; `corner` is the upper left."""
+    with rasterio.open(
+        path,
+        "w",
+        driver="COG",
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        count=1,
+        dtype=pixels.dtype,
+        crs=crs,
+        transform=Affine(resolution, 0, corner[0], 0, -resolution, corner[1]),
+        nodata=0,
+        compress="deflate",
+        predictor=3 if pixels.dtype.kind == "f" else 2,
+        level=1,
+        blocksize=block,
+        overviews="AUTO",
+    ) as file:
+        file.write(pixels, 1)
 
 
 _BEFORE = datetime(2021, 6, 10, 9, 20, 31)

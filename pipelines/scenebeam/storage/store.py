@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
+from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.storage.arrival import Arrival, multihash
 
@@ -94,10 +95,10 @@ class Store(ABC):
         with self.writing(name) as file:
             file.write(content)
 
-    def write_all(self, files: Mapping[str, bytes]) -> None:
+    def write_all(self, files: Mapping[str, File]) -> None:
         """Publish small files, several at once."""
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(self.write, files, files.values()))
+            list(threads.map(lambda name: self.write(name, files[name].dump()), files))
 
     def path(self, name: str) -> str:
         """Where a file lies, for people and for hrefs."""

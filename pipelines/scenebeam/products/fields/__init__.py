@@ -1,0 +1,13 @@
+"""Field chips: for every chip its masks, and its imagery at planting and at harvest."""
+
+from __future__ import annotations
+
+from scenebeam.products.fields.make import make
+from scenebeam.products.fields.plan import aim, kept, plan
+from scenebeam.products.fields.report import report
+from scenebeam.products.fields.task import FieldsTask
+from scenebeam.products.product import Product
+
+__all__ = ["PRODUCT", "FieldsTask", "aim", "kept", "make", "plan", "report"]
+
+PRODUCT = Product(FieldsTask, plan, make, report, aim, kept)

@@ -1,0 +1,95 @@
+"""Cells: the last step of a cell to be done brings its chips' items up to date, and writes all its items as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import rustac
+
+from scenebeam.errors import StorageError
+from scenebeam.products import stac
+from scenebeam.products.catalogue import ITEMS_FILE, dump_items
+from scenebeam.products.fields.chips import catalogue_folder
+from scenebeam.products.fields.choose import Choice
+from scenebeam.products.fields.items import chip_item, with_seasons
+from scenebeam.products.fields.task import ChipRef, FieldsTask
+from scenebeam.products.task import Outcome
+from scenebeam.request import SEASONS, is_url
+from scenebeam.storage import Store, open_store
+from scenebeam.transfer.ranges import io_threads
+
+_UP = ("collection", "root", "parent")
+
+
+def put_together(task: FieldsTask, store: Store) -> Outcome:
+    """Publish the chips' items and the cell's table, if this step was the last; two at once publish the same bytes."""
+    siblings = [task.model_copy(update={"step": step}) for step in task.steps]
+    needed = {one.record for one in siblings} | {one.images_record for one in siblings if one.downloads}
+    if not needed <= store.list(f"cells/{task.cell}/"):
+        return Outcome(task=task.id, state="done", detail={"part": True})
+    records = {one.step: _read(store, one.record) for one in siblings}
+    chosen: dict[str, dict[str, Choice]] = {chip.name: {} for chip in task.chips}
+    for season in SEASONS:
+        for told in records.get(season, {}).get("choices", []):
+            chosen[told["chip"]][season] = Choice.model_validate(told)
+    bases = _bases(task, store, records.get("masks", {}))
+
+    def settle(chip: ChipRef) -> list[stac.Item]:
+        images: dict[str, stac.Item] = {
+            one.step: _read(store, one.item_name(chip))
+            for one in siblings
+            if (choice := chosen[chip.name].get(one.step)) is not None and choice.scene is not None
+        }
+        item = with_seasons(task, chip, bases[chip.name], chosen[chip.name], images) if chosen[chip.name] else None
+        item = item or bases[chip.name]
+        store.write(task.parent_name(chip), stac.dump(item))
+        return [item, *images.values()]
+
+    items = [item for found in io_threads().map(settle, task.chips) for item in found]
+    store.write(task.item_path, dump_items(items))
+    return Outcome(task=task.id, state="done")
+
+
+def _read(store: Store, name: str) -> dict[str, Any]:
+    content = store.read(name)
+    if content is None:
+        raise StorageError(f"{store.path(name)} has been removed while the run was going on: run again")
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+def _bases(task: FieldsTask, store: Store, masks: Mapping[str, Any]) -> dict[str, stac.Item]:
+    """The chips' items as they were: of the catalogue, or of the masks that the run has made."""
+    if not task.catalogue:
+        return {chip.name: chip_item(task, chip, masks["chips"][chip.name]["assets"]) for chip in task.chips}
+    source = open_store(catalogue_folder(task.catalogue))
+    listed = [chip for chip in task.chips if chip.item]
+    found = dict(zip((c.name for c in listed), io_threads().map(lambda c: _read(source, c.item), listed), strict=True))
+    found |= _rows(task, source, {chip.name for chip in task.chips if not chip.item})
+    if source.uri != store.uri:
+        where = {chip.name: source.path(chip.item or ITEMS_FILE).rpartition("/")[0] for chip in task.chips}
+        found = {name: _elsewhere(item, where[name]) for name, item in found.items()}
+    return found
+
+
+def _rows(task: FieldsTask, source: Store, names: set[str]) -> dict[str, stac.Item]:
+    """Items that stand in a table alone."""
+    if not names:
+        return {}
+    table = task.catalogue.rpartition("/")[2] if task.catalogue.endswith(".parquet") else ITEMS_FILE
+    with source.fetched(table) as path:
+        items = rustac.read_sync(str(path))["features"]
+    return {item["id"]: item for item in items if item["id"] in names}
+
+
+def _elsewhere(item: stac.Item, folder: str) -> stac.Item:
+    """An item that can be read from another folder: its files by their full names."""
+    assets = {
+        key: asset if is_url(asset["href"]) else {**asset, "href": f"{folder}/{str(asset['href']).removeprefix('./')}"}
+        for key, asset in item["assets"].items()
+    }
+    links = [link for link in item.get("links") or [] if link.get("rel") not in (*_UP, "self")]
+    up = [{"rel": rel, "href": "../collection.json", "type": "application/json"} for rel in _UP]
+    return {**item, "assets": assets, "links": [*up, *links]}

@@ -1,0 +1,263 @@
+"""Images: a season's imagery of all chips of a cell, each block of each band fetched and decoded once a scene."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from scenebeam.catalog.scene import Asset
+from scenebeam.errors import CheckError, ReadError
+from scenebeam.products import stac
+from scenebeam.products.fields.chips import mask_grid
+from scenebeam.products.fields.choose import Choice
+from scenebeam.products.fields.items import image_item
+from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
+from scenebeam.products.inputs import asked_resampling, settled_nodata, spec_of
+from scenebeam.raster.cog import CogBand, CogProfile, small_cog
+from scenebeam.raster.grid import same_crs
+from scenebeam.raster.merge import Array, harmonize, valid_mask
+from scenebeam.raster.preview import preview
+from scenebeam.raster.reader import Source, open_source
+from scenebeam.raster.windows import Windows
+from scenebeam.storage import Store
+from scenebeam.storage.arrival import multihash
+from scenebeam.transfer.ranges import Budget, io_threads
+
+_PENDING = 32
+"""Chips that wait to be encoded and published while the next are read."""
+_PUBLISHERS = 8
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How the numbers of a scene's chips are written: one dtype and one nodata value for all bands."""
+
+    candidate: Candidate
+    dtype: np.dtype[Any]
+    nodata: float | None
+    own: Sequence[float | None]
+    """Nodata of each band's file."""
+    raw: bool
+
+    @cached_property
+    def bands(self) -> tuple[CogBand, ...]:
+        """What an image says of its bands."""
+        return tuple(CogBand(asset.band, *self.scaling(asset)) for asset in self.candidate.bands)
+
+    def scaling(self, asset: Asset) -> tuple[float, float]:
+        """(scale, offset): what harmonizing would take out is still in raw numbers."""
+        return asset.scale, asset.offset - (asset.scale * asset.shift if self.raw else 0.0)
+
+    def settle(self, band: int, values: Array) -> Array:
+        """A band's numbers as they stand in the image."""
+        own, asset = self.own[band], self.candidate.bands[band]
+        valid = valid_mask(values, own)
+        if not self.raw:
+            values = harmonize(values, valid, asset.shift, own)
+        if valid is not None and self.nodata is not None and repr(float(own or 0)) != repr(float(self.nodata)):
+            values = np.where(valid, values, values.dtype.type(self.nodata))
+        return values.astype(self.dtype, copy=False)
+
+
+def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> dict[str, str]:
+    """Publish the images of some of a cell's chips with their items; chip → why it has none, for those that fail.
+
+    Raises ReadError where a file may be read later, StorageError where nothing can be published.
+    """
+    chips = {chip.name: chip for chip in task.chips}
+    failed: dict[str, str] = {}
+    by_scene: dict[str, list[Choice]] = {}
+    for choice, fault in zip(choices, _masks_fit(task, [chips[one.chip] for one in choices]), strict=True):
+        if fault:
+            failed[choice.chip] = fault
+        else:
+            by_scene.setdefault(str(choice.scene), []).append(choice)
+    pending: deque[tuple[str, Future[None]]] = deque()
+    with ThreadPoolExecutor(_PUBLISHERS) as threads:
+        for candidate in task.candidates:
+            for choice, result in _read(task, candidate, by_scene.get(candidate.id, []), chips, budget):
+                if isinstance(result, str):
+                    failed[choice.chip] = result
+                    continue
+                numbers, pixels = result
+                job = (task, chips[choice.chip], choice, numbers, pixels, store)
+                pending.append((choice.chip, threads.submit(_publish, *job)))
+                _settle(pending, failed, _PENDING)
+        _settle(pending, failed, 0)
+    return failed
+
+
+def _settle(pending: deque[tuple[str, Future[None]]], failed: dict[str, str], leave: int) -> None:
+    while len(pending) > leave:
+        chip, future = pending.popleft()
+        try:
+            future.result()
+        except CheckError as error:
+            failed[chip] = str(error)
+
+
+def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef]) -> Iterator[str]:
+    """For each chip why its mask does not lie on its grid; empty where it does, or where the run makes the mask."""
+
+    def fault(chip: ChipRef) -> str:
+        if not chip.mask:
+            return ""
+        try:
+            crs, transform, shape = mask_grid(chip.mask)
+        except ReadError as error:
+            if error.permanent:
+                return f"its mask cannot be read: {error}"
+            raise
+        grid = task.grid_of(chip)
+        if same_crs(crs, task.crs) and shape == task.shape and grid.transform.almost_equals(transform, 1e-9):
+            return ""
+        return (
+            f"its mask {chip.mask} has {shape[0]} x {shape[1]} pixels from {transform[2]:.10g}, {transform[5]:.10g} in "
+            f"{crs[:20]}, its item says {task.shape[0]} x {task.shape[1]} from {chip.left:.10g}, {chip.top:.10g} in "
+            f"{task.crs}: which is it?"
+        )
+
+    return io_threads().map(fault, chips)
+
+
+def _read(
+    task: FieldsTask, candidate: Candidate, choices: Sequence[Choice], chips: Mapping[str, ChipRef], budget: Budget
+) -> Iterator[tuple[Choice, tuple[Numbers, Array] | str]]:
+    """(choice, how numbers are written and (bands, rows, columns), or why there is no image), in the files' order."""
+    if not choices:
+        return
+    grids = [task.grid_of(chips[choice.chip]) for choice in choices]
+    with ExitStack() as files:
+        try:
+            futures = [io_threads().submit(open_source, a.href, a.index, budget, a.signing) for a in candidate.bands]
+            sources = [future.result() for future in futures]
+            for source in sources:
+                files.callback(source.close)
+            numbers = _numbers(task, candidate, sources)
+        except (ReadError, CheckError) as error:
+            if isinstance(error, ReadError) and not error.permanent:
+                raise
+            yield from ((choice, str(error)) for choice in choices)
+            return
+        windows = [
+            Windows(source, grids, _resampling(task, asset), nodata)
+            for source, asset, nodata in zip(sources, candidate.bands, numbers.own, strict=True)
+        ]
+        for number in sorted(range(len(choices)), key=windows[0].place_of):
+            try:
+                bands = [one.read(number) for one in windows]
+            except ReadError as error:
+                if not error.permanent:
+                    raise
+                yield choices[number], str(error)
+                continue
+            yield choices[number], (numbers, np.stack([numbers.settle(band, v) for band, v in enumerate(bands)]))
+
+
+def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) -> Numbers:
+    own = [
+        settled_nodata(asset.href, source.info.nodata, asset.nodata)
+        for source, asset in zip(sources, candidate.bands, strict=True)
+    ]
+    dtype = np.result_type(*(source.info.dtype for source in sources))
+    first = next((value for value in own if value is not None), None)
+    return Numbers(candidate, dtype, first, own, task.product.values == "raw")
+
+
+def _resampling(task: FieldsTask, asset: Asset) -> str:
+    return "nearest" if asset.categorical else asked_resampling(asset.band, task.product.resampling)
+
+
+def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, pixels: Array, store: Store) -> None:
+    """Check, encode and publish one image. The item comes first, the image last: where that stands the chip is whole.
+
+    Raises CheckError where the image is not fit to use.
+    """
+    statistics = _statistics(task, numbers, pixels)
+    grid = task.grid_of(chip)
+    profile = CogProfile(
+        height=task.shape[0],
+        width=task.shape[1],
+        dtype=numbers.dtype,
+        nodata=numbers.nodata,
+        crs=task.crs,
+        transform=grid.transform,
+        codec=task.product.compression,
+        bands=numbers.bands,
+        tags={"SCENEBEAM_VALUES": task.product.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(numbers.candidate.when)},
+    )
+    content = small_cog(pixels, profile)
+    asset = {
+        "href": f"./{task.image_name(chip).rpartition('/')[2]}",
+        "type": stac.COG_TYPE,
+        "title": f"Clipped {len(pixels)}-band image ({','.join(band.description for band in numbers.bands)})",
+        "roles": ["data"],
+        "file:size": len(content),
+        "file:checksum": multihash(hashlib.sha256(content).hexdigest()),
+        "bands": [{"name": band.description} for band in numbers.bands],
+        "raster:bands": [
+            {
+                "data_type": numbers.dtype.name,
+                "nodata": stac.number_or_name(numbers.nodata),
+                "scale": band.scale,
+                "offset": band.offset,
+                "spatial_resolution": task.pixel[0],
+                "statistics": told,
+            }
+            for band, told in zip(numbers.bands, statistics, strict=True)
+        ],
+    }
+    picture = None
+    if task.checks.screenshot:
+        drawn = {
+            band.description: np.where(values == numbers.nodata, np.nan, values.astype(np.float32))
+            for band, values in zip(numbers.bands, pixels, strict=True)
+        }
+        store.write(task.picture_name(chip), preview(drawn))
+        name = task.picture_name(chip).rpartition("/")[2]
+        picture = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
+    store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, asset, picture)))
+    store.write(task.image_name(chip), content)
+
+
+def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[str, float]]:
+    """Of each band, for its asset. Raises CheckError where a chip is black, blank or full of holes."""
+    valid = np.ones(pixels.shape, bool) if numbers.nodata is None else pixels != numbers.dtype.type(numbers.nodata)
+    empty = 100 * (1 - float(valid.any(axis=0).mean()))
+    if empty > task.product.nodata_max:
+        raise CheckError(
+            f"{empty:.2f} % of it has no data in {numbers.candidate.id}, more than product.nodata_max = "
+            f"{task.product.nodata_max:g}: its footprint says otherwise"
+        )
+    told = []
+    for asset, values, there in zip(numbers.candidate.bands, pixels, valid, strict=True):
+        share = 100 * float(there.mean())
+        if 100 - share > task.checks.max_nodata_percent:
+            raise CheckError(
+                f"{asset.band} of {numbers.candidate.id}: {100 - share:.1f} % is nodata, more than "
+                f"checks.max_nodata_percent = {task.checks.max_nodata_percent:g}"
+            )
+        some = values if share == 100 else values[there]
+        mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
+        spec = spec_of(asset)
+        least = task.checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
+        if not spec.uniform and deviation <= least:
+            raise CheckError(f"{asset.band} of {numbers.candidate.id} is blank here: {mean:g} throughout")
+        told.append(
+            {
+                "minimum": float(some.min()),
+                "maximum": float(some.max()),
+                "mean": round(mean, 4),
+                "stddev": round(deviation, 4),
+                "valid_percent": round(share, 4),
+            }
+        )
+    return told

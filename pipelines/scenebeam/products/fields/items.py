@@ -1,0 +1,161 @@
+"""Items: a chip's own STAC item, and one for each season's imagery."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from scenebeam.products import stac
+from scenebeam.products.fields.choose import Choice
+from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
+from scenebeam.request import SEASONS
+
+FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
+"""Id of the `ftw` extension, whose schema lies beside this module."""
+_COLLECTION = "../collection.json"
+_JSON = "application/geo+json"
+_OURS = re.compile(
+    r"ftw:(calendar_year|stac_host|buffer_days|pixel_check|expansions_performed|cloud_cover_(scene|pixel)_threshold"
+    r"|(planting|harvest)_(day|buffer_used|cloud_cover))$"
+)
+"""What is said of a choice in a chip's properties."""
+
+
+def ftw_schema() -> dict[str, Any]:
+    """The JSON Schema of the `ftw` extension."""
+    schema: dict[str, Any] = json.loads(files(__package__).joinpath("ftw-schema.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def image_item(
+    task: FieldsTask, chip: ChipRef, choice: Choice, image: dict[str, Any] | None, picture: dict[str, Any] | None
+) -> stac.Item:
+    """A season's imagery of a chip: the scene's own files and, once there is one, `image`, the chip's own asset."""
+    candidates = {candidate.id: candidate for candidate in task.candidates}
+    candidate = candidates[str(choice.scene)]
+    remote = image is None or task.product.keep_remote_refs
+    assets = {
+        **({asset.band: _remote(asset.href, asset.media_type) for asset in candidate.bands} if remote else {}),
+        **({_cloud_key(task, a.band): _remote(a.href, a.media_type) for a in candidate.looked_at} if remote else {}),
+        **({} if image is None else {"clipped": image}),
+        **({} if picture is None else {"thumbnail": picture}),
+    }
+    grid = task.grid_of(chip)
+    parent = task.parent_name(chip).rpartition("/")[2]
+    item = stac.make_item(
+        task.image_id(chip),
+        task.dataset,
+        candidate.when,
+        stac.grid_footprint(grid),
+        assets,
+        [(candidate.id, candidate.item_href)] if candidate.item_href else [],
+        {
+            "ftw:season": task.step,
+            "ftw:source": task.source,
+            "ftw:calendar_year": task.product.year,
+            "ftw:scene": candidate.id,
+            **({} if choice.cloud is None else {"eo:cloud_cover": choice.cloud}),
+            **stac.grid_properties(grid),
+            **_alternatives(choice, candidates),
+        },
+    )
+    item["stac_extensions"] = [*item["stac_extensions"], FTW]
+    item["links"] = [
+        {"rel": "collection", "href": _COLLECTION, "type": "application/json"},
+        {"rel": "root", "href": _COLLECTION, "type": "application/json"},
+        {"rel": "parent", "href": _COLLECTION, "type": "application/json"},
+        {"rel": "derived_from", "href": f"./{parent}", "type": _JSON},
+        {"rel": "ftw:parent_chip", "href": f"./{parent}", "type": _JSON},
+        *({"rel": "via", "href": href, "type": _JSON, "title": candidate.id} for href in [candidate.item_href] if href),
+    ]
+    return item
+
+
+def _alternatives(choice: Choice, candidates: Mapping[str, Candidate]) -> dict[str, Any]:
+    if not choice.alternatives:
+        return {}
+    others = [candidates[name] for name in choice.alternatives]
+    return {
+        "ftw:alternatives": [
+            {"id": one.id, "datetime": stac.rfc3339(one.when), **({"href": one.item_href} if one.item_href else {})}
+            for one in others
+        ]
+    }
+
+
+def _cloud_key(task: FieldsTask, band: str) -> str:
+    return "cloud_probability" if band in task.clouds.probability else band
+
+
+def _remote(href: str, media_type: str | None) -> dict[str, Any]:
+    return {"href": href, **({"type": media_type} if media_type else {}), "roles": ["data"]}
+
+
+def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]]) -> stac.Item:
+    """A chip that the run made: its masks, which split it belongs to, and how much of it is under fields."""
+    grid = task.grid_of(chip)
+    year = task.product.year
+    item = stac.make_item(
+        chip.name,
+        task.dataset,
+        stac.year_start(year),
+        stac.grid_footprint(grid),
+        masks,
+        [],
+        {
+            "start_datetime": f"{year}-01-01T00:00:00Z",
+            "end_datetime": f"{year}-12-31T23:59:59Z",
+            "ftw:calendar_year": year,
+            "ftw:field_coverage": chip.coverage,
+            "ftw:split": chip.split,
+            **stac.grid_properties(grid),
+        },
+    )
+    item["stac_extensions"] = [*item["stac_extensions"], FTW]
+    item["links"] = [
+        {"rel": rel, "href": _COLLECTION, "type": "application/json"} for rel in ("collection", "root", "parent")
+    ]
+    return item
+
+
+def with_seasons(
+    task: FieldsTask, chip: ChipRef, item: stac.Item, chosen: Mapping[str, Choice], images: Mapping[str, stac.Item]
+) -> stac.Item:
+    """A chip's item with what was chosen for it, and nothing of what an earlier choice said."""
+    product = task.product
+    links = [link for link in item.get("links") or [] if link.get("rel") not in {f"ftw:{season}" for season in SEASONS}]
+    kept = {key: value for key, value in item["properties"].items() if not _OURS.match(key)}
+    told: dict[str, Any] = {
+        "ftw:calendar_year": product.year,
+        "ftw:stac_host": task.stac_host,
+        "ftw:cloud_cover_scene_threshold": product.cloud_cover_scene,
+        **({"ftw:cloud_cover_pixel_threshold": product.cloud_cover_pixel} if product.pixel_check else {}),
+        "ftw:buffer_days": product.buffer_days,
+        "ftw:pixel_check": product.pixel_check,
+        "ftw:expansions_performed": max((choice.expansions for choice in chosen.values()), default=0),
+    }
+    times = sorted(image["properties"]["datetime"] for image in images.values())
+    if len(times) == len(SEASONS):
+        kept |= {"start_datetime": times[0], "end_datetime": times[-1]}
+    for season in SEASONS:
+        choice, image = chosen.get(season), images.get(season)
+        if choice is None:
+            continue
+        told[f"ftw:{season}_day"] = choice.day
+        if image is None:
+            continue
+        told[f"ftw:{season}_buffer_used"] = choice.buffer
+        cloud = choice.cloud if choice.cloud is not None else choice.cloud_scene
+        if cloud is not None:
+            told[f"ftw:{season}_cloud_cover"] = cloud
+        links.append({"rel": f"ftw:{season}", "href": f"./{image['id']}.json", "type": _JSON})
+    extensions = [*(item.get("stac_extensions") or [])]
+    return {
+        **item,
+        "stac_extensions": extensions if FTW in extensions else [*extensions, FTW],
+        "properties": {**kept, **told},
+        "links": links,
+    }

@@ -1,0 +1,215 @@
+"""Lattice: field boundaries → chips on a lattice that covers the Earth, zone by zone of UTM.
+
+The corners of a zone's chips lie on multiples of their side, so that the same field gives the same chips in every
+dataset. A chip belongs to the zone and hemisphere that its centre lies in, and is named by the kilometre of the
+Military Grid that its centre lies in: `ftw-34UFF1628`.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from mgrs import MGRS
+from pyproj import Transformer
+
+from scenebeam.errors import RequestError
+from scenebeam.products.fields.boundaries import Faults, Geometries, read_fields
+from scenebeam.products.fields.chips import Chip
+from scenebeam.products.shards import PARTS
+from scenebeam.request import ChipGrid
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Place = tuple[int, int, int]
+"""EPSG code of the zone, column and row of the lattice."""
+_SCHEMA = pa.schema([("number", pa.int64()), ("geometry", pa.binary())])
+_DEGREES_PER_METRE = 1 / 111_000
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """The fields of a square, which wait on this machine's disk for the plan to be frozen."""
+
+    folder: Path
+    holder: TemporaryDirectory[str] = field(repr=False)
+    """Removes it when it is forgotten."""
+
+    def dump(self) -> bytes:
+        """One Parquet file of numbers and polygons in degrees (WKB)."""
+        tables = [pq.ParquetFile(path).read() for path in sorted(self.folder.iterdir())]
+        sink = io.BytesIO()
+        pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
+        return sink.getvalue()
+
+
+@dataclass
+class FieldChips:
+    """The chips of a file of field boundaries."""
+
+    chips: list[Chip]
+    places: list[Place]
+    coverage: list[float]
+    """Percent of each chip under fields; what two fields cover counts twice, up to the whole."""
+    squares: list[str]
+    """The file of fields of each chip: its MGRS square."""
+    faults: Faults
+    files: dict[str, Spooled]
+    """The fields of each square, by name in the store."""
+
+    def only(self, names: set[str]) -> FieldChips:
+        """Without the chips of other names."""
+        kept = [number for number, chip in enumerate(self.chips) if chip.name in names]
+        squares = [self.squares[number] for number in kept]
+        return replace(
+            self,
+            chips=[self.chips[number] for number in kept],
+            places=[self.places[number] for number in kept],
+            coverage=[self.coverage[number] for number in kept],
+            squares=squares,
+            files={name: self.files[name] for name in sorted({fields_name(square) for square in squares})},
+        )
+
+
+def fields_name(square: str) -> str:
+    """Name in the store of the fields of a square, until all masks are made."""
+    return f"{PARTS}fields/{square}.parquet"
+
+
+def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
+    """All chips that fields cover enough of, by name. One pass over the file, a batch in memory.
+
+    Raises RequestError where no chip is left.
+    """
+    faults, side = Faults(), grid.size * grid.resolution
+    covered: dict[Place, float] = {}
+    names: dict[Place, str] = {}
+    spool = _Spool()
+    for numbers, geometries in read_fields(path, faults):
+        parts, owners = shapely.get_parts(geometries, return_index=True)
+        for epsg, own in _by_zone(parts, side).items():
+            pairs, columns, rows, areas = _laid(_projected(parts[own], epsg), side)
+            inside = _in_zone(epsg, columns, rows, side)
+            pairs, columns, rows, areas = pairs[inside], columns[inside], rows[inside], areas[inside]
+            squares = []
+            for column, row, area in zip(columns.tolist(), rows.tolist(), areas.tolist(), strict=True):
+                place = epsg, column, row
+                covered[place] = covered.get(place, 0.0) + area
+                if place not in names:
+                    names[place] = _mgrs(place, side)
+                squares.append(names[place][:-4])
+            spool.add(squares, numbers[owners[own[pairs]]], parts[own[pairs]])
+    enough = {place: 100 * min(area / side**2, 1.0) for place, area in covered.items()}
+    places = sorted((p for p, share in enough.items() if share >= grid.min_coverage), key=lambda place: names[place])
+    if not places:
+        raise RequestError(f"product.boundaries: no chip is left: fields of {path} cover none of them enough")
+    if len({names[place] for place in places}) < len(places):
+        raise RequestError("product.grid: two chips have one name; make them larger")
+    return FieldChips(
+        [_chip(place, names[place], grid, year) for place in places],
+        places,
+        [round(enough[place], 4) for place in places],
+        [names[place][:-4] for place in places],
+        faults,
+        spool.files({names[place][:-4] for place in places}),
+    )
+
+
+def _chip(place: Place, name: str, grid: ChipGrid, year: int) -> Chip:
+    epsg, column, row = place
+    side, pixel = grid.size * grid.resolution, grid.resolution
+    transform = (pixel, 0.0, column * side, 0.0, -pixel, (row + 1) * side)
+    return Chip(f"{grid.prefix}-{name}_{year}", f"EPSG:{epsg}", transform, (grid.size, grid.size))
+
+
+def _by_zone(parts: Geometries, side: float) -> dict[int, Array]:
+    """EPSG code of a zone → which polygons (in degrees) may lie on its chips: those of its rim are in two zones."""
+    west, south, east, north = shapely.bounds(parts).T
+    up = side * _DEGREES_PER_METRE
+    across = up / np.maximum(np.cos(np.radians(np.maximum(abs(south), abs(north)))), 0.05)
+    first, last = (np.floor((west - across + 180) / 6)).astype(int), (np.floor((east + across + 180) / 6)).astype(int)
+    found: dict[int, list[int]] = {}
+    for index, (a, b, bottom, top) in enumerate(zip(first, last, south - up, north + up, strict=True)):
+        for zone in {zone % 60 + 1 for zone in range(int(a), int(b) + 1)}:
+            for base in ([32600] if top >= 0 else []) + ([32700] if bottom < 0 else []):
+                found.setdefault(base + zone, []).append(index)
+    return {epsg: np.array(indices) for epsg, indices in sorted(found.items())}
+
+
+def _laid(polygons: Geometries, side: float) -> tuple[Array, Array, Array, Array]:
+    """Polygons in a zone's CRS → of each cell that one covers some of: which one, column, row, square metres."""
+    left, bottom, right, top = np.floor(shapely.bounds(polygons) / side).astype(np.int64).T
+    wide, high = right - left + 1, top - bottom + 1
+    which = np.repeat(np.arange(len(polygons)), wide * high)
+    within = np.arange(len(which)) - np.repeat(np.cumsum(wide * high) - wide * high, wide * high)
+    columns, rows = left[which] + within % wide[which], bottom[which] + within // wide[which]
+    areas = shapely.area(polygons)[which]
+    several = (wide * high)[which] > 1
+    boxes = shapely.box(columns * side, rows * side, (columns + 1) * side, (rows + 1) * side)
+    areas[several] = shapely.area(shapely.intersection(polygons[which[several]], boxes[several]))
+    some = areas > 0
+    return which[some], columns[some], rows[some], areas[some]
+
+
+def _projected(polygons: Geometries, epsg: int) -> Geometries:
+    return np.asarray(shapely.transform(polygons, _to_zone(epsg).transform, interleaved=False))
+
+
+def _in_zone(epsg: int, columns: Array, rows: Array, side: float) -> Array:
+    """Whether cells belong to a zone: by the longitude and latitude of their centres. Boolean."""
+    longitude, latitude = _centres(epsg, columns, rows, side)
+    zone = (np.floor((longitude + 180) / 6)).astype(int) % 60 + 1
+    return np.asarray((zone == epsg % 100) & ((latitude >= 0) == (epsg < 32700)))
+
+
+def _centres(epsg: int, columns: Array, rows: Array, side: float) -> tuple[Array, Array]:
+    longitude, latitude = _to_zone(epsg).transform(
+        (np.asarray(columns) + 0.5) * side, (np.asarray(rows) + 0.5) * side, direction="INVERSE"
+    )
+    return np.asarray(longitude), np.asarray(latitude)
+
+
+@cache
+def _to_zone(epsg: int) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
+
+
+def _mgrs(place: Place, side: float) -> str:
+    """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in."""
+    longitude, latitude = _centres(place[0], np.array([place[1]]), np.array([place[2]]), side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return str(MGRS().toMGRS(float(latitude[0]), float(longitude[0]), MGRSPrecision=2))
+
+
+class _Spool:
+    """The fields of each square, kept on disk until they are asked for."""
+
+    def __init__(self) -> None:
+        self._holder: TemporaryDirectory[str] = TemporaryDirectory(prefix="scenebeam-fields-")
+        self._folder, self._batches = Path(self._holder.name), 0
+
+    def add(self, squares: Sequence[str], numbers: Array, parts: Geometries) -> None:
+        """Fields (in degrees) that lie on cells of squares; a field on several cells of one is kept once."""
+        by_square: dict[str, dict[tuple[int, int], int]] = {}
+        for index, (square, number) in enumerate(zip(squares, numbers.tolist(), strict=True)):
+            by_square.setdefault(square, {}).setdefault((number, id(parts[index])), index)
+        self._batches += 1
+        for square, chosen in by_square.items():
+            some = list(chosen.values())
+            columns = {"number": numbers[some], "geometry": shapely.to_wkb(parts[some])}
+            (self._folder / square).mkdir(exist_ok=True)
+            pq.write_table(pa.table(columns, schema=_SCHEMA), self._folder / square / f"{self._batches:06d}.parquet")
+
+    def files(self, squares: Iterable[str]) -> dict[str, Spooled]:
+        """What some squares hold, by name in the store."""
+        return {fields_name(square): Spooled(self._folder / square, self._holder) for square in sorted(squares)}

@@ -1,0 +1,90 @@
+"""Masks: the fields of a cell's chips, drawn onto the chips' grids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import shapely
+from pyproj import Transformer
+
+from scenebeam.products import stac
+from scenebeam.products.fields.lattice import fields_name
+from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
+from scenebeam.raster.cog import CogBand, CogProfile, small_cog
+from scenebeam.raster.draw import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
+from scenebeam.raster.merge import Array
+from scenebeam.storage import Store
+from scenebeam.storage.arrival import multihash
+from scenebeam.transfer.ranges import io_threads
+
+_NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOWN: "unknown"}
+
+
+def make_masks(task: FieldsTask, store: Store) -> dict[str, Any]:
+    """Publish three masks for each chip; what was made, as JSON: the assets and how many pixels two fields claim."""
+    fields, numbers = _fields(task, store)
+    tree = shapely.STRtree(fields)
+    boxes = task.boxes()
+
+    def make(index: int) -> dict[str, Any]:
+        chip = task.chips[index]
+        here = np.sort(tree.query(boxes[index], predicate="intersects"))
+        drawn = draw_masks(
+            fields[here].tolist(),
+            numbers[here].tolist(),
+            task.grid_of(chip),
+            presence_only=task.product.grid.presence_only,
+        )
+        return {
+            "assets": {mask: _publish(task, chip, mask, getattr(drawn, mask), store) for mask in MASKS},
+            "fields": int(np.count_nonzero(np.unique(drawn.instance))),
+            "overlap_pixels": drawn.overlap,
+        }
+
+    made = io_threads().map(make, range(len(task.chips)))
+    return {"cell": task.cell, "chips": {chip.name: one for chip, one in zip(task.chips, made, strict=True)}}
+
+
+def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
+    """The fields that may lie on the cell's chips, in its CRS, and their numbers."""
+    shapes, numbers = [], []
+    for square in task.squares:
+        with store.fetched(fields_name(square)) as path:
+            table = pq.ParquetFile(path).read()
+        shapes.append(shapely.from_wkb(table.column("geometry").to_pylist()))
+        numbers.append(table.column("number").to_numpy())
+    found, owners = np.concatenate(shapes), np.concatenate(numbers)
+    to_crs = Transformer.from_crs("EPSG:4326", task.crs, always_xy=True)
+    return shapely.transform(found, to_crs.transform, interleaved=False), owners
+
+
+def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store) -> dict[str, Any]:
+    profile = CogProfile(
+        height=task.shape[0],
+        width=task.shape[1],
+        dtype=pixels.dtype,
+        nodata=None,
+        crs=task.crs,
+        transform=task.grid_of(chip).transform,
+        bands=(CogBand(mask),),
+    )
+    content = small_cog(pixels[None], profile, average=False)
+    name = task.mask_name(chip, mask)
+    store.write(name, content)
+    return {
+        "href": f"./{name.rpartition('/')[2]}",
+        "type": stac.COG_TYPE,
+        "roles": ["data", "labels"],
+        "file:size": len(content),
+        "file:checksum": multihash(hashlib.sha256(content).hexdigest()),
+        **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
+    }
+
+
+def _classes(task: FieldsTask, mask: str) -> list[dict[str, Any]]:
+    values: Sequence[int] = (UNKNOWN if task.product.grid.presence_only else BACKGROUND, FIELD)
+    return [{"value": v, "name": _NAMES[v]} for v in sorted((*values, *([BOUNDARY] if "3" in mask else [])))]

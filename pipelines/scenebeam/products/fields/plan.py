@@ -1,0 +1,320 @@
+"""Plan chips: which scenes to ask for, and a task for each cell of neighbouring chips and each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import shapely
+
+from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.search import Question, bands_of, record_of, records_for, resolve_bands
+from scenebeam.catalog.select import Selection
+from scenebeam.collections import CollectionRecord
+from scenebeam.csvtable import File, Table
+from scenebeam.errors import RequestError
+from scenebeam.products.estimate import PROCESS
+from scenebeam.products.fields.calendar import CropCalendar, season_days
+from scenebeam.products.fields.chips import Chip, read_chips
+from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
+from scenebeam.products.fields.place import homes, outlines, spans, squares
+from scenebeam.products.fields.split import split_chips
+from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
+from scenebeam.products.inputs import scene_ref
+from scenebeam.products.product import Aim, Planned
+from scenebeam.products.task import Estimate
+from scenebeam.raster.windows import ROWS_AHEAD
+from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season
+
+CHIPS_TABLE, FAULTS_TABLE = "chips.csv", "field_faults.csv"
+LARGEST_CELL = 2000
+"""Chips of a task at most: those of a dense tile are cut into bands from north to south."""
+_BLOCK = 1024
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class FieldsAim(Aim):
+    """The chips, and when each is planted and harvested."""
+
+    chips: Sequence[Chip] = ()
+    shapes: _Array | None = None
+    """Their outlines in degrees."""
+    squares: Sequence[str] = ()
+    """The cells of the search."""
+    days: Sequence[tuple[int, int]] = ()
+    """Day of year of planting and of harvest."""
+    targets: Sequence[Mapping[Season, datetime]] = ()
+    made: FieldChips | None = None
+    """Where the run makes the chips: of which fields."""
+    splits: Sequence[str] = ()
+
+
+def aim(request: RunRequest) -> FieldsAim:
+    """Read or make the chips, look their seasons up, and settle what the catalogue is asked.
+
+    One question a square of 100 km and season. Raises RequestError where there are no chips.
+    """
+    product = _product(request)
+    made = None
+    if product.boundaries is not None:
+        made = chips_of_fields(product.boundaries, product.grid, product.year)
+        chips: Sequence[Chip] = made.chips
+    else:
+        chips = read_chips(str(product.chips))
+    shapes, centres = outlines(chips)
+    area = area_geometry(request.area) if request.area is not None else None
+    if area is not None:
+        chips, shapes, centres = _inside(chips, shapes, centres, area)
+        made = None if made is None else made.only({chip.name for chip in chips})
+    cells = squares(centres)
+    splits = [] if made is None else split_chips(made.places, shapes, product.grid.split)
+    if product.images == "none":
+        return FieldsAim(area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits)
+    calendar = CropCalendar(str(product.crop_calendar))
+    days = [calendar.days(float(longitude), float(latitude)) for longitude, latitude in centres]
+    calendar.close()
+    targets = [season_days(product.year, *pair) for pair in days]
+    reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
+    questions = list(_questions(shapes, cells, targets, reach))
+    hint = f"Are there scenes within {reach.days} days of planting and harvest in {product.year}? Try another year"
+    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits)
+
+
+def _product(request: RunRequest) -> FieldsRequest:
+    assert isinstance(request.product, FieldsRequest)
+    return request.product
+
+
+def _inside(chips: Sequence[Chip], shapes: _Array, centres: _Array, area: Any) -> tuple[list[Chip], _Array, _Array]:
+    kept = np.flatnonzero(shapely.intersects(shapes, area)).tolist()
+    if not kept:
+        raise RequestError(f"area: none of the {len(chips)} chips lies in it")
+    return [chips[number] for number in kept], shapes[kept], centres[kept]
+
+
+def _questions(
+    shapes: _Array, cells: Sequence[str], targets: Sequence[Mapping[Season, datetime]], reach: timedelta
+) -> Iterator[Question]:
+    by_cell: dict[str, list[int]] = {}
+    for number, cell in enumerate(cells):
+        by_cell.setdefault(cell, []).append(number)
+    for _, members in sorted(by_cell.items()):
+        bounds = spans(shapes[members])
+        for season in SEASONS:
+            days = [targets[number][season] for number in members]
+            interval = min(days) - reach, max(days) + reach + timedelta(days=1)
+            yield from (Question(bbox, interval) for bbox in bounds)
+
+
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+    """A task for each cell of chips and step: masks where the run makes the chips, planting, harvest."""
+    assert isinstance(aim, FieldsAim)
+    product = _product(request)
+    records = records_for(request)
+    if product.images != "none":
+        resolve_bands(request)
+    scenes = sorted(selection.scenes, key=lambda scene: (scene.datetime, scene.id))
+    tasks = []
+    for cell, members in _cells(aim, scenes):
+        tasks += list(_tasks(cell, members, aim, scenes, request, records))
+    tables: dict[str, File] = {}
+    if aim.made is not None:
+        tables = {CHIPS_TABLE: _chips_table(aim), FAULTS_TABLE: aim.made.faults.table}
+        if any(task.step == "masks" for task in tasks):
+            tables |= aim.made.files
+    return Planned(tasks, tables)
+
+
+def _cells(aim: FieldsAim, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[int]]]:
+    """Name and chips of each cell: those of one tile, CRS and size, from north to south."""
+    assert aim.shapes is not None
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, home in enumerate(homes(aim.shapes, aim.squares, scenes)):
+        chip = aim.chips[number]
+        a, b, _, d, e, _ = chip.transform
+        if b or d:
+            raise RequestError(f"product.chips: the grid of {chip.name} is rotated: north must be up")
+        groups.setdefault((home, chip.crs, a, e, chip.shape), []).append(number)
+    count: dict[str, int] = {}
+    for (home, *_), members in sorted(groups.items()):
+        members.sort(key=lambda number: (-aim.chips[number].transform[5], aim.chips[number].transform[2]))
+        for start in range(0, len(members), LARGEST_CELL):
+            count[home] = count.get(home, 0) + 1
+            yield f"{home}-{count[home]}" if count[home] > 1 else home, members[start : start + LARGEST_CELL]
+
+
+def _tasks(
+    cell: str,
+    members: Sequence[int],
+    aim: FieldsAim,
+    scenes: Sequence[Scene],
+    request: RunRequest,
+    records: Sequence[CollectionRecord],
+) -> Iterator[FieldsTask]:
+    product, first = _product(request), aim.chips[members[0]]
+    steps: list[Step] = ["masks"] if aim.made is not None else []
+    steps += SEASONS if product.images != "none" else ()
+    for step in steps:
+        chips = tuple(_chip_ref(number, step, aim) for number in members)
+        candidates = () if step == "masks" else tuple(_candidates(chips, members, aim, scenes, request, first.crs))
+        task = FieldsTask(
+            id=f"{cell}/{step}",
+            outputs=(),
+            item_path=f"{CELLS}{cell}/items.parquet",
+            estimate=_estimate(chips, candidates, first, product),
+            cell=cell,
+            step=step,
+            steps=tuple(steps),
+            crs=first.crs,
+            pixel=(first.transform[0], first.transform[4]),
+            shape=first.shape,
+            chips=chips,
+            candidates=candidates,
+            clouds=_clouds(records),
+            squares=tuple(sorted({aim.made.squares[number] for number in members}))
+            if aim.made and step == "masks"
+            else (),
+            dataset=request.run,
+            catalogue=product.chips or "",
+            stac_host=request.catalog if isinstance(request.catalog, str) else "",
+            source="sentinel-2" if records[0].id.startswith("sentinel-2") else records[0].id,
+            product=product,
+            checks=request.checks,
+        )
+        images = (task.images_record,) if task.downloads else ()
+        yield task.model_copy(update={"outputs": (task.record, *images, task.item_path)})
+
+
+def _chip_ref(number: int, step: Step, aim: FieldsAim) -> ChipRef:
+    chip = aim.chips[number]
+    day, target = 0, ""
+    if step != "masks":
+        planting, harvest = aim.days[number]
+        day, target = planting if step == "planting" else harvest, f"{aim.targets[number][step]:%Y-%m-%d}"
+    left, top = chip.transform[2], chip.transform[5]
+    coverage, split = (aim.made.coverage[number], aim.splits[number]) if aim.made is not None else (0.0, "")
+    return ChipRef(chip.name, left, top, day, target, chip.mask, chip.item, coverage, split)
+
+
+def _candidates(
+    chips: Sequence[ChipRef],
+    members: Sequence[int],
+    aim: FieldsAim,
+    scenes: Sequence[Scene],
+    request: RunRequest,
+    crs: str,
+) -> Iterator[Candidate]:
+    """Scenes that show some of the chips within the widest window, and have all bands."""
+    assert aim.shapes is not None
+    product = _product(request)
+    reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
+    targets = [datetime.fromisoformat(chip.target) for chip in chips]
+    first, last = min(targets).date() - reach, max(targets).date() + reach
+    ground = shapely.union_all(shapely.box(*shapely.bounds(aim.shapes[members]).T))
+    for scene in scenes:
+        if not first <= scene.datetime.date() <= last:
+            continue
+        if scene.footprint is not None and not scene.footprint.intersects(ground):
+            continue
+        record = record_of(scene, request)
+        names = bands_of(record, request)
+        if len(names) < len(product.bands) or any(name not in scene.assets for name in names):
+            continue
+        ref = scene_ref(scene, crs)
+        yield Candidate(
+            id=scene.id,
+            when=scene.datetime,
+            cloud=scene.cloud_cover,
+            nodata=scene.nodata,
+            footprint=ref.footprint,
+            item_href=ref.item_href,
+            bands=tuple(scene.assets[name] for name in names),
+            looked_at=tuple(_looked_at(scene, record)),
+        )
+
+
+def _looked_at(scene: Scene, record: CollectionRecord) -> Iterable[Asset]:
+    """The bands that tell cloud, and behind a probability the classes that tell nodata."""
+    probability = [scene.assets[band] for band in record.cloud_probability if band in scene.assets]
+    classes = [scene.assets[band] for band in record.mask_classes if band in scene.assets]
+    flags = [scene.assets[band] for band in record.mask_bits if band in scene.assets]
+    return [*probability[:1], *(classes or flags)[:1]]
+
+
+def _clouds(records: Sequence[CollectionRecord]) -> Clouds:
+    return Clouds(
+        classes={band: tuple(values) for record in records for band, values in record.mask_classes.items()},
+        bits={band: tuple(values) for record in records for band, values in record.mask_bits.items()},
+        probability={band: least for record in records for band, least in record.cloud_probability.items()},
+    )
+
+
+def _estimate(
+    chips: Sequence[ChipRef], candidates: Sequence[Candidate], first: Chip, product: FieldsRequest
+) -> Estimate:
+    """As if the chips had one scene, and lay as far apart as they do: blocks that they meet, each once."""
+    pixels = len(chips) * first.shape[0] * first.shape[1]
+    if not candidates:
+        return Estimate(pixels=3 * pixels, write_bytes=pixels // 20, memory=PROCESS)
+    blocks = read = row = 0
+    for asset in candidates[0].bands:
+        side = _BLOCK * asset.resolution
+        met = {
+            (int((chip.left + across) // side), int((chip.top - down) // side))
+            for chip in chips
+            for across in (0.0, first.shape[1] * abs(first.transform[0]))
+            for down in (0.0, first.shape[0] * abs(first.transform[4]))
+        }
+        size = _BLOCK * _BLOCK * np.dtype(asset.dtype).itemsize
+        blocks += len(met)
+        read += len(met) * size // 2
+        row += len({column for column, _ in met}) * size
+    if product.images != "download":
+        return Estimate(memory=PROCESS + row)
+    return Estimate(
+        blocks=blocks,
+        requests=blocks // 4 + 2 * len(candidates[0].bands),
+        read_bytes=read,
+        write_bytes=pixels * len(candidates[0].bands),
+        pixels=pixels * len(candidates[0].bands),
+        # A row of blocks for the chips across its edge, one that is read, and those on their way.
+        memory=PROCESS + (2 + ROWS_AHEAD) * row,
+    )
+
+
+def _chips_table(aim: FieldsAim) -> Table:
+    assert aim.made is not None
+    columns = ("chip", "split", "field_coverage", "crs", "left", "top")
+    rows = [
+        {
+            "chip": chip.name,
+            "split": aim.splits[number],
+            "field_coverage": aim.made.coverage[number],
+            "crs": chip.crs,
+            "left": chip.transform[2],
+            "top": chip.transform[5],
+        }
+        for number, chip in enumerate(aim.chips)
+    ]
+    return Table(columns, rows)
+
+
+def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
+    """All that a task has made stays where only how far the run goes has changed, but the table of the cell's items."""
+    further = before.model_copy(
+        update={
+            "product": before.product.model_copy(update={"images": after.product.images}),
+            "outputs": after.outputs,
+            "estimate": after.estimate,
+            "steps": after.steps,
+        }
+    )
+    if further != after:
+        return ()
+    same = before.product.images == after.product.images
+    return before.everything if same else [name for name in before.everything if name != before.item_path]

@@ -1,0 +1,82 @@
+"""Windows: one band of a file on many small grids, each compressed block fetched and decoded once.
+
+The grids are read in the order of the file's rows. Reads run ahead by rows of blocks, neighbours in one request, and a
+block is forgotten after the last grid that it lies under: memory is a few rows of blocks, however many grids there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import Array, Region
+from scenebeam.raster.reader import Block, Source
+from scenebeam.raster.warp import Placement, place
+
+ROWS_AHEAD = 1
+"""Rows of blocks that are on their way while the grids over the rows before them are read."""
+
+
+class Windows:
+    """One band on grids 0 … n - 1. Not for several threads at once."""
+
+    def __init__(self, source: Source, grids: Sequence[Grid], resampling: str, nodata: float | None) -> None:
+        self._source, self._nodata = source, nodata
+        self._grids = grids
+        self._placements: list[Placement] = [place(source.info, grid, resampling, nodata) for grid in grids]
+        self._needs: list[list[Block]] = [
+            list(dict.fromkeys(block for block, _ in placement.needs(0, placement.grid.shape[0])))
+            for placement in self._placements
+        ]
+        self._uses: Counter[Block] = Counter(block for needs in self._needs for block in needs)
+        self._rows: dict[int, list[Block]] = {}
+        for block in sorted(self._uses):
+            self._rows.setdefault(block[0], []).append(block)
+        self._to_come = sorted(self._rows)
+        self._blocks: dict[Block, Future[Array]] = {}
+
+    def place_of(self, number: int) -> Block:
+        """Where the file's part of a grid begins: its first block, for the order in which to read."""
+        return min(self._needs[number], default=(0, 0))
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks that the grids need, in file order."""
+        return sorted(self._uses)
+
+    def read(self, number: int) -> Array:
+        """The band on a grid, nodata where the file has none; once for each grid, best in the order of `place_of`.
+
+        Raises ReadError where a block cannot be read.
+        """
+        placement, needs = self._placements[number], self._needs[number]
+        self._start(max((row for row, _ in needs), default=-1) + ROWS_AHEAD)
+        shape = self._grids[number].shape
+        found: Array = np.full(shape, 0 if self._nodata is None else self._nodata, self._source.info.dtype)
+        # The reading of one strip as high as the grid: regions lie within it.
+        for region, values, inside in placement.pieces(0, shape[0], needs, lambda block: self._blocks[block].result()):
+            _lay(found, region, values, inside)
+        for block in needs:
+            self._uses[block] -= 1
+            if not self._uses[block]:
+                del self._blocks[block]
+        return found
+
+    def _start(self, last_row: int) -> None:
+        """Fetch all rows of blocks up to `last_row` that have not been asked for yet."""
+        coming: list[Block] = []
+        while self._to_come and self._to_come[0] <= last_row:
+            coming += self._rows.pop(self._to_come.pop(0))
+        if coming:
+            self._blocks.update(self._source.fetch(coming))
+
+
+def _lay(pixels: Array, region: Region, values: Array, inside: Array | None) -> None:
+    if inside is None:
+        pixels[region] = values
+    else:
+        np.copyto(pixels[region], values, where=inside)

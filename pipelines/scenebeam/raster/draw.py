@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import numpy as np
 import shapely
 from rasterio.enums import MergeAlg
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import Array
+
+# What is drawn on has its transform beside it.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
 
 BACKGROUND, FIELD, BOUNDARY, UNKNOWN = 0, 1, 2, 3
 

@@ -100,10 +100,24 @@ class RunRequest(Part):
         """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
         return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
-    def decisive(self) -> dict[str, Any]:
-        """The parts that decide what the products hold, as JSON."""
+    def decisive(self, unused: frozenset[str] | None = None) -> dict[str, Any]:
+        """The parts that decide what the products hold, as JSON; without `unused`, by default the request's own."""
         parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
-        return self.model_dump(mode="json", include=parts, exclude={"product": {"raw_storage_mode", "gcs", "images"}})
+        names = {name.removeprefix("product.") for name in (self.unused if unused is None else unused)}
+        inside = {"raw_storage_mode", "gcs", "images"} | (names - parts)
+        return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Names of what has no part in the products, whatever it says: of a field request that stops early."""
+        product = self.product
+        if not isinstance(product, FieldsRequest) or product.images == "download":
+            return frozenset()
+        if product.images == "select":
+            fields = {"bands", "resampling", "values", "compression", "keep_remote_refs"}
+            return frozenset({"checks"} | {f"product.{name}" for name in fields})
+        fields = FieldsRequest.model_fields.keys() - {"kind", "year", "boundaries", "grid", "chips"}
+        return frozenset({"catalog", "collections", "select", "checks"} | {f"product.{name}" for name in fields})
 
 
 def is_url(text: str) -> bool:

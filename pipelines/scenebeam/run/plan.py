@@ -126,7 +126,7 @@ def read_plan(store: Store) -> Plan | None:
 
 def difference(one: RunRequest, other: RunRequest) -> list[str]:
     """Where two requests would give different products, as `name: this → that`."""
-    before, after = (dict(leaves(request.decisive())) for request in (one, other))
+    before, after = (dict(leaves(request.decisive(one.unused))) for request in (one, other))
     return [
         f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -306,9 +306,12 @@ def _chips_table(aim: FieldsAim) -> Table:
 
 def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
     """All that a task has made stays where only how far the run goes has changed, but the table of the cell's items."""
+    early = before.product.images == "select"  # how images are made was of no account yet
+    product = after.product if early else before.product.model_copy(update={"images": after.product.images})
     further = before.model_copy(
         update={
-            "product": before.product.model_copy(update={"images": after.product.images}),
+            "product": product,
+            "checks": after.checks if early else before.checks,
             "outputs": after.outputs,
             "estimate": after.estimate,
             "steps": after.steps,

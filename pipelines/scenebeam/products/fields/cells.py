@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,10 +87,13 @@ def _rows(task: FieldsTask, source: Store, names: set[str]) -> dict[str, stac.It
 
 def _elsewhere(item: stac.Item, folder: str) -> stac.Item:
     """An item that can be read from another folder: its files by their full names."""
-    assets = {
-        key: asset if is_url(asset["href"]) else {**asset, "href": f"{folder}/{str(asset['href']).removeprefix('./')}"}
-        for key, asset in item["assets"].items()
-    }
+
+    def full(asset: dict[str, Any]) -> dict[str, Any]:
+        href = str(asset["href"])
+        return (
+            asset if is_url(href) or os.path.isabs(href) else {**asset, "href": f"{folder}/{href.removeprefix('./')}"}
+        )
+
     links = [link for link in item.get("links") or [] if link.get("rel") not in (*_UP, "self")]
     up = [{"rel": rel, "href": "../collection.json", "type": "application/json"} for rel in _UP]
-    return {**item, "assets": assets, "links": [*up, *links]}
+    return {**item, "assets": {key: full(asset) for key, asset in item["assets"].items()}, "links": [*up, *links]}

@@ -175,7 +175,7 @@ def _may_win(task: FieldsTask, found: Sequence[_Found], pair: tuple[Candidate, i
 def _judge(task: FieldsTask, candidate: Candidate, found: _Found, key: Key, looked: Look) -> None:
     """Enter a scene among those that will do for a chip, or among the others."""
     product = task.product
-    cloud = candidate.cloud if looked.cloud is None else looked.cloud
+    cloud = looked.cloud if product.pixel_check and looked.cloud is not None else candidate.cloud
     found.looks[candidate.id] = looked
     if looked.nodata is not None and looked.nodata > product.nodata_max:
         return

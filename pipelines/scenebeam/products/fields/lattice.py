@@ -1,8 +1,9 @@
 """Lattice: field boundaries → chips on a lattice that covers the Earth, zone by zone of UTM.
 
 The corners of a zone's chips lie on multiples of their side, so that the same field gives the same chips in every
-dataset. A chip belongs to the zone and hemisphere that its centre lies in, and is named by the kilometre of the
-Military Grid that its centre lies in: `ftw-34UFF1628`.
+dataset. A field lies on the chips of its own zone and hemisphere, and one across their edge on those of both: at the
+edge chips of two zones may overlap, and no field falls between them. A chip is named by the kilometre of the Military
+Grid that its centre lies in: `ftw-34UFF1628`.
 """
 
 from __future__ import annotations
@@ -92,14 +93,16 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
     """
     faults, side = Faults(), grid.size * grid.resolution
     covered: dict[Place, float] = {}
+    wanted: set[Place] = set()
     names: dict[Place, str] = {}
     spool = _Spool()
     for numbers, geometries in read_fields(path, faults):
         parts, owners = shapely.get_parts(geometries, return_index=True)
-        for epsg, own in _by_zone(parts, side).items():
+        for epsg, pieces in _within_zones(parts).items():
+            _, columns, rows, _ = _laid(_projected(pieces, epsg), side)
+            wanted |= {(epsg, column, row) for column, row in zip(columns.tolist(), rows.tolist(), strict=True)}
+        for epsg, own in _near_zones(parts, side).items():
             pairs, columns, rows, areas = _laid(_projected(parts[own], epsg), side)
-            inside = _in_zone(epsg, columns, rows, side)
-            pairs, columns, rows, areas = pairs[inside], columns[inside], rows[inside], areas[inside]
             squares = []
             for column, row, area in zip(columns.tolist(), rows.tolist(), areas.tolist(), strict=True):
                 place = epsg, column, row
@@ -108,7 +111,7 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
                     names[place] = _mgrs(place, side)
                 squares.append(names[place][:-4])
             spool.add(squares, numbers[owners[own[pairs]]], parts[own[pairs]])
-    enough = {place: 100 * min(area / side**2, 1.0) for place, area in covered.items()}
+    enough = {place: 100 * min(covered[place] / side**2, 1.0) for place in wanted}
     places = sorted((p for p, share in enough.items() if share >= grid.min_coverage), key=lambda place: names[place])
     if not places:
         raise RequestError(f"product.boundaries: no chip is left: fields of {path} cover none of them enough")
@@ -131,10 +134,32 @@ def _chip(place: Place, name: str, grid: ChipGrid, year: int) -> Chip:
     return Chip(f"{grid.prefix}-{name}_{year}", f"EPSG:{epsg}", transform, (grid.size, grid.size))
 
 
-def _by_zone(parts: Geometries, side: float) -> dict[int, Array]:
-    """EPSG code of a zone → which polygons (in degrees) may lie on its chips: those of its rim are in two zones."""
+def _within_zones(parts: Geometries) -> dict[int, Geometries]:
+    """EPSG code of a zone → the polygons (in degrees) in it; those across its edge are cut there."""
     west, south, east, north = shapely.bounds(parts).T
-    up = side * _DEGREES_PER_METRE
+    zones = _zone(west, south)
+    across = zones != _zone(east, north)
+    found: dict[int, list[Any]] = {}
+    for index in np.flatnonzero(~across).tolist():
+        found.setdefault(int(zones[index]), []).append(parts[index])
+    for index in np.flatnonzero(across).tolist():
+        for number in range(int((west[index] + 180) // 6), int((east[index] + 180) // 6) + 1):
+            for base, low, high in ((32600, 0, 90), (32700, -90, 0)):
+                strip = shapely.box(number * 6 - 180, low, number * 6 - 174, high)
+                piece = shapely.intersection(parts[index], strip)
+                found.setdefault(base + number % 60 + 1, []).extend(p for p in shapely.get_parts(piece) if p.area > 0)
+    return {epsg: np.array(pieces, object) for epsg, pieces in sorted(found.items()) if pieces}
+
+
+def _zone(longitude: Array, latitude: Array) -> Array:
+    """EPSG code of the zone of UTM of each place."""
+    return np.asarray((np.floor((longitude + 180) / 6)).astype(int) % 60 + 1 + np.where(latitude >= 0, 32600, 32700))
+
+
+def _near_zones(parts: Geometries, side: float) -> dict[int, Array]:
+    """EPSG code of a zone → which polygons (in degrees) may lie on its chips, that reach beyond its edge."""
+    west, south, east, north = shapely.bounds(parts).T
+    up = 2 * side * _DEGREES_PER_METRE
     across = up / np.maximum(np.cos(np.radians(np.maximum(abs(south), abs(north)))), 0.05)
     first, last = (np.floor((west - across + 180) / 6)).astype(int), (np.floor((east + across + 180) / 6)).astype(int)
     found: dict[int, list[int]] = {}
@@ -164,31 +189,24 @@ def _projected(polygons: Geometries, epsg: int) -> Geometries:
     return np.asarray(shapely.transform(polygons, _to_zone(epsg).transform, interleaved=False))
 
 
-def _in_zone(epsg: int, columns: Array, rows: Array, side: float) -> Array:
-    """Whether cells belong to a zone: by the longitude and latitude of their centres. Boolean."""
-    longitude, latitude = _centres(epsg, columns, rows, side)
-    zone = (np.floor((longitude + 180) / 6)).astype(int) % 60 + 1
-    return np.asarray((zone == epsg % 100) & ((latitude >= 0) == (epsg < 32700)))
-
-
-def _centres(epsg: int, columns: Array, rows: Array, side: float) -> tuple[Array, Array]:
-    longitude, latitude = _to_zone(epsg).transform(
-        (np.asarray(columns) + 0.5) * side, (np.asarray(rows) + 0.5) * side, direction="INVERSE"
-    )
-    return np.asarray(longitude), np.asarray(latitude)
-
-
 @cache
 def _to_zone(epsg: int) -> Transformer:
     return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
 
 
+_INSIDE = ((0.5, 0.5), (0.02, 0.5), (0.98, 0.5), (0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98))
+"""Places in a cell: its centre, and where that lies in another zone, another that does not."""
+
+
 def _mgrs(place: Place, side: float) -> str:
     """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in."""
-    longitude, latitude = _centres(place[0], np.array([place[1]]), np.array([place[2]]), side)
+    epsg, column, row = place
+    x, y = ((np.array([inside[axis] for inside in _INSIDE]) + (column, row)[axis]) * side for axis in (0, 1))
+    longitude, latitude = _to_zone(epsg).transform(x, y, direction="INVERSE")
+    here = int(np.argmax(_zone(longitude, latitude) == epsg))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return str(MGRS().toMGRS(float(latitude[0]), float(longitude[0]), MGRSPrecision=2))
+        return str(MGRS().toMGRS(float(latitude[here]), float(longitude[here]), MGRSPrecision=2))
 
 
 class _Spool:

@@ -1,0 +1,544 @@
+"""Chips benchmark: 256 x 256 pixels, four bands, two dates, at random places of four full-size tiles.
+
+    python benchmarks/chips.py --rounds 3
+
+First the arrays, every way against the others; ways that open files chip by chip do a part of the chips, as they share
+nothing. Then the finished dataset (COGs and items on disk) of the best ways, and what a plan of 100,000 chips takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from common import DATA, TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+
+from scenebeam.sandbox.scenes import SandboxScene
+
+BANDS = ("red", "green", "blue", "nir")
+PLANTING, HARVEST = datetime(2021, 6, 10, 9, 20, 31), datetime(2021, 10, 25, 9, 20, 31)
+SCENES = tuple(replace(tile, taken=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES)
+SIDE, COUNT, PART = 256, 2000, 200
+LATENCIES = (0.0, 0.03, 0.1)
+TUNED = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "VSI_CACHE": "TRUE",
+}
+Chip = tuple[int, int, int]
+"""Tile, and row and column of its first pixel."""
+Consume = Callable[[Chip, SandboxScene, np.ndarray], None]
+
+
+def chips(count: int) -> list[Chip]:
+    draw = random.Random(7)
+    return [(draw.randrange(4), draw.randrange(10980 - SIDE), draw.randrange(10980 - SIDE)) for _ in range(count)]
+
+
+def pairs(some: Iterable[Chip]) -> Iterator[tuple[Chip, SandboxScene]]:
+    for chip in some:
+        for scene in SCENES:
+            if scene.tile == TILES[chip[0]].tile:
+                yield chip, scene
+
+
+def by_scene(some: Iterable[Chip]) -> dict[SandboxScene, list[Chip]]:
+    found: dict[SandboxScene, list[Chip]] = {}
+    for chip, scene in pairs(some):
+        found.setdefault(scene, []).append(chip)
+    return found
+
+
+def href(url: str, scene: SandboxScene, band: str) -> str:
+    return f"{url}/{scene.id}/{band}.tif"
+
+
+def grid(chip: Chip) -> Any:
+    from odc.geo.geobox import GeoBox
+    from rasterio.transform import from_origin
+
+    tile = TILES[chip[0]]
+    return GeoBox((SIDE, SIDE), from_origin(tile.left + chip[2] * 10, tile.top - chip[1] * 10, 10, 10), "EPSG:32634")
+
+
+def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
+    """The reading half of the product."""
+    from scenebeam.raster.reader import open_source
+    from scenebeam.raster.windows import Windows
+    from scenebeam.transfer.ranges import Budget, io_threads
+
+    budget, groups = Budget(), by_scene(some)
+
+    def work() -> None:
+        for scene, members in groups.items():
+            grids = [grid(chip) for chip in members]
+            sources = list(io_threads().map(lambda band, s=scene: open_source(href(url, s, band), 1, budget), BANDS))
+            windows = [Windows(source, grids, "nearest", 0) for source in sources]
+            for number in sorted(range(len(members)), key=windows[0].place_of):
+                consume(members[number], scene, np.stack([one.read(number) for one in windows]))
+
+    return work
+
+
+def rasterio_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
+    """rasterio, GDAL tuned for the cloud, every file opened for every chip, 16 threads."""
+    import rasterio
+    from rasterio.windows import Window
+
+    def one(pair: tuple[Chip, SandboxScene]) -> None:
+        (_, row, column), scene = pair
+        stack = np.empty((len(BANDS), SIDE, SIDE), np.uint16)
+        with rasterio.Env(**TUNED):
+            for number, band in enumerate(BANDS):
+                with rasterio.open(href(url, scene, band)) as file:
+                    file.read(1, window=Window(column, row, SIDE, SIDE), out=stack[number])
+        consume(pair[0], scene, stack)
+
+    def work() -> None:
+        with ThreadPoolExecutor(16) as threads:
+            list(threads.map(one, pairs(some)))
+
+    return work
+
+
+def rasterio_grouped(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
+    """rasterio, GDAL tuned, each file opened once, its chips in the order of its rows, the bands side by side."""
+    import rasterio
+    from rasterio.windows import Window
+
+    groups = by_scene(some)
+
+    def work() -> None:
+        for scene, members in groups.items():
+            ordered = sorted(members, key=lambda chip: (chip[1] // 1024, chip[2] // 1024))
+            stacks = np.empty((len(ordered), len(BANDS), SIDE, SIDE), np.uint16)
+
+            def read(
+                number: int, scene: SandboxScene = scene, ordered: list[Chip] = ordered, stacks: Any = stacks
+            ) -> None:
+                with (
+                    rasterio.Env(GDAL_CACHEMAX=400 * 2**20, **TUNED),
+                    rasterio.open(href(url, scene, BANDS[number])) as file,
+                ):
+                    for place, (_, row, column) in enumerate(ordered):
+                        file.read(1, window=Window(column, row, SIDE, SIDE), out=stacks[place, number])
+
+            with ThreadPoolExecutor(len(BANDS)) as threads:
+                list(threads.map(read, range(len(BANDS))))
+            for chip, stack in zip(ordered, stacks, strict=True):
+                consume(chip, scene, stack)
+
+    return work
+
+
+def odc_stac_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
+    """odc-stac, a load for every chip, eight at once."""
+    import odc.stac
+    import pystac
+
+    odc.stac.configure_rio(cloud_defaults=True, **TUNED)
+    items = {}
+    for scene in SCENES:
+        told = scene.item(url)
+        told["assets"] = {band: told["assets"][band] for band in BANDS}
+        items[scene] = pystac.Item.from_dict(told)
+
+    def one(pair: tuple[Chip, SandboxScene]) -> None:
+        chip, scene = pair
+        found = odc.stac.load([items[scene]], bands=list(BANDS), geobox=grid(chip), resampling="nearest")
+        consume(chip, scene, np.stack([found[band].values[0] for band in BANDS]))
+
+    def work() -> None:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(one, pairs(some)))
+
+    return work
+
+
+def async_geotiff_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
+    """async-geotiff over obstore: each file opened once, a read for every chip and band, 16 chips at once."""
+    from async_geotiff import GeoTIFF, Window
+    from obstore.store import HTTPStore
+
+    async def all_chips() -> None:
+        files = {}
+        for scene in SCENES:
+            store = HTTPStore(f"{url}/{scene.id}", client_options={"allow_http": True})
+            for band in BANDS:
+                files[scene, band] = await GeoTIFF.open(f"{band}.tif", store=store)
+        room = asyncio.Semaphore(16)
+
+        async def one(chip: Chip, scene: SandboxScene) -> None:
+            async with room:
+                window = Window(chip[2], chip[1], SIDE, SIDE)
+                found = await asyncio.gather(*(files[scene, band].read(window=window) for band in BANDS))
+                consume(chip, scene, np.stack([np.asarray(band.data)[0] for band in found]))
+
+        await asyncio.gather(*(one(chip, scene) for chip, scene in pairs(some)))
+
+    return lambda: asyncio.run(all_chips())
+
+
+WAYS: dict[str, Callable[[str, list[Chip], Consume], Callable[[], None]]] = {
+    "scenebeam": scenebeam_way,
+    "rasterio grouped by scene": rasterio_grouped,
+    "rasterio per chip": rasterio_per_chip,
+    "async-geotiff per chip": async_geotiff_per_chip,
+    "odc-stac per chip": odc_stac_per_chip,
+}
+
+
+def one(config: dict[str, Any]) -> dict[str, Any]:
+    """One way, once, in this process."""
+    if config["way"] == "floor":
+        return floor(config["threads"])
+    if config["way"] == "plan":
+        return plan_of_many(config["count"])
+    if config["way"].startswith("dataset"):
+        return dataset(config)
+    kept: dict[str, np.ndarray] = {}
+    seen = [0]
+
+    def consume(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
+        seen[0] += 1
+        if config.get("save"):
+            kept[f"{chip}{scene.id}"] = stack
+
+    some = chips(COUNT)[: config["count"]]
+    work = WAYS[config["way"]](config["url"], some, consume)
+    stats(config["url"])
+    found = measured(work)
+    assert seen[0] == 2 * len(some), f"{seen[0]} of {2 * len(some)}"
+    if config.get("save"):
+        np.savez(config["save"], **kept)
+    return found
+
+
+def blocks_met(some: list[Chip]) -> dict[SandboxScene, set[tuple[int, int]]]:
+    return {
+        scene: {
+            (row, column)
+            for _, top, left in members
+            for row in range(top // 1024, (top + SIDE - 1) // 1024 + 1)
+            for column in range(left // 1024, (left + SIDE - 1) // 1024 + 1)
+        }
+        for scene, members in by_scene(some).items()
+    }
+
+
+def floor(threads: int) -> dict[str, Any]:
+    """Decoding each block that the chips meet, once, with its bytes already in memory; file by file."""
+    from scenebeam.raster.reader import _decode
+    from scenebeam.raster.tiff import read_layout
+    from scenebeam.transfer.ranges import Budget
+
+    wall = cpu = size = count = 0.0
+    for scene, blocks in blocks_met(chips(COUNT)).items():
+        for band in BANDS:
+            path = DATA / scene.id / f"{band}.tif"
+            layout = read_layout(str(path), Budget())
+            assert layout is not None
+            whole = memoryview(path.read_bytes())
+            numbers = [layout.number(*block, 1) for block in sorted(blocks)]
+            encoded = [whole[int(layout.offsets[n]) :][: int(layout.sizes[n])] for n in numbers]
+
+            def work(encoded: list[memoryview] = encoded, layout: Any = layout) -> None:
+                if threads == 1:
+                    for body in encoded:
+                        _decode(layout, 1, body)
+                else:
+                    with ThreadPoolExecutor(threads) as pool:
+                        list(pool.map(lambda body: _decode(layout, 1, body).shape, encoded))
+
+            found = measured(work)
+            wall, cpu, size, count = (
+                wall + found["wall"],
+                cpu + found["cpu"],
+                size + sum(map(len, encoded)),
+                count + len(encoded),
+            )
+    return {"wall": wall, "cpu": cpu, "peak_mb": 0.0, "bytes": size, "blocks": count}
+
+
+def write_catalogue(folder: Path, some: list[Chip], *, masks: bool = True) -> None:
+    """A catalogue of chips as the product takes it: a table of items, and masks if they are to be looked at."""
+    import rasterio
+
+    from scenebeam.products.catalogue import dump_items
+    from scenebeam.products.stac import grid_footprint
+
+    folder.mkdir()
+    items = []
+    for number, chip in enumerate(some):
+        box = grid(chip)
+        name = f"chip-{number:06d}_2021"
+        items.append(
+            {
+                "type": "Feature", "stac_version": "1.1.0", "stac_extensions": [], "id": name, "collection": "chips",
+                "geometry": grid_footprint(box), "bbox": list(box.extent.to_crs("EPSG:4326").boundingbox.bbox),
+                "properties": {
+                    "datetime": "2021-01-01T00:00:00Z", "proj:code": "EPSG:32634", "proj:shape": [SIDE, SIDE],
+                    "proj:transform": list(box.transform)[:6],
+                },
+                "assets": {"semantic_mask": {"href": f"./{name}/mask.tif", "roles": ["labels"]}}, "links": [],
+            }
+        )  # fmt: skip
+        if masks:
+            (folder / name).mkdir()
+            with rasterio.open(
+                folder / name / "mask.tif", "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype="uint8",
+                crs="EPSG:32634", transform=box.transform,
+            ):  # fmt: skip
+                pass
+    (folder / "items.parquet").write_bytes(dump_items(items))
+
+
+def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") -> Any:
+    from scenebeam.requestfile import validate_request
+    from scenebeam.sandbox.fields import write_calendar
+    from scenebeam.sandbox.scenes import COLLECTION
+
+    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    calendar = write_calendar(folder / "calendar", 161, 298)
+    return validate_request(
+        {
+            "catalog": str(folder / "items.json"),
+            "collections": [COLLECTION],
+            "product": {
+                "kind": "fields", "year": 2021, "chips": str(folder / "chips"), "crop_calendar": str(calendar),
+                "bands": list(BANDS),
+            },
+            "output": str(folder / output),
+            "runner": "serial",
+        }
+    )  # fmt: skip
+
+
+def dataset(config: dict[str, Any]) -> dict[str, Any]:
+    """COGs on disk: the whole product, or rasterio's arrays written by GDAL."""
+    from scenebeam.run.make import few_arenas
+
+    some = chips(COUNT)[: config["count"]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if config["way"] == "dataset scenebeam":
+            from scenebeam.products.fields import make
+            from scenebeam.run.driver import make_plan
+            from scenebeam.storage import open_store
+            from scenebeam.transfer.ranges import Budget
+
+            few_arenas()
+            write_catalogue(folder / "chips", some)
+            request = request_for(folder, [scene.item(config["url"]) for scene in SCENES])
+            tasks, store = make_plan(request).tasks, open_store(request.output)
+            stats(config["url"])
+
+            def work() -> None:
+                for task in tasks:
+                    outcome = make(task, store, Budget())
+                    assert outcome.state == "done", outcome
+
+            found = measured(work)
+            made = len(list(folder.glob("out/*/*_image_s2.tif")))
+        else:
+            import rasterio
+
+            threads = ThreadPoolExecutor(4)
+
+            def write(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
+                with rasterio.open(
+                    folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.taken:%m%d}.tif", "w", driver="GTiff", height=SIDE,
+                    width=SIDE, count=4, dtype="uint16", nodata=0, crs="EPSG:32634", transform=grid(chip).transform,
+                    compress="deflate", predictor=2, zlevel=1, tiled=True, blockxsize=256, blockysize=256, interleave="band",
+                ) as file:  # fmt: skip
+                    file.write(stack)
+
+            read = rasterio_grouped(config["url"], some, lambda *chip: threads.submit(write, *chip) and None)
+            stats(config["url"])
+
+            def all_of_it() -> None:
+                read()
+                threads.shutdown()
+
+            found = measured(all_of_it)
+            made = len(list(folder.glob("*.tif")))
+        assert made == 2 * len(some), f"{made} of {2 * len(some)}"
+    return found
+
+
+def plan_of_many(count: int) -> dict[str, Any]:
+    """A plan of chips on a lattice over many tiles, with 30 scenes of each; and freezing it."""
+    from scenebeam.products.fields.calendar import season_days
+    from scenebeam.run.driver import make_plan
+    from scenebeam.run.plan import freeze
+    from scenebeam.storage import open_store
+
+    tiles = [
+        SandboxScene(
+            f"34{row}{column}", 32634, 300_000 + 100_000 * east, 5_000_000 - 100_000 * south, PLANTING, size=10980
+        )
+        for south, row in enumerate("TUVWXYZA")
+        for east, column in enumerate(("AA", "BB", "CC", "DD", "EE", "FF", "GG", "HH"))
+    ]
+    days = season_days(2021, 161, 298)
+    from datetime import timedelta
+
+    scenes = [
+        replace(tile, taken=day + timedelta(days=after, hours=9, minutes=number % 60), cloud_cover=float(after % 7))
+        for number, tile in enumerate(tiles)
+        for day in days.values()
+        for after in range(-37, 38, 5)
+    ]
+    side = round((count / len(tiles)) ** 0.5) + 1
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        where = [
+            (index, 100 + 256 * (place // side), 100 + 256 * (place % side))
+            for index in range(len(tiles))
+            for place in range(side * side)
+        ][:count]
+        write_lattice(folder / "chips", tiles, where)
+        request = request_for(folder, [scene.item("http://127.0.0.1:9") for scene in scenes])
+
+        def work() -> None:
+            started = time.perf_counter()
+            made = make_plan(request)
+            planned = time.perf_counter()
+            freeze(made, open_store(request.output))
+            told.update(
+                plan=planned - started,
+                freeze=time.perf_counter() - planned,
+                tasks=len(made.tasks),
+                chips=sum(len(task.chips) for task in made.tasks) // 2,
+                scenes=len(scenes),
+                plan_mb=(folder / "out" / "plan.parquet").stat().st_size / 1e6,
+            )
+
+        told: dict[str, Any] = {}
+        return {**measured(work), **told}
+
+
+def write_lattice(folder: Path, tiles: list[SandboxScene], where: list[Chip]) -> None:
+    """A table of chips, by way of Arrow: 100,000 items would take longer to write than to plan."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    rows = [
+        {
+            "id": f"chip-{number:06d}_2021",
+            "proj:code": "EPSG:32634",
+            "proj:shape": [SIDE, SIDE],
+            "proj:transform": [10.0, 0.0, tiles[t].left + column * 10.0, 0.0, -10.0, tiles[t].top - row * 10.0],
+            "assets": {"semantic_mask": {"href": f"./chip-{number:06d}_2021/mask.tif", "roles": ["labels"]}},
+        }
+        for number, (t, row, column) in enumerate(where)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
+
+
+def compare(url: str) -> None:
+    """All ways against windows of local files."""
+    import rasterio
+    from rasterio.windows import Window
+
+    some = chips(COUNT)[:12]
+    truth = {}
+    for chip, scene in pairs(some):
+        stack = []
+        for band in BANDS:
+            with rasterio.open(DATA / scene.id / f"{band}.tif") as file:
+                stack.append(file.read(1, window=Window(chip[2], chip[1], SIDE, SIDE)))
+        truth[f"{chip}{scene.id}"] = np.stack(stack)
+    with tempfile.TemporaryDirectory() as folder:
+        for way in WAYS:
+            path = f"{folder}/kept.npz"
+            in_fresh_process(__file__, {"way": way, "url": url, "count": len(some), "save": path})
+            found = np.load(path)
+            assert set(found.files) == truth.keys(), way
+            for name, expected in truth.items():
+                np.testing.assert_array_equal(found[name], expected, err_msg=f"{way}: {name}")
+    print(f"all ways give the same {len(truth)} chips as windows of local files\n")
+
+
+def table(counts: dict[str, int], rounds: int, least: dict[str, Any] | None, cpu_floor: float) -> None:
+    """Ways side by side; those that do a part of the chips are shown as if they had done all."""
+    print(
+        "| way | chips | latency ms | wall s, all chips | CPU s, all chips | CPU / floor | peak MB | requests | MB read | bytes / least |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for latency in LATENCIES:
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in counts}
+        with range_server(latency) as url:
+            for _ in range(rounds):
+                for way, count in counts.items():
+                    found = in_fresh_process(__file__, {"way": way, "url": url, "count": count})
+                    runs[way].append({**found, **stats(url)})
+        walls = {}
+        for way, made in runs.items():
+            times = COUNT / counts[way]
+            walls[way] = median(run["wall"] for run in made) * times
+            cpu, sent = median(run["cpu"] for run in made) * times, median(run["bytes"] for run in made) * times
+            over = f"{sent / least['bytes']:.2f}" if least else ""
+            print(
+                f"| {way} | {counts[way]} | {latency * 1000:.0f} | {spread([run['wall'] * times for run in made])} "
+                f"| {spread([run['cpu'] * times for run in made])} | {cpu / cpu_floor:.2f} "
+                f"| {median(run['peak_mb'] for run in made):.0f} | {median(run['requests'] for run in made) * times:.0f} "
+                f"| {sent / 1e6:,.0f} | {over} |",
+                flush=True,
+            )
+        first, *others = walls
+        told = ", ".join(f"{walls[way] / walls[first]:.1f} x {way}" for way in others)
+        print(f"<!-- {latency * 1000:.0f} ms: {told} -->", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one")
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(one(json.loads(asked.one))))
+        return
+    full_size_tiles(BANDS, SCENES)
+    floors = {n: in_fresh_process(__file__, {"way": "floor", "threads": n}) for n in (1, os.cpu_count() or 2)}
+    least = floors[1]
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {COUNT} chips")
+    print(f"least: {least['bytes'] / 1e6:,.0f} MB, {least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers")
+    for threads, found in floors.items():
+        print(f"floor on {threads} threads: {found['cpu']:.1f} CPU s, {found['wall']:.1f} s")
+    with range_server(0.0) as url:
+        compare(url)
+    print("arrays\n")
+    table({way: PART if "per chip" in way else COUNT for way in WAYS}, asked.rounds, least, least["cpu"])
+    print("\ndatasets\n")
+    table({"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}, asked.rounds, least, least["cpu"])
+    for count in (10_000, 100_000):
+        found = in_fresh_process(__file__, {"way": "plan", "count": count})
+        print(
+            f"\nplan of {found['chips']:,} chips, {found['scenes']:,} scenes: {found['plan']:.1f} s, freezing it "
+            f"{found['freeze']:.1f} s, peak {found['peak_mb']:.0f} MB; {found['tasks']} tasks, {found['plan_mb']:.1f} MB"
+        )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -28,13 +28,18 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
 ]
 
+_STRAIGHT = 5000.0
+"""Metres of an edge that is as good as straight in degrees too: at 60° N it bends by less than one."""
+
 Item = dict[str, Any]
 
 
 def grid_footprint(grid: GeoBox) -> dict[str, Any]:
     """The outline of a grid in degrees, split at the antimeridian, as GeoJSON."""
     left, bottom, right, top = grid.extent.boundingbox.bbox
-    outline = shapely.segmentize(box(left, bottom, right, top), max(right - left, top - bottom) / 8)
+    outline = box(left, bottom, right, top)
+    if max(right - left, top - bottom) > _STRAIGHT:
+        outline = shapely.segmentize(outline, max(right - left, top - bottom) / 8)
     lonlat = shapely.transform(outline, _to_lonlat(str(grid.crs)).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
     return _plain(mapping(lonlat_geometry(mapping(rounded))))

@@ -93,8 +93,12 @@ def utm_crs(area: MultiPolygon) -> CRS:
 
 def project(geometry: BaseGeometry, crs: CRS | str) -> BaseGeometry:
     """Degrees → `crs`, with points every tenth of a degree so that straight edges follow the ground."""
-    to_crs = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    return shapely.transform(shapely.segmentize(geometry, 0.1), to_crs.transform, interleaved=False)
+    return shapely.transform(shapely.segmentize(geometry, 0.1), _from_lonlat(crs).transform, interleaved=False)
+
+
+@lru_cache(maxsize=64)
+def _from_lonlat(crs: CRS | str) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def _bounds(area: MultiPolygon, crs: CRS) -> tuple[float, float, float, float]:

@@ -127,6 +127,24 @@ def read_layout(href: str, budget: Budget, signing: str = "none", *, overviews: 
         return None
 
 
+def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Affine, tuple[int, int]] | None:
+    """CRS, transform and shape of any north-up TIFF by its header; None for what only GDAL can tell.
+
+    Raises ReadError where the file cannot be fetched at all, or is empty.
+    """
+    file = _HeaderFile(href, budget, signing)
+    try:
+        with tifffile.TiffFile(file, size=file.size) as tiff:
+            page = tiff.pages[0]
+            crs, transform = _crs(page), _transform(page)
+            found = None if crs is None or transform is None else (crs, transform, (page.imagelength, page.imagewidth))
+    except ReadError:
+        raise
+    except Exception:  # as above
+        return None
+    return found
+
+
 def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, size: int) -> TiffLayout:
     found = []
     for page in tiff.pages[1:]:

@@ -13,9 +13,9 @@ from concurrent.futures import Future
 import numpy as np
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Region
+from scenebeam.raster.merge import Array
 from scenebeam.raster.reader import Block, Source
-from scenebeam.raster.warp import Placement, place
+from scenebeam.raster.warp import Piece, Placement, place
 
 ROWS_AHEAD = 1
 """Rows of blocks that are on their way while the grids over the rows before them are read."""
@@ -51,19 +51,34 @@ class Windows:
     def read(self, number: int) -> Array:
         """The band on a grid, nodata where the file has none; once for each grid, best in the order of `place_of`.
 
+        Not to be written to: it may be a part of what is read for others.
         Raises ReadError where a block cannot be read.
         """
         placement, needs = self._placements[number], self._needs[number]
         self._start(max((row for row, _ in needs), default=-1) + ROWS_AHEAD)
-        shape = self._grids[number].shape
-        found: Array = np.full(shape, 0 if self._nodata is None else self._nodata, self._source.info.dtype)
+        height, width = self._grids[number].shape
         # The reading of one strip as high as the grid: regions lie within it.
-        for region, values, inside in placement.pieces(0, shape[0], needs, lambda block: self._blocks[block].result()):
-            _lay(found, region, values, inside)
+        pieces = list(placement.pieces(0, height, needs, lambda block: self._blocks[block].result()))
+        found = self._laid(pieces, (height, width))
         for block in needs:
             self._uses[block] -= 1
             if not self._uses[block]:
                 del self._blocks[block]
+        return found
+
+    def _laid(self, pieces: Sequence[Piece], shape: tuple[int, int]) -> Array:
+        """Pieces as one array; where a single one is all of it, that itself, a part of its block."""
+        covered = sum(values.size for _, values, inside in pieces if inside is None)
+        if len(pieces) == 1 and covered == shape[0] * shape[1]:
+            return pieces[0][1]
+        found: Array = np.empty(shape, self._source.info.dtype)
+        if covered < found.size:
+            found.fill(0 if self._nodata is None else self._nodata)
+        for region, values, inside in pieces:
+            if inside is None:
+                found[region] = values
+            else:
+                np.copyto(found[region], values, where=inside)
         return found
 
     def _start(self, last_row: int) -> None:
@@ -73,10 +88,3 @@ class Windows:
             coming += self._rows.pop(self._to_come.pop(0))
         if coming:
             self._blocks.update(self._source.fetch(coming))
-
-
-def _lay(pixels: Array, region: Region, values: Array, inside: Array | None) -> None:
-    if inside is None:
-        pixels[region] = values
-    else:
-        np.copyto(pixels[region], values, where=inside)

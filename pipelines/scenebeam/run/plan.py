@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +34,8 @@ _SCHEMA = pa.schema(
         ("definition", pa.string()),
     ]
 )
+_BATCH = 16 * 2**20
+"""Bytes of definitions that are written together."""
 _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "pyproj", "shapely")
 
 
@@ -71,17 +73,10 @@ class Plan:
 def freeze(plan: Plan, store: Store) -> None:
     """Write the items, the tables, plan.parquet and, last, run.json: where that stands the plan is whole."""
     write_search(plan.request, plan.items, store)
-    rows = [
-        {
-            "task": task.id,
-            "outputs": list(task.outputs),
-            **task.estimate.model_dump(),
-            "definition": task.model_dump_json(),
-        }
-        for task in plan.tasks
-    ]
     sink = io.BytesIO()
-    pq.write_table(_table(rows), sink, compression="zstd")
+    with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
+        for rows in _batches(plan.tasks):
+            writer.write_table(_table(rows))
     store.write_all({PLAN_FILE: Dumped(sink.getvalue()), **plan.tables})
     head = {
         "run": plan.request.run,
@@ -91,6 +86,22 @@ def freeze(plan: Plan, store: Store) -> None:
         "versions": {**{name: version(name) for name in _VERSIONS}, "python": platform.python_version()},
     }
     store.write(RUN_FILE, (json.dumps(head, indent=2) + "\n").encode())
+
+
+def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of tasks, some megabytes at a time."""
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for task in tasks:
+        definition = task.model_dump_json()
+        rows.append(
+            {"task": task.id, "outputs": list(task.outputs), **task.estimate.model_dump(), "definition": definition}
+        )
+        size += len(definition)
+        if size > _BATCH:
+            yield rows
+            rows, size = [], 0
+    yield rows
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os.path
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE
 from scenebeam.raster.reader import open_source
+from scenebeam.raster.tiff import read_grid
 from scenebeam.request import is_url
 from scenebeam.storage import Store, checked_name, open_store
 from scenebeam.transfer.ranges import Budget
@@ -166,12 +167,10 @@ def _grid(told: Mapping[str, Any]) -> tuple[str, Transform, tuple[int, int]]:
     return str(code), (a, b, c, d, e, f), (height, width)
 
 
-def _with_grids(chips: Iterable[Chip], faults: dict[str, list[str]]) -> list[Chip]:
+def _with_grids(chips: Sequence[Chip], faults: dict[str, list[str]]) -> list[Chip]:
     """Where the item does not tell its grid, the mask's header does."""
 
     def settle(chip: Chip) -> Chip:
-        if chip.crs:
-            return chip
         try:
             crs, transform, shape = mask_grid(chip.mask)
         except ReadError:
@@ -180,13 +179,18 @@ def _with_grids(chips: Iterable[Chip], faults: dict[str, list[str]]) -> list[Chi
         return chip._replace(crs=crs, transform=transform, shape=shape)
 
     with ThreadPoolExecutor(16) as threads:
-        return list(threads.map(settle, chips))
+        asked = iter(list(threads.map(settle, [chip for chip in chips if not chip.crs])))
+    return [chip if chip.crs else next(asked) for chip in chips]
 
 
 def mask_grid(href: str) -> tuple[str, Transform, tuple[int, int]]:
     """CRS, transform and shape of a mask, by its header. Raises ReadError where it cannot be read."""
-    source = open_source(href, 1, Budget())
-    info = source.info
-    source.close()
-    a, b, c, d, e, f = tuple(info.transform)[:6]
-    return info.crs, (a, b, c, d, e, f), (info.height, info.width)
+    known = read_grid(href, Budget())
+    if known is None:
+        source = open_source(href, 1, Budget())
+        info = source.info
+        source.close()
+        known = info.crs, info.transform, (info.height, info.width)
+    crs, transform, shape = known
+    a, b, c, d, e, f = tuple(transform)[:6]
+    return crs, (a, b, c, d, e, f), shape

@@ -81,9 +81,12 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
         else:
             by_scene.setdefault(str(choice.scene), []).append(choice)
     pending: deque[tuple[str, Future[None]]] = deque()
+    chosen = [candidate for candidate in task.candidates if candidate.id in by_scene]
+    # All headers at once: over a slow line they would take longer one scene after another.
+    opened = {candidate.id: _open(candidate, budget) for candidate in chosen}
     with ThreadPoolExecutor(_PUBLISHERS) as threads:
-        for candidate in task.candidates:
-            for choice, result in _read(task, candidate, by_scene.get(candidate.id, []), chips, budget):
+        for candidate in chosen:
+            for choice, result in _read(task, candidate, opened[candidate.id], by_scene[candidate.id], chips):
                 if isinstance(result, str):
                     failed[choice.chip] = result
                     continue
@@ -128,17 +131,22 @@ def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef]) -> Iterator[str]:
     return io_threads().map(fault, chips)
 
 
+def _open(candidate: Candidate, budget: Budget) -> list[Future[Source]]:
+    return [io_threads().submit(open_source, a.href, a.index, budget, a.signing) for a in candidate.bands]
+
+
 def _read(
-    task: FieldsTask, candidate: Candidate, choices: Sequence[Choice], chips: Mapping[str, ChipRef], budget: Budget
+    task: FieldsTask,
+    candidate: Candidate,
+    opened: Sequence[Future[Source]],
+    choices: Sequence[Choice],
+    chips: Mapping[str, ChipRef],
 ) -> Iterator[tuple[Choice, tuple[Numbers, Array] | str]]:
     """(choice, how numbers are written and (bands, rows, columns), or why there is no image), in the files' order."""
-    if not choices:
-        return
     grids = [task.grid_of(chips[choice.chip]) for choice in choices]
     with ExitStack() as files:
         try:
-            futures = [io_threads().submit(open_source, a.href, a.index, budget, a.signing) for a in candidate.bands]
-            sources = [future.result() for future in futures]
+            sources = [future.result() for future in opened]
             for source in sources:
                 files.callback(source.close)
             numbers = _numbers(task, candidate, sources)

@@ -215,7 +215,7 @@ def _candidates(
     reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
     targets = [datetime.fromisoformat(chip.target) for chip in chips]
     first, last = min(targets).date() - reach, max(targets).date() + reach
-    ground = shapely.union_all(shapely.box(*shapely.bounds(aim.shapes[members]).T))
+    ground = shapely.union_all([shapely.box(*bounds) for bounds in spans(aim.shapes[members])])
     for scene in scenes:
         if not first <= scene.datetime.date() <= last:
             continue

@@ -21,6 +21,8 @@ from hypothesis import settings
 
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
+from scenebeam.run.driver import run
+from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 
@@ -99,6 +101,70 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
             holder = holder.setdefault(parent, {})
         holder[last] = value
     return document
+
+
+@pytest.fixture(scope="session")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fields")
+    fields_sandbox.write_fields(folder)
+    return folder
+
+
+@pytest.fixture
+def fields_request(fields: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    def make(**changes: Any) -> RunRequest:
+        document: dict[str, Any] = {
+            "run": "austria",
+            "catalog": str(fields / "items.json"),
+            "collections": [COLLECTION],
+            "product": {
+                "kind": "fields",
+                "year": fields_sandbox.YEAR,
+                "boundaries": str(fields / "fields.geojson"),
+                "crop_calendar": str(fields / "calendar"),
+                "grid": {"size": 160},
+            },
+            "output": str(tmp_path / "out"),
+            "runner": "serial",
+        }
+        return validate_request(changed(document, changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def chips(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue of chips with masks, and no imagery."""
+    folder = tmp_path_factory.mktemp("catalogue") / "chips"
+    request: dict[str, Any] = {
+        "run": "austria",
+        "catalog": str(fields / "items.json"),
+        "collections": [COLLECTION],
+        "product": {
+            "kind": "fields", "year": fields_sandbox.YEAR, "boundaries": str(fields / "fields.geojson"), "images": "none",
+            "grid": {"size": 160},
+        },
+        "output": str(folder),
+        "runner": "serial",
+    }  # fmt: skip
+    assert run(validate_request(request)).state == "succeeded"
+    for name in ("run.json", "plan.parquet", "status.json"):
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.fixture
+def on_chips(fields_request: Callable[..., RunRequest], chips: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    """A request on that catalogue, in place."""
+    here = tmp_path / "chips"
+    shutil.copytree(chips, here)
+
+    def make(**changes: Any) -> RunRequest:
+        return fields_request(
+            **{"product.boundaries": None, "product.chips": str(here), "output": str(here), **changes}
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

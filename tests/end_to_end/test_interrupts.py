@@ -174,3 +174,55 @@ def test_killed_downloads_resume_to_the_same_bytes(
     assert raw(tmp_path / "killed") == raw(tmp_path / "calm")
     assert not list((tmp_path / "killed").rglob(".*.arriving*"))
     assert any(begin > 0 for _, begin, _ in server.ranges), "what had come was not fetched again"
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("images", ["download", "select"])
+def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
+    fields_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
+) -> None:
+    """Every seventh file, from the first to the last, is the last to be published; then it is run again."""
+    from scenebeam.storage.local import LocalStore
+
+    calm = fields_request(**{"output": str(tmp_path / "calm"), "product.images": images})
+    assert run(calm).state == "succeeded"
+    names = len(files(tmp_path / "calm"))
+    real, left = LocalStore.writing, [10**9]
+
+    def writing(store: LocalStore, name: str) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real(store, name)
+
+    monkeypatch.setattr(LocalStore, "writing", writing)
+    times = 0
+    for number, allowed in enumerate(range(12, names, 41)):
+        output = tmp_path / f"killed{number}"
+        request = fields_request(**{"output": str(output), "product.images": images})
+        for more in (0, 3):  # and once more soon after it has begun again
+            left[0] = allowed + more
+            try:
+                run(request)
+            except Killed:
+                times += 1
+        left[0] = 10**9
+        assert run(request).state == "succeeded"
+        assert files(output) == files(tmp_path / "calm"), f"killed after {allowed} files"
+    assert times > 4
+
+
+@pytest.mark.slow
+def test_field_chips_killed_at_random_moments(fields_request: Make, tmp_path: Path) -> None:
+    calm = fields_request(output=str(tmp_path / "calm"))
+    run(calm)
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    pick = random.Random(seed)
+    for attempt, runner in enumerate(["serial", "direct", "serial", "direct"]):
+        killed = fields_request(output=str(tmp_path / f"killed{attempt}"), runner=runner)
+        run_killing(killed, tmp_path, [pick.uniform(0.8, 5.0) for _ in range(4)])
+        assert files(tmp_path / f"killed{attempt}") == files(tmp_path / "calm"), f"seed {seed}"

@@ -12,11 +12,13 @@ import pytest
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
+from rasterio.windows import Window
 
 from conftest import stac_server
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
+from scenebeam.sandbox.fields import write_calendar
 from scenebeam.sandbox.server import serve
 
 FILES = {
@@ -165,3 +167,68 @@ def test_its_ndvi_needs_no_offset(request_for: Callable[..., RunRequest], real_d
     with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "SCL.tif") as file:
         classes = file.read(1).repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(clear, ~np.isin(classes, (0, 3, 8, 9, 10)))
+
+
+def test_chips_of_it_are_its_windows(api: str, real_data: Path, tmp_path: Path) -> None:
+    """On the files' own grid, in a catalogue of chips with masks: the windows that rasterio reads."""
+    folder, side = tmp_path / "chips", 24
+    folder.mkdir()
+    pick = np.random.default_rng(3)
+    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "B04.tif") as file:
+        crs, whole, transform = file.crs, file.read(1), file.transform
+    windows = {}
+    links = []
+    while len(windows) < 40:
+        row, column = (int(number) for number in pick.integers(0, whole.shape[0] - side, 2))
+        if (whole[row : row + side, column : column + side] == 0).any():
+            continue
+        name = f"chip-{len(windows):03d}_2020"
+        windows[name] = Window(column, row, side, side)
+        (folder / name).mkdir()
+        with rasterio.open(
+            folder / name / "mask.tif", "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", crs=crs,
+            transform=transform @ transform.translation(column, row),
+        ) as mask:  # fmt: skip
+            mask.write(np.ones((1, side, side), np.uint8))
+        item = {
+            "type": "Feature", "stac_version": "1.1.0", "stac_extensions": [], "id": name, "collection": "real",
+            "geometry": {"type": "Point", "coordinates": [-11.5, 27.5]}, "bbox": [-11.5, 27.5, -11.5, 27.5], "links": [],
+            "properties": {"datetime": "2020-01-01T00:00:00Z"},
+            "assets": {"mask": {"href": "./mask.tif", "roles": ["labels"]}},
+        }  # fmt: skip
+        (folder / name / f"{name}.json").write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./{name}/{name}.json"})
+    collection = {"type": "Collection", "id": "real", "stac_version": "1.1.0", "description": "x", "license": "other",
+                  "extent": {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}}  # fmt: skip
+    (folder / "collection.json").write_text(json.dumps({**collection, "links": links}))
+    request = validate_request(
+        {
+            "catalog": api,
+            "collections": ["sentinel-2-l2a"],
+            "product": {
+                "kind": "fields", "year": 2020, "chips": str(folder), "pixel_check": True, "cloud_cover_pixel": 100,
+                "crop_calendar": str(write_calendar(tmp_path / "calendar", 45, 55)), "nodata_max": 0,
+                "bands": ["red", "green", "blue", "nir", "scl"],
+            },
+            "output": str(folder),
+            "runner": "serial",
+        }
+    )  # fmt: skip
+    assert run(request).state == "succeeded"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["successful"] == len(windows), report
+    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "SCL.tif") as file:
+        classes = file.read(1).repeat(2, axis=0).repeat(2, axis=1)
+    for name, window in windows.items():
+        for season in ("planting", "harvest"):
+            with rasterio.open(folder / name / f"{name}_{season}_image_s2.tif") as image:
+                assert image.descriptions == ("red", "green", "blue", "nir", "scl")
+                with rasterio.open(folder / name / "mask.tif") as mask:
+                    assert (image.crs, image.transform, image.shape) == (mask.crs, mask.transform, mask.shape)
+                for number, band in enumerate(image.descriptions[:4], start=1):
+                    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
+                        np.testing.assert_array_equal(image.read(number), file.read(1, window=window))
+                here = classes[window.row_off : window.row_off + side, window.col_off : window.col_off + side]
+                np.testing.assert_array_equal(image.read(5), here)
+            told = json.loads((folder / name / f"{name}_{season}_s2.json").read_text())["properties"]
+            assert told["eo:cloud_cover"] == pytest.approx(100 * np.isin(here, (3, 8, 9, 10)).mean(), abs=1e-3)

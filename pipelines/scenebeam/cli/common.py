@@ -118,7 +118,7 @@ def show_status(status: RunStatus, as_json: bool) -> None:
         return
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
     if status.incomplete:
-        click.echo(f"{status.incomplete} made without some of their tiles or bands: see the tables in the output")
+        click.echo(f"{status.incomplete} lack something: see the tables in the output")
     if status.failed or status.skipped:
         click.echo(f"{status.failed} failed, {status.skipped} skipped: see failures.csv; run it again to retry them")
     if status.message:

@@ -118,7 +118,10 @@ def status(output: str, as_json: bool) -> None:
 
 @main.command()
 @click.option(
-    "--product", type=click.Choice(["mosaic", "stack", "index", "assets"]), default="mosaic", show_default=True
+    "--product",
+    type=click.Choice(["mosaic", "stack", "index", "assets", "fields"]),
+    default="mosaic",
+    show_default=True,
 )
 @click.option("-o", "--output", default="demo", show_default=True, help="Folder for the scenes and the products.")
 def demo(product: str, output: str) -> None:

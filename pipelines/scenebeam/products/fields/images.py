@@ -33,7 +33,7 @@ from scenebeam.transfer.ranges import Budget, io_threads
 
 _PENDING = 32
 """Chips that wait to be encoded and published while the next are read."""
-_PUBLISHERS = 8
+_PUBLISHERS = 4
 
 
 @dataclass(frozen=True)

@@ -538,8 +538,8 @@ def main() -> None:
     parser.add_argument("--one")
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(one(json.loads(asked.one))))
-        return
+        print(json.dumps(one(json.loads(asked.one))), flush=True)
+        os._exit(0)  # threads of obstore have been seen to abort an interpreter that ends
     full_size_tiles(BANDS, SCENES)
     floors = {n: in_fresh_process(__file__, {"way": "floor", "threads": n}) for n in (1, os.cpu_count() or 2)}
     least = floors[1]

@@ -77,9 +77,7 @@ class RunRequest(Part):
         if isinstance(self.product, AssetsRequest):
             check_storage(self.product, self.output)
         if isinstance(self.product, FieldsRequest) and (self.dates or self.grid != GridRequest()):
-            raise ValueError(
-                "dates, grid: chips bring their own; the crop calendar says when, product.grid which chips"
-            )
+            raise ValueError("dates, grid: leave them out; the crop calendar says when, and the chips say where")
         if isinstance(self.product, IndexRequest) and self.product.formula.differenced and len(self.dates) != 2:
             raise ValueError(f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]")
         return self

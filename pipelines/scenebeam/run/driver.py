@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -224,13 +225,15 @@ def _watching(plan: Plan, store: Store, progress: Progress | None) -> Iterator[N
 
     every = _REMOTE_SECONDS if store.uri.startswith("gs://") else _LOCAL_SECONDS
 
-    def tell() -> None:
+    def tell() -> float:
+        began = time.monotonic()
         progress(len(plan.tasks) - len(plan.undone(store.list())), len(plan.tasks))
+        return time.monotonic() - began
 
     def watch() -> None:
-        tell()
-        while not stop.wait(every):
-            tell()
+        # A folder of very many files takes long to list: no more than a twentieth of the time goes into it.
+        while not stop.wait(max(every, 20 * tell())):
+            pass
         tell()
 
     thread = threading.Thread(target=watch, daemon=True, name="progress")

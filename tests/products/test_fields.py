@@ -576,11 +576,12 @@ def test_a_classification_that_cannot_be_read_never_counts_as_clear(
         catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
         server.faults.append(Fault(f"{lost}/scl", status=404))
         asked = {"catalog": str(catalog), "product.pixel_check": True, "product.images": "select"}
-        request = on_chips(**asked)
+        request = on_chips(**asked, **{"product.buffer_days": 4, "product.buffer_expansions": 0})
         assert run(request).state == "succeeded"
     output, others = Path(request.output), [scene for scene in SCENES if scene.id != lost]
     for row in rows(output):
-        expected = best(row["season"], window(output, row["chip"]), pixels=True, most=0.0, scenes=others)
+        where = window(output, row["chip"])
+        expected = best(row["season"], where, pixels=True, most=0.0, buffer=4, times=0, scenes=others)
         assert row["scene"] == (expected.id if expected else "")
     told = [one for path in output.glob("cells/*/planting.json") for one in json.loads(path.read_text())["choices"]]
     assert any("404" in one["unchecked"].get(lost, "") for one in told)

@@ -272,7 +272,7 @@ def test_select_then_download_gives_what_one_run_gives(
 
 
 def test_a_catalogue_is_brought_up_to_date_in_its_place(on_chips: Callable[..., RunRequest], chips: Path) -> None:
-    request = on_chips()
+    request = on_chips(run="imagery")
     before = {path.name: json.loads(path.read_text()) for path in chips.glob("ftw-*/*.json")}
     masks = {path.name: path.read_bytes() for path in chips.glob("ftw-*/*.tif")}
     assert run(request).state == "succeeded"
@@ -284,6 +284,7 @@ def test_a_catalogue_is_brought_up_to_date_in_its_place(on_chips: Callable[..., 
         assert {**after["properties"], **item["properties"]}.keys() == after["properties"].keys()
         assert after["properties"]["ftw:split"] == item["properties"]["ftw:split"]
     assert {path.name: path.read_bytes() for path in here.glob("ftw-*/*.tif") if path.name in masks} == masks
+    assert {json.loads(path.read_text())["collection"] for path in here.glob("ftw-*/*.json")} == {"austria"}
     again = on_chips(**{"product.cloud_cover_scene": 1})
     with pytest.raises(RequestError, match=r"cloud_cover_scene: 10.0 → 1.0"):
         run(again)

@@ -45,6 +45,13 @@ def catalogue_folder(path: str) -> str:
     return os.path.dirname(path) if path.endswith((".json", ".parquet")) else path.rstrip("/")
 
 
+def collection_of(path: str) -> dict[str, Any]:
+    """The collection of a catalogue of chips, as JSON; empty where there is only a table."""
+    content = open_store(catalogue_folder(path)).read(COLLECTION_FILE)
+    document: dict[str, Any] = {} if content is None else json.loads(content)
+    return document
+
+
 def read_chips(path: str) -> list[Chip]:
     """All chips of a catalogue, by name: its `items.parquet` where there is one, else the items of its collection.
 

@@ -19,7 +19,7 @@ from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.products.estimate import PROCESS
 from scenebeam.products.fields.calendar import CropCalendar, season_days
-from scenebeam.products.fields.chips import Chip, read_chips
+from scenebeam.products.fields.chips import Chip, collection_of, read_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
@@ -52,6 +52,8 @@ class FieldsAim(Aim):
     made: FieldChips | None = None
     """Where the run makes the chips: of which fields."""
     splits: Sequence[str] = ()
+    dataset: str = ""
+    """Id of the collection that the chips are of."""
 
 
 def aim(request: RunRequest) -> FieldsAim:
@@ -74,7 +76,9 @@ def aim(request: RunRequest) -> FieldsAim:
     cells = squares(centres)
     splits = [] if made is None else split_chips(made.places, shapes, product.grid.split)
     if product.images == "none":
-        return FieldsAim(area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits)
+        return FieldsAim(
+            area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits, dataset=request.run
+        )
     calendar = CropCalendar(str(product.crop_calendar))
     days = [calendar.days(float(longitude), float(latitude)) for longitude, latitude in centres]
     calendar.close()
@@ -82,7 +86,8 @@ def aim(request: RunRequest) -> FieldsAim:
     reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
     questions = list(_questions(shapes, cells, targets, reach))
     hint = f"Are there scenes within {reach.days} days of planting and harvest in {product.year}? Try another year"
-    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits)
+    dataset = request.run if product.chips is None else str(collection_of(product.chips).get("id") or request.run)
+    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset)
 
 
 def _product(request: RunRequest) -> FieldsRequest:
@@ -179,7 +184,7 @@ def _tasks(
             squares=tuple(sorted({aim.made.squares[number] for number in members}))
             if aim.made and step == "masks"
             else (),
-            dataset=request.run,
+            dataset=aim.dataset,
             catalogue=product.chips or "",
             stac_host=request.catalog if isinstance(request.catalog, str) else "",
             source="sentinel-2" if records[0].id.startswith("sentinel-2") else records[0].id,

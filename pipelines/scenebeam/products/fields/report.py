@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from scenebeam.csvtable import File, Table
 from scenebeam.products import stac
 from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, Reported
-from scenebeam.products.fields.chips import catalogue_folder
+from scenebeam.products.fields.chips import collection_of
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.products.task import Outcome
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest
-from scenebeam.storage import Store, open_store
+from scenebeam.storage import Store
 
 REPORT_FILE, STATUS_TABLE = "report.json", "chips_status.csv"
 _COLUMNS = (
@@ -46,7 +46,7 @@ def report(
         found = _Merged(store, cells, Path(folder))
         if cells:
             files[ITEMS_FILE] = Dumped(found.write())
-    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, found, store)))
+    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, found)))
     return Reported(files, incomplete=len(document["skipped"]))
 
 
@@ -194,14 +194,11 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _collection(request: RunRequest, found: _Merged, store: Store) -> dict[str, Any]:
+def _collection(request: RunRequest, found: _Merged) -> dict[str, Any]:
     """The catalogue's own collection brought up to date; a new one where the run makes the chips."""
     product = request.product
     assert isinstance(product, FieldsRequest)
-    base: dict[str, Any] = {}
-    if product.chips is not None:
-        content = open_store(catalogue_folder(product.chips)).read(COLLECTION_FILE)
-        base = {} if content is None else json.loads(content)
+    base = {} if product.chips is None else collection_of(product.chips)
     made = stac.make_collection(request.run, f"Field chips of {request.run}, {product.year}", [], [])
     document = {**made, **base}
     if found.bbox is not None:

@@ -535,6 +535,7 @@ def table(counts: dict[str, int], rounds: int, least: dict[str, Any] | None, cpu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", default=["arrays", "datasets", "plans"])
     parser.add_argument("--one")
     asked = parser.parse_args()
     if asked.one:
@@ -547,13 +548,16 @@ def main() -> None:
     print(f"least: {least['bytes'] / 1e6:,.0f} MB, {least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers")
     for threads, found in floors.items():
         print(f"floor on {threads} threads: {found['cpu']:.1f} CPU s, {found['wall']:.1f} s")
-    with range_server(0.0) as url:
-        compare(url)
-    print("arrays\n")
-    table({way: PART if "per chip" in way else COUNT for way in WAYS}, asked.rounds, least, least["cpu"])
-    print("\ndatasets\n")
-    table({"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}, asked.rounds, least, least["cpu"])
-    for count in (10_000, 100_000):
+    if "arrays" in asked.tables:
+        with range_server(0.0) as url:
+            compare(url)
+        print("arrays\n")
+        table({way: PART if "per chip" in way else COUNT for way in WAYS}, asked.rounds, least, least["cpu"])
+    if "datasets" in asked.tables:
+        print("\ndatasets\n")
+        ways = {"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}
+        table(ways, asked.rounds, least, least["cpu"])
+    for count in (10_000, 100_000) if "plans" in asked.tables else ():
         found = in_fresh_process(__file__, {"way": "plan", "count": count})
         print(
             f"\nplan of {found['chips']:,} chips, {found['scenes']:,} scenes: {found['plan']:.1f} s, freezing it "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +27,6 @@ from scenebeam.raster.preview import preview
 from scenebeam.raster.reader import Source, open_source
 from scenebeam.raster.windows import Windows
 from scenebeam.storage import Store
-from scenebeam.storage.arrival import multihash
 from scenebeam.transfer.ranges import Budget, io_threads
 
 _PENDING = 32
@@ -202,14 +200,11 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
         bands=numbers.bands,
         tags={"SCENEBEAM_VALUES": task.product.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(numbers.candidate.when)},
     )
-    content = small_cog(pixels, profile)
-    asset = {
+    asset: dict[str, Any] = {
         "href": f"./{task.image_name(chip).rpartition('/')[2]}",
         "type": stac.COG_TYPE,
         "title": f"Clipped {len(pixels)}-band image ({','.join(band.description for band in numbers.bands)})",
         "roles": ["data"],
-        "file:size": len(content),
-        "file:checksum": multihash(hashlib.sha256(content).hexdigest()),
         "bands": [{"name": band.description} for band in numbers.bands],
         "raster:bands": [
             {
@@ -223,17 +218,23 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
             for band, told in zip(numbers.bands, statistics, strict=True)
         ],
     }
-    picture = None
-    if task.checks.screenshot:
-        drawn = {
-            band.description: np.where(values == numbers.nodata, np.nan, values.astype(np.float32))
-            for band, values in zip(numbers.bands, pixels, strict=True)
-        }
-        store.write(task.picture_name(chip), preview(drawn))
-        name = task.picture_name(chip).rpartition("/")[2]
-        picture = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
-    store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, asset, picture)))
-    store.write(task.image_name(chip), content)
+    picture = _picture(task, chip, numbers, pixels, store) if task.checks.screenshot else None
+    with store.writing(task.image_name(chip)) as file:
+        file.write(small_cog(pixels, profile))
+        asset |= {"file:size": file.size, "file:checksum": file.checksum}
+        store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, asset, picture)))
+        # Only here, where the block ends, does the image appear.
+
+
+def _picture(task: FieldsTask, chip: ChipRef, numbers: Numbers, pixels: Array, store: Store) -> dict[str, Any]:
+    """Publish a small picture of an image; its asset."""
+    drawn = {
+        band.description: np.where(values == numbers.nodata, np.nan, values.astype(np.float32))
+        for band, values in zip(numbers.bands, pixels, strict=True)
+    }
+    store.write(task.picture_name(chip), preview(drawn))
+    name = task.picture_name(chip).rpartition("/")[2]
+    return {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
 
 
 def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.draw import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
 from scenebeam.raster.merge import Array
 from scenebeam.storage import Store
-from scenebeam.storage.arrival import multihash
 from scenebeam.transfer.ranges import io_threads
 
 _NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOWN: "unknown"}
@@ -72,15 +70,15 @@ def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: S
         transform=task.grid_of(chip).transform,
         bands=(CogBand(mask),),
     )
-    content = small_cog(pixels[None], profile, average=False)
     name = task.mask_name(chip, mask)
-    store.write(name, content)
+    with store.writing(name) as file:
+        file.write(small_cog(pixels[None], profile, average=False))
     return {
         "href": f"./{name.rpartition('/')[2]}",
         "type": stac.COG_TYPE,
         "roles": ["data", "labels"],
-        "file:size": len(content),
-        "file:checksum": multihash(hashlib.sha256(content).hexdigest()),
+        "file:size": file.size,
+        "file:checksum": file.checksum,
         **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
     }
 

@@ -501,7 +501,7 @@ def compare(url: str) -> None:
     print(f"all ways give the same {len(truth)} chips as windows of local files\n")
 
 
-def table(counts: dict[str, int], rounds: int, least: dict[str, Any] | None, cpu_floor: float) -> None:
+def table(counts: dict[str, int], rounds: int, least: dict[str, Any]) -> None:
     """Ways side by side; those that do a part of the chips are shown as if they had done all."""
     print(
         "| way | chips | latency ms | wall s, all chips | CPU s, all chips | CPU / floor | peak MB | requests | MB read | bytes / least |"
@@ -509,8 +509,10 @@ def table(counts: dict[str, int], rounds: int, least: dict[str, Any] | None, cpu
     print("|---|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in counts}
+        floors = []  # beside each round: the machine's speed drifts
         with range_server(latency) as url:
             for _ in range(rounds):
+                floors.append(in_fresh_process(__file__, {"way": "floor", "threads": 1})["cpu"])
                 for way, count in counts.items():
                     found = in_fresh_process(__file__, {"way": way, "url": url, "count": count})
                     runs[way].append({**found, **stats(url)})
@@ -519,15 +521,16 @@ def table(counts: dict[str, int], rounds: int, least: dict[str, Any] | None, cpu
             times = COUNT / counts[way]
             walls[way] = median(run["wall"] for run in made) * times
             cpu, sent = median(run["cpu"] for run in made) * times, median(run["bytes"] for run in made) * times
-            over = f"{sent / least['bytes']:.2f}" if least else ""
+            over = f"{sent / least['bytes']:.3f}"
             print(
                 f"| {way} | {counts[way]} | {latency * 1000:.0f} | {spread([run['wall'] * times for run in made])} "
-                f"| {spread([run['cpu'] * times for run in made])} | {cpu / cpu_floor:.2f} "
+                f"| {spread([run['cpu'] * times for run in made])} | {cpu / median(floors):.2f} "
                 f"| {median(run['peak_mb'] for run in made):.0f} | {median(run['requests'] for run in made) * times:.0f} "
                 f"| {sent / 1e6:,.0f} | {over} |",
                 flush=True,
             )
         first, *others = walls
+        print(f"<!-- floor: {spread(floors)} CPU s -->")
         told = ", ".join(f"{walls[way] / walls[first]:.1f} x {way}" for way in others)
         print(f"<!-- {latency * 1000:.0f} ms: {told} -->", flush=True)
 
@@ -536,6 +539,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tables", nargs="+", default=["arrays", "datasets", "plans"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--one")
     asked = parser.parse_args()
     if asked.one:
@@ -552,11 +556,11 @@ def main() -> None:
         with range_server(0.0) as url:
             compare(url)
         print("arrays\n")
-        table({way: PART if "per chip" in way else COUNT for way in WAYS}, asked.rounds, least, least["cpu"])
+        table({way: PART if "per chip" in way else COUNT for way in asked.ways}, asked.rounds, least)
     if "datasets" in asked.tables:
         print("\ndatasets\n")
         ways = {"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}
-        table(ways, asked.rounds, least, least["cpu"])
+        table(ways, asked.rounds, least)
     for count in (10_000, 100_000) if "plans" in asked.tables else ():
         found = in_fresh_process(__file__, {"way": "plan", "count": count})
         print(

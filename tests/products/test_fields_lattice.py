@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
@@ -78,7 +78,9 @@ def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
     assert found.coverage == usual.coverage
 
 
-@settings(max_examples=30)
+@settings(max_examples=60)
+@example([(0.0, -0.0078125, 378.0)])
+@example([(0.0, 6.0, 50.0)])
 @given(
     st.lists(st.tuples(st.floats(-179.9, 179.5), st.floats(-79, 83), st.floats(50, 9000)), min_size=1, max_size=6),
 )

@@ -194,7 +194,10 @@ def _to_zone(epsg: int) -> Transformer:
     return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
 
 
-_INSIDE = ((0.5, 0.5), (0.02, 0.5), (0.98, 0.5), (0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98))
+_INSIDE = (
+    *((0.5, 0.5), (0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98)),
+    *((0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98)),
+)
 """Places in a cell: its centre, and where that lies in another zone, another that does not."""
 
 

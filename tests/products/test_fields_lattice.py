@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from mgrs import MGRS
 from pyproj import CRS, Transformer
 
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, read_fields
-from scenebeam.products.fields.lattice import FieldChips, chips_of_fields, fields_name
+from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
 from scenebeam.request import ChipGrid, Split
@@ -69,6 +70,19 @@ def test_names_are_those_of_the_military_grid(tmp_path: Path) -> None:
     assert abs(latitude - 48.9) < 0.03
 
 
+@given(st.integers(1, 60), st.booleans(), st.integers(80, 250), st.integers(20, 3100))
+def test_names_are_what_the_mgrs_library_says_inside_a_zone(zone: int, north: bool, column: int, row: int) -> None:
+    epsg = (32600 if north else 32700) + zone
+    row = row if north else 3906 - row
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    longitude, latitude = to_lonlat.transform((column + 0.5) * 2560, (row + 0.5) * 2560)
+    exceptional = latitude > 55  # Norway and Svalbard have zones of their own
+    inside = int((longitude + 180) // 6) + 1 == zone and (latitude >= 0) == north and latitude > -79
+    assume(inside and not exceptional)
+    told = MGRS().toMGRS(latitude, longitude, MGRSPrecision=2)
+    assert _mgrs((epsg, column, row), 2560.0).lstrip("0") == told.lstrip("0")
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".geojson"])
 def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
     fields = [square(24.0 + n * 0.01, 40.5, 700) for n in range(-8, 8)]
@@ -81,6 +95,8 @@ def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
 @settings(max_examples=60)
 @example([(0.0, -0.0078125, 378.0)])
 @example([(0.0, 6.0, 50.0)])
+@example([(-36.025191539048016, -44.845149982045704, 8894.755178224399)])
+@example([(-66.04324458626894, 81.31650787141407, 5226.212501370791)])
 @given(
     st.lists(st.tuples(st.floats(-179.9, 179.5), st.floats(-79, 83), st.floats(50, 9000)), min_size=1, max_size=6),
 )

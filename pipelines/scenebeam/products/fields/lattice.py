@@ -9,7 +9,6 @@ Grid that its centre lies in: `ftw-34UFF1628`.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from mgrs import MGRS
 from pyproj import Transformer
 
 from scenebeam.errors import RequestError
@@ -194,22 +192,25 @@ def _to_zone(epsg: int) -> Transformer:
     return Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
 
 
-_INSIDE = (
-    *((0.5, 0.5), (0.02, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.98)),
-    *((0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98)),
-)
-"""Places in a cell: its centre, and where that lies in another zone, another that does not."""
+_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+_COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")
+_ROWS = ("ABCDEFGHJKLMNPQRSTUV", "FGHJKLMNPQRSTUVABCDE")
+"""Letters of the Military Grid (NGA.SIG.0012): of latitude, and of squares by zone."""
 
 
 def _mgrs(place: Place, side: float) -> str:
-    """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in."""
+    """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in.
+
+    By the zone and hemisphere of its own lattice, also where the centre lies beyond their edge, so that no two cells
+    share a name; libraries would name it after the zone next door.
+    """
     epsg, column, row = place
-    x, y = ((np.array([inside[axis] for inside in _INSIDE]) + (column, row)[axis]) * side for axis in (0, 1))
-    longitude, latitude = _to_zone(epsg).transform(x, y, direction="INVERSE")
-    here = int(np.argmax(_zone(longitude, latitude) == epsg))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return str(MGRS().toMGRS(float(latitude[here]), float(longitude[here]), MGRSPrecision=2))
+    zone, x, y = epsg % 100, (column + 0.5) * side, (row + 0.5) * side
+    latitude = float(_to_zone(epsg).transform(x, y, direction="INVERSE")[1])
+    band = min(max(int((latitude + 80) // 8), 0), 19)
+    band = max(band, 10) if epsg < 32700 else min(band, 9)
+    square = _COLUMNS[(zone - 1) % 3][int(x // 100_000) - 1] + _ROWS[(zone - 1) % 2][int(y // 100_000) % 20]
+    return f"{zone:02d}{_BANDS[band]}{square}{int(x // 1000) % 100:02d}{int(y // 1000) % 100:02d}"
 
 
 class _Spool:

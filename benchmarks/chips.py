@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import DATA, TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+from common import DATA, TILES, TUNED, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
 
 from scenebeam.sandbox.scenes import SandboxScene
 
@@ -35,14 +35,6 @@ PLANTING, HARVEST = datetime(2021, 6, 10, 9, 20, 31), datetime(2021, 10, 25, 9, 
 SCENES = tuple(replace(tile, taken=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES)
 SIDE, COUNT, PART = 256, 2000, 200
 LATENCIES = (0.0, 0.03, 0.1)
-TUNED = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "VSI_CACHE": "TRUE",
-}
 Chip = tuple[int, int, int]
 """Tile, and row and column of its first pixel."""
 Consume = Callable[[Chip, SandboxScene, np.ndarray], None]

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import common
 import numpy as np
 from common import TILES, full_size_tiles, import_stackstac, in_fresh_process, measured, range_server, spread, stats
 
@@ -28,13 +29,8 @@ BANDS = ("red", "green", "nir")
 BOUNDS = (680_000, 4_375_000, 720_000, 4_415_000)
 LATENCIES = (0.0, 0.03, 0.1)
 TUNED = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    **common.TUNED,
     "CPL_VSIL_CURL_CHUNK_SIZE": "1048576",
-    "VSI_CACHE": "TRUE",
     "GDAL_NUM_THREADS": "ALL_CPUS",
 }
 COG = {

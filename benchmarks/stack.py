@@ -28,6 +28,7 @@ import numpy as np
 from common import (
     DATA,
     TILES,
+    TUNED,
     full_size_tiles,
     import_stackstac,
     in_fresh_process,
@@ -44,14 +45,6 @@ LEFT, TOP = TILE.left + 13_000, TILE.top - 26_000
 """Of the area, in metres: on whole pixels of both resolutions, on no block's edge."""
 BOUNDS = (LEFT, TOP - SIDE * 10, LEFT + SIDE * 10, TOP)
 LATENCIES = (0.0, 0.03, 0.1)
-TUNED = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "VSI_CACHE": "TRUE",
-}
 
 
 def href(url: str, band: str) -> str:

@@ -35,6 +35,13 @@ SIDE = 1600
 BANDS = ("red", "green", "blue", "nir")
 
 
+def write_items(path: Path, url: str) -> Path:
+    """The scenes as an ItemCollection whose files lie at `url`."""
+    items = [scene.item(url) for scene in SCENES]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    return path
+
+
 def rows(output: Path, epsg: int | None = 32634) -> list[dict[str, str]]:
     """What was said of the chips of a zone, by default that of the scenes; the other's chips are warped."""
     with (output / "chips_status.csv").open() as file:
@@ -416,9 +423,7 @@ def stac_of_fields(fields: Path) -> Any:
     from conftest import stac_server
 
     with serve(fields) as server:
-        catalog = fields / "served.json"
-        items = [scene.item(server.url) for scene in SCENES]
-        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        catalog = write_items(fields / "served.json", server.url)
         with stac_server(catalog) as url:
             yield url
 
@@ -439,9 +444,7 @@ def test_an_api_is_asked_once_a_cell_and_season(
 
 def test_classifications_are_read_once_a_scene(on_chips: Callable[..., RunRequest], fields: Path) -> None:
     with serve(fields) as server:
-        catalog = Path(on_chips().output) / "served.json"
-        items = [scene.item(server.url) for scene in SCENES]
-        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        catalog = write_items(Path(on_chips().output) / "served.json", server.url)
         request = on_chips(
             **{"catalog": str(catalog), "product.pixel_check": True, "product.include_alternatives": True}
         )
@@ -548,9 +551,7 @@ def test_a_broken_file_fails_its_chips_and_the_next_run_makes_them_alone(
     fields: Path, on_chips: Callable[..., RunRequest], tmp_path: Path
 ) -> None:
     with serve(fields) as server:
-        catalog = tmp_path / "served.json"
-        items = [scene.item(server.url) for scene in SCENES]
-        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        catalog = write_items(tmp_path / "served.json", server.url)
         request = on_chips(catalog=str(catalog))
         server.faults.append(Fault(r"20210405.*nir\.tif", status=404))
         broken = run(request)
@@ -572,9 +573,7 @@ def test_a_classification_that_cannot_be_read_never_counts_as_clear(
 ) -> None:
     lost = next(scene.id for scene in SCENES if "20210405" in scene.id)
     with serve(fields) as server:
-        catalog = tmp_path / "served.json"
-        items = [scene.item(server.url) for scene in SCENES]
-        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        catalog = write_items(tmp_path / "served.json", server.url)
         server.faults.append(Fault(f"{lost}/scl", status=404))
         asked = {"catalog": str(catalog), "product.pixel_check": True, "product.images": "select"}
         request = on_chips(**asked, **{"product.buffer_days": 4, "product.buffer_expansions": 0})
@@ -593,9 +592,7 @@ def test_a_server_that_is_unwell_is_asked_again(
     fields: Path, on_chips: Callable[..., RunRequest], tmp_path: Path
 ) -> None:
     with serve(fields) as server:
-        catalog = tmp_path / "served.json"
-        items = [scene.item(server.url) for scene in SCENES]
-        catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        catalog = write_items(tmp_path / "served.json", server.url)
         request = on_chips(**{"catalog": str(catalog), "product.pixel_check": True})
         server.faults += [Fault(r"scl\.tif", times=3, status=503), Fault(r"red\.tif", times=2, cut=10)]
         assert run(request).state == "succeeded"

@@ -20,7 +20,7 @@ from scenebeam.products.task import GridSpec
 from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.grid import project
 from scenebeam.raster.reader import open_source
-from scenebeam.request import AssetsRequest, RunRequest
+from scenebeam.request import AssetsRequest, Checks, RunRequest
 from scenebeam.transfer.ranges import Budget
 
 
@@ -86,7 +86,7 @@ def describe_band(name: str, acquisition: Acquisition, request: RunRequest, labe
             "use product.values: harmonized"
         )
     categorical = any(asset.categorical for asset in known)
-    scale, offset = (known[0].scale, known[0].offset) if known else (1.0, 0.0)
+    scale, offset = scaling(known[0], product.values) if known else (1.0, 0.0)
     return Band(
         label=label or name,
         name=name,
@@ -98,10 +98,10 @@ def describe_band(name: str, acquisition: Acquisition, request: RunRequest, labe
         dtype=known[0].dtype if known else "uint8",
         nodata=known[0].nodata if known else None,
         scale=scale,
-        offset=offset - scale * shifts.pop() if raw and shifts else offset,
+        offset=offset,
         resampling="nearest" if categorical else asked_resampling(name, product.resampling),
         categorical=categorical,
-        min_std_dev=_min_std_dev(known[0], request) if known else None,
+        min_std_dev=min_std_dev(known[0], request.checks) if known else None,
     )
 
 
@@ -112,12 +112,20 @@ def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
     return {key.lower(): value for key, value in asked.items()}.get(name, "nearest")
 
 
-def _min_std_dev(asset: Asset, request: RunRequest) -> float | None:
-    """Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank."""
+def scaling(asset: Asset, values: str) -> tuple[float, float]:
+    """(scale, offset) of a band as it stands in a product: what harmonizing would take out is still in raw numbers."""
+    return asset.scale, asset.offset - (asset.scale * asset.shift if values == "raw" else 0.0)
+
+
+def min_std_dev(asset: Asset, checks: Checks) -> float | None:
+    """Least spread of numbers that are not blank; None where any will do.
+
+    Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank.
+    """
     spec = spec_of(asset)
     if spec.uniform:
         return None
-    return request.checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
+    return checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
 
 
 def spec_of(asset: Asset) -> BandSpec:

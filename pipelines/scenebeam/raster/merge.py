@@ -54,6 +54,16 @@ def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | Non
     return moved if valid is None else np.where(valid, moved, values)
 
 
+def renumbered(values: Array, nodata: float | None, dtype: np.dtype[Any], wanted: float | None) -> Array:
+    """Values in another dtype, which holds them all, their `nodata` written as the `wanted` one."""
+    if nodata is not None and wanted is not None and repr(float(nodata)) != repr(float(wanted)):
+        valid = valid_mask(values, nodata)
+        values = values.astype(dtype)
+        if valid is not None:
+            values[~valid] = wanted
+    return values.astype(dtype, copy=False)
+
+
 class Merge(ABC):
     """The pixels of one strip while tiles are laid onto it, best tile first."""
 

@@ -101,6 +101,11 @@ class FieldsRequest(Product):
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
     band_resolution: ClassVar[None] = None
 
+    @property
+    def reach(self) -> int:
+        """Days to either side of the widest window."""
+        return self.buffer_days + self.buffer_expansions * self.buffer_expansion_size
+
     @model_validator(mode="after")
     def _chips_of_something(self) -> FieldsRequest:
         if (self.chips is None) == (self.boundaries is None):

@@ -8,7 +8,7 @@ from typing import Any
 from scenebeam.errors import RequestError
 from scenebeam.products import stac
 from scenebeam.products.fields.refine import measure
-from scenebeam.products.fields.task import FieldsTask
+from scenebeam.products.fields.task import CELLS, FieldsTask
 from scenebeam.run.plan import read_plan
 from scenebeam.storage import open_store
 from scenebeam.transfer.ranges import Budget
@@ -28,7 +28,7 @@ def measure_clouds(output: str, most: float) -> dict[str, Any]:
     if plan is None:
         raise RequestError(f"{output} holds no run of field chips")
     tasks = [task for task in plan.tasks if isinstance(task, FieldsTask) and task.step != "masks"]
-    existing = store.list("cells/")
+    existing = store.list(CELLS)
     if not tasks or not any(task.record in existing for task in tasks):
         raise RequestError(f"{output}: nothing was chosen there yet; begin with `scenebeam fields select`")
     chosen = [task for task in tasks if task.record in existing]

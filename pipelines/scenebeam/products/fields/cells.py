@@ -14,21 +14,19 @@ from scenebeam.products import stac
 from scenebeam.products.catalogue import ITEMS_FILE, dump_items
 from scenebeam.products.fields.chips import catalogue_folder
 from scenebeam.products.fields.choose import Choice
-from scenebeam.products.fields.items import chip_item, with_seasons
-from scenebeam.products.fields.task import ChipRef, FieldsTask
+from scenebeam.products.fields.items import UP, chip_item, with_seasons
+from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
 from scenebeam.products.task import Outcome
 from scenebeam.request import SEASONS, is_url
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import io_threads
-
-_UP = ("collection", "root", "parent")
 
 
 def put_together(task: FieldsTask, store: Store) -> Outcome:
     """Publish the chips' items and the cell's table, if this step was the last; two at once publish the same bytes."""
     siblings = [task.model_copy(update={"step": step}) for step in task.steps]
     needed = {one.record for one in siblings} | {one.images_record for one in siblings if one.downloads}
-    if not needed <= store.list(f"cells/{task.cell}/"):
+    if not needed <= store.list(f"{CELLS}{task.cell}/"):
         return Outcome(task=task.id, state="done", detail={"part": True})
     records = {one.step: _read(store, one.record) for one in siblings}
     chosen: dict[str, dict[str, Choice]] = {chip.name: {} for chip in task.chips}
@@ -94,6 +92,5 @@ def _elsewhere(item: stac.Item, folder: str) -> stac.Item:
             asset if is_url(href) or os.path.isabs(href) else {**asset, "href": f"{folder}/{href.removeprefix('./')}"}
         )
 
-    links = [link for link in item.get("links") or [] if link.get("rel") not in (*_UP, "self")]
-    up = [{"rel": rel, "href": "../collection.json", "type": "application/json"} for rel in _UP]
-    return {**item, "assets": {key: full(asset) for key, asset in item["assets"].items()}, "links": [*up, *links]}
+    links = [link for link in item.get("links") or [] if link.get("rel") not in {"self", *(up["rel"] for up in UP)}]
+    return {**item, "assets": {key: full(asset) for key, asset in item["assets"].items()}, "links": [*UP, *links]}

@@ -216,10 +216,8 @@ def _choice(task: FieldsTask, number: int, found: _Found) -> Choice:
 
 
 def _why_none(task: FieldsTask, number: int, found: _Found) -> str:
-    product = task.product
-    reach = product.buffer_days + product.buffer_expansions * product.buffer_expansion_size
     if not found.checked:
-        target = task.chips[number].target
+        reach, target = task.product.reach, task.chips[number].target
         return f"no {task.step} scene: none within {reach} days of {target} shows all of the chip"
     told = "; ".join(f"{name} could not be looked at: {why}" for name, why in found.unchecked.items())
     return f"no cloud-free {task.step} scene" + (f" ({told})" if told else "")

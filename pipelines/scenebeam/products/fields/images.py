@@ -19,10 +19,10 @@ from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
-from scenebeam.products.inputs import asked_resampling, settled_nodata, spec_of
+from scenebeam.products.inputs import asked_resampling, min_std_dev, scaling, settled_nodata
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
-from scenebeam.raster.merge import Array, harmonize, valid_mask
+from scenebeam.raster.merge import Array, harmonize, renumbered, valid_mask
 from scenebeam.raster.preview import preview
 from scenebeam.raster.reader import Source, open_source
 from scenebeam.raster.windows import Windows
@@ -43,26 +43,20 @@ class Numbers:
     nodata: float | None
     own: Sequence[float | None]
     """Nodata of each band's file."""
-    raw: bool
+    values: str
+    """`harmonized` or `raw`."""
 
     @cached_property
     def bands(self) -> tuple[CogBand, ...]:
         """What an image says of its bands."""
-        return tuple(CogBand(asset.band, *self.scaling(asset)) for asset in self.candidate.bands)
-
-    def scaling(self, asset: Asset) -> tuple[float, float]:
-        """(scale, offset): what harmonizing would take out is still in raw numbers."""
-        return asset.scale, asset.offset - (asset.scale * asset.shift if self.raw else 0.0)
+        return tuple(CogBand(asset.band, *scaling(asset, self.values)) for asset in self.candidate.bands)
 
     def settle(self, band: int, values: Array) -> Array:
         """A band's numbers as they stand in the image."""
-        own, asset = self.own[band], self.candidate.bands[band]
-        valid = valid_mask(values, own)
-        if not self.raw:
-            values = harmonize(values, valid, asset.shift, own)
-        if valid is not None and self.nodata is not None and repr(float(own or 0)) != repr(float(self.nodata)):
-            values = np.where(valid, values, values.dtype.type(self.nodata))
-        return values.astype(self.dtype, copy=False)
+        own = self.own[band]
+        if self.values != "raw":
+            values = harmonize(values, valid_mask(values, own), self.candidate.bands[band].shift, own)
+        return renumbered(values, own, self.dtype, self.nodata)
 
 
 def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> dict[str, str]:
@@ -175,7 +169,7 @@ def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) 
     ]
     dtype = np.result_type(*(source.info.dtype for source in sources))
     first = next((value for value in own if value is not None), None)
-    return Numbers(candidate, dtype, first, own, task.product.values == "raw")
+    return Numbers(candidate, dtype, first, own, task.product.values)
 
 
 def _resampling(task: FieldsTask, asset: Asset) -> str:
@@ -256,9 +250,8 @@ def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[
             )
         some = values if share == 100 else values[there]
         mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
-        spec = spec_of(asset)
-        least = task.checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
-        if not spec.uniform and deviation <= least:
+        least = min_std_dev(asset, task.checks)
+        if least is not None and deviation <= least:
             raise CheckError(f"{asset.band} of {numbers.candidate.id} is blank here: {mean:g} throughout")
         told.append(
             {

@@ -15,7 +15,10 @@ from scenebeam.request import SEASONS
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension, whose schema lies beside this module."""
-_COLLECTION = "../collection.json"
+UP = [
+    {"rel": rel, "href": "../collection.json", "type": "application/json"} for rel in ("collection", "root", "parent")
+]
+"""Links of every item to its collection, whose folder is one up."""
 _JSON = "application/geo+json"
 _OURS = re.compile(
     r"ftw:(calendar_year|stac_host|buffer_days|pixel_check|expansions_performed|cloud_cover_(scene|pixel)_threshold"
@@ -51,7 +54,7 @@ def image_item(
         candidate.when,
         stac.grid_footprint(grid),
         assets,
-        [(candidate.id, candidate.item_href)] if candidate.item_href else [],
+        [],
         {
             "ftw:season": task.step,
             "ftw:source": task.source,
@@ -64,9 +67,7 @@ def image_item(
     )
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
     item["links"] = [
-        {"rel": "collection", "href": _COLLECTION, "type": "application/json"},
-        {"rel": "root", "href": _COLLECTION, "type": "application/json"},
-        {"rel": "parent", "href": _COLLECTION, "type": "application/json"},
+        *UP,
         {"rel": "derived_from", "href": f"./{parent}", "type": _JSON},
         {"rel": "ftw:parent_chip", "href": f"./{parent}", "type": _JSON},
         *({"rel": "via", "href": href, "type": _JSON, "title": candidate.id} for href in [candidate.item_href] if href),
@@ -115,9 +116,7 @@ def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]])
         },
     )
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
-    item["links"] = [
-        {"rel": rel, "href": _COLLECTION, "type": "application/json"} for rel in ("collection", "root", "parent")
-    ]
+    item["links"] = [*UP]
     return item
 
 

@@ -12,7 +12,7 @@ from scenebeam.products.fields.choose import Choice, choose
 from scenebeam.products.fields.images import make_images
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.masks import make_masks
-from scenebeam.products.fields.task import ChipRef, FieldsTask
+from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
 from scenebeam.products.task import Outcome
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
@@ -24,7 +24,7 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
     A chip that fails is named in the outcome, and loses none of the others: the next run makes it alone.
     Raises ReadError where a file may be read later.
     """
-    existing = store.list(f"cells/{task.cell}/")
+    existing = store.list(f"{CELLS}{task.cell}/")
     if task.step == "masks":
         if task.record not in existing:
             store.write(task.record, stac.dump(make_masks(task, store)))

@@ -83,7 +83,7 @@ def aim(request: RunRequest) -> FieldsAim:
     days = [calendar.days(float(longitude), float(latitude)) for longitude, latitude in centres]
     calendar.close()
     targets = [season_days(product.year, *pair) for pair in days]
-    reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
+    reach = timedelta(days=product.reach)
     questions = list(_questions(shapes, cells, targets, reach))
     hint = f"Are there scenes within {reach.days} days of planting and harvest in {product.year}? Try another year"
     dataset = request.run if product.chips is None else str(collection_of(product.chips).get("id") or request.run)
@@ -129,9 +129,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         tasks += list(_tasks(cell, members, aim, scenes, request, records))
     tables: dict[str, File] = {}
     if aim.made is not None:
-        tables = {CHIPS_TABLE: _chips_table(aim), FAULTS_TABLE: aim.made.faults.table}
-        if any(task.step == "masks" for task in tasks):
-            tables |= aim.made.files
+        tables = {CHIPS_TABLE: _chips_table(aim), FAULTS_TABLE: aim.made.faults.table, **aim.made.files}
     return Planned(tasks, tables)
 
 
@@ -217,7 +215,7 @@ def _candidates(
     """Scenes that show some of the chips within the widest window, and have all bands."""
     assert aim.shapes is not None
     product = _product(request)
-    reach = timedelta(days=product.buffer_days + product.buffer_expansions * product.buffer_expansion_size)
+    reach = timedelta(days=product.reach)
     targets = [datetime.fromisoformat(chip.target) for chip in chips]
     first, last = min(targets).date() - reach, max(targets).date() + reach
     ground = shapely.union_all([shapely.box(*bounds) for bounds in spans(aim.shapes[members])])

@@ -144,7 +144,6 @@ class _Merged:
     store: Store
     names: Sequence[str]
     folder: Path
-    count: int = 0
     bbox: tuple[float, float, float, float] | None = None
     times: tuple[Any, Any] = (None, None)
     parents: Sequence[str] = ()

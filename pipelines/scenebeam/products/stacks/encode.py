@@ -18,7 +18,7 @@ from scenebeam.products.task import GridSpec
 from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, valid_count, valid_mask
+from scenebeam.raster.merge import renumbered, valid_count
 from scenebeam.raster.pyramid import Pyramid, Tiles, level_shapes
 from scenebeam.raster.reader import RasterInfo, Source
 from scenebeam.raster.sample import Sample
@@ -100,22 +100,12 @@ def encode_band(
     for _, _, strip in compose(grid, [layers], task.ahead):
         sample.add(strip, own)
         valid += valid_count(strip, own)
-        pyramid.add(_rewritten(strip, own, numbers))
+        pyramid.add(renumbered(strip, own, numbers.dtype, numbers.nodata))
     facts |= {"valid": valid, "total": sample.total, "sample": sample.values.tolist()}
     encoded = Encoded(pyramid.finish(), valid, sample, pyramid, path, facts)
     if grid.shape[0] * grid.shape[1] >= _KEPT_FROM:
         encoded.keep(store)
     return encoded
-
-
-def _rewritten(strip: Array, nodata: float | None, numbers: Numbers) -> Array:
-    """A strip with the stack's dtype and nodata value."""
-    if nodata is not None and numbers.nodata is not None and repr(float(nodata)) != repr(float(numbers.nodata)):
-        valid = valid_mask(strip, nodata)
-        strip = strip.astype(numbers.dtype)
-        if valid is not None:
-            strip[~valid] = numbers.nodata
-    return strip.astype(numbers.dtype, copy=False)
 
 
 def write_stack(

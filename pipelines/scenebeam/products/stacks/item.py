@@ -9,7 +9,7 @@ from typing import Any
 
 import shapely
 
-from scenebeam.products import stac
+from scenebeam.products import inputs, stac
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import Store
@@ -32,10 +32,9 @@ class MadeStack:
 
 
 def scaling(band: StackBand, values: str) -> tuple[float, float]:
-    """(scale, offset) of a band as it stands in the stack: what harmonizing would take out is still in raw numbers."""
+    """(scale, offset) of a band as it stands in the stack."""
     assert band.asset is not None, "a band without a file has failed before"
-    asset = band.asset
-    return asset.scale, asset.offset - (asset.scale * asset.shift if values == "raw" else 0.0)
+    return inputs.scaling(band.asset, values)
 
 
 def publish_item(

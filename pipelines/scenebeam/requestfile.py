@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
 _PATHS = (
     *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table", "output"),
-    *("product.chips", "product.boundaries", "product.crop_calendar"),
+    *("product.chips", "product.boundaries", "product.crop_calendar", "product.aois"),
 )
 
 

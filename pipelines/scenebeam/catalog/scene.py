@@ -86,6 +86,8 @@ class Scene:
     """Percent of the scene without data."""
     relative_orbit: int | None = None
     orbit_state: str | None = None
+    wrs: str | None = None
+    """Landsat's path and row: `084/068`."""
     footprint: BaseGeometry | None = None
     """Where there is data, in degrees; None where not known before the files are opened."""
     item_href: str | None = None
@@ -137,6 +139,7 @@ def scene_from_item(
         ),
         relative_orbit=_integer(properties.get("sat:relative_orbit")),
         orbit_state=properties.get("sat:orbit_state"),
+        wrs=_wrs(properties),
         footprint=footprint,
         item_href=self_href,
         assets={
@@ -220,6 +223,11 @@ def _tile(properties: dict[str, Any]) -> str | None:
         return code.removeprefix("MGRS-")
     tile = properties.get("s2:mgrs_tile")
     return str(tile) if tile else None
+
+
+def _wrs(properties: dict[str, Any]) -> str | None:
+    path, row = (properties.get(f"landsat:wrs_{name}") for name in ("path", "row"))
+    return f"{int(path):03}/{int(row):03}" if path and row else None
 
 
 def _number(value: Any) -> float | None:

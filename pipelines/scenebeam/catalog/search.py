@@ -6,8 +6,8 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ PAGE_SIZE = 100
 APART = 0.1
 """Seconds between two requests to a catalogue."""
 _RETRY = Retry(
-    total=6,
     backoff_factor=1.0,
     backoff_jitter=0.5,
     status_forcelist=(429, 500, 502, 503, 504),
@@ -135,6 +134,10 @@ class Question:
     bbox: Bounds | None = None
     """West, south, east, north in degrees, not over the antimeridian."""
     interval: tuple[datetime, datetime] | None = None
+    collections: tuple[str, ...] | None = None
+    """Ids; None: all of the request's."""
+    below: Mapping[str, float] = field(default_factory=dict)
+    """Property → what it is less than. A catalogue may know no such question: who chooses asks the items again."""
 
     @property
     def when(self) -> str | None:
@@ -187,14 +190,20 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
         # Given to `open`, which would take them from the StacApiIO again.
         client = pystac_client.Client.open(
-            url, stac_io=StacApiIO(max_retries=_RETRY), request_modifier=_Pace(APART), timeout=60
+            url,
+            stac_io=StacApiIO(max_retries=_RETRY.new(total=request.limits.max_attempts)),
+            request_modifier=_Pace(APART),
+            timeout=60,
         )
         if not client.conforms_to("ITEM_SEARCH"):
             log.info("%s has no item search: reading it as a static catalogue", url)
             yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
             return
     found = 0
+    asks_properties = client.conforms_to("QUERY")
     for words in _searches(request, questions):
+        if not asks_properties:
+            words.pop("query", None)
         for item in client.search(limit=PAGE_SIZE, **words).items_as_dicts():
             yield item
             found += 1
@@ -211,7 +220,13 @@ def _searches(request: RunRequest, questions: Sequence[Question]) -> Iterator[di
             yield {"collections": collections, "ids": names[start : start + PAGE_SIZE]}
         return
     for question in questions:
-        yield {"collections": collections, "bbox": question.bbox, "datetime": question.when}
+        query = {name: {"lt": value} for name, value in question.below.items()}
+        yield {
+            "collections": list(question.collections or collections),
+            "bbox": question.bbox,
+            "datetime": question.when,
+            **({"query": query} if query else {}),
+        }
 
 
 class _Pace:
@@ -252,7 +267,7 @@ def _read(path: Path) -> Iterator[Item]:
 def _blame(url: str, error: APIError) -> str:
     status = getattr(error, "status_code", None)
     if status == 429 or "429" in str(error):
-        return f"{url} answers 429 (too many requests) after {_RETRY.total} tries: wait some minutes, and run again"
+        return f"{url} answers 429 (too many requests) after all tries: wait some minutes, and run again"
     return f"{url} refused the search: {error}"
 
 

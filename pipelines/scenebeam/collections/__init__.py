@@ -7,11 +7,11 @@ from importlib.resources import files
 
 import yaml
 
-from scenebeam.collections.record import BandRecord, CollectionRecord, Resampling, Shift
+from scenebeam.collections.record import BandRecord, CollectionRecord, LandClass, Resampling, Shift
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
 
-__all__ = ["BandRecord", "CollectionRecord", "Resampling", "Shift", "known_records"]
+__all__ = ["BandRecord", "CollectionRecord", "LandClass", "Resampling", "Shift", "known_records"]
 
 
 @cache

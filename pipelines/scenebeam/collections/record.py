@@ -27,6 +27,8 @@ class BandRecord(BaseModel):
     """Other names a user may type, in any case: the sensor's own name (`B04`)."""
     categorical: bool = False
     """Classes or bit flags: resampled by nearest, never averaged, never shifted."""
+    uniform: bool = False
+    """Whether one number throughout is nothing odd: the sea in an elevation model."""
     shifted: bool = True
     """Whether the collection's `shift` applies to this band (never to a categorical one)."""
     dtype: str | None = None
@@ -71,6 +73,16 @@ class Shift(BaseModel):
         return applied and not undone
 
 
+class LandClass(BaseModel):
+    """One class of a map."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    color: str = Field(default="#808080", pattern=r"^#[0-9A-Fa-f]{6}$")
+    """As its makers draw it."""
+
+
 class CollectionRecord(BaseModel):
     """Everything scenebeam knows of one collection at one provider."""
 
@@ -106,6 +118,8 @@ class CollectionRecord(BaseModel):
     """Band of cloud probabilities → percent from which a pixel counts as cloud: looked at before `mask_classes`."""
     mask_bits: dict[str, list[int]] = {}
     """Band of bit flags → bits, any of which says that a pixel is not clear ground."""
+    classes: dict[int, LandClass] = {}
+    """Of a map: what its numbers are."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
     """How its files are opened: `scenebeam.transfer.access`."""
 
@@ -149,7 +163,7 @@ class CollectionRecord(BaseModel):
         """Whether one number throughout is nothing odd: classes, and by-products such as aerosol maps."""
         band = self.bands[name]
         derived = self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
-        return band.categorical or derived
+        return band.categorical or band.uniform or derived
 
     def band_dtype(self, name: str) -> str:
         """NumPy dtype name of a band."""

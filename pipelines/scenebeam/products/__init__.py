@@ -13,7 +13,15 @@ from __future__ import annotations
 from scenebeam.products.assets import PRODUCT as ASSETS
 from scenebeam.products.fields import PRODUCT as FIELDS
 from scenebeam.products.indices import PRODUCT as INDICES
+from scenebeam.products.landcover import PRODUCT as LANDCOVER
 from scenebeam.products.mosaics import PRODUCT as MOSAICS
 from scenebeam.products.stacks import PRODUCT as STACKS
 
-PRODUCTS = {"assets": ASSETS, "fields": FIELDS, "index": INDICES, "mosaic": MOSAICS, "stack": STACKS}
+PRODUCTS = {
+    "assets": ASSETS,
+    "fields": FIELDS,
+    "index": INDICES,
+    "landcover": LANDCOVER,
+    "mosaic": MOSAICS,
+    "stack": STACKS,
+}

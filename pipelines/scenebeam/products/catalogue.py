@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rustac
 
 from scenebeam.csvtable import File
@@ -89,3 +94,68 @@ def _storable(value: Any) -> Any:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [_storable(inner) for inner in value]
     return value
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several tables of items as one."""
+
+    content: bytes
+    """As stac-geoparquet."""
+    bbox: tuple[float, float, float, float]
+    times: tuple[datetime | None, datetime | None]
+    """First and last."""
+
+    @property
+    def extent(self) -> dict[str, Any]:
+        """Of a collection of them."""
+        interval = [None if time is None else stac.rfc3339(time) for time in self.times]
+        return {"spatial": {"bbox": [list(self.bbox)]}, "temporal": {"interval": [interval]}}
+
+
+def join_items(
+    names: Sequence[str],
+    fetched: Callable[[str], AbstractContextManager[Path]],
+    seen: Callable[[pa.Table], None] = lambda table: None,
+) -> Joined:
+    """Tables that `dump_items` made, by name, as one; each is in memory alone, and `seen` is shown it then."""
+    schemas, metadata = [], {}
+    for name in names:
+        with fetched(name) as path:
+            file = pq.ParquetFile(path)
+        metadata = {key: value for key, value in file.metadata.metadata.items() if key != b"ARROW:schema"}
+        schemas.append(file.schema_arrow.remove_metadata())
+    unified = pa.unify_schemas(schemas, promote_options="permissive")
+    geo = json.loads(metadata[b"geo"])
+    boxes, kinds, times = [], set[str](), []
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, unified, compression="zstd") as writer:
+        for name in names:
+            with fetched(name) as path:
+                file = pq.ParquetFile(path)
+                own = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
+                table = file.read()
+            boxes.append(own["bbox"])
+            kinds |= set(own["geometry_types"])
+            times += [time for time in table.column("datetime").to_pylist() if time is not None]
+            seen(table)
+            writer.write_table(_fitted(table, unified))
+        west, south, east, north = (float(side) for side in _around(boxes))
+        geo["columns"]["geometry"] |= {"bbox": [west, south, east, north], "geometry_types": sorted(kinds)}
+        writer.add_key_value_metadata({**metadata, b"geo": json.dumps(geo).encode()})
+    return Joined(sink.getvalue(), (west, south, east, north), (min(times, default=None), max(times, default=None)))
+
+
+def _around(boxes: Sequence[Sequence[float]]) -> Iterator[float]:
+    west, south, east, north = zip(*boxes, strict=True)
+    yield from (min(west), min(south), max(east), max(north))
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns of all."""
+    there = set(table.column_names)
+    columns = [
+        table.column(field.name).cast(field.type) if field.name in there else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

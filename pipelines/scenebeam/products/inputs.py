@@ -20,7 +20,7 @@ from scenebeam.products.task import GridSpec
 from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.grid import project
 from scenebeam.raster.reader import open_source
-from scenebeam.request import AssetsRequest, Checks, RunRequest
+from scenebeam.request import AssetsRequest, Checks, LandcoverRequest, RunRequest
 from scenebeam.transfer.ranges import Budget
 
 
@@ -71,7 +71,7 @@ class SceneRef(BaseModel):
 def describe_band(name: str, acquisition: Acquisition, request: RunRequest, label: str = "") -> Band:
     """One band of an acquisition. Raises RequestError where its files cannot stand in one image."""
     product = request.product
-    assert not isinstance(product, AssetsRequest), "files that are taken as they are"
+    assert not isinstance(product, AssetsRequest | LandcoverRequest), "they have no bands in common"
     assets = {scene.id: scene.assets[name] for scene in acquisition.scenes if name in scene.assets}
     known: Sequence[Asset] = list(assets.values())
     if len({(asset.nodata, asset.dtype) for asset in known}) > 1:

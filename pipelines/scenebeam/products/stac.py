@@ -40,13 +40,14 @@ def grid_footprint(grid: GeoBox) -> dict[str, Any]:
     outline = box(left, bottom, right, top)
     if max(right - left, top - bottom) > _STRAIGHT:
         outline = shapely.segmentize(outline, max(right - left, top - bottom) / 8)
-    lonlat = shapely.transform(outline, _to_lonlat(str(grid.crs)).transform, interleaved=False)
+    lonlat = shapely.transform(outline, to_lonlat(str(grid.crs)).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
     return _plain(mapping(lonlat_geometry(mapping(rounded))))
 
 
 @lru_cache(maxsize=64)
-def _to_lonlat(crs: str) -> Transformer:
+def to_lonlat(crs: str) -> Transformer:
+    """From a CRS to longitude and latitude."""
     return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
 

@@ -70,6 +70,11 @@ class Task(BaseModel):
         return self.outputs
 
     @property
+    def own_folder(self) -> str:
+        """A folder that is its alone: whatever lies in it, it has made. Empty where it has none."""
+        return ""
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Ids of the scenes that it reads."""
         return ()

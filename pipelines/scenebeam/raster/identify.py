@@ -32,12 +32,14 @@ class Identified:
 
     def spec(self, dtype: np.dtype[Any]) -> BandSpec:
         """What its numbers are known to be: all that the records which it may be of agree on."""
+        digital = dtype.kind in "ui"
         return BandSpec(
             sensor=_agreed([record.band_sensor(self.name) for record in self.records]),
             unit=_agreed([record.unit for record in self.records]) if self.certain else None,
             uniform=bool(_agreed([record.may_be_uniform(self.name) for record in self.records])),
-            value_range=_agreed([record.value_range for record in self.records]),
-            digital=dtype.kind in "ui",
+            # The range is of digital numbers: of a band in physical values it says nothing.
+            value_range=_agreed([record.value_range for record in self.records]) if digital else None,
+            digital=digital,
         )
 
     @property

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array
+from scenebeam.raster.merge import Array, Mask
 from scenebeam.raster.reader import Block, Source
 from scenebeam.raster.warp import Piece, Placement, place
 
@@ -54,6 +54,10 @@ class Windows:
         Not to be written to: it may be a part of what is read for others.
         Raises ReadError where a block cannot be read.
         """
+        return self.read_and_extent(number)[0]
+
+    def read_and_extent(self, number: int) -> tuple[Array, Mask | None]:
+        """As `read`, with where the file reaches at all; None: everywhere, or its nodata value tells."""
         placement, needs = self._placements[number], self._needs[number]
         self._start(max((row for row, _ in needs), default=-1) + ROWS_AHEAD)
         height, width = self._grids[number].shape
@@ -66,20 +70,20 @@ class Windows:
                 del self._blocks[block]
         return found
 
-    def _laid(self, pieces: Sequence[Piece], shape: tuple[int, int]) -> Array:
+    def _laid(self, pieces: Sequence[Piece], shape: tuple[int, int]) -> tuple[Array, Mask | None]:
         """Pieces as one array; where a single one is all of it, that itself, a part of its block."""
         covered = sum(values.size for _, values, inside in pieces if inside is None)
         if len(pieces) == 1 and covered == shape[0] * shape[1]:
-            return pieces[0][1]
+            return pieces[0][1], None
         found: Array = np.empty(shape, self._source.info.dtype)
+        extent = np.zeros(shape, bool) if self._nodata is None and covered < found.size else None
         if covered < found.size:
             found.fill(0 if self._nodata is None else self._nodata)
         for region, values, inside in pieces:
-            if inside is None:
-                found[region] = values
-            else:
-                np.copyto(found[region], values, where=inside)
-        return found
+            np.copyto(found[region], values, where=True if inside is None else inside)
+            if extent is not None:
+                extent[region] |= True if inside is None else inside
+        return found, extent
 
     def _start(self, last_row: int) -> None:
         """Fetch all rows of blocks up to `last_row` that have not been asked for yet."""

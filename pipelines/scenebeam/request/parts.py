@@ -238,6 +238,12 @@ class Limits(Part):
     """Whole files fetched at once by one process."""
     max_per_host: int = Field(default=4, ge=1, le=256)
     """Whole files fetched at once from one host by one process."""
+    max_attempts: int = Field(default=6, ge=1, le=20)
+    """Tries of one request to a catalogue or a file, each after twice the wait of the one before."""
+    retry_wait: float = Field(default=0.25, ge=0, le=60)
+    """Seconds before a file is asked for the second time; more where the server says so."""
+    retry_seconds: float = Field(default=300.0, ge=0)
+    """Seconds that one task may wait for tries in all."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
     """Most bytes to read, by the plan's estimate."""
     max_failed: float = Field(default=0.05, ge=0, le=1)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from scenebeam.collections.record import CollectionRecord
 from scenebeam.request.fields import FieldsRequest
+from scenebeam.request.landcover import LandcoverRequest
 from scenebeam.request.parts import (
     Area,
     Checks,
@@ -55,7 +56,8 @@ class RunRequest(Part):
     select: Select = Select()
     grid: GridRequest = GridRequest()
     product: Annotated[
-        MosaicRequest | StackRequest | IndexRequest | AssetsRequest | FieldsRequest, Field(discriminator="kind")
+        MosaicRequest | StackRequest | IndexRequest | AssetsRequest | FieldsRequest | LandcoverRequest,
+        Field(discriminator="kind"),
     ]
     checks: Checks = Checks()
     output: str = Field(min_length=1)
@@ -65,7 +67,8 @@ class RunRequest(Part):
     @model_validator(mode="after")
     def _bounded_search(self) -> RunRequest:
         picked = self.select.scenes is not None or self.select.table is not None
-        told = picked or isinstance(self.product, FieldsRequest)  # chips and their seasons bound it
+        # Chips and their seasons bound it, or areas of interest and their periods.
+        told = picked or isinstance(self.product, FieldsRequest | LandcoverRequest)
         if isinstance(self.catalog, str) and is_remote(self.catalog) and not told:
             for name in ("area", "dates"):
                 if not getattr(self, name):
@@ -78,9 +81,26 @@ class RunRequest(Part):
             check_storage(self.product, self.output)
         if isinstance(self.product, FieldsRequest) and (self.dates or self.grid != GridRequest()):
             raise ValueError("dates, grid: leave them out; the crop calendar says when, and the chips say where")
+        if isinstance(self.product, LandcoverRequest):
+            self._check_landcover(self.product)
         if isinstance(self.product, IndexRequest) and self.product.formula.differenced and len(self.dates) != 2:
             raise ValueError(f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]")
         return self
+
+    def _check_landcover(self, product: LandcoverRequest) -> None:
+        if self.dates or self.area is not None:
+            raise ValueError("dates, area: leave them out; product.periods says when, and product.aois says where")
+        if self.grid != GridRequest() and (self.grid.bounds is None or self.grid.resolution is not None):
+            raise ValueError("grid: give crs and bounds, or leave it out; pixels are those of product.*.resolution")
+        if product.s2l2a is None and self.grid.bounds is None:
+            raise ValueError("grid: without Sentinel-2 there is no tile to lay chips on; give crs and bounds")
+        known = [wanted if isinstance(wanted, str) else wanted.id for wanted in self.collections]
+        for name, modality in product.modalities.items():
+            if modality.collection not in known:
+                hint = "" if name == "lulc" else f", or leave the modality out with product.{name}: null"
+                raise ValueError(
+                    f"product.{name}.collection: {modality.collection} is not among collections; name it there{hint}"
+                )
 
     @property
     def intervals(self) -> list[tuple[datetime, datetime]]:
@@ -102,7 +122,7 @@ class RunRequest(Part):
         """The parts that decide what the products hold, as JSON; without `unused`, by default the request's own."""
         parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
         names = {name.removeprefix("product.") for name in (self.unused if unused is None else unused)}
-        inside = {"raw_storage_mode", "gcs", "images"} | (names - parts)
+        inside = {"raw_storage_mode", "gcs", "images"} | LandcoverRequest.released | (names - parts)
         return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
 
     @property

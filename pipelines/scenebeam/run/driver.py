@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scenebeam.catalog.discovery import discovery
@@ -123,10 +123,18 @@ def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool 
     return plan
 
 
-def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, refresh: bool = False) -> Plan:
+def settle_plan(
+    request: RunRequest,
+    store: Store,
+    *,
+    overwrite: bool = False,
+    refresh: bool = False,
+    retry_failed: bool = False,
+) -> Plan:
     """The plan that is frozen in the store, or a new one frozen there now.
 
     `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
+    So does `retry_failed`, for what is not done; what is done stays, whatever the catalogue says now.
     So it is where the same products are to lie elsewhere, without asking again.
     Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
     """
@@ -138,9 +146,13 @@ def settle_plan(request: RunRequest, store: Store, *, overwrite: bool = False, r
             raise
     if frozen is not None and not overwrite:
         _refuse_another(frozen, request, store)
-        if not refresh and frozen.request.product == request.product:
+        if not (refresh or retry_failed) and frozen.request.product == request.product:
             return Plan(request, frozen.tasks, frozen.selection)
-    plan = make_plan(request, store, refresh=refresh)
+    plan = make_plan(request, store, refresh=refresh or retry_failed)
+    if frozen is not None and retry_failed and not overwrite:
+        existing = store.list()
+        done = {task.id: task for task in frozen.tasks if task.is_done(existing)}
+        plan = replace(plan, tasks=tuple(done.get(task.id, task) for task in plan.tasks))
     if frozen is not None:
         clear(frozen, store, successor=None if overwrite else plan)
     freeze(plan, store)
@@ -166,12 +178,19 @@ def clear(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
     kept_of = PRODUCTS[plan.request.product.kind].kept
     kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
     files = {name for task in plan.tasks for name in task.everything}
+    folders = {task.own_folder for task in plan.tasks if task.own_folder and following.get(task.id) != task}
+    files |= {name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set()
     store.delete(sorted((files | store.list(PARTS)) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
 
 def run(
-    request: RunRequest, *, overwrite: bool = False, refresh: bool = False, progress: Progress | None = None
+    request: RunRequest,
+    *,
+    overwrite: bool = False,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
 ) -> RunStatus:
     """Run a request through to its report, or resume it where its output holds a part of it already.
 
@@ -182,7 +201,7 @@ def run(
     halted.clear()
     with store.exclusive():
         store.sweep()
-        plan = settle_plan(request, store, overwrite=overwrite, refresh=refresh)
+        plan = settle_plan(request, store, overwrite=overwrite, refresh=refresh, retry_failed=retry_failed)
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)

@@ -57,6 +57,42 @@ def scene_class(easting: Array, northing: Array, day: int) -> Array:
     return np.where(is_cloud(x, y, day), _CLOUD, np.where(shadow, _SHADOW, ground))
 
 
+LAND_CLASSES = (1, 2, 5, 7, 8, 11, 4, 0)
+"""By io-lulc's numbers; 0 is no data."""
+_COUNTRY = 2880
+"""Metres to a side of a patch of one class."""
+
+
+def land_class(easting: Array, northing: Array) -> Array:
+    """Land cover: patches of one class, three chips of 960 m wide. int64."""
+    x, y = np.asarray(easting, np.int64) // _COUNTRY, np.asarray(northing, np.int64) // _COUNTRY
+    return np.take(np.array(LAND_CLASSES), (x + 3 * y) % len(LAND_CLASSES))
+
+
+def elevation(easting: Array, northing: Array) -> Array:
+    """Metres above the sea, which is 0: water is at sea level. float64."""
+    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
+    hills = 20 + _wave(x, 5200, 300) + _wave(y, 7300, 250)
+    return np.where(land_class(x, y) == 1, 0, hills).astype(np.float64)
+
+
+def backscatter(polarization: str, easting: Array, northing: Array, day: int) -> Array:
+    """Radar power at pixel centres, linear, with speckle; float32, always > 0."""
+    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
+    speckle = (x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(polarization) * 2971215073) % 97
+    ground = 40 + 30 * land_class(x, y)
+    return np.asarray((ground + 4 * speckle) / (4096 if polarization == "vv" else 16384), np.float32)
+
+
+def landsat(band: str, easting: Array, northing: Array, day: int) -> Array:
+    """Landsat Collection 2 digital numbers, or its quality flags, at pixel centres. int64."""
+    if band == "qa_pixel":
+        cloudy = is_cloud(easting, northing, day)
+        shadow = is_cloud(easting - 400, northing + 400, day)
+        return np.where(cloudy, 22280, np.where(shadow, 23888, 21824))
+    return 7273 + 4 * pixel("nir" if band == "nir08" else band, easting, northing, day)
+
+
 def pixel(band: str, easting: Array, northing: Array, day: int) -> Array:
     """The harmonized number of any band at pixel centres; clouds shine in the reflective bands."""
     if band == "scl":

@@ -148,9 +148,15 @@ class SandboxScene:
 
 
 def write_image(
-    path: Path, pixels: np.ndarray[Any, Any], crs: str, corner: tuple[float, float], resolution: float, block: int
+    path: Path,
+    pixels: np.ndarray[Any, Any],
+    crs: str,
+    corner: tuple[float, float],
+    resolution: float,
+    block: int,
+    nodata: float | None = 0,
 ) -> None:
-    """A COG of one band by GDAL's own driver, nodata 0; `corner` is the upper left."""
+    """A COG of one band by GDAL's own driver; `corner` is the upper left."""
     with rasterio.open(
         path,
         "w",
@@ -161,7 +167,7 @@ def write_image(
         dtype=pixels.dtype,
         crs=crs,
         transform=Affine(resolution, 0, corner[0], 0, -resolution, corner[1]),
-        nodata=0,
+        nodata=nodata,
         compress="deflate",
         predictor=3 if pixels.dtype.kind == "f" else 2,
         level=1,
@@ -195,9 +201,14 @@ def write_sandbox(folder: Path, href: str | None = None, scenes: Sequence[Sandbo
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda scene: scene.write(folder), scenes))
     base = str(folder) if href is None else href
-    items = [scene.item(base) for scene in scenes]
+    return write_catalogue(folder, [scene.item(base) for scene in scenes])
+
+
+def write_catalogue(folder: Path, items: Sequence[dict[str, Any]]) -> Path:
+    """Items as an ItemCollection, `items.json`, whose path is given, and as a static catalogue, `catalog.json`."""
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     for item in items:
+        (folder / item["id"]).mkdir(exist_ok=True)
         (folder / item["id"] / "item.json").write_text(json.dumps(item))
     catalog = {
         "type": "Catalog",

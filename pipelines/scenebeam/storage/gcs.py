@@ -96,6 +96,30 @@ class GcsStore(Store):
         finally:
             arrival.close()
 
+    def copy(self, name: str, target: str) -> None:
+        """Inside the bucket: its bytes do not travel."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            source = self._bucket.get_blob(self._blob(name).name)
+        if source is None:
+            raise StorageError(f"{self.path(name)} is not there")
+        self.rewrite(source, target, (source.metadata or {}).get(_CHECKSUM))
+
+    def rewrite(self, source: Any, target: str, checksum: str | None) -> None:
+        """Publish an object of the bucket under another name."""
+        blob = self._blob(target)
+        if checksum:
+            blob.metadata = {_CHECKSUM: checksum}
+        with self._blame(f"cannot write {self.path(target)}"), self._first_stands(blob.name):
+            match, token = self._generation(blob.name), None
+            while True:
+                token, _, _ = blob.rewrite(source, token=token, if_generation_match=match, retry=DEFAULT_RETRY)
+                if token is None:
+                    return
+
+    def room(self) -> int | None:
+        """A bucket has no end."""
+        return None
+
     def checksum(self, name: str) -> tuple[int, str]:
         """Size in bytes, and the SHA-256 that it was published with, else its MD5, as a multihash."""
         with self._blame(f"cannot read {self.path(name)}"):
@@ -196,20 +220,8 @@ class _GcsArrival(Arrival):
         return self._store.path(self._arriving)
 
     def publish(self) -> None:
-        store, target = self._store, self._store._blob(self._name)
-        with store._blame(f"cannot write {store.path(self._name)}"), store._first_stands(target.name):
-            self._copy(target)
+        self._store.rewrite(self._store._blob(self._arriving), self._name, self.checksum)
         self._empty()
-
-    def _copy(self, target: Any) -> None:
-        source = self._store._blob(self._arriving)
-        target.metadata = {_CHECKSUM: self.checksum}
-        match = self._store._generation(target.name)
-        token = None
-        while True:
-            token, _, _ = target.rewrite(source, token=token, if_generation_match=match, retry=DEFAULT_RETRY)
-            if token is None:
-                return
 
     def close(self) -> None:
         """Leave nothing behind: an upload that was not finished cannot be gone on with by another process."""

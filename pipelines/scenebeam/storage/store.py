@@ -71,6 +71,14 @@ class Store(ABC):
         """Publish a file of this machine."""
 
     @abstractmethod
+    def copy(self, name: str, target: str) -> None:
+        """Publish a file under another name too, without reading it where that can be."""
+
+    @abstractmethod
+    def room(self) -> int | None:
+        """Bytes that still fit; None where there is no end to them."""
+
+    @abstractmethod
     def checksum(self, name: str) -> tuple[int, str]:
         """Size in bytes and `file:checksum` (multihash in hex) of a file."""
 

@@ -30,7 +30,6 @@ IO_THREADS = 24
 """Requests in flight, whatever the number of cores: round trips cost, not the client."""
 halted = threading.Event()
 """Set when the run is interrupted: nobody waits for another try, and downloads stop at their next chunk."""
-_ATTEMPTS = 6
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _HINTS = {
     401: ": is the account named in the environment, and is it the right one?",
@@ -55,6 +54,8 @@ class Budget:
 
     seconds: float = 300.0
     first_wait: float = 0.25
+    attempts: int = 6
+    """Tries of one request."""
     download_workers: int = 8
     """Whole files fetched at once in this process."""
     per_host: int = 4
@@ -130,7 +131,7 @@ def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
     """What `call` gives, with another try for each Transient that it raises; ReadError when they are used up."""
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Transient),
-        stop=lambda state: state.attempt_number >= _ATTEMPTS or budget.spent,
+        stop=lambda state: state.attempt_number >= budget.attempts or budget.spent,
         wait=budget.wait,
         sleep=tenacity.sleep_using_event(halted),
         reraise=True,

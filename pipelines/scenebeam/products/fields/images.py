@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
 from scenebeam.products.inputs import asked_resampling, min_std_dev, scaling, settled_nodata
+from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
 from scenebeam.raster.merge import Array, harmonize, renumbered, valid_mask
@@ -28,10 +28,6 @@ from scenebeam.raster.reader import Source, open_source
 from scenebeam.raster.windows import Windows
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
-
-_PENDING = 32
-"""Chips that wait to be encoded and published while the next are read."""
-_PUBLISHERS = 4
 
 
 @dataclass(frozen=True)
@@ -72,31 +68,19 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
             failed[choice.chip] = fault
         else:
             by_scene.setdefault(str(choice.scene), []).append(choice)
-    pending: deque[tuple[str, Future[None]]] = deque()
     chosen = [candidate for candidate in task.candidates if candidate.id in by_scene]
     # All headers at once: over a slow line they would take longer one scene after another.
     opened = {candidate.id: _open(candidate, budget) for candidate in chosen}
-    with ThreadPoolExecutor(_PUBLISHERS) as threads:
+    pending: Pending[str] = Pending()
+    with pending:
         for candidate in chosen:
             for choice, result in _read(task, candidate, opened[candidate.id], by_scene[candidate.id], chips):
                 if isinstance(result, str):
                     failed[choice.chip] = result
                     continue
                 numbers, pixels = result
-                job = (task, chips[choice.chip], choice, numbers, pixels, store)
-                pending.append((choice.chip, threads.submit(_publish, *job)))
-                _settle(pending, failed, _PENDING)
-        _settle(pending, failed, 0)
-    return failed
-
-
-def _settle(pending: deque[tuple[str, Future[None]]], failed: dict[str, str], leave: int) -> None:
-    while len(pending) > leave:
-        chip, future = pending.popleft()
-        try:
-            future.result()
-        except CheckError as error:
-            failed[chip] = str(error)
+                pending.add(choice.chip, _publish, task, chips[choice.chip], choice, numbers, pixels, store)
+    return failed | pending.failed
 
 
 def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef]) -> Iterator[str]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scenebeam.csvtable import File, Table
 from scenebeam.products import stac
-from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, Reported
+from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, Joined, Reported, join_items
 from scenebeam.products.fields.chips import collection_of
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.products.task import Outcome
@@ -42,11 +38,11 @@ def report(
         REPORT_FILE: Dumped(stac.dump(document)),
     }
     cells = sorted({task.item_path for task in tasks if task.id in done})
-    with tempfile.TemporaryDirectory() as folder:
-        found = _Merged(store, cells, Path(folder))
-        if cells:
-            files[ITEMS_FILE] = Dumped(found.write())
-    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, found)))
+    parents: list[str] = []
+    joined = join_items(cells, store.fetched, lambda table: parents.extend(_parents(table))) if cells else None
+    if joined is not None:
+        files[ITEMS_FILE] = Dumped(joined.content)
+    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, joined, sorted(parents))))
     return Reported(files, incomplete=len(document["skipped"]))
 
 
@@ -137,75 +133,25 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-@dataclass
-class _Merged:
-    """The items of all cells as one table, a cell in memory at a time."""
-
-    store: Store
-    names: Sequence[str]
-    folder: Path
-    bbox: tuple[float, float, float, float] | None = None
-    times: tuple[Any, Any] = (None, None)
-    parents: Sequence[str] = ()
-
-    def write(self) -> bytes:
-        """As stac-geoparquet."""
-        schemas, metadata = [], {}
-        for name in self.names:
-            with self.store.fetched(name) as path:
-                file = pq.ParquetFile(path)
-            metadata = {key: value for key, value in file.metadata.metadata.items() if key != b"ARROW:schema"}
-            schemas.append(file.schema_arrow.remove_metadata())
-        unified = pa.unify_schemas(schemas, promote_options="permissive")
-        boxes, parents, times = [], [], []
-        geo = json.loads(metadata[b"geo"])
-        kinds: set[str] = set()
-        target = self.folder / ITEMS_FILE
-        with pq.ParquetWriter(target, unified, compression="zstd") as writer:
-            for name in self.names:
-                with self.store.fetched(name) as path:
-                    file = pq.ParquetFile(path)
-                    own = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
-                    table = file.read()
-                boxes.append(own["bbox"])
-                kinds |= set(own["geometry_types"])
-                ids = table.column("id").to_pylist()
-                images = table.column("ftw:season").to_pylist() if "ftw:season" in table.column_names else ids[:0]
-                parents += [one for one, image in zip_longest(ids, images) if image is None]
-                times += [time for time in table.column("datetime").to_pylist() if time is not None]
-                writer.write_table(_fitted(table, unified))
-            west, south, east, north = np.array(boxes).T
-            self.bbox = (float(west.min()), float(south.min()), float(east.max()), float(north.max()))
-            geo["columns"]["geometry"] |= {"bbox": list(self.bbox), "geometry_types": sorted(kinds)}
-            writer.add_key_value_metadata({**metadata, b"geo": json.dumps(geo).encode()})
-        self.parents = sorted(parents)
-        self.times = (min(times), max(times)) if times else (None, None)
-        return target.read_bytes()
+def _parents(table: pa.Table) -> Iterator[str]:
+    """Ids of the chips' own items."""
+    ids = table.column("id").to_pylist()
+    images = table.column("ftw:season").to_pylist() if "ftw:season" in table.column_names else ids[:0]
+    yield from (one for one, image in zip_longest(ids, images) if image is None)
 
 
-def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A cell's table with the columns of all."""
-    there = set(table.column_names)
-    columns = [
-        table.column(field.name).cast(field.type) if field.name in there else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _collection(request: RunRequest, found: _Merged) -> dict[str, Any]:
+def _collection(request: RunRequest, joined: Joined | None, parents: Sequence[str]) -> dict[str, Any]:
     """The catalogue's own collection brought up to date; a new one where the run makes the chips."""
     product = request.product
     assert isinstance(product, FieldsRequest)
     base = {} if product.chips is None else collection_of(product.chips)
     made = stac.make_collection(request.run, f"Field chips of {request.run}, {product.year}", [], [])
     document = {**made, **base}
-    if found.bbox is not None:
-        times = [None if time is None else stac.rfc3339(time) for time in found.times]
-        document["extent"] = {"spatial": {"bbox": [list(found.bbox)]}, "temporal": {"interval": [times]}}
+    if joined is not None:
+        document["extent"] = joined.extent
     links = [link for link in document.get("links") or [] if link.get("rel") not in ("item", "items", "root")]
-    items = [{"rel": "item", "href": f"./{name}/{name}.json", "type": "application/geo+json"} for name in found.parents]
+    items = [{"rel": "item", "href": f"./{name}/{name}.json", "type": "application/geo+json"} for name in parents]
     document["links"] = [*(link for link in made["links"] if link["rel"] in ("items", "root")), *links, *items]
-    document["links"] = [link for link in document["links"] if found.parents or link["rel"] != "items"]
+    document["links"] = [link for link in document["links"] if parents or link["rel"] != "items"]
     document["assets"] = {**(base.get("assets") or {}), **made["assets"]}
     return document

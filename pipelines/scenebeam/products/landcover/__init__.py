@@ -1,0 +1,13 @@
+"""Land-cover chips: windows of one class, seen by several sensors on several dates, and a balanced release of them."""
+
+from __future__ import annotations
+
+from scenebeam.products.landcover.make import make
+from scenebeam.products.landcover.plan import aim, plan
+from scenebeam.products.landcover.report import report
+from scenebeam.products.landcover.task import LandcoverTask
+from scenebeam.products.product import Product
+
+__all__ = ["PRODUCT", "LandcoverTask", "aim", "make", "plan", "report"]
+
+PRODUCT = Product(LandcoverTask, plan, make, report, aim)

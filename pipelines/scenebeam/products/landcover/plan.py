@@ -1,0 +1,264 @@
+"""Plan land-cover chips: what to ask for each area of interest, and a task for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import shapely
+
+from scenebeam.catalog.acquisition import Acquisition, square_metres
+from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.search import Question, records_for
+from scenebeam.catalog.select import Selection
+from scenebeam.collections import CollectionRecord, LandClass
+from scenebeam.errors import CheckError, RequestError
+from scenebeam.products.estimate import PROCESS
+from scenebeam.products.landcover.aois import Aoi, read_aois
+from scenebeam.products.landcover.dates import Chosen, choose_dates
+from scenebeam.products.landcover.tables import AOIS_FILE, aoi_metadata
+from scenebeam.products.landcover.task import ONCE, LandcoverTask, Layer, Recipe, SceneFiles
+from scenebeam.products.product import Aim, Planned
+from scenebeam.products.task import Estimate, GridSpec
+from scenebeam.raster.grid import choose_grid
+from scenebeam.raster.windows import ROWS_AHEAD
+from scenebeam.request import LandcoverRequest, Modality, Platform, RunRequest, parse_interval
+
+Interval = tuple[datetime, datetime]
+_BLOCK = 512
+_SHOWN = 3
+"""Areas whose faults a message names."""
+
+
+@dataclass(frozen=True)
+class LandcoverAim(Aim):
+    """The areas of interest."""
+
+    aois: Sequence[Aoi] = ()
+
+
+def aim(request: RunRequest) -> LandcoverAim:
+    """Read the areas, and settle what the catalogue is asked: for each a question a modality and time.
+
+    Raises RequestError where there is no area that can be used, or a modality names what its collection has not.
+    """
+    product = _product(request)
+    aois = read_aois(product)
+    questions = [
+        Question(part.bounds, interval, (modality.collection,), below)
+        for name, modality in product.modalities.items()
+        for interval, below in _when(name, product)
+        for aoi in aois
+        if aoi.area is not None
+        for part in aoi.area.geoms
+    ]
+    for name, modality in product.modalities.items():
+        for record in _records(modality, request):
+            _bands(name, modality, record)
+    hint = "Are there scenes of the areas in product.periods, and does product.aois hold degrees?"
+    return LandcoverAim(None, questions, hint, aois)
+
+
+def _product(request: RunRequest) -> LandcoverRequest:
+    assert isinstance(request.product, LandcoverRequest)
+    return request.product
+
+
+def _when(name: Platform, product: LandcoverRequest) -> Iterator[tuple[Interval | None, Mapping[str, float]]]:
+    """When a modality's scenes are wanted, and how little cloud they have."""
+    if name in ONCE:
+        yield parse_interval(product.lulc.dates) if name == "lulc" and product.lulc.dates else None, {}
+        return
+    asked = product.modalities[name]
+    days = timedelta(days=asked.reach)
+    spans = [(start - days, end + days) for start, end in map(parse_interval, product.periods)]
+    for span in _joined(spans):
+        yield span, {} if asked.cloud_below is None else {"eo:cloud_cover": asked.cloud_below}
+
+
+def _joined(spans: Iterable[Interval]) -> list[Interval]:
+    """Spans in order, those that meet made one."""
+    found: list[Interval] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1] + timedelta(seconds=1):
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def _records(modality: Modality, request: RunRequest) -> list[CollectionRecord]:
+    return [record for record in records_for(request) if record.id == modality.collection]
+
+
+def _bands(name: Platform, modality: Modality, record: CollectionRecord) -> tuple[list[str], str | None]:
+    """The bands of a modality by their names in a collection, and the mask that tells clear ground."""
+    names = [record.band_name(band) or "" for band in modality.bands] or record.default_bands
+    if not all(names):
+        unknown = [band for band in modality.bands if record.band_name(band) is None]
+        known = ", ".join(sorted(record.bands))
+        raise RequestError(f"product.{name}.bands: {record.id} has no band {', '.join(unknown)}; known: {known}")
+    if not (modality.kept_classes or modality.rejected_bits):
+        return names, None
+    masks = [*(record.mask_classes if modality.kept_classes else record.mask_bits)]
+    if not masks:
+        field, key = ("keep_classes", "mask_classes") if modality.kept_classes else ("reject", "mask_bits")
+        raise RequestError(f"product.{name}.{field}: the record of {record.id} names no band in {key} to go by")
+    return names, masks[0]
+
+
+def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+    """A task for each area of interest; one that cannot be made says why. Raises RequestError where none can be."""
+    assert isinstance(aim, LandcoverAim)
+    product = _product(request)
+    scenes = {name: _Scenes(name, modality, selection.scenes, request) for name, modality in product.modalities.items()}
+    shared = _shared_fields(request)
+    tasks = [_task(aoi, scenes, request, shared) for aoi in aim.aois]
+    faults = [f"area {task.aoi}: {task.fault}" for task in tasks if task.fault]
+    if len(faults) == len(tasks):
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise RequestError(f"no area of interest can be made: {'; '.join(faults[:_SHOWN])}{more}")
+    return Planned(tasks, {AOIS_FILE: aoi_metadata(tasks, {}, {})})
+
+
+class _Scenes:
+    """The scenes of a modality that have all its bands, to be found by place."""
+
+    def __init__(self, name: Platform, modality: Modality, scenes: Iterable[Scene], request: RunRequest) -> None:
+        self._bands = {(r.id, r.provider): _bands(name, modality, r) for r in _records(modality, request)}
+        self._whole = [
+            scene
+            for scene in scenes
+            if scene.collection == modality.collection
+            and self._names(scene) <= scene.assets.keys()
+            and (not modality.of_platforms or scene.platform in modality.of_platforms)
+        ]
+        nowhere = shapely.Polygon()
+        self._tree = shapely.STRtree([scene.footprint or nowhere for scene in self._whole])
+        self._anywhere = [number for number, scene in enumerate(self._whole) if scene.footprint is None]
+
+    def _names(self, scene: Scene) -> set[str]:
+        names, mask = self._bands[scene.collection, scene.provider]
+        return {*names} | ({mask} if mask else set())
+
+    def near(self, area: Any) -> list[Scene]:
+        """Scenes that share ground with an area, in order of time and id."""
+        met = self._tree.query(area, predicate="intersects").tolist()
+        found = [self._whole[number] for number in {*met, *self._anywhere}]
+        shared = [one for one in found if one.footprint is None or not one.footprint.touches(area)]
+        return sorted(shared, key=lambda scene: (scene.datetime, scene.id))
+
+    def files(self, scene: Scene) -> SceneFiles:
+        """A scene as a task knows it."""
+        names, mask = self._bands[scene.collection, scene.provider]
+        return SceneFiles(
+            id=scene.id,
+            when=scene.acquired,
+            cloud=scene.cloud_cover,
+            item_href=scene.item_href,
+            footprint=None if scene.footprint is None else shapely.to_wkb(scene.footprint, hex=True),
+            bands=tuple(scene.assets[name] for name in names),
+            mask=scene.assets[mask] if mask else None,
+        )
+
+
+def _shared_fields(request: RunRequest) -> dict[str, Any]:
+    """What all tasks of a request have in common."""
+    product = _product(request)
+    record = _records(product.lulc, request)[0]
+    unknown = [number for number in product.lulc.classes if record.classes and number not in record.classes]
+    if unknown:
+        known = ", ".join(f"{number} {one.name}" for number, one in record.classes.items())
+        raise RequestError(f"product.lulc.classes: {record.id} has no class {unknown}; known: {known}")
+    return {
+        "grid": GridSpec.of(choose_grid(None, request.grid, product.side)) if request.grid.bounds else None,
+        "recipes": {name: _recipe(modality) for name, modality in product.modalities.items()},
+        "side": product.side,
+        "classes": {n: record.classes.get(n, LandClass(name=f"class {n}")) for n in product.lulc.classes},
+        "chips_per_class": product.chips_per_class,
+        "seed": product.seed,
+        "thumbnails": product.thumbnails,
+        "checks": request.checks,
+    }
+
+
+def _recipe(modality: Modality) -> Recipe:
+    return Recipe(
+        resolution=modality.resolution,
+        dtype=modality.dtype,
+        nodata=modality.nodata,
+        resampling=modality.resampling,
+        keep_classes=modality.kept_classes,
+        reject_bits=modality.rejected_bits,
+    )
+
+
+def _task(
+    aoi: Aoi, scenes: Mapping[Platform, _Scenes], request: RunRequest, shared: Mapping[str, Any]
+) -> LandcoverTask:
+    task = LandcoverTask(id=aoi.id, outputs=(), item_path="", aoi=aoi.id, name=aoi.name, fault=aoi.fault, **shared)
+    task = task.model_copy(update={"outputs": (task.record,), "item_path": task.record})
+    if aoi.area is None:
+        return task
+    near = {name: known.near(aoi.area) for name, known in scenes.items()}
+    told = {"outline": shapely.to_wkb(aoi.area, hex=True), "found": {name: len(found) for name, found in near.items()}}
+    try:
+        chosen = choose_dates(aoi.area, near, _product(request))
+    except CheckError as error:
+        return task.model_copy(update={**told, "fault": str(error)})
+    layers = tuple(_layers(chosen, scenes))
+    return task.model_copy(
+        update={
+            **told,
+            "area": shapely.to_wkb(chosen.common, hex=True),
+            "tile": chosen.tile,
+            "orbit": chosen.orbit,
+            "wrs": chosen.wrs,
+            "layers": layers,
+            "estimate": _estimate(layers, task, square_metres(chosen.common)),
+        }
+    )
+
+
+def _layers(chosen: Chosen, scenes: Mapping[Platform, _Scenes]) -> Iterator[Layer]:
+    for name, acquisitions in chosen.dates.items():
+        for index, one in enumerate(acquisitions):
+            files = tuple(scenes[name].files(scene) for scene in one.scenes)
+            yield Layer(platform=name, index=index, date=_date(name, one), scenes=files)
+
+
+def _date(name: Platform, acquisition: Acquisition) -> str:
+    return "" if name in ONCE else f"{acquisition.acquired:%Y%m%d}"
+
+
+def _estimate(layers: Sequence[Layer], task: LandcoverTask, square_metres: float) -> Estimate:
+    """As if all of the area were read once, and as many chips made as may be."""
+    chips = min(int(square_metres / task.side**2), len(task.classes) * task.chips_per_class)
+    blocks = read = pixels = written = row = 0
+    for layer in layers:
+        recipe, own = task.recipes[layer.platform], 0
+        assets: list[Asset] = [*layer.scenes[0].bands, *([layer.scenes[0].mask] if layer.scenes[0].mask else [])]
+        for asset in assets:
+            # A resolution in degrees says little here: the rasters' own is near enough.
+            metres = asset.resolution if asset.resolution > 1 else recipe.resolution
+            size = _BLOCK * _BLOCK * np.dtype(asset.dtype).itemsize
+            across = int(square_metres**0.5 / (metres * _BLOCK)) + 1
+            blocks += across * across
+            read += across * across * size // 2
+            own += across * size
+        row = max(row, own)
+        count = chips * task.chip_side(layer.platform) ** 2 * len(layer.scenes[0].bands)
+        pixels += count
+        written += count * np.dtype(recipe.dtype).itemsize
+    return Estimate(
+        blocks=blocks,
+        requests=blocks // 4 + 2 * sum(len(layer.scenes[0].bands) for layer in layers),
+        read_bytes=read,
+        write_bytes=written,
+        pixels=pixels,
+        # A row of blocks for the chips across its edge, one that is read, and those on their way.
+        memory=PROCESS + (2 + ROWS_AHEAD) * row,
+    )

@@ -1,0 +1,51 @@
+"""Report: what became of the areas and the chips, and the release of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from scenebeam.errors import StorageError
+from scenebeam.products.catalogue import Reported
+from scenebeam.products.landcover.chips import numbered
+from scenebeam.products.landcover.record import AoiRecord
+from scenebeam.products.landcover.release import class_names, release
+from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
+from scenebeam.products.landcover.task import LandcoverTask
+from scenebeam.products.task import Outcome
+from scenebeam.request import LandcoverRequest, RunRequest
+from scenebeam.storage import Store
+
+log = logging.getLogger(__name__)
+
+
+def report(
+    request: RunRequest, tasks: Sequence[LandcoverTask], done: set[str], outcomes: Mapping[str, Outcome], store: Store
+) -> Reported:
+    """Release the chips of the areas that are done; tables of all areas and all chips."""
+    product = request.product
+    assert isinstance(product, LandcoverRequest)
+    with ThreadPoolExecutor(8) as threads:
+        finished = [task for task in tasks if task.id in done]
+        records = {
+            task.id: record
+            for task, record in zip(finished, threads.map(lambda task: _read(task, store), finished), strict=True)
+        }
+    chips = numbered(finished, records, product.sampling_factor)
+    missing = [
+        name
+        for number, name in class_names(request, chips).items()
+        if not any(chip.made.land_class == number for chip in chips)
+    ]
+    if missing:
+        log.warning("no chip of %s in any area: the release is balanced without", ", ".join(missing))
+    release(request, chips, store)
+    return Reported({AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)})
+
+
+def _read(task: LandcoverTask, store: Store) -> AoiRecord:
+    content = store.read(task.record)
+    if content is None:
+        raise StorageError(f"{store.path(task.record)} has been removed while the run was going on: run again")
+    return AoiRecord.model_validate_json(content)

@@ -23,6 +23,7 @@ from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox import fields as fields_sandbox
+from scenebeam.sandbox import landcover as landcover_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 
@@ -165,6 +166,53 @@ def on_chips(fields_request: Callable[..., RunRequest], chips: Path, tmp_path: P
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def landcover(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of five modalities, with `items.json` and `aois.geojson`."""
+    folder = tmp_path_factory.mktemp("landcover")
+    landcover_sandbox.write_landcover(folder)
+    return folder
+
+
+def landcover_document(scenes: Path, output: Path) -> dict[str, Any]:
+    """A request for chips of both areas of interest, two of each class and area."""
+    return {
+        "run": "chips",
+        "catalog": str(scenes / "items.json"),
+        "collections": [record.model_dump(mode="json") for record in landcover_sandbox.records()],
+        "product": {
+            "kind": "landcover",
+            "aois": str(scenes / "aois.geojson"),
+            "include": [0, 1],
+            "version": "v1",
+            "periods": landcover_sandbox.PERIODS,
+            "chips_per_class": 2,
+            "s2l2a": {"bands": ["blue", "green", "red", "nir"]},
+            "lc2l2": {"bands": ["red", "nir08"]},
+            "lulc": {"dates": str(landcover_sandbox.YEAR)},
+        },
+        "output": str(output),
+        "runner": "serial",
+    }
+
+
+@pytest.fixture
+def landcover_request(landcover: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    def make(**changes: Any) -> RunRequest:
+        return validate_request(changed(landcover_document(landcover, tmp_path / "out"), changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def landcover_run(landcover: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of that request, balanced to equal classes; not to be changed."""
+    document = landcover_document(landcover, tmp_path_factory.mktemp("released") / "out")
+    document["product"]["sampling_factor"] = 1
+    assert run(validate_request(document)).state == "succeeded"
+    return Path(document["output"])
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_more_scenes_than_allowed_are_refused(make_request: Make) -> None:
 
 def test_an_unknown_collection_lists_the_known(make_request: Make) -> None:
     with pytest.raises(
-        RequestError, match="known: landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sentinel-2-l2a"
+        RequestError, match="io-lulc-annual-v02, landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sent"
     ):
         scenes_from_items([], make_request(collections=["sentinel-9"]))
 

@@ -29,7 +29,9 @@ def test_a_sensor_name_in_any_case_is_a_band(record: CollectionRecord) -> None:
 def test_every_sensor_says_what_it_needs() -> None:
     for record in known_records():
         assert record.required, record.id
-        assert record.sensor == ("sar" if "vv" in record.bands else "optical")
+        maps = {"elevation", "land_cover"} & record.bands.keys()
+        assert record.sensor == (None if maps else "sar" if "vv" in record.bands else "optical")
+        assert bool(record.classes) == ("land_cover" in record.bands)
         assert (record.unit is not None) == (record.sensor == "sar")
         assert record.default_bands == record.canonical(record.default_bands)
     l1c = of("earth-search", "sentinel-2-l1c")

@@ -48,6 +48,11 @@ def main(verbose: int) -> None:
 
 
 refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
+retry_option = click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Ask the catalogue again for what failed or found no scenes; what is done stays.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
@@ -72,12 +77,16 @@ def overrides_of(
     return found
 
 
-def run_and_show(request: RunRequest, *, refresh: bool, overwrite: bool, as_json: bool) -> None:
+def run_and_show(
+    request: RunRequest, *, refresh: bool, overwrite: bool, as_json: bool, retry_failed: bool = False
+) -> None:
     """Run a request, show what became of it, and exit accordingly."""
     from scenebeam.run.driver import run as run_request
 
     with progress_bar(quiet=as_json) as progress:
-        status = run_request(request, refresh=refresh, overwrite=overwrite, progress=progress)
+        status = run_request(
+            request, refresh=refresh, overwrite=overwrite, retry_failed=retry_failed, progress=progress
+        )
     show_status(status, as_json)
     sys.exit(status.exit_code)
 

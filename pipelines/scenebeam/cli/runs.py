@@ -16,6 +16,7 @@ from scenebeam.cli.common import (
     overwrite_option,
     progress_bar,
     refresh_option,
+    retry_option,
     run_and_show,
     runner_option,
     set_option,
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
 @runner_option
 @set_option
 @refresh_option
+@retry_option
 @overwrite_option
 @json_option
-def run(request_file: str, refresh: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
+def run(request_file: str, refresh: bool, retry_failed: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Run a request file (YAML or JSON), or resume it."""
     from scenebeam.requestfile import load_request
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
-    run_and_show(request, refresh=refresh, overwrite=overwrite, as_json=as_json)
+    run_and_show(request, refresh=refresh, retry_failed=retry_failed, overwrite=overwrite, as_json=as_json)
 
 
 @main.command()
@@ -119,7 +121,7 @@ def status(output: str, as_json: bool) -> None:
 @main.command()
 @click.option(
     "--product",
-    type=click.Choice(["mosaic", "stack", "index", "assets", "fields"]),
+    type=click.Choice(["mosaic", "stack", "index", "assets", "fields", "landcover"]),
     default="mosaic",
     show_default=True,
 )

@@ -66,10 +66,7 @@ class Sentinel2(Modality):
 
     collection: str = "sentinel-2-l2a"
     bands: list[str] = Field(
-        default=[
-            *("coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3"),
-            *("nir", "nir08", "nir09", "swir16", "swir22"),
-        ]
+        default=["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
     )
     resolution: float = Field(default=10, gt=0)
     dtype: Dtype = "int16"

@@ -8,6 +8,7 @@ from typing import Any
 
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
+from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import YEAR, write_fields
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
 from scenebeam.sandbox.server import serve
@@ -17,10 +18,42 @@ PRODUCTS: dict[str, dict[str, Any]] = {
     "stack": {"kind": "stack"},
     "index": {"kind": "index", "index": "ndvi"},
     "fields": {"kind": "fields", "year": YEAR, "pixel_check": True, "cloud_cover_pixel": 5, "grid": {"size": 160}},
+    "landcover": {
+        "kind": "landcover",
+        "include": [0, 1],
+        "version": "demo",
+        "periods": landcover.PERIODS,
+        "chips_per_class": 4,
+        "s2l2a": {"bands": ["blue", "green", "red", "nir", "swir16", "swir22"]},
+        "lc2l2": {"bands": ["blue", "green", "red", "nir08", "swir16", "swir22"]},
+        "lulc": {"dates": str(landcover.YEAR)},
+        "sampling_factor": 1,
+    },
     "assets": {"kind": "assets", "bands": ["B04", "B08", "SCL"]},
 }
 
 
+def _prepare(scenes: Path, url: str, product: dict[str, Any]) -> dict[str, Any]:
+    """Write scenes; what a request on them has besides."""
+    write_sandbox(scenes, url)
+    return {"product": product, "area": {"bbox": list(AREA)}, "dates": DATES}
+
+
+def _prepare_fields(scenes: Path, url: str, product: dict[str, Any]) -> dict[str, Any]:
+    write_fields(scenes, url)
+    files = {"boundaries": str(scenes / "fields.geojson"), "crop_calendar": str(scenes / "calendar")}
+    return {"product": {**product, **files}}
+
+
+def _prepare_landcover(scenes: Path, url: str, product: dict[str, Any]) -> dict[str, Any]:
+    landcover.write_landcover(scenes, url)
+    records = [record.model_dump(mode="json") for record in landcover.records()]
+    return {"product": {**product, "aois": str(scenes / "aois.geojson")}, "collections": records}
+
+
+_PREPARE = {"fields": _prepare_fields, "landcover": _prepare_landcover}
+_FILES = {"fields": "*/*_image_*.tif", "landcover": "processed/*/*_000000*.tif"}
+"""What is named of what came out."""
 _SHOWN = 12
 """Images that are named; of more the number is told."""
 
@@ -34,20 +67,13 @@ def run_demo(folder: Path, product: str, progress: Callable[[int, int], None] | 
             "run": "demo",
             "catalog": f"{server.url}/catalog.json",
             "collections": [COLLECTION],
-            "product": PRODUCTS[product],
             "output": str(output.absolute()),
             "runner": "serial",
         }
-        if product == "fields":
-            write_fields(scenes, server.url)
-            files = {"boundaries": str(scenes / "fields.geojson"), "crop_calendar": str(scenes / "calendar")}
-            document["product"] = {**PRODUCTS[product], **files}
-        else:
-            write_sandbox(scenes, server.url)
-            document |= {"area": {"bbox": list(AREA)}, "dates": DATES}
+        document |= _PREPARE.get(product, _prepare)(scenes, server.url, PRODUCTS[product])
         # The server's port is new each time, so the request is too: the demo starts from a clean folder.
         status = run(validate_request(document), overwrite=True, progress=progress)
-    images = sorted([*output.glob("*/*/*.tif"), *output.glob("*/*_image_*.tif")])
+    images = sorted(output.glob(_FILES.get(product, "*/*/*.tif")))
     lines = [f"demo: {status.state}, {status.done} of {status.tasks} tasks"]
     lines += [f"  {path.relative_to(folder.parent)}" for path in images[:_SHOWN]]
     lines += [f"  and {len(images) - _SHOWN} more"] if len(images) > _SHOWN else []

@@ -31,7 +31,7 @@ SAR_DAYS = tuple(day + timedelta(days=apart, hours=7) for day, apart in zip(DAYS
 LANDSAT_DAYS = tuple(day + timedelta(days=apart) for day, apart in zip(DAYS, (7, -7, 39, 14), strict=True))
 SEAM = 23.93
 """Longitude at which one tile of the elevation model ends and the next begins."""
-CUT = 4_495_000
+CUT = 4_499_600
 """Northing at which one radar frame ends and the next begins."""
 _SECOND = 1 / 3600
 _LANDSAT_LEFT, _LANDSAT_TOP, _LANDSAT_SIZE = 744_885, 4_502_115, 524

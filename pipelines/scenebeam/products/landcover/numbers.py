@@ -26,11 +26,12 @@ def written(asset: Asset, values: Array, nodata: float | None, recipe: Recipe) -
     moved: Array = (
         values.astype(np.float64 if values.dtype.kind == "f" or dtype.kind == "f" else np.int64) - asset.shift
     )
+    finite = np.isfinite(moved)
+    if not finite.all():
+        valid = finite if valid is None else valid & finite
+        moved[~finite] = 0
     if dtype.kind == "f":
         moved = moved * asset.scale + asset.offset
-        finite = np.isfinite(moved)
-        if not finite.all():
-            valid = finite if valid is None else valid & finite
         found = moved.astype(dtype)
         found[found == dtype.type(recipe.nodata)] = np.nextafter(dtype.type(recipe.nodata), dtype.type(0))
     else:

@@ -87,6 +87,7 @@ def make_request(sandbox: Path, tmp_path: Path) -> Callable[..., RunRequest]:
             "product": {"kind": "mosaic", "bands": ["red", "scl"]},
             "output": str(tmp_path / "out"),
             "runner": "serial",
+            "limits": {"retry_wait": 0.01},
         }
         return validate_request(changed(document, changes))
 
@@ -127,6 +128,7 @@ def fields_request(fields: Path, tmp_path: Path) -> Callable[..., RunRequest]:
             },
             "output": str(tmp_path / "out"),
             "runner": "serial",
+            "limits": {"retry_wait": 0.01},
         }
         return validate_request(changed(document, changes))
 
@@ -195,6 +197,7 @@ def landcover_document(scenes: Path, output: Path) -> dict[str, Any]:
         },
         "output": str(output),
         "runner": "serial",
+        "limits": {"retry_wait": 0.01},
     }
 
 

@@ -56,9 +56,8 @@ def stack(make_request: Callable[..., RunRequest], server: Behaviour, tmp_path: 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that gives up on an answer after a fifth of a second, and waits but shortly between tries."""
+    """A client that gives up on an answer after a fifth of a second."""
     monkeypatch.setattr(ranges, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.2))
-    monkeypatch.setattr(ranges.Budget, "first_wait", 0.01)
     ranges._pool.cache_clear()
     yield
     ranges._pool.cache_clear()
@@ -80,10 +79,9 @@ def test_band_download_timeout(stack: Stack, server: Behaviour, form: str) -> No
 
 
 @pytest.mark.usefixtures("impatient")
-def test_all_bands_timeout(stack: Stack, server: Behaviour, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "_ATTEMPTS", 2)
+def test_all_bands_timeout(stack: Stack, server: Behaviour, form: str) -> None:
     server.faults.append(Fault("tif", sleep=0.5))
-    status, path = stack(form)
+    status, path = stack(form, **{"limits.max_attempts": 2})
     assert (status.state, status.exit_code) == ("failed", 1)
     assert "0/6 bands complete, 6 failed" in status.message
     assert "after 2 tries" in status.message

@@ -32,14 +32,6 @@ def rows(request: RunRequest, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without the waiting."""
-    from scenebeam.transfer import ranges
-
-    monkeypatch.setattr(ranges.Budget.__init__, "__defaults__", (300.0, 0.01, *ranges.Budget.__init__.__defaults__[2:]))
-
-
 @pytest.fixture
 def remote(make_request: Make, served_items: Path) -> Make:
     def make(**changes: object) -> RunRequest:

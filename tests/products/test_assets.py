@@ -31,9 +31,7 @@ SCENE = SCENES[0].id
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Retries without the waiting."""
-    monkeypatch.setattr(ranges.Budget.__init__, "__defaults__", (300.0, 0.01, *ranges.Budget.__init__.__defaults__[2:]))
+def not_halted() -> Iterator[None]:
     yield
     ranges.halted.clear()
 
@@ -67,6 +65,7 @@ def ask(catalog: Callable[..., Path], tmp_path: Path) -> Assets:
             "product": {"kind": "assets"},
             "output": str(tmp_path / "out"),
             "runner": "serial",
+            "limits": {"retry_wait": 0.01},
         }
         return validate_request(changed(document, changes))
 

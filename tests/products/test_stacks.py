@@ -318,10 +318,9 @@ def test_bands_come_from_the_command_line_then_the_environment_then_the_request(
 
 
 def test_a_band_that_fails_for_now_loses_none_of_the_others(
-    stack_request: Make, served_items: Path, server: Behaviour, monkeypatch: pytest.MonkeyPatch
+    stack_request: Make, served_items: Path, server: Behaviour
 ) -> None:
-    monkeypatch.setattr("scenebeam.transfer.ranges._ATTEMPTS", 1)
-    request = stack_request(catalog=str(served_items))
+    request = stack_request(catalog=str(served_items), **{"limits.max_attempts": 1})
     server.faults.append(Fault(f"{SCENE.id}/nir.tif", status=503))
     status = run(request)
     assert status.state == "failed"
@@ -340,9 +339,8 @@ def test_a_band_that_fails_for_now_loses_none_of_the_others(
 def test_fetched_bands_are_gone_on_with(
     stack_request: Make, served_items: Path, server: Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("scenebeam.transfer.ranges._ATTEMPTS", 1)
     monkeypatch.setattr("scenebeam.transfer.download._STALLS", 1)
-    request = stack_request(catalog=str(served_items), **{"product.format": "vrt"})
+    request = stack_request(catalog=str(served_items), **{"product.format": "vrt", "limits.max_attempts": 1})
     server.faults += [Fault(f"{SCENE.id}/nir.tif", times=1, cut=100_000), Fault(f"{SCENE.id}/nir.tif", status=503)]
     assert run(request).state == "failed"
     server.faults.clear()

@@ -40,12 +40,13 @@ class BandProbe:
 
 def probe(href: str, index: int, signing: str) -> BandProbe:
     """Read one header. What cannot be read is guessed, for the estimate only: making will name the fault."""
+    budget = Budget(seconds=5, attempts=2)
     try:
-        layout = read_layout(href, Budget(seconds=5), signing)
+        layout = read_layout(href, budget, signing)
         if layout is not None:
             pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
             return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels)
-        source = open_source(href, index, Budget(seconds=5), signing)
+        source = open_source(href, index, budget, signing)
         info = source.info
         source.close()
         return BandProbe(info.block, abs(info.transform.a), info.dtype.itemsize / 2)

@@ -363,6 +363,16 @@ def test_a_class_that_is_nowhere_is_told_and_left_out_of_the_balance(
     assert "no chip of built area in any area" in caplog.text
 
 
+def test_without_any_chip_the_release_is_empty_and_says_so(landcover_request: Make) -> None:
+    status = run(landcover_request(**{"product.lulc.classes": [7], "product.include": [1]}))
+    assert (status.state, status.done) == ("succeeded", 1)
+    output = Path(status.output)
+    assert features(output)["00001"]["reason"] == "no window is of one class and clear on every date"
+    manifest = json.loads((output / "processed/v1/manifest.json").read_text())
+    assert (manifest["chips"], manifest["missing_classes"]) == (0, ["built area"])
+    assert (rows(output), chips(output)) == ([], [])
+
+
 def test_a_disk_too_small_for_the_archive_is_said_before(
     landcover_request: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

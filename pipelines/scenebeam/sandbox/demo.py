@@ -23,7 +23,7 @@ PRODUCTS: dict[str, dict[str, Any]] = {
         "include": [0, 1],
         "version": "demo",
         "periods": landcover.PERIODS,
-        "chips_per_class": 4,
+        "chips_per_class": 2,
         "s2l2a": {"bands": ["blue", "green", "red", "nir", "swir16", "swir22"]},
         "lc2l2": {"bands": ["blue", "green", "red", "nir08", "swir16", "swir22"]},
         "lulc": {"dates": str(landcover.YEAR)},

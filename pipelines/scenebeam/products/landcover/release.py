@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from scenebeam.collections import LandClass
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.products import stac
@@ -48,9 +49,9 @@ class Copy:
     made: MadeFile
 
 
-def release(request: RunRequest, chips: Sequence[Chip], store: Store) -> None:
+def release(request: RunRequest, classes: Mapping[int, LandClass], chips: Sequence[Chip], store: Store) -> None:
     """Publish the release of some chips, those that have an id. Its manifest comes last: where that stands all of it
-    stands, and what stands of the same chips is not made again.
+    stands, and what stands of the same chips is not made again. `classes` are those that were asked for.
 
     Raises StorageError where the archive would not fit onto the disk, before anything is written.
     """
@@ -69,7 +70,7 @@ def release(request: RunRequest, chips: Sequence[Chip], store: Store) -> None:
     with ThreadPoolExecutor(_COPIERS) as threads:
         list(threads.map(lambda name: store.copy(copies[name].source, folder + name), copies))
     files = {name: copy.made for name, copy in copies.items()} | _documents(request, released, store, folder)
-    manifest = stac.dump(_manifest(request, chips, inputs, files))
+    manifest = stac.dump(_manifest(request, classes, chips, inputs, files))
     if product.zip:
         _write_archive(archive, sorted(files), manifest, request, store)
     store.write(f"{folder}{MANIFEST_FILE}", manifest)
@@ -97,7 +98,7 @@ def _inputs(request: RunRequest, copies: Mapping[str, Copy]) -> str:
     """SHA-256 over all that decides what the release holds."""
     document = {
         "run": request.run,
-        "product": _product(request).model_dump(mode="json"),
+        "product": _product(request).model_dump(mode="json", include=set(LandcoverRequest.released)),
         "software": version("scenebeam"),
         "files": {name: [copy.source, copy.made.checksum] for name, copy in copies.items()},
     }
@@ -145,21 +146,26 @@ def _documents(request: RunRequest, chips: Sequence[Chip], store: Store, folder:
     return files
 
 
-def _manifest(request: RunRequest, chips: Sequence[Chip], inputs: str, files: Mapping[str, MadeFile]) -> dict[str, Any]:
+def _manifest(
+    request: RunRequest,
+    classes: Mapping[int, LandClass],
+    chips: Sequence[Chip],
+    inputs: str,
+    files: Mapping[str, MadeFile],
+) -> dict[str, Any]:
     """Counts, and the size and SHA-256 of every file."""
     product = _product(request)
     made = Counter(chip.made.land_class for chip in chips)
     kept = Counter(chip.made.land_class for chip in chips if chip.id is not None)
-    classes = class_names(request, chips)
     return {
         "version": product.version,
         "run": request.run,
         "chips": sum(kept.values()),
         "classes": [
-            {"class": number, "category": name, "made": made[number], "released": kept[number]}
-            for number, name in classes.items()
+            {"class": number, "category": one.name, "made": made[number], "released": kept[number]}
+            for number, one in sorted(classes.items())
         ],
-        "missing_classes": [name for number, name in classes.items() if not made[number]],
+        "missing_classes": [one.name for number, one in sorted(classes.items()) if not made[number]],
         "sampling_factor": product.sampling_factor,
         "inputs": inputs,
         "files": {
@@ -167,12 +173,6 @@ def _manifest(request: RunRequest, chips: Sequence[Chip], inputs: str, files: Ma
             for name, made in sorted(files.items())
         },
     }
-
-
-def class_names(request: RunRequest, chips: Sequence[Chip]) -> dict[int, str]:
-    """The classes asked for and what they are called."""
-    known = {number: one.name for chip in chips[:1] for number, one in chip.task.classes.items()}
-    return {number: known.get(number, f"class {number}") for number in sorted(_product(request).lulc.classes)}
 
 
 def _write_archive(name: str, members: Sequence[str], manifest: bytes, request: RunRequest, store: Store) -> None:

@@ -10,7 +10,7 @@ from scenebeam.errors import StorageError
 from scenebeam.products.catalogue import Reported
 from scenebeam.products.landcover.chips import numbered
 from scenebeam.products.landcover.record import AoiRecord
-from scenebeam.products.landcover.release import class_names, release
+from scenebeam.products.landcover.release import release
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.products.task import Outcome
@@ -33,14 +33,12 @@ def report(
             for task, record in zip(finished, threads.map(lambda task: _read(task, store), finished), strict=True)
         }
     chips = numbered(finished, records, product.sampling_factor)
-    missing = [
-        name
-        for number, name in class_names(request, chips).items()
-        if not any(chip.made.land_class == number for chip in chips)
-    ]
+    classes = tasks[0].classes
+    missing = sorted(classes.keys() - {chip.made.land_class for chip in chips})
     if missing:
-        log.warning("no chip of %s in any area: the release is balanced without", ", ".join(missing))
-    release(request, chips, store)
+        names = ", ".join(classes[number].name for number in missing)
+        log.warning("no chip of %s in any area: the release is balanced without", names)
+    release(request, classes, chips, store)
     return Reported({AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)})
 
 

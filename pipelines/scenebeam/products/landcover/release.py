@@ -53,7 +53,7 @@ def release(request: RunRequest, classes: Mapping[int, LandClass], chips: Sequen
     """Publish the release of some chips, those that have an id. Its manifest comes last: where that stands all of it
     stands, and what stands of the same chips is not made again. `classes` are those that were asked for.
 
-    Raises StorageError where the archive would not fit onto the disk, before anything is written.
+    Raises StorageError where the archive would not fit onto the disk, before anything is written or removed.
     """
     product = _product(request)
     folder, archive = f"{RELEASES}{product.version}/", f"{RELEASES}{product.version}.zip"
@@ -63,10 +63,10 @@ def release(request: RunRequest, classes: Mapping[int, LandClass], chips: Sequen
     told = store.read(f"{folder}{MANIFEST_FILE}")
     if told is not None and json.loads(told)["inputs"] == inputs:
         return
-    store.delete([f"{folder}{MANIFEST_FILE}"])
-    store.delete(sorted({*store.list(folder), *store.list(archive)}))
     if product.zip:
         _check_room(copies, len(released), store)
+    store.delete([f"{folder}{MANIFEST_FILE}"])
+    store.delete(sorted({*store.list(folder), *store.list(archive)}))
     with ThreadPoolExecutor(_COPIERS) as threads:
         list(threads.map(lambda name: store.copy(copies[name].source, folder + name), copies))
     files = {name: copy.made for name, copy in copies.items()} | _documents(request, released, store, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.enums import Resampling
@@ -99,6 +100,22 @@ def test_a_grid_beyond_the_image_is_nodata_there(sandbox: Path) -> None:
     assert (corner[:, 32:] == 0).all()
     assert (corner[32:, :32] > 0).all()
     assert (windows.read(1) == 0).all()
+
+
+@pytest.mark.parametrize("shift", [0, 5], ids=["pasted", "warped"])
+def test_where_a_file_that_declares_no_nodata_ends_is_told_apart(sandbox: Path, shift: int) -> None:
+    source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget())
+    corner, inside = grid(-32, 992), grid(100, 100)
+    moved = [Grid(one.shape, one.transform @ Affine.translation(shift / 10, 0), one.crs) for one in (corner, inside)]
+    windows = Windows(source, moved, "nearest", None)
+    values, extent = windows.read_and_extent(0)
+    assert extent is not None
+    assert not extent[:32].any()
+    assert extent[32:, :30].all()
+    assert (values[~extent] == 0).all()
+    values, extent = windows.read_and_extent(1)
+    assert extent is None or extent.all()
+    assert (values > 0).all()
 
 
 @pytest.mark.parametrize(("side", "tile"), [(16, 16), (96, 96), (250, 256), (256, 256), (512, 512), (700, 512)])

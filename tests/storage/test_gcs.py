@@ -36,6 +36,18 @@ def test_an_object_appears_whole(prefix: str) -> None:
     assert store.list() == set()
 
 
+def test_a_copy_keeps_its_checksum(prefix: str) -> None:
+    store = open_store(prefix)
+    store.write("a/x", b"one")
+    store.write("b/y", b"before")
+    store.copy("a/x", "b/y")
+    assert store.read("b/y") == b"one"
+    assert store.checksum("b/y") == store.checksum("a/x")
+    with pytest.raises(StorageError, match="is not there"):
+        store.copy("a/not", "b/not")
+    assert store.room() is None
+
+
 def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
     store = open_store(prefix)
     with pytest.raises(RuntimeError), store.writing("x") as file:

@@ -35,6 +35,25 @@ def test_a_file_that_fails_halfway_never_appears(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_a_copy_takes_no_room_and_outlives_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    store.write("a/x", b"one")
+    store.copy("a/x", "b/y")
+    store.copy("a/x", "b/y")  # a link onto itself
+    assert os.stat(tmp_path / "a/x").st_ino == os.stat(tmp_path / "b/y").st_ino
+    store.write("a/x", b"another")
+    assert store.read("b/y") == b"one"
+    with monkeypatch.context() as plain:
+        plain.setattr(os, "link", lambda *names, **how: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+        store.copy("a/x", "b/z")
+    assert store.read("b/z") == b"another"
+    assert store.list() == {"a/x", "b/y", "b/z"}
+    assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.startswith(".")]
+    with pytest.raises(StorageError, match="is not there"):
+        store.copy("a/not", "b/not")
+    assert store.room() > 0
+
+
 def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

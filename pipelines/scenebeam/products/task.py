@@ -59,6 +59,8 @@ class Task(BaseModel):
     item_path: str
     """Name of the STAC item in the store; tasks of one product share it, and it is published last."""
     estimate: Estimate = Estimate()
+    fault: str = ""
+    """Why it cannot be made, where planning has seen that already: it is skipped, and says so."""
 
     def is_done(self, existing: set[str]) -> bool:
         """Whether nothing is left to do, by the names of all files in the store."""

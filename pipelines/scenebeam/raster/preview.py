@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
+import imagecodecs
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning
 
 from scenebeam.errors import CheckError
 from scenebeam.raster.merge import Array
@@ -40,11 +38,12 @@ def preview(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
         channels = [10 * np.log10(np.where(channel > 0, channel, np.nan)) for channel in channels]
     seen = np.isfinite(channels).all(axis=0)
     image = np.stack([*(_stretched(channel) for channel in channels), np.where(seen, 255, 0).astype(np.uint8)])
-    with rasterio.MemoryFile(ext=".png") as memory, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a picture lies nowhere
-        with memory.open(driver="PNG", height=shape[0], width=shape[1], count=len(image), dtype="uint8") as file:
-            file.write(image)
-        return bytes(memory.read())
+    return png(np.moveaxis(image, 0, -1))
+
+
+def png(image: Array) -> bytes:
+    """(rows, columns, channels) uint8 → PNG; of two or four channels the last is opacity."""
+    return bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
 
 
 def _stretched(channel: Array) -> Array:

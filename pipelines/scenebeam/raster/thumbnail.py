@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import imagecodecs
 import numpy as np
 
 from scenebeam.raster.merge import Array
+from scenebeam.raster.preview import png
 
 _BRIGHT = 0.3
 """Reflectance that is white: most land is darker."""
@@ -59,11 +59,6 @@ def classes(numbers: Array, colors: Mapping[int, str]) -> bytes:
         if number in colors:
             image[numbers == number] = [int(colors[number][at : at + 2], 16) for at in (1, 3, 5)]
     return png(image)
-
-
-def png(image: Array) -> bytes:
-    """(rows, columns, 3) uint8 → PNG."""
-    return bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
 
 
 def _scaled(values: Array, black: float, white: float) -> Array:

@@ -12,12 +12,14 @@ def explain(plan: Plan) -> dict[str, Any]:
     """Scenes, tasks, requests, bytes, memory, time and cost of a plan, by name."""
     size = plan.estimate
     minutes, usd = dataflow_cost(size)
+    faults = [f"{task.id}: {task.fault}" for task in plan.tasks if task.fault]
     scenes = {scene for task in plan.tasks for scene in task.sources}
     return {
         "run": plan.request.run,
         "selection": plan.selection,
         "scenes": len(scenes),
         "tasks": len(plan.tasks),
+        **({"cannot be made": f"{len(faults)}; the first, {faults[0]}"} if faults else {}),
         "blocks": size.blocks,
         "requests": size.requests,
         "bytes to read": _bytes(size.read_bytes),

@@ -157,7 +157,6 @@ class _Scenes:
         return SceneFiles(
             id=scene.id,
             when=scene.acquired,
-            cloud=scene.cloud_cover,
             item_href=scene.item_href,
             footprint=None if scene.footprint is None else shapely.to_wkb(scene.footprint, hex=True),
             bands=tuple(scene.assets[name] for name in names),

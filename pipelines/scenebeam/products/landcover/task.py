@@ -28,8 +28,6 @@ class SceneFiles(BaseModel):
 
     id: str
     when: datetime
-    cloud: float | None
-    """Percent of the whole scene."""
     item_href: str | None
     footprint: str | None
     """WKB in hex, in degrees."""
@@ -94,8 +92,6 @@ class LandcoverTask(Task):
     """The area's own name or id, if it has one."""
     outline: str = ""
     """WKB in hex, in degrees; empty where the area cannot be drawn."""
-    fault: str = ""
-    """Why there is nothing to make."""
     found: dict[Platform, int] = Field(default={})
     """Scenes there were to choose from."""
     tile: str | None = None

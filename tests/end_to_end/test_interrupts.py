@@ -20,6 +20,7 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION
 from scenebeam.sandbox.server import Behaviour
+from scenebeam.storage.local import LocalStore
 
 Make = Callable[..., RunRequest]
 
@@ -183,36 +184,49 @@ class Killed(BaseException):
     """The process is gone: nothing is tidied up."""
 
 
+class Lives:
+    """How many files may still be published before the process is gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 10**9
+        for name in ("writing", "copy"):
+            monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
+
+    def _counted(self, publish: Callable[..., object]) -> Callable[..., object]:
+        def counted(store: LocalStore, *names: str) -> object:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return publish(store, *names)
+
+        return counted
+
+    def die_twice(self, request: RunRequest, after: int, later: int) -> int:
+        """Run until so many files are published, and run again until a few more are; how often it was hit."""
+        hits = 0
+        for allowed in (after, after + later):
+            self.left = allowed
+            try:
+                run(request)
+            except Killed:
+                hits += 1
+        self.left = 10**9
+        return hits
+
+
 @pytest.mark.parametrize("images", ["download", "select"])
 def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
     fields_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
 ) -> None:
     """Every seventh file, from the first to the last, is the last to be published; then it is run again."""
-    from scenebeam.storage.local import LocalStore
-
     calm = fields_request(**{"output": str(tmp_path / "calm"), "product.images": images})
     assert run(calm).state == "succeeded"
     names = len(files(tmp_path / "calm"))
-    real, left = LocalStore.writing, [10**9]
-
-    def writing(store: LocalStore, name: str) -> object:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Killed
-        return real(store, name)
-
-    monkeypatch.setattr(LocalStore, "writing", writing)
-    times = 0
+    lives, times = Lives(monkeypatch), 0
     for number, allowed in enumerate(range(12, names, 67)):
         output = tmp_path / f"killed{number}"
         request = fields_request(**{"output": str(output), "product.images": images})
-        for more in (0, 3):  # and once more soon after it has begun again
-            left[0] = allowed + more
-            try:
-                run(request)
-            except Killed:
-                times += 1
-        left[0] = 10**9
+        times += lives.die_twice(request, allowed, 3)
         assert run(request).state == "succeeded"
         assert files(output) == files(tmp_path / "calm"), f"killed after {allowed} files"
     assert times > 3

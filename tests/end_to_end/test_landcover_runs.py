@@ -18,7 +18,7 @@ import rasterio
 from click.testing import CliRunner
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
-from test_interrupts import Killed, run_killing
+from test_interrupts import Lives, run_killing
 
 from conftest import landcover_document, stac_server, tree
 from scenebeam.catalog.scene import scene_from_item
@@ -30,7 +30,6 @@ from scenebeam.requestfile import load_request, validate_request
 from scenebeam.run.driver import make_plan, run
 from scenebeam.run.explain import explain
 from scenebeam.sandbox.server import Fault, serve
-from scenebeam.storage.local import LocalStore
 
 Make = Callable[..., RunRequest]
 CONFIG = Path(__file__).parents[2] / "config" / "chips-landcover.yaml"
@@ -51,30 +50,11 @@ def test_killed_at_any_publication_and_gone_on_with_it_is_the_same(
 ) -> None:
     """Every so many-th file is the last to be published, by turns on one worker and on many; then it is run again."""
     calm = released(Path(run(landcover_request(**FEW)).output))
-    real, left = {"writing": LocalStore.writing, "copy": LocalStore.copy}, [10**9]
-
-    def counted(name: str) -> Callable[..., Any]:
-        def publish(store: LocalStore, *names: str) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return real[name](store, *names)
-
-        return publish
-
-    for name in real:
-        monkeypatch.setattr(LocalStore, name, counted(name))
-    times = 0
+    lives, times = Lives(monkeypatch), 0
     for number, allowed in enumerate(range(40, len(calm), 201)):
         output = tmp_path / f"killed{number}"
         request = landcover_request(output=str(output), **FEW)
-        for more in (0, 7):  # and once more soon after it has begun again
-            left[0] = allowed + more
-            try:
-                run(request)
-            except Killed:
-                times += 1
-        left[0] = 10**9
+        times += lives.die_twice(request, allowed, 7)
         workers = request.model_copy(update={"runner": request.runner.model_copy(update={"kind": "direct"})})
         assert run(workers if number % 2 else request).state == "succeeded"
         assert released(output) == calm, f"killed after {allowed} files"

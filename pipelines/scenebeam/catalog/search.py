@@ -200,10 +200,7 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
             yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
             return
     found = 0
-    asks_properties = client.conforms_to("QUERY")
-    for words in _searches(request, questions):
-        if not asks_properties:
-            words.pop("query", None)
+    for words in _searches(request, questions, client.conforms_to("QUERY")):
         for item in client.search(limit=PAGE_SIZE, **words).items_as_dicts():
             yield item
             found += 1
@@ -211,8 +208,8 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
                 return  # far beyond the limit already: do not page through the rest of the archive
 
 
-def _searches(request: RunRequest, questions: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    """The words of each search: by id where scenes are named, else by place and time."""
+def _searches(request: RunRequest, questions: Sequence[Question], queries: bool) -> Iterator[dict[str, Any]]:
+    """The words of each search: by id where scenes are named, else by place and time; `queries`: by properties too."""
     collections = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     if request.select.scenes is not None:
         names = sorted({scene.id for scene in request.select.scenes})
@@ -225,7 +222,7 @@ def _searches(request: RunRequest, questions: Sequence[Question]) -> Iterator[di
             "collections": list(question.collections or collections),
             "bbox": question.bbox,
             "datetime": question.when,
-            **({"query": query} if query else {}),
+            **({"query": query} if queries and query else {}),
         }
 
 

@@ -62,6 +62,21 @@ set_option = click.option(
 )
 
 
+def options(*several: Callable[..., Any]) -> Callable[..., Any]:
+    """Several options as one, in their order."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(several):
+            command = option(command)
+        return command
+
+    return add
+
+
+run_options = options(output_option, runner_option, set_option, refresh_option, overwrite_option, json_option)
+"""Of every command that runs a request."""
+
+
 def overrides_of(
     output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
 ) -> dict[str, Any]:

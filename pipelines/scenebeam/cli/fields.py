@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scenebeam.cli.common import json_option, main, overrides_of, progress_bar, runner_option, set_option, show_status
+from scenebeam.cli.common import (
+    json_option,
+    main,
+    options,
+    overrides_of,
+    progress_bar,
+    runner_option,
+    set_option,
+    show_status,
+)
 from scenebeam.errors import RequestError
 
 if TYPE_CHECKING:
@@ -24,16 +32,7 @@ _SELECTION = (
 )
 
 
-def _options(*several: Callable[..., Any]) -> Callable[..., Any]:
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(several):
-            command = option(command)
-        return command
-
-    return add
-
-
-_selection_options = _options(
+_selection_options = options(
     click.option("--crop-calendar", help="Folder or URL with the two files of the crop calendar."),
     click.option("--catalog", help="A known name, a URL or a file of scenes.  [default: earth-search]"),
     click.option("--collection", help="[default: sentinel-2-c1-l2a]"),
@@ -48,7 +47,7 @@ _selection_options = _options(
     click.option("--include-alternatives", is_flag=True, default=None, help="List the other scenes that would do."),
     click.option("--on-missing", type=click.Choice(["skip", "fail", "best-available"]), help="[default: skip]"),
 )
-_run_options = _options(
+_run_options = options(
     click.option("--num-workers", type=click.IntRange(1), help="Tasks made at once."),
     click.option("--resume/--no-resume", default=True, help="Go on with what stands (default), or begin anew."),
     click.option("--force", "--overwrite", is_flag=True, help="Replace what other parameters have made."),

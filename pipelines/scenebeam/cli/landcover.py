@@ -6,26 +6,7 @@ from typing import Any
 
 import click
 
-from scenebeam.cli.common import (
-    json_option,
-    main,
-    output_option,
-    overrides_of,
-    overwrite_option,
-    refresh_option,
-    retry_option,
-    run_and_show,
-    runner_option,
-    set_option,
-)
-
-_MODALITIES = {
-    "s2l2a": "sentinel-2-l2a",
-    "s1rtc": "sentinel-1-rtc",
-    "lc2l2": "landsat-c2-l2",
-    "dem": "cop-dem-glo-30",
-    "lulc": "io-lulc-annual-v02",
-}
+from scenebeam.cli.common import main, overrides_of, retry_option, run_and_show, run_options
 
 
 @main.command()
@@ -40,18 +21,14 @@ _MODALITIES = {
 @click.option("--seed", type=int, help="Which chips are drawn.  [default: 0]")
 @click.option("--zip/--no-zip", "archive", default=None, help="The release as one archive too.  [default: zip]")
 @click.option("--run", "run_name", default="landcover", show_default=True, help="Name of the run.")
-@output_option
-@runner_option
-@set_option
-@refresh_option
+@run_options
 @retry_option
-@overwrite_option
-@json_option
 def landcover(aois: str, refresh: bool, retry_failed: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Land-cover chips of the areas in a GeoJSON file: five modalities, four dates, a balanced release."""
+    from scenebeam.request import LandcoverRequest
     from scenebeam.requestfile import load_request
 
-    left = {name: collection for name, collection in _MODALITIES.items() if name not in given["without"]}
+    modalities = LandcoverRequest(kind="landcover", aois=aois).modalities
     product = {
         "kind": "landcover",
         "aois": aois,
@@ -66,7 +43,7 @@ def landcover(aois: str, refresh: bool, retry_failed: bool, overwrite: bool, as_
     overrides = {
         "run": given["run_name"],
         "catalog": given["catalog"],
-        "collections": list(left.values()),
+        "collections": [one.collection for name, one in modalities.items() if name not in given["without"]],
         "product": {name: value for name, value in product.items() if value is not None}
         | dict.fromkeys(given["without"]),
         **overrides_of(given["output"], given["runner"], given["settings"]),

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from scenebeam.cli.common import (
-    json_option,
-    main,
-    output_option,
-    overrides_of,
-    overwrite_option,
-    refresh_option,
-    run_and_show,
-    runner_option,
-    set_option,
+from scenebeam.cli.common import main, options, overrides_of, run_and_show, run_options
+
+_area_and_dates = options(
+    click.option("--bbox", help="west,south,east,north in degrees."),
+    click.option("--mgrs", help="Sentinel-2 tiles: 34TFK,34TGK."),
+    click.option("--geojson", type=click.Path(exists=True, dir_okay=False), help="A file with the area."),
+    click.option("--dates", help="2023-06, 2023-06-01/2023-06-30, or several with commas."),
+    click.option("--catalog", default="earth-search", show_default=True, help="A known name, a URL or a file."),
+    click.option("--collection", default="sentinel-2-l2a", show_default=True),
+    click.option("--max-cloud-cover", type=float, help="Percent."),
+    click.option("--run", "run_name", help="Name of the run."),
+    run_options,
 )
-
-
-def _area_and_dates(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every product's own command."""
-    for option in reversed(
-        (
-            click.option("--bbox", help="west,south,east,north in degrees."),
-            click.option("--mgrs", help="Sentinel-2 tiles: 34TFK,34TGK."),
-            click.option("--geojson", type=click.Path(exists=True, dir_okay=False), help="A file with the area."),
-            click.option("--dates", help="2023-06, 2023-06-01/2023-06-30, or several with commas."),
-            click.option("--catalog", default="earth-search", show_default=True, help="A known name, a URL or a file."),
-            click.option("--collection", default="sentinel-2-l2a", show_default=True),
-            click.option("--max-cloud-cover", type=float, help="Percent."),
-            click.option("--run", "run_name", help="Name of the run."),
-            output_option,
-            runner_option,
-            set_option,
-            refresh_option,
-            overwrite_option,
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
+"""The options of every product's own command."""
 
 
 @main.command()

@@ -13,11 +13,11 @@ from scenebeam.cli.common import (
     main,
     output_option,
     overrides_of,
-    overwrite_option,
     progress_bar,
     refresh_option,
     retry_option,
     run_and_show,
+    run_options,
     runner_option,
     set_option,
     show_status,
@@ -30,13 +30,8 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.argument("request_file", type=click.Path(dir_okay=False))
-@output_option
-@runner_option
-@set_option
-@refresh_option
+@run_options
 @retry_option
-@overwrite_option
-@json_option
 def run(request_file: str, refresh: bool, retry_failed: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Run a request file (YAML or JSON), or resume it."""
     from scenebeam.requestfile import load_request

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import rustac
 
 from scenebeam.csvtable import File
+from scenebeam.errors import StorageError
 from scenebeam.products import stac
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import RunRequest
@@ -77,6 +78,14 @@ def _read_items(tasks: Sequence[Task], store: Store) -> dict[str, stac.Item]:
     with ThreadPoolExecutor(16) as threads:
         contents = threads.map(store.read, names)
         return {name: json.loads(content) for name, content in zip(names, contents, strict=True) if content}
+
+
+def read_back(store: Store, name: str) -> bytes:
+    """A file that this run has published or found. Raises StorageError where it is not there any more."""
+    content = store.read(name)
+    if content is None:
+        raise StorageError(f"{store.path(name)} has been removed while the run was going on: run again")
+    return content
 
 
 def dump_items(items: Sequence[stac.Item]) -> bytes:

@@ -287,13 +287,10 @@ def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
 
 
 def _profile(task: GriddedTask, output: Output) -> CogProfile:
-    return CogProfile(
-        height=task.grid.shape[0],
-        width=task.grid.shape[1],
-        dtype=output.dtype,
-        nodata=output.nodata,
-        crs=task.grid.crs,
-        transform=task.grid.grid.transform,
+    return CogProfile.on(
+        task.grid.grid,
+        output.dtype,
+        output.nodata,
         codec=task.codec,
         bands=(CogBand(output.name, output.scale, output.offset),),
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
@@ -316,11 +313,9 @@ def _asset(task: GriddedTask, output: Output, file: Publication, facts: Sequence
         "bands": [{"name": output.name}],
         "raster:bands": [
             {
-                "data_type": output.dtype.name,
-                "nodata": stac.number_or_name(output.nodata),
-                "scale": output.scale,
-                "offset": output.offset,
-                "spatial_resolution": abs(task.grid.transform[0]),
+                **stac.raster_band(
+                    output.dtype.name, output.nodata, output.scale, output.offset, abs(task.grid.transform[0])
+                ),
                 "statistics": {"valid_percent": round(100 * valid, 4)},
             }
         ],

@@ -95,14 +95,29 @@ def make_item(
         },
         "assets": assets,
         "links": [
-            {"rel": "collection", "href": "../../collection.json", "type": "application/json"},
-            {"rel": "root", "href": "../../collection.json", "type": "application/json"},
-            {"rel": "parent", "href": "../../collection.json", "type": "application/json"},
+            *up_links("../../"),
             *(
                 {"rel": "derived_from", "href": href or "../../scenes.parquet", "title": source}
                 for source, href in sources
             ),
         ],
+    }
+
+
+def up_links(folder: str) -> list[dict[str, Any]]:
+    """Links of an item to its collection, which lies in a folder relative to it: `../`."""
+    href = f"{folder}collection.json"
+    return [{"rel": rel, "href": href, "type": "application/json"} for rel in ("collection", "root", "parent")]
+
+
+def raster_band(dtype: str, nodata: float | None, scale: float, offset: float, resolution: float) -> dict[str, Any]:
+    """What the raster extension says of a band's numbers; `resolution` in units of the CRS."""
+    return {
+        "data_type": dtype,
+        "nodata": number_or_name(nodata),
+        "scale": scale,
+        "offset": offset,
+        "spatial_resolution": resolution,
     }
 
 

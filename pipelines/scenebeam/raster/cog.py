@@ -20,6 +20,7 @@ import tifffile
 from affine import Affine
 from rasterio.io import MemoryFile
 
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.pyramid import TILE, Tiles, encode, halve, level_shapes
 
 _CODECS = {"deflate": 8, "zstd": 50000, "lzw": 5}
@@ -60,6 +61,12 @@ class CogProfile:
     tags: dict[str, str] = field(default_factory=dict)
     tile: int = TILE
     """Side of a tile."""
+
+    @classmethod
+    def on(cls, grid: Grid, dtype: np.dtype[Any], nodata: float | None, **more: Any) -> CogProfile:
+        """Of an image that is all of a grid; `more` are the other fields, by name."""
+        height, width = grid.shape
+        return cls(height, width, dtype, nodata, str(grid.crs), grid.transform, **more)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scenebeam.request.fields import SEASONS, ChipGrid, FieldsRequest, Season, Split
-from scenebeam.request.landcover import PLATFORMS, LandcoverRequest, Modality, Platform
+from scenebeam.request.landcover import LandcoverRequest, Modality, Platform
 from scenebeam.request.parts import (
     Area,
     Checks,
@@ -20,7 +20,6 @@ from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
 
 __all__ = [
     "KNOWN_CATALOGS",
-    "PLATFORMS",
     "SEASONS",
     "VISUAL",
     "Area",

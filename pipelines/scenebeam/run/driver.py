@@ -134,8 +134,8 @@ def settle_plan(
     """The plan that is frozen in the store, or a new one frozen there now.
 
     `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
-    So does `retry_failed`, for what is not done; what is done stays, whatever the catalogue says now.
-    So it is where the same products are to lie elsewhere, without asking again.
+    So it is where the same products are to lie elsewhere, without asking again. `retry_failed` asks again for what is
+    not done; what is done stays, whatever the catalogue says now.
     Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
     """
     frozen = None

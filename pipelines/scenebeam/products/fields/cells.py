@@ -9,9 +9,8 @@ from typing import Any
 
 import rustac
 
-from scenebeam.errors import StorageError
 from scenebeam.products import stac
-from scenebeam.products.catalogue import ITEMS_FILE, dump_items
+from scenebeam.products.catalogue import ITEMS_FILE, dump_items, read_back
 from scenebeam.products.fields.chips import catalogue_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
@@ -52,10 +51,7 @@ def put_together(task: FieldsTask, store: Store) -> Outcome:
 
 
 def _read(store: Store, name: str) -> dict[str, Any]:
-    content = store.read(name)
-    if content is None:
-        raise StorageError(f"{store.path(name)} has been removed while the run was going on: run again")
-    document: dict[str, Any] = json.loads(content)
+    document: dict[str, Any] = json.loads(read_back(store, name))
     return document
 
 

@@ -166,14 +166,10 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
     Raises CheckError where the image is not fit to use.
     """
     statistics = _statistics(task, numbers, pixels)
-    grid = task.grid_of(chip)
-    profile = CogProfile(
-        height=task.shape[0],
-        width=task.shape[1],
-        dtype=numbers.dtype,
-        nodata=numbers.nodata,
-        crs=task.crs,
-        transform=grid.transform,
+    profile = CogProfile.on(
+        task.grid_of(chip),
+        numbers.dtype,
+        numbers.nodata,
         codec=task.product.compression,
         bands=numbers.bands,
         tags={"SCENEBEAM_VALUES": task.product.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(numbers.candidate.when)},
@@ -186,11 +182,7 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
         "bands": [{"name": band.description} for band in numbers.bands],
         "raster:bands": [
             {
-                "data_type": numbers.dtype.name,
-                "nodata": stac.number_or_name(numbers.nodata),
-                "scale": band.scale,
-                "offset": band.offset,
-                "spatial_resolution": task.pixel[0],
+                **stac.raster_band(numbers.dtype.name, numbers.nodata, band.scale, band.offset, task.pixel[0]),
                 "statistics": told,
             }
             for band, told in zip(numbers.bands, statistics, strict=True)

@@ -15,9 +15,7 @@ from scenebeam.request import SEASONS
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension, whose schema lies beside this module."""
-UP = [
-    {"rel": rel, "href": "../collection.json", "type": "application/json"} for rel in ("collection", "root", "parent")
-]
+UP = stac.up_links("../")
 """Links of every item to its collection, whose folder is one up."""
 _JSON = "application/geo+json"
 _OURS = re.compile(

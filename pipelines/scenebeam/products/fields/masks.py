@@ -61,15 +61,7 @@ def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
 
 
 def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store) -> dict[str, Any]:
-    profile = CogProfile(
-        height=task.shape[0],
-        width=task.shape[1],
-        dtype=pixels.dtype,
-        nodata=None,
-        crs=task.crs,
-        transform=task.grid_of(chip).transform,
-        bands=(CogBand(mask),),
-    )
+    profile = CogProfile.on(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
     name = task.mask_name(chip, mask)
     with store.writing(name) as file:
         file.write(small_cog(pixels[None], profile, average=False))

@@ -85,8 +85,8 @@ def _checked(geometry: Any) -> MultiPolygon:
         raise RequestError("its geometry is not in degrees of longitude and latitude (WGS 84)")
     if not drawn.is_valid:
         raise RequestError(f"its geometry is not valid: {explain_validity(drawn)}; mend it")
-    parts = getattr(lonlat_geometry(geometry), "geoms", None) or [lonlat_geometry(geometry)]
-    polygons = [part for part in parts if isinstance(part, Polygon) and part.area > 0]
+    whole = lonlat_geometry(geometry)
+    polygons = [part for part in getattr(whole, "geoms", [whole]) if isinstance(part, Polygon) and part.area > 0]
     if not polygons:
         raise RequestError(f"its geometry is a {drawn.geom_type} with nothing inside: give a polygon")
     return MultiPolygon(polygons)

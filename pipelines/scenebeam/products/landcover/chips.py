@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from scenebeam.collections import LandClass
@@ -31,14 +32,14 @@ class Chip:
         """What it shows."""
         return self.task.classes[self.made.land_class]
 
-    @property
+    @cached_property
     def center(self) -> tuple[float, float]:
         """Longitude and latitude."""
         half = self.task.side / 2
         x, y = stac.to_lonlat(self.crs).transform(self.made.left + half, self.made.top - half)
         return round(x, 7), round(y, 7)
 
-    @property
+    @cached_property
     def footprint(self) -> dict[str, Any]:
         """Its outline in degrees, as GeoJSON."""
         return stac.grid_footprint(self.grid("lulc"))

@@ -153,11 +153,11 @@ def _one_track(
         matched = match(options)
         if matched is not None:
             cost, picked = matched
-            found.append((-_share([acquisitions[number] for number in picked], area), cost, track,
-                          [acquisitions[number] for number in picked]))  # fmt: skip
+            taken = [acquisitions[number] for number in picked]
+            found.append((-_share(taken, area), cost, track, taken))
     if found:
-        _, _, track, picked_acquisitions = min(found, key=lambda one: one[:3])
-        return track, picked_acquisitions
+        _, _, track, taken = min(found, key=lambda one: one[:3])
+        return track, taken
     kind = "relative orbit" if platform == "s1rtc" else "WRS path and row"
     raise CheckError(
         f"no {kind} has a {_TITLES[platform]} scene of its own within {delta_days} days of each of the dates "

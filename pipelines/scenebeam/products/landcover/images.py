@@ -41,9 +41,8 @@ def make_images(
 ) -> dict[int, str]:
     """Publish one layer of some chips, given with their classes, and enter the files in `made`.
 
-    Gives, for those that are not fit, why.
-
-    Raises ReadError where a file cannot be read, StorageError where nothing can be published.
+    Gives why for those that are not fit. Raises ReadError where a file cannot be read, StorageError where nothing can
+    be published.
     """
     pending: Pending[int] = Pending()
     with pending:
@@ -86,15 +85,11 @@ def _publish(
     task, recipe, assets = lattice.task, lattice.task.recipes[layer.platform], layer.scenes[0].bands
     check_fit(assets, bands, recipe, task.checks)
     pixels = np.stack([values.astype(recipe.dtype, copy=False) for values, _ in bands])
-    grid = lattice.grid(chip, layer.platform)
     tags = {"SCENEBEAM_VALUES": "physical" if pixels.dtype.kind == "f" else "harmonized"}
-    profile = CogProfile(
-        height=pixels.shape[1],
-        width=pixels.shape[2],
-        dtype=pixels.dtype,
-        nodata=recipe.nodata,
-        crs=lattice.crs,
-        transform=grid.transform,
+    profile = CogProfile.on(
+        lattice.grid(chip, layer.platform),
+        pixels.dtype,
+        recipe.nodata,
         bands=cog_bands(assets, recipe),
         tags=tags | ({"SCENEBEAM_ACQUIRED": stac.rfc3339(layer.scenes[0].when)} if layer.date else {}),
     )

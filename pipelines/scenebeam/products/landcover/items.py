@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from scenebeam.products import stac
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.numbers import cog_bands
 from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.task import Layer
-
-_UP = [
-    {"rel": rel, "href": "./collection.json", "type": "application/json"} for rel in ("collection", "root", "parent")
-]
 
 
 def item_id(chip: Chip) -> str:
@@ -26,9 +20,10 @@ def item_id(chip: Chip) -> str:
 def chip_item(chip: Chip, collection: str) -> stac.Item:
     """The item of a released chip, beside its files."""
     task, made = chip.task, chip.made
+    assert chip.id is not None, "it is released"
     assets: dict[str, dict[str, Any]] = {}
     for layer in task.layers:
-        name = layer.release_name(int(chip.id or 0))
+        name = layer.release_name(chip.id)
         assets[layer.key] = _raster(chip, layer, made.files[f"{layer.name(made.chip)}.tif"], f"./{name}.tif")
         picture = made.files.get(f"{layer.name(made.chip)}.png")
         if picture is not None:
@@ -59,7 +54,7 @@ def chip_item(chip: Chip, collection: str) -> stac.Item:
     hrefs = {scene.id: scene.item_href for layer in task.layers for scene in layer.scenes}
     sources = dict.fromkeys(scene for layer in task.layers for scene in made.scene_ids(layer))
     item["links"] = [
-        *_UP,
+        *stac.up_links("./"),
         *({"rel": "derived_from", "href": hrefs[one] or "../../scenes.parquet", "title": one} for one in sources),
     ]
     return item
@@ -78,14 +73,7 @@ def _raster(chip: Chip, layer: Layer, made: MadeFile, href: str) -> dict[str, An
         **{key: grid[key] for key in ("proj:shape", "proj:transform")},
         "bands": [{"name": band.description} for band in bands],
         "raster:bands": [
-            {
-                "data_type": np.dtype(recipe.dtype).name,
-                "nodata": stac.number_or_name(recipe.nodata),
-                "scale": band.scale,
-                "offset": band.offset,
-                "spatial_resolution": recipe.resolution,
-            }
-            for band in bands
+            stac.raster_band(recipe.dtype, recipe.nodata, band.scale, band.offset, recipe.resolution) for band in bands
         ],
     }
 

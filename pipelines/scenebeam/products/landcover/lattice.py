@@ -60,15 +60,16 @@ def lay(task: LandcoverTask, budget: Budget) -> Lattice:
     else:
         crs, left, top = _tile_corner(task, budget)
     ground = shapely.buffer(project(shapely.from_wkb(task.area), crs), _NEAR)
-    west, south, east, north = ground.bounds
-    columns = range(math.floor((west - left) / task.side), math.ceil((east - left) / task.side))
-    rows = range(math.floor((top - north) / task.side), math.ceil((top - south) / task.side))
     if task.grid is not None:
         rows, columns = range(task.grid.shape[0]), range(task.grid.shape[1])
+    else:
+        west, south, east, north = ground.bounds
+        columns = range(math.floor((west - left) / task.side), math.ceil((east - left) / task.side))
+        rows = range(math.floor((top - north) / task.side), math.ceil((top - south) / task.side))
     down, across = (mesh.ravel() for mesh in np.meshgrid(rows, columns, indexing="ij"))
-    west, north = left + across * task.side, top - down * task.side
+    lefts, tops = left + across * task.side, top - down * task.side
     shapely.prepare(ground)
-    inside = shapely.contains(ground, shapely.box(west, north - task.side, west + task.side, north))
+    inside = shapely.contains(ground, shapely.box(lefts, tops - task.side, lefts + task.side, tops))
     cells = np.stack([down, across], axis=-1)[np.asarray(inside, bool)]
     return Lattice(task, crs, left, top, cells, columns)
 

@@ -33,7 +33,7 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
     made = _standing(task, store)
     chips: list[int] = []
     while True:
-        drawn = draw(task, lattice, found.classes, found.rejected)
+        drawn = draw(lattice, found.classes, found.rejected)
         new = sorted(set(drawn) - set(chips))
         chips = drawn
         if not new:
@@ -90,7 +90,7 @@ def _record(lattice: Lattice, chips: Sequence[int], found: Survey, made: dict[st
             land_class=found.classes[chip],
             left=left,
             top=top,
-            lot=lot(task.seed, lattice, chip).hex(),
+            lot=lot(lattice, chip).hex(),
             files={name.rpartition("/")[2]: made[name] for name in names},
             scenes=scenes[chip],
         )

@@ -25,7 +25,7 @@ from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.items import chip_item, item_id
 from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.tables import CHIPS_FILE, TRACKER_FILE, chip_table, tracker
-from scenebeam.request import LandcoverRequest, RunRequest
+from scenebeam.request import LandcoverRequest
 from scenebeam.storage import Store
 
 RELEASES = "processed/"
@@ -49,17 +49,18 @@ class Copy:
     made: MadeFile
 
 
-def release(request: RunRequest, classes: Mapping[int, LandClass], chips: Sequence[Chip], store: Store) -> None:
+def release(
+    run: str, product: LandcoverRequest, classes: Mapping[int, LandClass], chips: Sequence[Chip], store: Store
+) -> None:
     """Publish the release of some chips, those that have an id. Its manifest comes last: where that stands all of it
     stands, and what stands of the same chips is not made again. `classes` are those that were asked for.
 
     Raises StorageError where the archive would not fit onto the disk, before anything is written or removed.
     """
-    product = _product(request)
     folder, archive = f"{RELEASES}{product.version}/", f"{RELEASES}{product.version}.zip"
     released = [chip for chip in chips if chip.id is not None]
     copies = dict(sorted(_copies(released)))
-    inputs = _inputs(request, copies)
+    inputs = _inputs(run, product, copies)
     told = store.read(f"{folder}{MANIFEST_FILE}")
     if told is not None and json.loads(told)["inputs"] == inputs:
         return
@@ -69,16 +70,11 @@ def release(request: RunRequest, classes: Mapping[int, LandClass], chips: Sequen
     store.delete(sorted({*store.list(folder), *store.list(archive)}))
     with ThreadPoolExecutor(_COPIERS) as threads:
         list(threads.map(lambda name: store.copy(copies[name].source, folder + name), copies))
-    files = {name: copy.made for name, copy in copies.items()} | _documents(request, released, store, folder)
-    manifest = stac.dump(_manifest(request, classes, chips, inputs, files))
+    files = {name: copy.made for name, copy in copies.items()} | _documents(run, product, released, store, folder)
+    manifest = stac.dump(_manifest(run, product, classes, chips, inputs, files))
     if product.zip:
-        _write_archive(archive, sorted(files), manifest, request, store)
+        _write_archive(archive, product.version, sorted(files), manifest, store)
     store.write(f"{folder}{MANIFEST_FILE}", manifest)
-
-
-def _product(request: RunRequest) -> LandcoverRequest:
-    assert isinstance(request.product, LandcoverRequest)
-    return request.product
 
 
 def _copies(chips: Sequence[Chip]) -> Iterator[tuple[str, Copy]]:
@@ -94,11 +90,11 @@ def _copies(chips: Sequence[Chip]) -> Iterator[tuple[str, Copy]]:
                     )
 
 
-def _inputs(request: RunRequest, copies: Mapping[str, Copy]) -> str:
+def _inputs(run: str, product: LandcoverRequest, copies: Mapping[str, Copy]) -> str:
     """SHA-256 over all that decides what the release holds."""
     document = {
-        "run": request.run,
-        "product": _product(request).model_dump(mode="json", include=set(LandcoverRequest.released)),
+        "run": run,
+        "product": product.model_dump(mode="json", include=set(LandcoverRequest.released)),
         "software": version("scenebeam"),
         "files": {name: [copy.source, copy.made.checksum] for name, copy in copies.items()},
     }
@@ -115,9 +111,10 @@ def _check_room(copies: Mapping[str, Copy], chips: int, store: Store) -> None:
         )
 
 
-def _documents(request: RunRequest, chips: Sequence[Chip], store: Store, folder: str) -> dict[str, MadeFile]:
+def _documents(
+    run: str, product: LandcoverRequest, chips: Sequence[Chip], store: Store, folder: str
+) -> dict[str, MadeFile]:
     """Publish the items, the tables and the collection; what they are."""
-    product = _product(request)
     files: dict[str, MadeFile] = {}
 
     def publish(name: str, content: File) -> None:
@@ -136,7 +133,7 @@ def _documents(request: RunRequest, chips: Sequence[Chip], store: Store, folder:
         if names:
             joined = join_items(names, lambda name: nullcontext(Path(name)))
             publish(ITEMS_FILE, Dumped(joined.content))
-    title = f"Land-cover chips {product.version} of the run {request.run}"
+    title = f"Land-cover chips {product.version} of the run {run}"
     collection = stac.make_collection(product.version, title, [], [f"{item_id(chip)}.json" for chip in chips])
     if joined is not None:
         collection["extent"] = joined.extent
@@ -147,19 +144,19 @@ def _documents(request: RunRequest, chips: Sequence[Chip], store: Store, folder:
 
 
 def _manifest(
-    request: RunRequest,
+    run: str,
+    product: LandcoverRequest,
     classes: Mapping[int, LandClass],
     chips: Sequence[Chip],
     inputs: str,
     files: Mapping[str, MadeFile],
 ) -> dict[str, Any]:
     """Counts, and the size and SHA-256 of every file."""
-    product = _product(request)
     made = Counter(chip.made.land_class for chip in chips)
     kept = Counter(chip.made.land_class for chip in chips if chip.id is not None)
     return {
         "version": product.version,
-        "run": request.run,
+        "run": run,
         "chips": sum(kept.values()),
         "classes": [
             {"class": number, "category": one.name, "made": made[number], "released": kept[number]}
@@ -175,21 +172,20 @@ def _manifest(
     }
 
 
-def _write_archive(name: str, members: Sequence[str], manifest: bytes, request: RunRequest, store: Store) -> None:
+def _write_archive(name: str, release: str, members: Sequence[str], manifest: bytes, store: Store) -> None:
     """One ZIP of the release, streamed; ZIP64 where it needs to be. The same release gives the same bytes.
 
     Nothing is compressed in it: rasters and pictures are already.
     """
-    version_ = _product(request).version
     with store.writing(name) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for member in members:
             with (
-                store.fetched(f"{RELEASES}{version_}/{member}") as path,
+                store.fetched(f"{RELEASES}{release}/{member}") as path,
                 path.open("rb") as content,
-                archive.open(_entry(f"{version_}/{member}"), "w", force_zip64=True) as target,
+                archive.open(_entry(f"{release}/{member}"), "w", force_zip64=True) as target,
             ):
                 shutil.copyfileobj(content, target, 2**20)
-        archive.writestr(_entry(f"{version_}/{MANIFEST_FILE}"), manifest)
+        archive.writestr(_entry(f"{release}/{MANIFEST_FILE}"), manifest)
     digest = file.checksum.removeprefix(_SHA256)
     store.write(f"{name}.sha256", f"{digest}  {name.rpartition('/')[2]}\n".encode())
 

@@ -6,8 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scenebeam.errors import StorageError
-from scenebeam.products.catalogue import Reported
+from scenebeam.products.catalogue import Reported, read_back
 from scenebeam.products.landcover.chips import numbered
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import release
@@ -38,12 +37,9 @@ def report(
     if missing:
         names = ", ".join(classes[number].name for number in missing)
         log.warning("no chip of %s in any area: the release is balanced without", names)
-    release(request, classes, chips, store)
+    release(request.run, product, classes, chips, store)
     return Reported({AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)})
 
 
 def _read(task: LandcoverTask, store: Store) -> AoiRecord:
-    content = store.read(task.record)
-    if content is None:
-        raise StorageError(f"{store.path(task.record)} has been removed while the run was going on: run again")
-    return AoiRecord.model_validate_json(content)
+    return AoiRecord.model_validate_json(read_back(store, task.record))

@@ -12,7 +12,7 @@ import numpy as np
 from scenebeam.catalog.scene import Asset
 from scenebeam.products.landcover.lattice import Lattice
 from scenebeam.products.landcover.layers import as_read, read_layer
-from scenebeam.products.landcover.task import LandcoverTask, Recipe, SceneFiles
+from scenebeam.products.landcover.task import Recipe, SceneFiles
 from scenebeam.raster.indices import obscured
 from scenebeam.raster.merge import Array
 from scenebeam.transfer.ranges import Budget
@@ -91,18 +91,18 @@ def _is_obscured(values: Array, recipe: Recipe) -> bool:
     return bool(obscured(values, None, (), recipe.reject_bits).any())
 
 
-def draw(task: LandcoverTask, lattice: Lattice, classes: Mapping[int, int], rejected: Mapping[int, str]) -> list[int]:
+def draw(lattice: Lattice, classes: Mapping[int, int], rejected: Mapping[int, str]) -> list[int]:
     """The chips to be made, in order of their numbers: of each class as many as are asked for, or all that there are.
 
     By a hash of the seed and the place: a window is drawn or not whatever becomes of the others, in every run.
     """
     by_class: dict[int, list[int]] = {}
-    for chip in sorted(classes.keys() - rejected.keys(), key=lambda chip: lot(task.seed, lattice, chip)):
+    for chip in sorted(classes.keys() - rejected.keys(), key=lambda chip: lot(lattice, chip)):
         by_class.setdefault(classes[chip], []).append(chip)
-    return sorted(chip for chips in by_class.values() for chip in chips[: task.chips_per_class])
+    return sorted(chip for chips in by_class.values() for chip in chips[: lattice.task.chips_per_class])
 
 
-def lot(seed: int, lattice: Lattice, chip: int) -> bytes:
+def lot(lattice: Lattice, chip: int) -> bytes:
     """What decides between a chip and another: the same for the same place."""
     left, top = lattice.corner(chip)
-    return blake2b(f"{seed}/{lattice.crs}/{left:.3f}/{top:.3f}".encode(), digest_size=16).digest()
+    return blake2b(f"{lattice.task.seed}/{lattice.crs}/{left:.3f}/{top:.3f}".encode(), digest_size=16).digest()

@@ -61,7 +61,7 @@ def _aoi(task: LandcoverTask, record: AoiRecord | None, outcome: Outcome | None)
             "chips": len(record.chips),
             "chips_by_class": {names[number]: counts[number] for number in sorted(names)},
         }
-    geometry = json.loads(json.dumps(mapping(shapely.from_wkb(task.outline)))) if task.outline else None
+    geometry = mapping(shapely.from_wkb(task.outline)) if task.outline else None
     return {"type": "Feature", "id": task.aoi, "geometry": geometry, "properties": told}
 
 

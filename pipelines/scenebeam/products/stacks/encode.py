@@ -118,13 +118,10 @@ def write_stack(
     store: Store,
 ) -> MadeStack:
     """Publish the bands of one stack as one COG."""
-    profile = CogProfile(
-        height=grid.shape[0],
-        width=grid.shape[1],
-        dtype=numbers.dtype,
-        nodata=numbers.nodata,
-        crs=str(grid.crs),
-        transform=grid.transform,
+    profile = CogProfile.on(
+        grid,
+        numbers.dtype,
+        numbers.nodata,
         codec=task.codec,
         bands=tuple(CogBand(band.name, *scaling(band, task.values)) for band in bands),
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},

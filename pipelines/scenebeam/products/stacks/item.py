@@ -81,16 +81,7 @@ def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
     for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
         scale, offset = scaling(band, task.values)
         valid = {} if one.valid is None else {"statistics": {"valid_percent": round(100 * one.valid[number], 4)}}
-        bands.append(
-            {
-                "data_type": dtype,
-                "nodata": stac.number_or_name(nodata),
-                "scale": scale,
-                "offset": offset,
-                "spatial_resolution": abs(one.grid.transform.a),
-                **valid,
-            }
-        )
+        bands.append({**stac.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a)), **valid})
     return {
         "href": f"./{name}",
         "type": VRT_TYPE if task.format == "vrt" else stac.COG_TYPE,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from scenebeam.errors import StorageError
-from scenebeam.storage import open_store
+from scenebeam.storage import Store, open_store
 
 
 def test_a_file_appears_whole_with_its_size_and_checksum(tmp_path: Path) -> None:
@@ -101,3 +102,34 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("a file")
     with pytest.raises(StorageError, match="cannot use"), open_store(str(tmp_path / "x")).exclusive():
         pass
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A local folder, and a bucket."""
+    return open_store(str(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("prefix"))
+
+
+def test_of_many_who_create_a_file_one_does(any_store: Store) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda number: any_store.create("runs/a.json", b"%d" % number), range(16)))
+    assert sum(made) == 1
+    assert any_store.read("runs/a.json") == b"%d" % made.index(True)
+
+
+def test_of_many_who_count_none_is_lost(any_store: Store) -> None:
+    any_store.create("n", b"0")
+
+    def count(_: int) -> None:
+        while True:
+            found = any_store.read_version("n")
+            assert found is not None
+            content, version = found
+            if any_store.replace("n", b"%d" % (int(content) + 1), version):
+                return
+
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(count, range(30)))
+    assert any_store.read("n") == b"30"
+    assert any_store.read_version("not-there") is None
+    assert not any_store.replace("n", b"x", "1")

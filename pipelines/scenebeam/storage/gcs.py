@@ -55,6 +55,31 @@ class GcsStore(Store):
             except NotFound:
                 return None
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Publish a small object unless there is one of the name already; whether it was."""
+        return self.replace(name, content, "0")
+
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """An object's content and its generation."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            blob = self._blob(name)
+            try:
+                content = bytes(blob.download_as_bytes(checksum="crc32c"))
+            except NotFound:
+                return None
+            return content, str(blob.generation)
+
+    def replace(self, name: str, content: bytes, version: str) -> bool:
+        """Publish a small object in place of that generation of it; False where it is another by now."""
+        with self._blame(f"cannot write {self.path(name)}"):
+            try:
+                self._blob(name).upload_from_string(
+                    content, checksum="crc32c", if_generation_match=int(version), retry=DEFAULT_RETRY
+                )
+            except PreconditionFailed:
+                return False
+            return True
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Publication]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,41 @@ class LocalStore(Store):
                 return self._path(name).read_bytes()
             except FileNotFoundError:
                 return None
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Publish a small file unless there is one of the name already; whether it was."""
+        with self._alone(name) as path:
+            if path.exists():
+                return False
+            self.write(name, content)
+            return True
+
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """A file's content, and a hash of it."""
+        content = self.read(name)
+        return None if content is None else (content, _hashed(content))
+
+    def replace(self, name: str, content: bytes, version: str) -> bool:
+        """Publish a small file in place of that version of it; False where it is another by now."""
+        with self._alone(name):
+            there = self.read(name)
+            if there is None or _hashed(there) != version:
+                return False
+            self.write(name, content)
+            return True
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[Path]:
+        """The path of a file, while nobody else creates or replaces one in its folder."""
+        path = self._path(name)
+        with _blame(f"cannot write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(folder)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Publication]:
@@ -153,6 +189,10 @@ class LocalStore(Store):
 
     def _path(self, name: str) -> Path:
         return self._root / checked_name(name)
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _arriving(target: Path) -> tuple[Path, Path]:

@@ -56,6 +56,21 @@ class Store(ABC):
         """A file's content; None where there is no such file."""
 
     @abstractmethod
+    def create(self, name: str, content: bytes) -> bool:
+        """Publish a small file unless there is one of the name already; whether it was."""
+
+    @abstractmethod
+    def read_version(self, name: str) -> tuple[bytes, str] | None:
+        """A file's content and what tells it from any later one; None where there is no such file."""
+
+    @abstractmethod
+    def replace(self, name: str, content: bytes, version: str) -> bool:
+        """Publish a small file in place of that version of it; False where it is another by now.
+
+        An answer that is lost on its way may make it False too: what is changed is to bear being changed twice.
+        """
+
+    @abstractmethod
     def writing(self, name: str) -> AbstractContextManager[Publication]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
 

@@ -358,3 +358,18 @@ def test_signing_without_keys_says_what_to_set(bucket: Behaviour, monkeypatch: p
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ReadError, match="AWS_ACCESS_KEY_ID"):
         access("s3://landsat/a.tif", "s3-requester-pays")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "metadata.google.internal",
+        "METADATA.google.internal.",
+        "[fd00:ec2::254]",
+        "[::ffff:169.254.169.254]",
+    ],
+)
+def test_a_machines_own_keys_are_no_image(host: str) -> None:
+    with pytest.raises(ReadError, match="no place for images"):
+        access(f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token")

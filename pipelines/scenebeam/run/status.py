@@ -24,6 +24,10 @@ class RunStatus(BaseModel):
 
     run: str
     state: State
+    id: str = ""
+    """Of a run in the cloud: its name and the beginning of its fingerprint."""
+    job: str = ""
+    """What makes it: the id of a Dataflow job, or of a process."""
     fingerprint: str = ""
     output: str = ""
     runner: str = ""
@@ -39,6 +43,11 @@ class RunStatus(BaseModel):
     updated: datetime | None = None
     finished: datetime | None = None
     message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it by itself."""
+        return self.state in ("succeeded", "partial", "failed", "cancelled", "rejected")
 
     @property
     def exit_code(self) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -56,11 +57,25 @@ def access(href: str, signing: str = "none") -> Access | None:
         )
     if parts.scheme not in ("http", "https"):
         raise ReadError(f"{shown(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}")
+    if _is_metadata(parts.hostname or ""):
+        raise ReadError(f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys")
     if signing == "planetary-computer":
         return Access(_planetary_computer(href))
     if signing == "cdse" and _is_cdse(parts.hostname or ""):
         return Access(href, {"Authorization": f"Bearer {_cdse_token()}"})
     return Access(href)
+
+
+def _is_metadata(host: str) -> bool:
+    """Whether a host is a cloud's metadata server, which gives any process of the machine its account's token."""
+    if host.rstrip(".").lower() in ("metadata", "metadata.google.internal"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_link_local or mapped == ip_address("fd00:ec2::254")
 
 
 def shown(href: str) -> str:

@@ -1,0 +1,179 @@
+"""Launch: a message starts a run, once, however often it comes; one that never can is put aside."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from scenebeam.cloud.guard import admit, is_below
+from scenebeam.cloud.messages import Message
+from scenebeam.cloud.runs import Claim, Runs, run_id
+from scenebeam.cloud.settings import CloudSettings
+from scenebeam.errors import RequestError, SceneBeamError
+from scenebeam.request import RunRequest
+from scenebeam.run.status import RunStatus, now
+from scenebeam.storage import open_store
+
+REJECTED = "rejected/"
+_LARGEST = 10_000_000
+
+
+class PassingError(SceneBeamError):
+    """What may be otherwise when the message comes again."""
+
+
+class LaunchError(SceneBeamError):
+    """The job cannot be started, now or later: somebody has to mend the deployment."""
+
+
+class Launcher(Protocol):
+    """What starts a run."""
+
+    def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
+        """Start a job and give its id; of a job of that name that goes already, its own.
+
+        Raises PassingError for what may pass, LaunchError for what will not.
+        """
+        ...
+
+
+Publish = Callable[[str, bytes, dict[str, str]], None]
+"""(topic, data, attributes)."""
+
+
+@dataclass
+class Launch:
+    """What launching needs."""
+
+    settings: CloudSettings
+    runs: Runs
+    launcher: Launcher
+    publish: Publish
+
+    def answer(self, message: Message) -> RunStatus:
+        """Start the run that a message asks for, if it has not been started; its status, or that it is rejected.
+
+        Raises PassingError, StorageError and the like where the message is to come again.
+        """
+        try:
+            request = admit(self._content(message), self.settings)
+        except RequestError as error:
+            return self.reject(message, str(error))
+        run = run_id(request)
+        claim = self._claimed(run, message)
+        if claim is None:
+            return self._status(run, request)
+        return self._start(run, claim, request)
+
+    def _content(self, message: Message) -> bytes:
+        if not message.reference:
+            return message.content
+        if not is_below(message.reference, self.settings.requests):
+            allowed = " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
+            raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
+        folder, _, name = message.reference.rpartition("/")
+        content = open_store(folder).read(name)
+        if content is None:
+            raise RequestError(f"{message.reference} is not there")
+        if len(content) > _LARGEST:
+            raise RequestError(f"{message.reference} is larger than {_LARGEST:,} bytes")
+        return content
+
+    def _claimed(self, run: str, message: Message) -> Claim | None:
+        """A claim of our own; None where the message needs no answer any more."""
+        found = self.runs.claim(run)
+        if found is None:
+            ours, version = Claim(message=message.id, since=time.time()), None
+        else:
+            claim, version = found
+            if claim.job:
+                status = self.runs.status(run)
+                again = status is not None and status.ended and status.state != "succeeded"
+                if message.id in (claim.message, *claim.answered) or not again:
+                    return None
+                ours = Claim(message=message.id, since=time.time(), answered=(*claim.answered, claim.message))
+            elif time.time() - claim.since < self.settings.claim_seconds:
+                raise PassingError(f"{run} is being launched since {time.time() - claim.since:.0f} s")
+            else:
+                ours = claim.model_copy(update={"since": time.time()})
+        if not self.runs.take(run, ours, version):
+            raise PassingError(f"{run} has just been claimed by another delivery")
+        return ours
+
+    def _start(self, run: str, claim: Claim, request: RunRequest) -> RunStatus:
+        name = self.runs.name(run, "request")
+        self.runs.store.write(name, (request.model_dump_json(indent=2) + "\n").encode())
+        job_name = f"scenebeam-{run}" + (f"-{len(claim.answered)}" if claim.answered else "")
+        fault = ""
+        try:
+            job = self.launcher.launch(run, job_name, self.runs.store.path(name), request)
+        except LaunchError as error:
+            job, fault = "none", str(error)
+        except BaseException:
+            self._settle(run, claim.model_copy(update={"since": 0.0}))  # the next delivery need not wait
+            raise
+        self._settle(run, claim.model_copy(update={"job": job}))
+        fresh = RunStatus(
+            run=request.run,
+            state="failed" if fault else "queued",
+            id=run,
+            job=job,
+            fingerprint=request.fingerprint(),
+            output=request.output,
+            started=now(),
+            updated=now(),
+            message=fault,
+        )
+        return self._told(self.runs.update(run, lambda before: _later(before, fresh)))
+
+    def _settle(self, run: str, claim: Claim) -> None:
+        found = self.runs.claim(run)
+        if found is not None and found[0].message == claim.message:
+            self.runs.take(run, claim, found[1])
+
+    def _status(self, run: str, request: RunRequest) -> RunStatus:
+        """What is known of a run that was launched before; written again where that was lost in a crash."""
+        claim = self.runs.claim(run)
+        assert claim is not None, "it has just been read"
+        told = RunStatus(
+            run=request.run,
+            state="queued",
+            id=run,
+            job=claim[0].job,
+            fingerprint=request.fingerprint(),
+            output=request.output,
+            started=now(),
+            updated=now(),
+        )
+        return self.runs.update(run, lambda before: before or told)
+
+    def reject(self, message: Message, reason: str) -> RunStatus:
+        """Record a message that can never start a run, and pass it on to the dead letters."""
+        reason = _printable(reason)[:2000]
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", message.id)[:80] or "unnamed"
+        status = RunStatus(
+            run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
+        )
+        self.runs.store.create(f"{REJECTED}{name}.json", status.dump())
+        if self.settings.dead_letter_topic:
+            attributes = {"reason": reason[:500], "message": name}
+            self.publish(self.settings.dead_letter_topic, message.content or _printable(message.reference).encode(), attributes)
+        return status
+
+    def _told(self, status: RunStatus) -> RunStatus:
+        if self.settings.status_topic:
+            self.publish(self.settings.status_topic, status.dump(), {"run": status.id, "state": status.state})
+        return status
+
+
+def _printable(text: str) -> str:
+    """Without halves of characters, which JSON may hold and UTF-8 may not."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _later(before: RunStatus | None, fresh: RunStatus) -> RunStatus:
+    """What was just launched, unless the job has said more of itself already."""
+    return before if before is not None and before.job == fresh.job and before.state != "queued" else fresh

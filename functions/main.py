@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from functools import cache
 
+import flask
 import functions_framework
 from cloudevents.http import CloudEvent
 
 from scenebeam.cloud.launch import Launch
-from scenebeam.cloud.launchers import new_launcher
 from scenebeam.cloud.messages import Message, read_message
+from scenebeam.cloud.page import Ask, answer
+from scenebeam.cloud.report import Report, run_of
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
@@ -24,11 +26,29 @@ log = logging.getLogger("scenebeam.functions")
 
 
 @cache
+def _settings() -> CloudSettings:
+    return CloudSettings.from_environment()
+
+
+@cache
+def _runs() -> Runs:
+    return Runs(open_store(_settings().state))
+
+
+@cache
 def _launch() -> Launch:
+    from scenebeam.cloud.launchers import new_launcher
     from scenebeam.cloud.topics import publish
 
-    settings = CloudSettings.from_environment()
-    return Launch(settings, Runs(open_store(settings.state)), new_launcher(settings), publish)
+    return Launch(_settings(), _runs(), new_launcher(_settings()), publish)
+
+
+@cache
+def _report() -> Report:
+    from scenebeam.cloud.jobs import known_jobs
+    from scenebeam.cloud.topics import publish
+
+    return Report(_settings(), _runs(), known_jobs(_settings()), publish)
 
 
 @functions_framework.cloud_event
@@ -41,3 +61,26 @@ def launch(event: CloudEvent) -> None:
     else:
         status = _launch().answer(message)
     log.info("%s %s: %s", status.state, status.id, status.message)
+
+
+@functions_framework.cloud_event
+def report(event: CloudEvent) -> None:
+    """Bring the run that an event tells of up to date; all of them, where it tells of none."""
+    run = run_of(event.data)
+    changed = [_report().refresh(run)] if run else _report().sweep()
+    for status in filter(None, changed):
+        log.info("%s %s: %s", status.state, status.id, status.message)
+
+
+@functions_framework.http
+def status(request: flask.Request) -> flask.Response:
+    """Show runs."""
+    ask = Ask(
+        request.method,
+        request.path,
+        request.args,
+        request.headers.get("Accept", ""),
+        request.headers.get("If-None-Match", ""),
+    )
+    page = answer(ask, _runs(), _settings())
+    return flask.Response(page.body, page.status, page.headers)

@@ -154,13 +154,13 @@ class Launch:
         """Record a message that can never start a run, and pass it on to the dead letters."""
         reason = _printable(reason)[:2000]
         name = re.sub(r"[^A-Za-z0-9_-]", "_", message.id)[:80] or "unnamed"
-        status = RunStatus(
-            run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
-        )
+        status = RunStatus(run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason)
         self.runs.store.create(f"{REJECTED}{name}.json", status.dump())
         if self.settings.dead_letter_topic:
             attributes = {"reason": reason[:500], "message": name}
-            self.publish(self.settings.dead_letter_topic, message.content or _printable(message.reference).encode(), attributes)
+            self.publish(
+                self.settings.dead_letter_topic, message.content or _printable(message.reference).encode(), attributes
+            )
         return status
 
     def _told(self, status: RunStatus) -> RunStatus:

@@ -14,10 +14,11 @@ from google.api_core import exceptions
 from google.api_core.retry import Retry
 
 from scenebeam.cloud.launch import Launcher, LaunchError, PassingError
+from scenebeam.cloud.runs import RUN_LABEL
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
 
-_PASSING = (
+PASSING = (
     exceptions.TooManyRequests,
     exceptions.ServiceUnavailable,
     exceptions.DeadlineExceeded,
@@ -26,8 +27,8 @@ _PASSING = (
     exceptions.GatewayTimeout,
     exceptions.RetryError,
 )
-_SECONDS = 30.0
-_RETRY: Any = Retry(lambda error: isinstance(error, _PASSING), initial=0.5, maximum=8, timeout=_SECONDS)
+SECONDS = 30.0
+RETRY: Any = Retry(lambda error: isinstance(error, PASSING), initial=0.5, maximum=8, timeout=SECONDS)
 
 
 def new_launcher(settings: CloudSettings) -> Launcher:
@@ -74,7 +75,7 @@ class DataflowLauncher:
             subnetwork=settings.subnetwork,
             ip_configuration=dataflow.WorkerIPAddressConfiguration.WORKER_IP_PRIVATE,
             sdk_container_image=settings.image,
-            additional_user_labels={"scenebeam-run": run},
+            additional_user_labels={RUN_LABEL: run},
         )
         parameter = dataflow.LaunchFlexTemplateParameter(
             job_name=job_name,
@@ -86,11 +87,11 @@ class DataflowLauncher:
             project_id=settings.project, location=settings.region, launch_parameter=parameter
         )
         try:
-            answer = self._templates.launch_flex_template(call, retry=_RETRY, timeout=_SECONDS)
+            answer = self._templates.launch_flex_template(call, retry=RETRY, timeout=SECONDS)
             return str(answer.job.id)
         except (exceptions.Conflict, exceptions.AlreadyExists):
             return self._active(job_name)
-        except _PASSING as error:
+        except PASSING as error:
             raise PassingError(f"Dataflow does not take the job now: {error}") from error
         except exceptions.GoogleAPICallError as error:
             raise LaunchError(f"Dataflow refuses the job: {error.message}") from error
@@ -106,7 +107,7 @@ class DataflowLauncher:
             name=job_name,
         )
         try:
-            jobs = list(self._jobs.list_jobs(call, retry=_RETRY, timeout=_SECONDS))
+            jobs = list(self._jobs.list_jobs(call, retry=RETRY, timeout=SECONDS))
         except exceptions.GoogleAPICallError as error:
             raise PassingError(f"Dataflow has a job {job_name}, and does not tell its id: {error.message}") from error
         found = next((str(job.id) for job in jobs if job.name == job_name), None)

@@ -14,6 +14,8 @@ from scenebeam.run.status import RunStatus
 from scenebeam.storage import Store
 
 RUNS = "runs/"
+RUN_LABEL = "scenebeam-run"
+"""Of a job: the run that it makes."""
 
 
 class Claim(BaseModel):

@@ -1,0 +1,123 @@
+"""Report: bring what is known of runs up to date, by what their outputs and their jobs say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from scenebeam.cloud.launch import Publish
+from scenebeam.cloud.runs import RUN_LABEL, Runs
+from scenebeam.cloud.settings import CloudSettings
+from scenebeam.run.status import STATUS_FILE, RunStatus, State, now
+from scenebeam.storage import open_store
+
+_SAID = ("state", "tasks", "done", "skipped", "failed", "incomplete", "requests", "read_bytes", "runner", "message")
+"""What a run's own status says better than anybody else."""
+_SILENT = timedelta(minutes=30)
+"""After so long without a word a run whose job nobody knows has failed."""
+_ENDS: dict[str, State] = {
+    "JOB_STATE_FAILED": "failed",
+    "JOB_STATE_CANCELLED": "cancelled",
+    "JOB_STATE_DRAINED": "cancelled",
+    "JOB_STATE_DONE": "failed",
+}
+"""What becomes of a run whose job ended so and whose own status does not say that it ended."""
+UNKNOWN = "JOB_STATE_UNKNOWN"
+
+
+class Jobs(Protocol):
+    """Who knows jobs."""
+
+    def state(self, job: str) -> str:
+        """`JOB_STATE_…` of a job; UNKNOWN where there is none of the id."""
+        ...
+
+
+@dataclass
+class Report:
+    """What reporting needs."""
+
+    settings: CloudSettings
+    runs: Runs
+    jobs: Jobs
+    publish: Publish
+
+    def sweep(self) -> list[RunStatus]:
+        """Look after all runs that have not ended; gives those that have changed."""
+        waiting = [status.id for status in self.runs.statuses() if not status.ended]
+        return [status for run in waiting if (status := self.refresh(run)) is not None]
+
+    def refresh(self, run: str) -> RunStatus | None:
+        """Bring a run up to date and publish what has changed; None where nothing has, or there is no such run."""
+        known = self.runs.status(run)
+        if known is None:
+            return None
+        said, state = self._said(known), self.jobs.state(known.job)
+        before: list[RunStatus] = []
+
+        def change(current: RunStatus | None) -> RunStatus:
+            assert current is not None, "a run's status is never removed"
+            before[:] = [current]
+            return brought_up_to_date(current, said, state)
+
+        after = self.runs.update(run, change)
+        if after == before[0]:
+            return None
+        if self.settings.status_topic:
+            self.publish(self.settings.status_topic, after.dump(), {"run": run, "state": after.state})
+        return after
+
+    def _said(self, known: RunStatus) -> RunStatus | None:
+        """What the run itself says in its output; None where it is silent, or another run's word stands there."""
+        content = open_store(known.output).read(STATUS_FILE)
+        said = None if content is None else RunStatus.model_validate_json(content)
+        if said is None or said.fingerprint != known.fingerprint:
+            return None
+        earlier = known.started is not None and said.started is not None and said.started < known.started
+        return None if earlier and said.ended else said
+
+
+def brought_up_to_date(current: RunStatus, said: RunStatus | None, job: str) -> RunStatus:
+    """A run's status by what it says itself and by the state of its job. A run that has ended stays as it is."""
+    if current.ended:
+        return current
+    found = current
+    if said is not None:
+        found = current.model_copy(update={name: getattr(said, name) for name in _SAID} | {"finished": said.finished})
+    if not found.ended and job in _ENDS:
+        told = f"its job ended as {job} and it does not say that it is done: look into the job's log"
+        found = found.model_copy(update={"state": _ENDS[job], "finished": now(), "message": found.message or told})
+    elif not found.ended and job == UNKNOWN and _silent(current):
+        told = f"nobody knows a job {current.job}, and nothing has been heard of the run: send the request again"
+        found = found.model_copy(update={"state": "failed", "finished": now(), "message": told})
+    elif said is None and job == "JOB_STATE_RUNNING":
+        found = found.model_copy(update={"state": "running"})
+    return current if found == current else found.model_copy(update={"updated": now()})
+
+
+def _silent(status: RunStatus) -> bool:
+    heard = status.updated or status.started
+    return heard is None or now() - heard > _SILENT
+
+
+def run_of(data: Any) -> str:
+    """The run that an event tells of: of a job by its label, of a message by its attribute; empty where of none.
+
+    A change of the runs' own topic is such a message too: what it says is looked up, not believed.
+    """
+    if not isinstance(data, Mapping):
+        return ""
+    labels = _inside(data, "payload", "labels")
+    attributes = _inside(data, "message", "attributes")
+    found = labels.get(RUN_LABEL) or attributes.get("run") or ""
+    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,80}", found) else ""
+
+
+def _inside(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    found: Any = data
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

@@ -15,7 +15,7 @@ import pytest
 from google.cloud import pubsub_v1
 from test_launch import REQUEST
 
-from conftest import Dataflow, Serve  # type: ignore[attr-defined]
+from local_cloud import Dataflow, Serve
 from scenebeam.cloud import topics
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store

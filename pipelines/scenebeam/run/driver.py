@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,7 @@ from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.run.items import Item, read_search, write_search
 from scenebeam.run.make import few_arenas
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
-from scenebeam.run.runners import advice, choose_runner, run_tasks
+from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import halted
@@ -205,18 +205,7 @@ def run(
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)
-        started = now()
-        status = RunStatus(
-            run=request.run,
-            state="running",
-            fingerprint=request.fingerprint(),
-            output=store.uri,
-            runner=kind,
-            tasks=len(plan.tasks),
-            started=started,
-            updated=started,
-        )
-        store.write(STATUS_FILE, status.dump())
+        status = _begin(plan, store, kind)
         try:
             with _watching(plan, store, progress):
                 return run_tasks(kind, plan, store, status)
@@ -232,6 +221,44 @@ def run(
             }
             store.write(STATUS_FILE, status.model_copy(update=ended).dump())
             raise
+
+
+def submit(request: RunRequest, options: Sequence[str]) -> RunStatus:
+    """Plan a request, or go on with its plan, and hand the pipeline to the runner that Beam's `options` name.
+
+    The pipeline writes the status from then on; a fault before that is in it too, and raised.
+    """
+    few_arenas()
+    store = open_store(request.output)
+    with store.exclusive():
+        store.sweep()
+        try:
+            plan = settle_plan(request, store)
+            status = _begin(plan, store, "dataflow")
+            submit_tasks(options, plan, store, status)
+        except Exception as error:
+            failed = RunStatus(run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri)
+            ended = {"started": now(), "updated": now(), "finished": now(), "message": str(error)}
+            store.write(STATUS_FILE, failed.model_copy(update=ended).dump())
+            raise
+    return status
+
+
+def _begin(plan: Plan, store: Store, kind: str) -> RunStatus:
+    """A run that has its plan, and begins to make it."""
+    started = now()
+    status = RunStatus(
+        run=plan.request.run,
+        state="running",
+        fingerprint=plan.request.fingerprint(),
+        output=store.uri,
+        runner=kind,
+        tasks=len(plan.tasks),
+        started=started,
+        updated=started,
+    )
+    store.write(STATUS_FILE, status.dump())
+    return status
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +25,13 @@ _SECONDS_PER_MEGAPIXEL = 0.1
 """CPU seconds per million pixels of output: `benchmarks/README.md`, 4.6 s for 48 million, rounded up."""
 _BYTES_PER_SECOND = 30e6
 """What a machine gets out of a public bucket over the internet, roughly."""
+_MACHINE = "n2-standard-2"
+_GB_PER_CORE = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
+_FOR_TASKS = 0.8
+"""Part of a worker's memory that tasks may hold: the rest is the system's and Beam's."""
+_MOST_THREADS = 12
+_IMAGE_GB = 25
+"""Disk for the system and the image, unpacked."""
 _LONG = 3600.0
 _WORKERS = 20
 # Dataflow batch in us-central1, list prices in USD: https://cloud.google.com/dataflow/pricing
@@ -106,6 +115,42 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
     if kind == "serial":
         return _run_serial(plan, store, status)
     return _run_beam(kind, plan, store, status)
+
+
+def submit_tasks(options: Sequence[str], plan: Plan, store: Store, status: RunStatus) -> None:
+    """Hand the pipeline to the runner that `options` name, with what its workers need; does not wait for it."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from scenebeam.run.engine import build
+
+    given = dict(option.removeprefix("--").partition("=")[::2] for option in options if "=" in option)
+    machine = given.get("worker_machine_type") or given.get("machine_type") or _MACHINE
+    wanted = [*worker_options(machine, plan), "--no_save_main_session"]
+    added = [option for option in wanted if option.removeprefix("--").partition("=")[0] not in given]
+    pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
+    build(pipeline, store.uri, status, plan.request.limits)
+    pipeline.run()
+
+
+def worker_options(machine_type: str, plan: Plan) -> list[str]:
+    """Beam's options for Dataflow workers of a machine type, by what the largest task of a plan holds.
+
+    One process a core, as the SDK has it; as many tasks at once in each as fit into its share of the memory. Workers
+    are not reached from outside, and their disk holds the image and what a task keeps on it for a while.
+    """
+    match = re.fullmatch(r"[a-z0-9]+-(standard|highmem|highcpu)-(\d+)", machine_type)
+    per_core = _GB_PER_CORE[match[1]] if match else 1.0
+    threads = int(per_core * 2**30 * _FOR_TASKS // max(plan.estimate.memory, 1))
+    disk = _IMAGE_GB + -(-plan.estimate.write_bytes // max(len(plan.tasks), 1) * 4 // 10**9)
+    return [
+        f"--worker_machine_type={machine_type}",
+        f"--number_of_worker_harness_threads={min(max(threads, 1), _MOST_THREADS)}",
+        f"--disk_size_gb={min(max(disk, 30), 200)}",
+        "--no_use_public_ips",
+        "--experiments=use_runner_v2",
+        f"--labels=scenebeam-run={plan.request.run.lower()}",
+    ]
 
 
 def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:

@@ -21,7 +21,7 @@ import pytest
 from werkzeug.serving import make_server
 
 EMULATOR = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator")
-FUNCTIONS = Path(__file__).parents[2] / "functions" / "main.py"
+FUNCTIONS = Path(__file__).parents[1] / "functions" / "main.py"
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from local_cloud import dataflow, pubsub, serve_function  # noqa: F401 - fixtures
+from local_cloud import cloud, dataflow, pubsub, serve_function  # noqa: F401 - fixtures
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run

@@ -7,8 +7,12 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +22,10 @@ from typing import Any
 
 import functions_framework
 import pytest
+from google.cloud import pubsub_v1
 from werkzeug.serving import make_server
+
+from scenebeam.cloud import topics
 
 EMULATOR = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator")
 FUNCTIONS = Path(__file__).parents[1] / "functions" / "main.py"
@@ -63,6 +70,10 @@ class Dataflow:
     launches: list[dict[str, Any]] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
     """Statuses that the next answers have."""
+    said: str = ""
+    """What the last job wrote to its log."""
+    start: bool = False
+    """Whether a job is started: its pipeline runs in a process of this machine."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def launch(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -74,7 +85,21 @@ class Dataflow:
             }
         number = f"2026-{len(self.jobs)}"
         self.jobs[number] = {"id": number, "name": name, "currentState": "JOB_STATE_RUNNING"}
+        if self.start:
+            threading.Thread(
+                target=self._run, args=(number, body["launchParameter"]["parameters"]), daemon=True
+            ).start()
         return 200, {"job": self.jobs[number]}
+
+    def _run(self, number: str, parameters: dict[str, str]) -> None:
+        """What Dataflow does, as far as it goes here: the launcher, and its pipeline on Beam's own runner."""
+        options = [f"--{name}={value}" for name, value in parameters.items()]
+        runner = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
+        command = [sys.executable, "-m", "scenebeam.cloud.template", *options, *runner]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")}
+        ended = subprocess.run([*command, "--direct_running_mode=multi_threading"], env=environ, capture_output=True)
+        self.said = ended.stderr.decode()
+        self.jobs[number]["currentState"] = "JOB_STATE_FAILED" if ended.returncode else "JOB_STATE_DONE"
 
 
 @pytest.fixture
@@ -141,3 +166,96 @@ def serve_function() -> Iterator[Serve]:
             thread.join()
 
         yield lambda target: stack.enter_context(served(target))
+
+
+@dataclass
+class Cloud:
+    prefix: str
+    project: str
+    publisher: Any
+    subscriber: Any
+    status_url: str
+    environment: pytest.MonkeyPatch
+
+    def allow(self, catalog: str) -> None:
+        """Runs may ask this catalogue, too; to be said before the first message."""
+        self.environment.setenv("SCENEBEAM_CATALOGS", f"earth-search,{catalog}")
+
+    def publish(self, topic: str, document: Any, **attributes: str) -> None:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.publisher.publish(f"projects/{self.project}/topics/{topic}", data, **attributes).result(timeout=30)
+
+    def pull(self, topic: str) -> list[Any]:
+        name = f"projects/{self.project}/subscriptions/{topic}-pull"
+        found = self.subscriber.pull(subscription=name, max_messages=50, timeout=5, return_immediately=True)
+        if found.received_messages:
+            taken = [one.ack_id for one in found.received_messages]
+            self.subscriber.acknowledge(subscription=name, ack_ids=taken)
+        return [one.message for one in found.received_messages]
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.status_url + path, method=method, headers=names)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.read(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), dict(error.headers)
+
+    def runs(self) -> list[dict[str, Any]]:
+        return json.loads(self.get("/runs")[1])["runs"]
+
+
+def wait_for(reached: Callable[[], Any], seconds: float = 40) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = reached()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing came of it")
+
+
+@pytest.fixture
+def cloud(
+    pubsub: str, prefix: str, dataflow: Dataflow, serve_function: Serve, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
+    project = f"project-{uuid.uuid4().hex[:8]}"
+    environment = {
+        "PUBSUB_EMULATOR_HOST": pubsub,
+        "SCENEBEAM_STATE": f"{prefix}/state",
+        "SCENEBEAM_OUTPUTS": f"{prefix}/products",
+        "SCENEBEAM_REQUESTS": f"{prefix}/requests",
+        "SCENEBEAM_PROJECT": project,
+        "SCENEBEAM_REGION": "europe-west1",
+        "SCENEBEAM_TEMPLATE": f"{prefix}/template.json",
+        "SCENEBEAM_IMAGE": "europe-docker.pkg.dev/p/scenebeam/worker:1",
+        "SCENEBEAM_TEMP_LOCATION": f"{prefix}/tmp",
+        "SCENEBEAM_WORKER_SERVICE_ACCOUNT": f"worker@{project}.iam.gserviceaccount.com",
+        "SCENEBEAM_MAX_WORKERS": "7",
+        "SCENEBEAM_CLAIM_SECONDS": "1",
+        "SCENEBEAM_DATAFLOW_ENDPOINT": dataflow.url,
+        "SCENEBEAM_STATUS_TOPIC": f"projects/{project}/topics/status",
+        "SCENEBEAM_DEAD_LETTER_TOPIC": f"projects/{project}/topics/dead",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    topics._publisher.cache_clear()
+    publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
+    pushed = {"requests": serve_function("launch"), "status": serve_function("report")}
+    for topic in ("requests", "status", "dead"):
+        name = f"projects/{project}/topics/{topic}"
+        publisher.create_topic(name=name)
+        subscription = f"projects/{project}/subscriptions/{topic}"
+        subscriber.create_subscription(name=f"{subscription}-pull", topic=name)
+        if topic in pushed:
+            retry = {"minimum_backoff": {"seconds": 1}, "maximum_backoff": {"seconds": 2}}
+            config = {"push_endpoint": f"{pushed[topic]}/projects/{project}/topics/{topic}"}
+            subscriber.create_subscription(
+                request={
+                    "name": subscription, "topic": name, "push_config": config, "ack_deadline_seconds": 10,
+                    "retry_policy": retry,
+                }
+            )  # fmt: skip
+    yield Cloud(prefix, project, publisher, subscriber, serve_function("status"), monkeypatch)
+    topics._publisher.cache_clear()

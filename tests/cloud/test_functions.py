@@ -4,109 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import pytest
-from google.cloud import pubsub_v1
 from test_launch import REQUEST
 
-from local_cloud import Dataflow, Serve
-from scenebeam.cloud import topics
+from local_cloud import Cloud, Dataflow, wait_for
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
-
-
-@dataclass
-class Cloud:
-    prefix: str
-    project: str
-    publisher: Any
-    subscriber: Any
-    status_url: str
-
-    def publish(self, topic: str, document: Any, **attributes: str) -> None:
-        data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.publisher.publish(f"projects/{self.project}/topics/{topic}", data, **attributes).result(timeout=30)
-
-    def pull(self, topic: str) -> list[Any]:
-        name = f"projects/{self.project}/subscriptions/{topic}-pull"
-        found = self.subscriber.pull(subscription=name, max_messages=50, timeout=5, return_immediately=True)
-        if found.received_messages:
-            taken = [one.ack_id for one in found.received_messages]
-            self.subscriber.acknowledge(subscription=name, ack_ids=taken)
-        return [one.message for one in found.received_messages]
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(self.status_url + path, method=method, headers=names)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read(), dict(answer.headers)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(), dict(error.headers)
-
-    def runs(self) -> list[dict[str, Any]]:
-        return json.loads(self.get("/runs")[1])["runs"]
-
-
-@pytest.fixture
-def cloud(
-    pubsub: str, prefix: str, dataflow: Dataflow, serve_function: Serve, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cloud]:
-    project = f"project-{uuid.uuid4().hex[:8]}"
-    environment = {
-        "PUBSUB_EMULATOR_HOST": pubsub,
-        "SCENEBEAM_STATE": f"{prefix}/state",
-        "SCENEBEAM_OUTPUTS": f"{prefix}/products",
-        "SCENEBEAM_REQUESTS": f"{prefix}/requests",
-        "SCENEBEAM_PROJECT": project,
-        "SCENEBEAM_REGION": "europe-west1",
-        "SCENEBEAM_TEMPLATE": f"{prefix}/template.json",
-        "SCENEBEAM_IMAGE": "europe-docker.pkg.dev/p/scenebeam/worker:1",
-        "SCENEBEAM_TEMP_LOCATION": f"{prefix}/tmp",
-        "SCENEBEAM_WORKER_SERVICE_ACCOUNT": f"worker@{project}.iam.gserviceaccount.com",
-        "SCENEBEAM_MAX_WORKERS": "7",
-        "SCENEBEAM_CLAIM_SECONDS": "1",
-        "SCENEBEAM_DATAFLOW_ENDPOINT": dataflow.url,
-        "SCENEBEAM_STATUS_TOPIC": f"projects/{project}/topics/status",
-        "SCENEBEAM_DEAD_LETTER_TOPIC": f"projects/{project}/topics/dead",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    topics._publisher.cache_clear()
-    publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
-    pushed = {"requests": serve_function("launch"), "status": serve_function("report")}
-    for topic in ("requests", "status", "dead"):
-        name = f"projects/{project}/topics/{topic}"
-        publisher.create_topic(name=name)
-        subscription = f"projects/{project}/subscriptions/{topic}"
-        subscriber.create_subscription(name=f"{subscription}-pull", topic=name)
-        if topic in pushed:
-            retry = {"minimum_backoff": {"seconds": 1}, "maximum_backoff": {"seconds": 2}}
-            config = {"push_endpoint": f"{pushed[topic]}/projects/{project}/topics/{topic}"}
-            subscriber.create_subscription(
-                request={
-                    "name": subscription, "topic": name, "push_config": config, "ack_deadline_seconds": 10,
-                    "retry_policy": retry,
-                }
-            )  # fmt: skip
-    yield Cloud(prefix, project, publisher, subscriber, serve_function("status"))
-    topics._publisher.cache_clear()
-
-
-def wait_for(reached: Callable[[], Any], seconds: float = 40) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = reached()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("nothing came of it")
 
 
 def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dataflow) -> None:

@@ -1,0 +1,67 @@
+"""From a message to products in a bucket, their status and their page: every part real but Dataflow's machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import stac_server, tree
+from local_cloud import Cloud, Dataflow, wait_for
+from scenebeam.request import RunRequest
+from scenebeam.requestfile import validate_request
+from scenebeam.run.driver import run
+from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
+from scenebeam.storage import open_store
+
+
+@pytest.fixture
+def inputs(sandbox: Path, prefix: str) -> str:
+    """The sandbox's files in the bucket."""
+    store = open_store(f"{prefix}/scenes")
+    for path in sandbox.glob("*/*.tif"):
+        store.upload(f"{path.parent.name}/{path.name}", path)
+    return f"{prefix}/scenes"
+
+
+def items(path: Path, href: str) -> Path:
+    features = [scene.item(href) for scene in SCENES]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def document(catalog: str, output: str) -> dict:
+    return {
+        "run": "thessaloniki",
+        "catalog": catalog,
+        "collections": [COLLECTION],
+        "area": {"bbox": list(AREA)},
+        "dates": DATES,
+        "product": {"kind": "mosaic", "bands": ["red", "scl"]},
+        "output": output,
+    }
+
+
+def test_a_message_makes_the_mosaics_that_a_laptop_makes(
+    cloud: Cloud, dataflow: Dataflow, inputs: str, tmp_path: Path
+) -> None:
+    dataflow.start = True
+    output = f"{cloud.prefix}/products/mosaics"
+    with stac_server(items(tmp_path / "items.json", inputs)) as url:
+        cloud.allow(url)
+        cloud.publish("requests", document(url, output))
+        found = wait_for(lambda: (one := cloud.runs()) and one[0]["job"] and one[0])
+        wait_for(lambda: dataflow.jobs[found["job"]]["currentState"] != "JOB_STATE_RUNNING", 120)
+        assert dataflow.jobs[found["job"]]["currentState"] == "JOB_STATE_DONE", dataflow.said
+        cloud.publish("status", b"", sweep="true")
+        ended = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
+        here: RunRequest = validate_request({**document(url, str(tmp_path / "here")), "runner": "serial"})
+        assert run(here).state == "succeeded"
+    assert (ended["done"], ended["tasks"]) == (2, 2)
+    store = open_store(output)
+    expected = {name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json"))}
+    for name, data in expected.items():
+        if name not in ("search.json",):
+            assert store.read(name) == data, name
+    assert b"2 of 2 done" in cloud.get(f"/runs/{ended['id']}", Accept="text/html")[1]

@@ -26,6 +26,8 @@ bench: .venv-bench/ready  ## Side by side with other tools; takes an hour and 8 
 lock:  ## Resolve the dependencies anew; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
+	$(LOCK) --constraint requirements.lock --extra dataflow pyproject.toml --output-file docker/worker.lock
+	$(LOCK) --constraint requirements.lock functions/requirements.in --output-file functions/requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "scenebeam needs Python 3.11 or newer: none found; set PYTHON=..." >&2; exit 1; }

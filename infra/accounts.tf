@@ -1,0 +1,63 @@
+# One account for each part, with no more than it does. No part may administer storage, and none is an editor.
+locals {
+  accounts = {
+    launch = "Starts runs"
+    report = "Brings the status of runs up to date"
+    status = "Shows runs"
+    worker = "Makes products"
+    events = "Delivers events to the functions"
+  }
+
+  # bucket → role → accounts
+  bucket_roles = {
+    "requests/roles/storage.objectViewer" = ["launch", "worker"]
+    "state/roles/storage.objectViewer"    = ["status"]
+    "state/roles/storage.objectUser"      = ["launch", "report", "worker"]
+    "products/roles/storage.objectViewer" = ["report"]
+    "products/roles/storage.objectUser"   = ["worker"]
+  }
+  bucket_members = merge([
+    for key, members in local.bucket_roles : {
+      for member in members : "${key}/${member}" => {
+        bucket = split("/", key)[0]
+        role   = join("/", slice(split("/", key), 1, 3))
+        member = member
+      }
+    }
+  ]...)
+
+  project_roles = {
+    "launch/roles/dataflow.developer"      = "launch" # launches templates, and finds a job by its name
+    "report/roles/dataflow.viewer"         = "report"
+    "worker/roles/dataflow.worker"         = "worker"
+    "events/roles/eventarc.eventReceiver"  = "events"
+    "worker/roles/artifactregistry.reader" = "worker"
+  }
+}
+
+resource "google_service_account" "this" {
+  for_each     = local.accounts
+  account_id   = "${var.name}-${each.key}"
+  display_name = "${var.name}: ${each.value}"
+}
+
+resource "google_storage_bucket_iam_member" "this" {
+  for_each = local.bucket_members
+  bucket   = google_storage_bucket.this[each.value.bucket].name
+  role     = each.value.role
+  member   = google_service_account.this[each.value.member].member
+}
+
+resource "google_project_iam_member" "this" {
+  for_each = local.project_roles
+  project  = var.project
+  role     = join("/", slice(split("/", each.key), 1, 3))
+  member   = google_service_account.this[each.value].member
+}
+
+# A job runs as the worker: who launches it must be allowed to say so.
+resource "google_service_account_iam_member" "launch_as_worker" {
+  service_account_id = google_service_account.this["worker"].name
+  role               = "roles/iam.serviceAccountUser"
+  member             = google_service_account.this["launch"].member
+}

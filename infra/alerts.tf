@@ -1,0 +1,44 @@
+# The functions log every change of a run in one line: "failed demo-1a2b3c: why".
+resource "google_logging_metric" "failed_runs" {
+  name        = "${var.name}/failed_runs"
+  description = "Runs that ended as failed"
+  filter      = <<-EOT
+    resource.type="cloud_run_revision"
+    resource.labels.service_name=~"^${var.name}-(launch|report)$"
+    textPayload=~"^failed |: failed "
+  EOT
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+  }
+
+  depends_on = [google_project_service.used]
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each     = toset(var.alert_emails)
+  display_name = "${var.name}: ${each.value}"
+  type         = "email"
+  labels       = { email_address = each.value }
+}
+
+resource "google_monitoring_alert_policy" "failed_runs" {
+  display_name          = "${var.name}: a run has failed"
+  combiner              = "OR"
+  notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
+
+  conditions {
+    display_name = "a run has failed"
+    condition_threshold {
+      filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.failed_runs.name}\" AND resource.type=\"cloud_run_revision\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 0
+      duration        = "0s"
+      aggregations {
+        alignment_period   = "300s"
+        per_series_aligner = "ALIGN_SUM"
+      }
+    }
+  }
+}

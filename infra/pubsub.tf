@@ -1,0 +1,114 @@
+locals {
+  topics = {
+    requests = "Requests: a message is one, or names one in a bucket"
+    status   = "Every change of a run"
+    sweep    = "Now and then: look after runs that have not said a word"
+    dead     = "Messages that can never start a run, and those that nobody took"
+  }
+  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+
+  # subscription → topic, function
+  pushes = {
+    requests = { topic = "requests", function = "launch" }
+    sweep    = { topic = "sweep", function = "report" }
+  }
+}
+
+resource "google_pubsub_topic" "this" {
+  for_each = local.topics
+
+  name                       = "${var.name}-${each.key}"
+  labels                     = local.labels
+  message_retention_duration = each.key == "dead" ? "1209600s" : "86400s"
+
+  message_storage_policy {
+    allowed_persistence_regions = [var.region]
+  }
+
+  depends_on = [google_project_service.used]
+}
+
+resource "google_pubsub_subscription" "push" {
+  for_each = local.pushes
+
+  name                       = "${var.name}-${each.key}"
+  topic                      = google_pubsub_topic.this[each.value.topic].id
+  labels                     = local.labels
+  ack_deadline_seconds       = 120
+  message_retention_duration = "86400s"
+
+  push_config {
+    # functions-framework takes the topic from the path for the source of the event.
+    push_endpoint = "${google_cloud_run_v2_service.function[each.value.function].uri}/projects/${var.project}/topics/${var.name}-${each.value.topic}"
+
+    oidc_token {
+      service_account_email = google_service_account.this["events"].email
+      audience              = google_cloud_run_v2_service.function[each.value.function].uri
+    }
+  }
+
+  retry_policy {
+    minimum_backoff = "10s"
+    maximum_backoff = "600s"
+  }
+
+  dead_letter_policy {
+    dead_letter_topic     = google_pubsub_topic.this["dead"].id
+    max_delivery_attempts = 20
+  }
+
+  expiration_policy {
+    ttl = "" # never, however long nobody asks for anything
+  }
+}
+
+# Dead letters are kept for two weeks, to be looked at.
+resource "google_pubsub_subscription" "dead" {
+  name                       = "${var.name}-dead"
+  topic                      = google_pubsub_topic.this["dead"].id
+  labels                     = local.labels
+  message_retention_duration = "1209600s"
+
+  expiration_policy {
+    ttl = ""
+  }
+}
+
+# Pub/Sub itself moves messages to the dead letters.
+resource "google_pubsub_topic_iam_member" "dead_letters" {
+  topic  = google_pubsub_topic.this["dead"].id
+  role   = "roles/pubsub.publisher"
+  member = local.pubsub_agent
+}
+
+resource "google_pubsub_subscription_iam_member" "dead_letters" {
+  for_each     = google_pubsub_subscription.push
+  subscription = each.value.id
+  role         = "roles/pubsub.subscriber"
+  member       = local.pubsub_agent
+}
+
+resource "google_pubsub_topic_iam_member" "publishers" {
+  for_each = {
+    launch_status = { topic = "status", account = "launch" }
+    launch_dead   = { topic = "dead", account = "launch" }
+    report_status = { topic = "status", account = "report" }
+  }
+  topic  = google_pubsub_topic.this[each.value.topic].id
+  role   = "roles/pubsub.publisher"
+  member = google_service_account.this[each.value.account].member
+}
+
+resource "google_cloud_scheduler_job" "sweep" {
+  name        = "${var.name}-sweep"
+  description = "Find runs whose jobs died without a word"
+  schedule    = "*/10 * * * *"
+  time_zone   = "Etc/UTC"
+
+  pubsub_target {
+    topic_name = google_pubsub_topic.this["sweep"].id
+    attributes = { sweep = "true" }
+  }
+
+  depends_on = [google_project_service.used]
+}

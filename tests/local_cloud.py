@@ -102,6 +102,14 @@ class Dataflow:
         self.jobs[number]["currentState"] = "JOB_STATE_FAILED" if ended.returncode else "JOB_STATE_DONE"
 
 
+def metric(name: str, count: int) -> dict[str, Any]:
+    """A counter as Dataflow tells it."""
+    return {
+        "name": {"origin": "user", "name": name, "context": {"namespace": "scenebeam", "step": "s"}},
+        "scalar": count,
+    }
+
+
 @pytest.fixture
 def dataflow() -> Iterator[Dataflow]:
     """Dataflow's REST API, as far as it is asked here."""
@@ -132,10 +140,14 @@ def dataflow() -> Iterator[Dataflow]:
 
         def do_GET(self) -> None:
             with told.lock:
-                if match := re.search(r"/jobs/([^/?]+)", self.path):
+                if match := re.search(r"/jobs/([^/?]+)/metrics", self.path):
+                    counts = told.jobs[match[1]].get("counts", {})
+                    self.reply(200, {"metrics": [metric(name, count) for name, count in counts.items()]})
+                elif match := re.search(r"/jobs/([^/?]+)", self.path):
                     job = told.jobs.get(match[1])
                     missing = {"error": {"code": 404, "message": "no such job"}}
-                    self.reply(200 if job else 404, job or missing)
+                    facts = {key: value for key, value in (job or missing).items() if key != "counts"}
+                    self.reply(200 if job else 404, facts)
                 else:
                     active = [job for job in told.jobs.values() if job["currentState"] == "JOB_STATE_RUNNING"]
                     self.reply(200, {"jobs": active})

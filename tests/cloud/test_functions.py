@@ -35,6 +35,11 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     open_store(output).write("status.json", said.dump())
     cloud.publish("status", b"", sweep="true")
     wait_for(lambda: cloud.runs()[0]["state"] == "running")
+    # Between its beginning and its end the counters of its workers tell how it goes.
+    dataflow.jobs["2026-0"]["counts"] = {"tasks_done": 2, "tasks_failed": 1, "read_bytes": 5_000_000}
+    cloud.publish("status", b"", run=run["id"])
+    going = wait_for(lambda: (one := cloud.runs()[0])["read_bytes"] == 5_000_000 and one)
+    assert (going["done"], going["failed"]) == (5, 1)
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_DONE"
     open_store(output).write("status.json", said.model_copy(update={"state": "succeeded", "done": 8}).dump())
     cloud.publish("status", b"", run=run["id"])

@@ -10,8 +10,11 @@ from typing import Any
 from google.api_core import exceptions
 
 from scenebeam.cloud.launchers import PASSING, RETRY, SECONDS, connection
-from scenebeam.cloud.report import UNKNOWN, Jobs
+from scenebeam.cloud.report import RUNNING, UNKNOWN, Jobs
 from scenebeam.cloud.settings import CloudSettings
+
+NAMESPACE = "scenebeam"
+"""Of the pipeline's counters."""
 
 
 def known_jobs(settings: CloudSettings) -> Jobs:
@@ -29,7 +32,11 @@ class LocalJobs:
             return UNKNOWN
         with suppress(OSError):
             os.waitpid(int(number), os.WNOHANG)  # a child that has ended is there until somebody asks
-        return "JOB_STATE_RUNNING" if os.path.exists(f"/proc/{number}") else "JOB_STATE_DONE"
+        return RUNNING if os.path.exists(f"/proc/{number}") else "JOB_STATE_DONE"
+
+    def counts(self, job: str) -> dict[str, int]:
+        """A process keeps its own."""
+        return {}
 
 
 class DataflowJobs:
@@ -56,6 +63,30 @@ class DataflowJobs:
             return UNKNOWN
         # Over REST enums arrive as integers where the client knows no name for them.
         return str(dataflow.JobState(found.current_state).name)
+
+    def counts(self, job: str) -> dict[str, int]:
+        """The counters that Dataflow has of the job; none where it does not tell."""
+        from google.cloud import dataflow_v1beta3 as dataflow
+
+        call = dataflow.GetJobMetricsRequest(
+            project_id=self._settings.project, location=self._settings.region, job_id=job
+        )
+        try:
+            found = self._metrics.get_job_metrics(call, retry=RETRY, timeout=SECONDS)
+        except exceptions.GoogleAPICallError:
+            return {}
+        counts: dict[str, int] = {}
+        for one in found.metrics:
+            context = one.name.context
+            if context.get("namespace") == NAMESPACE and "tentative" not in context and one.scalar is not None:
+                counts[one.name.name] = int(one.scalar)
+        return counts
+
+    @cached_property
+    def _metrics(self) -> Any:
+        from google.cloud import dataflow_v1beta3 as dataflow
+
+        return dataflow.MetricsV1Beta3Client(**connection(self._settings))
 
     @cached_property
     def _client(self) -> Any:

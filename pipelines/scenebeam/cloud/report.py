@@ -25,7 +25,7 @@ _ENDS: dict[str, State] = {
     "JOB_STATE_DONE": "failed",
 }
 """What becomes of a run whose job ended so and whose own status does not say that it ended."""
-UNKNOWN = "JOB_STATE_UNKNOWN"
+UNKNOWN, RUNNING = "JOB_STATE_UNKNOWN", "JOB_STATE_RUNNING"
 
 
 class Jobs(Protocol):
@@ -33,6 +33,10 @@ class Jobs(Protocol):
 
     def state(self, job: str) -> str:
         """`JOB_STATE_…` of a job; UNKNOWN where there is none of the id."""
+        ...
+
+    def counts(self, job: str) -> dict[str, int]:
+        """The pipeline's own counters (`tasks_done`, `read_bytes`), as far as they are known."""
         ...
 
 
@@ -56,12 +60,13 @@ class Report:
         if known is None:
             return None
         said, state = self._said(known), self.jobs.state(known.job)
+        counts = self.jobs.counts(known.job) if state == RUNNING else {}
         before: list[RunStatus] = []
 
         def change(current: RunStatus | None) -> RunStatus:
             assert current is not None, "a run's status is never removed"
             before[:] = [current]
-            return brought_up_to_date(current, said, state)
+            return brought_up_to_date(current, said, state, counts)
 
         after = self.runs.update(run, change)
         if after == before[0]:
@@ -80,20 +85,31 @@ class Report:
         return None if earlier and said.ended else said
 
 
-def brought_up_to_date(current: RunStatus, said: RunStatus | None, job: str) -> RunStatus:
-    """A run's status by what it says itself and by the state of its job. A run that has ended stays as it is."""
+def brought_up_to_date(
+    current: RunStatus, said: RunStatus | None, job: str, counts: Mapping[str, int] | None = None
+) -> RunStatus:
+    """A run's status by what it says itself, and by the state and the counters of its job. One that has ended stays.
+
+    The run itself says how many tasks it has when it begins, and what came of them when it ends; between the two the
+    counters of its workers tell how it goes. They count what was made, and a bundle that is replayed twice.
+    """
     if current.ended:
         return current
     found = current
     if said is not None:
         found = current.model_copy(update={name: getattr(said, name) for name in _SAID} | {"finished": said.finished})
+    if not found.ended and counts:
+        left = max(found.tasks - said.done, 0) if said is not None else 0
+        done = (said.done if said is not None else 0) + min(counts.get("tasks_done", 0), left)
+        read = max(found.read_bytes, counts.get("read_bytes", 0))
+        found = found.model_copy(update={"done": done, "failed": counts.get("tasks_failed", 0), "read_bytes": read})
     if not found.ended and job in _ENDS:
         told = f"its job ended as {job} and it does not say that it is done: look into the job's log"
         found = found.model_copy(update={"state": _ENDS[job], "finished": now(), "message": found.message or told})
     elif not found.ended and job == UNKNOWN and _silent(current):
         told = f"nobody knows a job {current.job}, and nothing has been heard of the run: send the request again"
         found = found.model_copy(update={"state": "failed", "finished": now(), "message": told})
-    elif said is None and job == "JOB_STATE_RUNNING":
+    elif said is None and job == RUNNING:
         found = found.model_copy(update={"state": "running"})
     return current if found == current else found.model_copy(update={"updated": now()})
 

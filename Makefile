@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test test-slow lint bench lock clean
+.PHONY: demo test test-slow test-cloud lint bench lock clean
 
 demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
@@ -14,6 +14,9 @@ test: .venv/ready  ## The default tests
 
 test-slow: .venv/ready  ## Tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-cloud: .venv/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
+	$(BIN)/python -m pytest -m cloud
 
 lint: .venv/ready  ## Style and types
 	$(BIN)/ruff check .

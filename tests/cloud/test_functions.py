@@ -6,11 +6,14 @@ import json
 import time
 from typing import Any
 
+import pytest
 from test_launch import REQUEST
 
 from local_cloud import Cloud, Dataflow, wait_for
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
+
+pytestmark = pytest.mark.cloud
 
 
 def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dataflow) -> None:

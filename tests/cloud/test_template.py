@@ -22,6 +22,9 @@ from scenebeam.run.runners import worker_options
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
+pytestmark = pytest.mark.cloud
+
+
 Make = Callable[..., RunRequest]
 IMAGE = "europe-docker.pkg.dev/p/scenebeam/worker:1"
 

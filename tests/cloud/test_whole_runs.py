@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 from conftest import stac_server, tree
 from local_cloud import Cloud, Dataflow, wait_for
@@ -14,6 +19,8 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
 from scenebeam.storage import open_store
+
+pytestmark = pytest.mark.cloud
 
 
 @pytest.fixture
@@ -65,3 +72,27 @@ def test_a_message_makes_the_mosaics_that_a_laptop_makes(
         if name not in ("search.json",):
             assert store.read(name) == data, name
     assert b"2 of 2 done" in cloud.get(f"/runs/{ended['id']}", Accept="text/html")[1]
+    looked_at(f"{cloud.status_url}/runs/{ended['id']}", tmp_path)
+
+
+def looked_at(url: str, folder: Path) -> None:
+    """The page in a real browser: its words, and a picture of it, kept where TEST_ARTIFACTS says."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        told = "no browser to open the page with: apt-get install chromium"
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    kept = Path(os.environ.get("TEST_ARTIFACTS", folder))
+    kept.mkdir(parents=True, exist_ok=True)
+    words = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/browser"]
+    subprocess.run(
+        [*words, "--window-size=1000,700", f"--screenshot={kept}/status-page.png", url],
+        check=True,
+        capture_output=True,
+        timeout=90,
+    )
+    with rasterio.open(kept / "status-page.png") as picture:
+        assert picture.shape == (700, 1000)
+        assert len(np.unique(picture.read(1))) > 20, "an empty page"
+    told = subprocess.run([*words, "--dump-dom", url], check=True, capture_output=True, text=True, timeout=90).stdout
+    assert "2 of 2 done" in told
+    assert 'class="state succeeded"' in told

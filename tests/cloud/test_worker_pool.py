@@ -18,6 +18,9 @@ from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 
+pytestmark = pytest.mark.cloud
+
+
 Make = Callable[..., RunRequest]
 WORKER_PYTHON = os.environ.get("SCENEBEAM_WORKER_PYTHON", sys.executable)
 """Of the environment that the worker image is made of; by default this one."""

@@ -20,7 +20,7 @@ locals {
     SCENEBEAM_IMAGE                  = var.worker_image
     SCENEBEAM_TEMP_LOCATION          = "gs://${local.buckets.state}/tmp"
     SCENEBEAM_WORKER_SERVICE_ACCOUNT = google_service_account.this["worker"].email
-    SCENEBEAM_SUBNETWORK             = coalesce(var.subnetwork, " ")
+    SCENEBEAM_SUBNETWORK             = var.subnetwork == null ? "" : var.subnetwork
     SCENEBEAM_MACHINE_TYPE           = var.machine_type
   }
 }

@@ -1,0 +1,125 @@
+"""Cloud Storage that answers 412, 429 and 503, and answers that are lost on their way: no run twice, no update lost."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from test_launch import Desk, message
+
+from scenebeam.cloud.launch import Launch, PassingError
+from scenebeam.cloud.runs import Runs
+from scenebeam.cloud.settings import CloudSettings
+from scenebeam.run.status import RunStatus
+from scenebeam.storage import gcs, open_store
+
+pytestmark = pytest.mark.cloud
+
+
+@dataclass
+class Weather:
+    """What befalls the next requests that write: `503` and the like, or `lost`: done, and the answer never comes."""
+
+    coming: list[Any] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next(self, method: str) -> Any:
+        with self.lock:
+            self.seen.append(method)
+            return self.coming.pop(0) if self.coming and method == "POST" else None
+
+
+@pytest.fixture
+def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]:
+    """The emulator behind a proxy that may be unwell."""
+    upstream, now = urlsplit(emulator).netloc, Weather()
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fault = now.next(self.command)
+            if isinstance(fault, int):
+                self.answer(fault, [], b'{"error": {"code": %d, "message": "not now"}}' % fault)
+                return
+            connection = http.client.HTTPConnection(upstream, timeout=30)
+            headers = {
+                k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length", "connection")
+            }
+            connection.request(self.command, self.path, body or None, {**headers, "Host": upstream})
+            got = connection.getresponse()
+            data = got.read()
+            if fault == "lost":
+                self.close_connection = True
+                return
+            self.answer(got.status, got.getheaders(), data)
+
+        def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers:
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+    for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH"):
+        setattr(Proxy, f"do_{method}", Proxy.forward)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+    gcs._client.cache_clear()
+    yield now
+    server.shutdown()
+    server.server_close()
+    gcs._client.cache_clear()
+
+
+@pytest.mark.parametrize("faults", [[503], [429, 429], ["lost"], [503, "lost", 429]])
+def test_a_message_starts_one_run_whatever_the_weather(weather: Weather, prefix: str, faults: list[Any]) -> None:
+    settings = CloudSettings(state=f"{prefix}/state", outputs=("gs://products",), claim_seconds=0.2)
+    launcher = Desk()
+    for at in range(4):  # of what a launch writes each in turn: the claim, the request, the job, the status
+        launch = Launch(settings, Runs(open_store(settings.state)), launcher, lambda *words: None)
+        asked = message(str(at), dates=f"2023-0{at + 1}")
+        weather.coming = [None] * at + list(faults)
+        for _ in range(20):
+            try:
+                status = launch.answer(asked)
+                break
+            except PassingError:
+                time.sleep(0.1)  # Pub/Sub brings it again
+        assert status.state == "queued"
+        assert len(launcher.started) == at + 1
+
+
+def test_ten_writers_lose_no_update_in_bad_weather(weather: Weather, prefix: str) -> None:
+    runs = Runs(open_store(prefix))
+    runs.update("x", lambda before: RunStatus(run="x", id="x", state="running"))
+    weather.coming = [503, None, 429, None, None, 412, 503] * 4
+
+    def note(number: int) -> None:
+        # Each leaves a mark of its own: made twice it is the same.
+        runs.update("x", lambda status: status.model_copy(update={"message": mark(status.message, number)}))
+
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(note, range(10)))
+    assert runs.status("x").message == "0 1 2 3 4 5 6 7 8 9"
+
+
+def mark(text: str, number: int) -> str:
+    return " ".join(sorted({*text.split(), str(number)}))

@@ -73,6 +73,13 @@ def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: Beha
     assert server.statuses[429] == 2
 
 
+def test_a_catalogue_is_asked_as_often_as_the_request_says(make_request: Make, server: Behaviour) -> None:
+    server.faults.append(Fault("catalog.json", times=9, status=503, retry_after="0"))
+    with pytest.raises(CatalogError, match="catalog.json"):
+        ids(make_request(catalog=f"{server.url}/catalog.json", **{"limits.max_attempts": 2}))
+    assert server.statuses[503] == 2
+
+
 def test_an_api_that_is_not_there_is_named(make_request: Make, server: Behaviour) -> None:
     server.faults.append(Fault("catalog.json", status=403))
     with pytest.raises(CatalogError, match="catalog.json"):

@@ -40,7 +40,7 @@ def s1(when: datetime, orbit: int = 66, **facts: Any) -> Scene:
     return scene(f"S1_{orbit}_{when:%Y%m%dT%H%M}", when, relative_orbit=orbit, **facts)
 
 
-def l8(when: datetime, wrs: str = "194/025", cloud: float = 5.0, **facts: Any) -> Scene:
+def l8(when: datetime, wrs: str = "194/025", cloud: float | None = 5.0, **facts: Any) -> Scene:
     return scene(f"LC_{wrs}_{when:%Y%m%d}_{cloud}", when, wrs=wrs, cloud_cover=cloud, platform="landsat-8", **facts)
 
 
@@ -115,6 +115,9 @@ def test_landsat_is_the_clearest_of_one_path_and_row() -> None:
     found = choose(lc2l2=[*(l8(day, cloud=30.0) for day in QUARTERS), *(l8(day, cloud=2.0) for day in days)])
     assert [one.cloud_cover for one in found.dates["lc2l2"]] == [2.0] * 4
     assert len({*ids(found, "lc2l2")}) == 4
+    silent = [l8(day, cloud=None) for day in QUARTERS]  # nearer, but who knows
+    found = choose(lc2l2=[*silent, *(l8(day, cloud=2.0) for day in days)])
+    assert [one.cloud_cover for one in found.dates["lc2l2"]] == [2.0] * 4
     with pytest.raises(CheckError, match="no WRS path and row has a Landsat scene of its own within 91 days"):
         choose(lc2l2=[*(l8(day) for day in QUARTERS[:2]), *(l8(day, "193/025") for day in QUARTERS[2:])])
 

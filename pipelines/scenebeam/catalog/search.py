@@ -191,7 +191,7 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
         # Given to `open`, which would take them from the StacApiIO again.
         client = pystac_client.Client.open(
             url,
-            stac_io=StacApiIO(max_retries=_RETRY.new(total=request.limits.max_attempts)),
+            stac_io=StacApiIO(max_retries=_RETRY.new(total=request.limits.max_attempts - 1)),
             request_modifier=_Pace(APART),
             timeout=60,
         )

@@ -172,7 +172,7 @@ def _near(acquisitions: Sequence[Acquisition], target: datetime, delta_days: int
     for number, one in enumerate(acquisitions):
         if abs((one.acquired.date() - target.date()).days) <= delta_days:
             apart = abs((one.acquired - target).total_seconds()) / 86400
-            found[number] = (_cloud(one) if one.cloud_cover is not None else 0.0, apart)
+            found[number] = (_cloud(one), apart)
     return found
 
 

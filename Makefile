@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test test-slow test-cloud lint bench lock clean
+.PHONY: demo test test-slow test-cloud cloud lint bench lock clean
 
 demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
@@ -17,6 +17,9 @@ test-slow: .venv/ready  ## Tests that take minutes
 
 test-cloud: .venv/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
 	$(BIN)/python -m pytest -m cloud
+
+cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
+	$(BIN)/python tests/local_cloud.py
 
 lint: .venv/ready  ## Style and types
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ locals {
     SCENEBEAM_MAX_BYTES              = var.max_bytes
     SCENEBEAM_MAX_WORKERS            = tostring(var.max_workers)
     SCENEBEAM_STATUS_TOPIC           = "projects/${var.project}/topics/${var.name}-status"
+    SCENEBEAM_PROGRESS_TOPIC         = "projects/${var.project}/topics/${var.name}-progress"
     SCENEBEAM_DEAD_LETTER_TOPIC      = "projects/${var.project}/topics/${var.name}-dead"
     SCENEBEAM_PROJECT                = var.project
     SCENEBEAM_REGION                 = var.region

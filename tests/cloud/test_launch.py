@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -306,3 +307,5 @@ def test_a_run_is_named_by_what_it_makes_and_where() -> None:
     one = RunRequest.model_validate(REQUEST)
     assert run_id(one) == run_id(RunRequest.model_validate({**REQUEST, "output": "gs://products/demo/"}))
     assert run_id(one).startswith("demo-")
+    longest = run_id(RunRequest.model_validate({**REQUEST, "run": "Long_" * 12}))
+    assert re.fullmatch(r"[a-z0-9-]{63}", longest), "a label's value has 63 characters at most"

@@ -13,7 +13,8 @@ import pytest
 import rasterio
 
 from conftest import stac_server, tree
-from local_cloud import Cloud, Dataflow, wait_for
+from local_cloud import Cloud, wait_for
+from local_dataflow import Dataflow
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
@@ -61,7 +62,6 @@ def test_a_message_makes_the_mosaics_that_a_laptop_makes(
         found = wait_for(lambda: (one := cloud.runs()) and one[0]["job"] and one[0])
         wait_for(lambda: dataflow.jobs[found["job"]]["currentState"] != "JOB_STATE_RUNNING", 120)
         assert dataflow.jobs[found["job"]]["currentState"] == "JOB_STATE_DONE", dataflow.said
-        cloud.publish("status", b"", sweep="true")
         ended = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
         here: RunRequest = validate_request({**document(url, str(tmp_path / "here")), "runner": "serial"})
         assert run(here).state == "succeeded"

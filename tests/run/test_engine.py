@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
@@ -50,6 +51,20 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
         )
         assert_that(states, equal_to([("20210610T092031Z", "done")]))
     assert (Path(output) / "mosaics/20210610T092031Z/scl.tif").exists()
+
+
+def test_who_listens_is_told_while_it_goes_and_at_its_end(make_request: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    output = settled(make_request)
+    make = MakeTask(output, Limits().model_dump_json(), lambda: told.append(1))
+    make.setup()
+    made = list(make.process("20210610T092031Z"))
+    assert not told, "not after each task: there may be thousands a minute"
+    monkeypatch.setattr("scenebeam.run.engine._TELL_EVERY", 0.0)
+    made += make.process("20220615T092029Z")
+    assert len(told) == 1
+    report(made, output, RunStatus(run="test", state="running", tasks=2).model_dump_json(), lambda: told.append(2))
+    assert told == [1, 2]
 
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:

@@ -80,7 +80,11 @@ class DataflowLauncher:
         parameter = dataflow.LaunchFlexTemplateParameter(
             job_name=job_name,
             container_spec_gcs_path=settings.template,
-            parameters={"request": request_uri},
+            parameters={
+                "request": request_uri,
+                "run": run,
+                **({"progress_topic": settings.progress_topic} if settings.progress_topic else {}),
+            },
             environment=environment,
         )
         call = dataflow.LaunchFlexTemplateRequest(

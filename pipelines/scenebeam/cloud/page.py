@@ -17,7 +17,7 @@ from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.run.status import RunStatus
 
-_RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,80})$")
+_RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,62})$")
 _MOST, _USUAL = 200, 50
 
 

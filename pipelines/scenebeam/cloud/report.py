@@ -105,6 +105,8 @@ def brought_up_to_date(
         found = found.model_copy(update={"done": done, "failed": counts.get("tasks_failed", 0), "read_bytes": read})
     if not found.ended and job in _ENDS:
         told = f"its job ended as {job} and it does not say that it is done: look into the job's log"
+        if _ENDS[job] == "cancelled":
+            told = "its job was cancelled: send the request again to go on"
         found = found.model_copy(update={"state": _ENDS[job], "finished": now(), "message": found.message or told})
     elif not found.ended and job == UNKNOWN and _silent(current):
         told = f"nobody knows a job {current.job}, and nothing has been heard of the run: send the request again"
@@ -122,14 +124,14 @@ def _silent(status: RunStatus) -> bool:
 def run_of(data: Any) -> str:
     """The run that an event tells of: of a job by its label, of a message by its attribute; empty where of none.
 
-    A change of the runs' own topic is such a message too: what it says is looked up, not believed.
+    What has become of it is looked up, not believed.
     """
     if not isinstance(data, Mapping):
         return ""
     labels = _inside(data, "payload", "labels")
     attributes = _inside(data, "message", "attributes")
     found = labels.get(RUN_LABEL) or attributes.get("run") or ""
-    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,80}", found) else ""
+    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", found) else ""
 
 
 def _inside(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

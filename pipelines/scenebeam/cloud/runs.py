@@ -34,9 +34,12 @@ class Claim(BaseModel):
 
 
 def run_id(request: RunRequest) -> str:
-    """A run's name, and a hash of what it makes and where: the same request is the same run."""
+    """A run's name, and a hash of what it makes and where: the same request is the same run.
+
+    No longer than the 63 characters that a label of Google Cloud may have.
+    """
     digest = sha256(f"{request.fingerprint()} {request.output.rstrip('/')}".encode()).hexdigest()
-    return f"{request.run.lower().replace('_', '-')}-{digest[:12]}"
+    return f"{request.run.lower().replace('_', '-')[:50]}-{digest[:12]}"
 
 
 class Runs:

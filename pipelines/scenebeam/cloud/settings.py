@@ -36,6 +36,8 @@ class CloudSettings(BaseModel):
     """After so long a run that was claimed and not launched is taken for abandoned."""
     status_topic: Topic | None = None
     """`projects/<project>/topics/<topic>`, to which every change of a run is published."""
+    progress_topic: Topic | None = None
+    """Where a run's workers say that it has got further: `report` listens."""
     dead_letter_topic: Topic | None = None
     """Where messages go that can never start a run."""
     launcher: Literal["dataflow", "local"] = "dataflow"

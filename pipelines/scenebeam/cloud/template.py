@@ -1,8 +1,9 @@
 """Template: what the Flex Template's launcher runs: a request in a bucket → a Dataflow job.
 
-    python -m scenebeam.cloud.template --request gs://bucket/runs/x/request.json --runner DataflowRunner --project …
+    python -m scenebeam.cloud.template --request gs://bucket/runs/x/request.json --run x \\
+        --progress_topic projects/p/topics/progress --runner DataflowRunner --project …
 
-All options but the first are Beam's own, as the launcher gives them.
+All options but these three are Beam's own, as the launcher gives them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from scenebeam.cloud.topics import Word
 from scenebeam.errors import RequestError, SceneBeamError
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import parse_document, validate_request
@@ -22,12 +24,18 @@ def main(arguments: Sequence[str]) -> int:
     """Plan the request and hand its pipeline over. Does not wait for it: the launcher has done its part by then."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--request", required=True)
+    parser.add_argument("--run", default="")
+    parser.add_argument("--progress_topic", default="")
     known, options = parser.parse_known_args(arguments)
+    tell = Word(known.progress_topic, known.run) if known.progress_topic else None
     try:
-        submit(_read(known.request), options)
+        submit(_read(known.request), options, tell)
     except SceneBeamError as error:
         print(f"scenebeam: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
+    finally:
+        if tell is not None:
+            tell()
     return 0
 
 

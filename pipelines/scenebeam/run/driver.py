@@ -223,10 +223,11 @@ def run(
             raise
 
 
-def submit(request: RunRequest, options: Sequence[str]) -> RunStatus:
+def submit(request: RunRequest, options: Sequence[str], tell: Callable[[], None] | None = None) -> RunStatus:
     """Plan a request, or go on with its plan, and hand the pipeline to the runner that Beam's `options` name.
 
-    The pipeline writes the status from then on; a fault before that is in it too, and raised.
+    The pipeline writes the status from then on, and calls `tell` (which is pickled) now and then and when it has ended;
+    a fault before that is in the status too, and raised.
     """
     few_arenas()
     store = open_store(request.output)
@@ -235,7 +236,7 @@ def submit(request: RunRequest, options: Sequence[str]) -> RunStatus:
         try:
             plan = settle_plan(request, store)
             status = _begin(plan, store, "dataflow")
-            submit_tasks(options, plan, store, status)
+            submit_tasks(options, plan, store, status, tell)
         except Exception as error:
             failed = RunStatus(run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri)
             ended = {"started": now(), "updated": now(), "finished": now(), "message": str(error)}

@@ -6,7 +6,8 @@ Elements are task ids and outcomes in JSON, never arrays; a bundle may be replay
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -20,17 +21,25 @@ from scenebeam.run.report import finish
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
+Tell = Callable[[], None]
+"""Says to whom it may concern that a run has got further. Pickled with the graph; raises nothing."""
+_TELL_EVERY = 60.0
+"""Seconds between two words of a worker's thread."""
 
-def build(pipeline: Any, output: str, status: RunStatus, limits: Limits) -> Any:
-    """Lay the graph for the plan that is frozen in `output` onto a pipeline."""
+
+def build(pipeline: Any, output: str, status: RunStatus, limits: Limits, tell: Tell | None = None) -> Any:
+    """Lay the graph for the plan that is frozen in `output` onto a pipeline.
+
+    `tell` is called now and then while it goes, and at its end.
+    """
     return (
         pipeline
         | "Output" >> beam.Create([output])
         | "ReadPlan" >> beam.FlatMap(undone_tasks)
         | "Reshuffle" >> beam.Reshuffle()
-        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json()))
+        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json(), tell))
         | "AllOutcomes" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-        | "Report" >> beam.Map(report, output, status.model_dump_json())
+        | "Report" >> beam.Map(report, output, status.model_dump_json(), tell)
     )
 
 
@@ -44,8 +53,8 @@ def undone_tasks(output: str) -> Iterator[str]:
 class MakeTask(beam.DoFn):  # type: ignore[misc]
     """Task id → Outcome as JSON."""
 
-    def __init__(self, output: str, limits: str) -> None:
-        self._output, self._limits = output, Limits.model_validate_json(limits)
+    def __init__(self, output: str, limits: str, tell: Tell | None = None) -> None:
+        self._output, self._limits, self._tell = output, Limits.model_validate_json(limits), tell
 
     def setup(self) -> None:
         """Read the plan once a worker."""
@@ -53,20 +62,27 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
         plan, self._store = _frozen(self._output)
         self._kind = plan.request.product.kind
         self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
+        self._told = time.monotonic()
 
     def process(self, task_id: str) -> Iterator[str]:
         """Make one task."""
         outcome = make_task(self._kind, self._tasks[task_id], self._store, self._limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
+        if self._tell is not None and time.monotonic() - self._told > _TELL_EVERY:
+            self._told = time.monotonic()
+            self._tell()
         yield outcome.model_dump_json()
 
 
-def report(outcomes: Iterable[str], output: str, status: str) -> str:
+def report(outcomes: Iterable[str], output: str, status: str, tell: Tell | None = None) -> str:
     """All outcomes → the run's tables and final status (as JSON)."""
     plan, store = _frozen(output)
     made = [Outcome.model_validate_json(text) for text in outcomes]
-    return finish(plan, made, store, RunStatus.model_validate_json(status)).model_dump_json()
+    ended = finish(plan, made, store, RunStatus.model_validate_json(status))
+    if tell is not None:
+        tell()
+    return ended.model_dump_json()
 
 
 def _frozen(output: str) -> tuple[Plan, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -117,7 +117,9 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
     return _run_beam(kind, plan, store, status)
 
 
-def submit_tasks(options: Sequence[str], plan: Plan, store: Store, status: RunStatus) -> None:
+def submit_tasks(
+    options: Sequence[str], plan: Plan, store: Store, status: RunStatus, tell: Callable[[], None] | None = None
+) -> None:
     """Hand the pipeline to the runner that `options` name, with what its workers need; does not wait for it."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -129,7 +131,7 @@ def submit_tasks(options: Sequence[str], plan: Plan, store: Store, status: RunSt
     wanted = [*worker_options(machine, plan), "--no_save_main_session"]
     added = [option for option in wanted if option.removeprefix("--").partition("=")[0] not in given]
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
-    build(pipeline, store.uri, status, plan.request.limits)
+    build(pipeline, store.uri, status, plan.request.limits, tell)
     pipeline.run()
 
 

@@ -63,16 +63,41 @@ def test_a_message_makes_the_mosaics_that_a_laptop_makes(
         wait_for(lambda: dataflow.jobs[found["job"]]["currentState"] != "JOB_STATE_RUNNING", 120)
         assert dataflow.jobs[found["job"]]["currentState"] == "JOB_STATE_DONE", dataflow.said
         ended = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
-        here: RunRequest = validate_request({**document(url, str(tmp_path / "here")), "runner": "serial"})
-        assert run(here).state == "succeeded"
+        same_as_here(url, output, tmp_path)
     assert (ended["done"], ended["tasks"]) == (2, 2)
-    store = open_store(output)
-    expected = {name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json"))}
-    for name, data in expected.items():
-        if name not in ("search.json",):
-            assert store.read(name) == data, name
     assert b"2 of 2 done" in cloud.get(f"/runs/{ended['id']}", Accept="text/html")[1]
     looked_at(f"{cloud.status_url}/runs/{ended['id']}", tmp_path)
+
+
+def same_as_here(catalog: str, output: str, tmp_path: Path) -> None:
+    """What stands in the bucket is what a run on this machine makes, byte by byte."""
+    here: RunRequest = validate_request({**document(catalog, str(tmp_path / "here")), "runner": "serial"})
+    assert run(here).state == "succeeded"
+    store = open_store(output)
+    expected = {name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json", ".png"))}
+    assert len(expected) > 6
+    for name, data in expected.items():
+        if name != "search.json":
+            assert store.read(name) == data, name
+
+
+def test_a_run_whose_machine_dies_goes_on_where_it_was(
+    cloud: Cloud, dataflow: Dataflow, inputs: str, tmp_path: Path
+) -> None:
+    dataflow.start = True
+    output = f"{cloud.prefix}/products/mosaics"
+    store = open_store(output)
+    with stac_server(items(tmp_path / "items.json", inputs)) as url:
+        cloud.allow(url)
+        cloud.publish("requests", document(url, output))
+        wait_for(lambda: any(name.endswith(".tif") for name in store.list()))
+        dataflow.kill("2026-0")
+        died = wait_for(lambda: (one := cloud.runs()[0])["state"] == "failed" and one)
+        assert "JOB_STATE_FAILED" in died["message"]
+        cloud.publish("requests", document(url, output))
+        ended = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one, 120)
+        assert (ended["id"], ended["job"], ended["done"]) == (died["id"], "2026-1", 2)
+        same_as_here(url, output, tmp_path)
 
 
 def looked_at(url: str, folder: Path) -> None:

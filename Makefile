@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test test-slow test-cloud cloud lint bench lock clean
+.PHONY: demo test test-slow test-cloud cloud policy lint bench lock clean
 
 demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
@@ -21,6 +21,9 @@ test-cloud: .venv/ready  ## A whole cloud on loopback, images and infrastructure
 cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
 	$(BIN)/python tests/local_cloud.py
 
+policy: .venv-checkov/ready  ## What checkov says of the infrastructure
+	.venv-checkov/bin/checkov --directory infra --skip-download --compact --quiet
+
 lint: .venv/ready  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,12 +37,18 @@ lock:  ## Resolve the dependencies anew; needs uv
 	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
 	$(LOCK) --constraint requirements.lock --extra dataflow pyproject.toml --output-file docker/worker.lock
 	$(LOCK) --constraint requirements.lock functions/requirements.in --output-file functions/requirements.lock
+	$(LOCK) infra/checkov.in --output-file infra/checkov.lock
 
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "scenebeam needs Python 3.11 or newer: none found; set PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv-checkov/ready: infra/checkov.lock
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/checkov.lock
 	@touch $@
 
 .venv-bench/ready: requirements.lock benchmarks/requirements.lock pyproject.toml
@@ -49,4 +58,4 @@ lock:  ## Resolve the dependencies anew; needs uv
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench demo out
+	rm -rf .venv .venv-bench .venv-checkov demo out

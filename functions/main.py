@@ -20,8 +20,11 @@ from scenebeam.cloud.report import Report, run_of
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
+from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
+# A line for each change of a run: infra/alerts.tf counts those that begin with "failed".
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 log = logging.getLogger("scenebeam.functions")
 
 
@@ -60,7 +63,7 @@ def launch(event: CloudEvent) -> None:
         status = _launch().reject(Message(event["id"]), str(error))
     else:
         status = _launch().answer(message)
-    log.info("%s %s: %s", status.state, status.id, status.message)
+    _log(status)
 
 
 @functions_framework.cloud_event
@@ -69,7 +72,11 @@ def report(event: CloudEvent) -> None:
     run = run_of(event.data)
     changed = [_report().refresh(run)] if run else _report().sweep()
     for status in filter(None, changed):
-        log.info("%s %s: %s", status.state, status.id, status.message)
+        _log(status)
+
+
+def _log(status: RunStatus) -> None:
+    log.info("%s %s: %s", status.state, status.id, " ".join(status.message.split()))
 
 
 @functions_framework.http

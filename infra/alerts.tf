@@ -5,7 +5,7 @@ resource "google_logging_metric" "failed_runs" {
   filter      = <<-EOT
     resource.type="cloud_run_revision"
     resource.labels.service_name=~"^${var.name}-(launch|report)$"
-    textPayload=~"^failed |: failed "
+    textPayload=~"^failed "
   EOT
 
   metric_descriptor {

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_launch import REQUEST
 
-from local_cloud import Cloud, wait_for
-from local_dataflow import Dataflow
+from local_cloud import FUNCTIONS, Cloud, free_port, listens, wait_for
+from local_dataflow import Dataflow, send_event
+from scenebeam.cloud.messages import PUBLISHED
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 
@@ -105,6 +111,25 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
     assert sorted(one.attributes["reason"][:20] for one in dead) == ["output: gs://elsewhe", "the request is neith"]
     assert dataflow.launches == []
     assert cloud.runs() == []
+
+
+def test_a_function_logs_one_line_for_each_change(tmp_path: Path) -> None:
+    """As a process of its own, as Cloud Run starts it: the alert on failed runs counts these lines."""
+    port = free_port()
+    command = [Path(sys.executable).parent / "functions-framework", "--source", FUNCTIONS, "--target", "launch"]
+    settings = {"STATE": str(tmp_path), "OUTPUTS": "gs://products", "LAUNCHER": "local"}
+    environ = {**os.environ, **{f"SCENEBEAM_{name}": value for name, value in settings.items()}, "PORT": str(port)}
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(lambda: listens(port))
+        data = base64.b64encode(b"{not yaml: [").decode()
+        send_event(f"http://127.0.0.1:{port}", PUBLISHED, {"message": {"data": data, "messageId": "17"}})
+    finally:
+        process.terminate()
+    said = process.communicate()[0].splitlines()
+    assert [line[:50] for line in said if line.startswith("rejected")] == [
+        "rejected 17: the request is neither YAML nor JSON:"
+    ]
 
 
 def test_a_request_file_in_the_bucket_starts_a_run(cloud: Cloud, dataflow: Dataflow) -> None:

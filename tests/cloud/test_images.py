@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from scenebeam.cloud.settings import CloudSettings
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -61,3 +64,23 @@ def test_the_template_asks_for_a_request_in_a_bucket() -> None:
     assert {one["name"]: one["isOptional"] for one in others} == {"run": True, "progress_topic": True}
     assert re.match(parameter["regexes"][0], "gs://state/runs/x/request.json")
     assert not re.match(parameter["regexes"][0], "/etc/passwd")
+
+
+def test_the_cloud_of_containers_is_set_up_as_the_functions_want_it() -> None:
+    document = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    services = document["services"]
+    settings = [
+        CloudSettings.from_environment(services[target]["environment"]) for target in ("launch", "report", "status")
+    ]
+    assert settings[0] == settings[1] == settings[2]
+    known = {f"SCENEBEAM_{name.upper()}" for name in CloudSettings.model_fields}
+    for name, service in services.items():
+        given = {one for one in service.get("environment", {}) if one.startswith("SCENEBEAM_")}
+        assert given <= known, name
+        assert set(service.get("depends_on", [])) <= set(services)
+        for volume in service.get("volumes", []):
+            assert (ROOT / "docker" / volume.split(":")[0]).is_dir()
+        for word in service.get("entrypoint", []):
+            assert not word.startswith("/tests/") or (ROOT / word[1:]).is_file()
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()

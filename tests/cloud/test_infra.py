@@ -48,6 +48,15 @@ def test_terraform(terraform: tuple[Path, dict[str, str]], words: tuple[str, ...
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+def test_the_example_is_a_deployment(terraform: tuple[Path, dict[str, str]]) -> None:
+    folder, environ = terraform
+    for words in (["init", "-input=false", "-backend=false"], ["validate"]):
+        told = subprocess.run(
+            ["terraform", *words], cwd=folder / "examples" / "team", env=environ, capture_output=True, text=True
+        )
+        assert told.returncode == 0, told.stdout + told.stderr
+
+
 def test_the_functions_get_every_setting_that_they_need(terraform: tuple[Path, dict[str, str]]) -> None:
     from scenebeam.cloud.settings import CloudSettings
 

@@ -74,7 +74,9 @@ def same_as_here(catalog: str, output: str, tmp_path: Path) -> None:
     here: RunRequest = validate_request({**document(catalog, str(tmp_path / "here")), "runner": "serial"})
     assert run(here).state == "succeeded"
     store = open_store(output)
-    expected = {name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json", ".png"))}
+    expected = {
+        name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json", ".png"))
+    }
     assert len(expected) > 6
     for name, data in expected.items():
         if name != "search.json":

@@ -1,0 +1,74 @@
+# A team of its own: one more catalogue, smaller ceilings, workers in a subnetwork without public addresses that reaches
+# catalogues through Cloud NAT, and somebody who is told of failed runs.
+module "scenebeam" {
+  source = "../.."
+
+  project         = "my-project"
+  region          = "europe-west1"
+  name            = "team-forest"
+  worker_image    = "europe-west1-docker.pkg.dev/my-project/scenebeam/worker:1.0.0"
+  functions_image = "europe-west1-docker.pkg.dev/my-project/scenebeam/functions:1.0.0"
+
+  catalogs     = ["earth-search", "https://stac.example.com/api"]
+  max_scenes   = 2000
+  max_bytes    = "500GB"
+  max_workers  = 10
+  machine_type = "n2-highmem-2"
+  subnetwork   = "regions/europe-west1/subnetworks/${google_compute_subnetwork.workers.name}"
+
+  viewers        = ["group:forest@example.com"]
+  alert_emails   = ["forest@example.com"]
+  retention_days = { temporary = 2 }
+}
+
+resource "google_compute_network" "workers" {
+  name                    = "team-forest"
+  auto_create_subnetworks = false
+}
+
+resource "google_compute_subnetwork" "workers" {
+  #checkov:skip=CKV_GCP_26:flow logs of workers that fetch public imagery are paid for and read by nobody
+  #checkov:skip=CKV_GCP_76:addresses are IPv4 alone
+  name                     = "team-forest"
+  region                   = "europe-west1"
+  network                  = google_compute_network.workers.id
+  ip_cidr_range            = "10.10.0.0/24"
+  private_ip_google_access = true
+}
+
+# Dataflow's workers talk to each other, and to nobody else inside.
+resource "google_compute_firewall" "workers" {
+  name        = "team-forest-dataflow"
+  network     = google_compute_network.workers.id
+  source_tags = ["dataflow"]
+  target_tags = ["dataflow"]
+
+  allow {
+    protocol = "tcp"
+    ports    = ["12345-12346"]
+  }
+}
+
+resource "google_compute_router" "workers" {
+  name    = "team-forest"
+  region  = "europe-west1"
+  network = google_compute_network.workers.id
+}
+
+resource "google_compute_router_nat" "workers" {
+  name                               = "team-forest"
+  router                             = google_compute_router.workers.name
+  region                             = "europe-west1"
+  nat_ip_allocate_option             = "AUTO_ONLY"
+  source_subnetwork_ip_ranges_to_nat = "ALL_SUBNETWORKS_ALL_IP_RANGES"
+}
+
+output "request_topic" {
+  description = "Publish a request here."
+  value       = module.scenebeam.request_topic
+}
+
+output "status_url" {
+  description = "How runs go."
+  value       = module.scenebeam.status_url
+}

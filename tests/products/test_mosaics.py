@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from known import check, first, layers, read
@@ -116,6 +118,8 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
             content = (path.parent / asset.href).read_bytes()
             assert asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
             assert asset.extra_fields["file:size"] == len(content)
+            if band == "thumbnail":
+                continue
             with rasterio.open(path.parent / asset.href) as file:
                 assert item.properties["proj:shape"] == [file.height, file.width]
                 assert item.properties["proj:transform"] == list(file.transform)[:6]
@@ -127,6 +131,26 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
     collection = pystac.Collection.from_file(str(out / "collection.json"))
     collection.validate()
     assert {item.id for item in collection.get_items()} == {BEFORE, AFTER}
+
+
+def test_a_small_picture_of_each(done: Make) -> None:
+    request = done(**{"product.bands": ["scl", "nir", "red", "green"]})
+    for path in Path(request.output).glob("mosaics/*/thumbnail.png"):
+        with rasterio.open(path.parent / "red.tif") as file:
+            overview = file.read(1, out_shape=(file.height // 2, file.width // 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                image = file.read()
+        assert max(image.shape[1:]) == 400
+        assert image.shape[0] == 4, "false colour, and where it is"
+        assert len(np.unique(image[:3])) > 100
+        rows, columns = (
+            ((np.arange(small) + 0.5) * large / small).astype(int)
+            for small, large in zip(image.shape[1:], overview.shape, strict=True)
+        )
+        seen = (overview > 0)[np.ix_(rows, columns)]
+        assert np.mean((image[3] == 255) == seen) > 0.99
 
 
 def test_one_grid_for_the_whole_series(done: Make) -> None:

@@ -35,6 +35,7 @@ def test_undone_tasks_are_those_with_an_output_missing(make_request: Make) -> No
     folder = Path(output) / "mosaics" / "20210610T092031Z"
     folder.mkdir(parents=True)
     (folder / "scl.tif").touch()
+    (folder / "thumbnail.png").touch()
     assert len(list(undone_tasks(output))) == 2
     (folder / "20210610T092031Z.json").touch()
     assert list(undone_tasks(output)) == ["20220615T092029Z"]

@@ -88,7 +88,9 @@ def test_overwriting_leaves_nothing_of_the_other(make_request: Make) -> None:
     out = Path(request.output)
     (out / "mine.txt").write_text("not ours")
     run(make_request(dates="2021", **{"product.bands": ["nir"]}), overwrite=True)
-    assert {path.name for path in out.glob("mosaics/*/*")} == {"nir.tif", "20210610T092031Z.json"}
+    assert {path.name for path in out.glob("mosaics/*/*")} == {
+        "nir.tif", "thumbnail.png", "20210610T092031Z.json",
+    }  # fmt: skip
     assert (out / "mine.txt").exists(), "what scenebeam did not make it does not remove"
 
 

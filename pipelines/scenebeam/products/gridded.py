@@ -18,6 +18,7 @@ import shapely
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
 from scenebeam.products.inputs import Band, SceneRef, settled_nodata
+from scenebeam.products.pictures import THUMBNAIL, draw
 from scenebeam.products.shards import PARTS, Window, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import GridSpec, Outcome, Task
 from scenebeam.raster.cog import CogBand, CogProfile, write_cog
@@ -67,6 +68,11 @@ class GriddedTask(Task):
     def path(self, output: str) -> str:
         """Name of an output's COG in the store."""
         return f"{self.folder}/{self.name}/{output}.tif"
+
+    @property
+    def thumbnail_path(self) -> str:
+        """Name of the small picture of its outputs in the store."""
+        return f"{self.folder}/{self.name}/{THUMBNAIL}"
 
     def part_path(self, output: str, shard: int) -> str:
         """Name of a shard of an output, until the whole is put together."""
@@ -197,7 +203,7 @@ def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, mi
         return _asset(task, output, file, [fact])
 
     assets = io_threads().map(publish, outputs, pyramids, facts)
-    _publish_item(task, store, {output.name: asset for output, asset in zip(outputs, assets, strict=True)})
+    _publish_item(task, store, outputs, {output.name: asset for output, asset in zip(outputs, assets, strict=True)})
 
 
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
@@ -281,7 +287,7 @@ def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
         )
         made = replace(output, dtype=np.dtype(parts[0].dtype), nodata=parts[0].nodata)
         assets[output.name] = _asset(task, made, file, [part.facts for part in parts])
-    _publish_item(task, store, assets)
+    _publish_item(task, store, outputs, assets)
     store.delete(sorted(wanted))
     return Outcome(task=task.id, state="done")
 
@@ -324,8 +330,20 @@ def _asset(task: GriddedTask, output: Output, file: Publication, facts: Sequence
     }
 
 
-def _publish_item(task: GriddedTask, store: Store, assets: dict[str, dict[str, Any]]) -> None:
+def _publish_item(
+    task: GriddedTask, store: Store, outputs: Sequence[Output], assets: dict[str, dict[str, Any]]
+) -> None:
     incomplete = any("scenebeam:missing" in asset for asset in assets.values())
+    shown = [output.name for output in outputs if not output.categorical] or [outputs[0].name]
+    with store.writing(task.thumbnail_path) as file:
+        file.write(draw(store, {name: (task.path(name), 1) for name in shown}))
+    assets["thumbnail"] = {
+        "href": f"./{THUMBNAIL}",
+        "type": "image/png",
+        "roles": ["thumbnail"],
+        "file:size": file.size,
+        "file:checksum": file.checksum,
+    }
     item = stac.make_item(
         task.name,
         task.collection,

@@ -19,6 +19,7 @@ from scenebeam.products.gridded import item_path
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.products.inputs import Band, common_properties, describe_band, scene_ref, shown_area, with_footprints
+from scenebeam.products.pictures import THUMBNAIL
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
@@ -108,7 +109,7 @@ def _tasks(
     for shard, window in enumerate(windows):
         task = IndexTask(
             id=name if len(windows) == 1 else f"{name}.{shard:05d}",
-            outputs=(f"{INDICES}/{name}/{product.name}.tif", item_path(INDICES, name)),
+            outputs=(f"{INDICES}/{name}/{product.name}.tif", f"{INDICES}/{name}/{THUMBNAIL}", item_path(INDICES, name)),
             item_path=item_path(INDICES, name),
             estimate=estimate(grid, window, bands, probes, refs, "first", 1, held).model_copy(
                 # One image of floats, of which a quarter can be packed away, and its overviews.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
 from scenebeam.products.fetch import fetch
 from scenebeam.products.inputs import settled_nodata, spec_of
+from scenebeam.products.pictures import draw
 from scenebeam.products.stacks.encode import Encoded, encode_band, nodata_of, stack_numbers, write_stack
 from scenebeam.products.stacks.grids import own_grid, warnings_of
 from scenebeam.products.stacks.item import MadeStack, publish_item
@@ -22,9 +23,8 @@ from scenebeam.products.task import Outcome
 from scenebeam.raster.checks import BandSpec, Finding, judge
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.preview import preview
 from scenebeam.raster.reader import Source, open_source
-from scenebeam.raster.validate import picture, sample_source
+from scenebeam.raster.validate import sample_source
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
@@ -235,12 +235,8 @@ def _publish(task: StackTask, store: Store, made: dict[str, MadeStack], bands: _
     """The last outputs: a small picture of the first stack if it is wanted, and the item."""
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
-        pictures = {}
-        for number, band in enumerate(first.bands, start=1):
-            source = open_source(store.path(task.stack_path(stack)), number, Budget())
-            pictures[band.name] = picture(source.look()[0], source.info.nodata)
-            source.close()
-        store.write(task.screenshot_path, preview(pictures, _spec(first.bands[0]).unit))
+        bands_of = {band.name: (task.stack_path(stack), number) for number, band in enumerate(first.bands, start=1)}
+        store.write(task.screenshot_path, draw(store, bands_of, _spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

@@ -13,7 +13,7 @@ locals {
     "requests/roles/storage.objectViewer" = ["launch", "worker"]
     "state/roles/storage.objectViewer"    = ["status"]
     "state/roles/storage.objectUser"      = ["launch", "report", "worker"]
-    "products/roles/storage.objectViewer" = ["report"]
+    "products/roles/storage.objectViewer" = ["report", "status"]
     "products/roles/storage.objectUser"   = ["worker"]
   }
   bucket_members = merge([

@@ -139,6 +139,27 @@ def test_a_request_file_in_the_bucket_starts_a_run(cloud: Cloud, dataflow: Dataf
     assert wait_for(cloud.runs)[0]["state"] in ("queued", "running")
 
 
+def test_a_picture_is_shown_and_nothing_else_of_the_output(cloud: Cloud) -> None:
+    outputs, state = open_store(f"{cloud.prefix}/products/x"), open_store(f"{cloud.prefix}/state")
+    image = b"\x89PNG\r\n\x1a\n and so on"
+    outputs.write("mosaics/a/thumbnail.png", image)
+    outputs.write("run.png", b"a secret")
+    named = ("mosaics/a/thumbnail.png", "run.png", "../y/z.png", "missing.png")
+    for run, output in (("inside", f"{cloud.prefix}/products/x"), ("outside", f"{cloud.prefix}/elsewhere")):
+        told = RunStatus(run="x", id=run, state="succeeded", output=output, pictures=named)
+        state.write(f"runs/{run}/status.json", told.dump())
+    open_store(f"{cloud.prefix}/elsewhere").write("mosaics/a/thumbnail.png", image)
+    code, body, headers = cloud.get("/runs/inside/pictures/0")
+    assert (code, body, headers["Content-Type"]) == (200, image, "image/png")
+    assert cloud.get("/runs/inside/pictures/0", If_None_Match=headers["ETag"])[0] == 304
+    for path in ("/runs/inside/pictures/1", "/runs/inside/pictures/2", "/runs/inside/pictures/3",
+                 "/runs/inside/pictures/4", "/runs/inside/pictures/x", "/runs/outside/pictures/0"):  # fmt: skip
+        assert cloud.get(path)[0] == 404, path
+    page = cloud.get("/runs/inside", Accept="text/html")[1]
+    assert b'src="/runs/inside/pictures/0"' in page
+    assert b"http-equiv" not in page, "a run that has ended is not asked for again"
+
+
 def test_the_page_is_answered_as_http_wants_it(cloud: Cloud) -> None:
     for number in range(5):
         told = RunStatus(run="x", id=f"run-{number}", state="failed", message="<script>alert(1)</script>")

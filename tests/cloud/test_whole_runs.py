@@ -65,6 +65,7 @@ def test_a_message_makes_the_mosaics_that_a_laptop_makes(
         ended = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
         same_as_here(url, output, tmp_path)
     assert (ended["done"], ended["tasks"]) == (2, 2)
+    assert len(ended["pictures"]) == 2
     assert b"2 of 2 done" in cloud.get(f"/runs/{ended['id']}", Accept="text/html")[1]
     looked_at(f"{cloud.status_url}/runs/{ended['id']}", tmp_path)
 

@@ -13,11 +13,15 @@ from urllib.parse import quote
 
 import jinja2
 
+from scenebeam.cloud.guard import is_below
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.run.status import RunStatus
+from scenebeam.run.status import FAILURES_FILE, RunStatus
+from scenebeam.storage import open_store
 
-_RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,62})$")
+_RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,62})(?:/pictures/(\d{1,3}))?$")
+_CONSOLE = "https://console.cloud.google.com"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST, _USUAL = 200, 50
 
 
@@ -48,7 +52,10 @@ class Ask:
 
 
 def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
-    """`GET /runs` lists runs by id, `?limit=` of them `?after=` an id; `GET /runs/<id>` is one."""
+    """`GET /runs` lists runs by id, `?limit=` of them `?after=` an id; `GET /runs/<id>` is one.
+
+    `GET /runs/<id>/pictures/<number>` is one of the pictures that its status names, and nothing else of its output.
+    """
     path = ask.path.rstrip("/") or "/runs"
     match = _RUN.match(path)
     if path != "/runs" and match is None:
@@ -60,6 +67,8 @@ def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
         status = runs.status(match[1])
         if status is None:
             return _fault(404, f"there is no run {match[1]}", ask)
+        if match[2] is not None:
+            return _picture(status, int(match[2]), ask, settings)
         return _found(_facts(status, settings), "run.html", ask)
     limit = ask.query.get("limit", str(_USUAL))
     if not limit.isdigit() or not 1 <= int(limit) <= _MOST:
@@ -77,20 +86,36 @@ def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
 
 def _facts(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
     """A run as JSON, with links."""
-    facts = status.model_dump(mode="json")
+    facts = status.model_dump(mode="json") | {"ended": status.ended}
     facts["links"] = {"self": f"/runs/{status.id}", **_links(status, settings)}
     return facts
 
 
-def _links(status: RunStatus, settings: CloudSettings) -> dict[str, str | None]:
-    """Where its outputs and its logs can be looked at."""
-    found: dict[str, str | None] = {"output": None, "job": None}
+def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
+    """Where its outputs, its failures and its logs can be looked at, and its pictures."""
+    found: dict[str, Any] = {"output": None, "failures": None, "job": None, "logs": None, "pictures": []}
+    if is_below(status.output, settings.outputs):
+        found["pictures"] = [f"/runs/{status.id}/pictures/{number}" for number in range(len(status.pictures))]
     if status.output.startswith("gs://"):
-        found["output"] = f"https://console.cloud.google.com/storage/browser/{quote(status.output[5:])}"
+        output = quote(status.output[5:])
+        found["output"] = f"{_CONSOLE}/storage/browser/{output}"
+        if status.failed:
+            found["failures"] = f"{_CONSOLE}/storage/browser/_details/{output}/{FAILURES_FILE}"
     if settings.launcher == "dataflow" and status.job not in ("", "none"):
-        where = f"{quote(settings.region)}/{quote(status.job)}?project={quote(settings.project)}"
-        found["job"] = f"https://console.cloud.google.com/dataflow/jobs/{where}"
+        project = f"project={quote(settings.project)}"
+        query = quote(f'resource.type="dataflow_step"\nresource.labels.job_id="{status.job}"', safe="")
+        found["job"] = f"{_CONSOLE}/dataflow/jobs/{quote(settings.region)}/{quote(status.job)}?{project}"
+        found["logs"] = f"{_CONSOLE}/logs/query;query={query}?{project}"
     return found
+
+
+def _picture(status: RunStatus, number: int, ask: Ask, settings: CloudSettings) -> Page:
+    name = status.pictures[number] if number < len(status.pictures) else ""
+    inside = is_below(status.output, settings.outputs) and is_below(f"{status.output}/{name}", (status.output,))
+    content = open_store(status.output).read(name) if inside else None
+    if content is not None and content.startswith(_PNG):
+        return _tagged(content, "image/png", "private, max-age=3600", ask)
+    return _fault(404, f"there is no picture {number} of {status.id}", ask)
 
 
 def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
@@ -98,15 +123,19 @@ def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
         body, kind = _templates().get_template(template).render(document).encode(), "text/html; charset=utf-8"
     else:
         body, kind = (json.dumps(document, indent=2) + "\n").encode(), "application/json"
+    return _tagged(body, kind, "no-cache", ask)
+
+
+def _tagged(body: bytes, kind: str, cache: str, ask: Ask) -> Page:
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"Content-Type": kind, "ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept", **_SAFE}
+    headers = {"Content-Type": kind, "ETag": etag, "Cache-Control": cache, "Vary": "Accept", **_SAFE}
     if etag in [one.strip().removeprefix("W/") for one in ask.etag.split(",")]:
         return Page(304, b"", headers)
     return Page(200, body, headers)
 
 
 _SAFE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src https:",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

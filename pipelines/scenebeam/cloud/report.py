@@ -14,7 +14,10 @@ from scenebeam.cloud.settings import CloudSettings
 from scenebeam.run.status import STATUS_FILE, RunStatus, State, now
 from scenebeam.storage import open_store
 
-_SAID = ("state", "tasks", "done", "skipped", "failed", "incomplete", "requests", "read_bytes", "runner", "message")
+_SAID = (
+    "state", "tasks", "done", "skipped", "failed", "incomplete", "requests", "read_bytes", "runner", "message",
+    "pictures",
+)  # fmt: skip
 """What a run's own status says better than anybody else."""
 _SILENT = timedelta(minutes=30)
 """After so long without a word a run whose job nobody knows has failed."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scenebeam.csvtable import Table
 from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
 from scenebeam.run.plan import Plan
-from scenebeam.run.status import STATUS_FILE, RunStatus, now
+from scenebeam.run.status import FAILURES_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 
-FAILURES_FILE = "failures.csv"
+_PICTURES = 12
+"""That a status names."""
 _FAILURE_COLUMNS = ("task", "kind", "reason", "retry")
 
 
@@ -50,10 +51,17 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
             "updated": now(),
             "finished": now(),
             "message": faults[0].reason if faults else "",
+            "pictures": _some(sorted(name for name in existing if name.endswith(".png"))),
         }
     )
     store.write(STATUS_FILE, final.dump())
     return final
+
+
+def _some(names: Sequence[str]) -> tuple[str, ...]:
+    """A few of many, spread evenly."""
+    count = min(len(names), _PICTURES)
+    return tuple(names[number * len(names) // count] for number in range(count))
 
 
 def _state(plan: Plan, failed: int) -> str:

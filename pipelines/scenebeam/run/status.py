@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-STATUS_FILE = "status.json"
+STATUS_FILE, FAILURES_FILE = "status.json", "failures.csv"
 
 State = Literal["queued", "planned", "running", "succeeded", "partial", "failed", "cancelled", "rejected"]
 
@@ -43,6 +43,8 @@ class RunStatus(BaseModel):
     updated: datetime | None = None
     finished: datetime | None = None
     message: str = ""
+    pictures: tuple[str, ...] = ()
+    """Names of some small pictures in the output, for a page."""
 
     @property
     def ended(self) -> bool:

@@ -30,7 +30,7 @@ lint: .venv/ready  ## Style and types
 	$(BIN)/mypy
 
 bench: .venv-bench/ready  ## Side by side with other tools; takes an hour and 8 GB of disk
-	cd benchmarks && for name in mosaic stack index assets chips; do ../.venv-bench/bin/python $$name.py || exit 1; done
+	cd benchmarks && for name in mosaic stack index assets chips start; do ../.venv-bench/bin/python $$name.py || exit 1; done
 
 lock:  ## Resolve the dependencies anew; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock

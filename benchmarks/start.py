@@ -1,0 +1,135 @@
+"""How long people and functions wait before anything happens: imports, the command's help, cold starts, a fresh install.
+
+    python benchmarks/start.py --rounds 5 [--install]
+
+A cold start is from the start of the process to the answer to its first event, every client made on the way: `launch`
+starts a job, `report` looks after it, `status` shows it. Storage, Pub/Sub and the stand-in for Dataflow are on loopback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from common import spread
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import cloud_example  # noqa: E402
+import local_cloud  # noqa: E402
+from local_dataflow import CHANGED, Dataflow, send_event, serve_dataflow  # noqa: E402
+from scenebeam.cloud.messages import PUBLISHED  # noqa: E402
+
+BIN = Path(sys.executable).parent
+
+
+def seconds(command: list[str | Path]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def process(target: str) -> Iterator[str]:
+    """A function as Cloud Run starts it; its URL."""
+    port = local_cloud.free_port()
+    words = ["--source", local_cloud.FUNCTIONS, "--target", target, "--port", str(port)]
+    started = subprocess.Popen(
+        [BIN / "functions-framework", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        started.wait()
+
+
+def cold(target: str, ask: Callable[[str], object]) -> float:
+    """From the start of a function to its first answer."""
+    began = time.perf_counter()
+    with process(target) as url:
+        while not local_cloud.listens(int(url.rpartition(":")[2])):
+            time.sleep(0.005)
+        ask(url)
+        return time.perf_counter() - began
+
+
+def cold_starts(rounds: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"launch": [], "report": [], "status": []}
+    with ExitStack() as stack:
+        emulator, _ = stack.enter_context(local_cloud.pubsub()), stack.enter_context(local_cloud.storage())
+        dataflow = stack.enter_context(serve_dataflow(Dataflow()))
+        cloud = stack.enter_context(local_cloud.deployment(emulator, "gs://bucket", dataflow))
+        for number in range(rounds):
+            request = cloud_example.example("earth-search", f"gs://bucket/products/{number}")
+            message = {"data": base64.b64encode(repr(request).encode()).decode(), "messageId": str(number)}
+            found["launch"].append(
+                cold("launch", lambda url, message=message: send_event(url, PUBLISHED, {"message": message}))
+            )
+            job = dataflow.jobs[f"2026-{number}"]
+            found["report"].append(cold("report", lambda url, job=job: send_event(url, CHANGED, {"payload": job})))
+            found["status"].append(cold("status", lambda url: urllib.request.urlopen(f"{url}/runs", timeout=60).read()))
+        assert len(cloud.runs()) == len(dataflow.jobs) == rounds
+    return found
+
+
+def install() -> tuple[float, int]:
+    """Seconds and MB of a fresh environment with what a user installs, nothing in pip's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "venv", f"{folder}/venv"], check=True)
+        words = ["-m", "pip", "install", "--quiet", "--no-cache-dir", str(ROOT)]
+        subprocess.run(
+            [f"{folder}/venv/bin/python", *words],
+            check=True,
+            env={**os.environ, "PIP_CONSTRAINT": _constraints(folder)},
+        )
+        took = time.perf_counter() - began
+        size = sum(path.stat().st_size for path in Path(folder, "venv").rglob("*") if path.is_file())
+    return took, size // 10**6
+
+
+def _constraints(folder: str) -> str:
+    """The locked versions without their hashes."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    path = Path(folder, "constraints.txt")
+    path.write_text("\n".join(line.rstrip("\\ ") for line in lines if line[:1].isalnum() and "==" in line))
+    return str(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--install", action="store_true")
+    given = parser.parse_args()
+    ways: dict[str, list[str | Path]] = {
+        "python": [sys.executable, "-c", "pass"],
+        "import scenebeam.request": [sys.executable, "-c", "import scenebeam.request"],
+        "import scenebeam.run.status": [sys.executable, "-c", "import scenebeam.run.status"],
+        "scenebeam --help": [BIN / "scenebeam", "--help"],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(given.rounds):
+        for name, command in ways.items():
+            taken[name].append(seconds(command))
+    rows = {**taken, **{f"cold start of {name}": values for name, values in cold_starts(given.rounds).items()}}
+    print("| | s |\n|---|---|")
+    for name, values in rows.items():
+        print(f"| {name} | {spread(values)} |")
+    if given.install:
+        took, size = install()
+        print(f"| a fresh install | {took:.0f} s, {size} MB |")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
 
 test: .venv/ready  ## The default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/ready  ## Tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -15,8 +15,9 @@ test: .venv/ready  ## The default tests
 test-slow: .venv/ready  ## Tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-cloud: .venv/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
-	$(BIN)/python -m pytest -m cloud
+test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
+	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	SCENEBEAM_WORKER_PYTHON=$(CURDIR)/.venv-worker/bin/python $(BIN)/python -m pytest -m cloud
 
 cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
 	$(BIN)/python tests/local_cloud.py
@@ -46,6 +47,11 @@ lock:  ## Resolve the dependencies anew; needs uv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+.venv-worker/ready: docker/worker.lock
+	$(PYTHON) -m venv .venv-worker
+	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docker/worker.lock
+	@touch $@
+
 .venv-checkov/ready: infra/checkov.lock
 	$(PYTHON) -m venv .venv-checkov
 	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/checkov.lock
@@ -58,4 +64,4 @@ lock:  ## Resolve the dependencies anew; needs uv
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-checkov demo out
+	rm -rf .venv .venv-bench .venv-checkov .venv-worker demo out

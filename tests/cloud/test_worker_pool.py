@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,9 +22,19 @@ from scenebeam.run.driver import run
 pytestmark = pytest.mark.cloud
 
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., RunRequest]
 WORKER_PYTHON = os.environ.get("SCENEBEAM_WORKER_PYTHON", sys.executable)
-"""Of the environment that the worker image is made of; by default this one."""
+"""Of the environment that the worker image is made of (`make test-cloud` names it); by default this one."""
+
+
+@pytest.mark.skipif(sys.executable == WORKER_PYTHON, reason="SCENEBEAM_WORKER_PYTHON names no environment of its own")
+def test_the_environment_has_what_the_image_has() -> None:
+    code = "import importlib.metadata as m; print('\\n'.join(sorted(d.name.lower() for d in m.distributions())))"
+    told = subprocess.run([WORKER_PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout
+    installed = {name.replace("_", "-") for name in told.split()} - {"pip", "setuptools", "wheel"}
+    locked = re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "docker" / "worker.lock").read_text(), re.MULTILINE)
+    assert installed - {name.lower().replace("_", "-") for name in locked} == {"scenebeam"}
 
 
 @pytest.fixture

@@ -310,7 +310,11 @@ def prefix(emulator: str) -> str:
     return f"gs://bucket/{uuid.uuid4().hex}"
 
 
-def tree(folder: Path, but: tuple[str, ...] = ("status.json", "run.json")) -> dict[str, bytes]:
+OF_ITS_TIME = ("status.json", "run.json", "index.html")
+"""Files that say when, where and how long: no two runs write the same."""
+
+
+def tree(folder: Path, but: tuple[str, ...] = OF_ITS_TIME) -> dict[str, bytes]:
     """Every published file below a folder and its bytes."""
     return {
         str(path.relative_to(folder)): path.read_bytes()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import rasterio
 
+from browser import dom, screenshot
 from conftest import stac_server, tree
 from local_cloud import Cloud, wait_for
 from local_dataflow import Dataflow
@@ -104,23 +100,10 @@ def test_a_run_whose_machine_dies_goes_on_where_it_was(
 
 
 def looked_at(url: str, folder: Path) -> None:
-    """The page in a real browser: its words, and a picture of it, kept where TEST_ARTIFACTS says."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        told = "no browser to open the page with: apt-get install chromium"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-    kept = Path(os.environ.get("TEST_ARTIFACTS", folder))
-    kept.mkdir(parents=True, exist_ok=True)
-    words = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/browser"]
-    subprocess.run(
-        [*words, "--window-size=1000,700", f"--screenshot={kept}/status-page.png", url],
-        check=True,
-        capture_output=True,
-        timeout=90,
-    )
-    with rasterio.open(kept / "status-page.png") as picture:
-        assert picture.shape == (700, 1000)
-        assert len(np.unique(picture.read(1))) > 20, "an empty page"
-    told = subprocess.run([*words, "--dump-dom", url], check=True, capture_output=True, text=True, timeout=90).stdout
+    """The page in a real browser: its words, and a picture of it."""
+    colours, size = screenshot(url, folder, "status-page", (1000, 700))
+    assert size == (1000, 700)
+    assert colours > 20, "an empty page"
+    told = dom(url, folder)
     assert "2 of 2 done" in told
     assert 'class="state succeeded"' in told

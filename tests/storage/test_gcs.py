@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import tree
+from conftest import OF_ITS_TIME, tree
 from known import check
 from scenebeam.errors import StorageError
 from scenebeam.request import RunRequest
@@ -88,7 +88,7 @@ def test_a_run_in_a_bucket_gives_the_bytes_of_a_local_run(
     status = run(make_request(output=prefix, runner=runner, **{"limits.memory": "100MB"}))
     assert status.state == "succeeded"
     store = open_store(prefix)
-    there = {name: store.read(name) for name in store.list() if name not in ("status.json", "run.json")}
+    there = {name: store.read(name) for name in store.list() if not name.endswith(OF_ITS_TIME)}
     assert there == tree(tmp_path / "local")
     again = run(make_request(output=prefix, **{"limits.memory": "100MB"}))
     assert (again.state, again.requests) == ("succeeded", 0)

@@ -12,6 +12,7 @@ from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 
+CATALOG_FILE, SELECTED_FILE = "scenes_catalog.csv", "scenes_selected.csv"
 _SCENE = ("id", "datetime", "cloud_cover", "platform", "constellation", "collection")
 _SELECTED = ("anchor_date", "acq_datetime", *_SCENE, "coverage_frac_union", "coverage_area_union")
 _SERIES = ("anchor_date", "acq_datetime", "tile_ids", "tiles_count", "cloud_score", "coverage_frac", "coverage_area")
@@ -27,9 +28,9 @@ def scene_tables(selection: Selection, area: BaseGeometry | None, full_cover: fl
     """
     whole = None if area is None else square_metres(area)
     return {
-        "scenes_catalog.csv": Table(_SCENE, [_scene(scene) for scene in selection.found]),
+        CATALOG_FILE: Table(_SCENE, [_scene(scene) for scene in selection.found]),
         "timestamps_coverage.csv": Table(_COVERAGE, [_coverage(one, full_cover) for one in selection.candidates]),
-        "scenes_selected.csv": Table(
+        SELECTED_FILE: Table(
             _SELECTED,
             [_selected(scene, one, whole) for one in selection.acquisitions for scene in one.scenes],
         ),

@@ -137,6 +137,8 @@ class _LinePerMinute:
 
 def show_status(status: RunStatus, as_json: bool) -> None:
     """A run's status in words, or as JSON."""
+    from scenebeam.run.status import PAGE_FILE
+
     if as_json:
         click.echo(status.model_dump_json(indent=2))
         return
@@ -148,3 +150,5 @@ def show_status(status: RunStatus, as_json: bool) -> None:
     if status.message:
         click.echo(status.message)
     click.echo(status.output)
+    if status.ended and status.tasks:
+        click.echo(f"{status.output.rstrip('/')}/{PAGE_FILE}: what came of it, to look at")

@@ -16,11 +16,13 @@ import jinja2
 from scenebeam.cloud.guard import is_below
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.run.status import FAILURES_FILE, RunStatus
+from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
 
 _RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,62})(?:/pictures/(\d{1,3}))?$")
 _CONSOLE = "https://console.cloud.google.com"
+_OBJECTS = "https://storage.cloud.google.com"
+"""Objects, for browsers of people who may read them."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST, _USUAL = 200, 50
 
@@ -93,12 +95,21 @@ def _facts(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
 
 def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
     """Where its outputs, its failures and its logs can be looked at, and its pictures."""
-    found: dict[str, Any] = {"output": None, "failures": None, "job": None, "logs": None, "pictures": []}
+    found: dict[str, Any] = {
+        "output": None,
+        "report": None,
+        "failures": None,
+        "job": None,
+        "logs": None,
+        "pictures": [],
+    }
     if is_below(status.output, settings.outputs):
         found["pictures"] = [f"/runs/{status.id}/pictures/{number}" for number in range(len(status.pictures))]
     if status.output.startswith("gs://"):
         output = quote(status.output[5:])
         found["output"] = f"{_CONSOLE}/storage/browser/{output}"
+        if status.ended and status.tasks:
+            found["report"] = f"{_OBJECTS}/{output}/{PAGE_FILE}"
         if status.failed:
             found["failures"] = f"{_CONSOLE}/storage/browser/_details/{output}/{FAILURES_FILE}"
     if settings.launcher == "dataflow" and status.job not in ("", "none"):

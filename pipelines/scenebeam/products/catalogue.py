@@ -33,6 +33,8 @@ class Reported:
 
     files: Mapping[str, File]
     incomplete: int = 0
+    items: str = ITEMS_FILE
+    """Where the items of all products lie, as stac-geoparquet."""
 
 
 @dataclass(frozen=True)

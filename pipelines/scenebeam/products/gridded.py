@@ -18,7 +18,7 @@ import shapely
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products import stac
 from scenebeam.products.inputs import Band, SceneRef, settled_nodata
-from scenebeam.products.pictures import THUMBNAIL, draw
+from scenebeam.products.pictures import THUMBNAIL, draw, look_back
 from scenebeam.products.shards import PARTS, Window, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import GridSpec, Outcome, Task
 from scenebeam.raster.cog import CogBand, CogProfile, write_cog
@@ -27,6 +27,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import Array, valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.reader import Source, open_source
+from scenebeam.raster.sample import histogram
 from scenebeam.storage import Publication, Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
@@ -334,9 +335,12 @@ def _publish_item(
     task: GriddedTask, store: Store, outputs: Sequence[Output], assets: dict[str, dict[str, Any]]
 ) -> None:
     incomplete = any("scenebeam:missing" in asset for asset in assets.values())
-    shown = [output.name for output in outputs if not output.categorical] or [outputs[0].name]
+    pictures = look_back(store, {name: (task.path(name), 1) for name in assets})
+    for output in outputs:
+        assets[output.name]["raster:bands"][0] |= histogram(pictures[output.name], whole_numbers=output.categorical)
+    shown = {output.name: pictures[output.name] for output in outputs if not output.categorical} or pictures
     with store.writing(task.thumbnail_path) as file:
-        file.write(draw(store, {name: (task.path(name), 1) for name in shown}))
+        file.write(draw(shown))
     assets["thumbnail"] = {
         "href": f"./{THUMBNAIL}",
         "type": "image/png",

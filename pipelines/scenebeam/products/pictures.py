@@ -1,4 +1,4 @@
-"""Pictures: a small PNG of bands that lie in the store, read from their coarsest overviews."""
+"""Pictures: what bands that lie in the store look like, read back from their coarsest overviews."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from scenebeam.errors import CheckError
-from scenebeam.raster.preview import drawn, png, preview, resized
+from scenebeam.raster.merge import Array
+from scenebeam.raster.preview import png, preview, resized
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validate import picture
 from scenebeam.storage import Store
@@ -18,19 +19,23 @@ _LONGEST = 400
 """Pixels of a picture's longer side."""
 
 
-def draw(store: Store, bands: Mapping[str, tuple[str, int]], unit: str | None = None) -> bytes:
-    """Bands by name, each a file's name and its number in it → PNG of those that `preview` draws; `unit` is radar's.
+def look_back(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
+    """Bands by name, each a file's name and its number in it → 2-D floats of at most 400 px a side, NaN for no data.
 
-    All transparent where none of them has data. Raises ReadError where a file cannot be read back.
+    Raises ReadError where a file cannot be read back.
     """
-    pictures = {}
-    for name in drawn(bands):
-        file, number = bands[name]
+    found = {}
+    for name, (file, number) in bands.items():
         source = open_source(store.path(file), number, Budget())
         whole = picture(source.look()[0], source.info.nodata)
         source.close()
         shrink = min(1.0, _LONGEST / max(whole.shape))
-        pictures[name] = resized(whole, *(max(1, round(side * shrink)) for side in whole.shape))
+        found[name] = resized(whole, *(max(1, round(side * shrink)) for side in whole.shape))
+    return found
+
+
+def draw(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
+    """Pictures by band → PNG, as `preview` has it; all transparent where none has data. `unit` is radar's."""
     try:
         return preview(pictures, unit)
     except CheckError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import imagecodecs
 import numpy as np
@@ -27,25 +27,18 @@ def preview(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
     True colour where the bands are there, else false colour, else the first band in grey. Radar is drawn in dB, `unit`
     being that of its numbers. Raises CheckError where there is nothing to draw.
     """
-    seen_bands = {name: picture for name, picture in pictures.items() if np.isfinite(picture).any()}
-    if not seen_bands:
+    drawn = {name.lower(): picture for name, picture in pictures.items() if np.isfinite(picture).any()}
+    if not drawn:
         raise CheckError("there is nothing to draw: no band has data")
-    names = drawn(seen_bands)
-    shape = seen_bands[names[0]].shape
-    channels = [resized(seen_bands[name], *shape) for name in names]
-    if names[0].lower() in _POLARIZATIONS and unit == "linear":
+    chosen = next((names for names in _COLOURS if all(name in drawn for name in names)), None)
+    names = chosen or next(([name] for name in _POLARIZATIONS if name in drawn), [next(iter(drawn))])
+    shape = drawn[names[0]].shape
+    channels = [resized(drawn[name], *shape) for name in names]
+    if names[0] in _POLARIZATIONS and unit == "linear":
         channels = [10 * np.log10(np.where(channel > 0, channel, np.nan)) for channel in channels]
     seen = np.isfinite(channels).all(axis=0)
     image = np.stack([*(_stretched(channel) for channel in channels), np.where(seen, 255, 0).astype(np.uint8)])
     return png(np.moveaxis(image, 0, -1))
-
-
-def drawn(bands: Iterable[str]) -> list[str]:
-    """Names of the bands, in any case, that a picture of an image is made of: three, or one."""
-    known = {name.lower(): name for name in bands}
-    chosen = next((names for names in _COLOURS if all(name in known for name in names)), None)
-    names = chosen or next(([name] for name in _POLARIZATIONS if name in known), [next(iter(known))])
-    return [known[name] for name in names]
 
 
 def png(image: Array) -> bytes:

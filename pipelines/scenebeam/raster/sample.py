@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -70,3 +71,25 @@ def blank(sample: Sample, least: float) -> str:
     if sample.values.size < _LEAST or sample.std_dev > least:
         return ""
     return f"blank: its numbers spread no more than {sample.std_dev:.3g} around {float(sample.values.mean()):.6g}"
+
+
+_BUCKETS, _CLASSES = 32, 256
+
+
+def histogram(picture: Array, *, whole_numbers: bool = False) -> dict[str, Any]:
+    """Of numbers, NaN for no data: `{"histogram": {count, min, max, buckets}}` of STAC's raster extension, or nothing.
+
+    32 buckets of one width; of classes (`whole_numbers`) one for each number from the least to the greatest, and none
+    of bit fields, whose numbers lie farther apart.
+    """
+    values = picture[np.isfinite(picture)]
+    if not values.size:
+        return {}
+    low, high = float(values.min()), float(values.max())
+    if whole_numbers:
+        low, high = low - 0.5, high + 0.5
+    if low == high or (whole_numbers and high - low > _CLASSES):
+        return {}
+    buckets, _ = np.histogram(values, round(high - low) if whole_numbers else _BUCKETS, (low, high))
+    told = {"count": len(buckets), "min": round(low, 6), "max": round(high, 6), "buckets": buckets.tolist()}
+    return {"histogram": told}

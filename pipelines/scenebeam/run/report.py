@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterable, Sequence
 
+from scenebeam.catalog.area import area_geometry
 from scenebeam.csvtable import Table
+from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
+from scenebeam.run.page import gather, render
 from scenebeam.run.plan import Plan
-from scenebeam.run.status import FAILURES_FILE, STATUS_FILE, RunStatus, now
+from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
+
+log = logging.getLogger(__name__)
 
 _PICTURES = 12
 """That a status names."""
@@ -54,8 +60,20 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
             "pictures": _some(sorted(name for name in existing if name.endswith(".png"))),
         }
     )
+    _draw_page(plan, final, told.items, existing, store)
     store.write(STATUS_FILE, final.dump())
     return final
+
+
+def _draw_page(plan: Plan, status: RunStatus, items: str, existing: set[str], store: Store) -> None:
+    """The page is for people to look at: that it cannot be drawn is no reason for a run to fail."""
+    try:
+        area = area_geometry(plan.request.area) if plan.request.area is not None else None
+        store.write(PAGE_FILE, render(gather(status, items, existing, store), area, store.uri))
+    except StorageError:
+        raise
+    except Exception:
+        log.exception("cannot draw %s", store.path(PAGE_FILE))
 
 
 def _some(names: Sequence[str]) -> tuple[str, ...]:

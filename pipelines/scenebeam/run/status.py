@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-STATUS_FILE, FAILURES_FILE = "status.json", "failures.csv"
+STATUS_FILE, FAILURES_FILE, PAGE_FILE = "status.json", "failures.csv", "report/index.html"
 
 State = Literal["queued", "planned", "running", "succeeded", "partial", "failed", "cancelled", "rejected"]
 

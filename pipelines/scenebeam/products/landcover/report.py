@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scenebeam.products.catalogue import Reported, read_back
+from scenebeam.csvtable import File
+from scenebeam.products.catalogue import ITEMS_FILE, Reported, read_back
 from scenebeam.products.landcover.chips import numbered
 from scenebeam.products.landcover.record import AoiRecord
-from scenebeam.products.landcover.release import release
+from scenebeam.products.landcover.release import RELEASES, release
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.products.task import Outcome
@@ -38,7 +39,8 @@ def report(
         names = ", ".join(classes[number].name for number in missing)
         log.warning("no chip of %s in any area: the release is balanced without", names)
     release(request.run, product, classes, chips, store)
-    return Reported({AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)})
+    files: dict[str, File] = {AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)}
+    return Reported(files, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
 
 
 def _read(task: LandcoverTask, store: Store) -> AoiRecord:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
 from scenebeam.products.fetch import fetch
 from scenebeam.products.inputs import settled_nodata, spec_of
-from scenebeam.products.pictures import draw
+from scenebeam.products.pictures import draw, look_back
 from scenebeam.products.stacks.encode import Encoded, encode_band, nodata_of, stack_numbers, write_stack
 from scenebeam.products.stacks.grids import own_grid, warnings_of
 from scenebeam.products.stacks.item import MadeStack, publish_item
@@ -236,7 +236,7 @@ def _publish(task: StackTask, store: Store, made: dict[str, MadeStack], bands: _
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
         bands_of = {band.name: (task.stack_path(stack), number) for number, band in enumerate(first.bands, start=1)}
-        store.write(task.screenshot_path, draw(store, bands_of, _spec(first.bands[0]).unit))
+        store.write(task.screenshot_path, draw(look_back(store, bands_of), _spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

@@ -17,6 +17,7 @@ ROOMS = [
     "cli",
     "sandbox",
     "cloud",
+    "api",
     "run",
     "products",
     "catalog",

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from scenebeam.catalog.discovery import discovery
+from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import (
     bands_of,
     record_of,
@@ -69,16 +71,8 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
-    resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
     aim = PRODUCTS[request.product.kind].aim(request)
-    items: list[Item] = []
-    anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
-    if isinstance(request.catalog, TimeSeries):
-        scenes, anchors = scenes_from_time_series(request.catalog, records_for(request))
-    else:
-        kept = read_search(request, store) if store is not None and not refresh else None
-        items = (search_items(request, aim.questions) if aim.questions else []) if kept is None else kept
-        scenes = scenes_from_items(items, request)
+    items, scenes, anchors = find_scenes(request, aim, store, refresh=refresh)
     selection = select(scenes, request, aim.area, request.product.group_by, anchors)
     for name in sorted({one.id for one in request.select.scenes or ()} - {scene.id for scene in scenes}):
         log.warning("select.scenes: the catalogue has no scene %s", name)
@@ -88,6 +82,19 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
         )
     return Found(items, selection, aim)
+
+
+def find_scenes(
+    request: RunRequest, aim: Aim, store: Store | None = None, *, refresh: bool = False
+) -> tuple[list[Item], list[Scene], dict[str, datetime]]:
+    """Ask the catalogue, or read a time series: items, all scenes of them, and the days that some were chosen for."""
+    resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
+    if isinstance(request.catalog, TimeSeries):
+        return [], *scenes_from_time_series(request.catalog, records_for(request))
+    kept = read_search(request, store) if store is not None and not refresh else None
+    items = (search_items(request, aim.questions) if aim.questions else []) if kept is None else kept
+    anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
+    return items, scenes_from_items(items, request), anchors
 
 
 def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, Store]:
@@ -111,7 +118,11 @@ def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool 
 
     Raises RequestError where the plan would pass the request's limits.
     """
-    found = search(request, store, refresh=refresh)
+    return plan_found(request, search(request, store, refresh=refresh))
+
+
+def plan_found(request: RunRequest, found: Found) -> Plan:
+    """What was found and selected → tasks. Raises RequestError where they would pass the request's limits."""
     planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.aim)
     tables: dict[str, File] = {**found.tables(request), **planned.tables}
     plan = Plan(request, tuple(planned.tasks), found.selection.explain(), tables, found.items)

@@ -223,7 +223,7 @@ def aois() -> dict[str, Any]:
 def write_landcover(folder: Path, href: str | None = None) -> Path:
     """Scenes with their catalogue and `aois.geojson` under `folder`; gives the path of the ItemCollection."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = str(folder) if href is None else href
+    base = str(folder.resolve()) if href is None else href
     optical = list(sentinel_2())
     others = [*sentinel_1(), *landsat(), *elevation(), *land_cover()]
     for scene, taken in optical:

@@ -200,7 +200,7 @@ def write_sandbox(folder: Path, href: str | None = None, scenes: Sequence[Sandbo
     """
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda scene: scene.write(folder), scenes))
-    base = str(folder) if href is None else href
+    base = str(folder.resolve()) if href is None else href
     return write_catalogue(folder, [scene.item(base) for scene in scenes])
 
 

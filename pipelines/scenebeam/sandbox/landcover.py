@@ -233,4 +233,5 @@ def write_landcover(folder: Path, href: str | None = None) -> Path:
         if other.there:
             other.write(folder)
     (folder / "aois.geojson").write_text(json.dumps(aois()))
-    return write_catalogue(folder, [*(scene.item(base) for scene, _ in optical), *(one.item(base) for one in others)])
+    items = [*(scene.item(base) for scene, _ in optical), *(one.item(base) for one in others)]
+    return write_catalogue(folder, base, items)

@@ -201,15 +201,23 @@ def write_sandbox(folder: Path, href: str | None = None, scenes: Sequence[Sandbo
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda scene: scene.write(folder), scenes))
     base = str(folder.resolve()) if href is None else href
-    return write_catalogue(folder, [scene.item(base) for scene in scenes])
+    return write_catalogue(folder, base, [scene.item(base) for scene in scenes])
 
 
-def write_catalogue(folder: Path, items: Sequence[dict[str, Any]]) -> Path:
-    """Items as an ItemCollection, `items.json`, whose path is given, and as a static catalogue, `catalog.json`."""
+def write_catalogue(folder: Path, base: str, items: Sequence[dict[str, Any]]) -> Path:
+    """Items as an ItemCollection, `items.json`, whose path is given, and as a static catalogue, `catalog.json`.
+
+    The ItemCollection names files under `base`; the static catalogue by where they lie from each item, so that it is
+    good wherever the folder lies, and whoever serves it.
+    """
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     for item in items:
         (folder / item["id"]).mkdir(exist_ok=True)
-        (folder / item["id"] / "item.json").write_text(json.dumps(item))
+        assets = {
+            name: {**asset, "href": asset["href"].replace(f"{base}/{item['id']}/", "./", 1)}
+            for name, asset in item["assets"].items()
+        }
+        (folder / item["id"] / "item.json").write_text(json.dumps({**item, "assets": assets}))
     catalog = {
         "type": "Catalog",
         "stac_version": "1.0.0",

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -227,43 +224,12 @@ def stac_api(sandbox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield url
 
 
-def stac_server(items: Path) -> Any:
-    from contextlib import contextmanager
-
-    @contextmanager
-    def started() -> Iterator[str]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = Path(sys.executable).parent / "rustac"
-        process = subprocess.Popen(
-            [
-                command,
-                "serve",
-                "--addr",
-                f"127.0.0.1:{port}",
-                "--use-duckdb",
-                "false",
-                "--create-collections",
-                items,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(100):
-                try:
-                    urllib.request.urlopen(url).read()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
-
-    return started()
+@contextmanager
+def stac_server(items: Path) -> Iterator[str]:
+    port = local_cloud.free_port()
+    words = ["--addr", f"127.0.0.1:{port}", "--use-duckdb", "false", "--create-collections", items]
+    with local_cloud.started([Path(sys.executable).parent / "rustac", "serve", *words], port):
+        yield f"http://127.0.0.1:{port}"
 
 
 def lacking(told: str) -> None:

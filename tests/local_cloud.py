@@ -59,7 +59,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _started(command: list[Any], port: int) -> Iterator[None]:
+def started(command: list[Any], port: int) -> Iterator[None]:
     """A server as a process of its own, once it listens."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -98,7 +98,7 @@ def storage() -> Iterator[str]:
     host = f"127.0.0.1:{port}"
     words = ["-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
     command = [binary, *words, "-external-url", f"http://{host}", "-public-host", host]
-    with _started(command, port), environment({"STORAGE_EMULATOR_HOST": f"http://{host}"}):
+    with started(command, port), environment({"STORAGE_EMULATOR_HOST": f"http://{host}"}):
         gcs._client.cache_clear()
         gcs._client().create_bucket("bucket", project="p")
         yield f"http://{host}"
@@ -111,7 +111,7 @@ def pubsub() -> Iterator[str]:
     if not PUBSUB.exists():
         raise MissingError(f"the Pub/Sub emulator is not at {PUBSUB}: apt-get install google-cloud-cli-pubsub-emulator")
     port = free_port()
-    with _started([PUBSUB, "--host=127.0.0.1", f"--port={port}"], port):
+    with started([PUBSUB, "--host=127.0.0.1", f"--port={port}"], port):
         yield f"127.0.0.1:{port}"
 
 

@@ -258,6 +258,10 @@ def test_a_request_may_lie_in_a_bucket(settings: CloudSettings, desk: Make, tmp_
     for number, name in enumerate([outside, f"{tmp_path}/requests/../secrets/x", f"{tmp_path}/requests/none.yaml"]):
         assert launch.answer(Message(f"x{number}", reference=name)).state == "rejected"
     assert len(launcher.started) == 1
+    with (tmp_path / "requests" / "huge.yaml").open("wb") as file:
+        file.truncate(10**12)  # without a byte on the disk: it is not read to find out
+    told = launch.answer(Message("y", reference=f"{tmp_path}/requests/huge.yaml"))
+    assert (told.state, "larger than 10,000,000 bytes" in told.message) == ("rejected", True)
 
 
 def event(content: bytes, **more: Any) -> dict[str, Any]:

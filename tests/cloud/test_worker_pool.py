@@ -18,6 +18,7 @@ from local_cloud import free_port
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
+from scenebeam.run.status import PAGE_FILE
 
 pytestmark = pytest.mark.cloud
 
@@ -64,3 +65,4 @@ def test_mosaics_on_a_worker_pool(make_request: Make, pool: str, tmp_path: Path)
     asked["runner"] = {"kind": "PortableRunner", "options": options}
     assert run(validate_request(asked)).state == "succeeded"
     assert tree(tmp_path / "pool") == tree(tmp_path / "calm")
+    assert (tmp_path / "pool" / PAGE_FILE).is_file(), "its template came with the package"

@@ -132,4 +132,5 @@ def test_of_many_who_count_none_is_lost(any_store: Store) -> None:
         list(threads.map(count, range(30)))
     assert any_store.read("n") == b"30"
     assert any_store.read_version("not-there") is None
+    assert (any_store.size("n"), any_store.size("not-there")) == (2, None)
     assert not any_store.replace("n", b"x", "1")

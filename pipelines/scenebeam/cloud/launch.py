@@ -75,11 +75,13 @@ class Launch:
             allowed = " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
             raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
         folder, _, name = message.reference.rpartition("/")
-        content = open_store(folder).read(name)
+        store = open_store(folder)
+        size = store.size(name)
+        if size is not None and size > _LARGEST:
+            raise RequestError(f"{message.reference} is larger than {_LARGEST:,} bytes")
+        content = None if size is None else store.read(name)
         if content is None:
             raise RequestError(f"{message.reference} is not there")
-        if len(content) > _LARGEST:
-            raise RequestError(f"{message.reference} is larger than {_LARGEST:,} bytes")
         return content
 
     def _claimed(self, run: str, message: Message) -> Claim | None:

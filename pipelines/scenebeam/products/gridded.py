@@ -200,7 +200,7 @@ def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, mi
 
     def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
         with store.writing(task.path(output.name)) as file:
-            write_cog(file, _profile(task, output), pyramid.finish())  # type: ignore[arg-type]
+            write_cog(file, _profile(task, output), pyramid.finish())
         return _asset(task, output, file, [fact])
 
     assets = io_threads().map(publish, outputs, pyramids, facts)

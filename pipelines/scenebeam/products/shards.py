@@ -172,7 +172,7 @@ def assemble(
                 pyramid.add(strip)
             levels += pyramid.finish()
         with store.writing(target) as file:
-            write_cog(file, profile, levels)  # type: ignore[arg-type]
+            write_cog(file, profile, levels)
         return file, [part.part for part in parts]
 
 

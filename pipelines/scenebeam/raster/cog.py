@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
 from itertools import chain, product
-from typing import IO, Any
+from typing import Any, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -96,7 +96,15 @@ def stacked(bands: Sequence[Sequence[Level | Tiles]]) -> list[Level]:
     ]
 
 
-def write_cog(file: IO[bytes], profile: CogProfile, levels: Sequence[Level | Tiles]) -> None:
+class Sink(Protocol):
+    """What a COG is written to: a file, or an upload."""
+
+    def write(self, data: bytes, /) -> int:
+        """The next bytes."""
+        ...
+
+
+def write_cog(file: Sink, profile: CogProfile, levels: Sequence[Level | Tiles]) -> None:
     """Write one COG; `levels` are the image and its overviews, largest first.
 
     BigTIFF where the file would pass 4 GiB. The same input gives the same bytes.

@@ -8,6 +8,7 @@ from typing import Any
 
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
+from scenebeam.run.status import PAGE_FILE
 from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import YEAR, write_fields
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
@@ -78,5 +79,6 @@ def run_demo(folder: Path, product: str, progress: Callable[[int, int], None] | 
     lines += [f"  {path.relative_to(folder.parent)}" for path in images[:_SHOWN]]
     lines += [f"  and {len(images) - _SHOWN} more"] if len(images) > _SHOWN else []
     lines.append(f"Tables, STAC items and the frozen plan: {output}")
+    lines.append(f"What came of it, to look at: {output / PAGE_FILE}")
     lines.append(f"{status.requests} requests, {status.read_bytes / 1e6:.1f} MB read")
     return "\n".join(lines)

@@ -55,6 +55,12 @@ class GcsStore(Store):
             except NotFound:
                 return None
 
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None where there is no such object."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            blob = self._bucket.get_blob(self._blob(name).name)
+        return None if blob is None else int(blob.size)
+
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small object unless there is one of the name already; whether it was."""
         return self.replace(name, content, "0")

@@ -49,6 +49,11 @@ class LocalStore(Store):
             except FileNotFoundError:
                 return None
 
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is no such file."""
+        path = self._path(name)
+        return path.stat().st_size if path.is_file() else None
+
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small file unless there is one of the name already; whether it was."""
         with self._alone(name) as path:

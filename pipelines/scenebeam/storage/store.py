@@ -56,6 +56,10 @@ class Store(ABC):
         """A file's content; None where there is no such file."""
 
     @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is no such file."""
+
+    @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small file unless there is one of the name already; whether it was."""
 

@@ -127,7 +127,7 @@ def write_stack(
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
     )
     with store.writing(task.stack_path(stack)) as file:
-        write_cog(file, profile, stacked([one.levels for one in encoded]))  # type: ignore[arg-type]
+        write_cog(file, profile, stacked([one.levels for one in encoded]))
     pixels = grid.shape[0] * grid.shape[1]
     valid = [one.valid / pixels for one in encoded]
     kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)

@@ -133,12 +133,25 @@ def _number(text: str) -> float | None:
 
 
 def _table(store: Store, name: str, columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of a table in the store; None where there is none."""
-    content = store.read(name)
-    if content is None:
+    """Some columns of a table in the store, of `assets` just what is counted; None where there is none."""
+    if name not in store.list(name):
         return None
-    file = pq.ParquetFile(pa.BufferReader(content))
-    return file.read([column for column in columns if column in file.schema_arrow.names])
+    with store.fetched(name) as path:
+        file = pq.ParquetFile(path)
+        leaves = [file.schema.column(number).path for number in range(len(file.schema))]
+        # Of many chips with many files the hrefs and checksums alone would fill the memory.
+        wanted = {leaf for leaf in leaves if leaf.partition(".")[0] in columns and _is_counted(leaf)}
+        return file.read(sorted(wanted))
+
+
+def _is_counted(leaf: str) -> bool:
+    parts = leaf.split(".")
+    return (
+        parts[0] != "assets"
+        or parts[-1] == "file:size"
+        or bool({"statistics", "histogram"} & set(parts))
+        or ("bands" in parts and parts[-1] == "name")
+    )
 
 
 def _shapes(table: pa.Table) -> Shapes:
@@ -162,7 +175,8 @@ def _count(facts: Facts, products: pa.Table) -> None:
             pairs = zip(products[column].to_pylist(), facts.names, strict=True)
             known = [(factor * value, name) for value, name in pairs if value is not None]
             facts.measures += [_measure(title, unit, known)] if known else []
-    _count_assets(facts, products["assets"].combine_chunks())
+    if "assets" in products.column_names:
+        _count_assets(facts, products["assets"].combine_chunks())
 
 
 def _measure(title: str, unit: str, known: Sequence[tuple[float, str]]) -> Measure:

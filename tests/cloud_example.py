@@ -24,11 +24,8 @@ from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
 from scenebeam.storage import gcs, open_store
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "mosaic-thessaloniki.yaml"
-RUNS = "/runs"
 PUSHED = {"requests": "launch", "progress": "report"}
 """Topic → the function to which it is pushed."""
-REPORTED = ("succeeded",)
-_ENDED = (*REPORTED, "partial", "failed", "cancelled")
 
 
 def create_topics(project: str, urls: Mapping[str, str]) -> None:
@@ -76,11 +73,11 @@ def published(project: str, catalog: str, output: str) -> None:
     print(f"published    {EXAMPLE.name} to {topic}", flush=True)
 
 
-def follow(url: str) -> str:
-    """Tell how the only run goes until it has ended, and what it has made; its last state."""
+def follow(url: str) -> bool:
+    """Tell how the only run goes until it has ended, and what it has made; whether it succeeded."""
     shown = ""
     while True:
-        with urllib.request.urlopen(f"{url}{RUNS}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{url}/runs", timeout=30) as answer:
             runs = json.load(answer)["runs"]
         if runs:
             run = runs[0]
@@ -88,7 +85,7 @@ def follow(url: str) -> str:
             if line != shown:
                 print(line, flush=True)
                 shown = line
-            if run["state"] in _ENDED:
+            if run["ended"]:
                 break
         time.sleep(0.5)
     if run["message"]:
@@ -97,7 +94,7 @@ def follow(url: str) -> str:
     for name in sorted(store.list()):
         print(f"  {store.path(name)}")
     print(f"its page     {url}{run['links']['self']}", flush=True)
-    return str(run["state"])
+    return bool(run["state"] == "succeeded")
 
 
 def main() -> int:
@@ -106,7 +103,7 @@ def main() -> int:
         gcs._client().create_bucket("bucket", project=project)
     create_topics(project, {"launch": os.environ["LAUNCH_URL"], "report": os.environ["REPORT_URL"]})
     published(project, put_scenes("gs://bucket/scenes", storage), "gs://bucket/products/mosaic-thessaloniki")
-    return 0 if follow(os.environ["STATUS_URL"]) in REPORTED else 1
+    return 0 if follow(os.environ["STATUS_URL"]) else 1
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 
 from google.cloud import pubsub_v1
 
-from cloud_example import REPORTED, RUNS, create_topics, follow, published, put_scenes
+from cloud_example import create_topics, follow, published, put_scenes
 from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.cloud import topics
 from scenebeam.storage import gcs
@@ -201,6 +201,7 @@ def deployment(emulator: str, prefix: str, dataflow: Dataflow) -> Iterator[Cloud
         urls = {target: stack.enter_context(function(target)) for target in ("launch", "report", "status")}
         create_topics(project, urls)
         dataflow.report = urls["report"]
+        stack.callback(dataflow.stop)
         yield Cloud(prefix, project, urls["status"], pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient())
 
 
@@ -215,16 +216,16 @@ def main() -> int:
         dataflow = stack.enter_context(serve_dataflow(Dataflow(start=True)))
         cloud = stack.enter_context(deployment(emulator, "gs://bucket", dataflow))
         print(f"storage      {url} (gs://bucket)\nPub/Sub      {emulator}\nDataflow     {dataflow.url} (a stand-in)")
-        print(f"page         {cloud.status_url}{RUNS}")
+        print(f"page         {cloud.status_url}/runs")
         catalog = put_scenes("gs://bucket/scenes", url)
         cloud.allow(catalog)
         published(cloud.project, catalog, "gs://bucket/products/mosaic-thessaloniki")
-        state = follow(cloud.status_url)
+        succeeded = follow(cloud.status_url)
         if sys.stdout.isatty():
             print("Ctrl-C ends it")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
-        return 0 if state in REPORTED else 1
+        return 0 if succeeded else 1
 
 
 if __name__ == "__main__":

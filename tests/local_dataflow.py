@@ -41,6 +41,7 @@ class Dataflow:
     report: str = ""
     """URL of the function that is told of jobs that change their state, as Eventarc does it."""
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    threads: list[threading.Thread] = field(default_factory=list)
     said: str = ""
     """What the last job that ended wrote to its log."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,7 +61,8 @@ class Dataflow:
         labels = asked["environment"].get("additionalUserLabels", {})
         self.jobs[number] = {"id": number, "name": name, "currentState": RUNNING, "labels": labels}
         if self.start:
-            threading.Thread(target=self._run, args=(number, asked["parameters"]), daemon=True).start()
+            self.threads.append(threading.Thread(target=self._run, args=(number, asked["parameters"]), daemon=True))
+            self.threads[-1].start()
         return 200, {"job": self.jobs[number]}
 
     def _run(self, number: str, parameters: dict[str, str]) -> None:
@@ -89,10 +91,12 @@ class Dataflow:
             send_event(self.report, CHANGED, {"payload": job})
 
     def stop(self) -> None:
-        """End what still goes."""
+        """End what still goes, and wait until all that listen have been told."""
         for process in self.processes.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+        for thread in self.threads:
+            thread.join()
 
     def told(self, path: str) -> Answer:
         """A job, its counters, or the active ones."""

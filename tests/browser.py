@@ -9,9 +9,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pytest
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+
+from conftest import lacking
 
 _QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 
@@ -19,8 +20,7 @@ _QUIET = ("--disable-background-networking", "--disable-component-update", "--di
 def _browse(url: str, folder: Path, *options: str) -> str:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
-        told = "no browser to open the page with: apt-get install chromium"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+        lacking("no browser to open the page with: apt-get install chromium")
     words = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *_QUIET]
     command = [*words, f"--user-data-dir={folder}/browser", *options, url]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -232,7 +232,7 @@ def stac_server(items: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def lacking(told: str) -> None:
+def lacking(told: str) -> NoReturn:
     """Skip, and say what is missing; where CI is set it must not be."""
     if os.environ.get("CI"):
         pytest.fail(told)

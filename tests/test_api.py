@@ -107,6 +107,13 @@ def test_what_is_not_there_is_named(mosaics: str, tmp_path: Path) -> None:
         scenebeam.open_mosaics(str(tmp_path))
 
 
+def test_stacks_are_no_mosaics(make_request: Make) -> None:
+    request = make_request(product={"kind": "stack", "bands": ["red"]})
+    assert scenebeam.run(request).state == "succeeded"
+    with pytest.raises(RequestError, match="holds no mosaics"):
+        scenebeam.open_mosaics(request.output)
+
+
 def test_odc_stac_loads_the_same_pixels(mosaics: str) -> None:
     odc_stac = pytest.importorskip("odc.stac")
     items = pystac.Collection.from_file(f"{mosaics}/collection.json").get_items()

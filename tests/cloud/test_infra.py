@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import lacking
+
 pytestmark = pytest.mark.cloud
 ROOT = Path(__file__).parents[2]
 OFFLINE = ROOT.parent / "shared" / "tools" / "terraform-offline"
@@ -19,8 +21,7 @@ OFFLINE = ROOT.parent / "shared" / "tools" / "terraform-offline"
 def terraform(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A copy of the folder that has been initialised, and the environment to run terraform in."""
     if shutil.which("terraform") is None:
-        told = "terraform is not installed: https://developer.hashicorp.com/terraform/install"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+        lacking("terraform is not installed: https://developer.hashicorp.com/terraform/install")
     environ = dict(os.environ)
     if OFFLINE.exists():
         told = subprocess.run([OFFLINE], capture_output=True, text=True, check=True).stdout

@@ -118,17 +118,7 @@ class Launch:
             self._settle(run, claim.model_copy(update={"since": 0.0}))  # the next delivery need not wait
             raise
         self._settle(run, claim.model_copy(update={"job": job}))
-        fresh = RunStatus(
-            run=request.run,
-            state="failed" if fault else "queued",
-            id=run,
-            job=job,
-            fingerprint=request.fingerprint(),
-            output=request.output,
-            started=now(),
-            updated=now(),
-            message=fault,
-        )
+        fresh = _launched(run, request, job, fault)
         return self._told(self.runs.update(run, lambda before: _later(before, fresh)))
 
     def _settle(self, run: str, claim: Claim) -> None:
@@ -140,16 +130,7 @@ class Launch:
         """What is known of a run that was launched before; written again where that was lost in a crash."""
         claim = self.runs.claim(run)
         assert claim is not None, "it has just been read"
-        told = RunStatus(
-            run=request.run,
-            state="queued",
-            id=run,
-            job=claim[0].job,
-            fingerprint=request.fingerprint(),
-            output=request.output,
-            started=now(),
-            updated=now(),
-        )
+        told = _launched(run, request, claim[0].job)
         return self.runs.update(run, lambda before: before or told)
 
     def reject(self, message: Message, reason: str) -> RunStatus:
@@ -169,6 +150,21 @@ class Launch:
         if self.settings.status_topic:
             self.publish(self.settings.status_topic, status.dump(), {"run": status.id, "state": status.state})
         return status
+
+
+def _launched(run: str, request: RunRequest, job: str, fault: str = "") -> RunStatus:
+    """A run that waits for its job, or, with a fault, will never have one."""
+    return RunStatus(
+        run=request.run,
+        state="failed" if fault else "queued",
+        id=run,
+        job=job,
+        fingerprint=request.fingerprint(),
+        output=request.output,
+        started=now(),
+        updated=now(),
+        message=fault,
+    )
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ from affine import Affine
 
 from scenebeam.errors import RequestError
 from scenebeam.products.catalogue import ITEMS_FILE
+from scenebeam.products.gridded import item_path
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import Array
 from scenebeam.raster.reader import Source, open_source, read_window
@@ -22,7 +23,7 @@ from scenebeam.transfer.ranges import Budget
 if TYPE_CHECKING:
     import xarray
 
-_FOLDERS = {"mosaics", "indices"}
+_FOLDERS = ("mosaics", "indices")
 
 
 class _Images:
@@ -65,14 +66,13 @@ def open_mosaics(output: str, bands: Sequence[str] | None = None, *, mask_and_sc
     """
     import xarray
 
-    items = _items(output)
+    folder, items = _items(output)
     first = items[0]
     grid = Grid(tuple(first["proj:shape"]), Affine(*first["proj:transform"][:6]), first["proj:code"])
     offered = list(dict.fromkeys(name for item in items for name, asset in item["assets"].items() if _is_band(asset)))
     unknown = [name for name in bands or () if name not in offered]
     if unknown:
         raise RequestError(f"{output} has no {', '.join(unknown)}; it has {', '.join(offered)}")
-    folder = next(iter(_FOLDERS & {name.partition("/")[0] for name in open_store(output).list()}))
     folders = [f"{output.rstrip('/')}/{folder}/{item['id']}" for item in items]
     variables = {
         name: _variable([item["assets"].get(name) for item in items], folders, grid) for name in bands or offered
@@ -96,17 +96,20 @@ def _coordinates(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _items(output: str) -> list[dict[str, Any]]:
-    content = open_store(output).read(ITEMS_FILE)
+def _items(output: str) -> tuple[str, list[dict[str, Any]]]:
+    """The folder of an output's products, and their items by time."""
+    store = open_store(output)
+    content = store.read(ITEMS_FILE)
     rows = [] if content is None else pq.read_table(io.BytesIO(content)).to_pylist()
-    found = [row for row in rows if row.get("proj:shape") and row.get("assets")]
-    if not found or not {row["scenebeam:values"] for row in found if "scenebeam:values" in row}:
-        raise RequestError(f"{output} holds no mosaics or indices: open what a run of such a product has made")
-    return sorted(found, key=lambda row: (row["datetime"], row["id"]))
+    found = sorted(rows, key=lambda row: (row["datetime"], row["id"]))
+    for folder in _FOLDERS if found else ():
+        if store.size(item_path(folder, found[0]["id"])) is not None:
+            return folder, found
+    raise RequestError(f"{output} holds no mosaics or indices: open what a run of such a product has made")
 
 
 def _is_band(asset: Mapping[str, Any] | None) -> bool:
-    return bool(asset) and "data" in (asset or {}).get("roles", ())
+    return asset is not None and "data" in asset["roles"]
 
 
 def _variable(assets: Sequence[Mapping[str, Any] | None], folders: Sequence[str], grid: Grid) -> Any:

@@ -134,7 +134,7 @@ def _number(text: str) -> float | None:
 
 def _table(store: Store, name: str, columns: Sequence[str]) -> pa.Table | None:
     """Some columns of a table in the store, of `assets` just what is counted; None where there is none."""
-    if name not in store.list(name):
+    if store.size(name) is None:
         return None
     with store.fetched(name) as path:
         file = pq.ParquetFile(path)

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from pydantic import ByteSize
 from pydantic_core import PydanticSerializationError
 
-from scenebeam.cloud.settings import CloudSettings
+from scenebeam.cloud.settings import ANY_HOST, CloudSettings
+from scenebeam.cloud.urls import UrlError, is_inside, is_public_host, normalize_url, redact
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.request import KNOWN_CATALOGS, Runner, RunRequest, is_url
 from scenebeam.requestfile import PATHS, parse_document, validate_request
 from scenebeam.storage import checked_name
 
 _READ_HERE = ("area.geojson", "select.table", "catalog.time_series", "catalog.root")
-"""Fields whose files are read where the request is validated: in the cloud they must stand in the request itself."""
+"""Fields whose files are read where a request is validated: it must hold their content instead."""
+_WRITTEN = ("output", "product.gcs")
+"""Fields below which a run writes. Every other one that names a place is only read."""
+_PLACES = tuple(dict.fromkeys((*PATHS, *_WRITTEN)))
+_NO_FILES = "a run in the cloud has no files of yours"
+_CRS_FILES = re.compile(
+    r"^\s*(?:\w+://|[./~])"
+    r"|\binit\s*=\s*(?!epsg:)"
+    r"|grids\s*=\s*(?!@null(?:[\s\"]|$))",
+    re.IGNORECASE,
+)
+"""What makes PROJ open a file for a CRS."""
 
 
 def admit(content: bytes, settings: CloudSettings) -> RunRequest:
-    """A request's text → the request, within what the deployment allows.
+    """Read a request within what the deployment allows.
 
-    Raises RequestError: not YAML or JSON, unknown or wrong fields, files of this machine, catalogues or outputs that
-    are not allowed. Its limits are cut to the deployment's, and of its runner no more than `workers` is taken.
+    Every field that names a place is normalized before it is compared, and the request holds the
+    normal form. Limits are cut to the deployment's, and of its runner just `workers` is taken.
+
+    Args:
+        content: The text of a request, YAML or JSON in UTF-8.
+        settings: What the deployment allows.
+
+    Returns:
+        The request as it may run here.
+
+    Raises:
+        RequestError: The text is not YAML or JSON, fields are unknown or wrong, or a field names a
+            file of this machine, or a catalog, an input or an output that is not allowed.
     """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise RequestError("the request is not UTF-8") from None
     document = parse_document(text, "the request")
-    _check_paths(document)
+    for dotted in _PLACES:
+        _check_place(document, dotted, settings)
+    _check_crs(document.get("grid"))
     document["runner"] = _runner(document.get("runner"), settings).model_dump()
     request = validate_request(document)
-    _check_catalog(request, settings)
-    _check_output(request.output, settings)
     limits = request.limits.model_copy(
         update={
             "max_scenes": min(request.limits.max_scenes, settings.max_scenes),
@@ -50,48 +73,123 @@ def admit(content: bytes, settings: CloudSettings) -> RunRequest:
 
 def is_below(uri: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a `gs://` name or folder lies below one of some prefixes, and stays there."""
+    return normal_below(uri, prefixes) is not None
+
+
+def normal_below(uri: str, prefixes: tuple[str, ...]) -> str | None:
+    """The normal form of a name that lies below one of some prefixes; None where it does not.
+
+    Both may be folders of this machine, where the deployment is one.
+    """
+    here = _normal(uri)
     for prefix in prefixes:
-        inside = uri.removeprefix(f"{prefix.rstrip('/')}/")
-        if inside != uri:
-            try:
-                return bool(checked_name(inside))
-            except StorageError:
-                return False
-    return False
-
-
-def _check_paths(document: Mapping[str, Any]) -> None:
-    for dotted in PATHS:
-        value: Any = document
-        for part in dotted.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if not isinstance(value, str):
+        base = _normal(prefix)
+        if here is None or base is None:
             continue
-        if dotted in _READ_HERE:
-            raise RequestError(
-                f"{dotted}: a run in the cloud has no files of yours; write what it holds into the request"
-            )
-        if not (is_url(value) or value in KNOWN_CATALOGS) or value.lower().startswith("file:"):
-            raise RequestError(f"{dotted}: a run in the cloud has no files of yours; name one at gs:// or https://")
+        inside = here.removeprefix(f"{base.rstrip('/')}/")
+        if inside != here and _is_name(inside):
+            return here
+    return None
+
+
+def _normal(uri: str) -> str | None:
+    """The normal form of a URL; folders of this machine are compared as they are."""
+    try:
+        return normalize_url(uri) if "://" in uri else uri
+    except UrlError:
+        return None
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return bool(checked_name(name))
+    except StorageError:
+        return False
+
+
+def _check_place(document: dict[str, Any], dotted: str, settings: CloudSettings) -> None:
+    """Put the normal form of what a field names into the document.
+
+    Raises RequestError where that is not allowed.
+    """
+    *parents, last = dotted.split(".")
+    holder: Any = document
+    for parent in parents:
+        holder = holder.get(parent) if isinstance(holder, dict) else None
+    value = holder.get(last) if isinstance(holder, dict) else None
+    if isinstance(value, bytes):  # YAML's !!binary, which a model would take for text
+        raise RequestError(f"{dotted}: give text, not binary data")
+    if not isinstance(value, str):
+        return
+    if dotted in _READ_HERE:
+        raise RequestError(f"{dotted}: {_NO_FILES}; write what it holds into the request")
+    if dotted == "catalog" and value in KNOWN_CATALOGS:
+        _check_known(value, settings)
+    elif not is_url(value) or value.lower().startswith("file:"):
+        raise RequestError(f"{dotted}: {_NO_FILES}; name one at gs:// or https://")
+    elif dotted in _WRITTEN:
+        holder[last] = _written(dotted, value, settings)
+    else:
+        holder[last] = _read(dotted, value, settings)
+
+
+def _check_known(name: str, settings: CloudSettings) -> None:
+    if name not in settings.catalogs:
+        raise RequestError(f"catalog: {name} is not one of {', '.join(settings.catalogs)}")
+
+
+def _written(dotted: str, value: str, settings: CloudSettings) -> str:
+    found = normal_below(value.rstrip("/"), settings.outputs)
+    if found is None:
+        allowed = " or ".join(settings.outputs)
+        raise RequestError(f"{dotted}: {redact(value)} does not lie below {allowed}{_why(value)}")
+    return found + ("/" if value.endswith("/") else "")
+
+
+def _read(dotted: str, value: str, settings: CloudSettings) -> str:
+    inputs = (*settings.requests, *settings.outputs, *settings.inputs)
+    is_catalog = dotted == "catalog"
+    found = _allowed(value, settings.catalogs if is_catalog else (*inputs, *settings.catalogs))
+    if found is not None:
+        return found
+    if is_catalog:
+        refusal = f"is not one of {', '.join(settings.catalogs)}"
+    else:
+        refusal = f"does not lie below {' or '.join(inputs)}"
+    raise RequestError(f"{dotted}: {redact(value)} {refusal}{_why(value)}")
+
+
+def _allowed(value: str, prefixes: tuple[str, ...]) -> str | None:
+    """The normal form of a URL that one of the prefixes allows to be read; None where none does."""
+    found = _normal(value)
+    if found is None:
+        return None
+    for prefix in prefixes:
+        base = _normal(prefix) if is_url(prefix) else None
+        public = prefix == ANY_HOST and is_public_host(found)
+        if public or (base is not None and is_inside(found, base)):
+            return found
+    return None
+
+
+def _why(value: str) -> str:
+    """What is wrong with the spelling of a URL, for messages; nothing where nothing is."""
+    try:
+        normalize_url(value)
+    except UrlError as error:
+        return f": {error}"
+    return ""
+
+
+def _check_crs(grid: Any) -> None:
+    crs = grid.get("crs") if isinstance(grid, dict) else None
+    if isinstance(crs, bytes) or (isinstance(crs, str) and _CRS_FILES.search(crs)):
+        raise RequestError(f"grid.crs: {_NO_FILES}; name a CRS by its code or as WKT")
 
 
 def _runner(asked: Any, settings: CloudSettings) -> Runner:
-    workers = asked.get("workers") if isinstance(asked, Mapping) else None
+    if settings.launcher != "dataflow":
+        return Runner(kind="auto")
+    workers = asked.get("workers") if isinstance(asked, dict) else None
     count = workers if isinstance(workers, int) and workers > 0 else settings.max_workers
-    kind = "dataflow" if settings.launcher == "dataflow" else "auto"
-    return Runner(kind=kind, workers=min(count, settings.max_workers) if kind == "dataflow" else None)
-
-
-def _check_catalog(request: RunRequest, settings: CloudSettings) -> None:
-    catalog = request.catalog
-    assert isinstance(catalog, str), "time series are refused before"
-    allowed = catalog in settings.catalogs or any(
-        is_url(one) and (catalog == one or catalog.startswith(f"{one.rstrip('/')}/")) for one in settings.catalogs
-    )
-    if not allowed:
-        raise RequestError(f"catalog: {catalog[:200]} is not one of {', '.join(settings.catalogs)}")
-
-
-def _check_output(output: str, settings: CloudSettings) -> None:
-    if not is_below(output.rstrip("/"), settings.outputs):
-        raise RequestError(f"output: {output[:200]} does not lie below {' or '.join(settings.outputs)}")
+    return Runner(kind="dataflow", workers=min(count, settings.max_workers))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from scenebeam.cloud.guard import admit, is_below
+from scenebeam.cloud.guard import admit, normal_below
 from scenebeam.cloud.messages import Message
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -71,10 +71,11 @@ class Launch:
     def _content(self, message: Message) -> bytes:
         if not message.reference:
             return message.content
-        if not is_below(message.reference, self.settings.requests):
+        reference = normal_below(message.reference, self.settings.requests)
+        if reference is None:
             allowed = " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
             raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
-        folder, _, name = message.reference.rpartition("/")
+        folder, _, name = reference.rpartition("/")
         store = open_store(folder)
         size = store.size(name)
         if size is not None and size > _LARGEST:

@@ -12,6 +12,8 @@ from scenebeam.errors import RequestError
 from scenebeam.request import KNOWN_CATALOGS
 
 _PREFIX = "SCENEBEAM_"
+ANY_HOST = "https://"
+"""Among `inputs`: any public host."""
 Topic = str
 
 
@@ -28,6 +30,10 @@ class CloudSettings(BaseModel):
     """Prefixes below which request files may lie that a message names."""
     catalogs: tuple[str, ...] = tuple(KNOWN_CATALOGS)
     """Catalogues that a run may ask: known names, and URLs, whose prefixes they are then."""
+    inputs: tuple[str, ...] = (ANY_HOST,)
+    """Prefixes below which other files may lie that a request names, beside `requests`, `outputs` and the URLs of
+    `catalogs`. `https://` alone stands for every public host; what is at `gs://` is read with the workers' account,
+    so its buckets are named."""
     max_scenes: int = Field(default=10_000, ge=1)
     """No request gets more, whatever its limits say."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import antimeridian
 import shapely
 from mgrs import MGRS
-from pyproj import Transformer
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
+from pyproj.transformer import TransformerGroup
 from shapely.geometry import MultiPolygon, Polygon, box, shape
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import RequestError
 from scenebeam.request import Area
 
+log = logging.getLogger(__name__)
+
+WGS84 = "EPSG:4326"
 TILE_METRES = 109_800
 """Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
 
@@ -32,7 +39,7 @@ def area_geometry(area: Area) -> MultiPolygon:
         found = shapely.union_all([_mgrs_tile(tile) for tile in area.mgrs])
     else:
         assert area.geometry is not None, "a GeoJSON file is read when the request is loaded"
-        found = lonlat_geometry(area.geometry)
+        found = lonlat_geometry(area.geometry, geojson_transformer(area.geometry))
     polygons = [part for part in _flatten(found) if isinstance(part, Polygon) and not part.is_empty]
     if not polygons:
         raise RequestError("area holds no polygon: give a Polygon or MultiPolygon with an inside")
@@ -46,10 +53,26 @@ def area_geometry(area: Area) -> MultiPolygon:
     return MultiPolygon([part for part in _flatten(merged) if isinstance(part, Polygon)])
 
 
-def lonlat_geometry(geometry: dict[str, Any]) -> BaseGeometry:
-    """GeoJSON geometry → valid shapely geometry, split at the antimeridian (RFC 7946 section 3.1.9)."""
+def lonlat_geometry(
+    geometry: dict[str, Any],
+    to_lonlat: Transformer | None = None,
+) -> BaseGeometry:
+    """Read a GeoJSON geometry, and split it at the antimeridian (RFC 7946 section 3.1.9).
+
+    Args:
+        geometry: A GeoJSON geometry.
+        to_lonlat: What brings its coordinates to degrees; None where they are longitude and latitude.
+
+    Returns:
+        A valid geometry in degrees.
+
+    Raises:
+        RequestError: It is not a GeoJSON geometry.
+    """
     try:
         found = shape(geometry)
+        if to_lonlat is not None:
+            found = shapely.transform(found, to_lonlat.transform, interleaved=False)
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise RequestError(f"not a GeoJSON geometry: {error}") from None
     parts = []
@@ -58,6 +81,66 @@ def lonlat_geometry(geometry: dict[str, Any]) -> BaseGeometry:
             part = antimeridian.fix_polygon(part, fix_winding=True)
         parts.append(part if part.is_valid else shapely.make_valid(part))
     return parts[0] if len(parts) == 1 else shapely.union_all(parts)
+
+
+def lonlat_transformer(crs: Any) -> Transformer | None:
+    """Build the transformation from a CRS to WGS 84 longitude and latitude.
+
+    A geographic CRS of another datum is transformed as a projected one is: degrees of MGI lie 94 m
+    beside those of WGS 84. Where PROJ has a null transformation (ETRS89), coordinates stay as they are.
+
+    Args:
+        crs: What pyproj reads: an authority's code, a URN, WKT, PROJJSON.
+
+    Returns:
+        A transformation of x and y, whatever the axis order of the CRS, to degrees of longitude and
+        latitude; None where the CRS is WGS 84 itself.
+
+    Raises:
+        RequestError: It is not a CRS, or PROJ knows no way from it to WGS 84.
+    """
+    try:
+        known = CRS.from_user_input(crs)
+        if known.equals(CRS.from_user_input(WGS84), ignore_axis_order=True):
+            return None
+        found = Transformer.from_crs(known, WGS84, always_xy=True, only_best=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a better grid is not on this machine
+            ways = TransformerGroup(known, WGS84, always_xy=True).transformers
+    except ProjError as error:
+        raise RequestError(f"{str(crs)[:200]!r} is not a CRS that PROJ can transform: {error}") from None
+    if all("Ballpark" in way.description for way in ways):
+        log.warning(
+            "PROJ knows no datum transformation from %s to WGS 84: what is drawn in it may lie some hundred meters off",
+            known.name,
+        )
+    return found
+
+
+def geojson_transformer(document: Mapping[str, Any]) -> Transformer | None:
+    """Build the transformation that the `crs` member of a GeoJSON object calls for.
+
+    RFC 7946 has no such member, and WGS 84 alone; GDAL and others write it as GeoJSON 2008 had it.
+
+    Args:
+        document: A GeoJSON object: a collection, a feature or a geometry.
+
+    Returns:
+        As `lonlat_transformer`; None where no CRS is declared.
+
+    Raises:
+        RequestError: The CRS is not given by name, or not known.
+    """
+    declared = document.get("crs")
+    if not declared:
+        return None
+    told = declared.get("properties") if isinstance(declared, Mapping) else None
+    properties = told if isinstance(told, Mapping) else {}
+    if properties.get("name"):
+        return lonlat_transformer(properties["name"])
+    if properties.get("code"):
+        return lonlat_transformer(f"EPSG:{properties['code']}")
+    raise RequestError(f"crs {str(declared)[:200]} names no CRS; write the file in WGS 84")
 
 
 def _flatten(geometry: BaseGeometry) -> list[BaseGeometry]:
@@ -75,6 +158,6 @@ def _mgrs_tile(tile: str) -> BaseGeometry:
     crs = f"EPSG:{(32600 if hemisphere == 'N' else 32700) + zone}"
     top = northing + 100_000
     square = shapely.segmentize(box(easting, top - TILE_METRES, easting + TILE_METRES, top), 10_000)
-    to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    to_lonlat = Transformer.from_crs(crs, WGS84, always_xy=True)
     lonlat = shapely.transform(square, to_lonlat.transform, interleaved=False)
     return lonlat_geometry(shapely.geometry.mapping(lonlat))

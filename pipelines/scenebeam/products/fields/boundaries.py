@@ -12,9 +12,9 @@ import antimeridian
 import numpy as np
 import pyarrow.parquet as pq
 import shapely
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
+from pyproj import Transformer
 
+from scenebeam.catalog.area import geojson_transformer, lonlat_transformer
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 
@@ -66,7 +66,10 @@ def _parquet(path: str) -> Iterator[tuple[Sequence[Any], Geometries]]:
     if facts.get("encoding") != "WKB":
         raise RequestError(f"product.boundaries: {path} is encoded as {facts.get('encoding')}; write it as WKB")
     crs = facts.get("crs", "OGC:CRS84")
-    to_lonlat = None if crs is None else _to_lonlat(path, crs)
+    try:
+        to_lonlat = None if crs is None else lonlat_transformer(crs)
+    except RequestError as error:
+        raise RequestError(f"product.boundaries: {path}: {error}") from None
     names = ["id"] if "id" in file.schema_arrow.names else []
     for batch in file.iter_batches(batch_size=_BATCH, columns=[*names, column]):
         geometries = shapely.from_wkb(batch.column(column).to_pylist(), on_invalid="ignore")
@@ -80,22 +83,16 @@ def _geojson(path: str) -> Iterator[tuple[Sequence[Any], Geometries]]:
         features = document["features"] if document["type"] == "FeatureCollection" else [document]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"product.boundaries: {path} cannot be read as GeoJSON: {error}") from None
-    named = ((document.get("crs") or {}).get("properties") or {}).get("name")
-    to_lonlat = _to_lonlat(path, named) if named else None
+    try:
+        to_lonlat = geojson_transformer(document)
+    except RequestError as error:
+        raise RequestError(f"product.boundaries: {path}: {error}") from None
     for start in range(0, len(features), _BATCH):
         some = features[start : start + _BATCH]
         texts = [None if one.get("geometry") is None else json.dumps(one["geometry"]) for one in some]
         geometries = shapely.from_geojson(texts, on_invalid="ignore")
         ids = [one.get("id", (one.get("properties") or {}).get("id")) for one in some]
         yield ids, _moved(geometries, to_lonlat)
-
-
-def _to_lonlat(path: str, crs: Any) -> Transformer | None:
-    try:
-        known = CRS.from_user_input(crs)
-    except CRSError as error:
-        raise RequestError(f"product.boundaries: {path} names a CRS that nobody knows: {error}") from None
-    return None if known.is_geographic else Transformer.from_crs(known, "EPSG:4326", always_xy=True)
 
 
 def _moved(geometries: Geometries, to_lonlat: Transformer | None) -> Geometries:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import shapely
+from pyproj import Transformer
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.validation import explain_validity
 
-from scenebeam.catalog.area import lonlat_geometry
+from scenebeam.catalog.area import geojson_transformer, lonlat_geometry
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.request import LandcoverRequest
 from scenebeam.transfer.ranges import Budget, read_range
@@ -47,6 +48,10 @@ def read_aois(request: LandcoverRequest) -> list[Aoi]:
         features: list[Any] = document["features"] if document["type"] == "FeatureCollection" else [document]
     except (ReadError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"product.aois: cannot read {request.aois} as GeoJSON: {error}") from None
+    try:
+        to_lonlat = geojson_transformer(document)
+    except RequestError as error:
+        raise RequestError(f"product.aois: {request.aois}: {error}") from None
     every = range(len(features))
     for name, indices in (("include", request.include or []), ("exclude", request.exclude)):
         unknown = sorted(set(indices) - set(every))
@@ -55,29 +60,31 @@ def read_aois(request: LandcoverRequest) -> list[Aoi]:
     wanted = sorted(set(every if request.include is None else request.include) - set(request.exclude))
     if not wanted:
         raise RequestError(f"product.aois: no area of {request.aois} is left by include and exclude")
-    found = [_aoi(index, features[index]) for index in wanted]
+    found = [_aoi(index, features[index], to_lonlat) for index in wanted]
     if all(aoi.fault for aoi in found):
         raise RequestError(f"product.aois: none of {len(found)} areas can be used; the first: {found[0].fault}")
     return found
 
 
-def _aoi(index: int, feature: Any) -> Aoi:
+def _aoi(index: int, feature: Any, to_lonlat: Transformer | None) -> Aoi:
     feature = feature if isinstance(feature, dict) else {}
     geometry = feature.get("geometry", feature if "coordinates" in feature else None)
     properties = feature.get("properties") or {}
     name = str(next((one for one in (feature.get("id"), properties.get("id"), properties.get("name")) if one), ""))
     try:
-        return Aoi(index, name, _checked(geometry))
+        return Aoi(index, name, _checked(geometry, to_lonlat))
     except RequestError as error:
         return Aoi(index, name, None, str(error))
 
 
-def _checked(geometry: Any) -> MultiPolygon:
-    """The area in degrees. Raises RequestError where it is empty, crosses itself, or is not in degrees."""
+def _checked(geometry: Any, to_lonlat: Transformer | None) -> MultiPolygon:
+    """The area in degrees. Raises RequestError where it is empty, crosses itself or is elsewhere."""
     if not geometry or not geometry.get("coordinates"):
         raise RequestError("its geometry is empty")
     try:
         drawn = shapely.geometry.shape(geometry)
+        if to_lonlat is not None:
+            drawn = shapely.transform(drawn, to_lonlat.transform, interleaved=False)
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise RequestError(f"its geometry is not GeoJSON: {error}") from None
     west, south, east, north = drawn.bounds or (0, 0, 0, 0)
@@ -85,7 +92,7 @@ def _checked(geometry: Any) -> MultiPolygon:
         raise RequestError("its geometry is not in degrees of longitude and latitude (WGS 84)")
     if not drawn.is_valid:
         raise RequestError(f"its geometry is not valid: {explain_validity(drawn)}; mend it")
-    whole = lonlat_geometry(geometry)
+    whole = lonlat_geometry(geometry, to_lonlat)
     polygons = [part for part in getattr(whole, "geoms", [whole]) if isinstance(part, Polygon) and part.area > 0]
     if not polygons:
         raise RequestError(f"its geometry is a {drawn.geom_type} with nothing inside: give a polygon")

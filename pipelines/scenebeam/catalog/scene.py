@@ -162,16 +162,19 @@ def _asset(
     resolution: float | None,
 ) -> Asset | None:
     known, properties = record.bands[band], item.get("properties") or {}
-    keys = {size: key for size, key in known.keys_by_resolution.items() if key in (item.get("assets") or {})}
+    stored_by_key = item.get("assets") or {}
+    offered = known.keys_by_resolution.items()
+    keys = {size: key for size, key in offered if _hrefs(stored_by_key.get(key))}
     if not keys:
         return None
     chosen = resolution if resolution in keys else next(iter(keys))
-    stored = item["assets"][keys[chosen]]
-    alternates = [other["href"] for other in (stored.get("alternate") or {}).values() if other.get("href")]
+    stored = stored_by_key[keys[chosen]]
+    hrefs = [absolute(href) for href in _hrefs(stored)]
     scale, offset = record.band_scaling(band)
+    checksum = stored.get("file:checksum")
     return Asset(
         band=band,
-        href=reachable([absolute(str(href)) for href in (stored["href"], *alternates)], record.signing),
+        href=reachable(hrefs, record.signing),
         index=known.band,
         resolution=chosen,
         dtype=record.band_dtype(band),
@@ -187,8 +190,16 @@ def _asset(
         signing=record.signing,
         media_type=stored.get("type"),
         size=_integer(stored.get("file:size")),
-        checksum=stored.get("file:checksum"),
+        checksum=None if checksum is None else str(checksum),
     )
+
+
+def _hrefs(stored: Any) -> list[str]:
+    """Return where an asset's file lies, its own href first; an asset without any is no file."""
+    if not isinstance(stored, dict):
+        return []
+    places = [stored, *(stored.get("alternate") or {}).values()]
+    return [str(place["href"]) for place in places if isinstance(place, dict) and place.get("href")]
 
 
 def _absolute_href(href: str, self_href: str | None, base: str | None, item: str) -> str:
@@ -207,7 +218,10 @@ def _absolute_href(href: str, self_href: str | None, base: str | None, item: str
 
 
 def _instant(value: Any) -> dt.datetime | None:
-    """RFC 3339 and its relatives in the wild (no zone, a space for the T) → an instant in UTC."""
+    """Parse RFC 3339 and its relatives in the wild (no zone, a space for the T) → an instant in UTC.
+
+    A date without a time is midnight.
+    """
     if not value:
         return None
     try:

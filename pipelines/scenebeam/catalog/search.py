@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -282,12 +283,20 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
 
 
 def _with_absolute_hrefs(item: Item, base: Path) -> Item:
-    """An item that can be read from anywhere: a frozen search lies in another folder than its catalogue."""
+    """Return an item that can be stored and read from anywhere.
+
+    A frozen search lies in another folder than its catalog, so local hrefs become absolute. Assets without an
+    href name no file and are left out. A date without a time becomes midnight UTC, as STAC requires a time.
+    """
+    properties = item.get("properties") or {}
+    when = properties.get("datetime")
+    if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
+        item = {**item, "properties": {**properties, "datetime": f"{when}T00:00:00Z"}}
+    stored = (item.get("assets") or {}).items()
+    assets = {key: asset for key, asset in stored if isinstance(asset, dict) and asset.get("href")}
     self_href = next((str(link["href"]) for link in item.get("links") or [] if link.get("rel") == "self"), "")
-    if is_url(self_href):
-        return item
-    assets = {
-        key: {**asset, "href": asset["href"] if is_url(asset["href"]) else str(base / asset["href"])}
-        for key, asset in (item.get("assets") or {}).items()
-    }
+    if not is_url(self_href):
+        for key, asset in assets.items():
+            href = str(asset["href"])
+            assets[key] = {**asset, "href": href if is_url(href) else str(base / href)}
     return {**item, "assets": assets}

@@ -1,4 +1,4 @@
-"""Checksums as STAC catalogues write them: multihash in hex, `md5:` and `sha256:` prefixes, bare hex."""
+"""Checksums as STAC catalogs write them: multihash in hex (also after `multihash:`), `md5:`, bare hex."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _MULTIHASH = {
 }
 """Code → name in hashlib and bytes of the digest: https://github.com/multiformats/multicodec/blob/master/table.csv"""
 _SIZES = dict(_MULTIHASH.values())
+_ALIASES = {"sha2256": "sha256", "sha2384": "sha384", "sha2512": "sha512"}
+"""Names of the multihash table, without hyphens, that hashlib spells otherwise."""
 _BARE = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Hex digits → what a digest without a name is taken for."""
 
@@ -36,8 +38,11 @@ def parse_checksum(text: str) -> Checksum | None:
     name, colon, digest = text.strip().lower().rpartition(":")
     if not re.fullmatch(r"(?:[0-9a-f]{2})+", digest):
         return None
+    if name == "multihash":
+        return _multihash(bytes.fromhex(digest))
     if colon:
         algorithm = name.replace("-", "")
+        algorithm = _ALIASES.get(algorithm, algorithm)
         return Checksum(algorithm, digest) if _SIZES.get(algorithm) == len(digest) // 2 else None
     return _multihash(bytes.fromhex(digest)) or (Checksum(_BARE[len(digest)], digest) if len(digest) in _BARE else None)
 

@@ -50,7 +50,7 @@ def test_thresholds_are_the_requests() -> None:
     assert found(with_nodata(LAND, 0.6), OPTICAL, max_nodata_percent=70) == []
     assert found(LAND, OPTICAL, optical={"value_range": [0, 1000]}) == [("warning", "range")]
     assert found(BACKSCATTER_DB, DB, None, sar={"min_std_dev_db": 5}) == [("error", "blank")]
-    assert found(BACKSCATTER_DB, DB, None, sar={"backscatter_range_db": [-15, 0]}) == [("error", "range")]
+    assert found(BACKSCATTER_DB, DB, None, sar={"backscatter_range_db": [-15, 0]}) == [("warning", "range")]
 
 
 def test_reflectance_as_fractions_is_blank_only_where_it_is_constant() -> None:
@@ -68,14 +68,65 @@ def test_reflectance_as_fractions_is_blank_only_where_it_is_constant() -> None:
         (BACKSCATTER, DB, [("error", "unit")]),
         (BACKSCATTER * 0 + 0.05, LINEAR, [("error", "blank")]),
         (BACKSCATTER_DB * 0.1 - 11, DB, [("error", "blank")]),  # too smooth for speckle
-        (BACKSCATTER * 1000, LINEAR, [("error", "range")]),
-        (BACKSCATTER_DB - 40, DB, [("error", "range")]),
+        (BACKSCATTER * 1000, LINEAR, [("warning", "range")]),
+        (BACKSCATTER_DB - 40, DB, [("warning", "range")]),
         (BACKSCATTER_DB, BandSpec("sar"), [("note", "unit")]),
         (BACKSCATTER_DB * 0 - 11, BandSpec("sar"), [("error", "blank")]),
     ],
 )
 def test_radar_goes_by_the_declared_unit(pixels: np.ndarray, spec: BandSpec, expected: list) -> None:
     assert found(pixels, spec, None) == expected
+
+
+def test_calm_water_is_dark_and_only_a_warning() -> None:
+    """Four looks of VH at -26 dB: the 1st percentile lies below -30 dB, and floods are the point."""
+    water = RNG.gamma(4, 10**-2.6 / 4, (200, 200)).astype(np.float32)
+    assert found(water, LINEAR, -32768) == [("warning", "range")]
+    assert found(water, LINEAR, -32768, sar={"backscatter_range_db": [-40, 10]}) == []
+
+
+def test_a_least_spread_of_zero_accepts_a_constant_band() -> None:
+    constant, fractions = np.full_like(LAND, 1500), np.full((50, 50), 0.1, np.float32)
+    zero = {"min_std_dev": 0}
+    assert found(constant, OPTICAL, optical={"min_std_dev": 0.001}) == [("error", "blank")]
+    assert found(constant, OPTICAL, optical=zero) == []
+    assert found(fractions, BandSpec("optical", digital=False), None, optical=zero) == []
+    assert found(with_nodata(constant, 0.6), OPTICAL, optical=zero) == [("error", "nodata")]
+    assert found(BACKSCATTER * 0 + 0.05, LINEAR, None, sar={"min_std_dev_db": 0}) == []
+    undeclared = found(BACKSCATTER * 0 + 0.05, BandSpec("sar"), None, sar={"min_std_dev_db": 0})
+    assert undeclared == [("note", "unit")]
+
+
+@pytest.mark.parametrize("word", [False, "off", "OFF", "false"])
+def test_checks_that_are_off_accept_any_numbers(word: object) -> None:
+    checks = Checks.model_validate(word)
+    assert not checks.enabled
+    assert checks == Checks.model_validate_json(checks.model_dump_json())
+    for pixels in (np.zeros_like(LAND), np.full_like(LAND, 7), with_nodata(LAND, 0.9)):
+        sample = Sample(pixels.size)
+        sample.add(pixels, 0)
+        assert judge("b", sample, OPTICAL, checks) == []
+
+
+@pytest.mark.parametrize("word", [True, "on", {}])
+def test_checks_that_are_on_are_the_default(word: object) -> None:
+    assert Checks.model_validate(word) == Checks()
+
+
+@pytest.mark.parametrize("word", ["of", 0, None, []])
+def test_no_other_word_turns_checks_off(word: object) -> None:
+    with pytest.raises(ValueError, match="Checks"):
+        Checks.model_validate(word)
+
+
+def test_masked_pixels_are_no_data_in_a_sample() -> None:
+    """Files with a mask band come as masked arrays."""
+    junk = np.ma.MaskedArray(np.full((200, 200), 9999, np.uint16), mask=False)
+    junk[:, :100] = np.ma.masked
+    sample = Sample(junk.size)
+    sample.add(junk, None)
+    assert sample.nodata_percent == pytest.approx(50)
+    assert type(sample.values) is np.ndarray
 
 
 def test_radar_without_a_single_bright_target_is_still_linear() -> None:

@@ -37,7 +37,7 @@ class Finding:
     level: Literal["error", "warning", "note"]
     """A note tells what could not be looked at."""
     check: str
-    """What was looked at: `blank`, `nodata`, `range`, `unit`, `band`, `order`, `source`, `file`."""
+    """What was looked at: `blank`, `nodata`, `range`, `unit`, `band`, `order`, `source`, `block`, `file`."""
     band: str
     """Empty where it is the whole file's."""
     message: str
@@ -86,12 +86,15 @@ def decibels(values: Array, spec: BandSpec) -> Array:
 
 
 def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
-    """What is wrong with a band, by its sensor's checks; the worst first.
+    """Judge a band by its sensor's checks. Returns what is wrong with it, the worst first.
 
     Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much nodata, numbers
-    that contradict the declared unit, less spread than speckle has, implausible backscatter. Of all else
-    that there is data, and unless it may be `uniform`, that it is not one number throughout.
+    that contradict the declared unit, less spread than speckle has, implausible backscatter (a warning: calm water is
+    that dark). Of all else that there is data, and unless it may be `uniform`, that it is not one number throughout.
+    Nothing is wrong where `checks` are off.
     """
+    if not checks.enabled:
+        return []
     found = statistics(sample, spec)
     if sample.total and not sample.values.size:
         return [Finding("error", "nodata", band, "all nodata: there is nothing in it; leave the band or the scene out")]
@@ -100,15 +103,24 @@ def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Fin
     if spec.sensor == "sar":
         return _nodata(band, found, checks) + _judge_sar(band, sample, found, spec, checks)
     if spec.sensor == "optical":
-        least = checks.optical.min_std_dev if spec.digital else 0.0
-        return _nodata(band, found, checks) + _blank(band, sample, least) + _range(band, found, spec, checks)
+        blanks = _blank_optical(band, sample, spec, checks)
+        return _nodata(band, found, checks) + blanks + _range(band, found, spec, checks)
     return _blank(band, sample, 0.0)
 
 
-def _blank(band: str, sample: Sample, least: float) -> list[Finding]:
+def _blank(band: str, sample: Sample, least: float, hint: str = "") -> list[Finding]:
     reason = blank(sample, least)
-    hint = "; if the scene is really like that, lower checks.optical.min_std_dev" if reason and least else ""
     return [Finding("error", "blank", band, reason + hint)] if reason else []
+
+
+def _blank_optical(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
+    least = checks.optical.min_std_dev
+    if least == 0:
+        return []
+    if not spec.digital:
+        return _blank(band, sample, 0.0)
+    hint = "; if the scene is really like that, lower checks.optical.min_std_dev"
+    return _blank(band, sample, least, hint)
 
 
 def _nodata(band: str, found: Statistics, checks: Checks) -> list[Finding]:
@@ -133,7 +145,8 @@ def _range(band: str, found: Statistics, spec: BandSpec, checks: Checks) -> list
 def _judge_sar(band: str, sample: Sample, found: Statistics, spec: BandSpec, checks: Checks) -> list[Finding]:
     if spec.unit is None:
         told = "nothing declares whether it is linear or dB: name its collection, and its backscatter is checked too"
-        return _blank(band, sample, 0.0) or [Finding("note", "unit", band, told)]
+        blanks = _blank(band, sample, 0.0) if checks.sar.min_std_dev_db > 0 else []
+        return blanks or [Finding("note", "unit", band, told)]
     if spec.unit == "linear" and found.negative_percent > 1:
         told = f"declared linear, but {found.negative_percent:.0f} % is negative, as power never is: is it in dB?"
         return [Finding("error", "unit", band, told)]
@@ -150,5 +163,5 @@ def _judge_sar(band: str, sample: Sample, found: Statistics, spec: BandSpec, che
             f"implausible: 98 % of its backscatter lies between {found.low:.1f} and {found.high:.1f} dB, "
             f"and {low:g} to {high:g} is expected; is the unit {spec.unit} right?"
         )
-        findings.append(Finding("error", "range", band, told))
+        findings.append(Finding("warning", "range", band, told))
     return findings

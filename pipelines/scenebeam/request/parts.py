@@ -202,7 +202,8 @@ class OpticalChecks(Part):
     """When an optical image is fit to use."""
 
     min_std_dev: float = Field(default=1.0, ge=0)
-    """A band of digital numbers that spreads no more than this is blank; any other band is when it is constant."""
+    """A band of digital numbers that spreads no more than this is blank; any other band is when it is constant. With 0
+    no band is blank: constant ones are accepted."""
     value_range: tuple[float, float] | None = None
     """Plausible digital numbers, of which the 99th percentile is held against; default: the collection's own."""
 
@@ -211,15 +212,20 @@ class SarChecks(Part):
     """When a radar image is fit to use."""
 
     min_std_dev_db: float = Field(default=2.0, ge=0)
-    """Speckle alone is more: an image below this is none."""
+    """Speckle alone is more: an image below this is none. With 0 constant bands are accepted."""
     backscatter_range_db: tuple[float, float] = (-30.0, 10.0)
-    """For the 1st and the 99th percentile."""
+    """For the 1st and the 99th percentile; beyond it is a warning."""
     required_polarizations: list[str] = ["vv", "vh"]
 
 
 class Checks(Part):
-    """When an image is fit to use: what `scenebeam validate` and every product asks."""
+    """When an image is fit to use: what `scenebeam validate` and every product asks.
 
+    `checks: off` accepts any numbers.
+    """
+
+    enabled: bool = True
+    """Whether the numbers of a band are judged at all; files that cannot be read are errors either way."""
     max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
     """Of what was asked for, in a band of either sensor."""
     optical: OpticalChecks = OpticalChecks()
@@ -228,6 +234,15 @@ class Checks(Part):
     """Whether stacks come with a small PNG."""
     outside_sources: bool = False
     """Whether a VRT may name files outside its own folder, or on the network."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """Accept `off` and `on` in place of the mapping: YAML reads them as booleans."""
+        word = str(value).lower() if isinstance(value, bool | str) else ""
+        if word in ("off", "false"):
+            return {"enabled": False}
+        return {} if word in ("on", "true") else value
 
 
 class Limits(Part):

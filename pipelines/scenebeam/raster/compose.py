@@ -19,9 +19,10 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Merge, Region, harmonize, new_merge, valid_count, valid_mask
-from scenebeam.raster.reader import Block, Source
+from scenebeam.raster.merge import Merge, Region, harmonize, new_merge
 from scenebeam.raster.sample import Sample, blank
+from scenebeam.raster.source import Block, Source
+from scenebeam.raster.validity import Array, Mask, marked, split, valid_count, valid_mask
 from scenebeam.raster.warp import Placement, place
 
 STRIP = 512
@@ -30,6 +31,12 @@ _STRIDE = 8
 """Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of them."""
 AHEAD = 1
 """Strips whose reads are under way while one is put together."""
+_RIM = 16.0
+"""Pixels by which a footprint may promise too much at its edge."""
+_WHOLE = 0.999
+"""Part of an image from which a footprint says no more than where the image is."""
+_PROMISED = 4096
+"""Pixels inside a footprint, none of which holds data, that show that the tile is blank there."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +118,7 @@ class _Stack:
 
     def check_not_blank(self) -> None:
         for tile in self._tiles:
-            reason = ""
-            if tile.expected and not tile.valid:
-                reason = f"blank: not one of {tile.expected:,} pixels inside its footprint holds data"
-            elif self._band.min_std_dev is not None:
-                reason = blank(tile.sample, self._band.min_std_dev)
+            reason = tile.why_blank()
             if reason:
                 raise LayerError(self._band.name, tile.layer.name, CheckError(reason))
 
@@ -124,12 +127,15 @@ class _Tile:
     """One layer, its placement, and those of its blocks that are wanted now."""
 
     def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
-        self.layer, self._band, self._judged = layer, band.name, band.min_std_dev is not None
+        self.layer, self._band = layer, band
         self.placement: Placement = place(layer.source.info, grid, band.resampling, band.nodata)
         self.footprint = self._pixel_footprint(grid)
         shapely.prepare(self.footprint)
         self.covered_before: BaseGeometry = shapely.Polygon()
-        self.expected = self.valid = 0  # pixels inside the footprint, until one of them holds data
+        self._seen = self._valid = 0  # pixels that were looked at, and those of them that hold data
+        self._promised = 0.0  # pixels well inside the footprint, until one pixel holds data
+        self._core = self.footprint.buffer(-_RIM)
+        shapely.prepare(self._core)
         left, first, right, last = self.placement.outline
         on_grid = min(right - left, grid.shape[1]) * min(last - first, grid.shape[0])
         self.sample = Sample(int(max(on_grid, 1)), _STRIDE)
@@ -165,22 +171,61 @@ class _Tile:
         """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
         wanted = [block for block, region in self.placement.needs(top, bottom) if merge.wants(region)]
         self.start(wanted)
-        for region, values, inside in self.placement.pieces(top, bottom, wanted, self._get):
-            if not self.valid and self.footprint.contains(_region_box(region, top)):
-                self.expected += values.size
-                self.valid += valid_count(values, nodata)
-            if self._judged:
-                self.sample.add(values, nodata, inside)
+        for region, pixels, reach in self.placement.pieces(top, bottom, wanted, self._get):
+            values, inside = split(pixels, reach)
+            self._count(region, top, values, inside, nodata)
             if self.layer.shift:
                 values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
             merge.add(region, values, inside)
 
-    def _get(self, block: Block) -> Array:
+    def _count(self, region: Region, top: int, values: Array, inside: Mask | None, nodata: float | None) -> None:
+        """Note how much of a piece holds data."""
+        self._seen += values.size
+        if not self._valid:
+            self._promised += shapely.intersection(self._core, _region_box(region, top)).area
+            self._valid += valid_count(values if inside is None else values[inside], nodata)
+        if self._band.min_std_dev is not None:
+            self.sample.add(values, nodata, inside)
+
+    def why_blank(self) -> str:
+        """Why the tile is blank, as far as it was looked at; empty where it is not.
+
+        That there is no data is no fault where the swath may end: then all of the tile is looked at. A part of a tile
+        that looks blank is judged by the whole, too, so that shards report like one image.
+        """
+        if self._seen and not self._valid:
+            if self._promised >= _PROMISED and self._is_footprint_tight():
+                return f"blank: not one of {round(self._promised):,} pixels inside its footprint holds data"
+            whole = self._whole()
+            return "" if whole.values.size else "blank: all of it is nodata"
+        least = self._band.min_std_dev
+        if least is None or not blank(self.sample, least):
+            return ""
+        return blank(self._whole(), least)
+
+    def _is_footprint_tight(self) -> bool:
+        """Whether the footprint says more than where the image lies."""
+        return bool(self.footprint.area < _WHOLE * box(*self.placement.outline).area)
+
+    def _whole(self) -> Sample:
+        """A sample of all of the tile."""
         try:
-            return self._blocks[block].result()
+            pieces = self.layer.source.look(at_full_size=True)
         except ReadError as error:
             if error.permanent:
-                raise LayerError(self._band, self.layer.name, error) from error
+                raise LayerError(self._band.name, self.layer.name, error) from error
+            raise
+        sample = Sample(sum(piece.size for piece in pieces))
+        for piece in pieces:
+            sample.add(piece, self._band.nodata)
+        return sample
+
+    def _get(self, block: Block) -> Array:
+        try:
+            return marked(self._blocks[block].result(), self._band.nodata)
+        except ReadError as error:
+            if error.permanent:
+                raise LayerError(self._band.name, self.layer.name, error) from error
             raise
 
     def forget(self, bottom: int, strips: int) -> None:

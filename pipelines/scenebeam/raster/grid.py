@@ -15,6 +15,7 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import RequestError
+from scenebeam.raster.georeference import crs_text
 from scenebeam.request import GridRequest
 
 Grid: TypeAlias = GeoBox
@@ -61,12 +62,6 @@ def _crs(text: str) -> CRS:
         return CRS.from_user_input(text)
     except CRSError as error:
         raise RequestError(f"grid.crs: {text!r} is no CRS: {error}") from None
-
-
-def crs_text(crs: CRS) -> str:
-    """`EPSG:32634` where the CRS has a code, else WKT."""
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.raster.merge import Array, Mask, valid_mask
+from scenebeam.raster.validity import Array, Mask, valid_mask
 
 _OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: np.add,
@@ -76,7 +76,7 @@ def _hides_nan(tree: ast.AST) -> bool:
 
 def physical(numbers: Array, nodata: float | None, scale: float, offset: float) -> Array:
     """Harmonized numbers → scale x number + offset as float32, NaN where there is no data."""
-    values = numbers.astype(np.float32)
+    values = np.asarray(numbers).astype(np.float32)
     if scale != 1.0:
         values *= np.float32(scale)
     if offset != 0.0:
@@ -89,11 +89,12 @@ def physical(numbers: Array, nodata: float | None, scale: float, offset: float) 
 
 def obscured(classes: Array, nodata: float | None, masked: tuple[int, ...], bits: tuple[int, ...]) -> Mask:
     """Where a classification has one of the classes `masked`, or any of the bits set, or nothing at all."""
+    valid = valid_mask(classes, nodata)
+    classes = np.asarray(classes)
     if bits:
         found = (classes & classes.dtype.type(sum(1 << bit for bit in bits))) != 0
     else:
         table = np.zeros(256, bool)
         table[list(masked)] = True
         found = table[classes] if classes.dtype == np.uint8 else np.isin(classes, masked)
-    valid = valid_mask(classes, nodata)
     return np.asarray(found if valid is None else found | ~valid)

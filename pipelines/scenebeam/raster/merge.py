@@ -7,32 +7,9 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+from scenebeam.raster.validity import Array, Mask, fits, masked, same_nodata, valid_mask
+
 Region = tuple[slice, slice]
-
-
-def valid_mask(values: Array, nodata: float | None) -> Mask | None:
-    """True where `values` holds data; None where every number is data."""
-    if nodata is None:
-        return None
-    if np.isnan(nodata):
-        return np.asarray(~np.isnan(values)) if values.dtype.kind == "f" else None
-    return np.asarray(values != values.dtype.type(nodata)) if _fits(nodata, values.dtype) else None
-
-
-def all_valid(values: Array, nodata: float | None) -> bool:
-    """Whether no pixel is nodata. By least and greatest, which need no mask; so False may mean "not certain"."""
-    if nodata is None or values.size == 0:
-        return True
-    least = values.min()
-    return bool(least > nodata or values.max() < nodata or (np.isnan(nodata) and not np.isnan(least)))
-
-
-def valid_count(values: Array, nodata: float | None) -> int:
-    """Pixels that hold data."""
-    mask = None if all_valid(values, nodata) else valid_mask(values, nodata)
-    return int(values.size if mask is None else np.count_nonzero(mask))
 
 
 def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | None) -> Array:
@@ -49,16 +26,16 @@ def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | Non
         limits = np.iinfo(values.dtype)
         lowest = limits.min + (1 if nodata == limits.min else 0)
         moved = np.maximum(values.astype(np.int64) - shift, lowest).astype(values.dtype)
-        if nodata is not None and _fits(nodata, values.dtype) and nodata != limits.min:
+        if nodata is not None and fits(nodata, values.dtype) and nodata != limits.min:
             moved[moved == values.dtype.type(nodata)] += 1
     return moved if valid is None else np.where(valid, moved, values)
 
 
 def renumbered(values: Array, nodata: float | None, dtype: np.dtype[Any], wanted: float | None) -> Array:
     """Values in another dtype, which holds them all, their `nodata` written as the `wanted` one."""
-    if nodata is not None and wanted is not None and repr(float(nodata)) != repr(float(wanted)):
+    if wanted is not None and (np.ma.is_masked(values) or not same_nodata(nodata, wanted)):
         valid = valid_mask(values, nodata)
-        values = values.astype(dtype)
+        values = np.asarray(values).astype(dtype)
         if valid is not None:
             values[~valid] = wanted
     return values.astype(dtype, copy=False)
@@ -83,8 +60,16 @@ class Merge(ABC):
         return True
 
     def result(self) -> Array:
-        """The strip, nodata where no tile had data."""
+        """The strip, nodata where no tile had data; a masked array where there are holes that no number can mark."""
+        return masked(self._merged(), self._data if self.nodata is None else None)
+
+    def _merged(self) -> Array:
         return self.pixels
+
+    @property
+    @abstractmethod
+    def _data(self) -> Mask | None:
+        """Where any tile had data, of a strip without a nodata value."""
 
     def _valid(self, values: Array, inside: Mask | None) -> Mask:
         valid = valid_mask(values, self.nodata)
@@ -122,6 +107,10 @@ class _First(Merge):
     def wants(self, region: Region) -> bool:
         return not any(_meet(region, earlier) for earlier in self._touched) or bool(self._holes(region).any())
 
+    @property
+    def _data(self) -> Mask | None:
+        return self._filled
+
     def _holes(self, region: Region) -> Mask:
         if self._filled is not None:
             return np.asarray(~self._filled[region])
@@ -139,6 +128,10 @@ class _Counting(Merge):
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
         super().__init__(shape, dtype, nodata)
         self.filled: Mask = np.zeros(shape, bool)
+
+    @property
+    def _data(self) -> Mask | None:
+        return self.filled
 
 
 class _Extreme(_Counting):
@@ -175,7 +168,7 @@ class _Mean(_Counting):
         self._count[region] += valid
         self.filled[region] |= valid
 
-    def result(self) -> Array:
+    def _merged(self) -> Array:
         np.divide(self._sum, self._count, out=self._sum, where=self.filled)
         return _settle(self, self._sum)
 
@@ -199,7 +192,7 @@ class _Median(_Counting):
         np.copyto(layer[region], values, where=valid)
         self.filled[region] |= valid
 
-    def result(self) -> Array:
+    def _merged(self) -> Array:
         if not self._layers:
             return self.pixels
         stack = np.sort(np.stack(self._layers), axis=0)  # NaN last
@@ -215,19 +208,11 @@ def _settle(merge: _Counting, values: Array) -> Array:
     if dtype.kind != "f":
         values = np.rint(np.where(merge.filled, values, 0))
     np.copyto(merge.pixels, values.astype(dtype), where=merge.filled)
-    if merge.nodata is not None and dtype.kind != "f" and _fits(merge.nodata, dtype):
+    if merge.nodata is not None and dtype.kind != "f" and fits(merge.nodata, dtype):
         # A mean of valid numbers on both sides of nodata can hit it.
         hit = merge.filled & (merge.pixels == dtype.type(merge.nodata))
         merge.pixels[hit] += 1 if merge.nodata < np.iinfo(dtype).max else -1
     return merge.pixels
-
-
-def _fits(nodata: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a nodata value can stand in a dtype at all."""
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return float(nodata).is_integer() and limits.min <= nodata <= limits.max
 
 
 _METHODS: dict[str, type[Merge]] = {

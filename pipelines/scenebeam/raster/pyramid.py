@@ -13,7 +13,7 @@ from typing import IO, Any
 import imagecodecs
 import numpy as np
 
-from scenebeam.raster.merge import Array, all_valid, valid_mask
+from scenebeam.raster.validity import Array, all_valid, valid_mask
 from scenebeam.transfer.ranges import cpu_threads
 
 TILE = 512

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +11,24 @@ import tifffile
 from affine import Affine
 
 from scenebeam.errors import ReadError
+from scenebeam.raster.georeference import RASTER_TYPE, crs_of_geokeys
+from scenebeam.raster.validity import held_nodata
 from scenebeam.transfer.access import shown
-from scenebeam.transfer.ranges import Budget, read_range, read_range_and_size
+from scenebeam.transfer.rangefile import RangeFile
+from scenebeam.transfer.ranges import Budget
 
-HEADER_BYTES = 32 * 1024
-"""First read of a file: holds every IFD of a COG of some 1,500 blocks."""
-
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of a TIFF and a BigTIFF, in both byte orders."""
+LARGEST_BLOCK = 2**28
+"""Bytes of a block, decoded, that is read."""
+_SMALLEST_ENTRY = 2
+"""Bytes that a header takes for a block, at least."""
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-_PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _NODATA, _GDAL_METADATA = 33550, 33922, 34735, 42113, 42112
-_RASTER_TYPE, _GEOGRAPHIC_CRS, _PROJECTED_CRS = 1025, 2048, 3072
+_PIXEL_SCALE, _TIEPOINT, _MATRIX, _GEO_KEYS, _GEO_DOUBLES = 33550, 33922, 34264, 34735, 34736
+_GDAL_METADATA, _NODATA = 42112, 42113
+_YCBCR = 6
+_ALPHA = (1, 2)
+"""ExtraSamples that say how opaque a pixel is (TIFF 6.0 section 18)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class TiffLayout:
     """As stored: may be big-endian."""
     crs: str
     transform: Affine
-    nodata: float | None
+    declared_nodata: float | None
+    """As the header has it, whether the dtype can hold it or not."""
     block: tuple[int, int]
     """Rows, columns."""
     codec: str
@@ -55,6 +64,11 @@ class TiffLayout:
     """Bytes that the header speaks of and the file does not have: it is truncated."""
 
     @property
+    def nodata(self) -> float | None:
+        """The nodata value as a number of the dtype; None where there is none that it can hold."""
+        return held_nodata(self.declared_nodata, self.dtype.newbyteorder("="))
+
+    @property
     def blocks_across(self) -> int:
         """Blocks in a row of blocks."""
         return -(-self.width // self.block[1])
@@ -67,64 +81,40 @@ class TiffLayout:
         return place + (band - 1) * self.blocks_across * -(-self.height // self.block[0])
 
 
-class _HeaderFile(io.RawIOBase):
-    """A file that tifffile can seek in, which fetches only the pieces of the header that are asked for."""
+def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | None:
+    """Read the layout of the first image of a file; None for what the block reader does not read (then GDAL does).
 
-    def __init__(self, href: str, budget: Budget, signing: str) -> None:
-        self.href, self.budget, self.signing, self.position = href, budget, signing, 0
-        head, self.size = read_range_and_size(href, 0, HEADER_BYTES, budget, signing)
-        if not head:
-            raise ReadError(f"{shown(href)} is an empty file")
-        self.pieces = {0: head}
+    That is what is no tiled TIFF, what has a mask or an alpha band, and what is placed in another way than by an EPSG
+    code, one corner and a pixel size.
 
-    def seekable(self) -> bool:
-        return True
+    Args:
+        file: The file; usually its first bytes are enough.
+        overviews: Whether to look at the overviews too, and at whether the file is as long as its header says.
 
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self.size - self.position)
-        if wanted <= 0:
-            return 0
-        body = self._piece(self.position, self.position + wanted)
-        buffer[: len(body)] = body
-        self.position += len(body)
-        return len(body)
-
-    def _piece(self, start: int, stop: int) -> bytes:
-        for first, piece in self.pieces.items():
-            if first <= start and stop <= first + len(piece):
-                return piece[start - first : stop - first]
-        self.pieces[start] = read_range(self.href, start, max(stop, start + HEADER_BYTES), self.budget, self.signing)
-        return self.pieces[start][: stop - start]
-
-
-def read_layout(href: str, budget: Budget, signing: str = "none", *, overviews: bool = False) -> TiffLayout | None:
-    """The layout of the first image of a file; None for what the block reader does not read (then GDAL does).
-
-    Usually one range request. `overviews` looks at those too, and at whether the file is as long as its header says.
-    Raises ReadError where the file cannot be fetched at all, or is empty.
+    Raises:
+        ReadError: The file cannot be read, or its header speaks of blocks that no file of its size can hold.
     """
-    file = _HeaderFile(href, budget, signing)
-    if file.pieces[0][:2] not in (b"II", b"MM"):
+    if file.head[:4] not in MAGIC:
         return None
     try:
-        with tifffile.TiffFile(file, size=file.size) as tiff:
-            page = tiff.pages[0]
-            layout = _layout(page, href, signing, _crs(page), _transform(page), _nodata(page))
-            return _with_overviews(layout, tiff, file.size) if overviews and layout is not None else layout
+        with tifffile.TiffFile(file.open(), size=file.size) as tiff:
+            layout = _first_layout(tiff, file)
+            return _with_overviews(layout, tiff, file) if overviews and layout is not None else layout
     except ReadError:
         raise
     except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
+        if file.fault is not None:
+            raise file.fault from None
         return None
+
+
+def _first_layout(tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout | None:
+    page = tiff.pages[0]
+    if any(other.is_mask for other in tiff.pages[1:]):
+        return None
+    keys = _geo_keys(page)
+    crs, transform = crs_of_geokeys(keys), _transform(page, keys)
+    return None if crs is None or transform is None else _layout(page, file, crs, transform, _nodata(page))
 
 
 def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Affine, tuple[int, int]] | None:
@@ -132,11 +122,12 @@ def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Af
 
     Raises ReadError where the file cannot be fetched at all, or is empty.
     """
-    file = _HeaderFile(href, budget, signing)
+    file = RangeFile(href, budget, signing)
     try:
-        with tifffile.TiffFile(file, size=file.size) as tiff:
+        with tifffile.TiffFile(file.open(), size=file.size) as tiff:
             page = tiff.pages[0]
-            crs, transform = _crs(page), _transform(page)
+            keys = _geo_keys(page)
+            crs, transform = crs_of_geokeys(keys), _transform(page, keys)
             found = None if crs is None or transform is None else (crs, transform, (page.imagelength, page.imagewidth))
     except ReadError:
         raise
@@ -145,16 +136,17 @@ def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Af
     return found
 
 
-def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, size: int) -> TiffLayout:
+def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout:
     found = []
     for page in tiff.pages[1:]:
-        if page.is_reduced and not page.is_mask:
+        if page.is_reduced:
             scale = Affine.scale(layout.width / page.imagewidth, layout.height / page.imagelength)
-            smaller = _layout(page, layout.href, layout.signing, layout.crs, layout.transform @ scale, layout.nodata)
+            smaller = _layout(page, file, layout.crs, layout.transform @ scale, layout.declared_nodata)
             if smaller is not None:
                 found.append(smaller)
     end = max(int((one.offsets + one.sizes).max()) for one in (layout, *found))
-    return replace(layout, overviews=tuple(sorted(found, key=lambda one: -one.width)), missing=max(0, end - size))
+    overviews = tuple(sorted(found, key=lambda one: -one.width))
+    return replace(layout, overviews=overviews, missing=max(0, end - file.size))
 
 
 def missing_bytes(path: str) -> int:
@@ -169,48 +161,65 @@ def missing_bytes(path: str) -> int:
 
 
 def _layout(
-    page: tifffile.TiffPage,
-    href: str,
-    signing: str,
-    crs: str | None,
-    transform: Affine | None,
-    nodata: float | None,
+    page: tifffile.TiffPage, file: RangeFile, crs: str, transform: Affine, nodata: float | None
 ) -> TiffLayout | None:
     codec = _CODECS.get(int(page.compression))
     dtype = page.dtype
     if (
         not page.is_tiled
         or codec is None
-        or crs is None
-        or transform is None
         or dtype is None
         or dtype.kind not in "uif"
         or page.bitspersample != dtype.itemsize * 8
         or int(page.predictor) not in (1, 2, 3)
         or page.fillorder != 1
-        or int(page.photometric) == 6  # YCbCr
+        or int(page.photometric) == _YCBCR
         or page.imagedepth != 1
+        or any(int(kind) in _ALPHA for kind in page.extrasamples)
     ):
         return None
+    interleaved = page.planarconfig == 1
+    _check_sizes(page, file, dtype.itemsize * (page.samplesperpixel if interleaved else 1))
     order = ">" if page.parent.byteorder == ">" else "<"
     return TiffLayout(
-        href=href,
-        signing=signing,
+        href=file.href,
+        signing=file.signing,
         width=page.imagewidth,
         height=page.imagelength,
         count=page.samplesperpixel,
         dtype=dtype.newbyteorder(order),
         crs=crs,
         transform=transform,
-        nodata=nodata,
+        declared_nodata=nodata,
         block=(page.tilelength, page.tilewidth),
         codec=codec,
         predictor=int(page.predictor),
-        interleaved=page.planarconfig == 1,
+        interleaved=interleaved,
         offsets=np.asarray(page.dataoffsets, dtype=np.int64),
         sizes=np.asarray(page.databytecounts, dtype=np.int64),
         descriptions=_descriptions(page),
     )
+
+
+def _check_sizes(page: tifffile.TiffPage, file: RangeFile, pixel: int) -> None:
+    """Hold what a header says against the file's length and what a process can bear, before anything is allocated.
+
+    Raises ReadError.
+    """
+    across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    blocks = across * down * (1 if page.planarconfig == 1 else page.samplesperpixel)
+    size = page.tilelength * page.tilewidth * pixel
+    name = shown(file.href)
+    if size > LARGEST_BLOCK:
+        raise ReadError(
+            f"{name}: its blocks of {size:,} bytes are larger than the {LARGEST_BLOCK:,} that can be decoded"
+        )
+    if page.imagewidth < 1 or page.imagelength < 1 or blocks < 1:
+        raise ReadError(f"{name}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels")
+    if not blocks == len(page.dataoffsets) == len(page.databytecounts) or _SMALLEST_ENTRY * blocks > file.size:
+        raise ReadError(f"{name}: its header lists {len(page.dataoffsets):,} blocks, and its image has {blocks:,}")
+    if min(page.dataoffsets) < 0 or min(page.databytecounts) < 0:
+        raise ReadError(f"{name}: its header places blocks before the file's first byte")
 
 
 def _tag(page: tifffile.TiffPage, code: int) -> Any:
@@ -218,11 +227,18 @@ def _tag(page: tifffile.TiffPage, code: int) -> Any:
     return None if tag is None else tag.value
 
 
-def _geo_keys(page: tifffile.TiffPage) -> dict[int, int]:
-    """Short-valued GeoKeys (OGC GeoTIFF 1.1, section 7.1.2)."""
+def _geo_keys(page: tifffile.TiffPage) -> dict[int, float]:
+    """GeoKeys with a number (OGC GeoTIFF 1.1, section 7.1); those with text, which cite, are given as 0."""
     numbers = list(_tag(page, _GEO_KEYS) or ())
-    entries = [numbers[start : start + 4] for start in range(4, len(numbers) - 3, 4)]
-    return {key: value for key, place, _, value in entries if place == 0}
+    doubles = list(np.atleast_1d(_tag(page, _GEO_DOUBLES) or ()))
+    keys: dict[int, float] = {}
+    for start in range(4, len(numbers) - 3, 4):
+        key, place, _, value = numbers[start : start + 4]
+        if place == _GEO_DOUBLES:
+            keys[key] = doubles[value] if value < len(doubles) else float("nan")
+        else:
+            keys[key] = value if place == 0 else 0
+    return keys
 
 
 def _descriptions(page: tifffile.TiffPage) -> tuple[str, ...]:
@@ -237,21 +253,16 @@ def _descriptions(page: tifffile.TiffPage) -> tuple[str, ...]:
     return tuple(names) if any(names) else ()
 
 
-def _crs(page: tifffile.TiffPage) -> str | None:
-    """`EPSG:32634` where the header names a code; None for user-defined systems."""
-    keys = _geo_keys(page)
-    code = keys.get(_PROJECTED_CRS) or keys.get(_GEOGRAPHIC_CRS)
-    return f"EPSG:{code}" if code and 1024 <= code < 32767 else None
-
-
-def _transform(page: tifffile.TiffPage) -> Affine | None:
+def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None:
     """Pixel corner → CRS. None where the header does not give a north-up grid by one tiepoint."""
     scale, tie = _tag(page, _PIXEL_SCALE), _tag(page, _TIEPOINT)
-    if scale is None or tie is None or len(tie) != 6:
+    if scale is None or tie is None or len(tie) != 6 or _tag(page, _MATRIX) is not None:
+        return None
+    if len(scale) < 2 or not np.isfinite([*scale, *tie]).all() or scale[0] <= 0 or scale[1] <= 0:
         return None
     column, row, _, x, y, _ = tie
     # RasterPixelIsPoint (2) ties the centre of a pixel, not its corner.
-    half = 0.5 if _geo_keys(page).get(_RASTER_TYPE) == 2 else 0.0
+    half = 0.5 if keys.get(RASTER_TYPE) == 2 else 0.0
     return Affine(scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1])
 
 

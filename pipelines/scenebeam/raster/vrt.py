@@ -20,9 +20,13 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from scenebeam.errors import CheckError
+from scenebeam.raster.gdal import OPTIONS, GdalFile
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.reader import RasterInfo, gdal_access
+from scenebeam.raster.source import RasterInfo
 from scenebeam.request import is_url
+from scenebeam.transfer.access import access
+from scenebeam.transfer.rangefile import RangeFile
+from scenebeam.transfer.ranges import Budget
 
 _TYPES = {
     "uint8": "Byte",
@@ -113,6 +117,8 @@ def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) 
         ET.SubElement(complex_source, tag, {key: _number(round(value, 6)) for key, value in rect.items()})
     if band.nodata is not None:
         ET.SubElement(complex_source, "NODATA").text = _number(band.nodata)
+        if info.masked:
+            ET.SubElement(complex_source, "UseMaskBand").text = "true"
     if source.shift:
         ET.SubElement(complex_source, "LUT").text = _shift_table(info.dtype, band.nodata, source.shift)
 
@@ -124,14 +130,13 @@ def _shift_table(dtype: np.dtype[Any], nodata: float | None, shift: int) -> str:
     return f"{lowest}:{lowest},{lowest + shift}:{lowest},{int(limits.max)}:{int(limits.max) - shift}"
 
 
-def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: float | None) -> bytes:
+def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: float | None, budget: Budget) -> bytes:
     """A VRT of one file warped onto `grid`, by GDAL when it is read. Opens the file."""
-    path, options = gdal_access(href, signing)
+    file = GdalFile(RangeFile(href, budget, signing), budget)
     with (
-        rasterio.Env(**options),
-        rasterio.open(path) as file,
+        rasterio.Env(**OPTIONS),
         WarpedVRT(
-            file,
+            file.dataset(),
             crs=str(grid.crs),
             transform=grid.transform,
             height=grid.shape[0],
@@ -145,9 +150,15 @@ def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: flo
         rasterio.shutil.copy(warped, memory.name, driver="VRT")
         root = ET.fromstring(memory.read())
     for node in root.iter("SourceDataset"):
-        node.text, node.attrib["relativeToVRT"] = path if is_url(href) else os.path.abspath(path), "0"
+        node.text, node.attrib["relativeToVRT"] = gdal_path(href), "0"
     ET.indent(root)
     return ET.tostring(root) + b"\n"
+
+
+def gdal_path(href: str) -> str:
+    """The name under which GDAL opens a file that needs no account."""
+    where = access(href)
+    return os.path.abspath(href.removeprefix("file://")) if where is None else f"/vsicurl/{where.url}"
 
 
 def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -> RasterInfo:

@@ -20,8 +20,9 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from scenebeam.raster.grid import Grid, same_crs
-from scenebeam.raster.merge import Array, Mask, Region, all_valid
-from scenebeam.raster.reader import Block, RasterInfo, blocks_meeting
+from scenebeam.raster.merge import Region
+from scenebeam.raster.source import Block, RasterInfo, blocks_meeting
+from scenebeam.raster.validity import Array, Mask, all_valid
 
 _WHOLE = 1e-3
 """Part of a pixel by which two grids may be apart and still be the same (1 cm at 10 m)."""
@@ -171,7 +172,7 @@ class _Interpolated(Placement):
             return
         missing = (int(first - 1 < row), int(last + 1 > row + len(source)))
         across = (int(left - 1 < column), int(right + 1 > column + source.shape[1]))
-        values = _between(np.pad(around, (missing, across), mode="edge"), self._factor)
+        values = _between(np.pad(np.asarray(around), (missing, across), mode="edge"), self._factor)
         rows, columns = region = self._region(top, bottom)
         down = rows.start + top - (self._top + first * self._factor)
         over = columns.start - (self._left + left * self._factor)
@@ -284,12 +285,23 @@ class _Warped(Placement):
         transform = self.info.transform @ Affine.translation(first_column, first_row)
         # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
-        values = self._warp(source, transform, top, bottom, self.nodata)
+        values = self._warp(np.asarray(source), transform, top, bottom, self.nodata)
         if self.nodata is not None:
             yield region, values, None
+        elif np.ma.is_masked(source):
+            yield region, *self._warp_masked(source, transform, top, bottom)
         else:
             inside = self._warp(np.ones(source.shape, np.uint8), transform, top, bottom, 0)
             yield region, values, inside.astype(bool)
+
+    def _warp_masked(self, source: Array, transform: Affine, top: int, bottom: int) -> tuple[Array, Mask]:
+        """Pixels that no number of their dtype can mark as invalid are NaN among float64 while they are warped."""
+        floats = np.where(np.ma.getmaskarray(source), np.nan, np.asarray(source, np.float64))
+        values = self._warp(floats, transform, top, bottom, float("nan"))
+        inside = ~np.isnan(values)
+        whole = source.dtype.kind != "f"
+        found = np.where(inside, np.floor(values + 0.5) if whole else values, 0).astype(source.dtype)
+        return found, inside
 
     def _warp(self, source: Array, transform: Affine, top: int, bottom: int, nodata: float | None) -> Array:
         fill: Any = 0 if nodata is None else nodata
@@ -308,6 +320,7 @@ class _Warped(Placement):
             num_threads=1,
             XSCALE=across,
             YSCALE=down,
+            SRC_FILL_RATIO_HEURISTICS="FALSE",  # else GDAL splits into single rows where the tile is a small part of them
             STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
         )
         return values
@@ -324,7 +337,9 @@ def _joined(
         return get(blocks[0]), first_row * height, first_column * width
     rows = min((last_row + 1) * height, info.height) - first_row * height
     columns = min((last_column + 1) * width, info.width) - first_column * width
-    joined = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
+    joined: Array = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
+    if info.masked and nodata is None:
+        joined = np.ma.MaskedArray(joined, mask=False)
     for row, column in blocks:
         block = get((row, column))
         row, column = (row - first_row) * height, (column - first_column) * width

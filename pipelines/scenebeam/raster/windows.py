@@ -13,8 +13,8 @@ from concurrent.futures import Future
 import numpy as np
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, Mask
-from scenebeam.raster.reader import Block, Source
+from scenebeam.raster.source import Block, Source
+from scenebeam.raster.validity import Array, Mask, marked, split
 from scenebeam.raster.warp import Piece, Placement, place
 
 ROWS_AHEAD = 1
@@ -62,7 +62,9 @@ class Windows:
         self._start(max((row for row, _ in needs), default=-1) + ROWS_AHEAD)
         height, width = self._grids[number].shape
         # The reading of one strip as high as the grid: regions lie within it.
-        pieces = list(placement.pieces(0, height, needs, lambda block: self._blocks[block].result()))
+        pieces = list(
+            placement.pieces(0, height, needs, lambda block: marked(self._blocks[block].result(), self._nodata))
+        )
         found = self._laid(pieces, (height, width))
         for block in needs:
             self._uses[block] -= 1
@@ -72,6 +74,7 @@ class Windows:
 
     def _laid(self, pieces: Sequence[Piece], shape: tuple[int, int]) -> tuple[Array, Mask | None]:
         """Pieces as one array; where a single one is all of it, that itself, a part of its block."""
+        pieces = [(region, *split(values, inside)) for region, values, inside in pieces]
         covered = sum(values.size for _, values, inside in pieces if inside is None)
         if len(pieces) == 1 and covered == shape[0] * shape[1]:
             return pieces[0][1], None

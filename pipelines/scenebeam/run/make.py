@@ -62,13 +62,7 @@ def process_gate() -> MemoryGate:
 
 def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     """Make one task of a product and say what became of it. Errors become outcomes; only an interrupt passes."""
-    budget = Budget(
-        seconds=limits.retry_seconds,
-        first_wait=limits.retry_wait,
-        attempts=limits.max_attempts,
-        download_workers=limits.max_download_workers,
-        per_host=limits.max_per_host,
-    )
+    budget = Budget.of(limits)
     start = time.monotonic()
     try:
         with process_gate().hold(task.estimate.memory):

@@ -16,6 +16,7 @@ from scenebeam.request import Runner
 from scenebeam.run.plan import Plan
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import Store
+from scenebeam.transfer.access import effective_limits
 from scenebeam.transfer.ranges import halted
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     from scenebeam.run.make import make_task
     from scenebeam.run.report import finish
 
-    kind, limits = plan.request.product.kind, plan.request.limits
+    kind, limits = plan.request.product.kind, effective_limits(plan.request)
     undone = plan.undone(store.list())
     if not PRODUCTS[kind].waits:
         return finish(plan, [make_task(kind, task, store, limits) for task in undone], store, status)
@@ -195,7 +196,7 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
         raise RequestError(
             f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
         ) from error
-    build(pipeline, store.uri, status, plan.request.limits)
+    build(pipeline, store.uri, status, effective_limits(plan.request))
     result = pipeline.run()
     result.wait_until_finish()
     content = store.read(STATUS_FILE)

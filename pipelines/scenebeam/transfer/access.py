@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
 from scenebeam.errors import ReadError
+from scenebeam.request import KNOWN_CATALOGS, Limits, RunRequest, is_remote
+from scenebeam.transfer.addresses import is_metadata, is_private
 
 CDSE_HOST = "dataspace.copernicus.eu"
 """A CDSE token is sent to hosts of this domain and to no other, whatever an item names."""
@@ -34,6 +35,8 @@ class Access:
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trusted: bool = False
+    """Whether this machine's own settings name the server (an emulator), which may then be at a private address."""
 
 
 def access(href: str, signing: str = "none") -> Access | None:
@@ -44,7 +47,11 @@ def access(href: str, signing: str = "none") -> Access | None:
     for s3); `s3` and `s3-requester-pays` (AWS credentials wherever botocore finds them).
     Raises ReadError where a secret is missing (and names it), or the href is of an unknown kind.
     """
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+        _ = parts.port
+    except ValueError as error:
+        raise ReadError(f"{href!r} is not a URL: {error}") from None
     if parts.scheme in ("", "file"):
         return None
     if parts.scheme == "s3":
@@ -52,12 +59,11 @@ def access(href: str, signing: str = "none") -> Access | None:
     if parts.scheme == "gs":
         host = os.environ.get("STORAGE_EMULATOR_HOST")
         headers = {} if host else _google_headers()
-        return Access(
-            f"{(host or 'https://storage.googleapis.com').rstrip('/')}/{parts.netloc}{quote(parts.path)}", headers
-        )
+        server = (host or "https://storage.googleapis.com").rstrip("/")
+        return Access(f"{server}/{parts.netloc}{quote(parts.path)}", headers, trusted=host is not None)
     if parts.scheme not in ("http", "https"):
         raise ReadError(f"{shown(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}")
-    if _is_metadata(parts.hostname or ""):
+    if is_metadata(parts.hostname or ""):
         raise ReadError(f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys")
     if signing == "planetary-computer":
         return Access(_planetary_computer(href))
@@ -66,21 +72,25 @@ def access(href: str, signing: str = "none") -> Access | None:
     return Access(href)
 
 
-def _is_metadata(host: str) -> bool:
-    """Whether a host is a cloud's metadata server, which gives any process of the machine its account's token."""
-    if host.rstrip(".").lower() in ("metadata", "metadata.google.internal"):
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_link_local or mapped == ip_address("fd00:ec2::254")
+def effective_limits(request: RunRequest) -> Limits:
+    """The request's limits, with private addresses allowed where its own catalog is at one.
+
+    A file of this machine is its user's own catalog: whatever it names was meant.
+    """
+    limits = request.limits
+    if limits.private_addresses or not isinstance(request.catalog, str) or not is_remote(request.catalog):
+        return limits.model_copy(update={"private_addresses": True})
+    where = access(KNOWN_CATALOGS.get(request.catalog, request.catalog))
+    host = urlsplit(where.url).hostname if where is not None else None
+    return limits.model_copy(update={"private_addresses": host is None or is_private(host)})
 
 
 def shown(href: str) -> str:
     """An href for messages: without user, password and query, where signatures stand."""
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return href.partition("?")[0].rpartition("@")[2]
     if not parts.scheme:
         return href
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
@@ -205,8 +215,9 @@ def _s3(bucket: str, key: str, signing: str) -> Access:
         wanted = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     place = f"{endpoint.rstrip('/')}/{bucket}" if endpoint else f"https://{bucket}.s3.{region}.amazonaws.com"
     url = f"{place}/{quote(key)}"
+    trusted = bool(endpoint) and signing != "cdse"
     if signing not in ("cdse", "s3", "s3-requester-pays"):
-        return Access(url)
+        return Access(url, trusted=trusted)
     if credentials is None:
         raise ReadError(f"s3://{bucket}/{key} must be signed, and there are no keys: set {wanted}")
     from botocore.auth import S3SigV4Auth
@@ -215,7 +226,7 @@ def _s3(bucket: str, key: str, signing: str) -> Access:
     payer = {"x-amz-request-payer": "requester"} if signing == "s3-requester-pays" else {}
     request = AWSRequest(method="GET", url=url, headers=payer)
     S3SigV4Auth(credentials, "s3", region).add_auth(request)
-    return Access(url, dict(request.headers.items()))
+    return Access(url, dict(request.headers.items()), trusted=trusted)
 
 
 def _cdse_keys() -> Any:

@@ -6,12 +6,9 @@ Retry-After, within the budget of the task that reads; permanent ones are raised
 
 from __future__ import annotations
 
-import email.utils
-import logging
 import os
-import re
+import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,30 +19,27 @@ import tenacity
 import urllib3
 
 from scenebeam.errors import ReadError
+from scenebeam.request import Limits
 from scenebeam.transfer.access import Access, access, shown
+from scenebeam.transfer.http import (
+    AT_ONCE,
+    Transient,
+    content_length,
+    content_range,
+    has_known_end,
+    open_url,
+    read_body,
+)
 
 T = TypeVar("T")
 
-IO_THREADS = 24
-"""Requests in flight, whatever the number of cores: round trips cost, not the client."""
 halted = threading.Event()
 """Set when the run is interrupted: nobody waits for another try, and downloads stop at their next chunk."""
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_HINTS = {
-    401: ": is the account named in the environment, and is it the right one?",
-    403: ": the file needs an account, or this account may not read it",
-    404: ": the catalogue names a file that is not there; leave the scene out, or ask the provider",
-}
+UNKNOWN_SIZE = sys.maxsize
+"""Bytes of a file whose server does not say how many."""
 _LARGEST_WHOLE_BODY = 64 * 2**20
-_TIMEOUT = urllib3.Timeout(connect=10, read=30)
-
-
-class Transient(Exception):  # noqa: N818 - it is no error until the tries are used up
-    """A fault that may pass; `after` is the server's Retry-After in seconds."""
-
-    def __init__(self, message: str, after: float = 0.0) -> None:
-        super().__init__(message)
-        self.after = after
+_SECONDS, _RATE = 60, 10_000
+"""An answer must have come after so many seconds, and one more for each so many bytes."""
 
 
 @dataclass
@@ -60,6 +54,10 @@ class Budget:
     """Whole files fetched at once in this process."""
     per_host: int = 4
     """Whole files fetched at once from one host."""
+    private: bool = False
+    """Whether files may lie at loopback and private addresses."""
+    file_seconds: float = 300.0
+    """Seconds that one whole file may take to come."""
     requests: int = 0
     bytes: int = 0
     retries: int = 0
@@ -81,6 +79,24 @@ class Budget:
             self.seconds -= seconds
         return seconds
 
+    @classmethod
+    def of(cls, limits: Limits) -> Budget:
+        """What a request's limits let one task spend."""
+        return cls(
+            seconds=limits.retry_seconds,
+            first_wait=limits.retry_wait,
+            attempts=limits.max_attempts,
+            download_workers=limits.max_download_workers,
+            per_host=limits.max_per_host,
+            private=limits.private_addresses,
+            file_seconds=limits.file_seconds,
+        )
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one request may take with all its tries."""
+        return max(self.seconds, 1.0)
+
     @property
     def spent(self) -> bool:
         """Whether nothing is left to wait with."""
@@ -88,17 +104,9 @@ class Budget:
 
 
 @cache
-def _pool() -> urllib3.PoolManager:
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # at DEBUG it shows URLs with their signatures
-    # Redirects are followed here; every other second try is `retrying`'s, which pays for it from the budget.
-    once = urllib3.Retry(redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
-    return urllib3.PoolManager(num_pools=64, maxsize=IO_THREADS, retries=once, timeout=_TIMEOUT)
-
-
-@cache
 def io_threads() -> ThreadPoolExecutor:
     """The process's pool for waiting on the network."""
-    return ThreadPoolExecutor(IO_THREADS, thread_name_prefix="read")
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="read")
 
 
 @cache
@@ -107,31 +115,48 @@ def cpu_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix="codec")
 
 
-def read_range(href: str, start: int, stop: int, budget: Budget, signing: str = "none") -> bytes:
-    """Bytes [start, stop) of a file; fewer only where the file ends before `stop`.
+def read_range(
+    href: str, start: int, stop: int, budget: Budget, signing: str = "none", *, fresh: bool = False
+) -> bytes:
+    """Read bytes [start, stop) of a file; fewer only where the file ends before `stop`.
 
-    Raises ReadError: permanent for 401, 403, 404, 410, 416 and local faults; otherwise after all retries.
+    Args:
+        href: The file's unsigned address, or a path on this machine.
+        start: First byte.
+        stop: The byte after the last.
+        budget: What the task may spend on tries.
+        signing: How its record says that it is signed.
+        fresh: Read it independently of earlier reads: over a new connection, and past all caches.
+
+    Raises:
+        ReadError: Permanent for 401, 403, 404, 410, 416 and local faults; otherwise after all retries.
     """
-    return read_range_and_size(href, start, stop, budget, signing)[0]
+    return read_range_and_size(href, start, stop, budget, signing, fresh=fresh)[0]
 
 
-def read_range_and_size(href: str, start: int, stop: int, budget: Budget, signing: str = "none") -> tuple[bytes, int]:
-    """As `read_range`, with the size of the whole file in bytes."""
+def read_range_and_size(
+    href: str, start: int, stop: int, budget: Budget, signing: str = "none", *, fresh: bool = False
+) -> tuple[bytes, int]:
+    """As `read_range`, with the size of the whole file in bytes; UNKNOWN_SIZE where its server does not say."""
 
     def ask() -> tuple[bytes, int]:
         where = access(href, signing)
         if where is None:
             return _read_local(href, start, stop, budget)
-        return _read_http(href, where, start, stop, budget)
+        return _read_http(href, where, start, stop, budget, fresh=fresh)
 
     return retrying(ask, href, budget)
 
 
 def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
     """What `call` gives, with another try for each Transient that it raises; ReadError when they are used up."""
+    most = budget.patience
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Transient),
-        stop=lambda state: state.attempt_number >= budget.attempts or budget.spent,
+        # Slow tries count too: a server that drips must not hold a request for all of its tries.
+        stop=lambda state: (
+            state.attempt_number >= budget.attempts or budget.spent or (state.seconds_since_start or 0) > most
+        ),
         wait=budget.wait,
         sleep=tenacity.sleep_using_event(halted),
         reraise=True,
@@ -157,75 +182,52 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
     return body, size
 
 
-def open_url(href: str, where: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-    """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and 416.
-
-    Raises Transient for what may pass, ReadError for what will not.
-    """
-    asked = {"Accept-Encoding": "identity", **where.headers, **headers}
-    try:
-        answer = _pool().request("GET", where.url, headers=asked, preload_content=False)
-    except urllib3.exceptions.LocationParseError as error:
-        raise ReadError(f"{shown(href)} is not a URL") from error
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Transient(plain(error)) from None
-    if answer.status in (200, 206, 416):
-        return answer
-    answer.close()
-    if answer.status in _TRANSIENT:
-        raise Transient(f"the server answers {answer.status}", _retry_after(answer.headers.get("Retry-After")))
-    raise ReadError(
-        f"{shown(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
-        + _HINTS.get(answer.status, "")
-    )
-
-
-def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
-    answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"})
+def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget, *, fresh: bool) -> tuple[bytes, int]:
+    """One request. What comes is held against what was asked for: no other bytes, no fewer, and no more are read."""
+    answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"}, private=budget.private, fresh=fresh)
+    body, size = b"", 0
     try:
         if answer.status == 416:
             told = f"ends before byte {start}: the file is truncated" if start else "is an empty file"
             raise ReadError(f"{shown(href)} {told}")
-        length = int(answer.headers.get("Content-Length") or 0)
-        if answer.status == 200 and length > _LARGEST_WHOLE_BODY:
-            raise ReadError(f"{shown(href)}: the server ignores Range and would send all of {length:,} bytes")
-        body: bytes = answer.read(decode_content=False)
-        answer.release_conn()
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Transient(f"the answer broke off: {plain(error)}") from None
+        first, last, total = _extent(answer, start, stop)
+        body = read_body(answer, last - first, _SECONDS + (last - first) / _RATE)
+        if answer.status == 200:
+            if total is None and not has_known_end(answer) and len(body) < stop:
+                raise Transient("the answer has no length, and may have broken off")
+            size = total if total is not None else len(body) if len(body) < stop else UNKNOWN_SIZE
+            wanted = body[start:stop]
+        else:
+            size, wanted = UNKNOWN_SIZE if total is None else total, body
+        if len(body) < last - first and (total is not None or answer.status == 206):
+            raise Transient(f"the answer has {len(body):,} of {last - first:,} bytes")
+        if _ended(answer):
+            answer.release_conn()
     finally:
+        budget.count(len(body))
         if answer.connection is not None:  # not read to its end
             answer.close()
-    budget.count(len(body))
+    return wanted, size
+
+
+def _ended(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Whether nothing of the answer is left, so that its connection can be used again."""
+    return getattr(answer, "length_remaining", None) == 0
+
+
+def _extent(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> tuple[int, int, int | None]:
+    """First and last byte that the answer's body should bring, and bytes of the whole file where it says.
+
+    Raises Transient where they are not what was asked for: RFC 9110 sections 14.4 and 15.3.7 let a server send
+    another range, and some do.
+    """
+    length = content_length(answer)
     if answer.status == 200:
-        return body[start:stop], len(body)
-    size = content_range(answer.headers.get("Content-Range"))[1] or start + len(body)
-    if len(body) < min(stop, size) - start:
-        raise Transient(f"the answer has {len(body):,} of {stop - start:,} bytes")
-    return body, size
-
-
-def content_range(value: str | None) -> tuple[int, int | None]:
-    """`bytes 0-99/1234` → (0, 1234); -1 where there is no start, None where there is no size."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", (value or "").strip())
-    if match is None:
-        return -1, None
-    return int(match[1]), int(match[2]) if match[2].isdigit() else None
-
-
-def _retry_after(value: str | None) -> float:
-    """Seconds of a Retry-After header, which holds seconds or an HTTP date (RFC 9110 section 10.2.3)."""
-    if not value:
-        return 0.0
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
-def plain(error: BaseException) -> str:
-    """A network fault in words; its cause, as urllib3's summary would show the URL and its signature."""
-    cause = getattr(error, "reason", None) or error
-    return f"{type(cause).__name__}: {cause}"
+        if min(stop, length if length is not None else stop) > _LARGEST_WHOLE_BODY:
+            raise Transient(f"the server ignores Range, and byte {start:,} lies too deep to read all before it")
+        return 0, stop if length is None else min(stop, length), length
+    first, last, total = content_range(answer.headers.get("Content-Range"))
+    wanted = stop if total is None else min(stop, total)
+    if (first, last) != (start, wanted) or length not in (None, last - first):
+        raise Transient(f"the answer has bytes {first:,} to {last:,}, and {start:,} to {wanted:,} were asked for")
+    return first, last, total

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scenebeam.collections import CollectionRecord, known_records
+from scenebeam.collections.record import Shift
 
 SENTINEL_2 = [record for record in known_records() if record.id.startswith("sentinel-2") and "l2a" in record.id]
 LANDSAT = [record for record in known_records() if record.id == "landsat-c2-l2"]
@@ -67,3 +68,28 @@ def test_the_offset_goes_by_provider_collection_and_item(
     assert record.band_shift("red", properties) == shift
     assert record.band_shift("scl", properties) == 0
     assert record.band_shift("visual_red", properties) == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [record for record in known_records() if record.shift is not None],
+    ids=lambda r: f"{r.provider}-{r.id}",
+)
+def test_a_product_id_tells_the_baseline_where_no_item_does(record: CollectionRecord) -> None:
+    def product(baseline: str) -> str:
+        return f"S2B_MSIL2A_20230202T092109_N{baseline}_R093_T34TFL_20240815T155145"
+
+    found = {name: record.file_shift("red", product(name), {}) for name in ("0510", "0400", "0301")}
+    assert found == {"0510": 1000, "0400": 1000, "0301": 0}
+    assert record.file_shift("red", product("9999"), {}) is None
+    assert record.file_shift("red", "S2A_34TGL_20230202_0_L2A", {}) is None
+    assert record.file_shift("red", product("0510"), {"s2:processing_baseline": "02.14"}) == 0
+    for band in record.bands:
+        if record.bands[band].categorical or not record.bands[band].shifted:
+            assert record.file_shift(band, "S2A_34TGL_20230202_0_L2A", {}) == 0
+
+
+@pytest.mark.parametrize("pattern", ["(", "N\\d{4}"])
+def test_an_id_pattern_that_cannot_tell_anything_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="regular expression|no group"):
+        Shift(amount=1000, since={"x": "1"}, id_pattern=pattern)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import rasterio
+from rasterio.transform import from_origin
 
 from known import check
+from scenebeam.catalog.timeseries import scenes_from_time_series
+from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import RequestError
-from scenebeam.request import RunRequest
+from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
@@ -99,3 +107,204 @@ def test_the_recorded_series_is_understood(real_data: Path, tmp_path: Path) -> N
     recorded = list(csv.DictReader((real_data / "thessaloniki" / "time_series.csv").open()))
     assert len(rows) == len(recorded)
     assert rows[0] == {"timestamp": "20230202T092109Z", "status": "failed_no_tiles"}
+
+
+ESA = "S2B_MSIL2A_20230202T092109_N0510_R093_T34TFL_20240815T155145"
+OLD = "S2B_MSIL2A_20210202T092109_N0214_R093_T34TFL_20210202T155145"
+NEEDS_NO_ITEM = {
+    ESA: 1000,
+    "S2B_MSIL2A_20230202T092109_N0400_R093_T34TFL_20230202T155145": 1000,
+    "S2A_MSIL1C_20230202T092109_N0509_R093_T34TFL_20230202T155145.SAFE": 1000,
+    "S2C_MSIL2A_20260202T092109_N0512_R093_T34TFL_20260202T155145": 1000,
+    OLD: 0,
+    "S2A_MSIL2A_20210202T092109_N0301_R093_T34TFL_20210202T155145": 0,
+}
+TELL_NOTHING = [
+    "S2A_34TGL_20230202_0_L2A",
+    "S2B_T34TFL_20230202T092109_L2A",
+    "S2B_MSIL2A_20230202T092109_R093_T34TFL_20240815T155145",
+    "S2B_MSIL2A_20230202T092109_N9999_R093_T34TFL_20240815T155145",
+    "copy-of-S2B_MSIL2A_20230202T092109_N0510_R093_T34TFL_20240815T155145",
+    "N0510",
+    "mine",
+]
+RED, NIR = 300, 3300
+"""Harmonized: an NDVI of 0.833."""
+
+
+def raw_scene(root: Path, name: str, shift: int = 1000, item: dict[str, Any] | None = None) -> None:
+    """Files of a scene as they were downloaded, of about one number a band."""
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(7).integers(0, 9, (64, 64))
+    classes = np.full((64, 64), 4, np.uint8)
+    bands = {"B04": noise + RED + shift, "B08": noise * 3 + NIR + shift, "SCL": classes}
+    for band, pixels in bands.items():
+        profile = {"dtype": "uint8" if band == "SCL" else "uint16", "nodata": 0, "count": 1}
+        with rasterio.open(
+            folder / f"{band}.tif",
+            "w",
+            driver="GTiff",
+            width=64,
+            height=64,
+            crs="EPSG:32634",
+            transform=from_origin(600_000, 4_500_000, 10, 10),
+            **profile,
+        ) as file:
+            file.write(pixels.astype(profile["dtype"]), 1)
+    if item is not None:
+        (folder / f"{name}.json").write_text(json.dumps(item))
+
+
+def made(tmp_path: Path, product: dict[str, Any], *ids: str, name: str = "out") -> dict[str, Any]:
+    """Run a product over raw scenes of one day; its only item, with `path` of its folder."""
+    path = table(tmp_path / "time_serie.csv", "|".join(ids))
+    grid = {} if product["kind"] == "stack" else {"crs": "EPSG:32634"}
+    request = request_for(path, tmp_path / "raw", tmp_path / name, product=product, grid=grid)
+    status = run(request)
+    assert status.state == "succeeded", status.message
+    (found,) = (tmp_path / name).glob("*/*/*.json")
+    return {**json.loads(found.read_text()), "path": found.parent}
+
+
+def said_of_values(item: dict[str, Any], file: str) -> tuple[str, str, str]:
+    """What an item, its row of the table and the tag of its file say."""
+    rows = pq.read_table(item["path"].parents[1] / "items.parquet").to_pylist()
+    with rasterio.open(item["path"] / file) as image:
+        tag = image.tags()["SCENEBEAM_VALUES"]
+    return item["properties"]["scenebeam:values"], rows[0]["scenebeam:values"], tag
+
+
+MOSAIC = {"kind": "mosaic", "bands": ["B04"]}
+NDVI = {"kind": "index", "index": "ndvi", "mask": False}
+STACK = {"kind": "stack", "bands": ["B04", "B08"], "format": "geotiff"}
+HARMONIZED = ("harmonized",) * 3
+UNKNOWN = ("unknown",) * 3
+
+
+@pytest.mark.parametrize("scene", NEEDS_NO_ITEM)
+def test_the_baseline_of_a_product_id_says_what_pixels_carry(tmp_path: Path, scene: str) -> None:
+    raw_scene(tmp_path / "raw", scene, NEEDS_NO_ITEM[scene])
+    item = made(tmp_path, NDVI, scene)
+    assert said_of_values(item, "ndvi.tif") == HARMONIZED
+    with rasterio.open(item["path"] / "ndvi.tif") as file:
+        assert float(np.nanmean(file.read(1))) == pytest.approx(0.833, abs=0.01)
+    item = made(tmp_path, MOSAIC, scene, name="mosaic")
+    assert said_of_values(item, "red.tif") == HARMONIZED
+    with rasterio.open(item["path"] / "red.tif") as file:
+        pixels = file.read(1, masked=True)
+    assert RED <= pixels.min() <= pixels.max() < RED + 9
+
+
+@pytest.mark.parametrize("scene", TELL_NOTHING)
+def test_where_nothing_says_what_pixels_carry_values_are_unknown(
+    tmp_path: Path, scene: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw_scene(tmp_path / "raw", scene)
+    with caplog.at_level(logging.WARNING):
+        item = made(tmp_path, MOSAIC, scene)
+    assert said_of_values(item, "red.tif") == UNKNOWN
+    assert f"1 of 1 scenes (the first: {scene}): nothing says" in caplog.text
+    with rasterio.open(item["path"] / "red.tif") as file:
+        assert file.read(1, masked=True).min() >= RED + 1000, "they are read as they are"
+
+
+@pytest.mark.parametrize(("product", "file"), [(NDVI, "ndvi.tif"), (STACK, "mine.tif")])
+def test_indices_and_stacks_of_unknown_values_say_so(
+    tmp_path: Path,
+    product: dict[str, Any],
+    file: str,
+) -> None:
+    raw_scene(tmp_path / "raw", "mine")
+    assert said_of_values(made(tmp_path, product, "mine"), file) == UNKNOWN
+
+
+def test_a_stack_of_a_product_id_is_harmonized(tmp_path: Path) -> None:
+    raw_scene(tmp_path / "raw", ESA)
+    item = made(tmp_path, STACK, ESA)
+    assert said_of_values(item, f"{ESA}.tif") == HARMONIZED
+    with rasterio.open(item["path"] / f"{ESA}.tif") as file:
+        assert RED <= file.read(1, masked=True).min() < RED + 9
+        assert NIR <= file.read(2, masked=True).min() < NIR + 99
+
+
+def test_one_tile_of_unknown_values_makes_its_mosaic_unknown(tmp_path: Path) -> None:
+    raw_scene(tmp_path / "raw", ESA)
+    raw_scene(tmp_path / "raw", "mine")
+    assert said_of_values(made(tmp_path, MOSAIC, ESA, "mine"), "red.tif") == UNKNOWN
+
+
+def test_what_carries_no_shift_is_never_unknown(tmp_path: Path) -> None:
+    raw_scene(tmp_path / "raw", "mine")
+    classes = {"kind": "mosaic", "bands": ["SCL"]}
+    assert said_of_values(made(tmp_path, classes, "mine"), "scl.tif") == HARMONIZED
+    raw = made(tmp_path, {**MOSAIC, "values": "raw"}, "mine", name="raw-values")
+    assert said_of_values(raw, "red.tif") == ("raw",) * 3
+
+
+@pytest.mark.parametrize(
+    ("properties", "shift"),
+    [
+        ({"s2:processing_baseline": "05.10"}, 1000),
+        ({"s2:processing_baseline": "02.14"}, 0),
+        ({"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": True}, 0),
+        ({"s2:processing_baseline": "05.10", "earthsearch:boa_offset_applied": False}, 1000),
+        ({"earthsearch:boa_offset_applied": True}, 0),
+        ({"s2:processing_baseline": None}, None),
+        ({"eo:cloud_cover": 3.0}, None),
+    ],
+)
+def test_an_item_of_a_catalog_beside_the_files_counts(
+    tmp_path: Path, properties: dict[str, Any], shift: int | None
+) -> None:
+    """Saved from Earth Search, whose record says what its flag means."""
+    assets = {name: {"href": f"{name}.tif"} for name in ("red", "nir", "scl", "swir16")}
+    item = {"id": "mine", "properties": properties, "assets": assets}
+    raw_scene(tmp_path / "raw", "mine", item=item)
+    (found,) = scenes_of(tmp_path, "mine")
+    red = found.assets["red"]
+    assert (red.shift if red.shift_known else None) == shift
+    assert found.assets["scl"].shift_known
+
+
+def test_an_item_of_our_own_counts_before_the_id(tmp_path: Path) -> None:
+    item = {"id": ESA, "properties": {}, "assets": {"B04": {"scenebeam:shift": 0}}}
+    raw_scene(tmp_path / "raw", ESA, item=item)
+    (found,) = scenes_of(tmp_path, ESA)
+    red, nir = found.assets["red"], found.assets["nir"]
+    assert (red.shift, red.shift_known) == (0, True)
+    assert (nir.shift, nir.shift_known) == (1000, True), "the item does not tell of this file"
+
+
+OURS = [record for record in known_records() if record.id == "sentinel-2-l2a"]
+
+
+def scenes_of(tmp_path: Path, *ids: str, records: list[CollectionRecord] = OURS) -> list[Any]:
+    path = table(tmp_path / "time_serie.csv", "|".join(ids))
+    source = TimeSeries(time_series=str(path), root=str(tmp_path / "raw"))
+    return scenes_from_time_series(source, records)[0]
+
+
+def test_without_a_shift_rule_nothing_is_unknown(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raw_scene(tmp_path / "raw", "mine")
+    bands = {"red": {"asset": "B04", "resolution": 10}}
+    record = CollectionRecord.model_validate({"id": "other", "dtype": "uint16", "bands": bands})
+    with caplog.at_level(logging.WARNING):
+        (found,) = scenes_of(tmp_path, "mine", records=[record])
+    assert (found.assets["red"].shift, found.assets["red"].shift_known) == (0, True)
+    assert caplog.text == ""
+
+
+def test_many_unknown_scenes_are_one_warning(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("a", "b", ESA):
+        raw_scene(tmp_path / "raw", name)
+    with caplog.at_level(logging.WARNING):
+        scenes_of(tmp_path, "a", "b", ESA)
+    assert len(caplog.records) == 1
+    assert "2 of 3 scenes (the first: a)" in caplog.text

@@ -55,6 +55,8 @@ class Asset:
     """Bytes of the file, where the catalogue says."""
     checksum: str | None = None
     """As the catalogue writes it."""
+    shift_known: bool = True
+    """Whether anything says what `shift` is. Else it is 0, and products call their values unknown."""
 
     @property
     def likely_size(self) -> int:

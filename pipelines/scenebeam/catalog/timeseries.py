@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 from scenebeam.catalog.area import lonlat_geometry
 from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.search import record_for_item
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
 from scenebeam.request import TimeSeries
+
+log = logging.getLogger(__name__)
 
 _IMAGES = {".tif", ".tiff", ".jp2"}
 
@@ -54,15 +58,29 @@ def scenes_from_time_series(
                 constellation=properties.get("constellation"),
                 cloud_cover=properties.get("eo:cloud_cover"),
                 footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
-                assets={
-                    band: asset
-                    for band in record.bands
-                    if (asset := _local_asset(band, files, record, item.get("assets", {}))) is not None
-                },
+                assets=_local_assets(name, files, item, records),
             )
             if anchor is not None:
                 anchors.setdefault(name, anchor)
+    _warn_of_unknown(scenes, record)
     return list(scenes.values()), anchors
+
+
+def _warn_of_unknown(scenes: dict[str, Scene], record: CollectionRecord) -> None:
+    unknown = []
+    for name, scene in scenes.items():
+        if not all(asset.shift_known for asset in scene.assets.values()):
+            unknown.append(name)
+    if unknown and record.shift is not None:
+        log.warning(
+            "%d of %d scenes (the first: %s): nothing says whether their pixels carry %+d, so "
+            "their products say `values: unknown`; put the STAC item of each scene beside its "
+            "files, or name its folder by the producer's product id",
+            len(unknown),
+            len(scenes),
+            unknown[0],
+            record.shift.amount,
+        )
 
 
 def _item(path: Path) -> dict[str, Any]:
@@ -76,8 +94,31 @@ def _item(path: Path) -> dict[str, Any]:
     return found
 
 
+def _local_assets(
+    scene_id: str,
+    files: dict[str, Path],
+    item: dict[str, Any],
+    records: list[CollectionRecord],
+) -> dict[str, Asset]:
+    """Bands by their names, of those that have a file."""
+    record = records[0]
+    rule = record_for_item(item, records) or record
+    properties = item.get("properties", {})
+    found = {}
+    for band in record.bands:
+        shift = rule.file_shift(band, scene_id, properties) if band in rule.bands else None
+        asset = _local_asset(band, files, record, item.get("assets", {}), shift)
+        if asset is not None:
+            found[band] = asset
+    return found
+
+
 def _local_asset(
-    band: str, files: dict[str, Path], record: CollectionRecord, described: dict[str, dict[str, Any]]
+    band: str,
+    files: dict[str, Path],
+    record: CollectionRecord,
+    described: dict[str, dict[str, Any]],
+    shift: int | None,
 ) -> Asset | None:
     known = record.bands[band]
     names = [band, known.asset, *known.alias]
@@ -86,6 +127,7 @@ def _local_asset(
         return None
     scale, offset = record.band_scaling(band)
     told = described.get(file.stem, {})
+    shift = told.get("scenebeam:shift", shift)
     return Asset(
         band=band,
         href=str(file),
@@ -95,8 +137,8 @@ def _local_asset(
         nodata=record.band_nodata(band),
         scale=scale,
         offset=offset,
-        # Without an item nothing says that the pixels carry one: they are taken as they are.
-        shift=told.get("scenebeam:shift", 0),
+        shift=shift or 0,
+        shift_known=shift is not None,
         categorical=known.categorical,
         uniform=record.may_be_uniform(band),
         sensor=record.band_sensor(band),

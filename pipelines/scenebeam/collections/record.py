@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 
@@ -18,7 +19,7 @@ class BandRecord(BaseModel):
     asset: str
     """Key of the asset in the item."""
     resolution: float = Field(gt=0)
-    """Ground size of a pixel, in units of the file's CRS."""
+    """Nominal ground size of a pixel in metres, of files in degrees too."""
     also: dict[float, str] = {}
     """Other assets with the same band, by their resolution."""
     band: int = Field(default=1, ge=1)
@@ -65,12 +66,46 @@ class Shift(BaseModel):
     """Property → lowest value (compared as text) from which the shift was applied by the processor."""
     unless: dict[str, bool | str | float] = {}
     """Property → value that says the provider has taken the shift out again."""
+    id_pattern: str | None = None
+    """Regular expression of ids that name the value of `since`: its groups, joined by a dot. Such
+    ids are the producer's own, and so are the pixels of their files."""
+
+    @field_validator("id_pattern")
+    @classmethod
+    def _check_pattern(cls, value: str | None) -> str | None:
+        try:
+            groups = 1 if value is None else re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+        if not groups:
+            raise ValueError(f"{value!r} has no group: put the value into parentheses")
+        return value
 
     def carried_by(self, properties: dict[str, Any]) -> bool:
         """Whether an item with these `properties` has pixels that carry the shift."""
         applied = any(str(properties.get(key, "")) >= lowest for key, lowest in self.since.items())
         undone = any(key in properties and properties[key] == value for key, value in self.unless.items())
         return applied and not undone
+
+    def is_carried(self, scene_id: str, properties: dict[str, Any]) -> bool | None:
+        """Whether the pixels of a scene's files carry the shift, by all that there is beside them.
+
+        Args:
+            scene_id: The scene's id, which may name the processing baseline.
+            properties: Of its item; empty where there is none.
+
+        Returns:
+            What the properties say, else what the id says; None where neither says anything.
+        """
+        told = {key: value for key, value in properties.items() if value is not None}
+        undone = any(told.get(key) == value for key, value in self.unless.items())
+        if undone or self.since.keys() & told.keys():
+            return self.carried_by(told)
+        match = re.match(self.id_pattern, scene_id) if self.id_pattern else None
+        if match is None:
+            return None
+        named = ".".join(match.groups(""))
+        return any(named >= lowest for lowest in self.since.values())
 
 
 class LandClass(BaseModel):
@@ -110,6 +145,9 @@ class CollectionRecord(BaseModel):
     """Bands without which a scene is not analysis-ready."""
     default: list[str] = []
     """Bands that are taken where none are named; default: the required ones."""
+    pixel_origin: tuple[float, float] | None = None
+    """Where an edge of a pixel lies, east and north, in every file and CRS of the collection; `[15, 15]` for Landsat, whose
+    pixels of 30 m have their centers on multiples of it. Default: a header tells."""
     visual: str | None = None
     """Key of the true-colour asset, whose bands are `visual_red`, `visual_green` and `visual_blue`."""
     mask_classes: dict[str, list[int]] = {}
@@ -180,6 +218,23 @@ class CollectionRecord(BaseModel):
         if self.shift is None or band.categorical or not band.shifted:
             return 0
         return self.shift.amount if self.shift.carried_by(properties) else 0
+
+    def file_shift(self, name: str, scene_id: str, properties: dict[str, Any]) -> int | None:
+        """What the pixels of a band's file carry on top of the harmonized number.
+
+        Args:
+            name: The band.
+            scene_id: The id of the scene that the file is of.
+            properties: Of the scene's item; empty where there is none.
+
+        Returns:
+            The shift; None where the collection has one and nothing says whether the file has it.
+        """
+        band = self.bands[name]
+        if self.shift is None or band.categorical or not band.shifted:
+            return 0
+        carried = self.shift.is_carried(scene_id, properties)
+        return None if carried is None else self.shift.amount * carried
 
     def band_scaling(self, name: str) -> tuple[float, float]:
         """(scale, offset) of a band; categorical bands are never scaled."""

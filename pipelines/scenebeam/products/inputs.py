@@ -105,6 +105,25 @@ def describe_band(name: str, acquisition: Acquisition, request: RunRequest, labe
     )
 
 
+def stated_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> str:
+    """What a product says of its numbers.
+
+    Args:
+        asked: `harmonized` or `raw`.
+        scenes: The scenes that it is made of.
+        bands: Names of the bands that it takes of them.
+
+    Returns:
+        As asked; `unknown` instead of `harmonized` where nothing says which shift pixels carry.
+    """
+    names = set(bands)
+    for scene in scenes:
+        for name in names & scene.assets.keys():
+            if not scene.assets[name].shift_known and asked != "raw":
+                return "unknown"
+    return asked
+
+
 def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
     """How a request wants a band to be resampled, by one word for all or band by band."""
     if isinstance(asked, str):

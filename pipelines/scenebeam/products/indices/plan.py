@@ -18,7 +18,15 @@ from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finest, pr
 from scenebeam.products.gridded import item_path
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
-from scenebeam.products.inputs import Band, common_properties, describe_band, scene_ref, shown_area, with_footprints
+from scenebeam.products.inputs import (
+    Band,
+    common_properties,
+    describe_band,
+    scene_ref,
+    shown_area,
+    stated_values,
+    with_footprints,
+)
 from scenebeam.products.pictures import THUMBNAIL
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
@@ -125,7 +133,7 @@ def _tasks(
             windows=tuple(windows),
             shard=shard,
             cell=cell,
-            values="harmonized",
+            values=stated_values("harmonized", scenes, variables.values()),
             on_missing=product.on_missing,
             codec=product.compression,
             properties=_properties(group, scenes, product, masks),

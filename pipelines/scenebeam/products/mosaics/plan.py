@@ -10,7 +10,15 @@ from scenebeam.errors import RequestError
 from scenebeam.products import stac
 from scenebeam.products.estimate import estimate, finest, probe_bands, widest_window
 from scenebeam.products.gridded import item_path
-from scenebeam.products.inputs import common_properties, describe_band, only, scene_ref, shown_area, with_footprints
+from scenebeam.products.inputs import (
+    common_properties,
+    describe_band,
+    only,
+    scene_ref,
+    shown_area,
+    stated_values,
+    with_footprints,
+)
 from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
@@ -60,7 +68,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 shard=shard,
                 cell=cell,
                 method=product.method,
-                values=product.values,
+                values=stated_values(product.values, scenes, names),
                 on_missing=product.on_missing,
                 codec=product.compression,
                 properties={

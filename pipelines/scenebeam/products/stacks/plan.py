@@ -18,7 +18,7 @@ from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.products.estimate import ENCODED, PROCESS, column_bytes, finest
 from scenebeam.products.fetch import file_suffix
-from scenebeam.products.inputs import asked_resampling, common_properties, shown_area
+from scenebeam.products.inputs import asked_resampling, common_properties, shown_area, stated_values
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.products.task import Estimate, GridSpec
@@ -74,7 +74,7 @@ def _task(scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiP
         intersect=product.resolution_mode == "intersect",
         grid=grid,
         area=_hex(area),
-        values=product.values,
+        values=stated_values(product.values, [scene], [band.name for band in bands]),
         codec=product.compression,
         checks=request.checks,
         visualization=product.visualization_only,

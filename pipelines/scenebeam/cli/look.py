@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from scenebeam.cli.common import json_option, main
-from scenebeam.errors import RequestError
+from scenebeam.errors import CheckError, RequestError
+
+if TYPE_CHECKING:
+    from scenebeam.raster.validate import ImageReport
 
 
 @main.command()
@@ -46,6 +50,7 @@ def info(collection: str | None, sensor: str | None, as_json: bool) -> None:
 @click.option("--collection", help="What they are of: an id that `info` lists, or a YAML file with a record.")
 @click.option("--bands", help="What each of them should hold: blue,green,red,nir.")
 @click.option("--screenshot", type=click.Path(file_okay=False), help="Write a small PNG of each into this folder.")
+@click.option("--deep", is_flag=True, help="Decode every block of every band, and name the damaged ones.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A threshold: max_nodata_percent=80.")
 @json_option
 def validate(
@@ -53,6 +58,7 @@ def validate(
     collection: str | None,
     bands: str | None,
     screenshot: str | None,
+    deep: bool,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -61,21 +67,36 @@ def validate(
     Exit code 1 where one of them is not.
     """
     from scenebeam.cli.common import overrides_of
-    from scenebeam.raster.preview import preview
     from scenebeam.raster.validate import validate as validate_file
     from scenebeam.requestfile import read_checks, read_record
 
     checks = read_checks(overrides_of(settings=settings))
     record = None if collection is None else read_record(collection)
     expected = [name.strip() for name in bands.split(",")] if bands else []
-    reports = [validate_file(file, checks, record, expected) for file in files]
+    reports = []
+    for file in files:
+        draw = screenshot is not None
+        reports.append(validate_file(file, checks, record, expected, deep=deep, pictures=draw))
     for report in reports:
-        if screenshot is not None and report.pictures:
-            Path(screenshot).mkdir(parents=True, exist_ok=True)
-            image = preview(report.pictures, record.unit if record is not None else None)
-            (Path(screenshot) / f"{Path(report.file).stem}.png").write_bytes(image)
         if not as_json:
             click.echo(report.explain())
+        if screenshot is not None:
+            _write_picture(report, Path(screenshot), record.unit if record is not None else None)
     if as_json:
         click.echo(json.dumps([report.document() for report in reports], indent=2))
     sys.exit(0 if all(report.valid for report in reports) else 1)
+
+
+def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "db"] | None) -> None:
+    """Write the PNG of a report. Where there is none, say why: the picture is secondary and never loses the report."""
+    from scenebeam.raster.preview import preview
+
+    target = folder / f"{Path(report.file).stem}.png"
+    try:
+        if not report.pictures:
+            raise CheckError("; ".join(report.undrawn.values()) or "none of its bands could be read")
+        image = preview(report.pictures, unit)
+        folder.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(image)
+    except (CheckError, OSError) as error:
+        click.echo(f"no picture of {report.file}: {error}", err=True)

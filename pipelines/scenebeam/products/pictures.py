@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from scenebeam.errors import CheckError
-from scenebeam.raster.merge import Array
-from scenebeam.raster.preview import png, preview, resized
+from scenebeam.raster.preview import png, preview, resized, small_picture
 from scenebeam.raster.reader import open_source
-from scenebeam.raster.validate import picture
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 
@@ -26,9 +25,11 @@ def look_back(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, A
     """
     found = {}
     for name, (file, number) in bands.items():
-        source = open_source(store.path(file), number, Budget())
-        whole = picture(source.look()[0], source.info.nodata)
-        source.close()
+        source = open_source(store.path(file), number, Budget(private=True))
+        try:
+            whole = small_picture(source, source.info.nodata)
+        finally:
+            source.close()
         shrink = min(1.0, _LONGEST / max(whole.shape))
         found[name] = resized(whole, *(max(1, round(side * shrink)) for side in whole.shape))
     return found

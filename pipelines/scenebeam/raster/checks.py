@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from scenebeam.raster.merge import Array
 from scenebeam.raster.sample import Sample, blank
+from scenebeam.raster.validity import Array
 from scenebeam.request import Checks
 
 HIGH_PERCENTILE = 99

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.raster.merge import Array, valid_mask
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array, Mask, valid_mask
 
 ENOUGH = 2**18
 """Pixels of a sample, about: percentiles to a tenth of a percent."""
@@ -34,8 +35,8 @@ class Sample:
     def add(self, pixels: Array, nodata: float | None, inside: Array | None = None) -> None:
         """Take a 2-D piece into account; what is not `inside` is no part of the image."""
         few = pixels[:: self._stride, :: self._stride]
-        valid = valid_mask(few, nodata)
-        keep = np.isfinite(few) if valid is None else valid & np.isfinite(few)
+        keep = data_mask(few, nodata)
+        few = np.ma.getdata(few)
         if inside is None:
             self.total += few.size
         else:
@@ -60,6 +61,40 @@ class Sample:
     def std_dev(self) -> float:
         """Standard deviation of the numbers that are data; 0 where there is none."""
         return float(np.std(self.values, dtype=np.float64)) if self.values.size else 0.0
+
+
+def data_mask(pixels: Array, nodata: float | None) -> Mask:
+    """Tell which pixels hold data: unmasked, finite, and not the nodata value.
+
+    Args:
+        pixels: Numbers of any shape; a masked array where its file has a mask.
+        nodata: The nodata value; None where every number is data.
+
+    Returns:
+        Array of bool, of the same shape.
+    """
+    numbers = np.ma.getdata(pixels)
+    valid = valid_mask(numbers, nodata)
+    found = np.isfinite(numbers) if valid is None else valid & np.isfinite(numbers)
+    if np.ma.isMaskedArray(pixels):
+        found &= ~np.ma.getmaskarray(pixels)
+    return np.asarray(found)
+
+
+def sample_pieces(pieces: Sequence[Array], nodata: float | None) -> Sample:
+    """Sample 2-D pieces that show an image, as `Source.look` gives them."""
+    sample = Sample(sum(piece.size for piece in pieces))
+    for piece in pieces:
+        sample.add(piece, nodata)
+    return sample
+
+
+def sample_source(source: Source, nodata: float | None, *, at_full_size: bool) -> Sample:
+    """Sample an open band at little cost; `at_full_size` without overviews, as radar needs it.
+
+    Raises ReadError where the file is truncated or cannot be decoded.
+    """
+    return sample_pieces(source.look(at_full_size=at_full_size), nodata)
 
 
 _LEAST = 100

@@ -7,22 +7,27 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.raster.checks import BandSpec, Finding, Statistics, judge, statistics
+from scenebeam.raster.checks import Finding, Statistics, judge, statistics
 from scenebeam.raster.identify import Identified, by_file_name, by_name, contradiction, identify
-from scenebeam.raster.merge import Array, valid_mask
-from scenebeam.raster.reader import Source, open_source
-from scenebeam.raster.sample import Sample
+from scenebeam.raster.intact import damage_of
+from scenebeam.raster.preview import picture, small_picture
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.sample import sample_pieces
+from scenebeam.raster.source import Source
 from scenebeam.raster.spectra import swapped
 from scenebeam.raster.tiff import missing_bytes
+from scenebeam.raster.validity import Array
 from scenebeam.raster.vrt import parse_vrt, vrt_sources
 from scenebeam.request import Checks, is_url
 from scenebeam.transfer.ranges import Budget
 
 _MOST_VRTS = 1000
+_OUTSIDE = (
+    "if the VRT is yours, as a stack over files elsewhere on this machine is, allow it with "
+    "--set outside_sources=true (checks.outside_sources in a request)"
+)
 
 
 @dataclass
@@ -38,6 +43,8 @@ class ImageReport:
     """Files that a VRT is made of."""
     pictures: dict[str, Array] = field(default_factory=dict, repr=False)
     """Small 2-D images of the bands, by name; nodata is NaN."""
+    undrawn: dict[str, str] = field(default_factory=dict, repr=False)
+    """Band → why there is no picture of it, where one was asked for."""
 
     @property
     def valid(self) -> bool:
@@ -53,8 +60,8 @@ class ImageReport:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        whole = asdict(replace(self, pictures={}))
-        del whole["pictures"]
+        whole = asdict(replace(self, pictures={}, undrawn={}))
+        del whole["pictures"], whole["undrawn"]
         return {"valid": self.valid, **whole}
 
     def add(self, level: Literal["error", "warning"], check: str, message: str, band: str = "") -> None:
@@ -69,11 +76,20 @@ def validate(
     expected: Sequence[str] = (),
     *,
     signing: str = "none",
+    deep: bool = False,
+    pictures: bool = False,
 ) -> ImageReport:
-    """Look at one image file. Nothing that is wrong with it is an exception.
+    """Check one image file. Nothing that is wrong with it is an exception.
 
-    `record` describes its collection, `expected` are the names of the bands that it should hold; without either, only
-    what names and numbers say of themselves is held against them.
+    Args:
+        href: The file.
+        checks: Thresholds.
+        record: The record of its collection. Without one, only what names and numbers say of themselves is held
+            against them.
+        expected: Names of the bands that it should hold.
+        signing: How it is opened: see `scenebeam.transfer.access`.
+        deep: Decode every block of every band, instead of an overview or some blocks, and name the damaged ones.
+        pictures: Read a small picture of every band, also where that takes the whole image.
     """
     report = ImageReport(href)
     try:
@@ -81,7 +97,7 @@ def validate(
             report, Path(href), checks, known_records() if record is None else (record,)
         ):
             return report
-        _look(report, href, checks, record, expected, signing)
+        _look(report, href, checks, record, expected, signing, deep=deep, pictures=pictures)
     except (ReadError, CheckError) as error:
         report.add("error", "file", str(error))
     return report
@@ -116,9 +132,9 @@ def _vrt_is_sound(report: ImageReport, vrt: Path, checks: Checks, records: Seque
 def _source_fault(source: str, folder: Path, checks: Checks) -> str:
     """What is wrong with a source of a VRT; empty where it may be opened."""
     if is_url(source) or source.startswith("/vsi"):
-        return "" if checks.outside_sources else f"{source} is on the network: allow it by checks.outside_sources"
+        return "" if checks.outside_sources else f"{source} is on the network: {_OUTSIDE}"
     if not checks.outside_sources and not Path(source).resolve().is_relative_to(folder.resolve()):
-        return f"{source} lies outside the VRT's folder: allow it by checks.outside_sources"
+        return f"{source} lies outside the VRT's folder: {_OUTSIDE}"
     if not Path(source).is_file():
         return f"source file {source} not found: fetch it again, or write the VRT anew"
     if source.lower().endswith(".vrt"):
@@ -127,7 +143,7 @@ def _source_fault(source: str, folder: Path, checks: Checks) -> str:
     if missing:
         return f"{source} is truncated: {missing:,} bytes of it are not there"
     try:
-        open_source(source, 1, Budget()).close()
+        open_source(source, 1, Budget(private=True)).close()
     except ReadError as error:
         return str(error)
     return ""
@@ -140,8 +156,11 @@ def _look(
     record: CollectionRecord | None,
     expected: Sequence[str],
     signing: str,
+    *,
+    deep: bool,
+    pictures: bool,
 ) -> None:
-    budget = Budget()
+    budget = Budget(private=True)
     first = open_source(href, 1, budget, signing)
     sources = [first, *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1))]
     try:
@@ -149,43 +168,50 @@ def _look(
         report.bands = {one.name: one.index for one in named}
         _compare(report, named, record, expected, checks)
         for one, source in zip(named, sources, strict=True):
-            spec = one.spec(source.info.dtype)
-            try:
-                pieces = source.look(at_full_size=spec.sensor == "sar")
-            except ReadError as error:
-                report.add("error", "file", str(error), one.name)
-                continue
-            nodata = source.info.nodata if source.info.nodata is not None else one.nodata
-            sample = _sampled(pieces, nodata)
-            report.statistics[one.name] = statistics(sample, spec)
-            report.findings += judge(one.name, sample, spec, checks)
-            if len(pieces) == 1:
-                report.pictures[one.name] = picture(pieces[0], nodata)
+            _check_band(report, one, source, checks, deep=deep)
         if report.valid:  # of a broken band there is no spectrum
             for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
                 report.add("warning", "order", message, names)
+        if pictures:  # last, as they decide nothing
+            for one, source in zip(named, sources, strict=True):
+                _add_picture(report, one, source)
     finally:
         for source in sources:
             source.close()
 
 
-def sample_source(source: Source, spec: BandSpec, nodata: float | None) -> Sample:
-    """A sample of an open file's band. Raises ReadError where the file is truncated or cannot be decoded."""
-    return _sampled(source.look(at_full_size=spec.sensor == "sar"), nodata)
+def _check_band(report: ImageReport, named: Identified, source: Source, checks: Checks, *, deep: bool) -> None:
+    """Judge a sample of one band; `deep` decodes all of its blocks besides."""
+    name, spec = named.name, named.spec(source.info.dtype)
+    if deep:
+        damage = damage_of(source)
+        if damage:
+            report.add("error", "block", damage, name)
+    try:
+        pieces = source.look(at_full_size=spec.sensor == "sar")
+    except ReadError as error:
+        report.add("error", "file", str(error), name)
+        return
+    nodata = _nodata_of(named, source)
+    sample = sample_pieces(pieces, nodata)
+    report.statistics[name] = statistics(sample, spec)
+    report.findings += judge(name, sample, spec, checks)
+    if len(pieces) == 1:
+        report.pictures[name] = picture(pieces[0], nodata)
 
 
-def _sampled(pieces: Sequence[Array], nodata: float | None) -> Sample:
-    sample = Sample(sum(piece.size for piece in pieces))
-    for piece in pieces:
-        sample.add(piece, nodata)
-    return sample
+def _nodata_of(named: Identified, source: Source) -> float | None:
+    return source.info.nodata if source.info.nodata is not None else named.nodata
 
 
-def picture(pixels: Array, nodata: float | None) -> Array:
-    """A 2-D piece as floats, NaN where there is no data."""
-    valid = valid_mask(pixels, nodata)
-    values = pixels.astype(np.float32)
-    return values if valid is None else np.where(valid, values, np.nan)
+def _add_picture(report: ImageReport, named: Identified, source: Source) -> None:
+    """Read a picture of one band, unless its checks have brought one: a radar's have not, nor those of large images."""
+    if named.name in report.pictures:
+        return
+    try:
+        report.pictures[named.name] = small_picture(source, _nodata_of(named, source))
+    except ReadError as error:
+        report.undrawn[named.name] = str(error)
 
 
 def _compare(

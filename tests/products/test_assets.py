@@ -93,7 +93,9 @@ def test_every_band_is_there_and_is_the_file_that_was_served(ask: Assets, sandbo
             assert Path(row[f"local_{label}"]).read_bytes() == served.read_bytes()
             assert row[f"available_{label}"] == "True"
     assert {row["status"] for row in rows(request, "assets_download_status.csv")} == {"success"}
-    assert list(status_of(request)) == ["scene_id", "status", "ok_b04", "ok_b08", "ok_scl", "message"]
+    spending = [f"{kind}_{band}" for kind in ("seconds", "bytes", "retries") for band in ("b04", "b08", "scl")]
+    columns = ["scene_id", "status", "ok_b04", "ok_b08", "ok_scl", "message", *spending]
+    assert list(status_of(request)) == columns
 
 
 def test_each_scene_has_an_item_that_tells_what_its_files_hold(ask: Assets, sandbox: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -56,6 +56,9 @@ class StackRequest(Product):
     kind: Literal["stack"]
     bands: list[str] = Field(default=[])
     """None named: the default of the scene's collection."""
+    required: list[str] | None = None
+    """Bands without which there is no stack, by any of their names; default: those of the collection's record. The
+    others are left out with a warning where they fail; `[]`: any of them may be missing."""
     format: Literal["vrt", "geotiff"] | None = None
     """`vrt`: the bands' own files and a VRT over them; `geotiff`: one COG of just the area, read by range. Default:
     `vrt` where the files are on this machine."""
@@ -71,10 +74,20 @@ class StackRequest(Product):
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
     band_resolution: ClassVar[None] = None
 
+    @field_validator("required", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """Split `blue,green`, as the command line has it."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
     @model_validator(mode="after")
     def _true_colour_or_bands(self) -> StackRequest:
         if self.visualization_only and self.bands:
             raise ValueError("product.visualization_only takes the true-colour image alone: name no bands")
+        if self.visualization_only and self.required is not None:
+            raise ValueError("product.required: visualization_only takes the true-color image alone; leave it out")
         return self
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,15 +15,18 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.products import stac
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
-from scenebeam.products.fetch import fetch
+from scenebeam.products.fetch import damage_in_place, fetch, file_asset, unchecked
+from scenebeam.products.spending import BandBudget
 from scenebeam.products.task import Outcome
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import Budget
 
 log = logging.getLogger(__name__)
+progress = logging.getLogger("scenebeam.progress")
 
 
-class Brought(NamedTuple):
+@dataclass(frozen=True)
+class Brought:
     """What became of one band."""
 
     status: str
@@ -30,6 +34,8 @@ class Brought(NamedTuple):
     message: str = ""
     size: int = 0
     checksum: str = ""
+    spending: dict[str, Any] = field(default_factory=dict)
+    """`seconds`, `bytes` and `retries` that it took."""
 
     @property
     def ok(self) -> bool:
@@ -56,7 +62,9 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     results = _workers(budget.download_workers).map(lambda file: _bring(task, file, place, budget), task.files)
     brought = dict(zip(task.files, results, strict=True))
     status = min((one.status for one in brought.values()), key=STATUSES.index)
-    detail = {file.column: {"ok": one.ok, "message": one.message} for file, one in brought.items()}
+    detail = {}
+    for file, one in brought.items():
+        detail[file.column] = {"ok": one.ok, "message": one.message, **one.spending}
     if status == "success":
         _publish_item(task, store, brought)
         return Outcome(task=task.id, state="done", detail=detail)
@@ -83,31 +91,49 @@ class _Place(NamedTuple):
 def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> Brought:
     if file.asset is None:
         return Brought("skipped_missing_href", f"the item has no file of {file.band}; choose another band or scene")
+    own = BandBudget(budget, f"{task.scene}: {file.label}")
+    notes: list[str] = []
     try:
-        size, checksum = _settle(task, file, file.asset, place, budget)
+        with own.timed():
+            size, checksum = _settle(task, file, file.asset, place, own, notes)
     except CheckError as error:
-        return Brought("validation_failed", str(error))
+        return Brought("validation_failed", str(error), spending=own.spending)
     except (ReadError, StorageError) as error:
-        return Brought("download_incomplete", str(error))
+        return Brought("download_incomplete", str(error), spending=own.spending)
     except Exception as error:
         log.exception("%s of %s", file.label, task.scene)
-        return Brought("exception", unexpected(error))
-    return Brought("success", "", size, checksum)
+        return Brought("exception", unexpected(error), spending=own.spending)
+    progress.info("%s: %s is done", task.scene, file.label)
+    return Brought("success", "; ".join(notes), size, checksum, own.spending)
 
 
-def _settle(task: AssetsTask, file: BandFile, asset: Asset, place: _Place, budget: Budget) -> tuple[int, str]:
-    """Bring one file to where the mode wants it; its size and checksum. Only what has been checked is published."""
-    store, bucket, here, there = place
+def _settle(
+    task: AssetsTask,
+    file: BandFile,
+    asset: Asset,
+    place: _Place,
+    budget: BandBudget,
+    notes: list[str],
+) -> tuple[int, str]:
+    """Bring one file to where the mode wants it. Only what has been checked is published.
+
+    One that is there already is not fetched again, unless it is damaged; then `notes` say so.
+
+    Returns:
+        Its size and checksum.
+    """
+    store, bucket = place.store, place.bucket
     local, cloud = task.local_name(file), task.cloud_name(file)
+    here = local in place.here and _is_intact(asset, store, local, notes)
     if task.mode == DROP:
         assert bucket is not None
-        if local in here:
+        if here:
             _send(store, local, bucket, cloud)
             store.delete([local])
-        elif cloud not in there:
+        elif cloud not in place.there or not _is_intact(asset, bucket, cloud, notes):
             return fetch(asset, bucket, cloud, budget, task.checks)
         return bucket.checksum(cloud)
-    if local in here:
+    if here:
         found = store.checksum(local)
     elif task.mode == "gcs_to_local":
         found = fetch(asset, store, local, budget, task.checks, f"{task.gcs}/{cloud}", "none")
@@ -117,6 +143,16 @@ def _settle(task: AssetsTask, file: BandFile, asset: Asset, place: _Place, budge
         assert bucket is not None
         _send(store, local, bucket, cloud)
     return found
+
+
+def _is_intact(asset: Asset, store: Store, name: str, notes: list[str]) -> bool:
+    """Check a file that is there already. A damaged one is deleted with a warning."""
+    damage = damage_in_place(asset, store, name)
+    if damage:
+        notes.append(f"{name} was there already and is damaged, fetched again: {damage}")
+        log.warning("%s", notes[-1])
+        store.delete([name])
+    return not damage
 
 
 def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:
@@ -132,31 +168,19 @@ def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:
 def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brought]) -> None:
     footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
     assets: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
     for file, one in brought.items():
         asset = file.asset
         assert asset is not None, "all files of the scene are there"
-        assets[file.label] = {
-            "href": f"{task.gcs}/{task.cloud_name(file)}" if task.mode == DROP else f"./{file.name}",
-            "type": asset.media_type or ("image/jp2" if file.suffix == ".jp2" else stac.COG_TYPE),
-            "roles": ["data"],
-            "file:size": one.size,
-            "file:checksum": one.checksum,
-            "scenebeam:index": asset.index,
-            "scenebeam:shift": asset.shift,
-            "bands": [{"name": file.band}],
-            "raster:bands": [
-                {
-                    "data_type": asset.dtype,
-                    "nodata": stac.number_or_name(asset.nodata),
-                    "scale": asset.scale,
-                    # As the file holds it: what harmonizing would take out is still in its numbers.
-                    "offset": asset.offset - asset.scale * asset.shift,
-                    "spatial_resolution": asset.resolution,
-                }
-            ],
-        }
+        href = f"{task.gcs}/{task.cloud_name(file)}" if task.mode == DROP else f"./{file.name}"
+        assets[file.label] = file_asset(href, [(file.band, asset)], one.size, one.checksum)
+        told = unchecked(asset)
+        if told:
+            warnings.append(f"{file.label}: {told}")
     geometry = None if footprint is None else json.loads(shapely.to_geojson(footprint))
     sources = [(task.scene, task.item_href)]
     properties = {**task.properties, "scenebeam:values": "raw"}
+    if warnings:
+        properties["scenebeam:warnings"] = warnings
     item = stac.make_item(task.scene, task.collection, task.when, geometry, assets, sources, properties)
     store.write(task.item_path, stac.dump(item))

@@ -17,7 +17,6 @@ from scenebeam.products.product import Aim, Planned
 from scenebeam.products.task import Estimate
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
 from scenebeam.storage import checked_name
-from scenebeam.transfer.checksum import parse_checksum
 
 MANIFEST = "assets_manifest_selected.csv"
 _MEMORY = 24 * 2**20
@@ -117,11 +116,3 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
             row.update({f"{kind}_{file.column}": places[kind] for kind in kinds})
         rows.append(row)
     return Table(columns, rows)
-
-
-def unchecked(file: BandFile) -> str:
-    """Why a file's checksum cannot be held against the catalogue's, if the catalogue has one; else empty."""
-    told = file.asset.checksum if file.asset is not None else None
-    if told is None or parse_checksum(told) is not None:
-        return ""
-    return f"{file.label}: the catalogue's checksum {told!r} is malformed or unknown, and was not checked"

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.products.assets.plan import unchecked
 from scenebeam.products.assets.task import AssetsTask
+from scenebeam.products.fetch import unchecked
 from scenebeam.products.task import Outcome
 
 STATUS = "assets_download_status.csv"
+_SPENDING = ("seconds", "bytes", "retries")
 
 
 def tables(
@@ -19,17 +20,18 @@ def tables(
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
 
     `status` is `success`, `skipped_missing_href`, `download_incomplete`, `validation_failed` or `exception`: that of
-    the scene's worst band.
+    the scene's worst band. `seconds_…`, `bytes_…` and `retries_…` are what this run has spent on each.
     """
     labels = [file.column for file in tasks[0].files] if tasks else []
     columns = ["scene_id", "status", *(f"ok_{label}" for label in labels), "message"]
+    columns += [f"{kind}_{label}" for kind in _SPENDING for label in labels]
     return {STATUS: Table(columns, [_row(task, outcomes.get(task.id), task.item_path in items) for task in tasks])}
 
 
 def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any]:
     bands: dict[str, Any] = outcome.detail if outcome is not None else {}
     if done:
-        status, told = "success", "; ".join(filter(None, map(unchecked, task.files)))
+        status, told = "success", "; ".join(_notes(task, bands))
     elif outcome is None:
         status, told = "download_incomplete", "not fetched yet; run it again to go on"
     else:
@@ -39,4 +41,23 @@ def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any
         "status": status,
         **{f"ok_{file.column}": done or bands.get(file.column, {}).get("ok", False) for file in task.files},
         "message": told,
+        **_spending(task, bands),
     }
+
+
+def _spending(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tell what each band has taken in this run."""
+    found: dict[str, Any] = {}
+    for file in task.files:
+        spent = bands.get(file.column, {})
+        found |= {f"{kind}_{file.column}": spent.get(kind) for kind in _SPENDING}
+    return found
+
+
+def _notes(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is to be told of a scene whose files are all there."""
+    notes = []
+    for file in task.files:
+        told = [unchecked(file.asset), bands.get(file.column, {}).get("message", "")]
+        notes += [f"{file.label}: {text}" for text in told if text]
+    return notes

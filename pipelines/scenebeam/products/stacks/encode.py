@@ -1,10 +1,10 @@
-"""Encode: one band onto the grid of its stack, as encoded tiles; and the bands together as one COG."""
+"""Encode: one band on the grid of its stack, as pixels or as encoded tiles; and the bands together as one COG."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from scenebeam.products.task import GridSpec
 from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import renumbered, valid_count
+from scenebeam.raster.merge import renumbered
 from scenebeam.raster.pyramid import Pyramid, Tiles, level_shapes
-from scenebeam.raster.reader import RasterInfo, Source
 from scenebeam.raster.sample import Sample
+from scenebeam.raster.source import RasterInfo, Source
+from scenebeam.raster.validity import Array, valid_count
 from scenebeam.storage import Store
 
 _KEPT_FROM = 2**24
@@ -49,16 +50,58 @@ def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
 
 
 @dataclass
+class BandOnGrid:
+    """What there is of a band on the grid of its stack: pixels that hold data, and a sample of all."""
+
+    sample: Sample
+    valid: int = 0
+
+    @classmethod
+    def of(cls, grid: Grid) -> BandOnGrid:
+        """Return one that has seen nothing of `grid` yet."""
+        return cls(Sample(grid.shape[0] * grid.shape[1]))
+
+    def add(self, pixels: Array, nodata: float | None) -> None:
+        """Take some rows of the grid into account."""
+        self.sample.add(pixels, nodata)
+        self.valid += valid_count(pixels, nodata)
+
+
+def look_at_band(task: StackTask, band: StackBand, source: Source, grid: Grid) -> BandOnGrid:
+    """Decode all of a band that lies on the grid. Raises as `raster.compose.compose`."""
+    found = BandOnGrid.of(grid)
+    nodata = nodata_of(band, source.info)
+    for pixels in _composed(task, band, source, grid, nodata):
+        found.add(pixels, nodata)
+    return found
+
+
+def _composed(
+    task: StackTask,
+    band: StackBand,
+    source: Source,
+    grid: Grid,
+    nodata: float | None,
+) -> Iterator[Array]:
+    """Yield a band on the grid of its stack, some rows at a time, in its own dtype."""
+    assert band.asset is not None, "a band without a file has failed before"
+    shift = 0 if task.values == "raw" else band.asset.shift
+    layer = Layer(task.scene, source, shift)
+    layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
+    for _, _, pixels in compose(grid, [layers], task.ahead):
+        yield pixels
+
+
+@dataclass
 class Encoded:
     """A band of a stack, encoded."""
 
     levels: Sequence[Level | Tiles]
-    valid: int
-    sample: Sample
+    content: BandOnGrid
     pyramid: Pyramid | None
     """None where it is kept already."""
     path: str
-    facts: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def keep(self, store: Store) -> None:
         """Publish it as a part, for the run that can finish its stack."""
@@ -87,22 +130,20 @@ def encode_band(
         part = KeptPart(kept.enter_context(store.fetched(path)))
         told = part.part.facts
         if {name: told[name] for name in facts} == facts:
-            sample = Sample.recalled(told["sample"], told["total"])
-            return Encoded(part.levels(), told["valid"], sample, None, path, told)
+            content = BandOnGrid(Sample.recalled(told["sample"], told["total"]), told["valid"])
+            return Encoded(part.levels(), content, None, path, told)
     assert band.asset is not None, "a band without a file has failed before"
     own = nodata_of(band, source.info)
-    shift = 0 if task.values == "raw" else band.asset.shift
-    layers = BandLayers(band.name, [Layer(task.scene, source, shift)], source.info.dtype, own, band.resampling, "first")
     pyramid = Pyramid(
         level_shapes(*grid.shape), numbers.dtype, numbers.nodata, codec=task.codec, average=not band.asset.categorical
     )
-    sample, valid = Sample(grid.shape[0] * grid.shape[1]), 0
-    for _, _, strip in compose(grid, [layers], task.ahead):
-        sample.add(strip, own)
-        valid += valid_count(strip, own)
-        pyramid.add(renumbered(strip, own, numbers.dtype, numbers.nodata))
-    facts |= {"valid": valid, "total": sample.total, "sample": sample.values.tolist()}
-    encoded = Encoded(pyramid.finish(), valid, sample, pyramid, path, facts)
+    content = BandOnGrid.of(grid)
+    for pixels in _composed(task, band, source, grid, own):
+        content.add(pixels, own)
+        pyramid.add(renumbered(pixels, own, numbers.dtype, numbers.nodata))
+    sample = content.sample
+    facts |= {"valid": content.valid, "total": sample.total, "sample": sample.values.tolist()}
+    encoded = Encoded(pyramid.finish(), content, pyramid, path, facts)
     if grid.shape[0] * grid.shape[1] >= _KEPT_FROM:
         encoded.keep(store)
     return encoded
@@ -129,6 +170,6 @@ def write_stack(
     with store.writing(task.stack_path(stack)) as file:
         write_cog(file, profile, stacked([one.levels for one in encoded]))
     pixels = grid.shape[0] * grid.shape[1]
-    valid = [one.valid / pixels for one in encoded]
+    valid = [one.content.valid / pixels for one in encoded]
     kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)
     return MadeStack(grid, list(bands), kinds, valid, file.size, file.checksum)

@@ -9,7 +9,9 @@ from typing import Any
 
 import shapely
 
+from scenebeam.catalog.scene import Asset
 from scenebeam.products import inputs, stac
+from scenebeam.products.fetch import file_asset
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import Store
@@ -25,8 +27,8 @@ class MadeStack:
     bands: Sequence[StackBand]
     numbers: Sequence[tuple[str, float | None]]
     """dtype and nodata value of each band, as it stands in the stack."""
-    valid: Sequence[float] | None
-    """Fraction of each band that is data, where all of it was looked at."""
+    valid: Sequence[float]
+    """Fraction of each band that is data."""
     size: int
     checksum: str
 
@@ -47,16 +49,7 @@ def publish_item(
     seen = extent if footprint is None else shapely.intersection(footprint, extent)
     geometry = json.loads(shapely.to_geojson(extent if seen.is_empty else seen))
     assets = {f"stack{stack}": _asset(task, stack, one) for stack, one in made.items()}
-    for one in made.values():
-        for band in one.bands:
-            if band.file:
-                size, checksum = store.checksum(task.file_path(band.file))
-                assets[band.file.partition(".")[0]] = {
-                    "href": f"./{band.file}",
-                    "roles": ["data"],
-                    "file:size": size,
-                    "file:checksum": checksum,
-                }
+    assets |= _file_assets(task, store, made)
     if task.checks.screenshot:
         name = task.screenshot_path.rpartition("/")[2]
         assets["thumbnail"] = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
@@ -75,13 +68,33 @@ def publish_item(
     store.write(task.item_path, stac.dump(item))
 
 
+def _file_assets(task: StackTask, store: Store, made: Mapping[str, MadeStack]) -> dict[str, dict[str, Any]]:
+    """Describe the bands' own files, which a VRT names.
+
+    The stack may be harmonized, but they are as their provider made them: a time series over the folder reads their
+    shift here.
+    """
+    by_file: dict[str, list[tuple[str, Asset]]] = {}
+    for one in made.values():
+        for band in one.bands:
+            if band.file and band.asset is not None:
+                by_file.setdefault(band.file, []).append((band.name, band.asset))
+    assets = {}
+    for file, bands in by_file.items():
+        size, checksum = store.checksum(task.file_path(file))
+        described = file_asset(f"./{file}", bands, size, checksum)
+        assets[file.partition(".")[0]] = {**described, "scenebeam:values": "raw"}
+    return assets
+
+
 def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
     name = task.stack_path(stack).rpartition("/")[2]
     bands = []
     for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
         scale, offset = scaling(band, task.values)
-        valid = {} if one.valid is None else {"statistics": {"valid_percent": round(100 * one.valid[number], 4)}}
-        bands.append({**stac.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a)), **valid})
+        described = stac.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a))
+        valid_percent = round(100 * one.valid[number], 4)
+        bands.append({**described, "statistics": {"valid_percent": valid_percent}})
     return {
         "href": f"./{name}",
         "type": VRT_TYPE if task.format == "vrt" else stac.COG_TYPE,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from scenebeam.products.stacks.encode import nodata_of
+from scenebeam.products.stacks.encode import BandOnGrid, nodata_of
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, same_crs
-from scenebeam.raster.reader import RasterInfo
+from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
 from scenebeam.storage import Store
+from scenebeam.transfer.ranges import Budget
 
 
 def write_overlay(
-    task: StackTask, stack: str, bands: Sequence[tuple[StackBand, RasterInfo]], grid: Grid, store: Store
+    task: StackTask,
+    stack: str,
+    bands: Sequence[tuple[StackBand, RasterInfo]],
+    content: Mapping[str, BandOnGrid],
+    grid: Grid,
+    store: Store,
 ) -> MadeStack:
     """Publish the VRT of one stack. A band in another CRS has a warped VRT of its own beside it."""
     entries = []
@@ -29,11 +35,13 @@ def write_overlay(
         entries.append(
             VrtBand(band.name, info.dtype.name, nodata, *scaling(band, task.values), band.resampling, [source])
         )
-    content = make_vrt(grid, entries)
+    document = make_vrt(grid, entries)
     with store.writing(task.stack_path(stack)) as file:
-        file.write(content)
+        file.write(document)
     kinds = [(entry.dtype, entry.nodata) for entry in entries]
-    return MadeStack(grid, [band for band, _ in bands], kinds, None, file.size, file.checksum)
+    pixels = grid.shape[0] * grid.shape[1]
+    valid = [content[band.name].valid / pixels for band, _ in bands]
+    return MadeStack(grid, [band for band, _ in bands], kinds, valid, file.size, file.checksum)
 
 
 def _shift(task: StackTask, band: StackBand) -> int:
@@ -52,7 +60,7 @@ def _warped(
 ) -> VrtSource:
     assert band.asset is not None, "a band without a file has failed before"
     name = f"{band.name}_warped.vrt"
-    content = warped_vrt(info.href, "none", grid, band.resampling, nodata)
+    content = warped_vrt(info.href, "none", grid, band.resampling, nodata, Budget())
     store.write(task.file_path(name), content)
     onto = warped_info(name, info, grid, nodata)
     return VrtSource(name, True, band.asset.index, onto, _shift(task, band))

@@ -99,7 +99,8 @@ def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple
     if product.visualization_only:
         names, required = list(VISUAL), VISUAL
     else:
-        names, required = record.canonical(bands_of(record, request)), record.required
+        names = record.canonical(bands_of(record, request))
+        required = _required(names, record, request)
     if not names:
         raise RequestError(f"product.bands: {scene.id} of {record.id} has none of {', '.join(product.bands)}")
     assets = {name: scene.assets.get(name) for name in names}
@@ -121,6 +122,26 @@ def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple
         )
         for name, asset in assets.items()
     )
+
+
+def _required(names: Sequence[str], record: CollectionRecord, request: RunRequest) -> Sequence[str]:
+    """Return the bands without which a scene has no stack: the request's, else the record's."""
+    product = request.product
+    assert isinstance(product, StackRequest)
+    if product.required is None:
+        return record.required
+    found: list[str] = []
+    for typed in product.required:
+        name = record.band_name(typed)
+        if name is None and len(request.collections) > 1:
+            continue  # a band of another collection
+        if name is None or name not in names:
+            raise RequestError(
+                f"product.required: {typed!r} is not among the bands of the stack ({', '.join(names)}); "
+                "add it to product.bands, or leave it out"
+            )
+        found.append(name)
+    return found
 
 
 def _file_name(name: str, asset: Asset | None, assets: Mapping[str, Asset | None]) -> str:
@@ -148,13 +169,9 @@ def _estimate(
     finest_pixel = min((asset.resolution for asset in there), default=10.0)
     columns = grid.shape[1] if grid is not None else int(width / finest_pixel) + 1
     rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
-    if form == "vrt":
-        coming = [band.asset for band in bands if band.file and band.asset is not None]
-        read = sum(asset.likely_size for asset in coming)
-        size = Estimate(blocks=read // 2**20, requests=len(there), read_bytes=read, write_bytes=read, memory=PROCESS)
-        return size, len(bands), AHEAD
+    encoded = 0 if form == "vrt" else ENCODED
     for ahead in (_FAR_AHEAD, AHEAD):
-        each = max((ENCODED + columns * column_bytes(asset.dtype, ahead=ahead) for asset in there), default=1)
+        each = max((encoded + columns * column_bytes(asset.dtype, ahead=ahead) for asset in there), default=1)
         at_once = min(len(bands), (request.limits.memory - PROCESS) // each)
         if at_once == len(bands):
             break
@@ -163,6 +180,17 @@ def _estimate(
             f"limits.memory: a stack of {scene.id}, {columns:,} pixels wide, takes {(PROCESS + each) / 1e6:,.0f} MB; "
             "raise it, or narrow the area"
         )
+    if form == "vrt":
+        coming = [band.asset for band in bands if band.file and band.asset is not None]
+        read = sum(asset.likely_size for asset in coming)
+        size = Estimate(
+            blocks=read // 2**20,
+            requests=len(there),
+            read_bytes=read,
+            write_bytes=read,
+            memory=PROCESS + at_once * each,
+        )
+        return size, at_once, ahead
     pixels = [seen / asset.resolution**2 for asset in there]
     read = int(sum(count * np.dtype(asset.dtype).itemsize / 2 for count, asset in zip(pixels, there, strict=True)))
     size = Estimate(

@@ -1,0 +1,105 @@
+"""What becomes of each band of a scene on its way into a stack."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scenebeam.errors import CheckError, SceneBeamError
+from scenebeam.products.inputs import spec_of
+from scenebeam.products.spending import BandBudget
+from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.raster.checks import BandSpec, Finding, judge
+from scenebeam.raster.sample import Sample
+from scenebeam.transfer.ranges import Budget
+
+log = logging.getLogger("scenebeam.progress")
+
+
+@dataclass
+class BandStates:
+    """What has become of each band so far. Threads share it."""
+
+    task: StackTask
+    budget: Budget
+    complete: set[str] = field(default_factory=set)
+    failed: dict[str, SceneBeamError] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What the stack's item tells too: it follows from the plan and the pixels."""
+    notes: list[str] = field(default_factory=list)
+    """What befell this run alone."""
+    budgets: dict[str, BandBudget] = field(default_factory=dict)
+    """What each band may spend and has spent, by name."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        for band in self.task.bands:
+            self.budgets[band.name] = BandBudget(self.budget, f"{self.task.scene}: {band.name}")
+
+    def complete_band(self, band: str) -> None:
+        """Note that a band is where it is to be."""
+        with self._lock:
+            if band in self.complete:  # its file was fetched, and is now in the stack too
+                return
+            self.complete.add(band)
+            log.info("%s: %s is done, %s", self.task.scene, band, self.told)
+
+    def fail(self, band: str, error: SceneBeamError) -> None:
+        """Note that a band cannot be had now, and why."""
+        with self._lock:
+            self.failed[band] = error
+            self.complete.discard(band)
+            log.warning("%s: %s FAILED (%s), %s", self.task.scene, band, error, self.told)
+
+    def note(self, text: str) -> None:
+        """Warn of something that befell this run."""
+        with self._lock:
+            self.notes.append(text)
+            log.warning("%s: %s", self.task.scene, text)
+
+    def check_band(self, band: StackBand, sample: Sample) -> None:
+        """Judge a band by a sample of what lies on the stack's grid: it fails, or comes with warnings."""
+        self.record_findings(band, judge(band.name, sample, band_spec(band), self.task.checks))
+
+    def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
+        """Take over what checks have found of a band."""
+        errors = [finding.message for finding in findings if finding.level == "error"]
+        if errors:
+            self.fail(band.name, CheckError("; ".join(errors)))
+        else:
+            self.warnings += [f"{finding.band}: {finding.message}" for finding in findings]
+
+    @property
+    def told(self) -> str:
+        """`3/6 bands complete, 1 failed`."""
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"{len(self.complete)}/{len(self.task.bands)} bands complete{failed}"
+
+    @property
+    def left(self) -> list[StackBand]:
+        """Bands that nothing has gone wrong with."""
+        return [band for band in self.task.bands if band.name not in self.failed]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Band → why it is not in the stack."""
+        return {band.name: str(self.failed[band.name]) for band in self.task.bands if band.name in self.failed}
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What an outcome tells of the bands."""
+        return {
+            "complete": sorted(self.complete),
+            "missing": self.missing,
+            "warnings": [*self.warnings, *self.notes],
+            "bands": {name: budget.spending for name, budget in self.budgets.items()},
+        }
+
+
+def band_spec(band: StackBand) -> BandSpec:
+    """What the checks of a band go by."""
+    assert band.asset is not None, "a band without a file has failed before"
+    return spec_of(band.asset)

@@ -1,0 +1,108 @@
+"""The files of a stack's bands: fetched into its folder where a VRT needs them there, and opened."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
+from scenebeam.products.fetch import damage_in_place, fetch, unchecked
+from scenebeam.products.inputs import settled_nodata
+from scenebeam.products.stacks.bands import BandStates
+from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source
+from scenebeam.storage import Store
+from scenebeam.transfer.access import shown
+from scenebeam.transfer.ranges import Budget, io_threads
+
+log = logging.getLogger("scenebeam.progress")
+
+
+def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates) -> None:
+    """Bring the bands' own files into the store, each once.
+
+    Those that are there already are not fetched again, unless they are damaged.
+    """
+    by_file: dict[str, list[StackBand]] = {}
+    for band in bands.left:
+        if band.file:
+            by_file.setdefault(band.file, []).append(band)
+    if not by_file:
+        return
+    here = store.list(task.file_path(""))
+    for file, sharing in by_file.items():
+        told = unchecked(sharing[0].asset)
+        if told:
+            bands.warnings.append(f"{file}: {told}")
+            log.warning("%s: %s: %s", task.scene, file, told)
+
+    def bring(file: str, sharing: list[StackBand]) -> None:
+        fault: SceneBeamError | None = None
+        try:
+            with bands.budgets[sharing[0].name].timed():
+                _bring(task, store, bands, file, sharing[0], file_is_here=task.file_path(file) in here)
+        except SceneBeamError as error:
+            fault = error
+        except Exception as error:
+            log.exception("%s of %s", file, task.scene)
+            fault = StorageError(unexpected(error))
+        for band in sharing:
+            if fault is None:
+                bands.complete_band(band.name)
+            else:
+                bands.fail(band.name, fault)
+
+    with ThreadPoolExecutor(min(len(by_file), budget.download_workers)) as threads:
+        list(threads.map(bring, by_file, by_file.values()))
+
+
+def _bring(
+    task: StackTask,
+    store: Store,
+    bands: BandStates,
+    file: str,
+    band: StackBand,
+    *,
+    file_is_here: bool,
+) -> None:
+    """Bring one file into the store, or find it there intact."""
+    asset, name = band.asset, task.file_path(file)
+    assert asset is not None, "a band without a file has failed before"
+    if file_is_here:
+        damage = damage_in_place(asset, store, name)
+        if not damage:
+            log.info("%s: %s is there already, skipping", task.scene, file)
+            return
+        bands.note(f"{file} was there already and is damaged, fetched again: {damage}")
+        store.delete([name])
+    fetch(asset, store, name, bands.budgets[band.name], task.checks)
+
+
+def open_bands(task: StackTask, store: Store, bands: BandStates, files: ExitStack) -> dict[str, Source]:
+    """Read the header of every band's file, all in flight at once. Returns the open bands by name."""
+
+    def open_one(band: StackBand) -> Source:
+        asset = band.asset
+        assert asset is not None, "a band without a file has failed before"
+        budget = bands.budgets[band.name]
+        with budget.timed():
+            if band.file:
+                # Its bytes were counted when they came.
+                source = open_source(store.path(task.file_path(band.file)), asset.index, bands.budget)
+            else:
+                log.info("%s: reading %s", budget.label, shown(asset.href))
+                source = open_source(asset.href, asset.index, budget, asset.signing)
+        files.callback(source.close)
+        settled_nodata(asset.href, source.info.nodata, asset.nodata)
+        return source
+
+    futures = {band.name: io_threads().submit(open_one, band) for band in bands.left}
+    opened = {}
+    for name, future in futures.items():
+        try:
+            opened[name] = future.result()
+        except (ReadError, CheckError) as error:
+            bands.fail(name, error)
+    return opened

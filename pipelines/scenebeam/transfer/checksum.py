@@ -18,7 +18,15 @@ _MULTIHASH = {
 }
 """Code → name in hashlib and bytes of the digest: https://github.com/multiformats/multicodec/blob/master/table.csv"""
 _SIZES = dict(_MULTIHASH.values())
-_ALIASES = {"sha2256": "sha256", "sha2384": "sha384", "sha2512": "sha512"}
+_ALIASES = {
+    "sha2256": "sha256",
+    "sha2384": "sha384",
+    "sha2512": "sha512",
+    "sha3224": "sha3_224",
+    "sha3256": "sha3_256",
+    "sha3384": "sha3_384",
+    "sha3512": "sha3_512",
+}
 """Names of the multihash table, without hyphens, that hashlib spells otherwise."""
 _BARE = {32: "md5", 40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 """Hex digits → what a digest without a name is taken for."""

@@ -32,12 +32,15 @@ class BandStates:
     notes: list[str] = field(default_factory=list)
     """What befell this run alone."""
     budgets: dict[str, BandBudget] = field(default_factory=dict)
-    """What each band may spend and has spent, by name."""
+    """What each band may spend and has spent, by name. Bands of one file share it, and so the file's blocks."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        by_file: dict[str, BandBudget] = {}
         for band in self.task.bands:
-            self.budgets[band.name] = BandBudget(self.budget, f"{self.task.scene}: {band.name}")
+            file = band.name if band.asset is None else band.asset.href
+            own = by_file.setdefault(file, BandBudget(self.budget, f"{self.task.scene}: {band.name}"))
+            self.budgets[band.name] = own
 
     def complete_band(self, band: str) -> None:
         """Note that a band is where it is to be."""
@@ -95,8 +98,19 @@ class BandStates:
             "complete": sorted(self.complete),
             "missing": self.missing,
             "warnings": [*self.warnings, *self.notes],
-            "bands": {name: budget.spending for name, budget in self.budgets.items()},
+            "bands": self._spending,
         }
+
+    @property
+    def _spending(self) -> dict[str, dict[str, Any]]:
+        """What each file has taken, by the first of its bands."""
+        found: dict[str, dict[str, Any]] = {}
+        seen: set[int] = set()
+        for name, budget in self.budgets.items():
+            if id(budget) not in seen:
+                seen.add(id(budget))
+                found[name] = budget.spending
+        return found
 
 
 def band_spec(band: StackBand) -> BandSpec:

@@ -80,8 +80,10 @@ def find_damage(href: str, band: int, budget: Budget | None = None, signing: str
     try:
         source = open_source(href, band, budget or Budget(private=True), signing)
         try:
-            source.look()
-            return damage_of(source)
+            damage = damage_of(source)
+            if not damage:
+                source.look()  # at what lies behind the last block: overviews of a file that is cut off
+            return damage
         finally:
             source.close()
     except ReadError as error:

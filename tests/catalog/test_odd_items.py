@@ -33,7 +33,13 @@ def item(**asset: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "asset",
-    [{"href": None}, {}, {"href": ""}, {"href": None, "alternate": None}, {"href": None, "alternate": {"s3": None}}],
+    [
+        {"href": None},
+        {},
+        {"href": ""},
+        {"href": None, "alternate": None},
+        {"href": None, "alternate": {"s3": None}},
+    ],
 )
 def test_an_asset_without_an_href_is_no_file_of_its_band(asset: dict[str, Any]) -> None:
     assert set(scene_from_item(item(**asset), S2).assets) == {"red"}
@@ -95,7 +101,10 @@ def test_a_missing_href_costs_its_own_item_the_band_and_the_others_nothing(
     catalog = tmp_path / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     request = make_request(
-        catalog=str(catalog), area=None, product={"kind": "stack", "format": "vrt"}, limits={"max_attempts": 1}
+        catalog=str(catalog),
+        area=None,
+        product={"kind": "stack", "format": "vrt"},
+        limits={"max_attempts": 1},
     )
     status = run(request)
     assert (status.done, status.failed) == (1, 1)

@@ -38,10 +38,22 @@ def noise(side: int, low: int = 1200, high: int = 4000) -> np.ndarray:
     return RNG.integers(low, high, (side, side)).astype("uint16")
 
 
-def write(path: Path, pixels: np.ndarray, left: float = LEFT, top: float = TOP, **options: Any) -> None:
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    left: float = LEFT,
+    top: float = TOP,
+    **options: Any,
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixel = SIDE / 100 if pixels.shape[0] != 50 else SIDE / 50
-    profile = {"driver": "GTiff", "dtype": pixels.dtype, "crs": "EPSG:32632", "nodata": 0, "count": 1}
+    profile = {
+        "driver": "GTiff",
+        "dtype": pixels.dtype,
+        "crs": "EPSG:32632",
+        "nodata": 0,
+        "count": 1,
+    }
     shape = {"height": pixels.shape[0], "width": pixels.shape[1]}
     with rasterio.open(
         path, "w", **{**profile, **shape, **options}, transform=from_origin(left, top, pixel, pixel)
@@ -76,7 +88,11 @@ def catalog(
     assets = {}
     for band in SIX:
         href = f"{where or bands}/{(hrefs or {}).get(band, f'{band}.tif')}"
-        assets[band] = {"href": href, "type": "image/tiff; application=geotiff", **(extra or {}).get(band, {})}
+        assets[band] = {
+            "href": href,
+            "type": "image/tiff; application=geotiff",
+            **(extra or {}).get(band, {}),
+        }
     item = {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -115,7 +131,11 @@ def item_of(request: RunRequest) -> dict[str, Any]:
     return found
 
 
-def in_both_ways(items: Path, name: str = "out", **changes: Any) -> tuple[dict[str, str], dict[str, str]]:
+def in_both_ways(
+    items: Path,
+    name: str = "out",
+    **changes: Any,
+) -> tuple[dict[str, str], dict[str, str]]:
     """The rows that a GeoTIFF stack and a VRT stack of one catalog come to, without what differs by nature."""
     rows = []
     for form in ("geotiff", "vrt"):
@@ -223,7 +243,11 @@ def host(bands: Path) -> Iterator[Behaviour]:
 AFTER_0400 = {"s2:processing_baseline": "05.11"}
 
 
-def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(bands: Path, host: Behaviour, tmp_path: Path) -> None:
+def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(
+    bands: Path,
+    host: Behaviour,
+    tmp_path: Path,
+) -> None:
     """Band files carry +1000 as their provider made them, whatever the VRT over them takes out."""
     c1 = "sentinel-2-c1-l2a"
     items = catalog(bands, host.url, collection=c1, **AFTER_0400)
@@ -233,9 +257,19 @@ def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(bands: Path, hos
     assert told["properties"]["scenebeam:values"] == "harmonized"
     assert told["assets"]["stack"]["raster:bands"][0]["offset"] == 0
     green = told["assets"]["green"]
-    assert (green["scenebeam:shift"], green["scenebeam:index"], green["scenebeam:values"]) == (1000, 1, "raw")
+    assert (green["scenebeam:shift"], green["scenebeam:index"], green["scenebeam:values"]) == (
+        1000,
+        1,
+        "raw",
+    )
     assert green["raster:bands"] == [
-        {"data_type": "uint16", "nodata": 0, "scale": 1e-4, "offset": pytest.approx(-0.1), "spatial_resolution": 10}
+        {
+            "data_type": "uint16",
+            "nodata": 0,
+            "scale": 1e-4,
+            "offset": pytest.approx(-0.1),
+            "spatial_resolution": 10,
+        }
     ]
     assert green["bands"] == [{"name": "green"}]
     table = tmp_path / "series.csv"
@@ -248,7 +282,11 @@ def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(bands: Path, hos
                 "catalog": source,
                 "collections": [c1],
                 "area": {"bbox": [10.31, 46.93, 10.33, 46.95]},
-                "grid": {"crs": "EPSG:32632", "resolution": 10, "bounds": [LEFT, TOP - SIDE, LEFT + SIDE, TOP]},
+                "grid": {
+                    "crs": "EPSG:32632",
+                    "resolution": 10,
+                    "bounds": [LEFT, TOP - SIDE, LEFT + SIDE, TOP],
+                },
                 "product": {"kind": "index", "index": "ndwi", "per": "scene", "mask": False},
                 "output": str(tmp_path / name),
                 "runner": "serial",
@@ -317,10 +355,17 @@ def test_a_truncated_file_under_its_final_name_is_fetched_again(
 
 
 @pytest.mark.parametrize("known", ["file:checksum", "file:size", "nothing"])
-def test_files_in_place_are_held_against_what_is_known_of_them(bands: Path, host: Behaviour, known: str) -> None:
+def test_files_in_place_are_held_against_what_is_known_of_them(
+    bands: Path,
+    host: Behaviour,
+    known: str,
+) -> None:
     write(bands / "nir.tif", noise(100, 3000, 5000), compress="deflate")
     content = (bands / "nir.tif").read_bytes()
-    facts = {"file:checksum": f"sha256:{hashlib.sha256(content).hexdigest()}", "file:size": len(content)}
+    facts = {
+        "file:checksum": f"sha256:{hashlib.sha256(content).hexdigest()}",
+        "file:size": len(content),
+    }
     extra = {name: value for name, value in facts.items() if name == known}
     request = half_made(catalog(bands, host.url, extra={"nir": extra}), host)
     nir = Path(request.output) / "stacks" / SCENE / "nir.tif"
@@ -345,7 +390,10 @@ def test_an_intact_file_in_place_stays(bands: Path, host: Behaviour) -> None:
     assert set(host.requests) == {"/swir22.tif"}
 
 
-def test_a_whole_file_without_a_checksum_is_decoded_on_arrival(bands: Path, host: Behaviour) -> None:
+def test_a_whole_file_without_a_checksum_is_decoded_on_arrival(
+    bands: Path,
+    host: Behaviour,
+) -> None:
     damaged_block(bands / "red.tif")
     items = catalog(bands, host.url)
     request = stack_of(items, "vrt", **{"product.bands": ["red"]})
@@ -400,14 +448,22 @@ def test_a_request_file_turns_checks_off(bands: Path, tmp_path: Path) -> None:
     """YAML reads `off` as false."""
     write(bands / "red.tif", np.full((100, 100), 700, "uint16"))
     request = tmp_path / "r.yaml"
-    lines = [f"catalog: {catalog(bands)}", "collections: [sentinel-2-l2a]", "product: {kind: stack}", "checks: off"]
+    lines = [
+        f"catalog: {catalog(bands)}",
+        "collections: [sentinel-2-l2a]",
+        "product: {kind: stack}",
+        "checks: off",
+    ]
     request.write_text("\n".join([*lines, "output: out", "runner: serial"]))
     done = CliRunner().invoke(main, ["run", str(request)])
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("form", ["geotiff", "vrt"])
-def test_five_good_bands_of_six_make_a_stack_with_a_warning_where_the_request_says_so(bands: Path, form: str) -> None:
+def test_five_good_bands_of_six_make_a_stack_with_a_warning_where_the_request_says_so(
+    bands: Path,
+    form: str,
+) -> None:
     (bands / "swir22.tif").unlink()
     items = catalog(bands)
     assert run(stack_of(items, form, "six")).state == "failed"
@@ -422,7 +478,10 @@ def test_five_good_bands_of_six_make_a_stack_with_a_warning_where_the_request_sa
 
 def test_required_bands_are_bands_of_the_stack(bands: Path) -> None:
     items = catalog(bands)
-    with pytest.raises(RequestError, match="product.required: 'B12' is not among the bands of the stack .*blue, red"):
+    with pytest.raises(
+        RequestError,
+        match="product.required: 'B12' is not among the bands of the stack .*blue, red",
+    ):
         make_plan(stack_of(items, "vrt", **{"product.bands": ["red", "blue"], "product.required": ["B12"]}))
     with pytest.raises(RequestError, match="product.required: visualization_only"):
         stack_of(items, "vrt", **{"product.visualization_only": True, "product.required": ["red"]})
@@ -463,7 +522,11 @@ def test_a_fetched_band_is_told_from_start_to_end(
     assert all(value > 0 for value in spent(request, "seconds").values())
 
 
-def test_a_band_read_by_range_is_told_too(bands: Path, host: Behaviour, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_band_read_by_range_is_told_too(
+    bands: Path,
+    host: Behaviour,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     host.faults.append(Fault("nir", status=503, times=1))
     request = stack_of(catalog(bands, host.url), "geotiff")
     with caplog.at_level(logging.INFO, "scenebeam.progress"):

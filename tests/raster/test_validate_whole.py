@@ -82,7 +82,13 @@ def test_any_block_is_found(tmp_path: Path, number: int) -> None:
 def test_every_band_is_decoded(tmp_path: Path) -> None:
     """Bands that lie one after another are damaged one by one."""
     bands = [smooth(600) + offset for offset in (0, 500, 900)]
-    options = {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "band"}
+    options = {
+        "driver": "GTiff",
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "interleave": "band",
+    }
     path = write(tmp_path / "three.tif", *bands, **options)
     spoil(path, 9 + 4)
     report = validate(str(path), Checks(), deep=True)
@@ -151,7 +157,15 @@ def test_radar_of_more_than_a_megapixel_is_drawn(tmp_path: Path, driver: str) ->
     pixels[:, 650:] *= 20
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256} if driver == "GTiff" else {}
     path = write(tmp_path / "vv.tif", pixels, nodata=-32768, driver=driver, **layout)
-    done = command(path, "--collection", "sentinel-1-rtc", "--bands", "vv", "--screenshot", tmp_path / "pictures")
+    done = command(
+        path,
+        "--collection",
+        "sentinel-1-rtc",
+        "--bands",
+        "vv",
+        "--screenshot",
+        tmp_path / "pictures",
+    )
     assert done.exit_code == 0, done.output
     found = drawn(tmp_path / "pictures", "vv")
     middle = found.shape[2] // 2
@@ -209,7 +223,10 @@ def test_what_cannot_be_read_or_written_is_reported_too(tmp_path: Path) -> None:
 # VRTs over files elsewhere
 
 
-def test_a_stack_over_files_elsewhere_is_told_which_option_allows_it(sandbox: Path, tmp_path: Path) -> None:
+def test_a_stack_over_files_elsewhere_is_told_which_option_allows_it(
+    sandbox: Path,
+    tmp_path: Path,
+) -> None:
     """scenebeam's own default stack of files on this machine names them where they lie."""
     words = ["stack", "--catalog", str(sandbox / "items.json"), "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(main, [*words, "--dates", "2021-06-10", "--set", "checks.max_nodata_percent=100"])
@@ -218,6 +235,13 @@ def test_a_stack_over_files_elsewhere_is_told_which_option_allows_it(sandbox: Pa
     refused = command(stack, "--collection", "sentinel-2-l2a")
     assert refused.exit_code == 1
     assert "--set outside_sources=true" in refused.output
-    words = ["--collection", "sentinel-2-l2a", "--set", "outside_sources=true", "--set", "max_nodata_percent=100"]
+    words = [
+        "--collection",
+        "sentinel-2-l2a",
+        "--set",
+        "outside_sources=true",
+        "--set",
+        "max_nodata_percent=100",
+    ]
     allowed = command(stack, *words)
     assert allowed.exit_code == 0, allowed.output

@@ -50,7 +50,7 @@ def info(collection: str | None, sensor: str | None, as_json: bool) -> None:
 @click.option("--collection", help="What they are of: an id that `info` lists, or a YAML file with a record.")
 @click.option("--bands", help="What each of them should hold: blue,green,red,nir.")
 @click.option("--screenshot", type=click.Path(file_okay=False), help="Write a small PNG of each into this folder.")
-@click.option("--deep", is_flag=True, help="Decode every block of every band, and name the damaged ones.")
+@click.option("--deep", is_flag=True, help="Decode every block, and name the damaged ones.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A threshold: max_nodata_percent=80.")
 @json_option
 def validate(
@@ -88,7 +88,7 @@ def validate(
 
 
 def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "db"] | None) -> None:
-    """Write the PNG of a report. Where there is none, say why: the picture is secondary and never loses the report."""
+    """Write the PNG of a report, or say why there is none: the report never depends on it."""
     from scenebeam.raster.preview import preview
 
     target = folder / f"{Path(report.file).stem}.png"

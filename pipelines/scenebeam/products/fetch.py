@@ -1,4 +1,4 @@
-"""Fetch: one whole file of a scene into a store, checked before it appears there, and again where it lies already."""
+"""Fetch: one whole file of a scene into a store, checked before it appears there, or in place."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def fetch(
 ) -> tuple[int, str]:
     """Download, check and publish one file.
 
-    One that is not what the catalog says is fetched once more. A file without a checksum in the catalog is decoded
-    from end to end: nothing else tells that no byte of it is damaged.
+    One that is not what the catalog says is fetched once more. A file without a checksum in the
+    catalog is decoded from end to end: nothing else tells that no byte of it is damaged.
 
     Args:
         asset: The file.
@@ -74,9 +74,9 @@ def fetch(
             elif wanted is None and asset.size not in (None, arrival.offset):
                 wrong = f"it has {arrival.offset:,} bytes, the catalogue says {asset.size:,}"
             else:
-                spec, deep = spec_of(asset), wanted is None
+                expected = asset.index, asset.dtype, asset.nodata, spec_of(asset)
                 try:
-                    check_file(arrival.finish(), asset.index, asset.dtype, asset.nodata, spec, checks, deep=deep)
+                    check_file(arrival.finish(), *expected, checks, deep=wanted is None)
                 except CheckError:
                     arrival.restart("", None)
                     raise
@@ -87,12 +87,12 @@ def fetch(
 
 
 def wanted_checksum(asset: Asset) -> Checksum | None:
-    """Return the digest that the catalog knows of a file; None where it has none that can be checked."""
+    """Return the digest that the catalog knows of a file; None where none can be checked."""
     return parse_checksum(asset.checksum) if asset.checksum else None
 
 
 def unchecked(asset: Asset | None) -> str:
-    """Say why a file's checksum cannot be held against the catalog's, if the catalog has one; else empty."""
+    """Say why the catalog's checksum of a file is not checked, if it has one; else empty."""
     told = asset.checksum if asset is not None else None
     if told is None or parse_checksum(told) is not None:
         return ""
@@ -102,8 +102,8 @@ def unchecked(asset: Asset | None) -> str:
 def damage_in_place(asset: Asset, store: Store, name: str) -> str:
     """Check a file that lies in the store already.
 
-    By size and checksum where the catalog knows them. On this machine one without a checksum is decoded from end to
-    end; in a bucket objects appear only whole.
+    By size and checksum where the catalog knows them. A file without a checksum is decoded from end
+    to end on this machine; in a bucket, where objects appear only whole, it is looked at.
 
     Returns:
         Why the file must be fetched again; empty where it is the one that the catalog describes.
@@ -121,7 +121,7 @@ def damage_in_place(asset: Asset, store: Store, name: str) -> str:
             return f"its {wanted.algorithm} is {found}, the catalog says {wanted.digest}"
     elif asset.size not in (None, size):
         return f"it has {size or 0:,} bytes, the catalog says {asset.size:,}"
-    return "" if _is_bucket(store) else find_damage(store.path(name), asset.index)
+    return find_damage(store.path(name), asset.index, deep=not _is_bucket(store))
 
 
 def _digest(store: Store, name: str, algorithm: str) -> str | None:
@@ -169,7 +169,7 @@ def file_asset(
         "file:size": size,
         "file:checksum": checksum,
         "scenebeam:index": first.index,
-        "scenebeam:shift": first.shift,
+        **({"scenebeam:shift": first.shift} if first.shift_known else {}),
         "bands": [{"name": name} for name, _ in bands],
         "raster:bands": raster_bands,
     }

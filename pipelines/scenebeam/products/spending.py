@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 
 
 class BandBudget(Budget):
-    """A task's budget as one band of it spends it: counts what the band takes, and logs its retries."""
+    """A task's budget as one band of it spends it: counts what the band takes, logs its retries."""
 
     def __init__(self, task: Budget, label: str) -> None:
         """Share the waiting time of `task`; `label` names the band in the log."""
@@ -36,7 +36,7 @@ class BandBudget(Budget):
         self._task, self._taken, self._told = task, 0.0, 0
 
     def count(self, size: int) -> None:
-        """Count one more answer of `size` bytes; every so many bytes of a band read by range are logged."""
+        """Count one more answer of `size` bytes; a band that is read by range is logged now and then."""
         self._task.count(size)
         with self._lock:
             self.requests += 1
@@ -125,7 +125,8 @@ class LoggedTarget(Target):
         if self.offset != self.total and (further or now - self._last >= _PATIENCE):
             self._told, self._last = self.offset, now
             percent = f" ({100 * self.offset // self.total} %)" if self.total else ""
-            log.info("%s: %s of %s%s", self._budget.label, _size(self.offset), _size(self.total), percent)
+            come = f"{_size(self.offset)} of {_size(self.total)}{percent}"
+            log.info("%s: %s", self._budget.label, come)
 
 
 def _size(count: int | None) -> str:

@@ -88,10 +88,10 @@ def decibels(values: Array, spec: BandSpec) -> Array:
 def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
     """Judge a band by its sensor's checks. Returns what is wrong with it, the worst first.
 
-    Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much nodata, numbers
-    that contradict the declared unit, less spread than speckle has, implausible backscatter (a warning: calm water is
-    that dark). Of all else that there is data, and unless it may be `uniform`, that it is not one number throughout.
-    Nothing is wrong where `checks` are off.
+    Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much
+    nodata, numbers that contradict the declared unit, less spread than speckle has, implausible
+    backscatter (a warning: calm water is that dark). Of all else that there is data, and unless it may
+    be `uniform`, that it is not one number throughout. Nothing is wrong where `checks` are off.
     """
     if not checks.enabled:
         return []

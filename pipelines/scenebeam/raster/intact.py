@@ -33,8 +33,8 @@ def check_file(
 ) -> None:
     """Check that a whole scene's file holds the image that it should.
 
-    Opens the file, holds its pixels' type against `dtype`, decodes both ends of `band` (from 1) and judges a sample.
-    How much of it is nodata is no fault, unless all of it is.
+    Opens the file, holds its pixels' type against `dtype`, decodes both ends of `band` (from 1) and
+    judges a sample. How much of it is nodata is no fault, unless all of it is.
 
     Args:
         href: The file.
@@ -72,17 +72,26 @@ def check_file(
         raise CheckError("; ".join(errors))
 
 
-def find_damage(href: str, band: int, budget: Budget | None = None, signing: str = "none") -> str:
-    """Decode all of a file's band. Returns what is wrong with the file; empty where it is intact.
+def find_damage(href: str, band: int, *, deep: bool = True) -> str:
+    """Look for damage in a file's band.
 
-    Raises ReadError where the file may be read later.
+    Args:
+        href: The file.
+        band: The band's index in it, from 1.
+        deep: Whether to decode all of it, instead of both ends and an overview or some blocks.
+
+    Returns:
+        What is wrong with the file; empty where nothing is.
+
+    Raises:
+        ReadError: The file may be read later.
     """
     try:
-        source = open_source(href, band, budget or Budget(private=True), signing)
+        source = open_source(href, band, Budget(private=True))
         try:
-            damage = damage_of(source)
+            damage = damage_of(source) if deep else ""
             if not damage:
-                source.look()  # at what lies behind the last block: overviews of a file that is cut off
+                source.look()  # at what lies behind the last block: a file may be cut off there
             return damage
         finally:
             source.close()
@@ -108,13 +117,13 @@ def damage_of(source: Source) -> str:
     more = f" and {count - _NAMED} more" if count > _NAMED else ""
     rows, columns = _blocks_down_and_across(source)
     return (
-        f"{count} of {rows * columns:,} blocks cannot be decoded: (row, column) {', '.join(named)}{more}; "
-        f"fetch the file again ({first})"
+        f"{count} of {rows * columns:,} blocks cannot be decoded: "
+        f"(row, column) {', '.join(named)}{more}; fetch the file again ({first})"
     )
 
 
 def damaged_blocks(source: Source) -> Iterator[tuple[Block, ReadError]]:
-    """Decode every block of an open band, in file order, and yield those that are damaged, with the reason.
+    """Decode every block of an open band, and yield those that are damaged, with the reason.
 
     Memory is bounded: some blocks are waited for while the next ones are read and decoded.
     Raises ReadError where the file may be read later.

@@ -50,8 +50,9 @@ def preview(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
 
 def png(image: Array) -> bytes:
     """(rows, columns, channels) uint8 → PNG; of two or four channels the last is opacity."""
-    # A copy of its own: of an image of one pixel NumPy calls any strides contiguous, and the encoder does not.
-    return bytes(imagecodecs.png_encode(np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)))
+    # A copy: of an image of one pixel NumPy calls any strides contiguous, and the encoder does not.
+    copied = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
+    return bytes(imagecodecs.png_encode(copied))
 
 
 def _stretched(channel: Array) -> Array:
@@ -98,7 +99,7 @@ def small_picture(source: Source, nodata: float | None) -> Array:
             columns = range(first, min(first + at_once, across))
             futures = source.fetch([(block_row, column) for column in columns])
             for (row, column), future in futures.items():
-                # The first row and column of the block that are a multiple of the step in the image.
+                # The first row and column of the block that are a multiple of the step.
                 top, left = -(row * height) % step, -(column * width) % step
                 few = picture(future.result()[top::step, left::step], nodata)
                 down, right = (row * height + top) // step, (column * width + left) // step

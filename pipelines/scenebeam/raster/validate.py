@@ -84,11 +84,11 @@ def validate(
     Args:
         href: The file.
         checks: Thresholds.
-        record: The record of its collection. Without one, only what names and numbers say of themselves is held
-            against them.
+        record: The record of its collection. Without one, only what names and numbers say of
+            themselves is held against them.
         expected: Names of the bands that it should hold.
         signing: How it is opened: see `scenebeam.transfer.access`.
-        deep: Decode every block of every band, instead of an overview or some blocks, and name the damaged ones.
+        deep: Decode every block of every band, and name the damaged ones.
         pictures: Read a small picture of every band, also where that takes the whole image.
     """
     report = ImageReport(href)
@@ -180,7 +180,14 @@ def _look(
             source.close()
 
 
-def _check_band(report: ImageReport, named: Identified, source: Source, checks: Checks, *, deep: bool) -> None:
+def _check_band(
+    report: ImageReport,
+    named: Identified,
+    source: Source,
+    checks: Checks,
+    *,
+    deep: bool,
+) -> None:
     """Judge a sample of one band; `deep` decodes all of its blocks besides."""
     name, spec = named.name, named.spec(source.info.dtype)
     if deep:
@@ -205,7 +212,7 @@ def _nodata_of(named: Identified, source: Source) -> float | None:
 
 
 def _add_picture(report: ImageReport, named: Identified, source: Source) -> None:
-    """Read a picture of one band, unless its checks have brought one: a radar's have not, nor those of large images."""
+    """Read a picture of one band, unless its checks have brought one, as those of radar do not."""
     if named.name in report.pictures:
         return
     try:

@@ -32,15 +32,16 @@ class BandStates:
     notes: list[str] = field(default_factory=list)
     """What befell this run alone."""
     budgets: dict[str, BandBudget] = field(default_factory=dict)
-    """What each band may spend and has spent, by name. Bands of one file share it, and so the file's blocks."""
+    """What each band may spend and has spent, by name. Bands of one file share it, and so the blocks
+    of the file."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         by_file: dict[str, BandBudget] = {}
         for band in self.task.bands:
             file = band.name if band.asset is None else band.asset.href
-            own = by_file.setdefault(file, BandBudget(self.budget, f"{self.task.scene}: {band.name}"))
-            self.budgets[band.name] = own
+            label = f"{self.task.scene}: {band.name}"
+            self.budgets[band.name] = by_file.setdefault(file, BandBudget(self.budget, label))
 
     def complete_band(self, band: str) -> None:
         """Note that a band is where it is to be."""
@@ -64,7 +65,7 @@ class BandStates:
             log.warning("%s: %s", self.task.scene, text)
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
-        """Judge a band by a sample of what lies on the stack's grid: it fails, or comes with warnings."""
+        """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""
         self.record_findings(band, judge(band.name, sample, band_spec(band), self.task.checks))
 
     def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
@@ -89,7 +90,8 @@ class BandStates:
     @property
     def missing(self) -> dict[str, str]:
         """Band → why it is not in the stack."""
-        return {band.name: str(self.failed[band.name]) for band in self.task.bands if band.name in self.failed}
+        names = [band.name for band in self.task.bands if band.name in self.failed]
+        return {name: str(self.failed[name]) for name in names}
 
     @property
     def detail(self) -> dict[str, Any]:

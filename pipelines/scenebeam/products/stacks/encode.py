@@ -1,4 +1,4 @@
-"""Encode: one band on the grid of its stack, as pixels or as encoded tiles; and the bands together as one COG."""
+"""Encode: bands on the grid of their stack, one by one as pixels or as tiles, together as one COG."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
 
 @dataclass
 class BandOnGrid:
-    """What there is of a band on the grid of its stack: pixels that hold data, and a sample of all."""
+    """What there is of a band on the grid: how many pixels hold data, and a sample of all."""
 
     sample: Sample
     valid: int = 0

@@ -1,4 +1,4 @@
-"""The files of a stack's bands: fetched into its folder where a VRT needs them there, and opened."""
+"""The files of a stack's bands: fetched into its folder for a VRT, and opened."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
     def bring(file: str, sharing: list[StackBand]) -> None:
         fault: SceneBeamError | None = None
         try:
+            found = task.file_path(file) in here
             with bands.budgets[sharing[0].name].timed():
-                _bring(task, store, bands, file, sharing[0], file_is_here=task.file_path(file) in here)
+                _bring(task, store, bands, file, sharing[0], found=found)
         except SceneBeamError as error:
             fault = error
         except Exception as error:
@@ -65,12 +66,12 @@ def _bring(
     file: str,
     band: StackBand,
     *,
-    file_is_here: bool,
+    found: bool,
 ) -> None:
     """Bring one file into the store, or find it there intact."""
     asset, name = band.asset, task.file_path(file)
     assert asset is not None, "a band without a file has failed before"
-    if file_is_here:
+    if found:
         damage = damage_in_place(asset, store, name)
         if not damage:
             log.info("%s: %s is there already, skipping", task.scene, file)
@@ -80,8 +81,13 @@ def _bring(
     fetch(asset, store, name, bands.budgets[band.name], task.checks)
 
 
-def open_bands(task: StackTask, store: Store, bands: BandStates, files: ExitStack) -> dict[str, Source]:
-    """Read the header of every band's file, all in flight at once. Returns the open bands by name."""
+def open_bands(
+    task: StackTask,
+    store: Store,
+    bands: BandStates,
+    files: ExitStack,
+) -> dict[str, Source]:
+    """Read the header of every band's file, all at once. Returns the open bands by name."""
 
     def open_one(band: StackBand) -> Source:
         asset = band.asset
@@ -90,7 +96,8 @@ def open_bands(task: StackTask, store: Store, bands: BandStates, files: ExitStac
         with budget.timed():
             if band.file:
                 # Its bytes were counted when they came.
-                source = open_source(store.path(task.file_path(band.file)), asset.index, bands.budget)
+                path = store.path(task.file_path(band.file))
+                source = open_source(path, asset.index, bands.budget)
             else:
                 log.info("%s: reading %s", budget.label, shown(asset.href))
                 source = open_source(asset.href, asset.index, budget, asset.signing)

@@ -68,11 +68,15 @@ def publish_item(
     store.write(task.item_path, stac.dump(item))
 
 
-def _file_assets(task: StackTask, store: Store, made: Mapping[str, MadeStack]) -> dict[str, dict[str, Any]]:
+def _file_assets(
+    task: StackTask,
+    store: Store,
+    made: Mapping[str, MadeStack],
+) -> dict[str, dict[str, Any]]:
     """Describe the bands' own files, which a VRT names.
 
-    The stack may be harmonized, but they are as their provider made them: a time series over the folder reads their
-    shift here.
+    The stack may be harmonized, but they are as their provider made them: a time series over the
+    folder reads their shift here.
     """
     by_file: dict[str, list[tuple[str, Asset]]] = {}
     for one in made.values():

@@ -82,8 +82,8 @@ def _encode(
     with ExitStack() as kept:
 
         def encode(band: StackBand) -> None:
-            where = grids[band.stack], numbers[band.stack]
-            encoded[band.name] = encode_band(task, band, opened[band.name], *where, store, parts, kept)
+            source, target = opened[band.name], (grids[band.stack], numbers[band.stack])
+            encoded[band.name] = encode_band(task, band, source, *target, store, parts, kept)
 
         _for_each_band(bands, encode)
         for band in list(bands.left):
@@ -112,7 +112,7 @@ def _lay_over(
     opened: dict[str, Source],
     grids: dict[str, Grid],
 ) -> Outcome:
-    """One VRT a stack over the bands' files, after all of each that lies on its grid was decoded and judged."""
+    """One VRT a stack over the bands' files, after what lies on its grid was decoded and judged."""
     content: dict[str, BandOnGrid] = {}
 
     def look(band: StackBand) -> None:
@@ -134,7 +134,10 @@ def _lay_over(
 
 
 def _for_each_band(bands: BandStates, work: Callable[[StackBand], None]) -> None:
-    """Do the work of each band that is left, as many at once as memory allows; one that fails stops no other."""
+    """Do the work of each band that is left, as many at once as memory allows.
+
+    One that fails stops no other.
+    """
 
     def try_band(band: StackBand) -> None:
         try:
@@ -157,8 +160,10 @@ def _publish(task: StackTask, store: Store, made: dict[str, MadeStack], bands: B
         bands.warnings.append(f"{name} is not in the stack: {why}")
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
-        bands_of = {band.name: (task.stack_path(stack), number) for number, band in enumerate(first.bands, start=1)}
-        store.write(task.screenshot_path, draw(look_back(store, bands_of), band_spec(first.bands[0]).unit))
+        path = task.stack_path(stack)
+        bands_of = {band.name: (path, number) for number, band in enumerate(first.bands, start=1)}
+        image = draw(look_back(store, bands_of), band_spec(first.bands[0]).unit)
+        store.write(task.screenshot_path, image)
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

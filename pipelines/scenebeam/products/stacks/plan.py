@@ -137,8 +137,8 @@ def _required(names: Sequence[str], record: CollectionRecord, request: RunReques
             continue  # a band of another collection
         if name is None or name not in names:
             raise RequestError(
-                f"product.required: {typed!r} is not among the bands of the stack ({', '.join(names)}); "
-                "add it to product.bands, or leave it out"
+                f"product.required: {typed!r} is not among the bands of the stack "
+                f"({', '.join(names)}); add it to product.bands, or leave it out"
             )
         found.append(name)
     return found
@@ -171,7 +171,8 @@ def _estimate(
     rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
     encoded = 0 if form == "vrt" else ENCODED
     for ahead in (_FAR_AHEAD, AHEAD):
-        each = max((encoded + columns * column_bytes(asset.dtype, ahead=ahead) for asset in there), default=1)
+        widths = [columns * column_bytes(asset.dtype, ahead=ahead) for asset in there]
+        each = max((encoded + width for width in widths), default=1)
         at_once = min(len(bands), (request.limits.memory - PROCESS) // each)
         if at_once == len(bands):
             break

@@ -23,7 +23,8 @@ def tables(
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
 
     `status` is `success`, or why there is no stack: `failed_required_bands`, `failed_no_visualization`,
-    `failed_bands_for_now`, `exception`. `seconds`, `bytes` and `retries` are what this run has spent on each band.
+    `failed_bands_for_now`, `exception`. `seconds`, `bytes` and `retries` are what this run has spent
+    on each band.
     """
     return {STATUS: Table(_COLUMNS, [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks])}
 
@@ -57,4 +58,7 @@ def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) 
 
 def _spending(bands: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Write what each band took: `blue=1.2|green=0.8`."""
-    return {kind: "|".join(f"{band}={spent[kind]}" for band, spent in bands.items()) for kind in _SPENDING}
+    found = {}
+    for kind in _SPENDING:
+        found[kind] = "|".join(f"{band}={spent[kind]}" for band, spent in bands.items())
+    return found

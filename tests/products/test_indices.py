@@ -19,7 +19,7 @@ from conftest import tree
 from known import first, layers
 from scenebeam.errors import RequestError
 from scenebeam.products.virtual import block_table, write_vrts
-from scenebeam.request import RunRequest
+from scenebeam.request import Limits, RunRequest
 from scenebeam.run.driver import make_plan, run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
@@ -268,7 +268,7 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
     request = index_request(catalog=str(served_items), grid=grid, dates="2021")
     plan = make_plan(request)
     server.forget()
-    table = block_table(plan.tasks)
+    table = block_table(plan.tasks, Limits(private_addresses=True))
     headers = server.bytes_sent
     assert {(row["scene"], row["band"].partition("/")[2]) for row in table.rows} == {
         ("S2A_34TGL_20210610_1_L2A", band) for band in ("nir", "red", "scl")
@@ -280,7 +280,7 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
     assert sum(row["requests"] for row in table.rows) <= sum(server.requests.values())
     whole = sum((server.folder / "S2A_34TGL_20210610_1_L2A" / f"{b}.tif").stat().st_size for b in ("nir", "red", "scl"))
     assert told < 0.5 * whole
-    write_vrts(plan.tasks, tmp_path / "vrts")
+    write_vrts(plan.tasks, tmp_path / "vrts", Limits(private_addresses=True))
     with rasterio.open(tmp_path / "vrts" / f"{BEFORE}.vrt") as file:
         assert file.shape == (150, 200)
         assert [text.partition("/")[2] for text in file.descriptions] == ["nir", "red", "scl"]
@@ -294,12 +294,12 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
 
 def test_the_virtual_index_of_two_zones_has_warped_files(index_request: Make, tmp_path: Path) -> None:
     plan = make_plan(index_request(grid={}, dates="2021"))
-    write_vrts(plan.tasks, tmp_path / "vrts")
+    write_vrts(plan.tasks, tmp_path / "vrts", Limits(private_addresses=True))
     with rasterio.open(tmp_path / "vrts" / f"{BEFORE}.vrt") as file:
         assert (file.read(1) > 0).mean() > 0.9
     assert list((tmp_path / "vrts").glob("*_warped.vrt"))
     with pytest.raises(RequestError, match="mosaics and indices"):
-        block_table([])
+        block_table([], Limits())
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,12 @@ def plan(
     made = make_plan(request, open_store(request.output))
     if blocks is not None or vrt is not None:
         from scenebeam.products.virtual import block_table, write_vrts
+        from scenebeam.transfer.access import effective_limits
 
         if blocks is not None:
-            Path(blocks).write_bytes(block_table(made.tasks).dump())
+            Path(blocks).write_bytes(block_table(made.tasks, effective_limits(made.request)).dump())
         if vrt is not None:
-            write_vrts(made.tasks, Path(vrt))
+            write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
     facts = explain(made)
     click.echo(json.dumps(facts, indent=2) if as_json else _aligned(facts))
 

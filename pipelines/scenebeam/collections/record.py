@@ -146,8 +146,8 @@ class CollectionRecord(BaseModel):
     default: list[str] = []
     """Bands that are taken where none are named; default: the required ones."""
     pixel_origin: tuple[float, float] | None = None
-    """Where an edge of a pixel lies, east and north, in every file and CRS of the collection; `[15, 15]` for Landsat, whose
-    pixels of 30 m have their centers on multiples of it. Default: a header tells."""
+    """Where an edge of a pixel lies, east and north, in every file and CRS of the collection: `[15, 15]`
+    for Landsat, whose pixels of 30 m have their centers on multiples of 30. Default: a header tells."""
     visual: str | None = None
     """Key of the true-colour asset, whose bands are `visual_red`, `visual_green` and `visual_blue`."""
     mask_classes: dict[str, list[int]] = {}

@@ -18,7 +18,8 @@ from scenebeam.raster.compose import AHEAD, STRIP
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
-from scenebeam.request import RunRequest
+from scenebeam.request import Limits, RunRequest
+from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget
 
 PROCESS = 230 * 2**20
@@ -38,11 +39,11 @@ class BandProbe:
     bytes_per_pixel: float = 1.0
 
 
-def probe(href: str, index: int, signing: str) -> BandProbe:
+def probe(href: str, index: int, signing: str, limits: Limits) -> BandProbe:
     """Read one header. What cannot be read is guessed, for the estimate only: making will name the fault."""
-    budget = Budget(seconds=5, attempts=2)
+    budget = Budget.of(limits.model_copy(update={"max_attempts": 2, "retry_seconds": 5}))
     try:
-        layout = read_layout(href, budget, signing)
+        layout = read_layout(RangeFile(href, budget, signing))
         if layout is not None:
             pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
             return BandProbe(layout.block, abs(layout.transform.a), float(layout.sizes.sum()) / pixels)
@@ -54,14 +55,14 @@ def probe(href: str, index: int, signing: str) -> BandProbe:
         return BandProbe()
 
 
-def probe_bands(all_bands: Iterable[Sequence[Band]]) -> dict[str, BandProbe]:
+def probe_bands(all_bands: Iterable[Sequence[Band]], limits: Limits) -> dict[str, BandProbe]:
     """What one header of each band, by name, says of block size and bytes per pixel."""
     probes: dict[str, BandProbe] = {}
     for bands in all_bands:
         for band in bands:
             if band.name not in probes and band.sources:
                 source = band.sources[0]
-                probes[band.name] = probe(source.href, source.index, source.signing)
+                probes[band.name] = probe(source.href, source.index, source.signing, limits)
     return probes
 
 

@@ -20,7 +20,8 @@ from scenebeam.products.task import GridSpec
 from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.grid import project
 from scenebeam.raster.reader import open_source
-from scenebeam.request import AssetsRequest, Checks, LandcoverRequest, RunRequest
+from scenebeam.raster.validity import same_nodata
+from scenebeam.request import AssetsRequest, Checks, LandcoverRequest, Limits, RunRequest
 from scenebeam.transfer.ranges import Budget
 
 
@@ -155,7 +156,7 @@ def spec_of(asset: Asset) -> BandSpec:
 
 def settled_nodata(href: str, file: float | None, collection: float | None) -> float | None:
     """The nodata value of a file: its own, or its collection's. Raises CheckError where the two contradict."""
-    if file is not None and collection is not None and repr(float(file)) != repr(float(collection)):
+    if file is not None and collection is not None and not same_nodata(file, collection):
         raise CheckError(f"{href} declares nodata {file:g}, its collection {collection:g}: which is it?")
     return file if collection is None else collection
 
@@ -180,22 +181,24 @@ def scene_ref(scene: Scene, crs: str) -> SceneRef:
     )
 
 
-def with_footprints(acquisitions: Iterable[Acquisition]) -> list[Acquisition]:
+def with_footprints(acquisitions: Iterable[Acquisition], limits: Limits) -> list[Acquisition]:
     """Where the catalogue does not tell footprints (files on disk), the files do."""
     return [
         replace(
             one,
-            scenes=tuple(s if s.footprint is not None else replace(s, footprint=_outline(s)) for s in one.scenes),
+            scenes=tuple(
+                s if s.footprint is not None else replace(s, footprint=_outline(s, limits)) for s in one.scenes
+            ),
         )
         for one in acquisitions
     ]
 
 
-def _outline(scene: Scene) -> BaseGeometry | None:
+def _outline(scene: Scene, limits: Limits) -> BaseGeometry | None:
     """The image's outline in degrees, from the first of its files that opens."""
     for asset in scene.assets.values():
         try:
-            source = open_source(asset.href, asset.index, Budget(), asset.signing)
+            source = open_source(asset.href, asset.index, Budget.of(limits), asset.signing)
         except ReadError:
             continue
         info = source.info

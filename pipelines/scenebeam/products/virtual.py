@@ -13,22 +13,24 @@ from scenebeam.products.inputs import Band, SourceFile, settled_nodata
 from scenebeam.products.task import Task
 from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid, same_crs
-from scenebeam.raster.reader import Block, Source, gdal_access, open_source
-from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Block, Source
+from scenebeam.raster.vrt import VrtBand, VrtSource, gdal_path, make_vrt, warped_info, warped_vrt
 from scenebeam.raster.warp import place
+from scenebeam.request import Limits
 from scenebeam.transfer.ranges import Budget, io_threads
 
 _COLUMNS = ("task", "band", "scene", "href", "blocks", "requests", "bytes", "window")
 
 
-def block_table(tasks: Iterable[Task]) -> Table:
+def block_table(tasks: Iterable[Task], limits: Limits) -> Table:
     """A row per file that a task meets: how many of its blocks, in how many requests and bytes, and the window of
     blocks (first row, last row, first column, last column). One header is read per file.
 
     What better scenes cover is not taken off: this is the most that may be read. `bytes` is empty where GDAL reads.
     """
     wanted = [(task, band, source) for task in _gridded(tasks) for band in task.bands for source in band.sources]
-    rows = io_threads().map(lambda one: _row(*one), wanted)
+    rows = io_threads().map(lambda one: _row(one[0], one[1], one[2], limits), wanted)
     return Table(_COLUMNS, [row for row in rows if row is not None])
 
 
@@ -39,10 +41,10 @@ def _gridded(tasks: Iterable[Task]) -> list[GriddedTask]:
     return found
 
 
-def _row(task: GriddedTask, band: Band, source: SourceFile) -> dict[str, Any] | None:
+def _row(task: GriddedTask, band: Band, source: SourceFile, limits: Limits) -> dict[str, Any] | None:
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
-    file = open_source(source.href, source.index, Budget(), source.signing)
+    file = open_source(source.href, source.index, Budget.of(limits), source.signing)
     try:
         blocks = _blocks(file, grid, band)
         if not blocks:
@@ -72,7 +74,7 @@ def _blocks(file: Source, grid: Grid, band: Band) -> set[Block]:
     }
 
 
-def write_vrts(tasks: Iterable[Task], folder: Path) -> None:
+def write_vrts(tasks: Iterable[Task], folder: Path, limits: Limits) -> None:
     """A VRT per image on its grid, with the input bands by label, best scene on top; scenes of another CRS come through
     warped VRTs beside it. GDAL opens the files where they lie, as far as they need no account.
     """
@@ -83,23 +85,24 @@ def write_vrts(tasks: Iterable[Task], folder: Path) -> None:
         for band in task.bands:
             sources, nodata = [], band.nodata
             for source in reversed(band.sources):
-                vrt, nodata = _source(source, band, grid, folder, nodata)
+                vrt, nodata = _source(source, band, grid, folder, nodata, limits)
                 sources.append(vrt)
             bands.append(VrtBand(band.label, band.dtype, nodata, band.scale, band.offset, band.resampling, sources))
         (folder / f"{task.name}.vrt").write_bytes(make_vrt(grid, bands))
 
 
 def _source(
-    source: SourceFile, band: Band, grid: Grid, folder: Path, nodata: float | None
+    source: SourceFile, band: Band, grid: Grid, folder: Path, nodata: float | None, limits: Limits
 ) -> tuple[VrtSource, float | None]:
-    file = open_source(source.href, source.index, Budget(), source.signing)
+    budget = Budget.of(limits)
+    file = open_source(source.href, source.index, budget, source.signing)
     info = file.info
     file.close()
     nodata = settled_nodata(source.href, info.nodata, nodata)
     if same_crs(info.crs, str(grid.crs)):
-        path = gdal_access(source.href, "none")[0]
+        path = gdal_path(source.href)
         return VrtSource(path, False, source.index, info, source.shift), nodata
     name = f"{source.scene}_{band.name}_warped.vrt"
-    (folder / name).write_bytes(warped_vrt(source.href, source.signing, grid, band.resampling, nodata))
+    (folder / name).write_bytes(warped_vrt(source.href, source.signing, grid, band.resampling, nodata, budget))
     onto = warped_info(name, info, grid, nodata)
     return VrtSource(name, True, source.index, onto, source.shift), nodata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -20,17 +21,31 @@ from scenebeam.request import GridRequest
 
 Grid: TypeAlias = GeoBox
 """CRS, transform and shape of an output."""
+Origin: TypeAlias = Callable[[str, float], tuple[float, float]]
 _WHOLE = 1e-6
 """Part of a pixel by which floating point may miss a whole number of pixels."""
 
 
-def choose_grid(area: MultiPolygon | None, asked: GridRequest, resolution: float) -> Grid:
-    """The grid of a run: what the request names, and for the rest the area's UTM zone and bounds.
+def choose_grid(
+    area: MultiPolygon | None,
+    asked: GridRequest,
+    resolution: float,
+    *,
+    origin: Origin | None = None,
+    max_pixels: int = 10**11,
+) -> Grid:
+    """Choose the grid of a run: what the request names, and for the rest the area's UTM zone and bounds.
 
-    `area` is in degrees, and not needed where the request gives bounds; `resolution` holds where the request
-    names none, in metres. The origin is a
-    multiple of the resolution, unless the request gives bounds: those are taken as they are.
-    Raises RequestError where the CRS is unknown or the grid would be empty.
+    Args:
+        area: In degrees; not needed where the request gives bounds.
+        asked: What the request says of the grid. Bounds are taken as they are.
+        resolution: Pixel size in metres where the request names none.
+        origin: Gives, for a CRS and a pixel size, where pixel edges lie: multiples of the size from there. By default
+            they are multiples of the size themselves.
+        max_pixels: A grid of more is refused.
+
+    Raises:
+        RequestError: The CRS is unknown, or the grid would be empty or too large.
     """
     crs = _crs(asked.crs) if asked.crs else utm_crs(_needed(area))
     if asked.resolution is not None:
@@ -44,11 +59,28 @@ def choose_grid(area: MultiPolygon | None, asked: GridRequest, resolution: float
             raise RequestError(f"grid.bounds are {columns:g} x {rows:g} pixels of {resolution:g}: make them whole")
     else:
         left, bottom, right, top = _bounds(_needed(area), crs)
-        left, bottom = (math.floor(side / resolution + _WHOLE) * resolution for side in (left, bottom))
-        right, top = (math.ceil(side / resolution - _WHOLE) * resolution for side in (right, top))
+        _check_pixels((right - left) / resolution, (top - bottom) / resolution, resolution, max_pixels)
+        x, y = (0.0, 0.0) if origin is None else origin(crs_text(crs), resolution)
+        left, right = _outward(left, right, x, resolution)
+        bottom, top = _outward(bottom, top, y, resolution)
         columns, rows = (right - left) / resolution, (top - bottom) / resolution
+    _check_pixels(columns, rows, resolution, max_pixels)
     shape = (max(round(rows), 1), max(round(columns), 1))
     return GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs_text(crs))
+
+
+def _outward(low: float, high: float, origin: float, resolution: float) -> tuple[float, float]:
+    """The pixel edges at and beyond both ends of a side."""
+    first = math.floor((low - origin) / resolution + _WHOLE) * resolution + origin
+    return first, math.ceil((high - origin) / resolution - _WHOLE) * resolution + origin
+
+
+def _check_pixels(columns: float, rows: float, resolution: float, most: int) -> None:
+    if columns * rows > most:
+        raise RequestError(
+            f"the grid would have {columns:,.0f} x {rows:,.0f} pixels of {resolution:g}, more than limits.max_pixels = "
+            f"{most:,}; is grid.resolution in units of the grid's CRS? Else narrow the area, or raise the limit"
+        )
 
 
 def _needed(area: MultiPolygon | None) -> MultiPolygon:

@@ -263,5 +263,12 @@ class Limits(Part):
     """Most bytes to read, by the plan's estimate."""
     max_failed: float = Field(default=0.05, ge=0, le=1)
     """Up to this fraction of failed tasks a run is `partial`; beyond it is `failed`."""
+    max_pixels: int = Field(default=10**11, ge=1)
+    """Most pixels of one band of one product."""
+    file_seconds: float = Field(default=300.0, gt=0)
+    """Seconds that one whole file may take to come; what has come by then is kept for the next run."""
+    private_addresses: bool = False
+    """Whether files may lie at loopback and private addresses although the catalog is a public one. They always may
+    where the catalog is on this machine or in a private network itself."""
     memory: ByteSize = Field(default=ByteSize(2**30), validate_default=True)
     """Most memory a task may take; areas that would need more are cut into shards."""

@@ -27,6 +27,7 @@ from scenebeam.products.inputs import (
     stated_values,
     with_footprints,
 )
+from scenebeam.products.origins import shared_origin
 from scenebeam.products.pictures import THUMBNAIL
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
@@ -35,6 +36,7 @@ from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import IndexRequest, RunRequest
 from scenebeam.storage import checked_name
+from scenebeam.transfer.access import effective_limits
 
 _AT_ONCE = 3
 """Tasks that share `limits.memory`: two compute while another waits for its reads."""
@@ -45,11 +47,19 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     product = request.product
     assert isinstance(product, IndexRequest)
     variables = dict(zip(product.bands, resolve_bands(request), strict=True))
-    acquisitions = with_footprints(selection.acquisitions)
+    limits = effective_limits(request)
+    acquisitions = with_footprints(selection.acquisitions, limits)
     area = aim.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
-    grid = choose_grid(area, request.grid, finest(request, list(variables.values())))
+    scenes = [scene for one in acquisitions for scene in one.scenes]
+    grid = choose_grid(
+        area,
+        request.grid,
+        finest(request, list(variables.values())),
+        origin=shared_origin(scenes, list(variables.values()), request),
+        max_pixels=limits.max_pixels,
+    )
     extent = shapely.geometry.shape(stac.grid_footprint(grid))
     found = groups([on for one in acquisitions if (on := _on(one, extent)) is not None], product, request.intervals)
     if not found:
@@ -59,7 +69,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
             else "none of the scenes selected lies on the grid asked for: see grid.bounds"
         )
     described = {_key(one): _bands(one, variables, request) for group in found for one in group.acquisitions}
-    probes = probe_bands(bands for bands, _ in described.values())
+    probes = probe_bands((bands for bands, _ in described.values()), limits)
     tasks = []
     for group in found:
         masks = tuple(dict.fromkeys(rule for one in group.acquisitions for rule in described[_key(one)][1]))
@@ -130,8 +140,9 @@ def _tasks(
             scenes=refs,
             bands=bands,
             grid=spec,
-            windows=tuple(windows),
+            window=window,
             shard=shard,
+            shards=len(windows),
             cell=cell,
             values=stated_values("harmonized", scenes, variables.values()),
             on_missing=product.on_missing,

@@ -20,11 +20,13 @@ from scenebeam.products.inputs import (
     with_footprints,
 )
 from scenebeam.products.mosaics.task import MosaicTask
+from scenebeam.products.origins import shared_origin
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.shards import cut
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import choose_grid
 from scenebeam.request import MosaicRequest, RunRequest
+from scenebeam.transfer.access import effective_limits
 
 
 def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
@@ -35,14 +37,22 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     product = request.product
     assert isinstance(product, MosaicRequest)
     names = resolve_bands(request)
-    acquisitions = with_footprints(selection.acquisitions)
+    limits = effective_limits(request)
+    acquisitions = with_footprints(selection.acquisitions, limits)
     area = aim.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
-    grid = choose_grid(area, request.grid, finest(request, names))
+    scenes = [scene for one in acquisitions for scene in one.scenes]
+    grid = choose_grid(
+        area,
+        request.grid,
+        finest(request, names),
+        origin=shared_origin(scenes, names, request),
+        max_pixels=limits.max_pixels,
+    )
     extent = shapely.geometry.shape(stac.grid_footprint(grid))
     bands_of = {one.timestamp: [describe_band(name, one, request) for name in names] for one in acquisitions}
-    probes = probe_bands(bands_of.values())
+    probes = probe_bands(bands_of.values(), limits)
     spec = GridSpec.of(grid)
     tasks = []
     for one in acquisitions:
@@ -64,8 +74,9 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 scenes=refs,
                 bands=bands,
                 grid=spec,
-                windows=tuple(windows),
+                window=window,
                 shard=shard,
+                shards=len(windows),
                 cell=cell,
                 method=product.method,
                 values=stated_values(product.values, scenes, names),

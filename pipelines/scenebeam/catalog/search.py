@@ -24,7 +24,7 @@ from urllib3.util.retry import Retry
 
 from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
-from scenebeam.errors import CatalogError, RequestError
+from scenebeam.errors import CatalogError, ReadError, RequestError
 from scenebeam.request import (
     KNOWN_CATALOGS,
     VISUAL,
@@ -34,12 +34,17 @@ from scenebeam.request import (
     is_remote,
     is_url,
 )
+from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.ranges import Budget, fetched
+from scenebeam.transfer.session import mount_checked
 
 log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 Bounds = tuple[float, float, float, float]
 PAGE_SIZE = 100
+_LARGEST_TABLE = 4 * 2**30
+"""Bytes of a stac-geoparquet file that is read from the network."""
 APART = 0.1
 """Seconds between two requests to a catalogue."""
 _RETRY = Retry(
@@ -168,7 +173,7 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> list[Ite
         items = list(_ask(url, request, questions)) if is_url(url) else list(_read(Path(url)))
     except APIError as error:
         raise CatalogError(_blame(url, error)) from error
-    except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError) as error:
+    except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError, ReadError) as error:
         raise CatalogError(f"cannot read the catalogue {url}: {error}") from error
     seen: dict[tuple[str, str], Item] = {}
     for item in items:
@@ -185,14 +190,15 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> list[Ite
 
 def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Item]:
     if url.endswith(".parquet"):
-        yield from rustac.read_sync(url)["features"]
+        with fetched(url, Budget.of(effective_limits(request)), _LARGEST_TABLE) as path:
+            yield from rustac.read_sync(str(path))["features"]
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
         # Given to `open`, which would take them from the StacApiIO again.
         client = pystac_client.Client.open(
             url,
-            stac_io=StacApiIO(max_retries=_RETRY.new(total=request.limits.max_attempts - 1)),
+            stac_io=_stac_io(request),
             request_modifier=_Pace(APART),
             timeout=60,
         )
@@ -207,6 +213,13 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
             found += 1
             if found > 2 * request.limits.max_scenes:
                 return  # far beyond the limit already: do not page through the rest of the archive
+
+
+def _stac_io(request: RunRequest) -> StacApiIO:
+    retries = _RETRY.new(total=request.limits.max_attempts - 1)
+    stac_io = StacApiIO(max_retries=retries)
+    mount_checked(stac_io.session, retries, private=effective_limits(request).private_addresses)
+    return stac_io
 
 
 def _searches(request: RunRequest, questions: Sequence[Question], queries: bool) -> Iterator[dict[str, Any]]:

@@ -51,7 +51,7 @@ refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue
 retry_option = click.option(
     "--retry-failed",
     is_flag=True,
-    help="Ask the catalogue again for what failed or found no scenes; what is done stays.",
+    help="Make again what failed, found no scenes, or lacks a tile, and ask the catalog anew for it; all else stays.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -146,7 +148,7 @@ def settle_plan(
 
     `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
     So it is where the same products are to lie elsewhere, without asking again. `retry_failed` asks again for what is
-    not done; what is done stays, whatever the catalogue says now.
+    not done, or done without some of its tiles; all else stays, whatever the catalogue says now.
     Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
     """
     frozen = None
@@ -161,6 +163,7 @@ def settle_plan(
             return Plan(request, frozen.tasks, frozen.selection)
     plan = make_plan(request, store, refresh=refresh or retry_failed)
     if frozen is not None and retry_failed and not overwrite:
+        _reopen_incomplete(frozen, store)
         existing = store.list()
         done = {task.id: task for task in frozen.tasks if task.is_done(existing)}
         plan = replace(plan, tasks=tuple(done.get(task.id, task) for task in plan.tasks))
@@ -168,6 +171,23 @@ def settle_plan(
         clear(frozen, store, successor=None if overwrite else plan)
     freeze(plan, store)
     return Plan(request, plan.tasks, plan.selection)  # without the items, which may be a gigabyte
+
+
+def _reopen_incomplete(plan: Plan, store: Store) -> None:
+    """Let the products that lack a tile be made again: it may have come by now.
+
+    The item goes, and with it the product counts as not done; its images stay until new ones take their place.
+    """
+    existing = store.list()
+    finished = sorted({task.item_path for task in plan.tasks if task.is_done(existing)})
+    with ThreadPoolExecutor(16) as threads:
+        items = zip(finished, threads.map(store.read, finished), strict=True)
+        store.delete([name for name, content in items if content is not None and _is_incomplete(content)])
+
+
+def _is_incomplete(item: bytes) -> bool:
+    properties = json.loads(item).get("properties")
+    return isinstance(properties, dict) and properties.get("scenebeam:complete") is False
 
 
 def _refuse_another(frozen: Plan, request: RunRequest, store: Store) -> None:

@@ -33,7 +33,11 @@ def measure_clouds(output: str, most: float) -> dict[str, Any]:
         raise RequestError(f"{output}: nothing was chosen there yet; begin with `scenebeam fields select`")
     chosen = [task for task in tasks if task.record in existing]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        rows = [row for found in threads.map(lambda task: measure(task, store, Budget()), chosen) for row in found]
+        rows = [
+            row
+            for found in threads.map(lambda task: measure(task, store, Budget(private=True)), chosen)
+            for row in found
+        ]
     cloudy = [row for row in rows if row["cloud_cover"] is not None and row["cloud_cover"] > most]
     document = {
         "operation": "refine-cloud-cover",

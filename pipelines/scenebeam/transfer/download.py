@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import cache
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -11,9 +12,9 @@ import urllib3
 
 from scenebeam.errors import ReadError
 from scenebeam.transfer.access import access, shown
-from scenebeam.transfer.ranges import Budget, Transient, content_range, halted, open_url, plain, retrying
+from scenebeam.transfer.http import CHUNK, Pace, Transient, content_length, content_range, open_url, plain
+from scenebeam.transfer.ranges import Budget, halted, retrying
 
-CHUNK = 2**20
 _STALLS = 6
 """Times that an answer may break off without any news."""
 
@@ -47,7 +48,14 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
     furthest, stalls = target.offset, 0
     # Its host first: who waits for a busy host must not keep the others waiting.
     with _slot(urlsplit(href).netloc, budget.per_host), _slot("", budget.download_workers):
-        while not retrying(lambda: _fetch(href, target, budget, signing), href, budget):
+        until = time.monotonic() + budget.file_seconds
+        while not retrying(lambda: _fetch(href, target, budget, signing, until), href, budget):
+            if time.monotonic() > until:
+                raise ReadError(
+                    f"{shown(href)} has come as far as byte {target.offset:,} in limits.file_seconds = "
+                    f"{budget.file_seconds:g}; what has come is kept: run again, or raise the limit",
+                    permanent=False,
+                )
             if target.offset > furthest:
                 furthest, stalls = target.offset, 0
             else:
@@ -67,39 +75,48 @@ def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(at_once)
 
 
-def _fetch(href: str, target: Target, budget: Budget, signing: str) -> bool:
-    """One request; whether all is there now. Raises Transient where not even an answer came."""
+def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float) -> bool:
+    """One request, broken off after `until`; whether all is there now. Raises Transient where not even an answer came."""
     where = access(href, signing)
     if where is None:
         return _copy(href, target, budget)
     if target.total is not None and target.offset == target.total:
         return True
     resumed = {"Range": f"bytes={target.offset}-", "If-Range": target.validator}
-    answer = open_url(href, where, resumed if target.offset and target.validator else {})
+    headers = resumed if target.offset and target.validator else {}
+    answer = open_url(href, where, headers, private=budget.private)
     received = 0
     try:
         if answer.status == 416:
             target.restart("", None)
             raise Transient("what has come is longer than the file is now")
         if answer.status == 206:
-            start, total = content_range(answer.headers.get("Content-Range"))
+            start, _, total = content_range(answer.headers.get("Content-Range"))
             if start != target.offset or (target.total is not None and total != target.total):
                 target.restart("", None)
                 raise Transient(f"the answer starts at byte {start}, and another was asked for")
         else:
-            length = answer.headers.get("Content-Length")
-            target.restart(_validator(answer.headers), int(length) if length else None)
+            target.restart(_validator(answer.headers), content_length(answer))
         target.expect()
+        pace = Pace()
         try:
             # What is there, not whole chunks: on a slow line too little is lost, and an interrupt is heard at once.
             while data := answer.read1(CHUNK, decode_content=False):
                 if halted.is_set():
                     raise ReadError(f"{shown(href)}: interrupted", permanent=False)
-                target.write(data)
                 received += len(data)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            if not received:
+                if target.total is not None and target.offset + len(data) > target.total:
+                    target.restart("", None)
+                    raise Transient("the answer has more bytes than the file")
+                target.write(data)
+                if time.monotonic() > until:
+                    return False
+                pace.count(len(data))
+        except (urllib3.exceptions.HTTPError, OSError, Transient) as error:
+            if not received or target.offset == 0:
                 raise Transient(f"the answer broke off: {plain(error)}") from None
+            return False
+        if target.total is not None and target.offset < target.total:
             return False
         answer.release_conn()
     finally:

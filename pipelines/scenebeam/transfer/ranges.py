@@ -9,11 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import tenacity
 import urllib3
@@ -38,6 +42,8 @@ halted = threading.Event()
 UNKNOWN_SIZE = sys.maxsize
 """Bytes of a file whose server does not say how many."""
 _LARGEST_WHOLE_BODY = 64 * 2**20
+_PIECE = 16 * 2**20
+"""Bytes of a whole file that are asked for at once."""
 _SECONDS, _RATE = 60, 10_000
 """An answer must have come after so many seconds, and one more for each so many bytes."""
 
@@ -146,6 +152,21 @@ def read_range_and_size(
         return _read_http(href, where, start, stop, budget, fresh=fresh)
 
     return retrying(ask, href, budget)
+
+
+@contextmanager
+def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iterator[Path]:
+    """A whole remote file of at most `most` bytes on a local disk, for as long as the block lasts. Raises ReadError."""
+    with NamedTemporaryFile(suffix=PurePosixPath(urlsplit(href).path).suffix) as file:
+        size = start = 0
+        while start == 0 or start < size:
+            body, size = read_range_and_size(href, start, start + _PIECE, budget, signing)
+            if size > most:
+                raise ReadError(f"{shown(href)} has {size:,} bytes, more than the {most:,} that are read")
+            file.write(body)
+            start += _PIECE
+        file.flush()
+        yield Path(file.name)
 
 
 def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:

@@ -1,0 +1,31 @@
+"""Connections of the `requests` library that are judged like all others: for clients that bring their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from scenebeam.transfer.addresses import pool_classes
+
+
+class CheckedAdapter(HTTPAdapter):
+    """Connects to no address that `check_address` refuses, redirects included."""
+
+    def __init__(self, retries: Retry, *, private: bool) -> None:
+        """`private`: whether loopback and private addresses are allowed."""
+        self._classes = pool_classes(private)
+        super().__init__(max_retries=retries)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """See HTTPAdapter."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._classes
+
+
+def mount_checked(session: requests.Session, retries: Retry, *, private: bool) -> None:
+    """Let all connections of a session be checked."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, CheckedAdapter(retries, private=private))

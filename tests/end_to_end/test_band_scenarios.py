@@ -22,7 +22,7 @@ from scenebeam.run.status import RunStatus
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour, Fault, serve
-from scenebeam.transfer import ranges
+from scenebeam.transfer import http
 
 SCENE = SCENES[0]
 Stack = Callable[..., tuple[RunStatus, Path]]
@@ -57,10 +57,10 @@ def stack(make_request: Callable[..., RunRequest], server: Behaviour, tmp_path: 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that gives up on an answer after a fifth of a second."""
-    monkeypatch.setattr(ranges, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.2))
-    ranges._pool.cache_clear()
+    monkeypatch.setattr(http, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.2))
+    http._pool.cache_clear()
     yield
-    ranges._pool.cache_clear()
+    http._pool.cache_clear()
 
 
 def whole(path: Path) -> bool:

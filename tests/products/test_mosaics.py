@@ -198,6 +198,7 @@ def test_shards_are_one_cog_of_the_same_pixels(
     if cut_by == "rows":
         monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**18)
         monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.products.shards._NARROW_SHARD", 2**18)
     memory = "1GB" if cut_by == "rows" else "100MB"
     status = run(make_request(output=str(tmp_path / "cut"), **bands, **{"limits.memory": memory}))
     assert status.state == "succeeded"

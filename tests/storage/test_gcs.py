@@ -115,7 +115,8 @@ def test_other_products_in_a_bucket_are_those_of_a_folder(
     same = {"catalog": str(served_items), "product": product, "checks": {"max_nodata_percent": 100, "screenshot": True}}
     folder = {"stack": "stacks/", "index": "indices/"}[product["kind"]]
     assert run(make_request(output=str(tmp_path / "local"), **same)).state == "succeeded"
-    assert run(make_request(output=prefix, **same)).state == "succeeded"
+    ended = run(make_request(output=prefix, **same))
+    assert ended.state == "succeeded", ended.message
     store = open_store(prefix)
     there = {name: store.read(name) for name in store.list(folder)}
     assert there == {name: data for name, data in tree(tmp_path / "local").items() if name.startswith(folder)}

@@ -24,10 +24,11 @@ from scenebeam.products.task import GridSpec, Outcome, Task
 from scenebeam.raster.cog import CogBand, CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array, valid_count
 from scenebeam.raster.pyramid import Pyramid, level_shapes
-from scenebeam.raster.reader import Source, open_source
+from scenebeam.raster.reader import open_source
 from scenebeam.raster.sample import histogram
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array, held_nodata, valid_count
 from scenebeam.storage import Publication, Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
@@ -48,8 +49,11 @@ class GriddedTask(Task):
     bands: tuple[Band, ...]
     """What is read."""
     grid: GridSpec
-    windows: tuple[Window, ...]
+    window: Window
+    """Rows and columns of the grid that this task makes."""
     shard: int
+    """Its number among the shards of the grid, in the order of their rows and columns."""
+    shards: int
     cell: int
     values: str
     on_missing: str
@@ -60,11 +64,6 @@ class GriddedTask(Task):
     def sources(self) -> tuple[str, ...]:
         """Ids of the scenes."""
         return tuple(ref.id for ref in self.scenes)
-
-    @property
-    def window(self) -> Window:
-        """Rows and columns of the grid that this task makes."""
-        return self.windows[self.shard]
 
     def path(self, output: str) -> str:
         """Name of an output's COG in the store."""
@@ -120,7 +119,7 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
     if not any(band.sources for band in task.bands):
         return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
     parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
-    if len(task.windows) == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
+    if task.shards == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
         while True:
             refused = _check_missing(task, recipe, missing)
             if refused is not None:
@@ -131,7 +130,7 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
             except LayerError as fault:
                 # From the start without the file: the result does not depend on how far it had been read.
                 missing[fault.band][fault.name] = str(fault.cause)
-    if len(task.windows) > 1:
+    if task.shards > 1:
         return _put_together(task, recipe, store)
     return Outcome(task=task.id, state="done")
 
@@ -169,7 +168,7 @@ def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, mi
             band.label: layers_of(band, opened[band.label], footprints) for band in task.bands if opened[band.label]
         }
         outputs = recipe.outputs(task, layers)
-        sharded = len(task.windows) > 1
+        sharded = task.shards > 1
         levels = shared_levels(task.grid.shape, task.cell) if sharded else 0
         shapes = shard_shapes(task.window, levels) if sharded else level_shapes(*grid.shape)
         pyramids = [
@@ -200,7 +199,7 @@ def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, mi
 
     def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
         with store.writing(task.path(output.name)) as file:
-            write_cog(file, _profile(task, output), pyramid.finish())
+            write_cog(file, _profile(task, output), pyramid.finish(), pyramid.masks)
         return _asset(task, output, file, [fact])
 
     assets = io_threads().map(publish, outputs, pyramids, facts)
@@ -268,12 +267,13 @@ def layers_of(
         )
     # Kept, or promoted to what holds every file's numbers.
     dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
+    nodata = held_nodata(nodata, dtype)
     return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
 
 
 def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
     """The last shard to finish puts the whole together; two at once publish the same bytes."""
-    shards = range(len(task.windows))
+    shards = range(task.shards)
     outputs = recipe.outputs(task, {})
     wanted = {task.part_path(output.name, shard) for output in outputs for shard in shards}
     if not wanted <= store.list(f"{PARTS}{task.name}/"):

@@ -19,8 +19,8 @@ import numpy as np
 
 from scenebeam.errors import CheckError
 from scenebeam.raster.cog import CogProfile, Level, write_cog
-from scenebeam.raster.merge import Array
-from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, level_shapes
+from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, joined, level_shapes
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Publication, Store
 
 PARTS = "parts/"
@@ -30,6 +30,8 @@ Window = tuple[int, int, int, int]
 
 _CELL_LEVELS = 4
 """Levels that a shard's tiles make themselves: cuts lie on multiples of 512 x 2^3 pixels."""
+_NARROW_SHARD = 2**24
+"""Pixels of a shard, about, where memory does not allow the whole width: tall, so that few cuts run across."""
 _LARGEST_SHARD = 2**28
 """Pixels of a shard at most, so that the shards of one large mosaic keep many workers busy."""
 
@@ -48,11 +50,16 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
     if width <= widest and height * width <= _LARGEST_SHARD:
         return [(0, height, 0, width)], 0
     cell = TILE << (_CELL_LEVELS - 1)
-    while cell > TILE and cell > widest:
-        cell //= 2
-    across = max(cell, widest // cell * cell) if width > widest else -(-width // cell) * cell
-    # Square where the width had to be cut: the fewest source blocks lie on two shards.
-    down = across if width > widest else max(cell, _LARGEST_SHARD // across // cell * cell)
+    if width <= widest:
+        across = -(-width // cell) * cell
+        down = max(cell, _LARGEST_SHARD // across // cell * cell)
+    else:
+        # As few columns as memory allows: a source block that lies across a cut is read on both sides of it.
+        columns = -(-width // max(TILE, widest // TILE * TILE))
+        across = -(-width // (columns * TILE)) * TILE
+        while across % cell:
+            cell //= 2
+        down = max(cell, _NARROW_SHARD // across // cell * cell)
     windows = [
         (top, min(top + down, height), left, min(left + across, width))
         for top in range(0, height, down)
@@ -73,6 +80,10 @@ class Part:
     coarse: list[int] | None
     facts: dict[str, Any]
     """What the product wants to know of the shard when the whole is put together."""
+    masks: list[list[int]] | None = None
+    """Bytes of each tile's mask, level by level, 0 for one that is all valid; None where the shard is."""
+    coarse_masked: bool = False
+    """Whether a mask follows the coarse pixels."""
 
 
 def shard_shapes(window: Window, levels: int) -> list[tuple[int, int]]:
@@ -85,6 +96,7 @@ def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[
     """Write a shard of one band: a JSON head, the encoded tiles level by level, the coarse pixels."""
     levels = pyramid.finish()
     coarse = pyramid.coarse if pyramid.keep_coarse else None
+    masks = pyramid.masks
     head = json.dumps(
         {
             "window": window,
@@ -94,14 +106,20 @@ def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[
             "sizes": [level.sizes for level in levels],
             "coarse": None if coarse is None else list(coarse.shape),
             "facts": facts,
+            "masks": None if masks is None else [[len(mask) for mask in level] for level in masks],
+            "coarse_masked": np.ma.is_masked(coarse),
         }
     ).encode()
     file.write(struct.pack("<Q", len(head)) + head)
     for level in levels:
         for tile in level:
             file.write(tile)
+    for mask in chain.from_iterable(masks or ()):
+        file.write(mask)
     if coarse is not None:
-        file.write(np.ascontiguousarray(coarse).tobytes())
+        file.write(np.ascontiguousarray(np.asarray(coarse)).tobytes())
+        if np.ma.is_masked(coarse):
+            file.write(np.packbits(np.ma.getmaskarray(coarse), axis=1).tobytes())
 
 
 class KeptPart:
@@ -117,6 +135,8 @@ class KeptPart:
         self._starts = [8 + size]
         for sizes in self.part.sizes:
             self._starts.append(self._starts[-1] + sum(sizes))
+        self._masks_at = self._starts[-1]
+        self._coarse_at = self._masks_at + sum(map(sum, self.part.masks or ()))
 
     def tile_rows(self, level: int) -> Iterator[list[bytes]]:
         """The level's tiles, a row of them at a time."""
@@ -134,12 +154,36 @@ class KeptPart:
             for level, (height, width) in enumerate(self.part.shapes)
         ]
 
-    def coarse(self) -> Array:
-        """The pixels that start the level after the last."""
-        assert self.part.coarse is not None
+    def masks(self) -> list[list[bytes]]:
+        """The masks of its tiles, level by level; empty for a tile that is all valid."""
+        if self.part.masks is None:
+            return [[b""] * len(sizes) for sizes in self.part.sizes]
         with self._path.open("rb") as file:
-            file.seek(self._starts[-1])
-            return np.frombuffer(file.read(), np.dtype(self.part.dtype)).reshape(self.part.coarse)
+            file.seek(self._masks_at)
+            return [[file.read(size) for size in sizes] for sizes in self.part.masks]
+
+    @property
+    def coarse_height(self) -> int:
+        """Rows of the level after the last."""
+        assert self.part.coarse is not None, "its levels are not all of the image's"
+        return self.part.coarse[0]
+
+    def coarse(self, first: int, last: int) -> Array:
+        """Rows [first, last) of the pixels that start the level after the last."""
+        assert self.part.coarse is not None, "its levels are not all of the image's"
+        rows, columns = self.part.coarse
+        dtype = np.dtype(self.part.dtype)
+        with self._path.open("rb") as file:
+            row = columns * dtype.itemsize
+            file.seek(self._coarse_at + first * row)
+            pixels = np.frombuffer(file.read((last - first) * row), dtype).reshape(-1, columns)
+            if not self.part.coarse_masked:
+                return pixels
+            packed = -(-columns // 8)
+            file.seek(self._coarse_at + rows * row + first * packed)
+            bits = np.frombuffer(file.read((last - first) * packed), np.uint8).reshape(-1, packed)
+        hidden = np.unpackbits(bits, axis=1, count=columns).astype(bool)
+        return np.ma.MaskedArray(pixels, mask=hidden)
 
 
 def assemble(
@@ -166,25 +210,30 @@ def assemble(
         levels: list[Level | Tiles] = [
             Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level)) for level in range(shared)
         ]
+        masks = _masks(grid_rows, shared) if any(part.part.masks for part in parts) else None
         if shared < len(shapes):
             pyramid = Pyramid(shapes[shared:], profile.dtype, profile.nodata, codec=profile.codec, average=average)
             for strip in _coarse_strips(grid_rows):
                 pyramid.add(strip)
             levels += pyramid.finish()
+            if masks is not None:
+                masks += pyramid.masks or [[b""] * len(level.sizes) for level in pyramid.levels]
         with store.writing(target) as file:
-            write_cog(file, profile, levels)
+            write_cog(file, profile, levels, masks)
         return file, [part.part for part in parts]
 
 
 def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
-    """The coarse pixels of all shards, TILE rows at a time: a row of shards in memory, whatever the area."""
+    """The coarse pixels of all shards, TILE rows at a time: two strips in memory, whatever the area."""
     waiting: Array | None = None
     for row in grid_rows.values():
-        rows = np.concatenate([part.coarse() for part in row], axis=1)
-        waiting = rows if waiting is None else np.concatenate([waiting, rows])
-        while len(waiting) > TILE:
-            yield waiting[:TILE]
-            waiting = waiting[TILE:]
+        height = row[0].coarse_height
+        for first in range(0, height, TILE):
+            rows = joined([part.coarse(first, min(first + TILE, height)) for part in row], axis=1)
+            waiting = rows if waiting is None else joined([waiting, rows])
+            while len(waiting) > TILE:
+                yield waiting[:TILE]
+                waiting = waiting[TILE:]
     if waiting is not None and len(waiting):
         yield waiting
 
@@ -197,6 +246,19 @@ def _sizes(grid_rows: dict[int, list[KeptPart]], level: int) -> list[int]:
             for part, count in zip(row, across, strict=True):
                 sizes += part.part.sizes[level][tile_row * count : (tile_row + 1) * count]
     return sizes
+
+
+def _masks(grid_rows: dict[int, list[KeptPart]], levels: int) -> list[list[bytes]]:
+    """The masks of all shards' tiles, level by level, in the order of `_tiles`."""
+    found: list[list[bytes]] = [[] for _ in range(levels)]
+    for row in grid_rows.values():
+        own = [part.masks() for part in row]
+        for level in range(levels):
+            across = [-(-part.part.shapes[level][1] // TILE) for part in row]
+            for tile_row in range(-(-row[0].part.shapes[level][0] // TILE)):
+                for masks, count in zip(own, across, strict=True):
+                    found[level] += masks[level][tile_row * count : (tile_row + 1) * count]
+    return found
 
 
 def _tiles(grid_rows: dict[int, list[KeptPart]], level: int) -> Iterator[bytes]:

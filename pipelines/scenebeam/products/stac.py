@@ -182,7 +182,8 @@ def number_or_name(value: float | None) -> float | int | str | None:
         return "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return int(value) if float(value).is_integer() else float(value)
+    # A whole float beyond 2^53 (3.4e38, the most common nodata of float32) is no integer that JSON readers can hold.
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)
 
 
 def year_start(year: int) -> datetime:

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -72,7 +73,7 @@ class TiffFile:
         for run in _runs(wanted):
             io_threads().submit(self._read_run, run, {block: waiting[block] for _, _, block in run})
         for block, decoded in waiting.items():
-            decoded.give(futures[block], lambda samples, block=block: self._pixels(samples, block, band))
+            decoded.give(futures[block], partial(self._pixels, block, band))
         return futures
 
     def stored(self, blocks: Iterable[Block], band: int) -> list[Stored]:
@@ -162,7 +163,7 @@ class TiffFile:
         if not self._file.agrees_with(again):
             raise ReadError(f"{shown(layout.href)} comes differently each time that it is read", permanent=False)
 
-    def _pixels(self, samples: Array, block: Block, band: int) -> Array:
+    def _pixels(self, block: Block, band: int, samples: Array) -> Array:
         return self._cut(samples[:, :, (band - 1) if self.layout.interleaved else 0], block)
 
     def _cut(self, full: Array, block: Block) -> Array:

@@ -21,7 +21,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.pyramid import TILE, Tiles, encode, halve, level_shapes
+from scenebeam.raster.pyramid import TILE, Tiles, encode, encode_mask, halve, level_shapes
 
 _CODECS = {"deflate": 8, "zstd": 50000, "lzw": 5}
 _KINDS = {"u": 1, "i": 2, "f": 3}
@@ -104,25 +104,55 @@ class Sink(Protocol):
         ...
 
 
-def write_cog(file: Sink, profile: CogProfile, levels: Sequence[Level | Tiles]) -> None:
-    """Write one COG; `levels` are the image and its overviews, largest first.
+@dataclass(frozen=True)
+class _Image:
+    """One image directory: a level, or the mask of one."""
 
-    BigTIFF where the file would pass 4 GiB. The same input gives the same bytes.
+    level: Level | Tiles
+    reduced: bool
+    mask: bool
+
+
+def write_cog(
+    file: Sink,
+    profile: CogProfile,
+    levels: Sequence[Level | Tiles],
+    masks: Sequence[Sequence[bytes]] | None = None,
+) -> None:
+    """Write one COG. BigTIFF where the file would pass 4 GiB. The same input gives the same bytes.
+
+    Args:
+        file: What it is written to, front to back.
+        profile: What it says of itself.
+        levels: The image and its overviews, largest first.
+        masks: For each level the mask of each tile, as `Pyramid.masks` has them; None: all is valid, or nodata tells.
     """
-    total = sum(sum(level.sizes) + _AROUND * len(level.sizes) for level in levels)
-    big = total + 64 * sum(len(level.sizes) for level in levels) > _CLASSIC_LIMIT
-    blank = [[0] * len(level.sizes) for level in levels]
-    start = len(_head(profile, levels, blank, big))
-    offsets: list[list[int]] = [[] for _ in levels]
+    images = []
+    for number, level in enumerate(levels):
+        images.append(_Image(level, reduced=number > 0, mask=False))
+        if masks is not None:
+            images.append(_Image(_mask_level(level, masks[number], profile.tile), reduced=number > 0, mask=True))
+    total = sum(sum(image.level.sizes) + _AROUND * len(image.level.sizes) for image in images)
+    big = total + 64 * sum(len(image.level.sizes) for image in images) > _CLASSIC_LIMIT
+    blank = [[0] * len(image.level.sizes) for image in images]
+    start = len(_head(profile, images, blank, big))
+    offsets: list[list[int]] = [[] for _ in images]
     position = start
-    for number in reversed(range(len(levels))):
-        for size in levels[number].sizes:
+    for number in reversed(range(len(images))):
+        for size in images[number].level.sizes:
             offsets[number].append(position + 4)
             position += size + _AROUND
-    file.write(_head(profile, levels, offsets, big))
-    for level in reversed(levels):
-        for tile in level:
+    file.write(_head(profile, images, offsets, big))
+    for image in reversed(images):
+        for tile in image.level:
             file.write(struct.pack("<I", len(tile)) + tile + tile[-4:])
+
+
+def _mask_level(level: Level | Tiles, masks: Sequence[bytes], tile: int) -> Level:
+    """The mask of a level whose bands share it."""
+    full = encode_mask(np.ones((tile, tile), bool))
+    tiles = [mask or full for mask in masks]
+    return Level(level.height, level.width, [len(mask) for mask in tiles], tiles)
 
 
 def small_cog(pixels: np.ndarray[Any, Any], profile: CogProfile, *, average: bool = True) -> bytes:
@@ -159,7 +189,7 @@ def _padded(pixels: np.ndarray[Any, Any], profile: CogProfile) -> np.ndarray[Any
     return full
 
 
-def _head(profile: CogProfile, levels: Sequence[Level | Tiles], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
+def _head(profile: CogProfile, images: Sequence[_Image], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
     """Everything before the first tile."""
     ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06d} bytes\n{_LAYOUT}".encode()
     ghost += b"\0" * (-len(ghost) % 8)
@@ -167,9 +197,9 @@ def _head(profile: CogProfile, levels: Sequence[Level | Tiles], offsets: Sequenc
     first = header_size + len(ghost)
     header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHI", b"II", 42, first)
     body = b""
-    for number, level in enumerate(levels):
-        entries = _entries(profile, level, offsets[number], number, big)
-        body += _directory(entries, first + len(body), number + 1 < len(levels), big)
+    for number, image in enumerate(images):
+        entries = (_mask_entries if image.mask else _entries)(profile, image, offsets[number], big)
+        body += _directory(entries, first + len(body), number + 1 < len(images), big)
     return header + ghost + body
 
 
@@ -177,11 +207,31 @@ Entry = tuple[int, int, Any]
 """Tag, type, values."""
 
 
-def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], number: int, big: bool) -> list[Entry]:
+def _mask_entries(profile: CogProfile, image: _Image, offsets: Sequence[int], big: bool) -> list[Entry]:
+    """One bit a pixel, for all bands (https://gdal.org/drivers/raster/gtiff.html#internal-nodata-masks)."""
+    return [
+        (254, _LONG, [5 if image.reduced else 4]),  # NewSubfileType: a transparency mask
+        (256, _LONG, [image.level.width]),
+        (257, _LONG, [image.level.height]),
+        (258, _SHORT, [1]),
+        (259, _SHORT, [_CODECS["deflate"]]),
+        (262, _SHORT, [4]),  # PhotometricInterpretation: transparency mask
+        (277, _SHORT, [1]),
+        (284, _SHORT, [1]),
+        (322, _SHORT, [profile.tile]),
+        (323, _SHORT, [profile.tile]),
+        (324, _LONG8 if big else _LONG, offsets),
+        (325, _LONG, image.level.sizes),
+        (339, _SHORT, [1]),
+    ]
+
+
+def _entries(profile: CogProfile, image: _Image, offsets: Sequence[int], big: bool) -> list[Entry]:
+    level = image.level
     floating = profile.dtype.kind == "f"
     count = len(profile.bands)
     entries: list[Entry] = [
-        (254, _LONG, [1 if number else 0]),  # NewSubfileType: a reduced image
+        (254, _LONG, [1 if image.reduced else 0]),  # NewSubfileType: a reduced image
         (256, _LONG, [level.width]),
         (257, _LONG, [level.height]),
         (258, _SHORT, [profile.dtype.itemsize * 8] * count),
@@ -198,7 +248,7 @@ def _entries(profile: CogProfile, level: Level | Tiles, offsets: Sequence[int], 
     ]
     if count > 1:
         entries.append((338, _SHORT, [0] * (count - 1)))  # ExtraSamples: of no special meaning
-    if number == 0:
+    if not image.reduced:
         entries += [*_crs_entries(profile.crs), *_transform_entries(profile.transform)]
         entries.append((42112, _ASCII, _gdal_metadata(profile)))
     if profile.nodata is not None:
@@ -271,4 +321,4 @@ def _gdal_metadata(profile: CogProfile) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import IO, Any
@@ -13,7 +13,7 @@ from typing import IO, Any
 import imagecodecs
 import numpy as np
 
-from scenebeam.raster.validity import Array, all_valid, valid_mask
+from scenebeam.raster.validity import Array, Mask, all_valid, masked, valid_mask
 from scenebeam.transfer.ranges import cpu_threads
 
 TILE = 512
@@ -65,6 +65,8 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
     """The next level: each pixel the mean of the valid ones of 2 x 2 (integers rounded), or their upper left."""
+    if isinstance(pixels, np.ma.MaskedArray):
+        return _halve_masked(np.asarray(pixels), ~np.ma.getmaskarray(pixels), average)
     if not average:
         return np.ascontiguousarray(pixels[::2, ::2])
     height, width = pixels.shape
@@ -74,6 +76,17 @@ def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
     for top in range(0, len(pixels), _SLAB):
         halved[top // 2 : (top + _SLAB) // 2] = _mean_of_four(pixels[top : top + _SLAB], nodata)
     return halved
+
+
+def _halve_masked(pixels: Array, valid: Mask, average: bool) -> Array:
+    if not average:
+        return masked(np.ascontiguousarray(pixels[::2, ::2]), valid[::2, ::2])
+    odd = ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2))
+    pixels, valid = np.pad(pixels, odd, mode="edge"), np.pad(valid, odd, mode="edge")
+    count = _sum_of_four(valid, np.int32)
+    total = _sum_of_four(np.where(valid, pixels, 0), np.float64)
+    mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
+    return masked(_settle(mean, pixels.dtype), count > 0)
 
 
 def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
@@ -129,11 +142,17 @@ def encode(tile: Array, codec: str) -> bytes:
     return bytes(_ENCODE[codec](tile))
 
 
+def encode_mask(valid: Mask) -> bytes:
+    """A full tile of a mask → bits, 1 where there is data, compressed by DEFLATE."""
+    return bytes(imagecodecs.deflate_encode(np.packbits(valid, axis=1).tobytes(), level=1))
+
+
 class Pyramid:
     """Takes strips of TILE rows, top to bottom, and gives the encoded tiles of `levels` levels.
 
     What would start the level after the last is kept in `coarse`, when `keep_coarse`: a shard's levels end
     where its tiles would no longer be the whole image's, and the rest is made of the shards' coarse pixels.
+    Strips that are masked arrays have a mask beside their tiles.
     """
 
     def __init__(
@@ -151,7 +170,8 @@ class Pyramid:
         self.keep_coarse = keep_coarse
         self._waiting: list[list[Array]] = [[] for _ in shapes]
         self._coarse: list[Array] = []
-        self._pending: deque[tuple[Tiles, Future[bytes]]] = deque()
+        self._pending: deque[tuple[int, Future[tuple[bytes, bytes]]]] = deque()
+        self._masks: list[list[bytes]] = [[] for _ in shapes]
         self._seen = [0] * len(shapes)
 
     def add(self, strip: Array) -> None:
@@ -161,7 +181,7 @@ class Pyramid:
     def _emit(self, level: int, strip: Array) -> None:
         tiles = self.levels[level]
         for left in range(0, tiles.width, TILE):
-            self._pending.append((tiles, cpu_threads().submit(self._tile, strip[:, left : left + TILE])))
+            self._pending.append((level, cpu_threads().submit(self._tile, strip[:, left : left + TILE])))
         self._seen[level] += len(strip)
         self._drain(_PENDING)
         last = level + 1 == len(self.levels)
@@ -176,19 +196,29 @@ class Pyramid:
         done = self._seen[level] >= tiles.height
         if done or sum(len(rows) for rows in waiting) >= TILE:
             self._waiting[level + 1] = []
-            self._emit(level + 1, waiting[0] if len(waiting) == 1 else np.concatenate(waiting))
+            self._emit(level + 1, waiting[0] if len(waiting) == 1 else joined(waiting))
 
-    def _tile(self, pixels: Array) -> bytes:
+    def _tile(self, pixels: Array) -> tuple[bytes, bytes]:
+        """A tile and its mask, encoded; no mask where all of it is valid."""
+        hidden = np.ma.getmaskarray(pixels) if np.ma.is_masked(pixels) else None
+        pixels = np.asarray(pixels)
+        mask = b""
+        if hidden is not None:
+            valid = np.zeros((TILE, TILE), bool)
+            valid[: pixels.shape[0], : pixels.shape[1]] = ~hidden
+            mask = encode_mask(valid)
         if pixels.shape != (TILE, TILE):
             full = np.full((TILE, TILE), 0 if self.nodata is None else self.nodata, self.dtype)
             full[: pixels.shape[0], : pixels.shape[1]] = pixels
             pixels = full
-        return encode(pixels, self.codec)
+        return encode(pixels, self.codec), mask
 
     def _drain(self, leave: int) -> None:
         while len(self._pending) > leave:
-            tiles, future = self._pending.popleft()
-            tiles.append(future.result())
+            level, future = self._pending.popleft()
+            tile, mask = future.result()
+            self.levels[level].append(tile)
+            self._masks[level].append(mask)
 
     def finish(self) -> list[Tiles]:
         """All levels, complete."""
@@ -196,6 +226,19 @@ class Pyramid:
         return self.levels
 
     @property
+    def masks(self) -> list[list[bytes]] | None:
+        """The masks of each level's tiles, empty bytes for a tile that is all valid; None where the image is."""
+        return self._masks if any(any(level) for level in self._masks) else None
+
+    @property
     def coarse(self) -> Array:
         """The pixels of the level after the last."""
-        return np.concatenate(self._coarse)
+        return joined(self._coarse)
+
+
+def joined(strips: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays as one, masked where one of them is."""
+    if any(isinstance(strip, np.ma.MaskedArray) for strip in strips):
+        whole: Array = np.ma.concatenate(strips, axis=axis)  # type: ignore[no-untyped-call]
+        return whole
+    return np.concatenate(strips, axis=axis)

@@ -168,7 +168,7 @@ def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if np.isfinite(value) and float(value).is_integer() else repr(float(value))
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
 
 
 def parse_vrt(text: bytes, name: str) -> ET.Element:

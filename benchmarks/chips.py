@@ -79,7 +79,7 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
     from scenebeam.transfer.ranges import Budget, io_threads
 
     few_arenas()  # as every run does
-    budget, groups = Budget(), by_scene(some)
+    budget, groups = Budget(private=True), by_scene(some)
 
     def work() -> None:
         opened = {
@@ -244,7 +244,7 @@ def blocks_met(some: list[Chip]) -> dict[SandboxScene, set[tuple[int, int]]]:
 
 def floor(threads: int) -> dict[str, Any]:
     """Decoding each block that the chips meet, once, with its bytes already in memory; file by file."""
-    from scenebeam.raster.reader import _decode
+    from scenebeam.raster.blocks import decode
     from scenebeam.raster.tiff import read_layout
     from scenebeam.transfer.ranges import Budget
 
@@ -252,7 +252,7 @@ def floor(threads: int) -> dict[str, Any]:
     for scene, blocks in blocks_met(chips(COUNT)).items():
         for band in BANDS:
             path = DATA / scene.id / f"{band}.tif"
-            layout = read_layout(str(path), Budget())
+            layout = read_layout(str(path), Budget(private=True))
             assert layout is not None
             whole = memoryview(path.read_bytes())
             numbers = [layout.number(*block, 1) for block in sorted(blocks)]
@@ -261,10 +261,10 @@ def floor(threads: int) -> dict[str, Any]:
             def work(encoded: list[memoryview] = encoded, layout: Any = layout) -> None:
                 if threads == 1:
                     for body in encoded:
-                        _decode(layout, 1, body)
+                        decode(layout, body)
                 else:
                     with ThreadPoolExecutor(threads) as pool:
-                        list(pool.map(lambda body: _decode(layout, 1, body).shape, encoded))
+                        list(pool.map(lambda body: decode(layout, body).shape, encoded))
 
             found = measured(work)
             wall, cpu, size, count = (
@@ -352,7 +352,7 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
             def work() -> None:
                 # Side by side, as the direct runner has them: while one puts items together, another reads.
                 with ThreadPoolExecutor(os.cpu_count()) as threads:
-                    for outcome in threads.map(lambda task: make(task, store, Budget()), tasks):
+                    for outcome in threads.map(lambda task: make(task, store, Budget(private=True)), tasks):
                         assert outcome.state == "done", outcome
 
             found = measured(work)

@@ -68,7 +68,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
 
     def work() -> np.ndarray:
         stack = np.empty((len(BANDS), SIDE, SIDE), np.uint16)
-        budget = Budget()
+        budget = Budget(private=True)
 
         def read(number: int) -> None:
             source = open_source(href(url, BANDS[number]), 1, budget)
@@ -231,7 +231,7 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
     store = open_store(request.output)
 
     def work() -> None:
-        outcome = make(task, store, Budget())
+        outcome = make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
         (out / "stack.tif").symlink_to(store.path(task.outputs[0]))
 
@@ -278,7 +278,7 @@ def least() -> tuple[int, int]:
 
     size = blocks = 0
     for band in BANDS:
-        layout = read_layout(str(DATA / TILE.id / f"{band}.tif"), Budget())
+        layout = read_layout(str(DATA / TILE.id / f"{band}.tif"), Budget(private=True))
         assert layout is not None
         pixel = resolution(band)
         rim = pixel // 10 - 1

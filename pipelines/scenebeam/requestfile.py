@@ -162,19 +162,21 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_geojson(path: Path) -> dict[str, Any]:
+    """The geometries of a GeoJSON file as one, with the CRS that the file names, if any."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"area.geojson: cannot read {path}: {error}") from None
     if not isinstance(document, dict):
         raise RequestError(f"area.geojson: {path} holds no GeoJSON object")
+    crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
         geometries = [feature.get("geometry") for feature in document.get("features", [])]
-        return {"type": "GeometryCollection", "geometries": [geometry for geometry in geometries if geometry]}
+        return {"type": "GeometryCollection", "geometries": [geometry for geometry in geometries if geometry], **crs}
     found = document.get("geometry") if document.get("type") == "Feature" else document
     if not isinstance(found, dict):
         raise RequestError(f"area.geojson: {path} holds a feature without a geometry")
-    return found
+    return {**found, **crs}
 
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> None:

@@ -15,8 +15,9 @@ from scenebeam.errors import RequestError
 from scenebeam.products.catalogue import ITEMS_FILE
 from scenebeam.products.gridded import item_path
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array
-from scenebeam.raster.reader import Source, open_source, read_window
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source, read_window
+from scenebeam.raster.validity import Array
 from scenebeam.storage import open_store
 from scenebeam.transfer.ranges import Budget
 
@@ -38,7 +39,7 @@ class _Images:
 
     def _source(self, number: int) -> Source | None:
         href = self._hrefs[number]
-        return None if href is None else open_source(href, 1, Budget())
+        return None if href is None else open_source(href, 1, Budget(private=True))
 
     def read(self, key: tuple[int | slice, ...]) -> Array:
         """The part that integers and slices name."""

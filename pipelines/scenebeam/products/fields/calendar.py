@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
+from pyproj import CRS
 
 from scenebeam.errors import ReadError, RequestError
-from scenebeam.raster.merge import Array
-from scenebeam.raster.reader import Source, open_source, read_window
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source, read_window
+from scenebeam.raster.validity import Array
 from scenebeam.request import Season
 from scenebeam.transfer.ranges import Budget
 
@@ -27,10 +29,16 @@ class CropCalendar:
         self._known: dict[tuple[int, int], tuple[int, int]] = {}
         try:
             self._sources: dict[str, Source] = {
-                season: open_source(f"{place.rstrip('/')}/{name}", 1, Budget()) for season, name in FILES.items()
+                season: open_source(f"{place.rstrip('/')}/{name}", 1, Budget(private=True))
+                for season, name in FILES.items()
             }
         except ReadError as error:
             raise RequestError(f"product.crop_calendar: {error}") from None
+        for source in self._sources.values():
+            if not CRS.from_user_input(source.info.crs).is_geographic:
+                raise RequestError(
+                    f"product.crop_calendar: {source.info.href} is not in degrees of longitude and latitude"
+                )
         shapes = {(s.info.transform, s.info.width, s.info.height) for s in self._sources.values()}
         if len(shapes) > 1:
             raise RequestError(f"product.crop_calendar: the two files in {place} lie on different grids")

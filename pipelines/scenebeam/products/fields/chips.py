@@ -192,9 +192,9 @@ def _with_grids(chips: Sequence[Chip], faults: dict[str, list[str]]) -> list[Chi
 
 def mask_grid(href: str) -> tuple[str, Transform, tuple[int, int]]:
     """CRS, transform and shape of a mask, by its header. Raises ReadError where it cannot be read."""
-    known = read_grid(href, Budget())
+    known = read_grid(href, Budget(private=True))
     if known is None:
-        source = open_source(href, 1, Budget())
+        source = open_source(href, 1, Budget(private=True))
         info = source.info
         source.close()
         known = info.crs, info.transform, (info.height, info.width)

@@ -23,8 +23,8 @@ from scenebeam.errors import CheckError, ReadError
 from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask, footprint_of
 from scenebeam.products.inputs import settled_nodata
 from scenebeam.raster.indices import obscured
-from scenebeam.raster.merge import Array, valid_mask
 from scenebeam.raster.reader import open_source
+from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.raster.windows import Windows
 from scenebeam.transfer.ranges import Budget
 

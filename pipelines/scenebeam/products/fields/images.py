@@ -22,9 +22,11 @@ from scenebeam.products.inputs import asked_resampling, min_std_dev, scaling, se
 from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
-from scenebeam.raster.merge import Array, harmonize, renumbered, valid_mask
+from scenebeam.raster.merge import harmonize, renumbered
 from scenebeam.raster.preview import preview
-from scenebeam.raster.reader import Source, open_source
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.raster.windows import Windows
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads

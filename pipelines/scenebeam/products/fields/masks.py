@@ -15,7 +15,7 @@ from scenebeam.products.fields.lattice import fields_name
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.draw import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
-from scenebeam.raster.merge import Array
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import io_threads
 

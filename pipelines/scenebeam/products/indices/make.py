@@ -12,7 +12,8 @@ from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import STRIP, BandLayers, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.indices import evaluate, obscured, physical
-from scenebeam.raster.merge import Array, Merge, new_merge
+from scenebeam.raster.merge import Merge, new_merge
+from scenebeam.raster.validity import Array
 from scenebeam.request.expression import parse_expression
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget

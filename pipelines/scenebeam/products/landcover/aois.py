@@ -44,7 +44,7 @@ def read_aois(request: LandcoverRequest) -> list[Aoi]:
     Raises RequestError where the file cannot be read, an index is not in it, or no area of it can be used.
     """
     try:
-        document = json.loads(read_range(request.aois, 0, _LARGEST_FILE, Budget()))
+        document = json.loads(read_range(request.aois, 0, _LARGEST_FILE, Budget(private=True)))
         features: list[Any] = document["features"] if document["type"] == "FeatureCollection" else [document]
     except (ReadError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"product.aois: cannot read {request.aois} as GeoJSON: {error}") from None

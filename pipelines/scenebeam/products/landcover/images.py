@@ -14,8 +14,8 @@ from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogProfile, small_cog
-from scenebeam.raster.merge import Array, Mask
 from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
+from scenebeam.raster.validity import Array, Mask
 from scenebeam.request import Platform
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget

@@ -12,7 +12,8 @@ import shapely
 from scenebeam.errors import CheckError
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.raster.grid import Grid, project
-from scenebeam.raster.reader import RasterInfo, open_source
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import RasterInfo
 from scenebeam.request import Platform
 from scenebeam.transfer.access import shown
 from scenebeam.transfer.ranges import Budget

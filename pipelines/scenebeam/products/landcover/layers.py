@@ -13,8 +13,9 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.products.inputs import settled_nodata
 from scenebeam.products.landcover.task import Layer, SceneFiles
 from scenebeam.raster.grid import Grid, project
-from scenebeam.raster.merge import Array, Mask, valid_mask
-from scenebeam.raster.reader import Source, open_source
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array, Mask, valid_mask
 from scenebeam.raster.windows import Windows
 from scenebeam.transfer.ranges import Budget, io_threads
 

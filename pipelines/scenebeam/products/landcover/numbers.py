@@ -11,7 +11,7 @@ from scenebeam.errors import CheckError
 from scenebeam.products.inputs import min_std_dev, scaling
 from scenebeam.products.landcover.task import Recipe
 from scenebeam.raster.cog import CogBand
-from scenebeam.raster.merge import Array, Mask, valid_mask
+from scenebeam.raster.validity import Array, Mask, valid_mask
 from scenebeam.request import Checks
 
 

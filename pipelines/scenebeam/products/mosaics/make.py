@@ -12,7 +12,7 @@ from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import BandLayers, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 

@@ -12,6 +12,9 @@ from typing import IO, Any
 
 import imagecodecs
 import numpy as np
+import tifffile
+from affine import Affine
+from rasterio.io import MemoryFile
 
 from scenebeam.raster.validity import Array, Mask, all_valid, masked, valid_mask
 from scenebeam.transfer.ranges import cpu_threads
@@ -125,11 +128,26 @@ def _settle(mean: Array, dtype: np.dtype[Any]) -> Array:
     return (mean if dtype.kind == "f" else np.floor(mean + 0.5)).astype(dtype)
 
 
+def _lzw_encode(tile: Array) -> bytes:
+    """LZW by libtiff, the codec's keeper: it clears its table as soon as entry 4094 is added (TIFF 6.0 section 13), and
+    readers that hold on to that cannot read what other encoders write.
+    """
+    raw = np.frombuffer(np.ascontiguousarray(tile).tobytes(), np.uint8)
+    shape = {"width": raw.size, "height": 1, "count": 1, "blockysize": 1, "transform": Affine(1, 0, 0, 0, -1, 1)}
+    with MemoryFile() as memory:
+        with memory.open(driver="GTiff", dtype="uint8", compress="lzw", **shape) as strip:
+            strip.write(raw[None, None])
+        with tifffile.TiffFile(memory) as tiff:
+            page = tiff.pages[0]
+            memory.seek(page.dataoffsets[0])
+            return bytes(memory.read(page.databytecounts[0]))
+
+
 _ENCODE: dict[str, Any] = {
     # Level 1 of libdeflate: a third of level 6's time, and the same bytes on any CPU (benchmarks/README.md).
     "deflate": partial(imagecodecs.deflate_encode, level=1),
     "zstd": partial(imagecodecs.zstd_encode, level=3),
-    "lzw": imagecodecs.lzw_encode,
+    "lzw": _lzw_encode,
 }
 
 

@@ -222,6 +222,49 @@ def test_a_damaged_block_on_the_grid_fails_both_ways(bands: Path) -> None:
     assert [one["status"] for one in rows] == ["success"] * 2, "it lies outside of the grid"
 
 
+def masked(path: Path, pixels: np.ndarray, valid: np.ndarray) -> None:
+    """Write a file without a nodata value whose mask band says where there is data."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        write(path, pixels, nodata=None)
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(valid)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_the_mask_of_one_band_hides_is_no_data_in_the_stack(
+    bands: Path,
+    host: Behaviour,
+    kept: bool,
+) -> None:
+    """A GeoTIFF has one mask for all its bands. `kept`: the masked bands come from an earlier run."""
+    valid = {band: np.ones((100, 100), bool) for band in ("green", "red")}
+    valid["green"][:10] = False
+    valid["red"][:, 90:] = False
+    for band, where in valid.items():
+        masked(bands / f"{band}.tif", noise(100), where)
+    write(bands / "blue.tif", noise(100), nodata=None)
+    record = {
+        "id": "masked",
+        "dtype": "uint16",
+        "sensor": "optical",
+        "bands": {
+            band: {"asset": band, "resolution": 10, "wavelength": 0.4 + 0.1 * number}
+            for number, band in enumerate(("blue", "green", "red"))
+        },
+    }
+    items = catalog(bands, host.url, collection="masked")
+    request = stack_of(items, "geotiff", collections=[record], **{"limits.max_attempts": 1})
+    if kept:
+        host.faults.append(Fault("blue", status=503))
+        assert run(request).state == "failed"
+        host.faults.clear()
+    assert run(request).state == "succeeded"
+    with rasterio.open(Path(request.output) / "stacks" / SCENE / f"{SCENE}.tif") as file:
+        np.testing.assert_array_equal(file.dataset_mask() > 0, valid["green"] & valid["red"])
+    numbers = item_of(request)["assets"]["stack"]["raster:bands"]
+    assert [one["statistics"]["valid_percent"] for one in numbers] == [100, 90, 90]
+
+
 def test_a_vrt_stack_takes_no_more_memory_than_it_may(bands: Path) -> None:
     items = catalog(bands)
     with pytest.raises(RequestError, match="limits.memory: a stack of"):

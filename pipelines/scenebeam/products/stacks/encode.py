@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import renumbered
-from scenebeam.raster.pyramid import Pyramid, Tiles, level_shapes
+from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, encode_mask, level_shapes
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array, valid_count
@@ -55,6 +57,10 @@ class BandOnGrid:
 
     sample: Sample
     valid: int = 0
+    masked: bool = False
+    """Whether there are holes that no nodata value marks."""
+    range: tuple[float, float] | None = None
+    """Least and greatest number among the pixels that hold data, where there is no nodata value."""
 
     @classmethod
     def of(cls, grid: Grid) -> BandOnGrid:
@@ -64,7 +70,22 @@ class BandOnGrid:
     def add(self, pixels: Array, nodata: float | None) -> None:
         """Take some rows of the grid into account."""
         self.sample.add(pixels, nodata)
-        self.valid += valid_count(pixels, nodata)
+        count = valid_count(pixels, nodata)
+        self.valid += count
+        self.masked |= bool(np.ma.is_masked(pixels))
+        if nodata is None and count:
+            least, greatest = float(pixels.min()), float(pixels.max())
+            seen = self.range or (least, greatest)
+            self.range = min(seen[0], least), max(seen[1], greatest)
+
+    def free_number(self, dtype: np.dtype[Any]) -> float | None:
+        """Return a number that no pixel with data has, to mark holes by; None if there is none."""
+        if dtype.kind == "f":
+            return math.nan
+        limits, (least, greatest) = np.iinfo(dtype), self.range or (1.0, 1.0)
+        if least > limits.min:
+            return float(limits.min)
+        return float(limits.max) if greatest < limits.max else None
 
 
 def look_at_band(task: StackTask, band: StackBand, source: Source, grid: Grid) -> BandOnGrid:
@@ -101,7 +122,9 @@ class Encoded:
     pyramid: Pyramid | None
     """None where it is kept already."""
     path: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any]
+    masks: list[list[bytes]] | None = None
+    """For each level the mask of each tile; None where all is valid, or nodata tells."""
 
     def keep(self, store: Store) -> None:
         """Publish it as a part, for the run that can finish its stack."""
@@ -131,7 +154,8 @@ def encode_band(
         told = part.part.facts
         if {name: told[name] for name in facts} == facts:
             content = BandOnGrid(Sample.recalled(told["sample"], told["total"]), told["valid"])
-            return Encoded(part.levels(), content, None, path, told)
+            masks = part.masks() if part.part.masks is not None else None
+            return Encoded(part.levels(), content, None, path, told, masks)
     assert band.asset is not None, "a band without a file has failed before"
     own = nodata_of(band, source.info)
     pyramid = Pyramid(
@@ -143,7 +167,8 @@ def encode_band(
         pyramid.add(renumbered(pixels, own, numbers.dtype, numbers.nodata))
     sample = content.sample
     facts |= {"valid": content.valid, "total": sample.total, "sample": sample.values.tolist()}
-    encoded = Encoded(pyramid.finish(), content, pyramid, path, facts)
+    levels = pyramid.finish()
+    encoded = Encoded(levels, content, pyramid, path, facts, pyramid.masks)
     if grid.shape[0] * grid.shape[1] >= _KEPT_FROM:
         encoded.keep(store)
     return encoded
@@ -168,8 +193,30 @@ def write_stack(
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
     )
     with store.writing(task.stack_path(stack)) as file:
-        write_cog(file, profile, stacked([one.levels for one in encoded]))
+        write_cog(file, profile, stacked([one.levels for one in encoded]), _shared_masks(encoded))
     pixels = grid.shape[0] * grid.shape[1]
     valid = [one.content.valid / pixels for one in encoded]
     kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)
     return MadeStack(grid, list(bands), kinds, valid, file.size, file.checksum)
+
+
+def _shared_masks(encoded: Sequence[Encoded]) -> list[list[bytes]] | None:
+    """Combine the masks of bands that stand in one file, which has one for all of them.
+
+    A pixel is valid where all bands are: what one of them hides is never shown as data.
+    """
+    masked = [one.masks for one in encoded if one.masks is not None]
+    if not masked:
+        return None
+    found = []
+    for levels in zip(*masked, strict=True):
+        found.append([_shared_tile(tiles) for tiles in zip(*levels, strict=True)])
+    return found
+
+
+def _shared_tile(tiles: Sequence[bytes]) -> bytes:
+    different = {tile for tile in tiles if tile}
+    if len(different) < 2:
+        return next(iter(different), b"")
+    bits = np.bitwise_and.reduce([np.frombuffer(zlib.decompress(one), np.uint8) for one in different])
+    return encode_mask(np.unpackbits(bits).reshape(TILE, TILE).astype(bool))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from collections.abc import Mapping, Sequence
 
+from scenebeam.errors import CheckError
 from scenebeam.products.stacks.encode import BandOnGrid, nodata_of
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
@@ -28,6 +29,10 @@ def write_overlay(
     for band, info in bands:
         assert band.asset is not None, "a band without a file has failed before"
         nodata = nodata_of(band, info)
+        if nodata is None and content[band.name].masked:
+            nodata = content[band.name].free_number(info.dtype)
+            if nodata is None:
+                raise CheckError(f"{band.name} has holes, and no number to mark them by in a VRT: take format: geotiff")
         if same_crs(info.crs, str(grid.crs)):
             source = VrtSource(_path(task, info.href, store), True, band.asset.index, info, _shift(task, band))
         else:

@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Array
+from scenebeam.raster.validity import Array
 
 # What is drawn on has its transform beside it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")

@@ -12,7 +12,7 @@ from pyproj import CRS
 from scenebeam.errors import CheckError
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, project, same_crs
-from scenebeam.raster.reader import RasterInfo
+from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.warp import place
 
 _WHOLE = 1e-6

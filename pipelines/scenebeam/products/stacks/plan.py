@@ -19,6 +19,7 @@ from scenebeam.errors import RequestError
 from scenebeam.products.estimate import ENCODED, PROCESS, column_bytes, finest
 from scenebeam.products.fetch import file_suffix
 from scenebeam.products.inputs import asked_resampling, common_properties, shown_area, stated_values
+from scenebeam.products.origins import shared_origin
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.products.task import Estimate, GridSpec
@@ -42,7 +43,15 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         if product.resolution_mode == "preserve":
             raise RequestError("product.resolution_mode: preserve keeps the scene's own grids: leave grid out")
         whole = area or shown_area(selection.scenes)
-        grid = GridSpec.of(choose_grid(whole, request.grid, finest(request, names)))
+        grid = GridSpec.of(
+            choose_grid(
+                whole,
+                request.grid,
+                finest(request, names),
+                origin=shared_origin(selection.scenes, names, request),
+                max_pixels=request.limits.max_pixels,
+            )
+        )
     return Planned([_task(scene, request, grid, area) for scene in selection.scenes], {})
 
 

@@ -251,9 +251,8 @@ def read_header(content: bytes) -> Header | None:
     if content[:2] not in (b"II", b"MM"):
         return None
     order = "<" if content[:2] == b"II" else ">"
+    header = Header(order, content[2:4] in (b"+\0", b"\0+"))
     try:
-        (magic,) = struct.unpack_from(order + "H", content, 2)
-        header = Header(order, magic == 43)
         pointer = 8 if header.big else 4
         while len(header.directories) < 20:
             header.pointers.append(pointer)
@@ -779,8 +778,8 @@ def _same_nodata(ours: float | None, theirs: float | None, dtype: np.dtype[Any])
     from scenebeam.raster.validity import held_nodata
 
     theirs = held_nodata(theirs, dtype)
-    if ours is None or theirs is None:
-        return ours is theirs or (dtype.kind in "ui" and ours is None)
+    if ours is None or theirs is None:  # rasterio makes infinity of what a float cannot hold
+        return ours is theirs or (ours is None and np.isinf(theirs))
     return ours == theirs or (np.isnan(ours) and np.isnan(theirs))
 
 

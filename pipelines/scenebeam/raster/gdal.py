@@ -23,7 +23,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.georeference import crs_of_wkt, north_up
+from scenebeam.raster.georeference import crs_of_wkt, is_placed, north_up
 from scenebeam.raster.source import LOOK, Block, RasterInfo, Source
 from scenebeam.raster.tiff import MAGIC, missing_bytes
 from scenebeam.raster.validity import Array, held_nodata, masked
@@ -142,6 +142,8 @@ class GdalFile:
             reason = "has no CRS: its pixels cannot be placed"
         elif crs_of_wkt(file.crs.to_wkt()) is None:
             reason = "has a CRS that PROJ cannot use: its pixels cannot be placed"
+        elif not is_placed(file.transform):
+            reason = f"has the transform {tuple(file.transform)[:6]}: its pixels cannot be placed"
         elif _natural_bytes(file) > LARGEST_BLOCK:
             reason = (
                 f"has blocks of {_natural_bytes(file):,} bytes, more than the {LARGEST_BLOCK:,} that can be decoded"
@@ -167,7 +169,7 @@ class GdalFile:
             dtype,
             held_nodata(file.nodatavals[0], dtype),
             (rows, columns),
-            tuple(text or "" for text in file.descriptions) if any(file.descriptions) else (),
+            _descriptions(file),
             file.driver,
             _has_mask(file),
         )
@@ -281,6 +283,15 @@ def _has_mask(file: DatasetReader) -> bool:
     return bool(flags & {"per_dataset", "alpha"})
 
 
+def _descriptions(file: DatasetReader) -> tuple[str, ...]:
+    """What a file calls its bands; empty where it does not say, or not in UTF-8."""
+    try:
+        texts = file.descriptions
+    except UnicodeDecodeError:
+        return ()
+    return tuple(text or "" for text in texts) if any(texts) else ()
+
+
 def _looks_like(head: bytes) -> str:
     """What a file that is no image seems to be, for messages."""
     text = head[:200].lstrip().lower()
@@ -293,4 +304,4 @@ def _reason(error: Exception) -> str:
     """The innermost message of a chain of GDAL's errors."""
     while error.__cause__ is not None:
         error = error.__cause__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {str(error).strip()}"

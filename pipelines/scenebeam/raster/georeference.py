@@ -6,6 +6,7 @@ the plain way is left to GDAL, whose reading is the field's reference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -85,6 +86,20 @@ def _agree(crs: CRS, keys: Mapping[int, float], projected: bool) -> bool:
     axis, flattening = keys.get(_SEMI_MAJOR), keys.get(_INVERSE_FLATTENING)
     return (axis is None or abs(axis - ellipsoid.semi_major_metre) < 1e-3) and (
         flattening is None or abs(flattening - ellipsoid.inverse_flattening) < 1e-6
+    )
+
+
+def is_placed(transform: Affine) -> bool:
+    """Whether a transform says where pixels lie.
+
+    A file without one has the identity in GDAL.
+    """
+    numbers = tuple(transform)[:6]
+    return (
+        all(math.isfinite(number) for number in numbers)
+        and transform != Affine.identity()
+        and math.isfinite(transform.determinant)
+        and transform.determinant != 0
     )
 
 

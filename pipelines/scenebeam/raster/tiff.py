@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +14,8 @@ import tifffile
 from affine import Affine
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.georeference import RASTER_TYPE, crs_of_geokeys
+from scenebeam.raster.directories import end_of
+from scenebeam.raster.georeference import RASTER_TYPE, crs_of_geokeys, is_placed
 from scenebeam.raster.validity import held_nodata
 from scenebeam.transfer.access import shown
 from scenebeam.transfer.rangefile import RangeFile
@@ -24,8 +28,16 @@ LARGEST_BLOCK = 2**28
 _SMALLEST_ENTRY = 2
 """Bytes that a header takes for a block, at least."""
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-_PIXEL_SCALE, _TIEPOINT, _MATRIX, _GEO_KEYS, _GEO_DOUBLES = 33550, 33922, 34264, 34735, 34736
+_DTYPES = {"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"}
+"""Of numbers that GDAL gives as they are stored: of float16 it makes float32."""
+_MOST_IMAGES = 1000
+"""Images of one file that are looked at: overviews and masks come first."""
+_PIXEL_SCALE, _TIEPOINT, _MATRIX = 33550, 33922, 34264
+_GEO_KEYS, _GEO_DOUBLES, _GEO_TEXTS = 34735, 34736, 34737
 _GDAL_METADATA, _NODATA = 42112, 42113
+_PLAIN_NUMBER = re.compile(r" *([+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan) *", re.ASCII)
+"""A nodata value that can be read in one way only."""
+_ASCII = 2
 _YCBCR = 6
 _ALPHA = (1, 2)
 """ExtraSamples that say how opaque a pixel is (TIFF 6.0 section 18)."""
@@ -109,12 +121,26 @@ def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | Non
 
 
 def _first_layout(tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout | None:
-    page = tiff.pages[0]
-    if any(other.is_mask for other in tiff.pages[1:]):
+    page, *others = _images(tiff)
+    if any(other.is_mask for other in others):
         return None
     keys = _geo_keys(page)
     crs, transform = crs_of_geokeys(keys), _transform(page, keys)
     return None if crs is None or transform is None else _layout(page, file, crs, transform, _nodata(page))
+
+
+def _images(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
+    """The images of a file. A chain of directories that leads back to one of its own ends there."""
+    seen = set[int]()
+    for number in range(_MOST_IMAGES):
+        try:
+            page = tiff.pages[number]
+        except IndexError:
+            return
+        if page.offset in seen:
+            return
+        seen.add(page.offset)
+        yield page
 
 
 def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Affine, tuple[int, int]] | None:
@@ -138,13 +164,13 @@ def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Af
 
 def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout:
     found = []
-    for page in tiff.pages[1:]:
-        if page.is_reduced:
+    for page in _images(tiff):
+        if page.is_reduced and page.index != 0:
             scale = Affine.scale(layout.width / page.imagewidth, layout.height / page.imagelength)
             smaller = _layout(page, file, layout.crs, layout.transform @ scale, layout.declared_nodata)
             if smaller is not None:
                 found.append(smaller)
-    end = max(int((one.offsets + one.sizes).max()) for one in (layout, *found))
+    end = end_of(file.open(), file.size)
     overviews = tuple(sorted(found, key=lambda one: -one.width))
     return replace(layout, overviews=overviews, missing=max(0, end - file.size))
 
@@ -152,11 +178,10 @@ def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, file: RangeFile
 def missing_bytes(path: str) -> int:
     """Bytes that the header of any TIFF on this machine speaks of and the file does not have; 0 for other files."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if len(page.dataoffsets)]
-            end = max(a + b for page in pages for a, b in zip(page.dataoffsets, page.databytecounts, strict=True))
-            return max(0, int(end) - int(tiff.filehandle.size))
-    except Exception:  # no TIFF, or one that GDAL must judge
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return max(0, end_of(file, size) - size)
+    except (OSError, ValueError):  # no file, or no TIFF
         return 0
 
 
@@ -169,7 +194,7 @@ def _layout(
         not page.is_tiled
         or codec is None
         or dtype is None
-        or dtype.kind not in "uif"
+        or dtype.name not in _DTYPES
         or page.bitspersample != dtype.itemsize * 8
         or int(page.predictor) not in (1, 2, 3)
         or page.fillorder != 1
@@ -193,7 +218,8 @@ def _layout(
         declared_nodata=nodata,
         block=(page.tilelength, page.tilewidth),
         codec=codec,
-        predictor=int(page.predictor),
+        # A file that is not compressed has no predictor, whatever its header says (TIFF 6.0 section 14).
+        predictor=1 if codec == "none" else int(page.predictor),
         interleaved=interleaved,
         offsets=np.asarray(page.dataoffsets, dtype=np.int64),
         sizes=np.asarray(page.databytecounts, dtype=np.int64),
@@ -228,16 +254,31 @@ def _tag(page: tifffile.TiffPage, code: int) -> Any:
 
 
 def _geo_keys(page: tifffile.TiffPage) -> dict[int, float]:
-    """GeoKeys with a number (OGC GeoTIFF 1.1, section 7.1); those with text, which cite, are given as 0."""
+    """GeoKeys with a number (OGC GeoTIFF 1.1, section 7.1); those with text, which cite, are given as 0.
+
+    Raises ValueError where they are not written as the standard has it: readers differ in what they make of those.
+    """
     numbers = list(_tag(page, _GEO_KEYS) or ())
+    if not numbers:
+        return {}
+    if len(numbers) < 4 or numbers[:2] != [1, 1] or len(numbers) != 4 + 4 * numbers[3]:
+        raise ValueError(f"the GeoKeys begin with {numbers[:4]}")
     doubles = list(np.atleast_1d(_tag(page, _GEO_DOUBLES) or ()))
+    texts = page.tags.get(_GEO_TEXTS)
+    length = 0 if texts is None or texts.dtype != _ASCII else texts.count
     keys: dict[int, float] = {}
-    for start in range(4, len(numbers) - 3, 4):
-        key, place, _, value = numbers[start : start + 4]
-        if place == _GEO_DOUBLES:
-            keys[key] = doubles[value] if value < len(doubles) else float("nan")
+    for start in range(4, len(numbers), 4):
+        key, place, count, value = numbers[start : start + 4]
+        if place == 0 and count == 1:
+            keys[key] = value
+        elif place == _GEO_DOUBLES and count == 1 and value < len(doubles):
+            keys[key] = doubles[value]
+        elif place == _GEO_TEXTS and value + count <= length:
+            keys[key] = 0
         else:
-            keys[key] = value if place == 0 else 0
+            raise ValueError(f"GeoKey {key} has no value")
+    if len(keys) != numbers[3]:
+        raise ValueError("a GeoKey is there twice")
     return keys
 
 
@@ -263,12 +304,16 @@ def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None
     column, row, _, x, y, _ = tie
     # RasterPixelIsPoint (2) ties the centre of a pixel, not its corner.
     half = 0.5 if keys.get(RASTER_TYPE) == 2 else 0.0
-    return Affine(scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1])
+    transform = Affine(scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1])
+    return transform if is_placed(transform) else None
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:
+    """The nodata value. Raises ValueError where it is no plain number: GDAL tells what it makes of it."""
     value = _tag(page, _NODATA)
-    try:
-        return None if value is None else float(str(value).strip().rstrip("\0"))
-    except ValueError:
+    if value is None:
         return None
+    plain = _PLAIN_NUMBER.fullmatch(value.rstrip("\0")) if isinstance(value, str) else None
+    if plain is None:
+        raise ValueError(f"the nodata value is {value!r}")
+    return float(plain[1])

@@ -127,7 +127,7 @@ def read_checks(settings: Mapping[str, Any]) -> Checks:
     document: dict[str, Any] = {}
     for name, value in settings.items():
         if value is not None:
-            _lay(document, name if name.startswith("checks.") else f"checks.{name}", value)
+            _lay(document, name if name == "checks" or name.startswith("checks.") else f"checks.{name}", value)
     try:
         return Checks.model_validate(document.get("checks", {}))
     except ValidationError as error:

@@ -177,6 +177,7 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> list[Ite
         raise CatalogError(f"cannot read the catalogue {url}: {error}") from error
     seen: dict[tuple[str, str], Item] = {}
     for item in items:
+        item = _readable(item)
         if not is_remote(catalog):
             item = _with_absolute_hrefs(item, Path(catalog).parent)
         seen.setdefault((str(item.get("collection")), str(item.get("id"))), item)
@@ -295,11 +296,11 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
     return scenes
 
 
-def _with_absolute_hrefs(item: Item, base: Path) -> Item:
-    """Return an item that can be stored and read from anywhere.
+def _readable(item: Item) -> Item:
+    """Return an item that can be stored.
 
-    A frozen search lies in another folder than its catalog, so local hrefs become absolute. Assets without an
-    href name no file and are left out. A date without a time becomes midnight UTC, as STAC requires a time.
+    Assets without an href name no file and are left out. A date without a time becomes midnight UTC, as STAC
+    requires a time.
     """
     properties = item.get("properties") or {}
     when = properties.get("datetime")
@@ -307,6 +308,12 @@ def _with_absolute_hrefs(item: Item, base: Path) -> Item:
         item = {**item, "properties": {**properties, "datetime": f"{when}T00:00:00Z"}}
     stored = (item.get("assets") or {}).items()
     assets = {key: asset for key, asset in stored if isinstance(asset, dict) and asset.get("href")}
+    return {**item, "assets": assets}
+
+
+def _with_absolute_hrefs(item: Item, base: Path) -> Item:
+    """Return an item that can be read from anywhere: a frozen search lies in another folder than its catalog."""
+    assets = dict(item["assets"])
     self_href = next((str(link["href"]) for link in item.get("links") or [] if link.get("rel") == "self"), "")
     if not is_url(self_href):
         for key, asset in assets.items():

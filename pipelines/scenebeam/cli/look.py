@@ -17,12 +17,20 @@ if TYPE_CHECKING:
 
 
 @main.command()
+@click.argument("files", nargs=-1)
 @click.option("--collection", help="Show one collection's bands.")
 @click.option("--bands", "sensor", metavar="SENSOR", help="Show the bands of a sensor's collections: sentinel-2.")
 @json_option
-def info(collection: str | None, sensor: str | None, as_json: bool) -> None:
-    """The collections that scenebeam knows, and their bands: names, codes, wavelengths, resolutions."""
+def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_json: bool) -> None:
+    """Show what the reader sees in FILES: size, bands, numbers, CRS, nodata, masks, blocks.
+
+    Without files, the collections that scenebeam knows, and their bands: names, codes, wavelengths, resolutions.
+    """
     from scenebeam.collections import known_records
+
+    if files:
+        _show_files(files, as_json)
+        return
 
     def asked(name: str) -> bool:
         short = name.replace("-", "").startswith((sensor or "").lower().replace("-", ""))
@@ -43,6 +51,20 @@ def info(collection: str | None, sensor: str | None, as_json: bool) -> None:
             wave = f"{band.wavelength:g} µm" if band.wavelength else ("classes" if band.categorical else "")
             need = "required" if name in record.required else "default" if name in record.default_bands else "optional"
             click.echo(f"  {name:14} {also:18} {band.resolution:>4g} m  {wave:10} {need}")
+
+
+def _show_files(files: tuple[str, ...], as_json: bool) -> None:
+    from scenebeam.raster.describe import describe_file
+
+    found = [describe_file(file) for file in files]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for facts in found:
+        click.echo(facts.pop("file"))
+        for name, value in facts.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            click.echo(f"  {name:10} {shown}")
 
 
 @main.command()

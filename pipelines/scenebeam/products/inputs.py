@@ -143,9 +143,11 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
     Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank.
     """
     spec = spec_of(asset)
-    if spec.uniform:
+    if spec.uniform or not checks.enabled:
         return None
-    return checks.optical.min_std_dev if spec.sensor == "optical" and spec.digital else 0.0
+    if spec.sensor == "optical" and spec.digital:
+        return checks.optical.min_std_dev or None
+    return 0.0
 
 
 def spec_of(asset: Asset) -> BandSpec:

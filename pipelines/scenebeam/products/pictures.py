@@ -14,7 +14,7 @@ from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 
 THUMBNAIL = "thumbnail.png"
-_LONGEST = 400
+LONGEST = 400
 """Pixels of a picture's longer side."""
 
 
@@ -30,7 +30,7 @@ def look_back(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, A
             whole = small_picture(source, source.info.nodata)
         finally:
             source.close()
-        shrink = min(1.0, _LONGEST / max(whole.shape))
+        shrink = min(1.0, LONGEST / max(whole.shape))
         found[name] = resized(whole, *(max(1, round(side * shrink)) for side in whole.shape))
     return found
 

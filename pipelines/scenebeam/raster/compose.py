@@ -143,7 +143,7 @@ class _Tile:
 
     def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
         """Where the tile has data, in pixels of the grid."""
-        image = box(*self.placement.outline)
+        image = self.placement.extent
         if self.layer.footprint is None:
             return image
         inverse = ~grid.transform
@@ -205,7 +205,7 @@ class _Tile:
 
     def _is_footprint_tight(self) -> bool:
         """Whether the footprint says more than where the image lies."""
-        return bool(self.footprint.area < _WHOLE * box(*self.placement.outline).area)
+        return bool(self.footprint.area < _WHOLE * self.placement.extent.area)
 
     def _whole(self) -> Sample:
         """A sample of all of the tile."""

@@ -73,12 +73,9 @@ def data_mask(pixels: Array, nodata: float | None) -> Mask:
     Returns:
         Array of bool, of the same shape.
     """
-    numbers = np.ma.getdata(pixels)
-    valid = valid_mask(numbers, nodata)
-    found = np.isfinite(numbers) if valid is None else valid & np.isfinite(numbers)
-    if np.ma.isMaskedArray(pixels):
-        found &= ~np.ma.getmaskarray(pixels)
-    return np.asarray(found)
+    valid = valid_mask(pixels, nodata)
+    finite = np.isfinite(np.ma.getdata(pixels))
+    return np.asarray(finite if valid is None else valid & finite)
 
 
 def sample_pieces(pieces: Sequence[Array], nodata: float | None) -> Sample:
@@ -123,7 +120,8 @@ def histogram(picture: Array, *, whole_numbers: bool = False) -> dict[str, Any]:
     low, high = float(values.min()), float(values.max())
     if whole_numbers:
         low, high = low - 0.5, high + 0.5
-    if low == high or (whole_numbers and high - low > _CLASSES):
+    # Between numbers that differ in their last digits alone there are no buckets to tell apart.
+    if high - low <= _BUCKETS * np.spacing(max(abs(low), abs(high))) or (whole_numbers and high - low > _CLASSES):
         return {}
     buckets, _ = np.histogram(values, round(high - low) if whole_numbers else _BUCKETS, (low, high))
     told = {"count": len(buckets), "min": round(low, 6), "max": round(high, 6), "buckets": buckets.tolist()}

@@ -11,8 +11,8 @@ from itertools import combinations
 
 import numpy as np
 
-from scenebeam.raster.merge import Array
 from scenebeam.raster.preview import resized
+from scenebeam.raster.validity import Array
 
 _BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 _SAME = {"nir08": "nir"}

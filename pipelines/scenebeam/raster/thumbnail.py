@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scenebeam.raster.merge import Array
 from scenebeam.raster.preview import png
+from scenebeam.raster.validity import Array
 
 _BRIGHT = 0.3
 """Reflectance that is white: most land is darker."""

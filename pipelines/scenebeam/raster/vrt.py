@@ -115,10 +115,10 @@ def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) 
     }
     for tag, rect in (("SrcRect", place), ("DstRect", target)):
         ET.SubElement(complex_source, tag, {key: _number(round(value, 6)) for key, value in rect.items()})
-    if band.nodata is not None:
+    if info.masked:  # GDAL heeds one of the two: a mask has a nodata value in it, but not the other way round
+        ET.SubElement(complex_source, "UseMaskBand").text = "true"
+    elif band.nodata is not None:
         ET.SubElement(complex_source, "NODATA").text = _number(band.nodata)
-        if info.masked:
-            ET.SubElement(complex_source, "UseMaskBand").text = "true"
     if source.shift:
         ET.SubElement(complex_source, "LUT").text = _shift_table(info.dtype, band.nodata, source.shift)
 

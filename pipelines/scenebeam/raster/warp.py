@@ -14,10 +14,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import shapely
 from affine import Affine
 from pyproj import Transformer
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
+from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
 
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.merge import Region
@@ -55,6 +58,11 @@ class Placement(ABC):
     @abstractmethod
     def outline(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of the source on the grid, in pixels of the grid."""
+
+    @property
+    def extent(self) -> BaseGeometry:
+        """The ground that the source's image covers, in pixels of the grid."""
+        return box(*self.outline)
 
 
 def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> Placement:
@@ -232,6 +240,20 @@ class _Warped(Placement):
             return 0.0, 0.0, 0.0, 0.0
         columns, rows = columns[inside], rows[inside]
         return float(columns.min()), float(rows.min()), float(columns.max()), float(rows.max())
+
+    @property
+    def extent(self) -> BaseGeometry:
+        """See Placement; with the bend of its edges."""
+        width, height = self.info.width, self.info.height
+        image = shapely.segmentize(box(0, 0, width, height), max(width, height) / 32)
+
+        def onto_grid(column: Array, row: Array) -> tuple[Array, Array]:
+            x, y = self._to_source.transform(*_apply(self.info.transform, column, row), direction="INVERSE")
+            return _apply(~self.grid.transform, x, y)
+
+        found = shapely.transform(image, onto_grid, interleaved=False)
+        whole = bool(np.isfinite(shapely.get_coordinates(found)).all())
+        return shapely.make_valid(found) if whole else box(*self.outline)
 
     def _window(self, top: int, bottom: int) -> tuple[int, int, int, int] | None:
         """Row, column, height and width of the source's pixels that rows [top, bottom) of the grid need."""

@@ -1,6 +1,6 @@
 """Lattice: field boundaries → chips on a lattice that covers the Earth, zone by zone of UTM.
 
-The corners of a zone's chips lie on multiples of their side, so that the same field gives the same chips in every
+The corners of a zone's chips lie on multiples of their side (from the origin of the imagery's pixels), so that the same field gives the same chips in every
 dataset. A field lies on the chips of its own zone and hemisphere, and one across their edge on those of both: at the
 edge chips of two zones may overlap, and no field falls between them. A chip is named by the kilometre of the Military
 Grid that its centre lies in: `ftw-34UFF1628`.
@@ -84,10 +84,18 @@ def fields_name(square: str) -> str:
     return f"{PARTS}fields/{square}.parquet"
 
 
-def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
-    """All chips that fields cover enough of, by name. One pass over the file, a batch in memory.
+def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, float] = (0.0, 0.0)) -> FieldChips:
+    """Find all chips that fields cover enough of, by name. One pass over the file, a batch in memory.
 
-    Raises RequestError where no chip is left.
+    Args:
+        path: The file of field boundaries.
+        grid: What chips are like.
+        year: Of planting.
+        origin: Easting and northing, in meters, by which the lattice is moved off multiples of the chips' side, so
+            that it lies on the pixels of the imagery: (15, 15) for Landsat.
+
+    Raises:
+        RequestError: No chip is left.
     """
     faults, side = Faults(), grid.size * grid.resolution
     covered: dict[Place, float] = {}
@@ -97,10 +105,10 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
     for numbers, geometries in read_fields(path, faults):
         parts, owners = shapely.get_parts(geometries, return_index=True)
         for epsg, pieces in _within_zones(parts).items():
-            _, columns, rows, _ = _laid(_projected(pieces, epsg), side)
+            _, columns, rows, _ = _laid(_projected(pieces, epsg, origin), side)
             wanted |= {(epsg, column, row) for column, row in zip(columns.tolist(), rows.tolist(), strict=True)}
         for epsg, own in _near_zones(parts, side).items():
-            pairs, columns, rows, areas = _laid(_projected(parts[own], epsg), side)
+            pairs, columns, rows, areas = _laid(_projected(parts[own], epsg, origin), side)
             squares = []
             for column, row, area in zip(columns.tolist(), rows.tolist(), areas.tolist(), strict=True):
                 place = epsg, column, row
@@ -116,7 +124,7 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
     if len({names[place] for place in places}) < len(places):
         raise RequestError("product.grid: two chips have one name; make them larger")
     return FieldChips(
-        [_chip(place, names[place], grid, year) for place in places],
+        [_chip(place, names[place], grid, year, origin) for place in places],
         places,
         [round(enough[place], 4) for place in places],
         [names[place][:-4] for place in places],
@@ -125,10 +133,10 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int) -> FieldChips:
     )
 
 
-def _chip(place: Place, name: str, grid: ChipGrid, year: int) -> Chip:
-    epsg, column, row = place
+def _chip(place: Place, name: str, grid: ChipGrid, year: int, origin: tuple[float, float]) -> Chip:
+    (epsg, column, row), (x, y) = place, origin
     side, pixel = grid.size * grid.resolution, grid.resolution
-    transform = (pixel, 0.0, column * side, 0.0, -pixel, (row + 1) * side)
+    transform = (pixel, 0.0, column * side + x, 0.0, -pixel, (row + 1) * side + y)
     return Chip(f"{grid.prefix}-{name}_{year}", f"EPSG:{epsg}", transform, (grid.size, grid.size))
 
 
@@ -183,8 +191,14 @@ def _laid(polygons: Geometries, side: float) -> tuple[Array, Array, Array, Array
     return which[some], columns[some], rows[some], areas[some]
 
 
-def _projected(polygons: Geometries, epsg: int) -> Geometries:
-    return np.asarray(shapely.transform(polygons, _to_zone(epsg).transform, interleaved=False))
+def _projected(polygons: Geometries, epsg: int, origin: tuple[float, float]) -> Geometries:
+    """Degrees → meters of a zone from the origin of the lattice."""
+
+    def project(longitude: Array, latitude: Array) -> tuple[Array, Array]:
+        x, y = _to_zone(epsg).transform(longitude, latitude)
+        return x - origin[0], y - origin[1]
+
+    return np.asarray(shapely.transform(polygons, project, interleaved=False))
 
 
 @cache

@@ -64,7 +64,7 @@ def aim(request: RunRequest) -> FieldsAim:
     product = _product(request)
     made = None
     if product.boundaries is not None:
-        made = chips_of_fields(product.boundaries, product.grid, product.year)
+        made = chips_of_fields(product.boundaries, product.grid, product.year, _origin(request))
         chips: Sequence[Chip] = made.chips
     else:
         chips = read_chips(str(product.chips))
@@ -93,6 +93,18 @@ def aim(request: RunRequest) -> FieldsAim:
 def _product(request: RunRequest) -> FieldsRequest:
     assert isinstance(request.product, FieldsRequest)
     return request.product
+
+
+def _origin(request: RunRequest) -> tuple[float, float]:
+    """Where the pixels of the first collection lie, modulo the chips' own: chips then take them as they are."""
+    product = _product(request)
+    record = records_for(request)[0]
+    named = [record.bands[name] for name in bands_of(record, request)]
+    pixel = min((band.resolution for band in named), default=0.0)
+    if record.pixel_origin is None or pixel != product.grid.resolution:
+        return 0.0, 0.0
+    x, y = (side % pixel for side in record.pixel_origin)
+    return x, y
 
 
 def _inside(chips: Sequence[Chip], shapes: _Array, centres: _Array, area: Any) -> tuple[list[Chip], _Array, _Array]:

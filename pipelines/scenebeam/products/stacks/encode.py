@@ -13,6 +13,7 @@ import numpy as np
 
 from scenebeam.products import stac
 from scenebeam.products.inputs import settled_nodata
+from scenebeam.products.pictures import LONGEST
 from scenebeam.products.shards import KeptPart, write_part
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
@@ -21,6 +22,7 @@ from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import renumbered
+from scenebeam.raster.preview import picture
 from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, encode_mask, level_shapes
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source
@@ -61,6 +63,8 @@ class BandOnGrid:
     """Whether there are holes that no nodata value marks."""
     range: tuple[float, float] | None = None
     """Least and greatest number among the pixels that hold data, where there is no nodata value."""
+    picture: Array | None = None
+    """Every so many-th pixel as floats, NaN where there is no data; at most 400 a side."""
 
     @classmethod
     def of(cls, grid: Grid) -> BandOnGrid:
@@ -92,8 +96,13 @@ def look_at_band(task: StackTask, band: StackBand, source: Source, grid: Grid) -
     """Decode all of a band that lies on the grid. Raises as `raster.compose.compose`."""
     found = BandOnGrid.of(grid)
     nodata = nodata_of(band, source.info)
+    step = max(1, math.ceil(max(grid.shape) / LONGEST))
+    pictures, row = [], 0
     for pixels in _composed(task, band, source, grid, nodata):
         found.add(pixels, nodata)
+        pictures.append(picture(pixels[-row % step :: step, ::step], nodata))
+        row += len(pixels)
+    found.picture = np.concatenate(pictures)
     return found
 
 

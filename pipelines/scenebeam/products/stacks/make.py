@@ -28,6 +28,8 @@ from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array
+from scenebeam.request import is_url
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 
@@ -129,7 +131,8 @@ def _lay_over(
         inside = [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
         if inside:
             made[stack] = write_overlay(task, stack, inside, content, grids[stack], store)
-    _publish(task, store, made, bands)
+    pictures = {name: one.picture for name, one in content.items() if one.picture is not None}
+    _publish(task, store, made, bands, pictures)
     return _done(bands)
 
 
@@ -154,16 +157,29 @@ def _for_each_band(bands: BandStates, work: Callable[[StackBand], None]) -> None
         list(threads.map(try_band, bands.left))
 
 
-def _publish(task: StackTask, store: Store, made: dict[str, MadeStack], bands: BandStates) -> None:
-    """The last outputs: a small picture of the first stack if it is wanted, and the item."""
+def _publish(
+    task: StackTask,
+    store: Store,
+    made: dict[str, MadeStack],
+    bands: BandStates,
+    seen: dict[str, Array] | None = None,
+) -> None:
+    """Publish the last outputs: a small picture of the first stack if it is wanted, and the item.
+
+    `seen` are small pictures of the bands on its grid, where there are any.
+    """
     for name, why in bands.missing.items():
         bands.warnings.append(f"{name} is not in the stack: {why}")
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
-        path = task.stack_path(stack)
-        bands_of = {band.name: (path, number) for number, band in enumerate(first.bands, start=1)}
-        image = draw(look_back(store, bands_of), band_spec(first.bands[0]).unit)
-        store.write(task.screenshot_path, image)
+        if seen is not None and is_url(store.uri):
+            # A VRT in a bucket is not opened: it names other files.
+            pictures = {band.name: seen[band.name] for band in first.bands}
+        else:
+            path = task.stack_path(stack)
+            bands_of = {band.name: (path, number) for number, band in enumerate(first.bands, start=1)}
+            pictures = look_back(store, bands_of)
+        store.write(task.screenshot_path, draw(pictures, band_spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

@@ -72,7 +72,7 @@ def stacked(root: Path, files: dict[str, str], folder: Path, order: dict[str, st
     entries, grid = [], None
     for band, name in files.items():
         shutil.copy(root / files[(order or {}).get(band, band)], folder / f"{band}.tif")
-        info = open_source(str(folder / f"{band}.tif"), 1, Budget()).info
+        info = open_source(str(folder / f"{band}.tif"), 1, Budget(private=True)).info
         if grid is None:
             from odc.geo.geobox import GeoBox
 

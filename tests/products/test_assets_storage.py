@@ -190,7 +190,7 @@ def test_a_stream_that_breaks_off_goes_on_in_the_same_object(prefix: str, server
     server.faults.append(Fault("long", cut=CHUNK + 9, times=2))
     store = open_store(prefix)
     with store.receiving("a/long.bin", "x") as arrival:
-        download(f"{server.url}/long.bin", arrival, Budget(first_wait=0.01))
+        download(f"{server.url}/long.bin", arrival, Budget(private=True, first_wait=0.01))
         assert store.list("a/") == set()
         arrival.finish()
         arrival.publish()
@@ -204,7 +204,7 @@ def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behavi
     server.faults += [Fault("long", cut=CHUNK, times=1), Fault("long", status=404)]
     store = open_store(prefix)
     with pytest.raises(ReadError), store.receiving("a/long.bin", "x") as arrival:
-        download(f"{server.url}/long.bin", arrival, Budget(first_wait=0.01))
+        download(f"{server.url}/long.bin", arrival, Budget(private=True, first_wait=0.01))
     assert store.list() == set()
 
 

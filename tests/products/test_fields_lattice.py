@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
-from scenebeam.request import ChipGrid, Split
+from scenebeam.request import ChipGrid, RunRequest, Split
 
 
 def write(path: Path, geometries: list[Any], ids: list[Any] | None = None) -> str:
@@ -269,3 +270,19 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
     assert homes(shapes, ["home"] * 4, [one, other]) == [
         "home" if which is None else (one.tile, "34TZZ")[which] for _, which in places
     ]
+
+
+def test_chips_lie_on_the_pixels_of_the_imagery(tmp_path: Path, fields_request: Callable[..., RunRequest]) -> None:
+    """Landsat's edges are at 15 mod 30: so are those of its chips, and Sentinel-2's stay on multiples of 10."""
+    from scenebeam.products.fields.plan import _origin
+
+    changes = {"collections": ["landsat-c2-l2"], "product.bands": ["red"], "product.grid": {"size": 64, "resolution": 30}}
+    assert _origin(fields_request(**changes)) == (15, 15)
+    assert _origin(fields_request(**{**changes, "product.grid": {"size": 256, "resolution": 10}})) == (0, 0)
+    assert _origin(fields_request(collections=["sentinel-2-l2a"], **{"product.bands": ["red"]})) == (0, 0)
+    fields = [square(24.0, 40.5, 3000)]
+    path = write(tmp_path / "fields.parquet", fields)
+    plain = chips_of_fields(path, ChipGrid(size=64, resolution=30), 2024).chips
+    moved = chips_of_fields(path, ChipGrid(size=64, resolution=30), 2024, (15.0, 15.0)).chips
+    assert {(chip.transform[2] % 30, chip.transform[5] % 30) for chip in plain} == {(0, 0)}
+    assert {(chip.transform[2] % 30, chip.transform[5] % 30) for chip in moved} == {(15, 15)}

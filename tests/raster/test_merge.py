@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scenebeam.raster.merge import all_valid, harmonize, new_merge, valid_count, valid_mask
+from scenebeam.raster.merge import harmonize, new_merge
+from scenebeam.raster.validity import all_valid, valid_count, valid_mask
 
 WHOLE = (slice(0, 4), slice(0, 5))
 tiles = st.lists(hnp.arrays(np.uint16, (4, 5), elements=st.sampled_from([0, 1, 2, 900, 65535])), min_size=1, max_size=5)

@@ -192,7 +192,7 @@ def vrt(tmp_path: Path) -> Path:
     for band in SIX:
         size, resolution = (600, 10) if not band.startswith("swir") else (300, 20)
         path = write(tmp_path / f"{band}.tif", [pixels(band, (size, size))], resolution=resolution)
-        info = open_source(str(path), 1, Budget()).info
+        info = open_source(str(path), 1, Budget(private=True)).info
         entries.append(VrtBand(band, "uint16", 0, 1e-4, 0.0, "bilinear", [VrtSource(f"{band}.tif", True, 1, info)]))
     path = tmp_path / "stack.vrt"
     from odc.geo.geobox import GeoBox

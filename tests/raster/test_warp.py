@@ -26,7 +26,7 @@ def red(sandbox: Path) -> Path:
 
 
 def composed(path: Path, grid: GeoBox, resampling: str = "nearest") -> np.ndarray:
-    source = open_source(str(path), 1, Budget())
+    source = open_source(str(path), 1, Budget(private=True))
     band = BandLayers("b", [Layer("x", source)], source.info.dtype, source.info.nodata, resampling, "first")
     return np.concatenate([strip for _, _, strip in compose(grid, [band])])
 
@@ -93,7 +93,7 @@ def test_warped_as_reproject_does_it(red: Path, crs: str, resolution: float, res
 
 
 def test_the_cheapest_way_is_taken(red: Path) -> None:
-    info = open_source(str(red), 1, Budget()).info
+    info = open_source(str(red), 1, Budget(private=True)).info
     grid = own_grid(red)
     assert type(place(info, grid, "bilinear", 0)).__name__ == "_Pasted"
     half = GeoBox((2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634")
@@ -125,7 +125,10 @@ def test_a_whole_factor_is_interpolated_as_reproject_does_it(
         file.write(pixels, 1)
     whole = GeoBox((700 * factor, 530 * factor), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
     part = GeoBox((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
-    assert type(place(open_source(str(path), 1, Budget()).info, whole, "bilinear", 0)).__name__ == "_Interpolated"
+    assert (
+        type(place(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)).__name__
+        == "_Interpolated"
+    )
     expected = reprojected(path, whole, "bilinear")
     for grid, window in ((whole, np.s_[:, :]), (part, np.s_[411 : 411 + 601, 37 : 37 + 703])):
         found = composed(path, grid, "bilinear")

@@ -36,7 +36,7 @@ def grid(row: int, column: int, side: int = 64, resolution: float = 10) -> Grid:
 @given(st.lists(st.tuples(st.integers(0, 960), st.integers(0, 960)), min_size=1, max_size=30), st.randoms())
 def test_each_grid_gets_its_own_pixels(sandbox: Path, places: list[tuple[int, int]], order: object) -> None:
     path = sandbox / SCENE.id / "red.tif"
-    windows = Windows(open_source(str(path), 1, Budget()), [grid(*place) for place in places], "nearest", 0)
+    windows = Windows(open_source(str(path), 1, Budget(private=True)), [grid(*place) for place in places], "nearest", 0)
     numbers = sorted(range(len(places)), key=windows.place_of)
     with rasterio.open(path) as file:
         for number in numbers:
@@ -47,7 +47,7 @@ def test_each_grid_gets_its_own_pixels(sandbox: Path, places: list[tuple[int, in
 
 def test_every_block_is_fetched_once(server: Behaviour) -> None:
     places = [(row, column) for row in range(0, 960, 90) for column in range(0, 960, 90)]
-    source = open_source(f"{server.url}/{SCENE.id}/red.tif", 1, Budget())
+    source = open_source(f"{server.url}/{SCENE.id}/red.tif", 1, Budget(private=True))
     windows = Windows(source, [grid(*place) for place in places], "nearest", 0)
     assert windows.blocks == [(row, column) for row in range(4) for column in range(4)]
     size = sum((source.cost([block]) or (0, 0))[1] for block in windows.blocks)
@@ -59,7 +59,7 @@ def test_every_block_is_fetched_once(server: Behaviour) -> None:
 
 
 def test_few_rows_of_blocks_are_held(sandbox: Path) -> None:
-    source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget())
+    source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget(private=True))
     places = [(row, 100) for row in range(0, 960, 16)]
     windows = Windows(source, [grid(*place) for place in places], "nearest", 0)
     most = 0
@@ -78,7 +78,7 @@ def test_coarser_bands_and_other_crs(sandbox: Path, band: str) -> None:
         grid(500, 500, 50, 17.0),
         Grid((40, 40), from_origin(23.95, 40.6, 1e-4, 1e-4), "EPSG:4326"),
     ]
-    windows = Windows(open_source(str(path), 1, Budget()), grids, method, 0)
+    windows = Windows(open_source(str(path), 1, Budget(private=True)), grids, method, 0)
     with rasterio.open(path) as file:
         whole = file.read(1)
         for number in sorted(range(len(grids)), key=windows.place_of):
@@ -93,7 +93,10 @@ def test_coarser_bands_and_other_crs(sandbox: Path, band: str) -> None:
 
 def test_a_grid_beyond_the_image_is_nodata_there(sandbox: Path) -> None:
     windows = Windows(
-        open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget()), [grid(-32, 992), grid(5000, 0)], "nearest", 0
+        open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget(private=True)),
+        [grid(-32, 992), grid(5000, 0)],
+        "nearest",
+        0,
     )
     corner = windows.read(0)
     assert (corner[:32] == 0).all()
@@ -104,7 +107,7 @@ def test_a_grid_beyond_the_image_is_nodata_there(sandbox: Path) -> None:
 
 @pytest.mark.parametrize("shift", [0, 5], ids=["pasted", "warped"])
 def test_where_a_file_that_declares_no_nodata_ends_is_told_apart(sandbox: Path, shift: int) -> None:
-    source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget())
+    source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget(private=True))
     corner, inside = grid(-32, 992), grid(100, 100)
     moved = [Grid(one.shape, one.transform @ Affine.translation(shift / 10, 0), one.crs) for one in (corner, inside)]
     windows = Windows(source, moved, "nearest", None)

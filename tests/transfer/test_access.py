@@ -18,7 +18,8 @@ import pytest
 import rasterio
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.reader import open_source, read_window
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import read_window
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
@@ -137,13 +138,13 @@ def test_secrets_reach_no_file_and_no_log(
 
 def test_a_file_that_gdal_opens_is_signed_too_and_its_faults_show_no_secret(signed: Behaviour) -> None:
     pixels = write_jp2(signed.folder / "B08.jp2")
-    source = open_source(f"{signed.url}/B08.jp2", 1, Budget(), "planetary-computer")
+    source = open_source(f"{signed.url}/B08.jp2", 1, Budget(private=True), "planetary-computer")
     assert (read_window(source, 0, 0, 256, 256) == pixels).all()
     source.close()
     (signed.folder / "no.jp2").write_text("no image")
     for name in ("no.jp2", "missing.jp2"):
         with pytest.raises(ReadError) as fault:
-            open_source(f"{signed.url}/{name}", 1, Budget(), "planetary-computer")
+            open_source(f"{signed.url}/{name}", 1, Budget(private=True), "planetary-computer")
         assert SECRET not in str(fault.value)
         assert name in str(fault.value)
 
@@ -187,7 +188,7 @@ def test_a_cdse_token_opens_the_https_alternates(
     assert run(request).state == "succeeded"
     assert SECRET not in (Path(request.output) / "assets_manifest_selected.csv").read_text()
     write_jp2(bearer.folder / "B08.jp2")
-    source = open_source(f"{bearer.url}/B08.jp2", 1, Budget(), "cdse")
+    source = open_source(f"{bearer.url}/B08.jp2", 1, Budget(private=True), "cdse")
     assert read_window(source, 0, 0, 1, 2).tolist() == [[0, 1]]
     source.close()
 
@@ -318,7 +319,7 @@ def test_cdse_keys_open_its_s3(
         assert all(path.startswith("/eodata/") for path in server.requests)
         monkeypatch.setenv("CDSE_S3_SECRET_KEY", "another")
         with pytest.raises(ReadError, match="403"):
-            read_range(f"s3://eodata/{SCENE}/red.tif", 0, 10, Budget(), "cdse")
+            read_range(f"s3://eodata/{SCENE}/red.tif", 0, 10, Budget(private=True), "cdse")
     finally:
         (server.folder / "eodata").unlink()
 
@@ -340,14 +341,17 @@ def test_requester_pays_is_signed_and_said(bucket: Behaviour, sandbox: Path, mon
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     bucket.guard = s3_guard("us-west-2", pays=True)
     href = f"s3://landsat/{SCENE}/red.tif"
-    assert read_range(href, 0, 100, Budget(), "s3-requester-pays") == (sandbox / SCENE / "red.tif").read_bytes()[:100]
+    assert (
+        read_range(href, 0, 100, Budget(private=True), "s3-requester-pays")
+        == (sandbox / SCENE / "red.tif").read_bytes()[:100]
+    )
     with pytest.raises(ReadError, match="403"):
-        read_range(href, 0, 100, Budget(), "s3")
+        read_range(href, 0, 100, Budget(private=True), "s3")
 
 
 def test_a_public_bucket_needs_no_keys(bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.guard = lambda path, headers: 403 if "Authorization" in headers else None
-    assert read_range(f"s3://landsat/{SCENE}/red.tif", 0, 4, Budget()) == b"II*\0"
+    assert read_range(f"s3://landsat/{SCENE}/red.tif", 0, 4, Budget(private=True)) == b"II*\0"
 
 
 def test_signing_without_keys_says_what_to_set(bucket: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Store:
 def fetch(host: Behaviour, store: Store, budget: Budget | None = None, name: str = "band.tif") -> str:
     url = f"{host.url}/{name}"
     with store.receiving("a/band.tif", url) as arrival:
-        download(url, arrival, budget or Budget(first_wait=0.01))
+        download(url, arrival, budget or Budget(private=True, first_wait=0.01))
         arrival.publish()
         return arrival.checksum
 
@@ -65,7 +65,7 @@ def test_another_process_goes_on_where_one_was_stopped(host: Behaviour, store: S
     host.faults.append(Fault("band", cut=HALF, times=1))
     host.faults.append(Fault("band", status=503))
     with pytest.raises(ReadError) as fault:
-        fetch(host, store, Budget(first_wait=0.001))
+        fetch(host, store, Budget(private=True, first_wait=0.001))
     assert not fault.value.permanent
     assert store.list() == set(), "not published before it is whole"
     host.faults.clear()
@@ -80,7 +80,7 @@ def test_another_process_goes_on_where_one_was_stopped(host: Behaviour, store: S
 def test_what_came_whole_and_was_not_published_is_not_asked_for_again(host: Behaviour, store: Store) -> None:
     url = f"{host.url}/band.tif"
     with store.receiving("a/band.tif", url) as arrival:
-        download(url, arrival, Budget())
+        download(url, arrival, Budget(private=True))
     fetch(host, store)
     assert store.read("a/band.tif") == whole(host)
     assert host.requests.total() == 1
@@ -133,14 +133,14 @@ def test_a_server_that_always_breaks_off_is_given_up(host: Behaviour, store: Sto
 
 def test_many_small_steps_reach_the_end(host: Behaviour, store: Store) -> None:
     host.faults.append(Fault("band", cut=CHUNK // 2))
-    fetch(host, store, Budget(first_wait=0.001))
+    fetch(host, store, Budget(private=True, first_wait=0.001))
     assert store.read("a/band.tif") == whole(host)
     assert host.bytes_sent == SIZE
 
 
 def test_retry_after_is_waited_for(host: Behaviour, store: Store) -> None:
     host.faults.append(Fault("band", status=429, retry_after="1", times=1))
-    budget = Budget(first_wait=0.001)
+    budget = Budget(private=True, first_wait=0.001)
     fetch(host, store, budget)
     assert (budget.retries, budget.seconds <= 299) == (1, True)
 

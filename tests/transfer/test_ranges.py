@@ -23,7 +23,7 @@ def host(tmp_path: Path) -> Iterator[Behaviour]:
 
 @pytest.fixture
 def budget() -> Budget:
-    return Budget(first_wait=0.01)
+    return Budget(private=True, first_wait=0.01)
 
 
 def test_http_and_local_files_give_the_same_bytes(host: Behaviour, budget: Budget) -> None:
@@ -53,7 +53,7 @@ def test_passing_faults_are_retried(host: Behaviour, budget: Budget, fault: Faul
 
 def test_retry_after_is_honoured_and_paid_from_the_budget(host: Behaviour) -> None:
     host.faults.append(Fault("file", times=1, status=429, retry_after="1"))
-    budget = Budget(seconds=10, first_wait=0.01)
+    budget = Budget(private=True, seconds=10, first_wait=0.01)
     read_range(f"{host.url}/file.bin", 0, 10, budget)
     assert 8.0 < budget.seconds <= 9.0
 
@@ -61,7 +61,7 @@ def test_retry_after_is_honoured_and_paid_from_the_budget(host: Behaviour) -> No
 def test_one_budget_bounds_all_waiting(host: Behaviour) -> None:
     host.faults.append(Fault("file", status=503, retry_after="3600"))
     with pytest.raises(ReadError, match="answers 503") as fault:
-        read_range(f"{host.url}/file.bin", 0, 10, Budget(seconds=0, first_wait=0.01))
+        read_range(f"{host.url}/file.bin", 0, 10, Budget(private=True, seconds=0, first_wait=0.01))
     assert not fault.value.permanent
 
 
@@ -92,4 +92,4 @@ def test_a_server_that_ignores_ranges_still_gives_small_files(host: Behaviour, b
 @pytest.mark.parametrize("href", ["/nowhere/x.tif", "http://127.0.0.1:1/x.tif", "ftp://host/x.tif"])
 def test_what_is_not_there_is_named(href: str) -> None:
     with pytest.raises(ReadError, match=href):
-        read_range(href, 0, 10, Budget(seconds=0, first_wait=0.01))
+        read_range(href, 0, 10, Budget(private=True, seconds=0, first_wait=0.01))

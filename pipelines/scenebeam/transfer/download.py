@@ -15,6 +15,8 @@ from scenebeam.transfer.access import access, shown
 from scenebeam.transfer.http import CHUNK, Pace, Transient, content_length, content_range, open_url, plain
 from scenebeam.transfer.ranges import Budget, halted, retrying
 
+_LARGEST_UNSIZED = 16 * 2**30
+"""Bytes of a file whose server does not say how many it has; one that has more has no end."""
 _STALLS = 6
 """Times that an answer may break off without any news."""
 
@@ -91,10 +93,12 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float
             target.restart("", None)
             raise Transient("what has come is longer than the file is now")
         if answer.status == 206:
-            start, _, total = content_range(answer.headers.get("Content-Range"))
-            if start != target.offset or (target.total is not None and total != target.total):
+            start, stop, total = content_range(answer.headers.get("Content-Range"))
+            if not headers and (start, stop) == (0, total):
+                target.restart(_validator(answer.headers), total)
+            elif not headers or start != target.offset or total not in (None, target.total):
                 target.restart("", None)
-                raise Transient(f"the answer starts at byte {start}, and another was asked for")
+                raise Transient(f"the answer has bytes {start:,} to {stop:,}, and others were asked for")
         else:
             target.restart(_validator(answer.headers), content_length(answer))
         target.expect()
@@ -108,6 +112,13 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float
                 if target.total is not None and target.offset + len(data) > target.total:
                     target.restart("", None)
                     raise Transient("the answer has more bytes than the file")
+                if target.total is None and target.offset + len(data) > _LARGEST_UNSIZED:
+                    target.restart("", None)
+                    raise ReadError(
+                        f"{shown(href)} has no end: its server does not say how long it is, and more "
+                        f"than {_LARGEST_UNSIZED:,} bytes have come",
+                        permanent=False,
+                    )
                 target.write(data)
                 if time.monotonic() > until:
                     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from scenebeam.catalog.search import questions_of, scenes_from_items, search_ite
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Behaviour, Fault, serve
 
 Make = Callable[..., RunRequest]
 
@@ -126,3 +127,29 @@ def test_a_tile_is_where_sentinel_2_has_it() -> None:
 def test_an_area_without_ground_is_refused(geometry: dict) -> None:
     with pytest.raises(RequestError, match="area"):
         area_geometry(Area(geometry=geometry))
+
+
+@pytest.mark.parametrize("href", ["/etc/hostname", "file:///etc/hostname", "../../../../../etc/hostname"])
+def test_a_static_catalog_on_the_network_reads_no_local_file(
+    make_request: Callable[..., RunRequest], tmp_path: Path, href: str
+) -> None:
+    document = {
+        "type": "Catalog",
+        "id": "c",
+        "stac_version": "1.0.0",
+        "description": "d",
+        "links": [{"rel": "item", "href": href}],
+    }
+    (tmp_path / "catalog.json").write_text(json.dumps(document))
+    with serve(tmp_path) as server:
+        request = make_request(catalog=f"{server.url}/catalog.json")
+        with pytest.raises(CatalogError):
+            search_items(request, questions_of(request, None))
+
+
+def test_what_a_catalog_on_the_network_names_is_never_opened_as_a_file(make_request: Callable[..., RunRequest]) -> None:
+    from scenebeam.catalog.search import _stac_io
+
+    for name in (__file__, f"file://{__file__}", "FILE:///etc/hostname"):
+        with pytest.raises(CatalogError, match="local file"):
+            _stac_io(make_request()).read_text(name)

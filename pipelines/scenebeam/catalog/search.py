@@ -216,9 +216,19 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
                 return  # far beyond the limit already: do not page through the rest of the archive
 
 
+class _RemoteStacIO(StacApiIO):
+    """Reads what a catalog on the network names, and never a file of this machine."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        href = source.href if isinstance(source, pystac.Link) else str(source)
+        if not href.lower().startswith(("http://", "https://")):
+            raise CatalogError(f"a catalog on the network names the local file {href!r}; refused")
+        return super().read_text(source, *args, **kwargs)
+
+
 def _stac_io(request: RunRequest) -> StacApiIO:
     retries = _RETRY.new(total=request.limits.max_attempts - 1)
-    stac_io = StacApiIO(max_retries=retries)
+    stac_io = _RemoteStacIO(max_retries=retries)
     mount_checked(stac_io.session, retries, private=effective_limits(request).private_addresses)
     return stac_io
 

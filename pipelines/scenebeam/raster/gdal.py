@@ -1,13 +1,15 @@
 """Blocks by GDAL: JPEG 2000, strips, masks, exotic codecs and projections.
 
-GDAL never touches the network here. A remote file is opened over our own range reader, as if it were alone in the world:
-no side-car files, no redirects of GDAL's own, and what goes wrong while it reads is known from the reader, whatever GDAL
-makes of it. A file is opened as what its first bytes say that it is, by that driver and no other; a format that names
-other files (VRT) is opened only where its user names such a file on this machine.
+GDAL never touches the network here. A remote file is opened over our own range reader, as if it
+were alone in the world: no side-car files, no redirects of GDAL's own, and what goes wrong while it
+reads is known from the reader, whatever GDAL makes of it. A file is opened as what its first bytes
+say that it is, by that driver and no other; a format that names other files (VRT) is opened only
+where its user names such a file on this machine.
 """
 
 from __future__ import annotations
 
+import contextvars
 import io
 import os.path
 import threading
@@ -62,7 +64,8 @@ class _Alone:
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         if path != self._name:
             raise FileNotFoundError(path)
-        return self._file.open()
+        # An exception would stay behind in the interpreter, and come out of some later call.
+        return self._file.open(silent=True)
 
     def isfile(self, path: str) -> bool:
         return path == self._name
@@ -101,10 +104,17 @@ class GdalFile:
         self.local = access(self.href, self.signing) is None
         self._lock = threading.Lock()
         self._options = {**OPTIONS, **_MASK_BESIDE} if has_mask_beside(self.href) else OPTIONS
-        self._file, self._dataset = file, self._open(file)
+        # rasterio keeps what it has opened for GDAL in a context variable. Threads have contexts of
+        # their own: a file opened by one and closed by another leaves an exception behind.
+        self._context = contextvars.copy_context()
         self._failed: RangeFile | None = None
-        self._check()
-        self.info = self._info()
+        self._file, self._dataset = file, self._context.run(self._open, file)
+        self._context.run(self._check)
+        self.info = self._context.run(self._info)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_dataset"):
+            self._context.run(self._dataset.close)
 
     def _open(self, file: RangeFile) -> DatasetReader:
         driver = driver_of(file.head)
@@ -116,7 +126,11 @@ class GdalFile:
                         raise ReadError(
                             f"{shown(self.href)} cannot be opened as an image: it is {_looks_like(file.head)}"
                         )
-                    return rasterio.open("image", driver=driver, sharing=False, opener=_Alone("image", file))
+                    dataset = rasterio.open("image", driver=driver, sharing=False, opener=_Alone("image", file))
+                    if file.fault is not None:  # GDAL makes do with what it has got
+                        dataset.close()
+                        raise file.fault
+                    return dataset
                 if driver is None and path.lower().endswith(".vrt"):
                     driver = "VRT"
                 return DatasetReader(path, driver=driver or _LOCAL_DRIVERS, sharing=False)
@@ -185,14 +199,17 @@ class GdalFile:
         Raises ReadError: permanent where two independent readings bring the same bytes, and GDAL can read neither.
         """
         with self._lock:
-            for _ in range(max(self.budget.attempts, 2)):
-                try:
-                    pixels = self._pixels(band, window, shape)
-                except (rasterio.errors.RasterioError, OSError, ValueError, ReadError) as error:
-                    self._judge(error, what)
-                else:
-                    self._failed = None
-                    return pixels
+            return self._context.run(self._read, band, window, what, shape)
+
+    def _read(self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None) -> Array:
+        for _ in range(max(self.budget.attempts, 2)):
+            try:
+                pixels = self._pixels(band, window, shape)
+            except (rasterio.errors.RasterioError, OSError, ValueError, ReadError) as error:
+                self._judge(error, what)
+            else:
+                self._failed = None
+                return pixels
         raise ReadError(f"{shown(self.href)}: {what} comes differently each time that it is read", permanent=False)
 
     def _judge(self, error: Exception, what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scenebeam.errors import ReadError
 from scenebeam.transfer.access import shown
-from scenebeam.transfer.ranges import Budget, read_range, read_range_and_size
+from scenebeam.transfer.ranges import UNKNOWN_SIZE, Budget, read_range, read_range_and_size
 
 FIRST = 32 * 1024
 """Bytes of the first read of a file: holds every IFD of a COG of some 1,500 blocks."""
@@ -42,6 +42,8 @@ class RangeFile:
         head, self.size = read_range_and_size(href, 0, FIRST, budget, signing, fresh=fresh)
         if not head:
             raise ReadError(f"{shown(href)} is an empty file")
+        if self.size == UNKNOWN_SIZE:  # it may have been one bad answer
+            self.size = read_range_and_size(href, 0, 1, budget, signing, fresh=True)[1]
         self._pieces = {0: head}
         self._last, self._ahead = 0, FIRST
 
@@ -50,9 +52,14 @@ class RangeFile:
         """The first bytes of the file."""
         return self._pieces[0]
 
-    def open(self) -> io.RawIOBase:
-        """The file as an object of Python's, with a position of its own."""
-        return _View(self)
+    def open(self, *, silent: bool = False) -> io.RawIOBase:
+        """Open the file as an object of Python's, with a position of its own.
+
+        Args:
+            silent: Whether a read that fails comes back empty, as at the file's end, instead of
+                raising: for callers in C, which cannot carry exceptions. `fault` tells of it.
+        """
+        return _View(self, silent)
 
     def read_at(self, start: int, size: int) -> bytes:
         """`size` bytes from byte `start` on, fewer only where the file ends. Raises ReadError."""
@@ -101,8 +108,8 @@ class RangeFile:
 class _View(io.RawIOBase):
     """A position in a RangeFile."""
 
-    def __init__(self, file: RangeFile) -> None:
-        self._file, self._position = file, 0
+    def __init__(self, file: RangeFile, silent: bool) -> None:
+        self._file, self._silent, self._position = file, silent, 0
 
     def readable(self) -> bool:
         return True
@@ -119,7 +126,12 @@ class _View(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        body = self._file.read_at(self._position, self._file.size if size < 0 else size)
+        try:
+            body = self._file.read_at(self._position, self._file.size if size < 0 else size)
+        except ReadError:
+            if not self._silent:
+                raise
+            return b""
         self._position += len(body)
         return body
 

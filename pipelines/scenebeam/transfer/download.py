@@ -78,7 +78,10 @@ def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
 
 
 def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float) -> bool:
-    """One request, broken off after `until`; whether all is there now. Raises Transient where not even an answer came."""
+    """Ask once, until the time `until`. Returns whether all is there now.
+
+    Raises Transient where not even an answer came.
+    """
     where = access(href, signing)
     if where is None:
         return _copy(href, target, budget)

@@ -165,7 +165,10 @@ def content_range(value: str | None) -> tuple[int, int, int | None]:
 
 
 def retry_after(value: str | None) -> float:
-    """Seconds of a Retry-After header, which holds seconds or an HTTP date (RFC 9110 section 10.2.3); 0 where garbled."""
+    """Return the seconds of a Retry-After header; 0 where it is garbled.
+
+    It holds seconds or an HTTP date (RFC 9110 section 10.2.3).
+    """
     if not value:
         return 0.0
     if re.fullmatch(r"[0-9]{1,9}", value.strip()):

@@ -244,7 +244,7 @@ def blocks_met(some: list[Chip]) -> dict[SandboxScene, set[tuple[int, int]]]:
 
 def floor(threads: int) -> dict[str, Any]:
     """Decoding each block that the chips meet, once, with its bytes already in memory; file by file."""
-    from scenebeam.raster.blocks import decode
+    from scenebeam.raster.codecs import decode
     from scenebeam.raster.tiff import read_layout
     from scenebeam.transfer.ranges import Budget
 

@@ -205,7 +205,7 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
 
 def floor(folder: Path, threads: int = 1) -> dict[str, float]:
     """Decode, paste and encode of just the blocks that are needed, bytes already in memory: wall and CPU seconds."""
-    from scenebeam.raster.blocks import decode
+    from scenebeam.raster.codecs import decode
     from scenebeam.raster.pyramid import encode, halve, level_shapes
 
     work = needed_blocks(folder)

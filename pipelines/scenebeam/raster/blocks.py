@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
 from weakref import WeakValueDictionary
 
-import imagecodecs
 import numpy as np
 
 from scenebeam.errors import ReadError
+from scenebeam.raster.codecs import block_bytes, decode
 from scenebeam.raster.source import LOOK, Block, RasterInfo, Source, read_window
 from scenebeam.raster.tiff import TiffLayout, read_layout
 from scenebeam.raster.validity import Array
@@ -24,12 +24,20 @@ from scenebeam.transfer.ranges import Budget, cpu_threads, io_threads, read_rang
 _GAP = 64 * 1024
 """Bytes between two blocks that cost less to read than another request."""
 _LARGEST_REQUEST = 8 * 2**20
-_KEPT = 64 * 2**20
-"""Bytes of decoded blocks that one file holds for those of its bands that have not asked for them yet."""
+_KEPT, _KEPT_WIDE = 64 * 2**20, 256 * 2**20
+"""Bytes of decoded blocks that one file holds for those of its bands that have not asked for them yet; a wide one more,
+as each of its blocks is as many times the work."""
+_KEPT_ENCODED = 128 * 2**20
+"""Bytes of blocks as they are stored that are held for the same bands, so that none is read twice."""
+_WIDE = 8
+"""Bands from which those that share a block hold copies of their own pixels, and not all samples of the block."""
+_LOOKED_AT_ONCE = 64 * 2**20
+"""Bytes of decoded blocks that a look at an image has at once."""
+_LARGE = 2**26
+"""Bytes of a block from which one is decoded at a time."""
+_decoding_large = threading.Lock()
 _LEAST_LOOKS = 3
 """Where there is no overview: blocks across and down, more of them where they are small."""
-_MOST_PACKED = 1500
-"""Bytes that one byte of DEFLATE (1,032) or LZW (1,365) can come to, at most: more is a forged header."""
 
 Stored = tuple[int, int, Block]
 """Offset, size, and block."""
@@ -41,10 +49,15 @@ class TiffFile:
     def __init__(self, layout: TiffLayout, file: RangeFile, budget: Budget) -> None:
         self.layout, self.budget = layout, budget
         self._file = file
-        self._lock = threading.Lock()
+        self._lock, self._reading_header = threading.Lock(), threading.Lock()
         self._decoded: WeakValueDictionary[int, _Decoded] = WeakValueDictionary()
         self._kept: OrderedDict[int, _Decoded] = OrderedDict()
+        self._given: dict[int, set[int]] = {}
+        """Bands that have asked for a block, as long as others have not."""
+        self._encoded: dict[int, bytes] = {}
+        self._encoded_size = 0
         self._bands: set[int] = set()
+        self._whole: tuple[TiffLayout, list[TiffFile]] | None = None
 
     def source(self, band: int) -> TiffSource:
         """One of its bands, from 1."""
@@ -52,24 +65,48 @@ class TiffFile:
             self._bands.add(band)
         return TiffSource(self, band)
 
+    def whole(self) -> tuple[TiffLayout, list[TiffFile]]:
+        """The layout with its overviews, and these opened, the largest first; read once for all bands.
+
+        Raises ReadError where the file is truncated, or has become another one.
+        """
+        with self._reading_header:
+            if self._whole is None:
+                layout, name = read_layout(self._file, overviews=True), shown(self.layout.href)
+                if layout is None:
+                    raise ReadError(f"{name} has changed while it was read", permanent=False)
+                if layout.missing:
+                    raise ReadError(f"{name} is truncated: {layout.missing:,} bytes of it are not there")
+                smaller = [TiffFile(one, self._file, self.budget) for one in layout.overviews]
+                for one in smaller:
+                    one._bands = self._bands
+                self._whole = layout, smaller
+            return self._whole
+
     def fetch(self, blocks: Iterable[Block], band: int) -> dict[Block, Future[Array]]:
         """Start reading blocks of a band (from 1); one that another band has asked for and still holds is shared."""
         futures: dict[Block, Future[Array]] = {}
         wanted: list[Stored] = []
+        held: list[tuple[_Decoded, bytes, Stored]] = []
         waiting: dict[Block, _Decoded] = {}
         for offset, size, block in self.stored(blocks, band):
             futures[block] = Future()
             if size == 0:
-                futures[block].set_result(self._cut(self._empty(), block))
+                futures[block].set_result(self._empty(block))
                 continue
             number = self.layout.number(*block, band)
             with self._lock:
                 decoded = self._decoded.get(number)
                 if decoded is None:
-                    decoded = self._decoded[number] = _Decoded()
-                    wanted.append((offset, size, block))
+                    decoded = self._decoded[number] = _Decoded(holds_all=not self._is_wide)
+                    if number in self._encoded:
+                        held.append((decoded, self._encoded[number], (offset, size, block)))
+                    else:
+                        wanted.append((offset, size, block))
                 self._keep(number, decoded, band)
             waiting[block] = decoded
+        for decoded, encoded, stored in held:
+            cpu_threads().submit(self._decode_into, decoded, memoryview(encoded), stored)
         for run in _runs(wanted):
             io_threads().submit(self._read_run, run, {block: waiting[block] for _, _, block in run})
         for block, decoded in waiting.items():
@@ -85,25 +122,50 @@ class TiffFile:
     def cost(self, blocks: Iterable[Block], band: int) -> tuple[int, int]:
         """Requests and bytes of fetching them."""
         runs = list(_runs([one for one in self.stored(blocks, band) if one[1]]))
-        return len(runs), sum(run[-1][0] + run[-1][1] - run[0][0] for run in runs)
+        return len(runs), sum(_end(run) - run[0][0] for run in runs)
+
+    @property
+    def _is_wide(self) -> bool:
+        return self.layout.interleaved and self.layout.count > _WIDE
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether a block holds several bands, and several are open."""
+        return self.layout.interleaved and len(self._bands) > 1
 
     def _keep(self, number: int, decoded: _Decoded, band: int) -> None:
         """Hold a block of several bands for those of them that are open and have not asked for it yet."""
-        if not self.layout.interleaved or len(self._bands) < 2:
+        if not self._is_shared:
             return
-        decoded.given.add(band)
-        if decoded.given >= self._bands:
+        given = self._given.setdefault(number, set())
+        given.add(band)
+        if given >= self._bands:
+            del self._given[number]
             self._kept.pop(number, None)
+            self._encoded_size -= len(self._encoded.pop(number, b""))
             return
         self._kept[number] = decoded
-        size = self.layout.block[0] * self.layout.block[1] * self.layout.count * self.layout.dtype.itemsize
-        while len(self._kept) * size > _KEPT and len(self._kept) > 1:
+        self._kept.move_to_end(number)
+        most, size = _KEPT_WIDE if self._is_wide else _KEPT, block_bytes(self.layout)
+        while len(self._kept) * size > most and len(self._kept) > 1:
             self._kept.popitem(last=False)
+
+    def _keep_encoded(self, stored: Stored, encoded: memoryview) -> None:
+        """Hold a block as it is stored, where bands will ask for it and there is room.
+
+        What is held is not given up for other blocks: bands that each read all of a large file find a part of it here.
+        """
+        number = self.layout.number(*stored[2], 1)
+        with self._lock:
+            room = self._encoded_size + len(encoded) <= _KEPT_ENCODED
+            if self._is_shared and room and number in self._given and number not in self._encoded:
+                self._encoded[number] = bytes(encoded)
+                self._encoded_size += len(encoded)
 
     def _read_run(self, run: list[Stored], decoded: dict[Block, _Decoded]) -> None:
         """Fetch one run of neighboring blocks and hand each to a decoder."""
         try:
-            body = self._read(run[0][0], run[-1][0] + run[-1][1])
+            body = self._read(run[0][0], _end(run))
         except BaseException as error:
             for _, _, block in run:
                 decoded[block].settle(error)
@@ -128,11 +190,18 @@ class TiffFile:
 
     def _decode_into(self, decoded: _Decoded, encoded: memoryview, stored: Stored) -> None:
         try:
-            samples = decode(self.layout, encoded)
+            samples = self._samples(encoded)
         except Exception as error:
             io_threads().submit(self._read_again, decoded, encoded, stored, str(error))
         else:
+            self._keep_encoded(stored, encoded)
             decoded.settle(samples)
+
+    def _samples(self, encoded: memoryview) -> Array:
+        if block_bytes(self.layout) < _LARGE:
+            return decode(self.layout, encoded)
+        with _decoding_large:
+            return decode(self.layout, encoded)
 
     def _read_again(self, decoded: _Decoded, encoded: memoryview, stored: Stored, reason: str) -> None:
         """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings the same bytes."""
@@ -146,7 +215,7 @@ class TiffFile:
                     self._check_header()
                     raise ReadError(f"{name}: block {block} is corrupt: {reason}")
                 try:
-                    decoded.settle(decode(self.layout, again))
+                    decoded.settle(self._samples(again))
                     return
                 except Exception as error:
                     encoded, reason = again, str(error)
@@ -164,33 +233,42 @@ class TiffFile:
             raise ReadError(f"{shown(layout.href)} comes differently each time that it is read", permanent=False)
 
     def _pixels(self, block: Block, band: int, samples: Array) -> Array:
-        return self._cut(samples[:, :, (band - 1) if self.layout.interleaved else 0], block)
+        pixels = self._cut(samples[:, :, (band - 1) if self.layout.interleaved else 0], block)
+        return pixels.copy() if self._is_wide else pixels
 
     def _cut(self, full: Array, block: Block) -> Array:
         """A block at the right or lower edge is stored whole; its part outside the image is padding."""
-        height = min(full.shape[0], self.layout.height - block[0] * self.layout.block[0])
-        width = min(full.shape[1], self.layout.width - block[1] * self.layout.block[1])
+        height, width = self._shape(block)
         return full[:height, :width]
 
-    def _empty(self) -> Array:
+    def _shape(self, block: Block) -> tuple[int, int]:
+        """Rows and columns of a block inside the image."""
+        height = min(self.layout.block[0], self.layout.height - block[0] * self.layout.block[0])
+        width = min(self.layout.block[1], self.layout.width - block[1] * self.layout.block[1])
+        return height, width
+
+    def _empty(self, block: Block) -> Array:
         """A block that was never written: nodata, and 0 where there is none."""
         fill = 0 if self.layout.nodata is None else self.layout.nodata
-        return np.full(self.layout.block, fill, self.layout.dtype.newbyteorder("="))
+        return np.full(self._shape(block), fill, self.layout.dtype.newbyteorder("="))
 
 
 class _Decoded:
-    """All samples of one block, (rows, columns, samples), as long as a future of one of its bands is held."""
+    """All samples of one block, (rows, columns, samples).
 
-    def __init__(self) -> None:
-        self.given: set[int] = set()
-        """Bands that have asked for it."""
+    Where it `holds_all` they are there as long as a future of one of its bands is held, else until it is forgotten.
+    """
+
+    def __init__(self, *, holds_all: bool) -> None:
+        self._holds_all = holds_all
         self._lock = threading.Lock()
         self._result: Array | BaseException | None = None
         self._waiting: list[tuple[Future[Array], Callable[[Array], Array]]] = []
 
     def give(self, future: Future[Array], part: Callable[[Array], Array]) -> None:
-        """Let `future` have a part of the samples when they are there; it keeps them all until then, and after."""
-        future.block = self  # type: ignore[attr-defined]
+        """Let `future` have a part of the samples when they are there."""
+        if self._holds_all:
+            future.block = self  # type: ignore[attr-defined]
         with self._lock:
             if self._result is None:
                 self._waiting.append((future, part))
@@ -243,26 +321,28 @@ class TiffSource(Source):
 
     def look(self, *, at_full_size: bool = False) -> list[Array]:
         """See Source."""
-        own, budget = self._file.layout, self._file.budget
-        file = RangeFile(own.href, budget, own.signing)
-        layout = read_layout(file, overviews=True)
-        if layout is None:
-            raise ReadError(f"{shown(own.href)} has changed while it was read", permanent=False)
-        if layout.missing:
-            raise ReadError(f"{shown(own.href)} is truncated: {layout.missing:,} bytes of it are not there")
+        layout, overviews = self._file.whole()
         rows, columns = -(-layout.height // layout.block[0]), -(-layout.width // layout.block[1])
-        ends = self.fetch({(0, 0), (rows - 1, columns - 1)})
-        small = [one for one in (layout, *layout.overviews) if one.width * one.height <= LOOK]
-        if small and (small[0] is layout or not at_full_size):
-            source = TiffFile(small[0], file, budget).source(self._band)
-            pieces = [read_window(source, 0, 0, small[0].height, small[0].width)]
-        else:
-            most = max(_LEAST_LOOKS, round((4 * LOOK / (layout.block[0] * layout.block[1])) ** 0.5))
-            spread = {(row, column) for row in _spread(rows, most) for column in _spread(columns, most)}
-            pieces = [future.result() for _, future in sorted(self.fetch(spread).items())]
-        for future in ends.values():
+        for future in self.fetch({(0, 0), (rows - 1, columns - 1)}).values():
             future.result()
+        small = [one for one in (self._file, *overviews) if one.layout.width * one.layout.height <= LOOK]
+        if small and (small[0] is self._file or not at_full_size):
+            source = small[0].source(self._band)
+            return [read_window(source, 0, 0, source.info.height, source.info.width)]
+        most = max(_LEAST_LOOKS, round((4 * LOOK / (layout.block[0] * layout.block[1])) ** 0.5))
+        spread = [(row, column) for row in _spread(rows, most) for column in _spread(columns, most)]
+        pieces: list[Array] = []
+        at_once = max(1, _LOOKED_AT_ONCE // block_bytes(layout))
+        for first in range(0, len(spread), at_once):
+            futures = self.fetch(spread[first : first + at_once])
+            pieces += [_thinned(future.result()) for _, future in sorted(futures.items())]
         return pieces
+
+
+def _thinned(pixels: Array) -> Array:
+    """Every so many-th pixel of a block, where it has more than are enough to see it by."""
+    step = math.ceil(math.sqrt(pixels.size / LOOK))
+    return pixels if step == 1 else pixels[::step, ::step].copy()
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -275,40 +355,17 @@ def _spread(count: int, most: int) -> list[int]:
 def _runs(stored: list[Stored]) -> Iterable[list[Stored]]:
     """Blocks in file order → runs of neighbors, each to be read by one request."""
     run: list[Stored] = []
+    end = 0
     for offset, size, block in stored:
-        if run and (offset - (run[-1][0] + run[-1][1]) > _GAP or offset + size - run[0][0] > _LARGEST_REQUEST):
+        if run and (offset - end > _GAP or offset + size - run[0][0] > _LARGEST_REQUEST):
             yield run
             run = []
+        end = max(end, offset + size) if run else offset + size
         run.append((offset, size, block))
     if run:
         yield run
 
 
-_DECODE: dict[str, Any] = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}
-
-
-def decode(layout: TiffLayout, encoded: memoryview) -> Array:
-    """Compressed bytes → (rows, columns, samples) in this machine's byte order. Raises what the codecs raise."""
-    shape = (*layout.block, layout.count if layout.interleaved else 1)
-    size = int(np.prod(shape)) * layout.dtype.itemsize
-    if layout.codec in ("deflate", "lzw") and size > _MOST_PACKED * len(encoded) + _MOST_PACKED:
-        raise ValueError(f"{len(encoded)} bytes cannot come to {size}")
-    raw = np.empty(size, np.uint8)
-    if layout.codec == "none":
-        raw[:] = np.frombuffer(encoded, np.uint8, size)
-    elif layout.codec == "lzw":
-        raw = np.frombuffer(imagecodecs.lzw_decode(bytes(encoded), out=size), np.uint8)
-    elif len(_DECODE[layout.codec](encoded, out=raw)) != size:
-        raise ValueError(f"a block of {size} bytes was expected")
-    if raw.nbytes != size:
-        raise ValueError(f"it has {raw.nbytes} bytes where {size} were expected")
-    if layout.predictor == 3:
-        pixels = np.empty(shape, layout.dtype)
-        imagecodecs.floatpred_decode(raw.view(layout.dtype).reshape(shape), axis=-2, out=pixels)
-    else:
-        pixels = raw.view(layout.dtype).reshape(shape)
-    if not pixels.dtype.isnative:
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    if layout.predictor == 2:
-        pixels = imagecodecs.delta_decode(pixels, axis=-2, out=pixels if pixels.flags.writeable else None)
-    return pixels
+def _end(run: list[Stored]) -> int:
+    """The byte after the last of a run: of blocks that overlap not always the last block's."""
+    return max(offset + size for offset, size, _ in run)

@@ -126,7 +126,14 @@ def _first_layout(tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout | None
         return None
     keys = _geo_keys(page)
     crs, transform = crs_of_geokeys(keys), _transform(page, keys)
-    return None if crs is None or transform is None else _layout(page, file, crs, transform, _nodata(page))
+    if crs is None or transform is None:
+        return None
+    layout = _layout(page, file, crs, transform, _nodata(page))
+    if layout is not None and layout.nodata is None and layout.declared_nodata is not None and not layout.sizes.all():
+        return (
+            None  # what a block holds that was never written is the nodata value, or what GDAL makes of one too large
+        )
+    return layout
 
 
 def _images(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:

@@ -24,6 +24,8 @@ from scenebeam.request import Checks, is_url
 from scenebeam.transfer.ranges import Budget
 
 _MOST_VRTS = 1000
+_MOST_BANDS = 1000
+"""Bands of one file that are checked: imaging spectrometers have some hundreds."""
 _OUTSIDE = (
     "if the VRT is yours, as a stack over files elsewhere on this machine is, allow it with "
     "--set outside_sources=true (checks.outside_sources in a request)"
@@ -162,6 +164,12 @@ def _look(
 ) -> None:
     budget = Budget(private=True)
     first = open_source(href, 1, budget, signing)
+    if first.info.count > _MOST_BANDS:
+        first.close()
+        raise CheckError(
+            f"it has {first.info.count:,} bands, more than the {_MOST_BANDS:,} that are checked; "
+            "split it into files of fewer bands"
+        )
     sources = [first, *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1))]
     try:
         named = identify(href, first.info.descriptions or [""] * first.info.count, record, expected)

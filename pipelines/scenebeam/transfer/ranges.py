@@ -196,7 +196,7 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
     try:
         with open(path.removeprefix("file://"), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            body = os.pread(file.fileno(), stop - start, start)
+            body = os.pread(file.fileno(), max(min(stop, size) - start, 0), start)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from error
     budget.count(len(body))

@@ -29,7 +29,6 @@ from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array
-from scenebeam.request import is_url
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 
@@ -172,8 +171,7 @@ def _publish(
         bands.warnings.append(f"{name} is not in the stack: {why}")
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
-        if seen is not None and is_url(store.uri):
-            # A VRT in a bucket is not opened: it names other files.
+        if seen is not None:  # a VRT names other files, and in a bucket none that names others is opened
             pictures = {band.name: seen[band.name] for band in first.bands}
         else:
             path = task.stack_path(stack)

@@ -1,4 +1,6 @@
-"""Origins: the pixel lattice that the scenes of a run share, so that the grid lies on it and no pixel is moved."""
+"""Origins: the pixel lattice that the scenes of a run share, so that the grid lies on it and no
+pixel is moved.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from scenebeam.transfer.access import effective_limits
 from scenebeam.transfer.ranges import Budget
 
 _MOST_HEADERS = 4
-"""That are read of one collection before its lattice is given up as unknown: its scenes may lie in several zones."""
+"""That are read of one collection before its lattice is given up as unknown: its scenes may lie in
+several zones.
+"""
 _WHOLE = 1e-3
 """Part of a pixel by which two lattices may be apart and still be the same."""
 
@@ -22,12 +26,13 @@ _WHOLE = 1e-3
 def shared_origin(scenes: Iterable[Scene], bands: Sequence[str], request: RunRequest) -> Origin:
     """Find the lattice of the finest of some bands, which all scenes must share.
 
-    A collection's record says where its pixels lie; else the header of a file in the grid's CRS does.
+    A collection's record says where its pixels lie; else the header of a file in the grid's CRS
+    does.
 
     Returns:
-        A function of the grid's CRS and pixel size, which gives the easting and northing of a pixel's edge in [0, size);
-        (0, 0) where sources do not share a lattice, none of them lies in that CRS, or their pixels are no whole part or
-        multiple of the grid's.
+        A function of the grid's CRS and pixel size, which gives the easting and northing of a
+        pixel's edge in [0, size); (0, 0) where sources do not share a lattice, none of them lies in
+        that CRS, or their pixels are no whole part or multiple of the grid's.
     """
     found = list(scenes)
 
@@ -46,7 +51,9 @@ def shared_origin(scenes: Iterable[Scene], bands: Sequence[str], request: RunReq
 def _lattice(
     scenes: Sequence[Scene], bands: Sequence[str], request: RunRequest, crs: str
 ) -> tuple[tuple[float, float], float] | None:
-    """An edge of a pixel and the size of pixels of one collection's files in a CRS; None where nothing tells."""
+    """An edge of a pixel and the size of pixels of one collection's files in a CRS; None where
+    nothing tells.
+    """
     record = record_of(scenes[0], request)
     assets = [asset for scene in scenes if (asset := _finest(scene, bands)) is not None]
     if not assets:
@@ -72,7 +79,9 @@ def _finest(scene: Scene, bands: Sequence[str]) -> Asset | None:
 
 
 def _on_grid(edge: tuple[float, float], pixel: float, resolution: float) -> tuple[float, float]:
-    """Where the edges of a grid's pixels lie that fall on edges of a source's, modulo the smaller of the two."""
+    """Where the edges of a grid's pixels lie that fall on edges of a source's, modulo the smaller
+    of the two.
+    """
     fine, coarse = sorted((pixel, resolution))
     if abs(coarse / fine - round(coarse / fine)) > _WHOLE:
         return 0.0, 0.0

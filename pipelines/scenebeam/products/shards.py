@@ -1,7 +1,8 @@
 """Shards: an area too large for one task, cut along output blocks, and put together again.
 
-A shard encodes the tiles of its own part of every level whose tiles do not reach beyond it, and keeps the
-pixels that start the next level. The COG is put together from those encoded tiles; none is decoded again.
+A shard encodes the tiles of its own part of every level whose tiles do not reach beyond it, and
+keeps the pixels that start the next level. The COG is put together from those encoded tiles; none
+is decoded again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ Window = tuple[int, int, int, int]
 _CELL_LEVELS = 4
 """Levels that a shard's tiles make themselves: cuts lie on multiples of 512 x 2^3 pixels."""
 _NARROW_SHARD = 2**24
-"""Pixels of a shard, about, where memory does not allow the whole width: tall, so that few cuts run across."""
+"""Pixels of a shard, about, where memory does not allow the whole width: tall, so that few cuts run
+across.
+"""
 _LARGEST_SHARD = 2**28
 """Pixels of a shard at most, so that the shards of one large mosaic keep many workers busy."""
 
@@ -42,7 +45,8 @@ def shared_levels(shape: tuple[int, int], cell: int) -> int:
 
 
 def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
-    """Windows that cover a grid, at most `widest` pixels wide, and the cell that cuts are multiples of.
+    """Windows that cover a grid, at most `widest` pixels wide, and the cell that cuts are multiples
+    of.
 
     One window where the grid is small enough.
     """
@@ -81,7 +85,9 @@ class Part:
     facts: dict[str, Any]
     """What the product wants to know of the shard when the whole is put together."""
     masks: list[list[int]] | None = None
-    """Bytes of each tile's mask, level by level, 0 for one that is all valid; None where the shard is."""
+    """Bytes of each tile's mask, level by level, 0 for one that is all valid; None where the shard
+    is.
+    """
     coarse_masked: bool = False
     """Whether a mask follows the coarse pixels."""
 
@@ -93,7 +99,9 @@ def shard_shapes(window: Window, levels: int) -> list[tuple[int, int]]:
 
 
 def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[str, Any]) -> None:
-    """Write a shard of one band: a JSON head, the encoded tiles level by level, the coarse pixels."""
+    """Write a shard of one band: a JSON head, the encoded tiles level by level, the coarse
+    pixels.
+    """
     levels = pyramid.finish()
     coarse = pyramid.coarse if pyramid.keep_coarse else None
     masks = pyramid.masks
@@ -123,7 +131,9 @@ def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[
 
 
 class KeptPart:
-    """A shard's file. It is open while its tiles are read, and no longer: a large image has thousands of shards."""
+    """A shard's file. It is open while its tiles are read, and no longer: a large image has
+    thousands of shards.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -189,7 +199,8 @@ class KeptPart:
 def assemble(
     store: Store, names: Sequence[str], target: str, profile: CogProfile, *, average: bool
 ) -> tuple[Publication, list[Part]]:
-    """Shards of one band → one COG under `target`. Returns the publication and what the shards said.
+    """Shards of one band → one COG under `target`. Returns the publication and what the shards
+    said.
 
     Raises CheckError where the shards do not hold the same kind of numbers.
     """
@@ -224,7 +235,9 @@ def assemble(
 
 
 def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
-    """The coarse pixels of all shards, TILE rows at a time: two strips in memory, whatever the area."""
+    """The coarse pixels of all shards, TILE rows at a time: two strips in memory, whatever the
+    area.
+    """
     waiting: Array | None = None
     for row in grid_rows.values():
         height = row[0].coarse_height

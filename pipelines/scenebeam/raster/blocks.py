@@ -311,6 +311,11 @@ class TiffSource(Source):
             "GTiff",
         )
 
+    @property
+    def block_bytes(self) -> int:
+        """See Source."""
+        return block_bytes(self._file.layout)
+
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
         """See Source."""
         return self._file.fetch(blocks, self._band)

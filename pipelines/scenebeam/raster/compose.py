@@ -1,8 +1,10 @@
-"""Compose: bands of many sources → strips of one grid, in order, each compressed block read and decoded once.
+"""Compose: bands of many sources → strips of one grid, in order, each compressed block read and
+decoded once.
 
-The grid is walked in strips of block rows. Reads run some strips ahead on the I/O pool, decoding runs on the
-CPU pool as ranges arrive, and a block is forgotten after the last strip that needs it: memory is a few strips,
-whatever the area. A block that better tiles cover is not asked for, unless holes remain there after all.
+The grid is walked in strips of block rows. Reads run some strips ahead on the I/O pool, decoding
+runs on the CPU pool as ranges arrive, and a block is forgotten after the last strip that needs it:
+memory is a few strips, whatever the area. A block that better tiles cover is not asked for, unless
+holes remain there after all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from scenebeam.raster.warp import Placement, place
 STRIP = 512
 """Rows of a strip: one row of blocks of the output."""
 _STRIDE = 8
-"""Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of them."""
+"""Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of
+them.
+"""
 AHEAD = 1
 """Strips whose reads are under way while one is put together."""
 _RIM = 16.0
@@ -74,10 +78,11 @@ class LayerError(SceneBeamError):
 
 
 def compose(grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD) -> Iterator[tuple[int, int, Array]]:
-    """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in turn.
+    """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in
+    turn.
 
-    `ahead` strips are being read while one is put together.
-    Raises LayerError for a tile that is broken for good, and ReadError for one that may be read later.
+    `ahead` strips are being read while one is put together. Raises LayerError for a tile that is
+    broken for good, and ReadError for one that may be read later.
     """
     stacks = [_Stack(grid, band, ahead) for band in bands]
     tops = list(range(0, grid.shape[0], STRIP))
@@ -190,8 +195,9 @@ class _Tile:
     def why_blank(self) -> str:
         """Why the tile is blank, as far as it was looked at; empty where it is not.
 
-        That there is no data is no fault where the swath may end: then all of the tile is looked at. A part of a tile
-        that looks blank is judged by the whole, too, so that shards report like one image.
+        That there is no data is no fault where the swath may end: then all of the tile is looked
+        at. A part of a tile that looks blank is judged by the whole, too, so that shards report
+        like one image.
         """
         if self._seen and not self._valid:
             if self._promised >= _PROMISED and self._is_footprint_tight():

@@ -87,17 +87,23 @@ FileContainer.register(_Alone)
 
 
 def has_mask_beside(href: str) -> bool:
-    """Whether a mask lies beside a file of this machine, as GDAL names it; beside remote files none is looked for."""
+    """Whether a mask lies beside a file of this machine, as GDAL names it; beside remote files none
+    is looked for.
+    """
     return os.path.exists(f"{href.removeprefix('file://')}.msk")
 
 
 def driver_of(head: bytes) -> str | None:
-    """GDAL's driver for a file that begins with these bytes; None where they are of no image format that is read."""
+    """GDAL's driver for a file that begins with these bytes; None where they are of no image format
+    that is read.
+    """
     return next((driver for magic, driver in _DRIVERS.items() if head.startswith(magic)), None)
 
 
 class GdalFile:
-    """One file, open in GDAL and shared by the sources of its bands. A GDAL dataset is for one thread at a time."""
+    """One file, open in GDAL and shared by the sources of its bands. A GDAL dataset is for one
+    thread at a time.
+    """
 
     def __init__(self, file: RangeFile, budget: Budget) -> None:
         self.href, self.signing, self.budget = file.href, file.signing, budget
@@ -196,7 +202,8 @@ class GdalFile:
     def read(self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None = None) -> Array:
         """A window of a band, or all of it; with a `shape` every so many-th pixel.
 
-        Raises ReadError: permanent where two independent readings bring the same bytes, and GDAL can read neither.
+        Raises ReadError: permanent where two independent readings bring the same bytes, and GDAL
+        can read neither.
         """
         with self._lock:
             return self._context.run(self._read, band, window, what, shape)
@@ -213,7 +220,9 @@ class GdalFile:
         raise ReadError(f"{shown(self.href)}: {what} comes differently each time that it is read", permanent=False)
 
     def _judge(self, error: Exception, what: str) -> None:
-        """Open the file anew after a read that failed. Raises ReadError where another try cannot help."""
+        """Open the file anew after a read that failed. Raises ReadError where another try cannot
+        help.
+        """
         file, failed = self._file, self._failed
         told = file.fault or ReadError(f"{shown(self.href)}: {what} cannot be read: {_reason(error)}")
         self._reopen()
@@ -223,7 +232,9 @@ class GdalFile:
         self._failed = file
 
     def _reopen(self) -> None:
-        """GDAL keeps blocks of a failed read; a new dataset has none of them. The bytes are asked for anew."""
+        """GDAL keeps blocks of a failed read; a new dataset has none of them. The bytes are asked
+        for anew.
+        """
         self._dataset.close()
         try:
             self._file = RangeFile(self.href, self.budget, self.signing, fresh=True)

@@ -1,7 +1,7 @@
 """Georeferencing: the CRS and the placement of a file, the same whichever door reads it.
 
-An EPSG code stands for a CRS only where PROJ says that the two are the same. What the header of a TIFF says in more than
-the plain way is left to GDAL, whose reading is the field's reference.
+An EPSG code stands for a CRS only where PROJ says that the two are the same. What the header of a
+TIFF says in more than the plain way is left to GDAL, whose reading is the field's reference.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _KNOWN = {
 
 
 def crs_text(crs: CRS) -> str:
-    """`EPSG:32634` where that code is this very CRS, else WKT; of a compound CRS its horizontal part."""
+    """`EPSG:32634` where that code is this very CRS, else WKT; of a compound CRS its horizontal
+    part.
+    """
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
     code = crs.to_epsg(min_confidence=100)
@@ -39,7 +41,9 @@ def crs_text(crs: CRS) -> str:
 
 @lru_cache(maxsize=1024)
 def crs_of_wkt(wkt: str) -> str | None:
-    """What `crs_text` makes of the WKT that GDAL gives; None where PROJ cannot use it to place anything on the Earth."""
+    """What `crs_text` makes of the WKT that GDAL gives; None where PROJ cannot use it to place
+    anything on the Earth.
+    """
     try:
         crs = CRS.from_user_input(wkt)
     except CRSError:
@@ -48,7 +52,9 @@ def crs_of_wkt(wkt: str) -> str | None:
 
 
 def crs_of_geokeys(keys: Mapping[int, float]) -> str | None:
-    """The CRS of a header's GeoKeys where they name an EPSG code and say nothing else; else None, and GDAL must tell."""
+    """The CRS of a header's GeoKeys where they name an EPSG code and say nothing else; else None,
+    and GDAL must tell.
+    """
     return _crs_of_geokeys(frozenset((key, value) for key, value in keys.items() if key not in _CITATIONS))
 
 
@@ -104,7 +110,8 @@ def is_placed(transform: Affine) -> bool:
 
 
 def north_up(transform: Affine, height: int, width: int) -> tuple[Affine, bool, bool]:
-    """A transform whose rows run south and whose columns run east, and whether rows and columns must be turned for it.
+    """A transform whose rows run south and whose columns run east, and whether rows and columns
+    must be turned for it.
 
     A rotated one is left as it is.
     """

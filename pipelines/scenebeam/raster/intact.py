@@ -128,9 +128,8 @@ def damaged_blocks(source: Source) -> Iterator[tuple[Block, ReadError]]:
     Memory is bounded: some blocks are waited for while the next ones are read and decoded.
     Raises ReadError where the file may be read later.
     """
-    info = source.info
     rows, columns = _blocks_down_and_across(source)
-    at_once = max(1, _DECODED_AT_ONCE // (info.block[0] * info.block[1] * info.dtype.itemsize))
+    at_once = max(1, _DECODED_AT_ONCE // source.block_bytes)
     blocks = product(range(rows), range(columns))
     waiting: dict[Block, Future[Array]] = {}
     while True:

@@ -93,7 +93,7 @@ def small_picture(source: Source, nodata: float | None) -> Array:
     found = np.full((-(-info.height // step), -(-info.width // step)), np.nan, np.float32)
     height, width = info.block
     across = -(-info.width // width)
-    at_once = max(1, _READ_AT_ONCE // (height * width * info.dtype.itemsize))
+    at_once = max(1, _READ_AT_ONCE // source.block_bytes)
     for block_row in range(-(-info.height // height)):
         for first in range(0, across, at_once):
             columns = range(first, min(first + at_once, across))

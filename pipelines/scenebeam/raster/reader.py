@@ -1,7 +1,8 @@
 """Reader: bands of raster files by range request, each block fetched once and decoded once.
 
-Two doors, one room. Tiled GeoTIFFs go through our own block reader; all else goes through GDAL. Both give the same blocks
-of the same numbers, valid and placed by the same rules; `open_source` alone chooses.
+Two doors, one room. Tiled GeoTIFFs go through our own block reader; all else goes through GDAL.
+Both give the same blocks of the same numbers, valid and placed by the same rules; `open_source`
+alone chooses.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from scenebeam.transfer.ranges import Budget
 OpenFile = TiffFile | GdalFile
 
 _open_files: WeakValueDictionary[tuple[str, str, int], OpenFile] = WeakValueDictionary()
-"""Files that are open, by href, signing and the task's budget: the bands of one file share its header and its blocks."""
+"""Files that are open, by href, signing and the task's budget: the bands of one file share its
+header and its blocks.
+"""
 _opening = threading.Lock()
 
 
 def open_source(href: str, band: int, budget: Budget, signing: str = "none") -> Source:
-    """Open band `band` (from 1) of a file by its unsigned href; `signing` is its record's (see `access`).
+    """Open band `band` (from 1) of a file by its unsigned href; `signing` is its record's (see
+    `access`).
 
-    Raises ReadError where it is no georeferenced image or has no such band. That is permanent only where a second,
-    independent reading of the file's header brings the same bytes.
+    Raises ReadError where it is no georeferenced image or has no such band. That is permanent only
+    where a second, independent reading of the file's header brings the same bytes.
     """
     file = _shared(href, budget, signing)
     count = file.layout.count if isinstance(file, TiffFile) else file.info.count
@@ -67,7 +71,9 @@ def _open(href: str, budget: Budget, signing: str) -> OpenFile:
 
 
 def _same(one: RangeFile | None, other: RangeFile | None) -> bool:
-    """Whether two readings came to the same: neither brought a file, or both brought the same bytes."""
+    """Whether two readings came to the same: neither brought a file, or both brought the same
+    bytes.
+    """
     if one is None or other is None:
         return one is other
     return one.agrees_with(other)

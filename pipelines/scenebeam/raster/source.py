@@ -40,7 +40,9 @@ class RasterInfo:
     driver: str = ""
     """GDAL's name of the format."""
     masked: bool = False
-    """Whether a mask or an alpha band says where there is data: then blocks may be masked arrays."""
+    """Whether a mask or an alpha band says where there is data: then blocks may be masked
+    arrays.
+    """
 
 
 class Source(ABC):
@@ -58,11 +60,17 @@ class Source(ABC):
 
     @abstractmethod
     def look(self, *, at_full_size: bool = False) -> list[Array]:
-        """2-D pieces that show all of the image at little cost: an overview, or blocks from all over it.
+        """2-D pieces that show all of the image at little cost: an overview, or blocks from all
+        over it.
 
-        `at_full_size`: no overview, whose means hide how pixels differ. Also looks at both ends of the image.
-        Raises ReadError where the file is truncated or cannot be decoded.
+        `at_full_size`: no overview, whose means hide how pixels differ. Also looks at both ends of
+        the image. Raises ReadError where the file is truncated or cannot be decoded.
         """
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of memory that one block takes while it is decoded: of all bands that it holds."""
+        return self.info.block[0] * self.info.block[1] * self.info.dtype.itemsize
 
     def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
         """Requests and bytes that fetching some blocks takes; None where only GDAL knows."""

@@ -37,7 +37,7 @@ _GEO_KEYS, _GEO_DOUBLES, _GEO_TEXTS = 34735, 34736, 34737
 _GDAL_METADATA, _NODATA = 42112, 42113
 _PLAIN_NUMBER = re.compile(r" *([+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan) *", re.ASCII)
 """A nodata value that can be read in one way only."""
-_ASCII = 2
+_ASCII, _DOUBLE = 2, 12
 _YCBCR = 6
 _ALPHA = (1, 2)
 """ExtraSamples that say how opaque a pixel is (TIFF 6.0 section 18)."""
@@ -303,6 +303,8 @@ def _descriptions(page: tifffile.TiffPage) -> tuple[str, ...]:
 
 def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None:
     """Pixel corner → CRS. None where the header does not give a north-up grid by one tiepoint."""
+    if any(code in page.tags and page.tags[code].dtype != _DOUBLE for code in (_PIXEL_SCALE, _TIEPOINT)):
+        return None
     scale, tie = _tag(page, _PIXEL_SCALE), _tag(page, _TIEPOINT)
     if scale is None or tie is None or len(tie) != 6 or _tag(page, _MATRIX) is not None:
         return None

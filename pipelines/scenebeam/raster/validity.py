@@ -1,8 +1,9 @@
 """Validity: which pixels hold data. The one definition, for every reader, merge, check and writer.
 
-A pixel is no data where its file's nodata value says so, compared in the file's dtype; where the file's mask or alpha
-band says so (GDAL RFC 15); and where the image does not reach. Pixels that no nodata value can mark travel as NumPy
-masked arrays, True in the mask where there is no data, as NumPy has it.
+A pixel is no data where its file's nodata value says so, compared in the file's dtype; where the
+file's mask or alpha band says so (GDAL RFC 15); and where the image does not reach. Pixels that no
+nodata value can mark travel as NumPy masked arrays, True in the mask where there is no data, as
+NumPy has it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def held_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The number of `dtype` that a declared nodata value is; None where the dtype cannot hold it, so that it marks nothing.
+    """The number of `dtype` that a declared nodata value is; None where the dtype cannot hold it,
+    so that it marks nothing.
 
     A float is rounded to the dtype: 0.1 in a float32 file is the float32 nearest to 0.1.
     """
@@ -34,7 +36,9 @@ def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
 
 
 def same_nodata(one: float | None, other: float | None) -> bool:
-    """Whether two declarations mean the same number, NaN included. As float32: files are written by way of text."""
+    """Whether two declarations mean the same number, NaN included. As float32: files are written by
+    way of text.
+    """
     if one is None or other is None:
         return one is other
     with np.errstate(over="ignore"):
@@ -59,7 +63,9 @@ def _unmarked(values: Array, nodata: float | None) -> Mask | None:
 
 
 def all_valid(values: Array, nodata: float | None) -> bool:
-    """Whether no pixel is nodata. By least and greatest, which need no mask; so False may mean "not certain"."""
+    """Whether no pixel is nodata. By least and greatest, which need no mask; so False may mean "not
+    certain".
+    """
     if np.ma.is_masked(values):
         return False
     values = np.asarray(values)
@@ -81,7 +87,9 @@ def masked(values: Array, valid: Mask | None) -> Array:
 
 
 def marked(values: Array, nodata: float | None) -> Array:
-    """A masked array as a plain one, its masked pixels marked by `nodata`; as it is where there is no such value."""
+    """A masked array as a plain one, its masked pixels marked by `nodata`; as it is where there is
+    no such value.
+    """
     if nodata is None or not isinstance(values, np.ma.MaskedArray):
         return values
     return np.asarray(values.filled(values.dtype.type(nodata)))

@@ -1,8 +1,8 @@
 """Placing a source on the output grid: pasted, repeated, or warped from memory.
 
-A source whose pixels fall on the grid's own is pasted: same grid in, same numbers out. One that is coarser
-by a whole factor is repeated (nearest) or interpolated (bilinear). All else goes through GDAL's warper, from an
-array and never from a dataset on the network.
+A source whose pixels fall on the grid's own is pasted: same grid in, same numbers out. One that is
+coarser by a whole factor is repeated (nearest) or interpolated (bilinear). All else goes through
+GDAL's warper, from an array and never from a dataset on the network.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ _LARGEST_FACTOR = 64
 _SLAB = 64
 """Source rows that are interpolated together: what they need stays in the cache."""
 _MARGIN = 16
-"""Source pixels around a warped strip: the widest kernel, and the bend of its edges between samples."""
+"""Source pixels around a warped strip: the widest kernel, and the bend of its edges between
+samples.
+"""
 
 Piece = tuple[Region, Array, "Mask | None"]
-"""Where it lands, its pixels, and where in it there is a source at all (None: everywhere, or nodata tells)."""
+"""Where it lands, its pixels, and where in it there is a source at all (None: everywhere, or nodata
+tells).
+"""
 
 
 class Placement(ABC):
@@ -48,7 +52,9 @@ class Placement(ABC):
 
     @abstractmethod
     def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
-        """Blocks that rows [top, bottom) of the grid need, each with the region it lands on, within those rows."""
+        """Blocks that rows [top, bottom) of the grid need, each with the region it lands on, within
+        those rows.
+        """
 
     @abstractmethod
     def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
@@ -129,10 +135,11 @@ class _Pasted(Placement):
 
 
 class _Interpolated(Placement):
-    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges, and bilinear between centres.
+    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges, and bilinear
+    between centres.
 
-    The weights are whole numbers over 4 x factor squared, so that integers come out as exactly as they can. Where
-    nodata lies among the pixels, GDAL's warper says how they weigh.
+    The weights are whole numbers over 4 x factor squared, so that integers come out as exactly as
+    they can. Where nodata lies among the pixels, GDAL's warper says how they weigh.
     """
 
     def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int) -> None:
@@ -146,7 +153,9 @@ class _Interpolated(Placement):
         return self._left, self._top, self._left + width, self._top + height
 
     def _span(self, top: int, bottom: int) -> tuple[int, int, int, int]:
-        """First and last rows and columns of the source that rows [top, bottom) of the grid lie on."""
+        """First and last rows and columns of the source that rows [top, bottom) of the grid lie
+        on.
+        """
         factor = self._factor
         rows = max((top - self._top) // factor, 0), min(-(-(bottom - self._top) // factor), self.info.height)
         columns = max(-self._left // factor, 0), min(-(-(self.grid.shape[1] - self._left) // factor), self.info.width)
@@ -188,7 +197,8 @@ class _Interpolated(Placement):
 
 
 def _between(pixels: Array, factor: int) -> Array:
-    """Bilinear, `factor` times as fine: (rows, columns) with one pixel of rim all around → without the rim.
+    """Bilinear, `factor` times as fine: (rows, columns) with one pixel of rim all around → without
+    the rim.
 
     As GDAL has it: centres weigh by distance, and integers are rounded to the nearest, halves up.
     """
@@ -215,14 +225,18 @@ def _between(pixels: Array, factor: int) -> Array:
 
 
 def _weights(factor: int) -> Iterator[tuple[int, Any, int, Any]]:
-    """For each fine pixel of a coarse one: its number, the coarse one's weight, which neighbour, and its weight."""
+    """For each fine pixel of a coarse one: its number, the coarse one's weight, which neighbour,
+    and its weight.
+    """
     for phase in range(factor):
         off = 2 * phase + 1 - factor
         yield phase, 2 * factor - abs(off), (1 if off > 0 else -1), abs(off)
 
 
 class _Warped(Placement):
-    """Another CRS, another resolution, or pixels between pixels: GDAL's warper, a strip at a time."""
+    """Another CRS, another resolution, or pixels between pixels: GDAL's warper, a strip at a
+    time.
+    """
 
     def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, resampling: str) -> None:
         super().__init__(info, grid, nodata)
@@ -256,7 +270,9 @@ class _Warped(Placement):
         return shapely.make_valid(found) if whole else box(*self.outline)
 
     def _window(self, top: int, bottom: int) -> tuple[int, int, int, int] | None:
-        """Row, column, height and width of the source's pixels that rows [top, bottom) of the grid need."""
+        """Row, column, height and width of the source's pixels that rows [top, bottom) of the grid
+        need.
+        """
         left, first, right, last = self.outline
         if bottom <= first - 1 or top >= last + 1:
             return None
@@ -281,8 +297,8 @@ class _Warped(Placement):
     def _scale(self) -> tuple[float, float]:
         """Pixels of the grid to a source pixel, across and down, over the whole source.
 
-        GDAL estimates this anew for each piece that it warps, and widens its kernel by it: told here, the
-        numbers do not depend on where strips and shards are cut.
+        GDAL estimates this anew for each piece that it warps, and widens its kernel by it: told
+        here, the numbers do not depend on where strips and shards are cut.
         """
         left, top, right, bottom = self.outline
         across = (math.floor(right - left) + 1) / self.info.width
@@ -317,7 +333,9 @@ class _Warped(Placement):
             yield region, values, inside.astype(bool)
 
     def _warp_masked(self, source: Array, transform: Affine, top: int, bottom: int) -> tuple[Array, Mask]:
-        """Pixels that no number of their dtype can mark as invalid are NaN among float64 while they are warped."""
+        """Pixels that no number of their dtype can mark as invalid are NaN among float64 while they
+        are warped.
+        """
         floats = np.where(np.ma.getmaskarray(source), np.nan, np.asarray(source, np.float64))
         values = self._warp(floats, transform, top, bottom, float("nan"))
         inside = ~np.isnan(values)
@@ -342,7 +360,8 @@ class _Warped(Placement):
             num_threads=1,
             XSCALE=across,
             YSCALE=down,
-            SRC_FILL_RATIO_HEURISTICS="FALSE",  # else GDAL splits into single rows where the tile is a small part of them
+            # Else GDAL warps single rows where the tile is a small part of them.
+            SRC_FILL_RATIO_HEURISTICS="FALSE",
             STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
         )
         return values
@@ -351,7 +370,9 @@ class _Warped(Placement):
 def _joined(
     info: RasterInfo, blocks: list[Block], get: Callable[[Block], Array], nodata: float | None
 ) -> tuple[Array, int, int]:
-    """Blocks as one array, nodata where there is none, and the row and column of the image that it starts at."""
+    """Blocks as one array, nodata where there is none, and the row and column of the image that it
+    starts at.
+    """
     height, width = info.block
     first_row, last_row = min(r for r, _ in blocks), max(r for r, _ in blocks)
     first_column, last_column = min(c for _, c in blocks), max(c for _, c in blocks)

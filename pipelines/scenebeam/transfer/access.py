@@ -1,4 +1,6 @@
-"""Access: an unsigned href → the URL and headers that open it now. Secrets are read here, and go no further."""
+"""Access: an unsigned href → the URL and headers that open it now. Secrets are read here, and go no
+further.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import urllib3
 
@@ -36,22 +38,22 @@ class Access:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     trusted: bool = False
-    """Whether this machine's own settings name the server (an emulator), which may then be at a private address."""
+    """Whether this machine's own settings name the server (an emulator), which may then be at a
+    private address.
+    """
 
 
 def access(href: str, signing: str = "none") -> Access | None:
-    """What opens `href` at this moment; None for a file of this machine. Ask anew for each request: tokens expire.
+    """What opens `href` at this moment; None for a file of this machine. Ask anew for each request:
+    tokens expire.
 
-    `signing` is a record's: `none`; `planetary-computer` (its package fetches and renews SAS tokens); `cdse`
-    (CDSE_ACCESS_TOKEN, or CDSE_USERNAME and CDSE_PASSWORD, for https; CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY
-    for s3); `s3` and `s3-requester-pays` (AWS credentials wherever botocore finds them).
-    Raises ReadError where a secret is missing (and names it), or the href is of an unknown kind.
+    `signing` is a record's: `none`; `planetary-computer` (its package fetches and renews SAS
+    tokens); `cdse` (CDSE_ACCESS_TOKEN, or CDSE_USERNAME and CDSE_PASSWORD, for https;
+    CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY for s3); `s3` and `s3-requester-pays` (AWS credentials
+    wherever botocore finds them). Raises ReadError where a secret is missing (and names it), or the
+    href is of an unknown kind.
     """
-    try:
-        parts = urlsplit(href)
-        _ = parts.port
-    except ValueError as error:
-        raise ReadError(f"{href!r} is not a URL: {error}") from None
+    parts = split_url(href)
     if parts.scheme in ("", "file"):
         return None
     if parts.scheme == "s3":
@@ -70,6 +72,16 @@ def access(href: str, signing: str = "none") -> Access | None:
     if signing == "cdse" and _is_cdse(parts.hostname or ""):
         return Access(href, {"Authorization": f"Bearer {_cdse_token()}"})
     return Access(href)
+
+
+def split_url(href: str) -> SplitResult:
+    """Split an href into its parts. Raises ReadError where it is not a URL, nor a path."""
+    try:
+        parts = urlsplit(href)
+        _ = parts.port
+    except ValueError as error:
+        raise ReadError(f"{shown(href)!r} is not a URL: {error}") from None
+    return parts
 
 
 def effective_limits(request: RunRequest) -> Limits:
@@ -97,7 +109,9 @@ def shown(href: str) -> str:
 
 
 def reachable(hrefs: Sequence[str], signing: str) -> str:
-    """Of the places where one file lies, the first that this machine has the keys for; else the first of all."""
+    """Of the places where one file lies, the first that this machine has the keys for; else the
+    first of all.
+    """
     if signing != "cdse":
         return hrefs[0]
     wanted = ["s3"] if _cdse_keys() else ["https", "http"] if _has_cdse_token() else []
@@ -177,7 +191,9 @@ def _fetch_cdse_token() -> tuple[str, float]:
 
 
 def _google_headers() -> dict[str, str]:
-    """A token of the account that this machine runs as; none where there is no account: public buckets need none."""
+    """A token of the account that this machine runs as; none where there is no account: public
+    buckets need none.
+    """
     token = _google_login()()
     return {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -204,7 +220,9 @@ def _google_login() -> _Token:
 
 
 def _s3(bucket: str, key: str, signing: str) -> Access:
-    """An object of S3 by its plain URL, with AWS signature version 4 in the headers where it must be signed."""
+    """An object of S3 by its plain URL, with AWS signature version 4 in the headers where it must
+    be signed.
+    """
     if signing == "cdse":
         endpoint, region, credentials = CDSE_S3, "default", _cdse_keys()
         wanted = "CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY"

@@ -1,7 +1,8 @@
 """Where a connection really goes: addresses that are never read, and those that must be allowed.
 
-A name is judged when a connection is made, by the address of its other end. Redirects, odd spellings (`0xa9fea9fe`)
-and DNS names of private addresses are all covered, because each of them ends in a connection.
+A name is judged when a connection is made, by the address of its other end. Redirects, odd
+spellings (`0xa9fea9fe`) and DNS names of private addresses are all covered, because each of them
+ends in a connection.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _METADATA = {
 _METADATA_NAMES = {"metadata", "metadata.google.internal"}
 _NAT64 = ip_network("64:ff9b::/96")
 """IPv4 addresses translated for IPv6-only networks (RFC 6052)."""
+_COMPATIBLE = ip_network("::/96")
+"""IPv4 addresses as IPv6 once had them (RFC 4291 section 2.5.5.1)."""
 _HEADER_SECONDS = 60.0
 """After which an answer's headers must have come."""
 
@@ -33,7 +36,8 @@ Address = IPv4Address | IPv6Address
 
 
 def is_metadata(host: str) -> bool:
-    """Whether a host, by its name or address, is a cloud's metadata server or any other link-local address.
+    """Whether a host, by its name or address, is a cloud's metadata server or any other link-local
+    address.
 
     A metadata server gives every process of its machine the token of the machine's account.
     """
@@ -44,17 +48,16 @@ def is_metadata(host: str) -> bool:
 
 def is_private(host: str) -> bool:
     """Whether a host, by its name or address, is on this machine or in a private network."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return False
-    return any(_is_private(address) for *_, end in found for address in _unwrapped(str(end[0])))
+    found = [address for text in _resolve(host) for address in _unwrapped(text)]
+    # A name that also leads to the public is one of the public's.
+    return bool(found) and all(_is_private(address) for address in found)
 
 
 def check_address(host: str, address: str, *, private: bool) -> None:
     """Raise ReadError where `address`, to which the name `host` leads, must not be read.
 
-    Metadata servers and link-local addresses never are. Loopback and private addresses are where `private`.
+    Metadata servers and link-local addresses never are. Loopback and private addresses are where
+    `private`.
     """
     where = host if host == address else f"{host}, at {address},"
     for one in _unwrapped(address):
@@ -70,15 +73,17 @@ def check_address(host: str, address: str, *, private: bool) -> None:
 
 
 def _unwrapped(address: str) -> list[Address]:
-    """An address, and the IPv4 address inside it where it is one in IPv6's clothes; none for a name."""
+    """An address, and the IPv4 address inside it where it is one in IPv6's clothes; none for a
+    name.
+    """
     try:
-        found = ip_address(address.partition("%")[0].strip("[]"))
+        found = ip_address(address.partition("%")[0].rstrip(".").strip("[]"))
     except ValueError:
         return []
     if isinstance(found, IPv4Address):
         return [found]
     inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-    if found in _NAT64:
+    if found in _NAT64 or found in _COMPATIBLE:
         inner.append(IPv4Address(int(found) & 0xFFFFFFFF))
     return [found, *(one for one in inner if one is not None)]
 
@@ -92,15 +97,42 @@ def _is_private(address: Address) -> bool:
     return not address.is_global and not (isinstance(address, IPv6Address) and address.ipv4_mapped)
 
 
+def _check_name(host: str, *, private: bool) -> None:
+    """Raise ReadError where none of the addresses that a name leads to may be read."""
+    refused: ReadError | None = None
+    for address in _resolve(host):
+        try:
+            check_address(host, address, private=private)
+        except ReadError as error:
+            refused = error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _resolve(host: str) -> list[str]:
+    """Return the addresses of a name; none where it cannot be resolved."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [str(end[0]) for *_, end in found]
+
+
 class _Checked:
-    """What a connection class of urllib3 needs so that it connects to no other address than `check_address` lets it."""
+    """What a connection class of urllib3 needs so that it connects to no other address than
+    `check_address` lets it.
+    """
 
     private = False
     """Whether loopback and private addresses may be connected to."""
 
     def _new_conn(self) -> socket.socket:
-        if is_metadata(self._dns_host):  # type: ignore[attr-defined]  # not even a connection is made
+        if is_metadata(self._dns_host):  # type: ignore[attr-defined]
             check_address(self.host, "169.254.169.254", private=True)  # type: ignore[attr-defined]
+        # Not even a connection is made to where nothing may be read.
+        _check_name(self._dns_host, private=self.private)  # type: ignore[attr-defined]
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
         try:
             check_address(self.host, str(connection.getpeername()[0]), private=self.private)  # type: ignore[attr-defined]
@@ -110,8 +142,8 @@ class _Checked:
         return connection
 
     def getresponse(self) -> Any:
-        """The answer's status and headers. A server that drips them is hung up on: the socket's timeout starts anew
-        with each byte.
+        """The answer's status and headers. A server that drips them is hung up on: the socket's
+        timeout starts anew with each byte.
         """
         timer = threading.Timer(_HEADER_SECONDS, _hang_up, [self.sock])  # type: ignore[attr-defined]
         timer.daemon = True
@@ -129,7 +161,9 @@ def _hang_up(connection: socket.socket | None) -> None:
 
 @cache
 def pool_classes(private: bool) -> dict[str, Any]:
-    """urllib3's connection pools by scheme, whose connections are checked: for `PoolManager.pool_classes_by_scheme`."""
+    """urllib3's connection pools by scheme, whose connections are checked: for
+    `PoolManager.pool_classes_by_scheme`.
+    """
 
     class Plain(_Checked, HTTPConnection):
         pass

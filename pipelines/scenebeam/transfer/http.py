@@ -1,6 +1,8 @@
-"""HTTP answers, each held against the question: status, length, encoding, and the pace at which it comes.
+"""HTTP answers, each held against the question: status, length, encoding, and the pace at which it
+comes.
 
-One client a process. What may pass is a Transient, and whoever asked tries again; what will not is a ReadError.
+One client a process. What may pass is a Transient, and whoever asked tries again; what will not is
+a ReadError.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _HINTS = {
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
 _FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 _SLOWEST = 1000
-"""Bytes per second that an answer must bring over any `_WINDOW`; one that drips holds its request for ever."""
+"""Bytes per second that an answer must bring over any `_WINDOW`; one that drips holds its request
+for ever.
+"""
 _WINDOW = 20.0
 """Seconds."""
 
@@ -61,7 +65,8 @@ def _new_pool(private: bool) -> urllib3.PoolManager:
 def open_url(
     href: str, where: Access, headers: dict[str, str], *, private: bool = False, fresh: bool = False
 ) -> urllib3.BaseHTTPResponse:
-    """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and 416.
+    """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and
+    416.
 
     Args:
         href: The unsigned address, for messages.
@@ -120,7 +125,8 @@ class Pace:
 
 
 def read_body(answer: urllib3.BaseHTTPResponse, most: int, seconds: float) -> bytes:
-    """The first `most` bytes of an answer's body, fewer where it ends before; no more is read, whatever comes.
+    """The first `most` bytes of an answer's body, fewer where it ends before; no more is read,
+    whatever comes.
 
     Raises Transient where the answer breaks off, comes too slowly, or is not there after `seconds`.
     """
@@ -139,7 +145,9 @@ def read_body(answer: urllib3.BaseHTTPResponse, most: int, seconds: float) -> by
 
 
 def content_length(answer: urllib3.BaseHTTPResponse) -> int | None:
-    """Bytes of the body, as the answer says; None where it does not. Raises Transient for a header that is garbled."""
+    """Bytes of the body, as the answer says; None where it does not. Raises Transient for a header
+    that is garbled.
+    """
     value = answer.headers.get("Content-Length")
     if value is None:
         return None
@@ -180,6 +188,8 @@ def retry_after(value: str | None) -> float:
 
 
 def plain(error: BaseException) -> str:
-    """A network fault in words; its cause, as urllib3's summary would show the URL and its signature."""
+    """A network fault in words; its cause, as urllib3's summary would show the URL and its
+    signature.
+    """
     cause = getattr(error, "reason", None) or error
     return f"{type(cause).__name__}: {cause}"

@@ -1,4 +1,6 @@
-"""A file, remote or local, that is read piece by piece over range requests and remembers what it has read."""
+"""A file, remote or local, that is read piece by piece over range requests and remembers what it
+has read.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ _KEPT = 32 * 2**20
 class RangeFile:
     """The bytes of a file. Reading on where the last read ended reads ahead.
 
-    Readers that lose exceptions on their way (GDAL) are asked afterwards: the first error stands in `fault`.
+    Readers that lose exceptions on their way (GDAL) are asked afterwards: the first error stands in
+    `fault`.
     """
 
     def __init__(self, href: str, budget: Budget, signing: str = "none", *, fresh: bool = False) -> None:
@@ -74,7 +77,9 @@ class RangeFile:
             return self._fetched(start, stop)
 
     def agrees_with(self, other: RangeFile) -> bool:
-        """Whether another reading of the same file brought the same bytes, as far as both have read."""
+        """Whether another reading of the same file brought the same bytes, as far as both have
+        read.
+        """
         if self.size != other.size:
             return False
         for start, piece in self._pieces.items():

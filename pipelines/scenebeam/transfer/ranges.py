@@ -17,14 +17,13 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import tenacity
 import urllib3
 
 from scenebeam.errors import ReadError
 from scenebeam.request import Limits
-from scenebeam.transfer.access import Access, access, shown
+from scenebeam.transfer.access import Access, access, shown, split_url
 from scenebeam.transfer.http import (
     AT_ONCE,
     Transient,
@@ -38,7 +37,9 @@ from scenebeam.transfer.http import (
 T = TypeVar("T")
 
 halted = threading.Event()
-"""Set when the run is interrupted: nobody waits for another try, and downloads stop at their next chunk."""
+"""Set when the run is interrupted: nobody waits for another try, and downloads stop at their next
+chunk.
+"""
 UNKNOWN_SIZE = sys.maxsize
 """Bytes of a file whose server does not say how many."""
 _LARGEST_WHOLE_BODY = 64 * 2**20
@@ -50,7 +51,9 @@ _SECONDS, _RATE = 60, 10_000
 
 @dataclass
 class Budget:
-    """What one task may spend on waiting for retries, and what it has read: shared by all its threads."""
+    """What one task may spend on waiting for retries, and what it has read: shared by all its
+    threads.
+    """
 
     seconds: float = 300.0
     first_wait: float = 0.25
@@ -76,7 +79,9 @@ class Budget:
             self.bytes += size
 
     def wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds until the next try: exponential with jitter, and no sooner than the server says."""
+        """Seconds until the next try: exponential with jitter, and no sooner than the server
+        says.
+        """
         fault = state.outcome.exception() if state.outcome else None
         backoff = tenacity.wait_exponential_jitter(multiplier=self.first_wait, max=30, jitter=self.first_wait)(state)
         seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
@@ -135,7 +140,8 @@ def read_range(
         fresh: Read it independently of earlier reads: over a new connection, and past all caches.
 
     Raises:
-        ReadError: Permanent for 401, 403, 404, 410, 416 and local faults; otherwise after all retries.
+        ReadError: Permanent for 401, 403, 404, 410, 416 and local faults; otherwise after all
+        retries.
     """
     return read_range_and_size(href, start, stop, budget, signing, fresh=fresh)[0]
 
@@ -143,7 +149,9 @@ def read_range(
 def read_range_and_size(
     href: str, start: int, stop: int, budget: Budget, signing: str = "none", *, fresh: bool = False
 ) -> tuple[bytes, int]:
-    """As `read_range`, with the size of the whole file in bytes; UNKNOWN_SIZE where its server does not say."""
+    """As `read_range`, with the size of the whole file in bytes; UNKNOWN_SIZE where its server does
+    not say.
+    """
 
     def ask() -> tuple[bytes, int]:
         where = access(href, signing)
@@ -156,8 +164,10 @@ def read_range_and_size(
 
 @contextmanager
 def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iterator[Path]:
-    """A whole remote file of at most `most` bytes on a local disk, for as long as the block lasts. Raises ReadError."""
-    with NamedTemporaryFile(suffix=PurePosixPath(urlsplit(href).path).suffix) as file:
+    """A whole remote file of at most `most` bytes on a local disk, for as long as the block lasts.
+    Raises ReadError.
+    """
+    with NamedTemporaryFile(suffix=PurePosixPath(split_url(href).path).suffix) as file:
         size = start = 0
         while start == 0 or start < size:
             body, size = read_range_and_size(href, start, start + _PIECE, budget, signing)
@@ -170,7 +180,9 @@ def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iter
 
 
 def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
-    """What `call` gives, with another try for each Transient that it raises; ReadError when they are used up."""
+    """What `call` gives, with another try for each Transient that it raises; ReadError when they
+    are used up.
+    """
     most = budget.patience
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Transient),
@@ -204,7 +216,9 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
 
 
 def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget, *, fresh: bool) -> tuple[bytes, int]:
-    """One request. What comes is held against what was asked for: no other bytes, no fewer, and no more are read."""
+    """One request. What comes is held against what was asked for: no other bytes, no fewer, and no
+    more are read.
+    """
     answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"}, private=budget.private, fresh=fresh)
     body, size = b"", 0
     try:
@@ -237,10 +251,11 @@ def _ended(answer: urllib3.BaseHTTPResponse) -> bool:
 
 
 def _extent(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> tuple[int, int, int | None]:
-    """First and last byte that the answer's body should bring, and bytes of the whole file where it says.
+    """First and last byte that the answer's body should bring, and bytes of the whole file where it
+    says.
 
-    Raises Transient where they are not what was asked for: RFC 9110 sections 14.4 and 15.3.7 let a server send
-    another range, and some do.
+    Raises Transient where they are not what was asked for: RFC 9110 sections 14.4 and 15.3.7 let a
+    server send another range, and some do.
     """
     length = content_length(answer)
     if answer.status == 200:

@@ -1,4 +1,6 @@
-"""Connections of the `requests` library that are judged like all others: for clients that bring their own."""
+"""Connections of the `requests` library that are judged like all others: for clients that bring
+their own.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Lattice: field boundaries → chips on a lattice that covers the Earth, zone by zone of UTM.
 
-The corners of a zone's chips lie on multiples of their side (from the origin of the imagery's pixels), so that the same field gives the same chips in every
-dataset. A field lies on the chips of its own zone and hemisphere, and one across their edge on those of both: at the
-edge chips of two zones may overlap, and no field falls between them. A chip is named by the kilometre of the Military
+The corners of a zone's chips lie on multiples of their side (from the origin of the imagery's
+pixels), so that the same field gives the same chips in every dataset. A field lies on the chips of
+its own zone and hemisphere, and one across their edge on those of both: at the edge chips of two
+zones may overlap, and no field falls between them. A chip is named by the kilometre of the Military
 Grid that its centre lies in: `ftw-34UFF1628`.
 """
 
@@ -85,14 +86,15 @@ def fields_name(square: str) -> str:
 
 
 def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, float] = (0.0, 0.0)) -> FieldChips:
-    """Find all chips that fields cover enough of, by name. One pass over the file, a batch in memory.
+    """Find all chips that fields cover enough of, by name. One pass over the file, a batch in
+    memory.
 
     Args:
         path: The file of field boundaries.
         grid: What chips are like.
         year: Of planting.
-        origin: Easting and northing, in meters, by which the lattice is moved off multiples of the chips' side, so
-            that it lies on the pixels of the imagery: (15, 15) for Landsat.
+        origin: Easting and northing, in meters, by which the lattice is moved off multiples of the
+            chips' side, so that it lies on the pixels of the imagery: (15, 15) for Landsat.
 
     Raises:
         RequestError: No chip is left.
@@ -141,7 +143,9 @@ def _chip(place: Place, name: str, grid: ChipGrid, year: int, origin: tuple[floa
 
 
 def _within_zones(parts: Geometries) -> dict[int, Geometries]:
-    """EPSG code of a zone → the polygons (in degrees) in it; those across its edge are cut there."""
+    """EPSG code of a zone → the polygons (in degrees) in it; those across its edge are cut
+    there.
+    """
     west, south, east, north = shapely.bounds(parts).T
     zones = _zone(west, south)
     across = zones != _zone(east, north)
@@ -163,7 +167,9 @@ def _zone(longitude: Array, latitude: Array) -> Array:
 
 
 def _near_zones(parts: Geometries, side: float) -> dict[int, Array]:
-    """EPSG code of a zone → which polygons (in degrees) may lie on its chips, that reach beyond its edge."""
+    """EPSG code of a zone → which polygons (in degrees) may lie on its chips, that reach beyond its
+    edge.
+    """
     west, south, east, north = shapely.bounds(parts).T
     up = 2 * side * _DEGREES_PER_METRE
     across = up / np.maximum(np.cos(np.radians(np.maximum(abs(south), abs(north)))), 0.05)
@@ -177,7 +183,9 @@ def _near_zones(parts: Geometries, side: float) -> dict[int, Array]:
 
 
 def _laid(polygons: Geometries, side: float) -> tuple[Array, Array, Array, Array]:
-    """Polygons in a zone's CRS → of each cell that one covers some of: which one, column, row, square metres."""
+    """Polygons in a zone's CRS → of each cell that one covers some of: which one, column, row,
+    square metres.
+    """
     left, bottom, right, top = np.floor(shapely.bounds(polygons) / side).astype(np.int64).T
     wide, high = right - left + 1, top - bottom + 1
     which = np.repeat(np.arange(len(polygons)), wide * high)
@@ -215,8 +223,8 @@ _ROWS = ("ABCDEFGHJKLMNPQRSTUV", "FGHJKLMNPQRSTUVABCDE")
 def _mgrs(place: Place, side: float) -> str:
     """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in.
 
-    By the zone and hemisphere of its own lattice, also where the centre lies beyond their edge, so that no two cells
-    share a name; libraries would name it after the zone next door.
+    By the zone and hemisphere of its own lattice, also where the centre lies beyond their edge, so
+    that no two cells share a name; libraries would name it after the zone next door.
     """
     epsg, column, row = place
     zone, x, y = epsg % 100, (column + 0.5) * side, (row + 0.5) * side
@@ -235,7 +243,9 @@ class _Spool:
         self._folder, self._batches = Path(self._holder.name), 0
 
     def add(self, squares: Sequence[str], numbers: Array, parts: Geometries) -> None:
-        """Fields (in degrees) that lie on cells of squares; a field on several cells of one is kept once."""
+        """Fields (in degrees) that lie on cells of squares; a field on several cells of one is kept
+        once.
+        """
         by_square: dict[str, dict[tuple[int, int], int]] = {}
         for index, (square, number) in enumerate(zip(squares, numbers.tolist(), strict=True)):
             by_square.setdefault(square, {}).setdefault((number, id(parts[index])), index)

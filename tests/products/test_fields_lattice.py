@@ -276,7 +276,11 @@ def test_chips_lie_on_the_pixels_of_the_imagery(tmp_path: Path, fields_request: 
     """Landsat's edges are at 15 mod 30: so are those of its chips, and Sentinel-2's stay on multiples of 10."""
     from scenebeam.products.fields.plan import _origin
 
-    changes = {"collections": ["landsat-c2-l2"], "product.bands": ["red"], "product.grid": {"size": 64, "resolution": 30}}
+    changes = {
+        "collections": ["landsat-c2-l2"],
+        "product.bands": ["red"],
+        "product.grid": {"size": 64, "resolution": 30},
+    }
     assert _origin(fields_request(**changes)) == (15, 15)
     assert _origin(fields_request(**{**changes, "product.grid": {"size": 256, "resolution": 10}})) == (0, 0)
     assert _origin(fields_request(collections=["sentinel-2-l2a"], **{"product.bands": ["red"]})) == (0, 0)

@@ -201,7 +201,17 @@ def _hrefs(stored: Any) -> list[str]:
     if not isinstance(stored, dict):
         return []
     places = [stored, *(stored.get("alternate") or {}).values()]
-    return [str(place["href"]) for place in places if isinstance(place, dict) and place.get("href")]
+    named = [str(place["href"]) for place in places if isinstance(place, dict) and place.get("href")]
+    return [href for href in named if _has_parts(href)]
+
+
+def _has_parts(href: str) -> bool:
+    """Return whether an href can be taken apart at all; `http://[::1/x` cannot."""
+    try:
+        urlsplit(href)
+    except ValueError:
+        return False
+    return True
 
 
 def _absolute_href(href: str, self_href: str | None, base: str | None, item: str) -> str:

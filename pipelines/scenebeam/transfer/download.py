@@ -6,12 +6,11 @@ import threading
 import time
 from functools import cache
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import urllib3
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.access import access, shown
+from scenebeam.transfer.access import access, shown, split_url
 from scenebeam.transfer.http import CHUNK, Pace, Transient, content_length, content_range, open_url, plain
 from scenebeam.transfer.ranges import Budget, halted, retrying
 
@@ -49,7 +48,7 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
     """
     furthest, stalls = target.offset, 0
     # Its host first: who waits for a busy host must not keep the others waiting.
-    with _slot(urlsplit(href).netloc, budget.per_host), _slot("", budget.download_workers):
+    with _slot(split_url(href).netloc, budget.per_host), _slot("", budget.download_workers):
         until = time.monotonic() + budget.file_seconds
         while not retrying(lambda: _fetch(href, target, budget, signing, until), href, budget):
             if time.monotonic() > until:

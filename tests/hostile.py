@@ -116,6 +116,11 @@ class Question:
 class _HostileHandler(_Handler):
     behaviour: Hostile
 
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
+        """Answer a search with the file of its path."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
+
     def _give(self, *, body: bool) -> None:
         behaviour = self.behaviour
         spoil = behaviour.spoil
@@ -328,12 +333,12 @@ def spoil_in(mode: str, **settings: object) -> Spoil:
 
 
 @contextmanager
-def serve_hostile(folder: Path) -> Iterator[Hostile]:
+def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
     """Serve a folder on loopback for as long as the block lasts; calm until it is given a `spoil`."""
     behaviour = Hostile(folder)
     handler = type("Handler", (_HostileHandler,), {"behaviour": behaviour})
-    server = _Server(("127.0.0.1", 0), handler)
-    behaviour.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = _Server((host, 0), handler)
+    behaviour.url = f"http://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

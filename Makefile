@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test test-slow test-cloud cloud policy lint bench lock clean
+.PHONY: demo test test-slow test-cloud fuzz cloud policy lint bench lock clean
 
 demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
@@ -18,6 +18,9 @@ test-slow: .venv/ready  ## Tests that take minutes
 test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
 	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	SCENEBEAM_WORKER_PYTHON=$(CURDIR)/.venv-worker/bin/python $(BIN)/python -m pytest -m cloud
+
+fuzz: .venv/ready  ## Damaged and forged TIFFs through the reader; files with findings stay in ./fuzz
+	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
 
 cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
 	$(BIN)/python tests/local_cloud.py

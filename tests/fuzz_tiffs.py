@@ -390,7 +390,7 @@ def mutate(content: bytes, rng: random.Random) -> Change:
                 _drop,
             )
         elif header is None and rng.random() < 0.7:
-            kinds = (_flip_head,)
+            kinds = (_flip_head, _set_siz)
         content, what = rng.choice(kinds)(content, rng, header)
         told.append(what)
     return content, "; ".join(told)
@@ -413,6 +413,16 @@ def _cut(content: bytes, rng: random.Random, _: Header | None) -> Change:
     most = min(len(content), rng.choice((16, 300, 1000, len(content), len(content))))
     size = rng.randrange(most + 1)
     return content[:size], f"cut at {size}"
+
+
+def _set_siz(content: bytes, rng: random.Random, header: Header | None) -> Change:
+    """Set a field of a JPEG 2000's SIZ segment: sizes of the image and its tiles (ISO 15444-1 A.5.1)."""
+    place = content.find(b"\xff\x51")
+    if place < 0:
+        return _flip_head(content, rng, header)
+    number, value = rng.randrange(8), rng.choice((*_ODD, *_HUGE[:3]))
+    at = place + 6 + 4 * number
+    return content[:at] + struct.pack(">I", value) + content[at + 4 :], f"set field {number} of SIZ to {value}"
 
 
 def _insert(content: bytes, rng: random.Random, _: Header | None) -> Change:
@@ -490,7 +500,7 @@ def _rewritten(
             body += value + bytes(len(value) % 2)
         entries.append(Entry(tag, kind, count, raw))
     after = 0
-    if number + 1 < len(header.pointers):
+    with suppress(IndexError, struct.error):
         (after,) = struct.unpack_from(header.order + header.offset, content, header.pointers[number + 1])
     pointer, packed = header.pointers[number], header.pack(header.offset, len(body))
     body[pointer : pointer + len(packed)] = packed
@@ -615,6 +625,8 @@ class Reading:
 
     info: Any
     windows: dict[tuple[int, int, int, int], Any]
+    by_gdal: bool
+    """Whether its pixels came by way of GDAL, too."""
 
 
 def work() -> None:
@@ -644,7 +656,7 @@ def work() -> None:
         ours = {"problems": problems, "bands": len(readings), "seconds": seconds, "growth": growth}
         answers.write(json.dumps(ours) + "\n")
         differs = compare(task["path"], readings) if readings else None
-        answers.write(json.dumps({"differs": differs}) + "\n")
+        answers.write(json.dumps({"differs": differs, "by_gdal": readings[1].by_gdal if readings else False}) + "\n")
 
 
 def _reset_peak() -> None:
@@ -688,7 +700,7 @@ def read_all(path: str, readings: dict[int, Reading], *, deep: bool) -> list[str
         source = attempt(open_source, path, band, budget)
         if source is None:
             continue
-        readings[band] = Reading(source.info, {})
+        readings[band] = Reading(source.info, {}, type(source).__name__ == "GdalSource")
         problems += _nonsense(source.info)
         for window in _windows(source.info.height, source.info.width):
             pixels = attempt(_read_window, source, window)
@@ -918,6 +930,8 @@ class Summary:
     opened: int = 0
     compared: int = 0
     oracle_failed: int = 0
+    unsteady: int = 0
+    """Files of which GDAL gave other pixels the second time."""
     slowest: float = 0.0
     largest_growth: int = 0
     seconds: float = 0.0
@@ -926,7 +940,8 @@ class Summary:
     def __str__(self) -> str:
         lines = [
             f"{self.count} mutants in {self.seconds:.0f} s ({self.count / max(self.seconds, 1e-9):.1f} a second): "
-            f"{self.opened} opened, {self.compared} compared with GDAL, which failed {self.oracle_failed} times; "
+            f"{self.opened} opened, {self.compared} compared with GDAL, which failed {self.oracle_failed} times "
+            f"and differed from itself {self.unsteady} times; "
             f"slowest {self.slowest:.2f} s, most memory {self.largest_growth / 2**20:.0f} MiB"
         ]
         for key, number in Counter(one.key for one in self.findings).most_common():
@@ -999,7 +1014,11 @@ def _read_mutant(child: Child, path: Path, summary: Summary, number: int) -> lis
         summary.oracle_failed += 1
     else:
         summary.compared += bool(ours["bands"])
-        if theirs["differs"]:
+        # libtiff accepts DEFLATE that comes to more than its block, and may leave pixels of it as
+        # memory had them: then two readings by GDAL differ.
+        if theirs["differs"] and theirs["by_gdal"] and ": pixel " in theirs["differs"]:
+            summary.unsteady += 1
+        elif theirs["differs"]:
             found.append(("differs", theirs["differs"]))
     return found
 

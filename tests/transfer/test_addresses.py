@@ -288,6 +288,24 @@ def test_a_server_that_this_machine_names_itself_may_be_private(
     assert read_range("gs://bucket/a.tif", 0, 4, quick()) == b"mine"
 
 
+@pytest.mark.parametrize("signing", ["none", "cdse", "s3"])
+@pytest.mark.parametrize(
+    "href",
+    [
+        r"https://evil.example\@zipper.dataspace.copernicus.eu/a.jp2",
+        r"https://127.0.0.2\zipper.dataspace.copernicus.eu/a.jp2",
+        r"s3://127.0.0.2\@bucket/a.tif",
+    ],
+)
+def test_a_host_that_two_parsers_read_differently_gets_no_keys(
+    monkeypatch: pytest.MonkeyPatch, no_connection: list[Any], href: str, signing: str
+) -> None:
+    monkeypatch.setenv("CDSE_ACCESS_TOKEN", "s3cr3t")
+    with pytest.raises(ReadError, match="backslash"):
+        access(href, signing)
+    assert no_connection == []
+
+
 @pytest.mark.parametrize("href", ["http://[::1/x", "http://a:b:c/", "http://a:99999999/"])
 def test_what_is_not_a_url_is_told(href: str, tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="is not a URL"):

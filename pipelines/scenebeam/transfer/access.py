@@ -81,6 +81,10 @@ def split_url(href: str) -> SplitResult:
         _ = parts.port
     except ValueError as error:
         raise ReadError(f"{shown(href)!r} is not a URL: {error}") from None
+    # urllib3 ends a host at a backslash, as browsers do, and would send the keys of the host that
+    # stands here behind it to another one.
+    if "\\" in parts.netloc:
+        raise ReadError(f"{shown(href)!r} is not a URL: there is a backslash in its host")
     return parts
 
 

@@ -31,6 +31,8 @@ LARGEST_ANSWER = 16 * 2**20
 """Bytes of an endless answer that a client may take: what it asked for, and what lies in sockets."""
 Calm = dict[str, tuple[dict[str, bytes], int]]
 """By name of a run what it makes on a calm server, and how many of its products lack something."""
+LONGEST_ANSWER = 10
+"""Seconds that a client may wait for an answer that drips, where it should give up after one."""
 _FAR_DATE = "Fri, 31 Dec 9999 23:59:59 GMT"
 _PIECE = 64 * 1024
 
@@ -57,6 +59,8 @@ class Spoil:
     """Spoiled answers by path."""
     sent: list[int] = field(default_factory=list)
     """Bytes of the body of each endless answer, as far as the client took them."""
+    dripped: list[int] = field(default_factory=list)
+    """Bytes of each answer that drips, and so the seconds that the client waited for it."""
     _place: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -164,9 +168,12 @@ class _HostileHandler(_Handler):
         self.begin(206 if "Content-Range" in told else 200, told)
         self.wfile.write(data)
 
-    def drip(self, data: bytes) -> None:
+    def drip(self, spoil: Spoil, data: bytes) -> None:
         """Send a byte a second until the client hangs up."""
+        spoil.dripped.append(0)
+        answer = len(spoil.dripped) - 1
         for place in range(len(data)):
+            spoil.dripped[answer] += 1
             self.wfile.write(data[place : place + 1])
             self.wfile.flush()
             if self.behaviour.closing.wait(1.0):
@@ -284,12 +291,12 @@ def _garbled_length(handler: _HostileHandler, spoil: Spoil, asked: Question) -> 
 def _drip(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
     length = {"Content-Length": str(len(asked.data))}
     handler.begin(206 if asked.partial else 200, {**_range_of(asked), **length})
-    handler.drip(asked.data)
+    handler.drip(spoil, asked.data)
 
 
 def _drip_headers(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
     head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {len(asked.data)}\r\n"
-    handler.drip(head.encode() + b"".join(b"X-%d: slow\r\n" % number for number in range(1000)))
+    handler.drip(spoil, head.encode() + b"".join(b"X-%d: slow\r\n" % number for number in range(1000)))
 
 
 def _whole(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
@@ -388,6 +395,7 @@ def weather(
     host.spoil = None
     assert spoil.spoiled, "at least one answer was spoiled"
     assert all(size < LARGEST_ANSWER for size in spoil.sent), spoil.sent
+    assert all(seconds <= LONGEST_ANSWER for seconds in spoil.dripped), spoil.dripped
     assert "unexpected" not in said(request, status)
     if status.state == "succeeded":
         assert status.incomplete == incomplete, said(request, status)

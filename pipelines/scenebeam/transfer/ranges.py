@@ -236,6 +236,8 @@ def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget, 
             size, wanted = UNKNOWN_SIZE if total is None else total, body
         if len(body) < last - first and (total is not None or answer.status == 206):
             raise Transient(f"the answer has {len(body):,} of {last - first:,} bytes")
+        if answer.status == 206 and _is_page(answer, wanted):
+            raise Transient("the answer is an HTML page")
         if _ended(answer):
             answer.release_conn()
     finally:
@@ -243,6 +245,14 @@ def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget, 
         if answer.connection is not None:  # not read to its end
             answer.close()
     return wanted, size
+
+
+def _is_page(answer: urllib3.BaseHTTPResponse, body: bytes) -> bool:
+    """Whether an answer calls itself HTML and looks like it: a proxy's or a login page, whatever
+    range it says that it is.
+    """
+    kind = answer.headers.get("Content-Type", "").lower()
+    return kind.startswith("text/html") and body[:100].lstrip().startswith(b"<")
 
 
 def _ended(answer: urllib3.BaseHTTPResponse) -> bool:

@@ -105,6 +105,15 @@ def test_mosaics_of_a_hostile_server(ask: Make, host: Hostile, calm_products: Ca
         assert status.state == "succeeded", said(request, status)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mode", ["shifted", "html206", "short", "unended", "endless200", "503"])
+def test_mosaics_of_a_very_hostile_server(ask: Make, host: Hostile, calm_products: Calm, mode: str, seed: int) -> None:
+    """A third of all answers."""
+    spoil = spoil_in(mode, seed=seed, share=0.34)
+    weather(host, ask(), spoil, "mosaics/", calm_products, "mosaic")
+
+
 @pytest.mark.parametrize("status", ["404", "403"])
 def test_a_file_without_its_middle_is_a_missing_tile(ask: Make, host: Hostile, status: str) -> None:
     host.spoil = Spoil(status, pattern=f"{BEST}/red", share=1.0, since=MIDDLE)

@@ -13,6 +13,7 @@ from hostile import EVERY_MODE, Calm, Hostile, said, serve_hostile, spoil_in, we
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox.scenes import SCENES
+from scenebeam.storage.arrival import file_multihash
 from scenebeam.transfer import addresses, download, http
 
 Make = Callable[..., RunRequest]
@@ -96,13 +97,25 @@ def test_chips_of_a_hostile_server(fields_host: Hostile, fields_request: Make, c
 
 @pytest.mark.parametrize("mode", tried(SOME_MODES))
 def test_downloads_of_a_hostile_server(host: Hostile, make_request: Make, calm_products: Calm, mode: str) -> None:
+    catalog = host.catalog
+    if mode == "flip":
+        # A flip may change no pixel: of a row of zeros, for one. Then a checksum alone can tell.
+        catalog = catalog.with_name("checksums.json")
+        write_items(catalog, [with_checksums(scene.item(host.url), host) for scene in SCENES])
     product = {"kind": "assets", "bands": ["red", "nir", "scl"]}
-    request = make_request(catalog=str(host.catalog), product=product)
-    weather(host, request, spoil_in(mode), "raw/", calm_products, "assets")
+    request = make_request(catalog=str(catalog), product=product)
+    weather(host, request, spoil_in(mode), "raw/", calm_products, f"assets of {catalog.name}")
+
+
+def with_checksums(item: dict[str, Any], host: Hostile) -> dict[str, Any]:
+    for asset in item["assets"].values():
+        path = host.folder / asset["href"].removeprefix(f"{host.url}/")
+        asset["file:checksum"] = file_multihash(path)
+    return item
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", [mode for mode in EVERY_MODE if "drip" not in mode])
 def test_mosaics_of_a_very_hostile_server(
     host: Hostile, make_request: Make, calm_products: Calm, mode: str, seed: int

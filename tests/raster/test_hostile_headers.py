@@ -35,12 +35,12 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.transfer.ranges import Budget
 
-SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, LONG8 = 3, 4, 2, 1, 7, 12, 16
+SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, IFD, LONG8 = 3, 4, 2, 1, 7, 12, 13, 16
 WIDTH, HEIGHT, SAMPLE_BITS, COMPRESSION, SAMPLES, PREDICTOR = 256, 257, 258, 259, 277, 317
 STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_SIZES = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES, FORMAT = 322, 323, 324, 325, 339
 SCALE, TIEPOINT, KEYS, TEXTS, METADATA, NODATA = 33550, 33922, 34735, 34737, 42112, 42113
-LETTERS = {SHORT: "H", LONG: "I", DOUBLE: "d", LONG8: "Q"}
+LETTERS = {SHORT: "H", LONG: "I", IFD: "I", DOUBLE: "d", LONG8: "Q"}
 FIRST = 16
 """Where the pixels lie: behind the longest header of a file."""
 PIXELS = np.random.default_rng(11).integers(1, 60_000, (64, 64)).astype("<u2")
@@ -167,6 +167,33 @@ def test_geokeys_that_are_not_as_the_standard_has_them_are_left_to_gdal(tmp_path
             open_band(path)
     else:
         assert rasterio.crs.CRS.from_user_input(open_band(path).info.crs) == theirs
+
+
+@pytest.mark.parametrize("text", [b"WGS 84\0|\0", b"\0\0\x81\xa4\2\0\2\0", b"WGS\x84 84|\0"])
+def test_a_citation_that_no_reader_can_read_is_left_to_gdal(tmp_path: Path, text: bytes) -> None:
+    keys = [1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 1026, 34737, len(text) - 1, 0, 3072, 0, 1, 32634]
+    path = build(tmp_path / "x.tif", {KEYS: (SHORT, keys), TEXTS: (ASCII, text)})
+    with rasterio.open(path) as file:
+        theirs = file.crs
+    if theirs is None:
+        with pytest.raises(ReadError, match="has no CRS"):
+            open_band(path)
+    else:
+        assert rasterio.crs.CRS.from_user_input(open_band(path).info.crs) == theirs
+
+
+def test_a_predictor_of_an_odd_type_is_what_gdal_makes_of_it(tmp_path: Path) -> None:
+    path = build(tmp_path / "x.tif", {PREDICTOR: (IFD, [2])})
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(whole(open_band(path)), file.read(1))
+
+
+@pytest.mark.parametrize("text", [b"nan\0", b"7\0", b"18446744073709551615\0"])
+def test_nodata_values_of_64_bit_integers_are_gdals(tmp_path: Path, text: bytes) -> None:
+    wide: Tags = {SAMPLE_BITS: (SHORT, [64]), NODATA: (ASCII, text)}
+    path = build(tmp_path / "x.tif", wide, zlib.compress(PIXELS.astype("<u8").tobytes()))
+    with rasterio.open(path) as file:
+        np.testing.assert_equal(open_band(path).info.nodata, held_nodata(file.nodata, np.dtype("uint64")))
 
 
 def test_a_pixel_scale_that_is_no_double_is_left_to_gdal(tmp_path: Path) -> None:
@@ -303,6 +330,34 @@ def test_blocks_that_lie_beyond_all_files_are_truncated(tmp_path: Path) -> None:
         with pytest.raises(ReadError, match="is truncated: .* bytes of it are not there"):
             source.look()
         assert missing_bytes(str(path)) == offset + size - path.stat().st_size
+
+
+@pytest.mark.parametrize("side", [WIDTH, HEIGHT])
+def test_more_strips_than_a_file_of_its_size_can_list_are_refused(tmp_path: Path, side: int) -> None:
+    odd: Tags = {side: (LONG, [2**24]), PREDICTOR: (SHORT, [2]), 338: (SHORT, [2]), SAMPLES: (SHORT, [2])}
+    path = build(tmp_path / "x.tif", {**odd, SAMPLE_BITS: (SHORT, [16, 16]), FORMAT: (SHORT, [1, 1])})
+    with pytest.raises(ReadError, match="has a header of 262,144 blocks, more than a file of its size can list"):
+        open_band(path)
+
+
+def test_jpeg_2000_with_a_box_of_no_length_in_another_one_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "x.jp2"
+    profile = {"driver": "JP2OpenJPEG", "width": 64, "height": 64, "count": 1, "dtype": "uint16"}
+    placed = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
+    with rasterio.open(path, "w", **profile, **placed, REVERSIBLE="YES", QUALITY=100) as file:
+        file.write(PIXELS, 1)
+    content = path.read_bytes()
+    label = content.index(b"\x11lbl gml.data")
+    path.write_bytes(content[:label] + b"\0" + content[label + 1 :])
+    script = (
+        "import sys\n"
+        "from scenebeam.raster.reader import open_source\n"
+        "from scenebeam.transfer.ranges import Budget\n"
+        "print(open_source(sys.argv[1], 1, Budget(private=True)).look()[0].mean())\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout) == pytest.approx(PIXELS.mean())
 
 
 def test_a_look_at_large_blocks_takes_the_memory_of_one(tmp_path: Path) -> None:

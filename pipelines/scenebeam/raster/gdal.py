@@ -27,7 +27,7 @@ from rasterio.windows import Window
 from scenebeam.errors import ReadError
 from scenebeam.raster.georeference import crs_of_wkt, is_placed, north_up
 from scenebeam.raster.source import LOOK, Block, RasterInfo, Source
-from scenebeam.raster.tiff import MAGIC, missing_bytes
+from scenebeam.raster.tiff import MAGIC, SMALLEST_ENTRY, missing_bytes
 from scenebeam.raster.validity import Array, held_nodata, masked
 from scenebeam.transfer.access import access, shown
 from scenebeam.transfer.rangefile import RangeFile
@@ -164,6 +164,8 @@ class GdalFile:
             reason = "has a CRS that PROJ cannot use: its pixels cannot be placed"
         elif not is_placed(file.transform):
             reason = f"has the transform {tuple(file.transform)[:6]}: its pixels cannot be placed"
+        elif file.driver == "GTiff" and SMALLEST_ENTRY * _block_count(file) > self._file.size:
+            reason = f"has a header of {_block_count(file):,} blocks, more than a file of its size can list"
         elif _natural_bytes(file) > LARGEST_BLOCK:
             reason = (
                 f"has blocks of {_natural_bytes(file):,} bytes, more than the {LARGEST_BLOCK:,} that can be decoded"
@@ -301,8 +303,17 @@ class GdalSource(Source):
 def _natural_bytes(file: DatasetReader) -> int:
     """Bytes of a block as the file has it."""
     rows, columns = file.block_shapes[0]
-    bands = file.count if file.profile.get("interleave") == "pixel" else 1
+    # Of JPEG 2000 no metadata is asked for: GDAL 3.10 looks for it without end where a box of length 0
+    # stands in another one. Its tiles hold all bands.
+    whole = file.driver == "JP2OpenJPEG" or file.profile.get("interleave") == "pixel"
+    bands = file.count if whole else 1
     return int(rows * columns * bands * max(np.dtype(dtype).itemsize for dtype in file.dtypes))
+
+
+def _block_count(file: DatasetReader) -> int:
+    """Blocks of one band."""
+    rows, columns = file.block_shapes[0]
+    return -(-file.height // rows) * -(-file.width // columns)
 
 
 def _has_mask(file: DatasetReader) -> bool:

@@ -25,7 +25,7 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF and a BigTIFF, in both byte orders."""
 LARGEST_BLOCK = 2**28
 """Bytes of a block, decoded, that is read."""
-_SMALLEST_ENTRY = 2
+SMALLEST_ENTRY = 2
 """Bytes that a header takes for a block, at least."""
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
 _DTYPES = {"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"}
@@ -38,6 +38,9 @@ _GDAL_METADATA, _NODATA = 42112, 42113
 _PLAIN_NUMBER = re.compile(r" *([+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan) *", re.ASCII)
 """A nodata value that can be read in one way only."""
 _ASCII, _DOUBLE = 2, 12
+_WHOLE = {3, 4, 16}
+"""Types of numbers (SHORT, LONG, LONG8) that every reader takes in the tags that are `_NUMBERS`."""
+_NUMBERS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 322, 323, 324, 325, 338, 339)
 _YCBCR = 6
 _ALPHA = (1, 2)
 """ExtraSamples that say how opaque a pixel is (TIFF 6.0 section 18)."""
@@ -129,6 +132,13 @@ def _first_layout(tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout | None
     if crs is None or transform is None:
         return None
     layout = _layout(page, file, crs, transform, _nodata(page))
+    if (
+        layout is not None
+        and layout.dtype.itemsize == 8
+        and layout.dtype.kind in "iu"
+        and layout.declared_nodata is not None
+    ):
+        return None  # GDAL reads the nodata value of these in a way of its own, and a float does not hold it
     if layout is not None and layout.nodata is None and layout.declared_nodata is not None and not layout.sizes.all():
         return (
             None  # what a block holds that was never written is the nodata value, or what GDAL makes of one too large
@@ -208,6 +218,7 @@ def _layout(
         or int(page.photometric) == _YCBCR
         or page.imagedepth != 1
         or any(int(kind) in _ALPHA for kind in page.extrasamples)
+        or any(page.tags[code].dtype not in _WHOLE for code in _NUMBERS if code in page.tags)
     ):
         return None
     interleaved = page.planarconfig == 1
@@ -249,7 +260,7 @@ def _check_sizes(page: tifffile.TiffPage, file: RangeFile, pixel: int) -> None:
         )
     if page.imagewidth < 1 or page.imagelength < 1 or blocks < 1:
         raise ReadError(f"{name}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels")
-    if not blocks == len(page.dataoffsets) == len(page.databytecounts) or _SMALLEST_ENTRY * blocks > file.size:
+    if not blocks == len(page.dataoffsets) == len(page.databytecounts) or SMALLEST_ENTRY * blocks > file.size:
         raise ReadError(f"{name}: its header lists {len(page.dataoffsets):,} blocks, and its image has {blocks:,}")
     if min(page.dataoffsets) < 0 or min(page.databytecounts) < 0:
         raise ReadError(f"{name}: its header places blocks before the file's first byte")
@@ -272,7 +283,9 @@ def _geo_keys(page: tifffile.TiffPage) -> dict[int, float]:
         raise ValueError(f"the GeoKeys begin with {numbers[:4]}")
     doubles = list(np.atleast_1d(_tag(page, _GEO_DOUBLES) or ()))
     texts = page.tags.get(_GEO_TEXTS)
-    length = 0 if texts is None or texts.dtype != _ASCII else texts.count
+    # A text ends at its first zero, whatever the header says of its length.
+    text = None if texts is None or texts.dtype != _ASCII else texts.value
+    length = len(text) + 1 if isinstance(text, str) and text.isascii() else 0
     keys: dict[int, float] = {}
     for start in range(4, len(numbers), 4):
         key, place, count, value = numbers[start : start + 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -115,14 +116,9 @@ def test_a_request_survives_being_written_down() -> None:
     assert RunRequest.model_validate_json(request.model_dump_json()) == request
 
 
-@given(st.dates(min_value=__import__("datetime").date(1990, 1, 1)), st.integers(0, 4000))
-def test_an_interval_holds_both_its_days_whole(first: object, days: int) -> None:
-    from datetime import timedelta
-
-    try:
-        last = first + timedelta(days=days)  # type: ignore[operator]
-    except OverflowError:
-        return
+@given(st.dates(date(1990, 1, 1), date(2980, 1, 1)), st.integers(0, 4000))
+def test_an_interval_holds_both_its_days_whole(first: date, days: int) -> None:
+    last = first + timedelta(days=days)
     start, end = parse_interval(f"{first}/{last}")
     assert start.date() == first
     assert end.date() == last

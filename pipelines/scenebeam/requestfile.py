@@ -6,21 +6,21 @@ Precedence, highest first: command line, environment (`SCENEBEAM_*`), request fi
 from __future__ import annotations
 
 import difflib
-import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
 from scenebeam.request import Checks, RunRequest, is_remote
+from scenebeam.request.document import MAX_BYTES, parse_geojson, parse_text
+from scenebeam.request.values import check_values, dotted_name, quoted
 
-MAX_REQUEST_BYTES = 10_000_000
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
 PATHS = (
     *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table", "output"),
@@ -28,45 +28,24 @@ PATHS = (
 )
 """Fields that name files or folders."""
 
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
-_DEEPEST = 60
-
-
-class _SafeLoader(_Loader):  # type: ignore[misc, valid-type]
-    """YAML of plain values."""
-
-
-# A date stays the text that the user wrote: YAML would make 2020-05-18 a date object.
-_SafeLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _load(text: str) -> Any:
-    """YAML without anchors and aliases, and not nested beyond reason: a request needs neither, and they can blow up.
-
-    Raises YAMLError.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError("anchors and aliases are not allowed in a request")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} times")
-    return yaml.load(text, Loader=_SafeLoader)
+_MOST_FAULTS, _LONGEST_FAULT, _LONGEST_KEY = 20, 500, 60
+"""Of a message: its lines, characters of a line, and characters of an unknown key that are compared."""
 
 
 def parse_document(text: str, name: str = "request") -> dict[str, Any]:
-    """YAML or JSON text → the mapping it holds. RequestError where it is neither, or not a mapping."""
-    if len(text) > MAX_REQUEST_BYTES:
-        raise RequestError(f"{name} is larger than {MAX_REQUEST_BYTES:,} bytes: put the area into a file of its own")
-    try:
-        document = _load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RequestError(f"{name} is neither YAML nor JSON: {error}") from None
+    """Parse a request as JSON, or as YAML by the core schema of YAML 1.2.
+
+    Args:
+        text: One document.
+        name: What messages call it.
+
+    Returns:
+        The mapping that the text holds.
+
+    Raises:
+        RequestError: The text is neither, is too large, or does not hold a mapping.
+    """
+    document = parse_text(text, name)
     if not isinstance(document, dict):
         raise RequestError(f"{name} must hold a mapping with the keys {', '.join(RunRequest.model_fields)}")
     return document
@@ -87,13 +66,7 @@ def load_request(
     came_from: dict[str, str] = {}
     if path is not None:
         file = Path(path)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"cannot read the request file {file}: {error}") from None
-        document = parse_document(text, str(file))
-        if {"fingerprint", "request"} <= document.keys():
-            document = document["request"]  # the run.json of an earlier run
+        document = _read_file(file)
         _resolve_paths(document, file.resolve().parent)
         came_from.update((name, str(file)) for name, _ in leaves(document))
     for name, value in _from_environment(os.environ if environ is None else environ):
@@ -107,19 +80,42 @@ def load_request(
     return validate_request(document), came_from
 
 
-def validate_request(document: Mapping[str, Any]) -> RunRequest:
-    """A mapping → RunRequest with its area read in. RequestError names every field at fault, and the fix."""
+def _read_file(file: Path) -> dict[str, Any]:
     try:
+        with file.open("rb") as content:
+            read = content.read(MAX_BYTES + 1)
+        if len(read) > MAX_BYTES:
+            raise RequestError(f"{file} is larger than {MAX_BYTES:,} bytes: put the area into a file of its own")
+        document = parse_document(read.decode("utf-8"), str(file))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read the request file {file}: {error}") from None
+    if {"fingerprint", "request"} <= document.keys():
+        document = document["request"]  # the run.json of an earlier run
+        if not isinstance(document, dict):
+            raise RequestError(f"{file}: request must hold a mapping, as in the run.json of a run")
+    return document
+
+
+def validate_request(document: Mapping[str, Any]) -> RunRequest:
+    """Validate a request, and read the files whose content it stands for (`area.geojson`, `select.table`).
+
+    Raises:
+        RequestError: The request is not valid. The message names the fields at fault, and the fix.
+    """
+    try:
+        check_values(document)
         request = RunRequest.model_validate(document)
+        # The fingerprint must follow a file's content, not its name.
+        if request.area is not None and request.area.geojson is not None:
+            area = {"geometry": _read_geojson(Path(request.area.geojson))}
+            check_values({"area": area}, most_values=sys.maxsize)
+            document = {**document, "area": area}
+        if request.select.table is not None:
+            given = request.select.model_dump(exclude_unset=True, exclude={"table"})
+            document = {**document, "select": {**given, "scenes": _read_table(Path(request.select.table))}}
+        return RunRequest.model_validate(document)
     except ValidationError as error:
         raise RequestError("the request is not valid:\n" + "\n".join(_explain(error))) from None
-    # The fingerprint must follow a file's content, not its name.
-    if request.area is not None and request.area.geojson is not None:
-        document = {**document, "area": {"geometry": _read_geojson(Path(request.area.geojson))}}
-    if request.select.table is not None:
-        given = {key: value for key, value in document["select"].items() if key != "table"}
-        document = {**document, "select": {**given, "scenes": _read_table(Path(request.select.table))}}
-    return RunRequest.model_validate(document)
 
 
 def read_checks(settings: Mapping[str, Any]) -> Checks:
@@ -129,6 +125,7 @@ def read_checks(settings: Mapping[str, Any]) -> Checks:
         if value is not None:
             _lay(document, name if name == "checks" or name.startswith("checks.") else f"checks.{name}", value)
     try:
+        check_values(document)
         return Checks.model_validate(document.get("checks", {}))
     except ValidationError as error:
         raise RequestError("checks are not valid:\n" + "\n".join(_explain(error))) from None
@@ -164,14 +161,15 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
 def _read_geojson(path: Path) -> dict[str, Any]:
     """The geometries of a GeoJSON file as one, with the CRS that the file names, if any."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_geojson(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"area.geojson: cannot read {path}: {error}") from None
-    if not isinstance(document, dict):
-        raise RequestError(f"area.geojson: {path} holds no GeoJSON object")
     crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
-        geometries = [feature.get("geometry") for feature in document.get("features", [])]
+        features = document.get("features")
+        if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
+            raise RequestError(f"area.geojson: {path} holds a FeatureCollection without a list of features")
+        geometries = [feature.get("geometry") for feature in features]
         return {"type": "GeometryCollection", "geometries": [geometry for geometry in geometries if geometry], **crs}
     found = document.get("geometry") if document.get("type") == "Feature" else document
     if not isinstance(found, dict):
@@ -188,7 +186,10 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> None:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         value = holder.get(last) if isinstance(holder, dict) else None
         if isinstance(value, str) and value and not is_remote(value):
-            holder[last] = os.path.normpath(base / Path(value).expanduser())
+            try:
+                holder[last] = os.path.normpath(base / Path(value).expanduser())
+            except (RuntimeError, ValueError) as error:  # no such user's folder; no text for a path
+                raise RequestError(f"{dotted}: {quoted(value)} is not a path: {error}") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
@@ -205,13 +206,13 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
 
 
 def scalar(text: str, name: str) -> Any:
-    """A value typed at a shell → what YAML makes of it; `a,b` is a list for the fields that are lists."""
+    """Read a value typed at a shell as YAML; `a,b` is a list for the fields that are lists.
+
+    Raises RequestError with the field's name where the text is not YAML.
+    """
     if name == "product.bands" and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        return _load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"{name}: cannot read {text!r}: {error}") from None
+    return parse_text(text, name)
 
 
 def _lay(document: dict[str, Any], dotted: str, value: Any) -> None:
@@ -236,21 +237,28 @@ def leaves(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _explain(error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors():
-        if fault["type"] == "string_type" and fault["loc"][-1] == "str":
-            continue  # the other half of a "name or record" union says what is wrong
+    lines: list[str] = []
+    faults = [
+        fault
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        # The other half of a "name or record" union says what is wrong.
+        if not (fault["type"] == "string_type" and fault["loc"][-1] == "str")
+    ]
+    for fault in faults[:_MOST_FAULTS]:
         loc = fault["loc"]
         # A product's fault lies below the name of its kind, which the user did not write there.
         named = (loc[0], *loc[2:]) if loc[:1] == ("product",) and len(loc) > 2 else loc
-        place = ".".join(str(part) for part in named if "[" not in str(part)) or "request"
+        place = dotted_name(part for part in named if "[" not in str(part)) or "request"
         if fault["type"] == "extra_forbidden":
             known = _known_keys(RunRequest, loc[:-1])
-            near = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(loc[-1])[:_LONGEST_KEY], known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"  {place}: unknown key; {hint}")
         else:
-            lines.append(f"  {place}: {fault['msg'].removeprefix('Value error, ')}")
+            told = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"  {place}: {told[:_LONGEST_FAULT]}{'…' if len(told) > _LONGEST_FAULT else ''}")
+    if len(faults) > _MOST_FAULTS:
+        lines.append(f"  and {len(faults) - _MOST_FAULTS:,} faults more")
     return lines
 
 

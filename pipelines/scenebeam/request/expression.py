@@ -11,6 +11,9 @@ from typing import NamedTuple
 FUNCTIONS = {"abs": 1, "sqrt": 1, "log": 1, "exp": 1, "min": 2, "max": 2, "where": 3}
 """Function → number of its arguments."""
 _LONGEST = 2000
+_LARGEST_NUMBER = 3.4e38
+_DEEPEST = 100
+"""Operations inside one another. Evaluation recurses, and so do the parts of `ast`."""
 
 
 class Formula(NamedTuple):
@@ -78,20 +81,39 @@ _ALLOWED = (
 
 
 def parse_expression(text: str) -> ast.expr:
-    """The syntax tree of an expression; ValueError names what may not stand in one.
+    """Parse an expression of band names.
 
-    Numbers, band names, `+ - * / **`, comparisons, parentheses and FUNCTIONS.
+    Args:
+        text: Numbers, band names, `+ - * / **`, comparisons, parentheses and FUNCTIONS; at most
+            2,000 characters, and 100 operations inside one another.
+
+    Returns:
+        Its syntax tree.
+
+    Raises:
+        ValueError: Something else is in it. The message names that.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"an expression has {_LONGEST} characters at most")
+        raise ValueError(f"an expression has {_LONGEST:,} characters at most; this one has {len(text):,}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{text!r} is no expression of band names: {error}") from None
+        raise ValueError(f"{text!r} is not an expression of band names: {error}") from None
+    _check_depth(tree)
     _check(tree)
     if not names_in(tree):
         raise ValueError(f"{text!r} names no band")
     return tree
+
+
+def _check_depth(tree: ast.AST) -> None:
+    """Raise ValueError where a tree is too deep for the functions that recurse into it."""
+    level: list[ast.AST] = [tree]
+    for _ in range(_DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return
+    raise ValueError(f"an expression has at most {_DEEPEST} operations inside one another: write it shorter")
 
 
 def _check(node: ast.AST) -> None:
@@ -102,8 +124,10 @@ def _check(node: ast.AST) -> None:
             raise ValueError(f"{ast.unparse(node)!r}: functions and how many arguments they take: {known}")
         inner: list[ast.AST] = list(node.args)
     elif isinstance(node, ast.Constant):
-        if type(node.value) not in (int, float):
-            raise ValueError(f"{node.value!r} is no number")
+        if isinstance(node.value, bool) or not isinstance(node.value, int | float):
+            raise ValueError(f"{node.value!r} is not a number")
+        if not abs(node.value) <= _LARGEST_NUMBER:
+            raise ValueError("a number in an expression is beyond the range of float32")
         inner = []
     elif isinstance(node, ast.Name):
         inner = []

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import Part
+from scenebeam.request.parts import MAX_DAYS, Part
 from scenebeam.request.products import Codec, OnMissing, Product, Values
 
 Season = Literal["planting", "harvest"]
@@ -38,7 +38,7 @@ class ChipGrid(Part):
     """Of the chips' ids: `ftw-34UFF1628`."""
     size: int = Field(default=256, ge=16, le=4096)
     """Pixels to a side."""
-    resolution: float = Field(default=10.0, gt=0)
+    resolution: float = Field(default=10.0, gt=0, le=10_000)
     """Metres to a pixel."""
     min_coverage: float = Field(default=0.01, ge=0, le=100)
     """Percent of a chip that fields cover, at least."""
@@ -78,11 +78,11 @@ class FieldsRequest(Product):
     """Percent of the chip's pixels, at most, where `pixel_check` is on."""
     nodata_max: float = Field(default=0.0, ge=0, le=100)
     """Percent of the chip without data, at most."""
-    buffer_days: int = Field(default=14, ge=0)
+    buffer_days: int = Field(default=14, ge=0, le=MAX_DAYS)
     """Days before and after the day of planting or harvest."""
-    buffer_expansions: int = Field(default=3, ge=0)
+    buffer_expansions: int = Field(default=3, ge=0, le=1000)
     """How often that window is widened where no scene in it will do."""
-    buffer_expansion_size: int = Field(default=14, ge=1)
+    buffer_expansion_size: int = Field(default=14, ge=1, le=MAX_DAYS)
     """Days by which it is widened to either side."""
     include_alternatives: bool = False
     """Whether items list the other scenes that would do."""
@@ -108,6 +108,11 @@ class FieldsRequest(Product):
 
     @model_validator(mode="after")
     def _chips_of_something(self) -> FieldsRequest:
+        if self.reach > MAX_DAYS:
+            raise ValueError(
+                f"product.buffer_expansions: the widest window reaches {self.reach:,} days to either side; "
+                f"at most {MAX_DAYS:,}"
+            )
         if (self.chips is None) == (self.boundaries is None):
             raise ValueError("give chips, a catalogue of them, or boundaries, of which they are made: one of the two")
         if self.images == "none" and self.boundaries is None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import Interval, Part, parse_interval
+from scenebeam.request.parts import MAX_DAYS, Interval, Part, parse_interval
 
 Platform = Literal["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
 PLATFORMS: tuple[Platform, ...] = ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")
@@ -27,11 +27,11 @@ class Modality(Part):
     """One of the request's collections."""
     bands: list[str] = Field(default=[])
     """None named: the default of the collection. A mask is among the rasters only where it is named here."""
-    resolution: float = Field(gt=0)
+    resolution: float = Field(ge=0.001, le=100_000)
     """Metres to a pixel; the chip's side is a whole number of them."""
     dtype: Dtype
     """Of whole numbers: digital numbers, harmonized, with their scale and offset. `float32`: physical values."""
-    nodata: float = -999
+    nodata: float = Field(default=-999, allow_inf_nan=True)
     resampling: Resampling = "bilinear"
     """Categorical bands are always nearest."""
 
@@ -68,7 +68,7 @@ class Sentinel2(Modality):
     bands: list[str] = Field(
         default=["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
     )
-    resolution: float = Field(default=10, gt=0)
+    resolution: float = Field(default=10, ge=0.001, le=100_000)
     dtype: Dtype = "int16"
     max_cloud_cover: float = Field(default=30, ge=0, le=101)
     """Percent of the scene: scenes with less are taken."""
@@ -93,9 +93,9 @@ class Sentinel1(Modality):
 
     collection: str = "sentinel-1-rtc"
     bands: list[str] = Field(default=["vv", "vh"])
-    resolution: float = Field(default=10, gt=0)
+    resolution: float = Field(default=10, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
-    delta_days: int = Field(default=12, ge=0)
+    delta_days: int = Field(default=12, ge=0, le=MAX_DAYS)
     """Days before or after the Sentinel-2 date."""
 
     @property
@@ -109,12 +109,12 @@ class Landsat(Modality):
 
     collection: str = "landsat-c2-l2"
     bands: list[str] = Field(default=["coastal", "blue", "green", "red", "nir08", "swir16", "swir22"])
-    resolution: float = Field(default=30, gt=0)
+    resolution: float = Field(default=30, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
     max_cloud_cover: float = Field(default=50, ge=0, le=101)
     """Percent of the scene: scenes with less are taken."""
     platforms: list[str] = Field(default=["landsat-8", "landsat-9"])
-    delta_days: int = Field(default=91, ge=0)
+    delta_days: int = Field(default=91, ge=0, le=MAX_DAYS)
     """Days before or after the Sentinel-2 date."""
     reject: list[QaFlag] = Field(default=["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"])
     """A chip with any pixel so flagged is left out."""
@@ -144,7 +144,7 @@ class Elevation(Modality):
     """A digital elevation model, once."""
 
     collection: str = "cop-dem-glo-30"
-    resolution: float = Field(default=30, gt=0)
+    resolution: float = Field(default=30, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
 
 
@@ -152,9 +152,9 @@ class LandCover(Modality):
     """The map that says what a chip is."""
 
     collection: str = "io-lulc-annual-v02"
-    resolution: float = Field(default=10, gt=0)
+    resolution: float = Field(default=10, ge=0.001, le=100_000)
     dtype: Dtype = "uint8"
-    nodata: float = 0
+    nodata: float = Field(default=0, allow_inf_nan=True)
     resampling: Resampling = "nearest"
     dates: Interval | None = "2023"
     """Maps of this time; null where there is but one."""

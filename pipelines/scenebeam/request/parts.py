@@ -9,11 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
 
+MAX_DAYS = 36_500
+"""Widest window around a day. With it, sums of dates stay inside the years that Python knows."""
+_FIRST_YEAR, _LAST_YEAR = 1800, 2999
+_MAX_SECONDS = 1e7
+
 
 class Part(BaseModel):
-    """Frozen, and without any field that is not known."""
+    """Frozen, without any field that is not known, and without numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TimeSeries(Part):
@@ -62,11 +67,28 @@ class Area(Part):
             )
         return value
 
+    @field_validator("geometry")
+    @classmethod
+    def _check_geometry(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Take JSON alone: the request is hashed and sent as JSON."""
+        pending: list[Any] = [value]
+        while pending:
+            found = pending.pop()
+            if isinstance(found, dict):
+                if not all(isinstance(key, str) for key in found):
+                    raise ValueError("a GeoJSON geometry has text for keys")
+                pending.extend(found.values())
+            elif isinstance(found, list | tuple):
+                pending.extend(found)
+            elif found is not None and not isinstance(found, str | int | float):
+                raise ValueError(f"a GeoJSON geometry holds numbers and text, not {type(found).__name__}")
+        return value
+
     @field_validator("mgrs")
     @classmethod
     def _check_mgrs(cls, value: list[str] | None) -> Any:
         for tile in value or []:
-            if not re.fullmatch(r"\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()):
+            if not re.fullmatch(r"(?:0?[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()):
                 raise ValueError(f"{tile!r} is not an MGRS tile like 34TFK")
         return [tile.upper() for tile in value] if value else value
 
@@ -74,20 +96,27 @@ class Area(Part):
 def _parse_day(text: str, *, end: bool) -> datetime:
     """`2023`, `2023-02`, `2023-02-03` or a full RFC 3339 time → an instant; an end is the last of its period."""
     text = text.strip()
-    match = re.fullmatch(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?", text)
+    match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2}))?(?:-([0-9]{2}))?", text)
     try:
         if match is None:
             instant = datetime.fromisoformat(text)
+            _check_year(instant.year)
             return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
         year, month, day = (int(part) if part else None for part in match.groups())
         assert year is not None
+        _check_year(year)
         if not end:
             return datetime(year, month or 1, day or 1, tzinfo=UTC)
         month = month or 12
         day = day or monthrange(year, month)[1]
         return datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
     except ValueError as error:
-        raise ValueError(f"{text!r} is not a date like 2023-02-03: {error}") from None
+        raise ValueError(f"{text[:100]!r} is not a date like 2023-02-03: {error}") from None
+
+
+def _check_year(year: int) -> None:
+    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+        raise ValueError(f"years from {_FIRST_YEAR} to {_LAST_YEAR} are searched, not {year}")
 
 
 def parse_interval(text: str) -> tuple[datetime, datetime]:
@@ -131,9 +160,9 @@ class Select(Part):
     `nearest-to-date`: the nearest to each anchor. Better is: less cloud, more of the area, nearer, smaller name."""
     anchors: list[Interval] = []
     """Days for `anchors` and `nearest-to-date`."""
-    n_anchors: int = Field(default=18, ge=1)
+    n_anchors: int = Field(default=18, ge=1, le=MAX_DAYS)
     """Where `anchors` names no days: so many, spread evenly from the first to the last day of the dates."""
-    window_days: int = Field(default=21, ge=0)
+    window_days: int = Field(default=21, ge=0, le=MAX_DAYS)
     """How many days an acquisition may lie before or after its anchor."""
     full_cover_threshold: float = Field(default=0.95, ge=0, le=1)
     """Least fraction of the area that an acquisition near an anchor covers; `has_full_cover` in the tables."""
@@ -189,8 +218,8 @@ class Runner(Part):
 
     kind: str = "auto"
     """`auto`, `serial`, `direct`, `dataflow`, or the name of any Beam runner (`PortableRunner`)."""
-    workers: int | None = Field(default=None, ge=1)
-    options: dict[str, str | int | float | bool | list[str]] = {}
+    workers: int | None = Field(default=None, ge=1, le=10_000)
+    options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
     """Beam pipeline options by their command-line name, without the dashes."""
     serial_blocks: int = Field(default=100, ge=0)
     """`auto`: below this many source blocks, starting Beam takes longer than the work."""
@@ -238,11 +267,11 @@ class Checks(Part):
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
-        """Accept `off` and `on` in place of the mapping: YAML reads them as booleans."""
+        """Accept `off` and `on` in place of the mapping, and the other words for them."""
         word = str(value).lower() if isinstance(value, bool | str) else ""
-        if word in ("off", "false"):
+        if word in ("off", "false", "no"):
             return {"enabled": False}
-        return {} if word in ("on", "true") else value
+        return {} if word in ("on", "true", "yes") else value
 
 
 class Limits(Part):
@@ -257,7 +286,7 @@ class Limits(Part):
     """Tries of one request to a catalogue or a file, each after twice the wait of the one before."""
     retry_wait: float = Field(default=0.25, ge=0, le=60)
     """Seconds before a file is asked for the second time; more where the server says so."""
-    retry_seconds: float = Field(default=300.0, ge=0)
+    retry_seconds: float = Field(default=300.0, ge=0, le=_MAX_SECONDS)
     """Seconds that one task may wait for tries in all."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
     """Most bytes to read, by the plan's estimate."""
@@ -265,7 +294,7 @@ class Limits(Part):
     """Up to this fraction of failed tasks a run is `partial`; beyond it is `failed`."""
     max_pixels: int = Field(default=10**11, ge=1)
     """Most pixels of one band of one product."""
-    file_seconds: float = Field(default=300.0, gt=0)
+    file_seconds: float = Field(default=300.0, gt=0, le=_MAX_SECONDS)
     """Seconds that one whole file may take to come; what has come by then is kept for the next run."""
     private_addresses: bool = False
     """Whether files may lie at loopback and private addresses although the catalog is a public one. They always may

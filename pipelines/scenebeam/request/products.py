@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,6 +15,8 @@ OnMissing = Literal["best-available", "fail", "skip"]
 Values = Literal["harmonized", "raw"]
 """`harmonized`: a provider's shift is taken out. `raw`: numbers as they are in the files."""
 Codec = Literal["deflate", "zstd", "lzw"]
+MAX_BANDS = 1000
+"""More than any sensor has."""
 VISUAL = ("visual_red", "visual_green", "visual_blue")
 """The bands of the true-colour image that some providers keep beside the measurements."""
 
@@ -29,8 +32,10 @@ class Product(Part):
     @field_validator("bands")
     @classmethod
     def _unique_bands(cls, value: list[str]) -> list[str]:
-        lower = [band.lower() for band in value]
-        twice = sorted({band for band in lower if lower.count(band) > 1})
+        if len(value) > MAX_BANDS:
+            raise ValueError(f"{len(value):,} bands are named; at most {MAX_BANDS:,} can be")
+        counts = Counter(band.lower() for band in value)
+        twice = sorted(band for band, count in counts.items() if count > 1)
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}")
         return value
@@ -56,7 +61,7 @@ class StackRequest(Product):
     kind: Literal["stack"]
     bands: list[str] = Field(default=[])
     """None named: the default of the scene's collection."""
-    required: list[str] | None = None
+    required: list[str] | None = Field(default=None, max_length=MAX_BANDS)
     """Bands without which there is no stack, by any of their names; default: those of the collection's record. The
     others are left out with a warning where they fail; `[]`: any of them may be missing."""
     format: Literal["vrt", "geotiff"] | None = None

@@ -67,7 +67,7 @@ def admit(content: bytes, settings: CloudSettings) -> RunRequest:
     try:
         admitted.model_dump_json()
     except PydanticSerializationError:
-        raise RequestError("the request holds text that is none") from None
+        raise RequestError("the request contains invalid Unicode (unpaired surrogates)") from None
     return admitted
 
 

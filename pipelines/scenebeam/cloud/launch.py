@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -12,13 +13,18 @@ from scenebeam.cloud.guard import admit, normal_below
 from scenebeam.cloud.messages import Message
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.errors import RequestError, SceneBeamError
+from scenebeam.errors import RequestError, SceneBeamError, unexpected
 from scenebeam.request import RunRequest
 from scenebeam.run.status import RunStatus, now
 from scenebeam.storage import open_store
 
 REJECTED = "rejected/"
 _LARGEST = 10_000_000
+_LARGEST_DEAD_LETTER = 9_000_000
+"""Bytes of a message that Pub/Sub takes, less its attributes."""
+_LONGEST_ATTRIBUTE = 1000
+"""Bytes; Pub/Sub takes 1,024."""
+log = logging.getLogger(__name__)
 
 
 class PassingError(SceneBeamError):
@@ -59,14 +65,28 @@ class Launch:
         Raises PassingError, StorageError and the like where the message is to come again.
         """
         try:
-            request = admit(self._content(message), self.settings)
+            request, run = self._admitted(self._content(message))
         except RequestError as error:
             return self.reject(message, str(error))
-        run = run_id(request)
         claim = self._claimed(run, message)
         if claim is None:
             return self._status(run, request)
         return self._start(run, claim, request)
+
+    def _admitted(self, content: bytes) -> tuple[RunRequest, str]:
+        """The request as it may run here, and its run's id.
+
+        Raises RequestError for every fault, also for one that nobody foresaw: the same text would
+        fail in the same way each time that the message comes again.
+        """
+        try:
+            request = admit(content, self.settings)
+            return request, run_id(request)
+        except (RequestError, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("a request cannot be read")
+            raise RequestError(unexpected(error)) from error
 
     def _content(self, message: Message) -> bytes:
         if not message.reference:
@@ -76,13 +96,15 @@ class Launch:
             allowed = " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
             raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
         folder, _, name = reference.rpartition("/")
+        if not name:
+            raise RequestError(f"{message.reference[:200]} is a folder: name a request file in it")
         store = open_store(folder)
         size = store.size(name)
         if size is not None and size > _LARGEST:
-            raise RequestError(f"{message.reference} is larger than {_LARGEST:,} bytes")
+            raise RequestError(f"{message.reference[:200]} is larger than {_LARGEST:,} bytes")
         content = None if size is None else store.read(name)
         if content is None:
-            raise RequestError(f"{message.reference} is not there")
+            raise RequestError(f"{message.reference[:200]} is not there")
         return content
 
     def _claimed(self, run: str, message: Message) -> Claim | None:
@@ -98,10 +120,11 @@ class Launch:
                 if message.id in (claim.message, *claim.answered) or not again:
                     return None
                 ours = Claim(message=message.id, since=time.time(), answered=(*claim.answered, claim.message))
-            elif time.time() - claim.since < self.settings.claim_seconds:
-                raise PassingError(f"{run} is being launched since {time.time() - claim.since:.0f} s")
             else:
-                ours = claim.model_copy(update={"since": time.time()})
+                age = self.runs.claim_age(run)
+                if not claim.released and age < self.settings.claim_seconds:
+                    raise PassingError(f"{run} is being launched since {age:.0f} s")
+                ours = claim.model_copy(update={"since": time.time(), "released": False})
         if not self.runs.take(run, ours, version):
             raise PassingError(f"{run} has just been claimed by another delivery")
         return ours
@@ -116,7 +139,7 @@ class Launch:
         except LaunchError as error:
             job, fault = "none", str(error)
         except BaseException:
-            self._settle(run, claim.model_copy(update={"since": 0.0}))  # the next delivery need not wait
+            self._settle(run, claim.model_copy(update={"released": True}))  # the next delivery need not wait
             raise
         self._settle(run, claim.model_copy(update={"job": job}))
         fresh = _launched(run, request, job, fault)
@@ -141,10 +164,12 @@ class Launch:
         status = RunStatus(run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason)
         self.runs.store.create(f"{REJECTED}{name}.json", status.dump())
         if self.settings.dead_letter_topic:
-            attributes = {"reason": reason[:500], "message": name}
-            self.publish(
-                self.settings.dead_letter_topic, message.content or _printable(message.reference).encode(), attributes
-            )
+            content = message.content or _printable(message.reference).encode()
+            attributes = {"reason": _cut(reason[:500], _LONGEST_ATTRIBUTE), "message": name}
+            if len(content) > _LARGEST_DEAD_LETTER:
+                attributes["left_out"] = f"{len(content)} bytes"
+                content = b""
+            self.publish(self.settings.dead_letter_topic, content, attributes)
         return status
 
     def _told(self, status: RunStatus) -> RunStatus:
@@ -171,6 +196,11 @@ def _launched(run: str, request: RunRequest, job: str, fault: str = "") -> RunSt
 def _printable(text: str) -> str:
     """Without halves of characters, which JSON may hold and UTF-8 may not."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _cut(text: str, size: int) -> str:
+    """The beginning of a text that takes so many bytes at most."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def _later(before: RunStatus | None, fresh: RunStatus) -> RunStatus:

@@ -39,20 +39,25 @@ def read_message(kind: str, event_id: str, data: Any) -> Message:
         bucket, name = data.get("bucket"), data.get("name")
         if not isinstance(bucket, str) or not isinstance(name, str):
             raise RequestError("the event of the object names no bucket and no object")
-        return Message(f"{event_id}-{data.get('generation', '')}", reference=f"gs://{bucket}/{name}")
+        return Message(f"{_plain(event_id)}-{_plain(data.get('generation'))}", reference=f"gs://{bucket}/{name}")
     if kind != PUBLISHED:
         raise RequestError(f"events of the type {kind[:100]!r} start nothing")
     message = data.get("message")
     if not isinstance(message, Mapping):
         raise RequestError("the event holds no message")
-    name = str(message.get("messageId") or message.get("message_id") or event_id)
+    name = _plain(message.get("messageId")) or _plain(message.get("message_id")) or _plain(event_id)
     attributes = message.get("attributes")
     reference = attributes.get("request") if isinstance(attributes, Mapping) else None
-    if isinstance(reference, str):
+    if isinstance(reference, str) and reference:
         return Message(name, reference=reference)
     content = _decoded(message.get("data"))
     document = _reference_in(content)
     return Message(name, reference=document) if document is not None else Message(name, content)
+
+
+def _plain(value: Any) -> str:
+    """An id as text that can be stored; empty where it is none."""
+    return str(value)[:200].encode("utf-8", "replace").decode() if isinstance(value, str | int) else ""
 
 
 def _decoded(data: Any) -> bytes:

@@ -19,7 +19,8 @@ from scenebeam.cloud.settings import CloudSettings
 from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
 
-_RUN = re.compile(r"^/runs/([a-z0-9][a-z0-9-]{0,62})(?:/pictures/(\d{1,3}))?$")
+_ID = r"[a-z0-9][a-z0-9-]{0,62}"
+_RUN = re.compile(rf"/runs/({_ID})(?:/pictures/([0-9]{{1,3}}))?")
 _CONSOLE = "https://console.cloud.google.com"
 _OBJECTS = "https://storage.cloud.google.com"
 """Objects, for browsers of people who may read them."""
@@ -59,7 +60,7 @@ def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
     `GET /runs/<id>/pictures/<number>` is one of the pictures that its status names, and nothing else of its output.
     """
     path = ask.path.rstrip("/") or "/runs"
-    match = _RUN.match(path)
+    match = _RUN.fullmatch(path)
     if path != "/runs" and match is None:
         return _fault(404, "there is no such page: try /runs", ask)
     if ask.method not in ("GET", "HEAD"):
@@ -73,9 +74,11 @@ def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
             return _picture(status, int(match[2]), ask, settings)
         return _found(_facts(status, settings), "run.html", ask)
     limit = ask.query.get("limit", str(_USUAL))
-    if not limit.isdigit() or not 1 <= int(limit) <= _MOST:
+    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= _MOST:
         return _fault(400, f"limit: a number from 1 to {_MOST}", ask)
     after = ask.query.get("after", "")
+    if after and not re.fullmatch(_ID, after):
+        return _fault(400, "after: the id of a run, as `next` of the page before gives it", ask)
     ids = [one for one in runs.ids() if one > after]
     shown = [status for one in ids[: int(limit)] if (status := runs.status(one)) is not None]
     following = shown[-1].id if shown and len(ids) > int(limit) else None

@@ -53,15 +53,26 @@ class Report:
     publish: Publish
 
     def sweep(self) -> list[RunStatus]:
-        """Look after all runs that have not ended; gives those that have changed."""
-        waiting = [status.id for status in self.runs.statuses() if not status.ended]
-        return [status for run in waiting if (status := self.refresh(run)) is not None]
+        """Look after all runs that have not ended. Returns the statuses that have changed."""
+        changed = []
+        for run in self.runs.open_ids():
+            known = self.runs.status(run)
+            if known is None:
+                continue  # it is being launched
+            if known.ended:
+                self.runs.close(run, known.job)
+                continue
+            after = self._refresh(run, known)
+            if after is not None:
+                changed.append(after)
+        return changed
 
     def refresh(self, run: str) -> RunStatus | None:
         """Bring a run up to date and publish what has changed; None where nothing has, or there is no such run."""
         known = self.runs.status(run)
-        if known is None:
-            return None
+        return None if known is None else self._refresh(run, known)
+
+    def _refresh(self, run: str, known: RunStatus) -> RunStatus | None:
         said, state = self._said(known), self.jobs.state(known.job)
         counts = self.jobs.counts(known.job) if state == RUNNING else {}
         before: list[RunStatus] = []

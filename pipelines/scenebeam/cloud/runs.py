@@ -1,8 +1,14 @@
-"""Runs: what a deployment knows of each run, kept so that of many writers none is lost."""
+"""Runs: what a deployment knows of each run, kept so that concurrent writers never overwrite each other.
+
+Below the state: `runs/<id>/request.json`, `claim.json` and `status.json`; and `open/<id>+<job>`, an
+empty marker for each run that has not ended, so that finding those takes a listing and no reads.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import tenacity
@@ -14,6 +20,12 @@ from scenebeam.run.status import RunStatus
 from scenebeam.storage import Store
 
 RUNS = "runs/"
+OPEN = "open/"
+_INDEXED = f"{OPEN}indexed"
+"""Written when all open runs have markers: before, there may be runs from before there were markers."""
+_INDEXED_TO = f"{OPEN}indexed-to"
+"""The last run that was looked at, while they are being marked."""
+_BATCH = 500
 RUN_LABEL = "scenebeam-run"
 """Of a job: the run that it makes."""
 
@@ -26,7 +38,9 @@ class Claim(BaseModel):
     message: str
     """Id of the message that it answers."""
     since: float
-    """Seconds since 1970."""
+    """When it was made, by its maker's clock: for people. Its age is told by `Runs.claim_age`."""
+    released: bool = False
+    """Whether its maker could not launch the job and has given it up."""
     job: str = ""
     """What was launched; empty until then."""
     answered: tuple[str, ...] = ()
@@ -43,7 +57,7 @@ def run_id(request: RunRequest) -> str:
 
 
 class Runs:
-    """The runs below a store: `runs/<id>/request.json`, `claim.json` and `status.json`."""
+    """The runs below a store."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -66,10 +80,49 @@ class Runs:
         """All of them."""
         yield from (status for run in self.ids() if (status := self.status(run)) is not None)
 
-    def update(self, run: str, change: Callable[[RunStatus | None], RunStatus]) -> RunStatus:
-        """Bring a run's status up to date, by a change that bears being made again on what another writer has left.
+    def open_ids(self) -> list[str]:
+        """List the runs that have not ended, in order of their ids, without reading any of them.
 
-        Raises StorageError where others are always faster.
+        Only the first time in a state that an earlier version wrote are all statuses read, and
+        markers made for the open ones. A run in the list may just have ended: see `close`.
+        """
+        names = self.store.list(OPEN)
+        if _INDEXED not in names:
+            self._mark_open_runs()
+            names = self.store.list(OPEN)
+        return sorted({name.removeprefix(OPEN).partition("+")[0] for name in names if "+" in name})
+
+    def close(self, run: str, job: str) -> None:
+        """Remove the marker of a run whose job has ended."""
+        self.store.delete([_marker(run, job)])
+
+    def _mark_open_runs(self) -> None:
+        """Mark the open runs of an earlier version; goes on where a call that was stopped had come to."""
+        reached = (self.store.read(_INDEXED_TO) or b"").decode()
+        left = [run for run in self.ids() if run > reached]
+        with ThreadPoolExecutor(8) as threads:
+            for start in range(0, len(left), _BATCH):
+                batch = left[start : start + _BATCH]
+                for run, status in zip(batch, threads.map(self.status, batch), strict=True):
+                    if status is not None and not status.ended:
+                        self.store.create(_marker(run, status.job), b"")
+                self.store.write(_INDEXED_TO, batch[-1].encode())
+        self.store.create(_INDEXED, b"")
+        self.store.delete([_INDEXED_TO])
+
+    def update(self, run: str, change: Callable[[RunStatus | None], RunStatus]) -> RunStatus:
+        """Update a run's status, and the marker that it is open.
+
+        Args:
+            run: The run's id.
+            change: Makes the new status from the present one, None where there is none. It is called
+                again on what another writer has left in the meantime.
+
+        Returns:
+            The status as it is now.
+
+        Raises:
+            StorageError: Other writers are always faster.
         """
         name = self.name(run, "status")
 
@@ -81,9 +134,13 @@ class Runs:
         )
         def write() -> RunStatus:
             found = self.store.read_version(name)
-            changed = change(None if found is None else RunStatus.model_validate_json(found[0]))
+            before = None if found is None else RunStatus.model_validate_json(found[0])
+            changed = change(before)
             if found is not None and changed.dump() == found[0]:
                 return changed
+            # The marker stands before the status does: a crash between the two leaves no open run unmarked.
+            if not changed.ended and (before is None or before.ended or before.job != changed.job):
+                self.store.create(_marker(run, changed.job), b"")
             done = (
                 self.store.create(name, changed.dump())
                 if found is None
@@ -91,6 +148,9 @@ class Runs:
             )
             if not done:
                 raise _OvertakenError(f"{self.store.path(name)} is written to by too many at once: try again later")
+            # A marker names its job: one that is removed late cannot be that of the next launch.
+            if before is not None and (changed.ended or before.job != changed.job):
+                self.close(run, before.job)
             return changed
 
         return write()
@@ -100,10 +160,25 @@ class Runs:
         found = self.store.read_version(self.name(run, "claim"))
         return None if found is None else (Claim.model_validate_json(found[0]), found[1])
 
+    def claim_age(self, run: str) -> float:
+        """Seconds since a run's claim was written.
+
+        An object that is written now tells the present: both times are the store's, so that no
+        instance's clock matters.
+        """
+        clock = self.name(run, "clock")
+        self.store.write(clock, b"")
+        written, present = self.store.written(self.name(run, "claim")), self.store.written(clock)
+        return 0.0 if written is None or present is None else present - written
+
     def take(self, run: str, claim: Claim, version: str | None) -> bool:
         """Claim a run that nobody has claimed, or in place of that version of its claim; whether it was claimed."""
         name, content = self.name(run, "claim"), (claim.model_dump_json() + "\n").encode()
         return self.store.create(name, content) if version is None else self.store.replace(name, content, version)
+
+
+def _marker(run: str, job: str) -> str:
+    return f"{OPEN}{run}+{re.sub('[^A-Za-z0-9_-]', '_', job)[:200]}"
 
 
 class _OvertakenError(StorageError):

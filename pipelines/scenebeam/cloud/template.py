@@ -44,7 +44,11 @@ def _read(uri: str) -> RunRequest:
     content = open_store(folder).read(name)
     if content is None:
         raise RequestError(f"{uri} is not there")
-    return validate_request(parse_document(content.decode(), uri))
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{uri} is not UTF-8: {error}") from None
+    return validate_request(parse_document(text, uri))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ class GcsStore(Store):
             blob = self._bucket.get_blob(self._blob(name).name)
         return None if blob is None else int(blob.size)
 
+    def written(self, name: str) -> float | None:
+        """When the object's generation was created, by the bucket's clock; None where there is no such object."""
+        with self._blame(f"cannot read {self.path(name)}"):
+            blob = self._bucket.get_blob(self._blob(name).name)
+        return None if blob is None else float(blob.time_created.timestamp())
+
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small object unless there is one of the name already; whether it was."""
         return self.replace(name, content, "0")

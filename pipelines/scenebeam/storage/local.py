@@ -54,6 +54,14 @@ class LocalStore(Store):
         path = self._path(name)
         return path.stat().st_size if path.is_file() else None
 
+    def written(self, name: str) -> float | None:
+        """A file's modification time; None where there is no such file."""
+        with _blame(f"cannot read {self.path(name)}"):
+            try:
+                return self._path(name).stat().st_mtime
+            except FileNotFoundError:
+                return None
+
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small file unless there is one of the name already; whether it was."""
         with self._alone(name) as path:

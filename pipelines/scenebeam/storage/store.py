@@ -60,6 +60,13 @@ class Store(ABC):
         """Bytes of a file; None where there is no such file."""
 
     @abstractmethod
+    def written(self, name: str) -> float | None:
+        """When a file was last written, in seconds since 1970 by the store's own clock; None where there is none.
+
+        Times of one store can be compared with each other, and with no other clock.
+        """
+
+    @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
         """Publish a small file unless there is one of the name already; whether it was."""
 

@@ -60,11 +60,11 @@ def test_recorded_items_are_understood(real_data: Path, folder: str) -> None:
         scene = scene_from_item(item, record)
         assert scene.tile is not None
         assert len(scene.tile) == 5
-        assert scene.datatake is not None
+        assert scene.pass_key is not None
         assert scene.assets["red"].shift == shift
         assert set(scene.assets) >= {"blue", "red", "nir", "swir16", "scl"}
         assert scene.nodata is not None
-        assert f"{scene.acquired:%Y%m%dT%H%M%S}" in scene.datatake
+        assert f"{scene.acquired:%Y%m%dT%H%M%S}" in scene.pass_key
 
 
 def item(**changes: object) -> dict:

@@ -26,7 +26,10 @@ NOON = datetime(2023, 6, 1, 12, tzinfo=UTC)
 
 
 def scene(name: str, **changes: object) -> Scene:
-    plain = Scene(name, "c", "p", NOON, NOON, "sentinel-2a", "34TGL", "S2A_1", "1", 10.0, footprint=box(0, 0, 1, 1))
+    plain = Scene(
+        name, "c", "p", NOON, NOON, "sentinel-2a", "34TGL", pass_key="S2A_1", tile_key="34TGL", processed=("1",),
+        cloud_cover=10.0, footprint=box(0, 0, 1, 1),
+    )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -83,13 +86,13 @@ def test_order_does_not_depend_on_which_request_came_back_first(order: list[int]
 
 @given(st.permutations(["01.00", "02.00", "03.00", "04.00"]))
 def test_the_newest_processing_wins(order: list[str]) -> None:
-    kept = drop_duplicates([scene(f"s{version}", processed=version) for version in order])
+    kept = drop_duplicates([scene(f"s{version}", processed=(version,)) for version in order])
     assert [one.id for one in kept] == ["s04.00"]
 
 
 def test_complementary_halves_are_both_kept() -> None:
     left, right = scene("left", footprint=box(0, 0, 0.5, 1)), scene("right", footprint=box(0.5, 0, 1, 1))
-    again = scene("again", footprint=box(0.5, 0, 1, 1), processed="2")
+    again = scene("again", footprint=box(0.5, 0, 1, 1), processed=("2",))
     assert [s.id for s in drop_duplicates([left, right])] == ["left", "right"]
     assert [s.id for s in drop_duplicates([left, right, again])] == ["again", "left"]
 
@@ -97,18 +100,25 @@ def test_complementary_halves_are_both_kept() -> None:
 def test_other_tiles_and_times_are_no_duplicates() -> None:
     others = [
         scene("a"),
-        scene("b", tile="34TGK"),
-        scene("c", datatake="S2A_2", acquired=NOON + timedelta(days=1)),
+        scene("b", tile="34TGK", tile_key="34TGK"),
+        scene("c", pass_key="S2A_2", acquired=NOON + timedelta(days=1)),
     ]
     assert len(drop_duplicates(others)) == 3
-    without_tile = [scene("a", tile=None), scene("b", tile=None)]
+    without_tile = [scene("a", tile_key=None), scene("b", tile_key=None, footprint=box(0.3, 0, 1.3, 1))]
     assert len(drop_duplicates(without_tile)) == 2
 
 
 def test_a_solar_day_is_not_a_utc_day() -> None:
     far_east = box(170, 0, 171, 1)
     evening = scene("evening", acquired=datetime(2023, 6, 1, 22, 30, tzinfo=UTC), footprint=far_east, tile="1")
-    later = scene("later", acquired=datetime(2023, 6, 2, 0, 10, tzinfo=UTC), footprint=far_east, tile="2", datatake="x")
+    later = scene(
+        "later",
+        acquired=datetime(2023, 6, 2, 0, 10, tzinfo=UTC),
+        footprint=far_east,
+        tile="2",
+        tile_key="2",
+        pass_key="x",
+    )
     (day,) = group([later, evening], None, "day")
     assert day.timestamp == "20230601T223000Z"
     assert len(group([later, evening], None, "acquisition")) == 2

@@ -14,12 +14,13 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METRES, lonlat_geometry
 from scenebeam.collections import CollectionRecord
+from scenebeam.collections.identity import KNOWN_SENSORS
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
 from scenebeam.transfer.access import reachable
 
 _REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
-_DATATAKE = re.compile(r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})")
+_INSTANT = re.compile(r"(?:^|/)(\d{8}T\d{6})(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,14 @@ class Scene:
     platform: str | None = None
     tile: str | None = None
     """MGRS tile, where the collection has tiles."""
-    datatake: str | None = None
-    processed: str = ""
-    """Sorts processings of one acquisition from oldest to newest."""
+    pass_key: str | None = None
+    """What scenes of one platform's pass share; None where time decides."""
+    tile_key: str | None = None
+    """What scenes of the same ground share; None where footprints decide."""
+    part_key: str | None = None
+    """What tells the parts of one tile and pass apart; None where footprints decide."""
+    processed: tuple[str, ...] = ()
+    """Sorts processings of one part from oldest to newest."""
     cloud_cover: float | None = None
     nodata: float | None = None
     """Percent of the scene without data."""
@@ -113,11 +119,8 @@ def scene_from_item(
     when = _instant(properties.get("datetime") or properties.get("start_datetime"))
     if when is None:
         raise CatalogError(f"item {name}: no datetime and no start_datetime that can be read")
-    datatake = properties.get("s2:datatake_id") or properties.get("eopf:datatake_id")
-    match = _DATATAKE.match(str(datatake or ""))
-    acquired = dt.datetime.strptime(match[2], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC) if match else when
-    processing = properties.get("s2:processing_baseline") or properties.get("processing:version") or ""
-    made = properties.get("s2:generation_time") or properties.get("processing:datetime") or properties.get("created")
+    identity = record.identity or KNOWN_SENSORS
+    pass_key = identity.pass_key(name, properties)
     self_href = next((link.get("href") for link in item.get("links") or [] if link.get("rel") == "self"), None)
     try:
         footprint = lonlat_geometry(item["geometry"]) if item.get("geometry") else None
@@ -128,13 +131,14 @@ def scene_from_item(
         collection=str(item.get("collection") or record.id),
         provider=record.provider,
         datetime=when,
-        acquired=acquired,
+        acquired=_start_of_pass(pass_key) or when,
         platform=_lower(properties.get("platform")),
         constellation=_lower(properties.get("constellation")),
         tile=_tile(properties),
-        # The baseline at the end of a datatake id changes with each reprocessing; the datatake does not.
-        datatake=f"{match[1]}_{match[2]}_{match[3]}" if match else None,
-        processed=f"{processing}/{made or ''}/{name}",
+        pass_key=pass_key,
+        tile_key=identity.tile_key(name, properties),
+        part_key=identity.part_key(name, properties),
+        processed=identity.processed(name, properties),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         nodata=_number(
             properties.get("s2:nodata_pixel_percentage", (properties.get("statistics") or {}).get("nodata"))
@@ -241,6 +245,17 @@ def _instant(value: Any) -> dt.datetime | None:
     except ValueError:
         return None
     return found.astimezone(dt.UTC) if found.tzinfo else found.replace(tzinfo=dt.UTC)
+
+
+def _start_of_pass(pass_key: str | None) -> dt.datetime | None:
+    """The instant that a pass is named by, where it is named by one."""
+    match = _INSTANT.search(pass_key or "")
+    if match is None:
+        return None
+    try:
+        return dt.datetime.strptime(match[1], "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None
 
 
 def _tile(properties: dict[str, Any]) -> str | None:

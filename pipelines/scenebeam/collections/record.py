@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from scenebeam.collections.identity import Identity
+
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 
 
@@ -145,6 +147,8 @@ class CollectionRecord(BaseModel):
     """Bands without which a scene is not analysis-ready."""
     default: list[str] = []
     """Bands that are taken where none are named; default: the required ones."""
+    identity: Identity | None = None
+    """What makes a pass, a tile, a part of a tile and a processing. Default: what the known sensors' items say."""
     pixel_origin: tuple[float, float] | None = None
     """Where an edge of a pixel lies, east and north, in every file and CRS of the collection: `[15, 15]`
     for Landsat, whose pixels of 30 m have their centers on multiples of 30. Default: a header tells."""

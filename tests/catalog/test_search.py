@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import rustac
 
+from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
@@ -148,8 +149,6 @@ def test_a_static_catalog_on_the_network_reads_no_local_file(
 
 
 def test_what_a_catalog_on_the_network_names_is_never_opened_as_a_file(make_request: Callable[..., RunRequest]) -> None:
-    from scenebeam.catalog.search import _stac_io
-
     for name in (__file__, f"file://{__file__}", "FILE:///etc/hostname"):
         with pytest.raises(CatalogError, match="local file"):
-            _stac_io(make_request()).read_text(name)
+            CatalogIO(make_request().limits).read_text(name)

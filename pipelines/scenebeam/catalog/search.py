@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pystac
 import pystac_client
 import rustac
+import shapely
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
-from urllib3.util.retry import Retry
 
+from scenebeam.catalog.api import CatalogIO
+from scenebeam.catalog.kept import Item, KeptItems
 from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
-from scenebeam.errors import CatalogError, ReadError, RequestError
+from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
 from scenebeam.request import (
     KNOWN_CATALOGS,
     VISUAL,
@@ -34,26 +34,17 @@ from scenebeam.request import (
     is_remote,
     is_url,
 )
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.access import effective_limits, shown
 from scenebeam.transfer.ranges import Budget, fetched
-from scenebeam.transfer.session import mount_checked
 
 log = logging.getLogger(__name__)
 
-Item = dict[str, Any]
 Bounds = tuple[float, float, float, float]
 PAGE_SIZE = 100
 _LARGEST_TABLE = 4 * 2**30
 """Bytes of a stac-geoparquet file that is read from the network."""
-APART = 0.1
-"""Seconds between two requests to a catalogue."""
-_RETRY = Retry(
-    backoff_factor=1.0,
-    backoff_jitter=0.5,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,  # a search is a POST, and asking twice does no harm
-    respect_retry_after_header=True,
-)
+_NOT_BY_POST = {404, 405, 415, 501}
+"""What an API answers that searches by GET alone."""
 
 
 def records_for(request: RunRequest) -> list[CollectionRecord]:
@@ -160,77 +151,125 @@ def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Questio
     return [Question(None if cell is None else cell.bounds, interval) for interval in intervals for cell in cells]
 
 
-def search_items(request: RunRequest, questions: Sequence[Question]) -> list[Item]:
-    """Items of the request's collections, as JSON, in the catalogue's order; a file gives all that it holds.
+def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItems:
+    """Items of the request's collections, as they came, in the catalogue's order; a file gives all that it holds.
 
-    Selection filters them further, and can then say what it left out. Raises CatalogError where the catalogue cannot
-    be asked.
+    Selection filters them further, and can then say what it left out.
+
+    Raises:
+        CatalogError: The catalogue cannot be asked, or its answer is incomplete.
+        RequestError: It has more than limits.max_scenes.
     """
     catalog = request.catalog
     assert isinstance(catalog, str), "scenes of a time series are listed, not searched"
     url = KNOWN_CATALOGS.get(catalog, catalog)
+    found, seen = KeptItems(), set[tuple[str, str]]()
     try:
-        items = list(_ask(url, request, questions)) if is_url(url) else list(_read(Path(url)))
+        for number, item in enumerate(_ask(url, request, questions) if is_url(url) else _read(Path(url)), start=1):
+            if not isinstance(item, dict):
+                log.warning("%s: item %d is left out: it is no JSON object", shown(url), number)
+                continue
+            key = str(item.get("collection")), str(item.get("id"))
+            if key in seen:
+                continue
+            seen.add(key)
+            found.append(item if is_remote(catalog) else _with_absolute_hrefs(item, Path(catalog).parent))
+            if len(seen) > request.limits.max_scenes:
+                raise RequestError(
+                    f"the search finds more than limits.max_scenes = {request.limits.max_scenes} scenes; "
+                    "narrow the area or the dates, or raise the limit"
+                )
     except APIError as error:
-        raise CatalogError(_blame(url, error)) from error
+        raise CatalogError(f"{shown(url)} refused the search: {error}") from error
     except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError, ReadError) as error:
-        raise CatalogError(f"cannot read the catalogue {url}: {error}") from error
-    seen: dict[tuple[str, str], Item] = {}
-    for item in items:
-        item = _readable(item)
-        if not is_remote(catalog):
-            item = _with_absolute_hrefs(item, Path(catalog).parent)
-        seen.setdefault((str(item.get("collection")), str(item.get("id"))), item)
-    if len(seen) > request.limits.max_scenes:
-        raise RequestError(
-            f"the search finds more than limits.max_scenes = {request.limits.max_scenes} scenes; "
-            "narrow the area or the dates, or raise the limit"
-        )
-    return list(seen.values())
+        raise CatalogError(f"cannot read the catalogue {shown(url)}: {error}") from error
+    return found
 
 
-def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Item]:
-    if url.endswith(".parquet"):
-        with fetched(url, Budget.of(effective_limits(request)), _LARGEST_TABLE) as path:
-            yield from rustac.read_sync(str(path))["features"]
+def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Any]:
+    """A catalogue on the network: a STAC API, a static catalogue, or one document."""
+    limits = effective_limits(request)
+    if url.endswith((".parquet", ".geoparquet")) or url.startswith("gs://"):
+        with fetched(url, Budget.of(limits), _LARGEST_TABLE) as path:
+            yield from _read(path)
         return
+    stac_io = CatalogIO(limits)
+    document = stac_io.read_document(url)
+    kind = document.get("type")
+    if kind == "FeatureCollection":
+        for page in stac_io.get_pages(url, "GET"):
+            yield from (_located(item, url) for item in page["features"])
+    elif kind == "Feature":
+        yield _located(document, url)
+    elif kind == "Collection":
+        yield from _crawl(pystac.Collection.from_dict(document, href=url), stac_io)
+    elif kind == "Catalog":
+        yield from _ask_catalog(url, document, stac_io, request, questions)
+    else:
+        raise CatalogError(f"{shown(url)} is no STAC API, catalogue, collection, ItemCollection or item")
+
+
+def _ask_catalog(
+    url: str, document: Item, stac_io: CatalogIO, request: RunRequest, questions: Sequence[Question]
+) -> Iterator[Item]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
-        # Given to `open`, which would take them from the StacApiIO again.
-        client = pystac_client.Client.open(
-            url,
-            stac_io=_stac_io(request),
-            request_modifier=_Pace(APART),
-            timeout=60,
-        )
-        if not client.conforms_to("ITEM_SEARCH"):
-            log.info("%s has no item search: reading it as a static catalogue", url)
-            yield from [item.to_dict(transform_hrefs=False) for item in client.get_items(recursive=True)]
-            return
-    found = 0
+        client = pystac_client.Client.from_dict(document, href=url)
+        client._stac_io = stac_io
+    if not client.conforms_to("ITEM_SEARCH"):
+        links = [link for link in document.get("links") or [] if isinstance(link, dict)]
+        if not any(link.get("rel") in ("child", "item") for link in links):
+            raise CatalogError(
+                f"{shown(url)} offers no item search, and links to no items; is it the root of a STAC API?"
+            )
+        log.info("%s has no item search: reading it as a static catalogue", url)
+        yield from _crawl(pystac.Catalog.from_dict(document, href=url), stac_io)
+        return
+    where, method = _search_endpoint(url, document)
     for words in _searches(request, questions, client.conforms_to("QUERY")):
-        for item in client.search(limit=PAGE_SIZE, **words).items_as_dicts():
-            yield item
-            found += 1
-            if found > 2 * request.limits.max_scenes:
-                return  # far beyond the limit already: do not page through the rest of the archive
+        try:
+            yield from _pages(client, stac_io, where, method, words)
+        except APIError as error:
+            if method != "POST" or error.status_code not in _NOT_BY_POST:
+                raise
+            method = "GET"
+            yield from _pages(client, stac_io, where, method, words)
 
 
-class _RemoteStacIO(StacApiIO):
-    """Reads what a catalog on the network names, and never a file of this machine."""
+def _pages(
+    client: pystac_client.Client, stac_io: CatalogIO, where: str, method: str, words: dict[str, Any]
+) -> Iterator[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PystacClientWarning)
+        parameters = client.search(method=method, limit=PAGE_SIZE, **words).get_parameters()
+    # Not by the search's own pages, which end at an empty one.
+    for page in stac_io.get_pages(where, method, parameters):
+        yield from page["features"]
 
-    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
-        href = source.href if isinstance(source, pystac.Link) else str(source)
-        if not href.lower().startswith(("http://", "https://")):
-            raise CatalogError(f"a catalog on the network names the local file {href!r}; refused")
-        return super().read_text(source, *args, **kwargs)
+
+def _search_endpoint(url: str, document: Item) -> tuple[str, str]:
+    """Where an API is searched, by its landing page; and POST, unless it offers GET alone."""
+    links = [link for link in document.get("links") or [] if isinstance(link, dict) and link.get("rel") == "search"]
+    hrefs = [str(link["href"]) for link in links if link.get("href")]
+    methods = {str(link.get("method") or "").upper() for link in links}
+    where = urljoin(url, hrefs[0]) if hrefs else f"{url.rstrip('/')}/search"
+    return where, "GET" if methods == {"GET"} else "POST"
 
 
-def _stac_io(request: RunRequest) -> StacApiIO:
-    retries = _RETRY.new(total=request.limits.max_attempts - 1)
-    stac_io = _RemoteStacIO(max_retries=retries)
-    mount_checked(stac_io.session, retries, private=effective_limits(request).private_addresses)
-    return stac_io
+def _crawl(root: pystac.Catalog, stac_io: CatalogIO) -> Iterator[Item]:
+    root._stac_io = stac_io
+    for item in root.get_items(recursive=True):
+        yield _located(item.to_dict(transform_hrefs=False), item.get_self_href() or "")
+
+
+def _located(item: Any, url: str) -> Any:
+    """An item that says where it is, so that its relative hrefs can be resolved."""
+    if not isinstance(item, dict):
+        return item
+    links = [link for link in item.get("links") or [] if isinstance(link, dict)]
+    if any(link.get("rel") == "self" for link in links):
+        return item
+    return {**item, "links": [*links, {"rel": "self", "href": url}]}
 
 
 def _searches(request: RunRequest, questions: Sequence[Question], queries: bool) -> Iterator[dict[str, Any]]:
@@ -251,18 +290,7 @@ def _searches(request: RunRequest, questions: Sequence[Question], queries: bool)
         }
 
 
-class _Pace:
-    """Lets requests go `seconds` apart: catalogues ban those who storm them."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._next = seconds, 0.0
-
-    def __call__(self, request: Any) -> None:
-        time.sleep(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + self._seconds
-
-
-def _read(path: Path) -> Iterator[Item]:
+def _read(path: Path) -> Iterator[Any]:
     """A file on this machine: ItemCollection, Item, stac-geoparquet, or the root of a static catalogue."""
     if not path.exists():
         known = ", ".join(KNOWN_CATALOGS)
@@ -286,47 +314,39 @@ def _read(path: Path) -> Iterator[Item]:
         raise RequestError(f"catalog: {path} is no ItemCollection, Item, Catalog or stac-geoparquet file")
 
 
-def _blame(url: str, error: APIError) -> str:
-    status = getattr(error, "status_code", None)
-    if status == 429 or "429" in str(error):
-        return f"{url} answers 429 (too many requests) after all tries: wait some minutes, and run again"
-    return f"{url} refused the search: {error}"
-
-
 def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]:
-    """Items → Scenes, by their records. Items of other collections are left out; an unusable one is an error."""
+    """Items → Scenes, by their records. Items of other collections are left out; one that cannot be used is, too, and
+    named in the log.
+    """
     catalog = request.catalog
     records = records_for(request)
     base = str(Path(catalog).parent) if isinstance(catalog, str) and not is_remote(catalog) else None
-    scenes = []
+    scenes, odd = [], 0
     for item in items:
-        record = record_for_item(item, records)
-        if record is not None:
-            scenes.append(scene_from_item(item, record, base=base, resolution=request.product.band_resolution))
+        try:
+            record = record_for_item(item, records)
+            if record is not None:
+                scenes.append(scene_from_item(item, record, base=base, resolution=request.product.band_resolution))
+        except (SceneBeamError, ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+            odd += 1
+            log.warning("item %s is left out: %s", str(item.get("id"))[:100], error)
+        except shapely.errors.ShapelyError as error:
+            odd += 1
+            log.warning("item %s is left out: its geometry is none: %s", str(item.get("id"))[:100], error)
+    if odd and not scenes:
+        raise CatalogError(f"none of {odd} items can be used: the log says why")
     return scenes
-
-
-def _readable(item: Item) -> Item:
-    """Return an item that can be stored.
-
-    Assets without an href name no file and are left out. A date without a time becomes midnight UTC, as STAC
-    requires a time.
-    """
-    properties = item.get("properties") or {}
-    when = properties.get("datetime")
-    if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
-        item = {**item, "properties": {**properties, "datetime": f"{when}T00:00:00Z"}}
-    stored = (item.get("assets") or {}).items()
-    assets = {key: asset for key, asset in stored if isinstance(asset, dict) and asset.get("href")}
-    return {**item, "assets": assets}
 
 
 def _with_absolute_hrefs(item: Item, base: Path) -> Item:
     """Return an item that can be read from anywhere: a frozen search lies in another folder than its catalog."""
-    assets = dict(item["assets"])
-    self_href = next((str(link["href"]) for link in item.get("links") or [] if link.get("rel") == "self"), "")
+    stored = item.get("assets")
+    assets = {key: one for key, one in stored.items() if isinstance(one, dict)} if isinstance(stored, dict) else {}
+    links = [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"]
+    self_href = next((str(link.get("href")) for link in links), "")
     if not is_url(self_href):
         for key, asset in assets.items():
-            href = str(asset["href"])
-            assets[key] = {**asset, "href": href if is_url(href) else str(base / href)}
+            href = asset.get("href")
+            if isinstance(href, str) and not is_url(href):
+                assets[key] = {**asset, "href": str(base / href)}
     return {**item, "assets": assets}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 
 ITEMS_FILE, COLLECTION_FILE = "items.parquet", "collection.json"
+_AT_ONCE = 2000
+"""Items that are written as one table."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,38 @@ def dump_items(items: Sequence[stac.Item]) -> bytes:
         path = Path(folder) / "items.parquet"
         rustac.write_sync(str(path), {"type": "FeatureCollection", "features": [_storable(item) for item in items]})
         return path.read_bytes()
+
+
+def dump_many_items(items: Sequence[stac.Item]) -> bytes:
+    """As `dump_items`, for more items than should be in memory as objects at once.
+
+    Raises ValueError where they do not fit into one table.
+    """
+    try:
+        if len(items) <= _AT_ONCE:
+            return dump_items([_plain(item) for item in items])
+        with tempfile.TemporaryDirectory() as folder:
+            names = []
+            for start in range(0, len(items), _AT_ONCE):
+                names.append(f"{folder}/{start:09d}.parquet")
+                Path(names[-1]).write_bytes(dump_items([_plain(item) for item in items[start : start + _AT_ONCE]]))
+            return join_items(names, lambda name: nullcontext(Path(name))).content
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # rustac panics where a value has two types
+        raise ValueError(str(error)[:300]) from None
+
+
+def _plain(item: stac.Item) -> stac.Item:
+    """Without assets that name no file, and with a time: STAC wants both."""
+    properties = item.get("properties") or {}
+    when = properties.get("datetime")
+    if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
+        item = {**item, "properties": {**properties, "datetime": f"{when}T00:00:00Z"}}
+    stored = item.get("assets")
+    if not isinstance(stored, dict):
+        return {**item, "assets": {}}
+    return {**item, "assets": {key: one for key, one in stored.items() if isinstance(one, dict) and one.get("href")}}
 
 
 def _storable(value: Any) -> Any:

@@ -1,43 +1,108 @@
-"""Items: what a search found, kept beside the run as stac-geoparquet, so that it is asked for once."""
+"""Items: what a search found, kept beside the run exactly as it came, so that it is asked for once.
+
+`search.ndjson.zst` is the answer itself, an item a line. `scenes.parquet` is an export of it as stac-geoparquet, for
+other tools: properties in STAC are free-form, and not every valid item fits into a table.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import rustac
+import pyarrow as pa
 
-from scenebeam.products.catalogue import dump_items
+from scenebeam.catalog.kept import KeptItems
+from scenebeam.errors import StorageError
+from scenebeam.products.catalogue import dump_many_items
 from scenebeam.request import RunRequest, is_remote
 from scenebeam.storage import Store
 
 SCENES_FILE = "scenes.parquet"
+ANSWER_FILE = "search.ndjson.zst"
 SEARCH_FILE = "search.json"
 """What was asked to get them: the cache is good for the same question only."""
+_COMMON = ("datetime", "start_datetime", "end_datetime", "platform", "constellation", "eo:cloud_cover", "grid:code")
+"""Properties that an export keeps where not all can be."""
+
+log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 
 
-def read_search(request: RunRequest, store: Store) -> list[Item] | None:
-    """The items that the same question brought before; None where it was not asked yet, or needs no network."""
+def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
+    """Return the items that the same question brought before; None where it was not asked yet, or needs no network.
+
+    Raises StorageError where they cannot be read.
+    """
     if not _is_kept(request):
         return None
     asked = store.read(SEARCH_FILE)
-    if asked is None or json.loads(asked) != request.question() or SCENES_FILE not in store.list(SCENES_FILE):
+    if asked is None or json.loads(asked) != request.question():
         return None
-    with store.fetched(SCENES_FILE) as path:
-        items: list[Item] = rustac.read_sync(str(path))["features"]
-    return items
+    content = store.read(ANSWER_FILE)
+    if content is None:
+        return None
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
+            return KeptItems.of_lines(io.BufferedReader(stream))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StorageError(f"{store.path(ANSWER_FILE)} cannot be read: {error}; run with --refresh") from error
 
 
 def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> None:
     """Keep what a search found; the question comes last, so that it never stands beside another's items."""
     store.delete([SEARCH_FILE])
     if items:
-        store.write(SCENES_FILE, dump_items(items))
+        _export(items, store)
     if _is_kept(request):
+        with store.writing(ANSWER_FILE) as file:
+            sink = pa.PythonFile(file, mode="w")
+            with pa.CompressedOutputStream(sink, "zstd") as stream:
+                for line in _lines(items):
+                    stream.write(line)
         store.write(SEARCH_FILE, (json.dumps(request.question(), indent=2) + "\n").encode())
+
+
+def _lines(items: Sequence[Item]) -> Iterator[bytes]:
+    if isinstance(items, KeptItems):
+        yield from items.lines()
+        return
+    for item in items:
+        yield json.dumps(item).encode() + b"\n"
+
+
+def _export(items: Sequence[Item], store: Store) -> None:
+    """Write the items as stac-geoparquet; where they do not fit into one table, what all items have in common."""
+    try:
+        content = dump_many_items(items)
+    except ValueError as error:
+        log.warning("%s holds the common fields of the items alone: %s", SCENES_FILE, error)
+        content = dump_many_items([_common(item) for item in items if item.get("geometry")])
+    if content:
+        store.write(SCENES_FILE, content)
+
+
+def _common(item: Item) -> Item:
+    properties = item.get("properties") or {}
+    assets = {
+        key: {name: str(asset[name]) for name in ("href", "type") if asset.get(name)}
+        for key, asset in (item.get("assets") or {}).items()
+        if isinstance(asset, dict)
+    }
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": str(item.get("id")),
+        "collection": item.get("collection"),
+        "geometry": item["geometry"],
+        "bbox": item.get("bbox"),
+        "links": [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"],
+        "assets": assets,
+        "properties": {name: properties[name] for name in _COMMON if properties.get(name) is not None},
+    }
 
 
 def _is_kept(request: RunRequest) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from scenebeam.transfer.addresses import pool_classes
 
@@ -16,10 +15,10 @@ from scenebeam.transfer.addresses import pool_classes
 class CheckedAdapter(HTTPAdapter):
     """Connects to no address that `check_address` refuses, redirects included."""
 
-    def __init__(self, retries: Retry, *, private: bool) -> None:
+    def __init__(self, *, private: bool) -> None:
         """`private`: whether loopback and private addresses are allowed."""
         self._classes = pool_classes(private)
-        super().__init__(max_retries=retries)
+        super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """See HTTPAdapter."""
@@ -27,7 +26,7 @@ class CheckedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = self._classes
 
 
-def mount_checked(session: requests.Session, retries: Retry, *, private: bool) -> None:
+def mount_checked(session: requests.Session, *, private: bool) -> None:
     """Let all connections of a session be checked."""
     for scheme in ("http://", "https://"):
-        session.mount(scheme, CheckedAdapter(retries, private=private))
+        session.mount(scheme, CheckedAdapter(private=private))

@@ -28,7 +28,7 @@ HTML = b"<html><body>Please log in to continue</body></html>\n"
 ENDLESS = 200 * 2**20
 """Bytes after which the server ends an endless answer by itself."""
 LARGEST_ANSWER = 16 * 2**20
-"""Bytes of an endless answer that a client may take: what it asked for, and what lies in sockets."""
+"""Bytes of an endless answer that a client may take: those asked for, and those in sockets."""
 Calm = dict[str, tuple[dict[str, bytes], int]]
 """By name of a run what it makes on a calm server, and how many of its products lack something."""
 LONGEST_ANSWER = 10
@@ -158,7 +158,13 @@ class _HostileHandler(_Handler):
             self.send_header(name, value)
         self.end_headers()
 
-    def answer(self, asked: Question, data: bytes, start: int | None = None, **headers: str) -> None:
+    def answer(
+        self,
+        asked: Question,
+        data: bytes,
+        start: int | None = None,
+        **headers: str,
+    ) -> None:
         """Send `data` as the range that was asked for, or as one that begins at `start`."""
         first = asked.start if start is None else start
         told = {"Content-Length": str(len(data)), "Accept-Ranges": "bytes"}
@@ -220,7 +226,12 @@ def _unended(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
 
 def _short(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
     length = {"Content-Length": str(len(asked.data))}
-    handler.answer(asked, asked.data[: spoil.pick(0, len(asked.data) - 1)], **_range_of(asked), **length)
+    handler.answer(
+        asked,
+        asked.data[: spoil.pick(0, len(asked.data) - 1)],
+        **_range_of(asked),
+        **length,
+    )
 
 
 def _range_of(asked: Question) -> dict[str, str]:
@@ -296,7 +307,10 @@ def _drip(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
 
 def _drip_headers(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
     head = f"HTTP/1.1 206 Partial Content\r\nContent-Length: {len(asked.data)}\r\n"
-    handler.drip(spoil, head.encode() + b"".join(b"X-%d: slow\r\n" % number for number in range(1000)))
+    handler.drip(
+        spoil,
+        head.encode() + b"".join(b"X-%d: slow\r\n" % number for number in range(1000)),
+    )
 
 
 def _whole(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
@@ -333,7 +347,7 @@ EVERY_MODE = [*MODES, "520", "503", "403", "404"]
 
 
 def spoil_in(mode: str, **settings: object) -> Spoil:
-    """A tenth of all answers in one mode; refusals that are final befall every file, and each just once."""
+    """Spoil a tenth of all answers. Refusals that are final befall every file, each just once."""
     if mode in ("403", "404"):
         settings = {"share": 1.0, "once": True, **settings}
     return Spoil(mode, **settings)  # type: ignore[arg-type]
@@ -341,7 +355,7 @@ def spoil_in(mode: str, **settings: object) -> Spoil:
 
 @contextmanager
 def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
-    """Serve a folder on loopback for as long as the block lasts; calm until it is given a `spoil`."""
+    """Serve a folder as long as the block lasts; the server is calm until it has a `spoil`."""
     behaviour = Hostile(folder)
     handler = type("Handler", (_HostileHandler,), {"behaviour": behaviour})
     server = _Server((host, 0), handler)
@@ -359,7 +373,8 @@ def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
 
 def made(request: RunRequest, folder: str) -> dict[str, bytes]:
     """The products of a run by name: all that is not a table or a status."""
-    return {name: content for name, content in tree(Path(request.output)).items() if name.startswith(folder)}
+    published = tree(Path(request.output))
+    return {name: published[name] for name in published if name.startswith(folder)}
 
 
 def said(request: RunRequest, status: RunStatus) -> str:
@@ -378,7 +393,8 @@ def weather(
 ) -> RunStatus:
     """Run a request on a server that spoils answers, and hold what it makes against a calm run's.
 
-    Either the run succeeded and every byte is right, or it failed, and the next one makes the right bytes.
+    Either the run succeeded and every byte is right, or it failed, and the next one makes the
+    right bytes.
 
     Returns:
         The status of the stormy run.

@@ -44,9 +44,18 @@ def catalog_of(server: Behaviour, folder: Path, href: Any) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_mosaic_lacks_that_tile(make_request: Make, server: Behaviour, tmp_path: Path, name: str) -> None:
+def test_a_mosaic_lacks_that_tile(
+    make_request: Make,
+    server: Behaviour,
+    tmp_path: Path,
+    name: str,
+) -> None:
     catalog = catalog_of(server, tmp_path, BAD[name])
-    request = make_request(catalog=str(catalog), dates="2021", **{"grid.crs": "EPSG:32634", "limits.max_attempts": 2})
+    request = make_request(
+        catalog=str(catalog),
+        dates="2021",
+        **{"grid.crs": "EPSG:32634", "limits.max_attempts": 2},
+    )
     status = run(request)
     assert (status.state, status.incomplete) == ("succeeded", 1), status.message
     folder = Path(request.output) / "mosaics" / STAMP
@@ -58,10 +67,20 @@ def test_a_mosaic_lacks_that_tile(make_request: Make, server: Behaviour, tmp_pat
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_download_lacks_that_file(make_request: Make, server: Behaviour, tmp_path: Path, name: str) -> None:
+def test_a_download_lacks_that_file(
+    make_request: Make,
+    server: Behaviour,
+    tmp_path: Path,
+    name: str,
+) -> None:
     catalog = catalog_of(server, tmp_path, BAD[name])
     product = {"kind": "assets", "bands": ["red", "scl"]}
-    request = make_request(catalog=str(catalog), dates="2021", product=product, **{"limits.max_attempts": 2})
+    request = make_request(
+        catalog=str(catalog),
+        dates="2021",
+        product=product,
+        **{"limits.max_attempts": 2},
+    )
     run(request)
     with (Path(request.output) / "assets_download_status.csv").open(newline="") as file:
         rows = {row["scene_id"]: row for row in csv.DictReader(file)}

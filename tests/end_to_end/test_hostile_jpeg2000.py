@@ -93,12 +93,23 @@ def ask(make_request: Make, host: Hostile) -> Make:
 def missing_of(request: RunRequest) -> list[dict[str, str]]:
     """The tiles that the mosaic's red band lacks."""
     (path,) = Path(request.output).glob("mosaics/*/2*.json")
-    found: list[dict[str, str]] = json.loads(path.read_text())["assets"]["red"].get("scenebeam:missing", [])
+    found: list[dict[str, str]] = json.loads(path.read_text())["assets"]["red"].get(
+        "scenebeam:missing",
+        [],
+    )
     return found
 
 
-@pytest.mark.parametrize("mode", [m if m in TRIED else pytest.param(m, marks=pytest.mark.slow) for m in MODES])
-def test_mosaics_of_a_hostile_server(ask: Make, host: Hostile, calm_products: Calm, mode: str) -> None:
+@pytest.mark.parametrize(
+    "mode",
+    [m if m in TRIED else pytest.param(m, marks=pytest.mark.slow) for m in MODES],
+)
+def test_mosaics_of_a_hostile_server(
+    ask: Make,
+    host: Hostile,
+    calm_products: Calm,
+    mode: str,
+) -> None:
     request = ask()
     status = weather(host, request, spoil_in(mode, seed=1), "mosaics/", calm_products, "mosaic")
     if mode != "429-far":
@@ -108,7 +119,13 @@ def test_mosaics_of_a_hostile_server(ask: Make, host: Hostile, calm_products: Ca
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("mode", ["shifted", "html206", "short", "unended", "endless200", "503"])
-def test_mosaics_of_a_very_hostile_server(ask: Make, host: Hostile, calm_products: Calm, mode: str, seed: int) -> None:
+def test_mosaics_of_a_very_hostile_server(
+    ask: Make,
+    host: Hostile,
+    calm_products: Calm,
+    mode: str,
+    seed: int,
+) -> None:
     """A third of all answers."""
     spoil = spoil_in(mode, seed=seed, share=0.34)
     weather(host, ask(), spoil, "mosaics/", calm_products, "mosaic")
@@ -140,7 +157,8 @@ def test_two_bad_answers_change_no_byte(ask: Make, host: Hostile, calm_products:
     for number, since in enumerate((0, MIDDLE)):
         request = ask(output=f"{ask().output}-{number}")
         spoil = Spoil("503", pattern=f"{BEST}/red", share=1.0, times=2, since=since)
-        assert weather(host, request, spoil, "mosaics/", calm_products, "mosaic").state == "succeeded"
+        status = weather(host, request, spoil, "mosaics/", calm_products, "mosaic")
+        assert status.state == "succeeded"
         assert spoil.spoiled.total() == 2
 
 
@@ -152,7 +170,11 @@ def cut(folder: Path, target: Path) -> Path:
     return target
 
 
-def test_a_file_that_is_cut_off_is_a_missing_tile(make_request: Make, scenes: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_is_a_missing_tile(
+    make_request: Make,
+    scenes: Path,
+    tmp_path: Path,
+) -> None:
     with serve_hostile(cut(scenes, tmp_path / "cut")) as server:
         items = {"type": "FeatureCollection", "features": jp2_items(server.url)}
         (tmp_path / "items.json").write_text(json.dumps(items))

@@ -1,4 +1,4 @@
-"""Servers that spoil a tenth of their answers: a run makes the right bytes, or says so and fails."""
+"""Servers that spoil a tenth of their answers: a run makes the right bytes, or it fails."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ SOME_MODES = ["shifted", "lying", "unended", "html206", "flip", "endless200", "d
 
 def tried(modes: list[str]) -> list[Any]:
     """Every mode as a parameter; all but some of them are slow."""
-    return [mode if mode in modes else pytest.param(mode, marks=pytest.mark.slow) for mode in EVERY_MODE]
+    slow = pytest.mark.slow
+    return [mode if mode in modes else pytest.param(mode, marks=slow) for mode in EVERY_MODE]
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow answers are given up after fractions of a second, and endless files after some megabytes."""
+    """Give up slow answers after fractions of a second, and endless files after some megabytes."""
     monkeypatch.setattr(http, "_WINDOW", 0.3)
     monkeypatch.setattr(addresses, "_HEADER_SECONDS", 1.0)
     monkeypatch.setattr(download, "_LARGEST_UNSIZED", 8 * 2**20)
@@ -67,7 +68,12 @@ def calm_products() -> Calm:
 
 
 @pytest.mark.parametrize("mode", EVERY_MODE)
-def test_mosaics_of_a_hostile_server(host: Hostile, make_request: Make, calm_products: Calm, mode: str) -> None:
+def test_mosaics_of_a_hostile_server(
+    host: Hostile,
+    make_request: Make,
+    calm_products: Calm,
+    mode: str,
+) -> None:
     request = make_request(catalog=str(host.catalog), dates="2021")
     status = weather(host, request, spoil_in(mode), "mosaics/", calm_products, "mosaic")
     if mode != "429-far":  # no number of tries waits for that
@@ -75,28 +81,52 @@ def test_mosaics_of_a_hostile_server(host: Hostile, make_request: Make, calm_pro
 
 
 @pytest.mark.parametrize("mode", tried(SOME_MODES))
-def test_stacks_of_a_hostile_server(host: Hostile, make_request: Make, calm_products: Calm, mode: str) -> None:
-    changes = {"area": None, "select": {"scenes": [{"id": SCENES[0].id}]}, "product": {"kind": "stack"}}
+def test_stacks_of_a_hostile_server(
+    host: Hostile,
+    make_request: Make,
+    calm_products: Calm,
+    mode: str,
+) -> None:
+    changes = {
+        "area": None,
+        "select": {"scenes": [{"id": SCENES[0].id}]},
+        "product": {"kind": "stack"},
+    }
     request = make_request(catalog=str(host.catalog), **changes)
     weather(host, request, spoil_in(mode), "stacks/", calm_products, "stack")
 
 
 @pytest.mark.parametrize("mode", tried(SOME_MODES))
-def test_indices_of_a_hostile_server(host: Hostile, make_request: Make, calm_products: Calm, mode: str) -> None:
+def test_indices_of_a_hostile_server(
+    host: Hostile,
+    make_request: Make,
+    calm_products: Calm,
+    mode: str,
+) -> None:
     product = {"kind": "index", "index": "ndvi"}
     request = make_request(catalog=str(host.catalog), dates="2021", product=product)
     weather(host, request, spoil_in(mode), "indices/", calm_products, "index")
 
 
 @pytest.mark.parametrize("mode", tried(["shifted", "flip", "404"]))
-def test_chips_of_a_hostile_server(fields_host: Hostile, fields_request: Make, calm_products: Calm, mode: str) -> None:
+def test_chips_of_a_hostile_server(
+    fields_host: Hostile,
+    fields_request: Make,
+    calm_products: Calm,
+    mode: str,
+) -> None:
     asked = {"product.pixel_check": True, "product.bands": ["red", "nir"]}
     request = fields_request(catalog=str(fields_host.catalog), **asked)
     weather(fields_host, request, spoil_in(mode), "", calm_products, "fields")
 
 
 @pytest.mark.parametrize("mode", tried(SOME_MODES))
-def test_downloads_of_a_hostile_server(host: Hostile, make_request: Make, calm_products: Calm, mode: str) -> None:
+def test_downloads_of_a_hostile_server(
+    host: Hostile,
+    make_request: Make,
+    calm_products: Calm,
+    mode: str,
+) -> None:
     catalog = host.catalog
     if mode == "flip":
         # A flip may change no pixel: of a row of zeros, for one. Then a checksum alone can tell.

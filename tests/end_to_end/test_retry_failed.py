@@ -47,7 +47,11 @@ def calm(ask: Make, tmp_path: Path) -> dict[str, bytes]:
     return tree(Path(request.output) / "mosaics")
 
 
-def test_a_tile_that_has_come_by_now_is_in_the_product(ask: Make, server: Behaviour, calm: dict[str, bytes]) -> None:
+def test_a_tile_that_has_come_by_now_is_in_the_product(
+    ask: Make,
+    server: Behaviour,
+    calm: dict[str, bytes],
+) -> None:
     server.faults.append(GONE)
     request = ask()
     assert run(request).incomplete == 1
@@ -74,7 +78,10 @@ def test_a_tile_that_has_come_by_now_is_in_the_product(ask: Make, server: Behavi
     assert not any("20220615" in path for path in server.requests), "nor is anything read for it"
 
 
-def test_a_tile_that_is_still_missing_leaves_the_product_as_it_is(ask: Make, server: Behaviour) -> None:
+def test_a_tile_that_is_still_missing_leaves_the_product_as_it_is(
+    ask: Make,
+    server: Behaviour,
+) -> None:
     server.faults.append(GONE)
     request = ask()
     run(request)

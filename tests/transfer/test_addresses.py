@@ -84,7 +84,11 @@ def no_connection(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("private", [False, True])
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_no_spelling_leads_to_a_metadata_server(host: str, private: bool, no_connection: list[Any]) -> None:
+def test_no_spelling_leads_to_a_metadata_server(
+    host: str,
+    private: bool,
+    no_connection: list[Any],
+) -> None:
     with pytest.raises(ReadError, match="no place for images") as fault:
         read_range(f"http://{host}/computeMetadata/v1/", 0, 10, quick(private=private))
     assert fault.value.permanent
@@ -92,7 +96,11 @@ def test_no_spelling_leads_to_a_metadata_server(host: str, private: bool, no_con
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_downloads_lead_to_no_metadata_server_either(host: str, no_connection: list[Any], tmp_path: Path) -> None:
+def test_downloads_lead_to_no_metadata_server_either(
+    host: str,
+    no_connection: list[Any],
+    tmp_path: Path,
+) -> None:
     url = f"http://{host}/latest/meta-data/"
     with open_store(str(tmp_path)).receiving("a.tif", url) as arrival:
         with pytest.raises(ReadError, match="no place for images"):
@@ -134,7 +142,10 @@ def test_private_addresses_are_read_where_they_are_allowed(address: str) -> None
     check_address("somewhere.example", address, private=True)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "0"],
+)
 def test_this_machine_is_refused_in_every_spelling(host: str, no_connection: list[Any]) -> None:
     with pytest.raises(ReadError, match="private network"):
         read_range(f"http://{host}:9/a.tif", 0, 10, quick())
@@ -209,7 +220,10 @@ def test_a_catalog_is_private_where_all_its_addresses_are(
 
 
 @pytest.fixture
-def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Behaviour, Behaviour]]:
+def servers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[Behaviour, Behaviour]]:
     """A server that counts as public, and a private one that it redirects to."""
     outside = ipaddress.ip_address("127.0.0.1")
     real = addresses._is_private
@@ -223,7 +237,10 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[B
             yield public, private
 
 
-def test_a_redirect_to_a_private_address_is_not_followed(servers: tuple[Behaviour, Behaviour], tmp_path: Path) -> None:
+def test_a_redirect_to_a_private_address_is_not_followed(
+    servers: tuple[Behaviour, Behaviour],
+    tmp_path: Path,
+) -> None:
     public, private = servers
     assert read_range(f"{public.url}/a.tif", 0, 4, quick()) == b"some"
     public.faults.append(Fault("", status=302, location=f"{private.url}/a.tif"))
@@ -236,8 +253,14 @@ def test_a_redirect_to_a_private_address_is_not_followed(servers: tuple[Behaviou
     assert private.requests.total() == 0
 
 
-@pytest.mark.parametrize("location", ["http://169.254.169.254/", "http://0xa9fea9fe/", "http://[::ffff:a9fe:a9fe]/"])
-def test_a_redirect_to_a_metadata_server_is_not_followed(servers: tuple[Behaviour, Behaviour], location: str) -> None:
+@pytest.mark.parametrize(
+    "location",
+    ["http://169.254.169.254/", "http://0xa9fea9fe/", "http://[::ffff:a9fe:a9fe]/"],
+)
+def test_a_redirect_to_a_metadata_server_is_not_followed(
+    servers: tuple[Behaviour, Behaviour],
+    location: str,
+) -> None:
     public, _ = servers
     public.faults.append(Fault("", status=302, location=location))
     with pytest.raises(ReadError, match="no place for images"):
@@ -261,7 +284,13 @@ def test_a_link_of_a_catalog_to_a_private_address_is_not_followed(
 ) -> None:
     public, private = servers
     links = [{"rel": "item", "href": f"{private.url}/item.json"}]
-    root = {"type": "Catalog", "stac_version": "1.0.0", "id": "x", "description": "x", "links": links}
+    root = {
+        "type": "Catalog",
+        "stac_version": "1.0.0",
+        "id": "x",
+        "description": "x",
+        "links": links,
+    }
     (public.folder / "catalog.json").write_text(json.dumps(root))
     with pytest.raises(CatalogError, match="cannot read"):
         search_items(make_request(catalog=f"{public.url}/catalog.json"), [])
@@ -270,7 +299,10 @@ def test_a_link_of_a_catalog_to_a_private_address_is_not_followed(
 
 def test_a_table_is_not_read_from_a_private_address(servers: tuple[Behaviour, Behaviour]) -> None:
     _, private = servers
-    with pytest.raises(ReadError, match="private network"), fetched(f"{private.url}/items.parquet", quick(), 1000):
+    with (
+        pytest.raises(ReadError, match="private network"),
+        fetched(f"{private.url}/items.parquet", quick(), 1000),
+    ):
         pass
     assert private.requests.total() == 0
 

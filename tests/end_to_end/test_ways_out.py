@@ -268,6 +268,7 @@ def test_a_download_has_the_good_file_and_names_the_other(
 def test_an_href_to_this_machine_is_refused(
     ask: Make,
     world: World,
+    caplog: pytest.LogCaptureFixture,
     name: str,
     product: str,
 ) -> None:
@@ -279,7 +280,7 @@ def test_an_href_to_this_machine_is_refused(
     except SceneBeamError as error:
         told = str(error)
     output = Path(request.output)
-    told += "".join(path.read_text() for path in output.glob("*.csv"))
+    told += caplog.text + "".join(path.read_text() for path in output.glob("*.csv"))
     assert BAD.id in told
     assert "unexpected" not in told
     check_nothing_left(world, output)

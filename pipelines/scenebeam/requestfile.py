@@ -18,7 +18,7 @@ from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
 from scenebeam.request import Checks, RunRequest, is_remote
-from scenebeam.request.document import MAX_BYTES, parse_geojson, parse_text
+from scenebeam.request.document import MAX_BYTES, parse_text
 from scenebeam.request.values import check_values, dotted_name, quoted
 
 _SHORT_NAMES = {"BANDS": "product.bands", "MAX_DOWNLOAD_WORKERS": "limits.max_download_workers"}
@@ -107,7 +107,7 @@ def validate_request(document: Mapping[str, Any]) -> RunRequest:
         request = RunRequest.model_validate(document)
         # The fingerprint must follow a file's content, not its name.
         if request.area is not None and request.area.geojson is not None:
-            area = {"geometry": _read_geojson(Path(request.area.geojson))}
+            area = {"geometry": _read_geojson(request.area.geojson)}
             check_values({"area": area}, most_values=sys.maxsize)
             document = {**document, "area": area}
         if request.select.table is not None:
@@ -158,23 +158,14 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     return list(scenes.values())
 
 
-def _read_geojson(path: Path) -> dict[str, Any]:
-    """The geometries of a GeoJSON file as one, with the CRS that the file names, if any."""
+def _read_geojson(place: str) -> dict[str, Any]:
+    """The polygons of a vector file as one GeoJSON geometry, with the CRS that it names, if any."""
+    from scenebeam.vectors import read_area  # heavy: numpy, shapely and pyproj
+
     try:
-        document = parse_geojson(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"area.geojson: cannot read {path}: {error}") from None
-    crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
-    if document.get("type") == "FeatureCollection":
-        features = document.get("features")
-        if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
-            raise RequestError(f"area.geojson: {path} holds a FeatureCollection without a list of features")
-        geometries = [feature.get("geometry") for feature in features]
-        return {"type": "GeometryCollection", "geometries": [geometry for geometry in geometries if geometry], **crs}
-    found = document.get("geometry") if document.get("type") == "Feature" else document
-    if not isinstance(found, dict):
-        raise RequestError(f"area.geojson: {path} holds a feature without a geometry")
-    return {**found, **crs}
+        return read_area(place)
+    except RequestError as error:
+        raise RequestError(f"area.geojson: {error}") from None
 
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> None:

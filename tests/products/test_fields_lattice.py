@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,24 +167,35 @@ def test_invalid_fields_are_mended_and_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("geometry", "told"),
     [
-        (shapely.Point(10, 50), r"field 2 \(id b\) is no polygon"),
-        (shapely.box(500_000, 5_000_000, 500_100, 5_000_100), r"field 2 \(id b\) lies outside of the Earth"),
-        (shapely.Polygon([(10, 50), (10.01, 50), (10, 50)]), r"field 2 \(id b\) has no inside"),
+        (shapely.Point(10, 50), "is a Point with nothing inside: give a polygon: left out"),
+        (shapely.Polygon([(10, 50), (10.01, 50), (10, 50)]), r"has no inside: .*: left out"),
     ],
-    ids=["point", "metres", "flat"],
+    ids=["point", "flat"],
 )
-def test_fields_that_cannot_be_used_are_named(tmp_path: Path, geometry: Any, told: str) -> None:
-    with pytest.raises(RequestError, match=told):
-        list(read_fields(write(tmp_path / "f.parquet", [square(10, 50), geometry], ["a", "b"]), Faults()))
+def test_fields_that_cannot_be_used_are_left_out_and_listed(tmp_path: Path, geometry: Any, told: str) -> None:
+    faults = Faults()
+    path = write(tmp_path / "f.parquet", [square(10, 50), geometry], ["a", "b"])
+    ((numbers, _),) = list(read_fields(path, faults))
+    assert numbers.tolist() == [1]
+    (row,) = faults.rows
+    assert (row["field"], row["id"]) == (2, "b")
+    assert re.fullmatch(told, row["fault"])
+
+
+def test_a_field_outside_of_the_earth_is_named(tmp_path: Path) -> None:
+    metres = shapely.box(500_000, 5_000_000, 500_100, 5_000_100)
+    path = write(tmp_path / "f.parquet", [square(10, 50), metres], ["a", "b"])
+    with pytest.raises(RequestError, match=r"field 2 \(id b\) lies outside of the Earth"):
+        list(read_fields(path, Faults()))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"type": "FeatureCollection"}'])
 def test_files_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
     for name in ("f.parquet", "f.geojson"):
         (tmp_path / name).write_text(content)
-        with pytest.raises(RequestError, match=f"{name} cannot be read as Geo|field 1 is|no geometry|no chip is left"):
+        with pytest.raises(RequestError, match=f"{name} cannot be read as Geo"):
             chips_of_fields(str(tmp_path / name), ChipGrid(), 2024)
-    with pytest.raises(RequestError, match="cannot be read"):
+    with pytest.raises(RequestError, match="cannot read .*nowhere"):
         list(read_fields(str(tmp_path / "nowhere.geojson"), Faults()))
 
 

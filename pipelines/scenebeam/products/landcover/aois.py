@@ -1,22 +1,21 @@
-"""AOIs: the areas of interest of a GeoJSON file, by their place in it; one that cannot be used says why."""
+"""AOIs: the areas of interest of a vector file, by their place in it; one that cannot be used says why."""
 
 from __future__ import annotations
 
-import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import shapely
-from pyproj import Transformer
 from shapely.geometry import MultiPolygon, Polygon
-from shapely.validation import explain_validity
 
-from scenebeam.catalog.area import geojson_transformer, lonlat_geometry
-from scenebeam.errors import ReadError, RequestError
+from scenebeam.errors import RequestError
 from scenebeam.request import LandcoverRequest
-from scenebeam.transfer.ranges import Budget, read_range
+from scenebeam.transfer.access import shown
+from scenebeam.vectors import Features, check_polygons, read_features
 
-_LARGEST_FILE = 256 * 2**20
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,61 +38,70 @@ class Aoi:
 
 
 def read_aois(request: LandcoverRequest) -> list[Aoi]:
-    """The areas that are asked for, in the order of the file.
+    """Read the areas that are asked for, in the order of the file.
 
-    Raises RequestError where the file cannot be read, an index is not in it, or no area of it can be used.
+    Areas that cross themselves are made valid, and areas of one name are told apart by their place:
+    a warning names both.
+
+    Args:
+        request: Its `aois` is a vector file: a path on this machine, or an address.
+
+    Raises:
+        RequestError: The file cannot be read, an index is not in it, or no area of it can be used.
     """
+    place = shown(request.aois)
     try:
-        document = json.loads(read_range(request.aois, 0, _LARGEST_FILE, Budget(private=True)))
-        features: list[Any] = document["features"] if document["type"] == "FeatureCollection" else [document]
-    except (ReadError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"product.aois: cannot read {request.aois} as GeoJSON: {error}") from None
-    try:
-        to_lonlat = geojson_transformer(document)
+        every = list(_read(request.aois))
     except RequestError as error:
-        raise RequestError(f"product.aois: {request.aois}: {error}") from None
-    every = range(len(features))
-    for name, indices in (("include", request.include or []), ("exclude", request.exclude)):
-        unknown = sorted(set(indices) - set(every))
+        raise RequestError(f"product.aois: {error}") from None
+    indices = {aoi.index for aoi, _ in every}
+    for name, asked in (("include", request.include or []), ("exclude", request.exclude)):
+        unknown = sorted(set(asked) - indices)
         if unknown:
-            raise RequestError(f"product.{name}: {request.aois} has areas 0 to {len(features) - 1}, not {unknown}")
-    wanted = sorted(set(every if request.include is None else request.include) - set(request.exclude))
+            raise RequestError(f"product.{name}: {place} has areas 0 to {len(every) - 1}, not {unknown}")
+    wanted = sorted((indices if request.include is None else set(request.include)) - set(request.exclude))
     if not wanted:
-        raise RequestError(f"product.aois: no area of {request.aois} is left by include and exclude")
-    found = [_aoi(index, features[index], to_lonlat) for index in wanted]
+        raise RequestError(f"product.aois: no area of {place} is left by include and exclude")
+    found = [every[index][0] for index in wanted]
     if all(aoi.fault for aoi in found):
         raise RequestError(f"product.aois: none of {len(found)} areas can be used; the first: {found[0].fault}")
+    _warn(place, found, {aoi.index: mended for aoi, mended in every})
     return found
 
 
-def _aoi(index: int, feature: Any, to_lonlat: Transformer | None) -> Aoi:
-    feature = feature if isinstance(feature, dict) else {}
-    geometry = feature.get("geometry", feature if "coordinates" in feature else None)
-    properties = feature.get("properties") or {}
-    name = str(next((one for one in (feature.get("id"), properties.get("id"), properties.get("name")) if one), ""))
-    try:
-        return Aoi(index, name, _checked(geometry, to_lonlat))
-    except RequestError as error:
-        return Aoi(index, name, None, str(error))
+def _read(place: str) -> Iterator[tuple[Aoi, str]]:
+    """All areas of a file, each with why it has been made valid, if it has."""
+    index = 0
+    for features in read_features(place):
+        checked = check_polygons(features)
+        for at, polygons in enumerate(checked.polygons):
+            name, fault = _name(features, at), checked.faults[at]
+            if fault:
+                yield Aoi(index, name, None, f"its geometry {fault}"), ""
+            else:
+                yield Aoi(index, name, _joined(features.geometries[at], polygons)), checked.mended[at]
+            index += 1
 
 
-def _checked(geometry: Any, to_lonlat: Transformer | None) -> MultiPolygon:
-    """The area in degrees. Raises RequestError where it is empty, crosses itself or is elsewhere."""
-    if not geometry or not geometry.get("coordinates"):
-        raise RequestError("its geometry is empty")
-    try:
-        drawn = shapely.geometry.shape(geometry)
-        if to_lonlat is not None:
-            drawn = shapely.transform(drawn, to_lonlat.transform, interleaved=False)
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise RequestError(f"its geometry is not GeoJSON: {error}") from None
-    west, south, east, north = drawn.bounds or (0, 0, 0, 0)
-    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
-        raise RequestError("its geometry is not in degrees of longitude and latitude (WGS 84)")
-    if not drawn.is_valid:
-        raise RequestError(f"its geometry is not valid: {explain_validity(drawn)}; mend it")
-    whole = lonlat_geometry(geometry, to_lonlat)
-    polygons = [part for part in getattr(whole, "geoms", [whole]) if isinstance(part, Polygon) and part.area > 0]
-    if not polygons:
-        raise RequestError(f"its geometry is a {drawn.geom_type} with nothing inside: give a polygon")
-    return MultiPolygon(polygons)
+def _name(features: Features, at: int) -> str:
+    return str(next((one for one in (features.ids[at], features.names[at]) if one), ""))
+
+
+def _joined(written: Any, polygons: Any) -> MultiPolygon:
+    """The polygons of an area; those of several that touch are one."""
+    parts = shapely.get_parts(polygons)
+    if written.geom_type != "Polygon":
+        parts = shapely.get_parts(shapely.union_all(parts))
+    return MultiPolygon([part for part in parts if isinstance(part, Polygon) and part.area > 0])
+
+
+def _warn(place: str, areas: list[Aoi], mended: dict[int, str]) -> None:
+    by_name: dict[str, list[str]] = {}
+    for aoi in areas:
+        if aoi.name:
+            by_name.setdefault(aoi.name, []).append(str(aoi.index))
+        if mended[aoi.index]:
+            log.warning("product.aois: %s: area %d has been made valid: %s", place, aoi.index, mended[aoi.index])
+    for name, indices in by_name.items():
+        if len(indices) > 1:
+            log.warning("product.aois: %s: areas %s have one id, %s", place, ", ".join(indices), name)

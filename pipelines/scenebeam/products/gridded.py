@@ -6,95 +6,31 @@ file that cannot be used are the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 import shapely
 
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.products import stac
-from scenebeam.products.inputs import Band, SceneRef, settled_nodata
-from scenebeam.products.pictures import THUMBNAIL, draw, look_back
-from scenebeam.products.shards import PARTS, Window, assemble, shard_shapes, shared_levels, write_part
-from scenebeam.products.task import GridSpec, Outcome, Task
-from scenebeam.raster.cog import CogBand, CogProfile, write_cog
+from scenebeam.products.gridded_item import cog_profile, describe_output, publish_item
+from scenebeam.products.gridded_task import GriddedTask, Missing, Output, item_path
+from scenebeam.products.inputs import Band, settled_nodata
+from scenebeam.products.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
+from scenebeam.products.task import Outcome
+from scenebeam.raster.cog import write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.reader import open_source
-from scenebeam.raster.sample import histogram
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, held_nodata, valid_count
-from scenebeam.storage import Publication, Store
+from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
-Missing = dict[str, dict[str, str]]
-"""Label of a band → scene → why it is missing."""
-
-
-class GriddedTask(Task):
-    """COGs of one name on the whole grid, or on one shard of it."""
-
-    name: str
-    """Of the folder and the item: a timestamp, a scene, a period."""
-    when: datetime
-    collection: str
-    folder: str
-    """`mosaics`, `indices`."""
-    scenes: tuple[SceneRef, ...]
-    bands: tuple[Band, ...]
-    """What is read."""
-    grid: GridSpec
-    window: Window
-    """Rows and columns of the grid that this task makes."""
-    shard: int
-    """Its number among the shards of the grid, in the order of their rows and columns."""
-    shards: int
-    cell: int
-    values: str
-    on_missing: str
-    codec: str
-    properties: dict[str, Any]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Ids of the scenes."""
-        return tuple(ref.id for ref in self.scenes)
-
-    def path(self, output: str) -> str:
-        """Name of an output's COG in the store."""
-        return f"{self.folder}/{self.name}/{output}.tif"
-
-    @property
-    def thumbnail_path(self) -> str:
-        """Name of the small picture of its outputs in the store."""
-        return f"{self.folder}/{self.name}/{THUMBNAIL}"
-
-    def part_path(self, output: str, shard: int) -> str:
-        """Name of a shard of an output, until the whole is put together."""
-        return f"{PARTS}{self.name}/{output}.{shard:05d}.part"
-
-
-def item_path(folder: str, name: str) -> str:
-    """Name of an item in the store."""
-    return f"{folder}/{name}/{name}.json"
-
-
-@dataclass(frozen=True)
-class Output:
-    """One COG of a task: its numbers, and the inputs that it comes of."""
-
-    name: str
-    dtype: np.dtype[Any]
-    nodata: float | None
-    scale: float
-    offset: float
-    categorical: bool
-    inputs: tuple[Band, ...]
+__all__ = ["GriddedTask", "Missing", "Output", "Recipe", "is_empty", "item_path", "make_gridded", "tell"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +51,7 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
     A file that is missing or broken for good is left out and named, or ends the task, as `on_missing` says.
     Raises ReadError where a file may be read later, and StorageError where nothing can be published.
     """
-    missing: Missing = {band.label: dict.fromkeys(band.absent, "the scene has no such band") for band in task.bands}
+    missing = _absent(task)
     if not any(band.sources for band in task.bands):
         return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
     parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
@@ -199,11 +135,12 @@ def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, mi
 
     def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
         with store.writing(task.path(output.name)) as file:
-            write_cog(file, _profile(task, output), pyramid.finish(), pyramid.masks)
-        return _asset(task, output, file, [fact])
+            write_cog(file, cog_profile(task, output), pyramid.finish(), pyramid.masks)
+        return describe_output(task, output, file, [fact])
 
-    assets = io_threads().map(publish, outputs, pyramids, facts)
-    _publish_item(task, store, outputs, {output.name: asset for output, asset in zip(outputs, assets, strict=True)})
+    described = io_threads().map(publish, outputs, pyramids, facts)
+    assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
+    publish_item(task, store, outputs, assets, missing)
 
 
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
@@ -284,82 +221,15 @@ def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
     for output in outputs:
         names = [task.part_path(output.name, shard) for shard in shards]
         file, parts = assemble(
-            store, names, task.path(output.name), _profile(task, output), average=not output.categorical
+            store, names, task.path(output.name), cog_profile(task, output), average=not output.categorical
         )
         made = replace(output, dtype=np.dtype(parts[0].dtype), nodata=parts[0].nodata)
-        assets[output.name] = _asset(task, made, file, [part.facts for part in parts])
-    _publish_item(task, store, outputs, assets)
+        assets[output.name] = describe_output(task, made, file, [part.facts for part in parts])
+    publish_item(task, store, outputs, assets, _absent(task))
     store.delete(sorted(wanted))
     return Outcome(task=task.id, state="done")
 
 
-def _profile(task: GriddedTask, output: Output) -> CogProfile:
-    return CogProfile.on(
-        task.grid.grid,
-        output.dtype,
-        output.nodata,
-        codec=task.codec,
-        bands=(CogBand(output.name, output.scale, output.offset),),
-        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
-    )
-
-
-def _asset(task: GriddedTask, output: Output, file: Publication, facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    height, width = task.grid.shape
-    missing: dict[str, str] = {}
-    for fact in facts:
-        missing.update(fact["missing"])
-    valid = sum(fact["valid"] for fact in facts) / (height * width)
-    scenes = dict.fromkeys(source.scene for band in output.inputs for source in band.sources)
-    return {
-        "href": f"./{output.name}.tif",
-        "type": stac.COG_TYPE,
-        "roles": ["data"],
-        "file:size": file.size,
-        "file:checksum": file.checksum,
-        "bands": [{"name": output.name}],
-        "raster:bands": [
-            {
-                **stac.raster_band(
-                    output.dtype.name, output.nodata, output.scale, output.offset, abs(task.grid.transform[0])
-                ),
-                "statistics": {"valid_percent": round(100 * valid, 4)},
-            }
-        ],
-        "scenebeam:scenes": [scene for scene in scenes if scene not in missing],
-        **({"scenebeam:missing": [{"scene": s, "reason": missing[s]} for s in sorted(missing)]} if missing else {}),
-    }
-
-
-def _publish_item(
-    task: GriddedTask, store: Store, outputs: Sequence[Output], assets: dict[str, dict[str, Any]]
-) -> None:
-    incomplete = any("scenebeam:missing" in asset for asset in assets.values())
-    pictures = look_back(store, {name: (task.path(name), 1) for name in assets})
-    for output in outputs:
-        assets[output.name]["raster:bands"][0] |= histogram(pictures[output.name], whole_numbers=output.categorical)
-    shown = {output.name: pictures[output.name] for output in outputs if not output.categorical} or pictures
-    with store.writing(task.thumbnail_path) as file:
-        file.write(draw(shown))
-    assets["thumbnail"] = {
-        "href": f"./{THUMBNAIL}",
-        "type": "image/png",
-        "roles": ["thumbnail"],
-        "file:size": file.size,
-        "file:checksum": file.checksum,
-    }
-    item = stac.make_item(
-        task.name,
-        task.collection,
-        task.when,
-        stac.grid_footprint(task.grid.grid),
-        assets,
-        [(ref.id, ref.item_href) for ref in task.scenes],
-        {
-            **stac.grid_properties(task.grid.grid),
-            **task.properties,
-            "scenebeam:values": task.values,
-            "scenebeam:complete": not incomplete,
-        },
-    )
-    store.write(task.item_path, stac.dump(item))
+def _absent(task: GriddedTask) -> Missing:
+    """Scenes that lack a band, as the plan has them."""
+    return {band.label: dict.fromkeys(band.absent, "the scene has no such band") for band in task.bands}

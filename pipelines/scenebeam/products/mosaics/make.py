@@ -33,13 +33,13 @@ def _outputs(task: MosaicTask, layers: Mapping[str, BandLayers]) -> list[Output]
             categorical=band.categorical,
             inputs=(band,),
         )
-        for band in task.bands
+        for band in task.made
     ]
 
 
 def _strips(task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]) -> Iterator[tuple[int, int, Array]]:
     bands = []
-    for band in task.bands:
+    for band in task.made:
         # A shard that no scene of the band reaches is all nodata.
         known = layers.get(band.label) or BandLayers(
             band.label, [], np.dtype(band.dtype), band.nodata, band.resampling, task.method
@@ -49,7 +49,7 @@ def _strips(task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]) -> I
 
 
 def _lacking(task: MosaicTask, missing: Missing) -> str:
-    empty = [band.name for band in task.bands if is_empty(band, missing)]
+    empty = [band.name for band in task.made if is_empty(band, missing)]
     return f"no readable tile of {', '.join(empty)}: {tell(missing)}" if empty else ""
 
 

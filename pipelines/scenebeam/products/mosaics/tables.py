@@ -35,14 +35,15 @@ def tables(
         task, item = shards[0], items.get(shards[0].item_path)
         faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
         missing = _missing(item, faults)
-        status = "success" if item is not None else _status(faults)
-        message = _message(item, faults, missing)
-        failed = [] if item is not None else [band.name for band in task.bands]
+        made = set() if item is None else item["assets"].keys()
+        failed = [band.name for band in task.bands if band.name not in made]
+        status = _status(item, failed, faults)
+        message = _message(item, failed, faults, missing)
         found[STATUS].append({"timestamp": timestamp, "status": status})
         found[SUMMARY].append(
             {
                 "timestamp": timestamp,
-                "success": item is not None,
+                "success": status == "success",
                 "failed_bands": "|".join(failed),
                 "missing_files": "|".join(f"{s}/{band}" for band, scenes in missing.items() for s in scenes),
                 "error_message": message,
@@ -50,26 +51,28 @@ def tables(
             }
         )
         for band in task.bands:
-            found[BANDS].append(_band_row(task, band, item, status, missing.get(band.name, {}), message))
+            band_status = status if band.name in failed else "success"
+            row = _band_row(task, band, band_status, missing.get(band.name, {}), message)
+            found[BANDS].append(row)
     return {name: Table(columns, found[name]) for name, columns in _COLUMNS.items()}
 
 
 def _band_row(
     task: MosaicTask,
     band: Band,
-    item: dict[str, Any] | None,
     status: str,
     missing: dict[str, str],
     message: str,
 ) -> dict[str, Any]:
     told = "; ".join(f"{scene}: {why}" for scene, why in missing.items())
+    success = status == "success"
     return {
         "timestamp": task.name,
         "band": band.name,
         "status": status,
         "input_files": "|".join(source.href for source in band.sources if source.scene not in missing),
-        "output_path": task.path(band.name) if item is not None else "",
-        "message": told or ("" if item is not None else message),
+        "output_path": task.path(band.name) if success else "",
+        "message": told or ("" if success else message),
     }
 
 
@@ -80,6 +83,8 @@ def _missing(item: dict[str, Any] | None, faults: Sequence[Outcome]) -> dict[str
             band: {one["scene"]: one["reason"] for one in asset.get("scenebeam:missing", [])}
             for band, asset in assets.items()
         }
+        for one in item["properties"].get("scenebeam:missing", []):
+            told.setdefault(one["band"], {})[one["scene"]] = one["reason"]
     else:
         told = {}
         for fault in faults:
@@ -88,13 +93,22 @@ def _missing(item: dict[str, Any] | None, faults: Sequence[Outcome]) -> dict[str
     return {band: scenes for band, scenes in told.items() if scenes}
 
 
-def _status(faults: Sequence[Outcome]) -> str:
+def _status(item: dict[str, Any] | None, failed: Sequence[str], faults: Sequence[Outcome]) -> str:
+    if item is not None:
+        return "failed_missing_inputs" if failed else "success"
     kinds = [fault.kind for fault in faults]
     return next((kind for kind in kinds if kind.startswith("failed_")), "exception")
 
 
-def _message(item: dict[str, Any] | None, faults: Sequence[Outcome], missing: dict[str, dict[str, str]]) -> str:
+def _message(
+    item: dict[str, Any] | None,
+    failed: Sequence[str],
+    faults: Sequence[Outcome],
+    missing: dict[str, dict[str, str]],
+) -> str:
     if item is None:
         return faults[0].reason if faults else "not made yet"
+    if failed:
+        return f"incomplete: no tile has {', '.join(failed)}"
     count = len({scene for scenes in missing.values() for scene in scenes})
     return f"incomplete: {count} of its tiles could not be used" if missing else ""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.inputs import Band
 
 
 class MosaicTask(GriddedTask):
     """All bands of one acquisition, on the whole grid or on one shard of it."""
 
     method: str
+
+    @property
+    def made(self) -> tuple[Band, ...]:
+        """Bands that any of its scenes has; without the others it is incomplete."""
+        return tuple(band for band in self.bands if band.sources)

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 from scenebeam.errors import RequestError
 
+_DELIMITERS = (",", "\t", ";")
+_NOTHING = frozenset({"", "nan", "nat", "none", "null", "<na>"})
+
 
 class File(Protocol):
     """What can be stored under a name."""
@@ -35,28 +38,92 @@ class Table(NamedTuple):
         return text.getvalue().encode()
 
 
+class Row(NamedTuple):
+    """A row of a table that was read."""
+
+    line: int
+    """Line of the file that it ends on."""
+    cells: dict[str, str]
+    extra: tuple[str, ...]
+    """Cells beyond the last column."""
+
+
 def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file. RequestError where it cannot be read, has no rows, or lacks columns: it names them."""
+    """Read the rows of a CSV file; see `parse_rows`."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise RequestError(f"cannot read the table {path}: {error}") from None
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    return [row.cells for row in parse_rows(content, str(path), columns)]
+
+
+def parse_rows(content: bytes, name: str, columns: Iterable[str]) -> list[Row]:
+    """Parse a table in UTF-8, with or without a byte order mark.
+
+    Columns may be separated by commas, tabs or semicolons, and come in any order.
+
+    Args:
+        content: The file.
+        name: What messages call it.
+        columns: Columns that it must have.
+
+    Returns:
+        Its rows, without those whose cells are all empty.
+
+    Raises:
+        RequestError: It cannot be read, has no rows, or lacks columns, which are named.
+    """
+    wanted = list(columns)
+    try:
+        text = content.decode("utf-8-sig")
+        delimiter = _find_delimiter(text, wanted)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        records = [(reader.line_num, record) for record in reader if any(map(str.strip, record))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(f"cannot read the table {name}: {error}") from None
+    header = [cell.strip() for cell in records[0][1]] if records else []
+    missing = [column for column in wanted if column not in header]
     if missing:
-        raise RequestError(
-            f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}"
-        )
-    if not rows:
-        raise RequestError(f"{path} has no rows")
+        raise RequestError(f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(header)}")
+    if not records[1:]:
+        raise RequestError(f"{name} has no rows")
+    rows = []
+    for line, record in records[1:]:
+        cells = dict.fromkeys(header, "") | dict(zip(header, record, strict=False))
+        rows.append(Row(line, cells, tuple(record[len(header) :])))
     return rows
+
+
+def _find_delimiter(text: str, columns: Sequence[str]) -> str:
+    """The separator by which the header has all columns that are wanted; else the comma."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    for delimiter in _DELIMITERS:
+        names = {cell.strip() for record in csv.reader([first], delimiter=delimiter) for cell in record}
+        if names.issuperset(columns):
+            return delimiter
+    return _DELIMITERS[0]
+
+
+def is_empty(text: str | None) -> bool:
+    """Whether a cell says nothing: blank, or what pandas writes for a missing value."""
+    return (text or "").strip().lower() in _NOTHING
+
+
+def read_number(row: Mapping[str, str], column: str, where: str) -> float | None:
+    """Read a number of a row; None where it is empty. RequestError where it is not a number."""
+    text = row.get(column) or ""
+    if is_empty(text):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise RequestError(f"{where}: {column} {text!r} is not a number") from None
 
 
 def read_day(row: Mapping[str, str], column: str, where: str) -> datetime | None:
     """A time or day in a row; None where it is empty. RequestError where it is no time."""
     text = (row.get(column) or "").strip()
-    if not text:
+    if is_empty(text):
         return None
     try:
         found = datetime.fromisoformat(text)

@@ -15,13 +15,14 @@ import rasterio
 from rasterio.transform import from_origin
 
 from known import check
-from scenebeam.catalog.timeseries import scenes_from_time_series
+from scenebeam.catalog.timeseries import parse_series, scenes_of_series
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import RequestError
-from scenebeam.request import RunRequest, TimeSeries
+from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
+from scenebeam.storage import open_store
 
 BEFORE = sorted((s for s in SCENES if s.taken.year == 2021), key=lambda s: s.id)
 
@@ -53,7 +54,7 @@ def test_tile_lists_of_every_style(sandbox: Path, tmp_path: Path, separator: str
     request = request_for(path, sandbox, tmp_path / "out")
     status = run(request)
     assert (status.state, status.tasks) == ("succeeded", 1)
-    # Files alone tell nothing of clouds, so coverage and then the id decide.
+    # The first tile of the table comes first.
     check(tmp_path / "out/mosaics/20210610T092031Z/red.tif", BEFORE, "red")
     with rasterio.open(tmp_path / "out/mosaics/20210610T092031Z/red.tif") as file:
         assert file.width * 10 > 10_240, "the grid covers all tiles where no area is given"
@@ -281,8 +282,8 @@ OURS = [record for record in known_records() if record.id == "sentinel-2-l2a"]
 
 def scenes_of(tmp_path: Path, *ids: str, records: list[CollectionRecord] = OURS) -> list[Any]:
     path = table(tmp_path / "time_serie.csv", "|".join(ids))
-    source = TimeSeries(time_series=str(path), root=str(tmp_path / "raw"))
-    return scenes_from_time_series(source, records)[0]
+    rows = parse_series(path.read_bytes(), str(path))
+    return list(scenes_of_series(rows, records, open_store(str(tmp_path / "raw"))))
 
 
 def test_without_a_shift_rule_nothing_is_unknown(

@@ -24,6 +24,9 @@ def choose(candidates: Sequence[Acquisition], asked: Select, intervals: Sequence
     """
     if asked.mode == "all" or not candidates:
         return list(candidates)
+    candidates = [one for one in candidates if one.scenes]  # a row of a table may have none
+    if not candidates:
+        return []
     first = min((start for start, _ in intervals), default=min(one.acquired for one in candidates))
     last = max((end for _, end in intervals), default=max(one.acquired for one in candidates))
     if asked.mode == "least-cloudy-per-period":

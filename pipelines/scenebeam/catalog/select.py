@@ -9,7 +9,9 @@ from datetime import datetime
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition, group
+from scenebeam.catalog.cover import cover_least
 from scenebeam.catalog.modes import choose
+from scenebeam.catalog.rows import ListedScene, group_rows
 from scenebeam.catalog.scene import Scene
 from scenebeam.request import RunRequest, Select
 
@@ -28,8 +30,8 @@ class Selection:
 
     @property
     def scenes(self) -> tuple[Scene, ...]:
-        """All scenes taken, by acquisition."""
-        return tuple(scene for acquisition in self.acquisitions for scene in acquisition.scenes)
+        """All scenes taken, by acquisition; one that two acquisitions share comes once."""
+        return _each_once(scene for one in self.acquisitions for scene in one.scenes)
 
     def explain(self) -> str:
         """One line: found, and what each filter left out."""
@@ -43,25 +45,65 @@ def select(
     area: BaseGeometry | None,
     group_by: str,
     anchors: Mapping[str, datetime] | None = None,
+    empty_rows: Iterable[Acquisition] = (),
 ) -> Selection:
     """Filter, deduplicate, group and choose as the request asks. The same for any order of `scenes`.
 
-    `anchors` tells, by scene, the day that it was chosen for before: of a table that names the scenes.
+    Scenes that a table lists are grouped and ordered by its rows instead, and none is a duplicate.
+
+    Args:
+        scenes: What was found.
+        request: What is asked for.
+        area: In degrees; None where nothing bounds it.
+        group_by: `acquisition` or `day`.
+        anchors: By scene, the day that it was chosen for before.
+        empty_rows: Rows of a table that name no scene.
     """
-    found = sorted({(s.collection, s.id): s for s in scenes}.values(), key=lambda s: (s.datetime, s.collection, s.id))
+    found = sorted(_distinct(scenes), key=lambda s: (s.datetime, s.collection, s.id))
     left, left_out = found, {}
     for name, keep in _filters(request.select, request.intervals, area):
         kept = [scene for scene in left if keep(scene)]
         left_out[name] = len(left) - len(kept)
         left = kept
-    kept = drop_duplicates(left)
-    left_out["older processing of the same acquisition"] = len(left) - len(kept)
-    candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
+    listed = [scene for scene in left if isinstance(scene, ListedScene)]
+    empty = [one for one in empty_rows if _is_asked(one, request)]
+    if listed or empty:
+        candidates = group_rows(listed, empty, area, group_by)
+    else:
+        kept = drop_duplicates(left)
+        left_out["older processing of the same acquisition"] = len(left) - len(kept)
+        candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
     good = [one for one in candidates if one.coverage is None or one.coverage >= request.select.min_coverage]
     left_out["select.min_coverage"] = _count(candidates) - _count(good)
     chosen = choose(good, request.select, request.intervals)
     left_out[f"select.mode {request.select.mode}"] = _count(good) - _count(chosen)
-    return Selection(tuple(chosen), tuple(candidates), tuple(found), left_out)
+    if request.select.cover == "least":
+        least = [cover_least(one, area) for one in chosen]
+        left_out["select.cover least"] = _count(chosen) - _count(least)
+        chosen = least
+    return Selection(tuple(chosen), tuple(candidates), _each_once(found), left_out)
+
+
+def _distinct(scenes: Iterable[Scene]) -> Iterable[Scene]:
+    """Scenes without those that came twice; each row of a table has scenes of its own."""
+    found: dict[tuple[str, str, int], Scene] = {}
+    for scene in scenes:
+        row = scene.row if isinstance(scene, ListedScene) else -1
+        found[scene.collection, scene.id, row] = scene
+    return found.values()
+
+
+def _each_once(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
+    found: dict[tuple[str, str], Scene] = {}
+    for scene in scenes:
+        found.setdefault((scene.collection, scene.id), scene)
+    return tuple(found.values())
+
+
+def _is_asked(row: Acquisition, request: RunRequest) -> bool:
+    """Whether a row without scenes is of the dates asked for."""
+    inside = any(start <= row.acquired <= end for start, end in request.intervals)
+    return request.select.scenes is None and (inside or not request.intervals)
 
 
 def _anchored(one: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:

@@ -2,71 +2,199 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Protocol
 
 from scenebeam.catalog.area import lonlat_geometry
+from scenebeam.catalog.rows import ListedScene
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import record_for_item
 from scenebeam.collections import CollectionRecord
-from scenebeam.csvtable import read_day, read_rows
+from scenebeam.csvtable import is_empty, parse_rows, read_day, read_number
 from scenebeam.errors import RequestError
-from scenebeam.request import TimeSeries
 
 log = logging.getLogger(__name__)
 
 _IMAGES = {".tif", ".tiff", ".jp2"}
+_AT_ONCE = 16
+"""Folders that are listed at the same time."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-def scenes_from_time_series(
-    source: TimeSeries, records: list[CollectionRecord]
-) -> tuple[list[Scene], dict[str, datetime]]:
-    """The scenes that a time-series table names, with their files under `<root>/<scene_id>/<band>.tif`.
+class Files(Protocol):
+    """Files below one folder, by their relative names: the part of a store that is read here."""
 
-    Also gives, by scene, the anchor date of its row. A band's file may bear any of the band's names in any case.
-    Bands without a file are left out of the scene's assets: a missing tile, for the product to judge. Where the
-    scene's STAC item lies beside the files, as scenebeam's downloads have it, it tells the rest.
-    Raises RequestError for a table that is not one.
+    def list(self, prefix: str = "") -> set[str]:
+        """Names of all files that start with `prefix`."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file."""
+        ...
+
+    def path(self, name: str) -> str:
+        """Where a file lies."""
+        ...
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """One row of a time series: a timestamp, its scenes in order, and what is known of them."""
+
+    acquired: datetime
+    scenes: tuple[str, ...]
+    anchor: datetime | None
+    cloud: float | None
+    """Percent, of the cloudiest scene."""
+
+
+def parse_series(content: bytes, name: str) -> list[SeriesRow]:
+    """Parse a time-series table.
+
+    Args:
+        content: The file: see `parse_rows`.
+        name: What messages call it.
+
+    Returns:
+        Its rows in order. A row may name no scene.
+
+    Raises:
+        RequestError: The table is not a time series; the message names the line.
     """
-    record = records[0]
-    scenes: dict[str, Scene] = {}
-    anchors: dict[str, datetime] = {}
-    path = Path(source.time_series)
-    for number, row in enumerate(read_rows(path, ("acq_datetime", "tile_ids")), start=2):
-        acquired = read_day(row, "acq_datetime", f"{path} line {number}")
-        anchor = read_day(row, "anchor_date", f"{path} line {number}")
+    rows = []
+    for row in parse_rows(content, name, ("acq_datetime", "tile_ids")):
+        where = f"{name} line {row.line}"
+        acquired = read_day(row.cells, "acq_datetime", where)
         if acquired is None:
-            raise RequestError(f"{path} line {number}: acq_datetime is empty")
-        for name in [part.strip() for part in re.split(r"[|,;]", row["tile_ids"].strip("[]")) if part.strip()]:
-            if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
-                raise RequestError(f"{source.time_series}: {name!r} is not the id of a scene")
-            folder = Path(source.root) / name
-            files = {file.stem.lower(): file for file in sorted(folder.glob("*")) if file.suffix.lower() in _IMAGES}
-            item = _item(folder / f"{name}.json")
-            properties = item.get("properties", {})
-            scenes[name] = Scene(
-                id=name,
-                collection=record.id,
-                provider=record.provider,
-                datetime=acquired,
-                acquired=acquired,
-                platform=properties.get("platform"),
-                constellation=properties.get("constellation"),
-                cloud_cover=properties.get("eo:cloud_cover"),
-                footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
-                assets=_local_assets(name, files, item, records),
+            raise RequestError(f"{where}: acq_datetime is empty")
+        cloud = read_number(row.cells, "cloud_score", where)
+        if cloud is not None and not 0 <= cloud <= 100:
+            raise RequestError(f"{where}: cloud_score {cloud:g} is not a percentage")
+        text = row.cells["tile_ids"]
+        if any(not is_empty(cell) for cell in row.extra):
+            # A list that is not quoted runs on in the cells beside it.
+            if list(row.cells)[-1] != "tile_ids":
+                raise RequestError(f"{where} has more cells than the table has columns: quote the list of tiles")
+            text = "|".join([text, *row.extra])
+        anchor = read_day(row.cells, "anchor_date", where)
+        rows.append(SeriesRow(acquired, tuple(_scene_ids(text, where)), anchor, cloud))
+    return rows
+
+
+def _scene_ids(text: str, where: str) -> list[str]:
+    """The ids of a cell: separated by bars, commas or semicolons, or a list as Python prints it."""
+    text = text.strip()
+    # NumPy prints no commas between the items of an array.
+    separators = r"[|,;\s]" if text.startswith(("[", "(", "{")) else r"[|,;\t\r\n]"
+    names: dict[str, None] = {}
+    for part in re.split(separators, text.strip("[](){}")):
+        name = part.strip().strip("'\"")
+        if is_empty(name):
+            continue
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
+            raise RequestError(f"{where}: {name!r} is not the id of a scene")
+        names[name] = None
+    return list(names)
+
+
+def series_digest(rows: Iterable[SeriesRow]) -> str:
+    """SHA-256 of what a table says, whatever its columns, quotes and line ends look like."""
+    plain = [
+        [
+            row.acquired.astimezone(UTC).isoformat(),
+            row.scenes,
+            None if row.anchor is None else row.anchor.isoformat(),
+            row.cloud,
+        ]
+        for row in rows
+    ]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def scenes_of_series(rows: Iterable[SeriesRow], records: list[CollectionRecord], root: Files) -> list[ListedScene]:
+    """The scenes that the rows of a time series name, with their files.
+
+    A file is `<scene_id>/<band>.tif` below `root`, or `.jp2`, and may bear any of the band's names
+    in any case. Bands without a file are left out of the scene's assets: a missing tile, for the
+    product to judge. Where the scene's STAC item lies beside the files, as scenebeam's downloads
+    have it, it tells the rest. A scene whose item says nothing of clouds has its row's.
+
+    Args:
+        rows: Rows of the table.
+        records: Records that may describe the scenes; the first gives the names of bands.
+        root: The folder of the scenes.
+
+    Raises:
+        RequestError: An item beside the files cannot be read.
+    """
+    table = list(rows)
+    names = list(dict.fromkeys(name for row in table for name in row.scenes))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        found = threads.map(lambda name: _read_scene(name, records, root), names)
+        known = dict(zip(names, found, strict=True))
+    scenes = []
+    for number, row in enumerate(table):
+        for place, name in enumerate(row.scenes):
+            scene = known[name]
+            cloud = scene.cloud_cover if scene.cloud_cover is not None else row.cloud
+            scenes.append(
+                replace(
+                    scene,
+                    datetime=row.acquired,
+                    acquired=row.acquired,
+                    cloud_cover=cloud,
+                    row=number,
+                    place=place,
+                    anchor=row.anchor,
+                )
             )
-            if anchor is not None:
-                anchors.setdefault(name, anchor)
-    _warn_of_unknown(scenes, record)
-    return list(scenes.values()), anchors
+    _warn_of_unknown(known, records[0])
+    return scenes
 
 
-def _warn_of_unknown(scenes: dict[str, Scene], record: CollectionRecord) -> None:
+def _read_scene(name: str, records: list[CollectionRecord], root: Files) -> ListedScene:
+    """A scene by what lies in its folder; its row says the rest."""
+    listed = sorted(file for file in root.list(f"{name}/") if file.count("/") == 1)
+    files = {}
+    for file in listed:
+        path = PurePosixPath(file)
+        if path.suffix.lower() in _IMAGES:
+            files[path.stem.lower()] = root.path(file)
+    item_name = f"{name}/{name}.json"
+    item = _parse_item(root.read(item_name), root.path(item_name)) if item_name in listed else {}
+    for label, asset in item["assets"].items() if item else ():
+        if _is_in_bucket(asset):
+            files.setdefault(label.lower(), asset["href"])
+    properties = item.get("properties", {})
+    cloud = properties.get("eo:cloud_cover")
+    return ListedScene(
+        id=name,
+        collection=records[0].id,
+        provider=records[0].provider,
+        datetime=_NEVER,
+        acquired=_NEVER,
+        platform=properties.get("platform"),
+        constellation=properties.get("constellation"),
+        cloud_cover=float(cloud) if isinstance(cloud, int | float) else None,
+        footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
+        assets=_local_assets(name, files, item, records),
+    )
+
+
+def _is_in_bucket(asset: dict[str, Any]) -> bool:
+    """Whether scenebeam put the file into a bucket, and kept only the item here."""
+    return str(asset.get("href")).startswith("gs://") and "scenebeam:index" in asset
+
+
+def _warn_of_unknown(scenes: Mapping[str, Scene], record: CollectionRecord) -> None:
     unknown = []
     for name, scene in scenes.items():
         if not all(asset.shift_known for asset in scene.assets.values()):
@@ -83,20 +211,24 @@ def _warn_of_unknown(scenes: dict[str, Scene], record: CollectionRecord) -> None
         )
 
 
-def _item(path: Path) -> dict[str, Any]:
-    """The scene's STAC item, where its download has left one."""
-    if not path.exists():
-        return {}
+def _parse_item(content: bytes | None, where: str) -> dict[str, Any]:
+    """The scene's STAC item, with the parts that are read here."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read the item {path}: {error}") from None
-    return found
+        item = json.loads(content or b"{}")
+    except ValueError as error:
+        raise RequestError(f"cannot read the item {where}: {error}") from None
+    if not isinstance(item, dict):
+        raise RequestError(f"{where} is not a STAC item")
+    assets = {}
+    for label, asset in (item.get("assets") or {}).items():
+        if isinstance(asset, dict):
+            assets[label] = asset
+    return {**item, "assets": assets, "properties": item.get("properties") or {}}
 
 
 def _local_assets(
     scene_id: str,
-    files: dict[str, Path],
+    files: dict[str, str],
     item: dict[str, Any],
     records: list[CollectionRecord],
 ) -> dict[str, Asset]:
@@ -115,7 +247,7 @@ def _local_assets(
 
 def _local_asset(
     band: str,
-    files: dict[str, Path],
+    files: dict[str, str],
     record: CollectionRecord,
     described: dict[str, dict[str, Any]],
     shift: int | None,
@@ -126,11 +258,11 @@ def _local_asset(
     if file is None:
         return None
     scale, offset = record.band_scaling(band)
-    told = described.get(file.stem, {})
+    told = described.get(PurePosixPath(file).stem, {})
     shift = told.get("scenebeam:shift", shift)
     return Asset(
         band=band,
-        href=str(file),
+        href=file,
         index=told.get("scenebeam:index", 1),
         resolution=known.resolution,
         dtype=record.band_dtype(band),

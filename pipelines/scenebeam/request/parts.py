@@ -22,11 +22,19 @@ class Part(BaseModel):
 
 
 class TimeSeries(Part):
-    """Scenes that are already on disk: a table of acquisitions and a folder `<root>/<scene_id>/<band>.tif`."""
+    """Scenes that are there already: a table of acquisitions and files `<root>/<scene_id>/<band>.tif`."""
 
     time_series: str
     """`time_serie.csv` with the columns `acq_datetime` and `tile_ids` (separated by `|`, `,` or `;`)."""
     root: str
+    """A folder, or `gs://bucket/prefix`."""
+
+    @field_validator("time_series", "root")
+    @classmethod
+    def _check_place(cls, value: str) -> str:
+        if "://" in value and not value.startswith("gs://"):
+            raise ValueError(f"{value!r} is neither on this machine nor gs://bucket/name")
+        return value
 
 
 class Area(Part):
@@ -174,6 +182,8 @@ class Select(Part):
     """Percent, of the scene; scenes that do not say are kept."""
     min_coverage: float = Field(default=0.0, ge=0, le=1)
     """Least fraction of the area that one acquisition's scenes cover together."""
+    cover: Literal["all", "least"] = "all"
+    """`least`: without the scenes that add nothing to their acquisition's coverage of the area."""
     platform: list[str] | None = None
     relative_orbit: list[int] | None = None
     orbit_state: Literal["ascending", "descending"] | None = None

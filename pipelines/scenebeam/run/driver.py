@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.discovery import discovery
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import (
@@ -25,7 +26,7 @@ from scenebeam.catalog.search import (
 )
 from scenebeam.catalog.select import Selection, select
 from scenebeam.catalog.tables import scene_tables
-from scenebeam.catalog.timeseries import scenes_from_time_series
+from scenebeam.catalog.timeseries import scenes_of_series, series_digest
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
@@ -36,6 +37,7 @@ from scenebeam.run.items import Item, read_search, write_search
 from scenebeam.run.make import few_arenas
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
+from scenebeam.run.series import carry_over, empty_rows, is_outdated, read_series
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import halted
@@ -51,9 +53,11 @@ _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 class Found:
     """What a search brought and what was selected of it."""
 
-    items: list[Item]
+    items: Sequence[Item]
     selection: Selection
     aim: Aim
+    series: str = ""
+    """Digest of the time-series table that scenes were read from."""
 
     def tables(self, request: RunRequest) -> dict[str, Table]:
         """The scene catalogue and what was chosen from it, by file name."""
@@ -74,29 +78,47 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
     Raises RequestError where nothing is left, and says which filter left out what.
     """
     aim = PRODUCTS[request.product.kind].aim(request)
-    items, scenes, anchors = find_scenes(request, aim, store, refresh=refresh)
-    selection = select(scenes, request, aim.area, request.product.group_by, anchors)
-    for name in sorted({one.id for one in request.select.scenes or ()} - {scene.id for scene in scenes}):
+    found = find_scenes(request, aim, store, refresh=refresh)
+    items, group_by = found.items, request.product.group_by
+    selection = select(found.scenes, request, aim.area, group_by, found.anchors, found.empty_rows)
+    known = {scene.id for scene in found.scenes}
+    for name in sorted({one.id for one in request.select.scenes or ()} - known):
         log.warning("select.scenes: the catalogue has no scene %s", name)
     if aim.questions and not selection.acquisitions:
         raise RequestError(
             f"no scene is left: {selection.explain()}. {aim.hint}"
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
         )
-    return Found(items, selection, aim)
+    return Found(items, selection, aim, found.series)
 
 
-def find_scenes(
-    request: RunRequest, aim: Aim, store: Store | None = None, *, refresh: bool = False
-) -> tuple[list[Item], list[Scene], dict[str, datetime]]:
-    """Ask the catalogue, or read a time series: items, all scenes of them, and the days that some were chosen for."""
+class CatalogScenes(NamedTuple):
+    """What a catalogue, or a time series, says."""
+
+    items: Sequence[Item]
+    scenes: list[Scene]
+    """All scenes of them."""
+    anchors: dict[str, datetime]
+    """By scene, the day that some were chosen for."""
+    empty_rows: Sequence[Acquisition] = ()
+    """Rows of a time series that name no scene."""
+    series: str = ""
+    """Digest of the time series."""
+
+
+def find_scenes(request: RunRequest, aim: Aim, store: Store | None = None, *, refresh: bool = False) -> CatalogScenes:
+    """Ask the catalogue, or read a time series."""
     resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
     if isinstance(request.catalog, TimeSeries):
-        return [], *scenes_from_time_series(request.catalog, records_for(request))
+        rows = read_series(request.catalog)
+        listed = scenes_of_series(rows, records_for(request), open_store(request.catalog.root))
+        return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
     kept = read_search(request, store) if store is not None and not refresh else None
-    items = (search_items(request, aim.questions) if aim.questions else []) if kept is None else kept
+    items = kept
+    if items is None:
+        items = search_items(request, aim.questions) if aim.questions else []
     anchors = {one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor}
-    return items, scenes_from_items(items, request), anchors
+    return CatalogScenes(items, scenes_from_items(items, request), anchors)
 
 
 def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, Store]:
@@ -127,7 +149,8 @@ def plan_found(request: RunRequest, found: Found) -> Plan:
     """What was found and selected → tasks. Raises RequestError where they would pass the request's limits."""
     planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.aim)
     tables: dict[str, File] = {**found.tables(request), **planned.tables}
-    plan = Plan(request, tuple(planned.tasks), found.selection.explain(), tables, found.items)
+    tasks, told = tuple(planned.tasks), found.selection.explain()
+    plan = Plan(request, tasks, told, tables, found.items, found.series)
     if plan.estimate.read_bytes > request.limits.max_bytes:
         raise RequestError(
             f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than limits.max_bytes = "
@@ -157,20 +180,33 @@ def settle_plan(
     except StorageError:
         if not overwrite:
             raise
+    as_before = False
     if frozen is not None and not overwrite:
         _refuse_another(frozen, request, store)
-        if not (refresh or retry_failed) and frozen.request.product == request.product:
-            return Plan(request, frozen.tasks, frozen.selection)
+        as_before = not (refresh or retry_failed) and frozen.request.product == request.product
+        if as_before and not is_outdated(frozen, request, store):
+            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
     plan = make_plan(request, store, refresh=refresh or retry_failed)
-    if frozen is not None and retry_failed and not overwrite:
-        _reopen_incomplete(frozen, store)
-        existing = store.list()
-        done = {task.id: task for task in frozen.tasks if task.is_done(existing)}
-        plan = replace(plan, tasks=tuple(done.get(task.id, task) for task in plan.tasks))
+    if frozen is not None and not overwrite and (as_before or retry_failed):
+        if retry_failed:
+            _reopen_incomplete(frozen, store)
+        plan = _keep_finished(frozen, plan, store)
+        if as_before and (plan.tasks, plan.series) == (frozen.tasks, frozen.series):
+            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
     if frozen is not None:
         clear(frozen, store, successor=None if overwrite else plan)
     freeze(plan, store)
-    return Plan(request, plan.tasks, plan.selection)  # without the items, which may be a gigabyte
+    # Without the items, which may be a gigabyte.
+    return Plan(request, plan.tasks, plan.selection, series=plan.series)
+
+
+def _keep_finished(frozen: Plan, plan: Plan, store: Store) -> Plan:
+    """A plan that was made again, with the tasks of the frozen one that are done."""
+    existing = store.list()
+    done = {task.id: task for task in frozen.tasks if task.is_done(existing)}
+    if isinstance(plan.request.catalog, TimeSeries):
+        return carry_over(frozen, plan, set(done))
+    return replace(plan, tasks=tuple(done.get(task.id, task) for task in plan.tasks))
 
 
 def _reopen_incomplete(plan: Plan, store: Store) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +21,8 @@ from scenebeam.errors import StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.catalogue import Dumped
 from scenebeam.products.task import Estimate, Task
-from scenebeam.request import RunRequest
-from scenebeam.requestfile import leaves
+from scenebeam.request import RunRequest, is_remote
+from scenebeam.requestfile import PATHS, leaves
 from scenebeam.run.items import Item, write_search
 from scenebeam.storage import Store
 
@@ -51,6 +53,8 @@ class Plan:
     """What stands before the first task is made, by file name; written with the plan, not read back."""
     items: Sequence[Item] = field(default=(), compare=False)
     """What the search found; written with the plan, not read back."""
+    series: str = ""
+    """Digest of the time-series table that it was made of; empty where scenes were searched."""
 
     @property
     def estimate(self) -> Estimate:
@@ -82,7 +86,8 @@ def freeze(plan: Plan, store: Store) -> None:
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,
-        "request": plan.request.model_dump(mode="json"),
+        **({"series": plan.series} if plan.series else {}),
+        "request": with_absolute_paths(plan.request.model_dump(mode="json")),
         "versions": {**{name: version(name) for name in _VERSIONS}, "python": platform.python_version()},
     }
     store.write(RUN_FILE, (json.dumps(head, indent=2) + "\n").encode())
@@ -132,12 +137,27 @@ def read_plan(store: Store) -> Plan | None:
         raise StorageError(
             f"the plan in {store.uri} cannot be read (made by another version?): {error}; run again with --overwrite"
         ) from error
-    return Plan(request, tasks, document.get("selection", ""))
+    selection, series = document.get("selection", ""), document.get("series", "")
+    return Plan(request, tasks, selection, series=series)
+
+
+def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
+    """A request's document that means the same wherever it is read: `run.json` lies in the output."""
+    resolved: dict[str, Any] = json.loads(json.dumps(document))
+    for dotted in PATHS:
+        *parents, last = dotted.split(".")
+        holder: Any = resolved
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        value = holder.get(last) if isinstance(holder, dict) else None
+        if isinstance(value, str) and value and not is_remote(value):
+            holder[last] = os.path.abspath(Path(value).expanduser())
+    return resolved
 
 
 def difference(one: RunRequest, other: RunRequest) -> list[str]:
     """Where two requests would give different products, as `name: this → that`."""
-    before, after = (dict(leaves(request.decisive(one.unused))) for request in (one, other))
+    before, after = (dict(leaves(with_absolute_paths(request.decisive(one.unused)))) for request in (one, other))
     return [
         f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -169,7 +169,9 @@ def test_geokeys_that_are_not_as_the_standard_has_them_are_left_to_gdal(tmp_path
         assert rasterio.crs.CRS.from_user_input(open_band(path).info.crs) == theirs
 
 
-@pytest.mark.parametrize("text", [b"WGS 84\0|\0", b"\0\0\x81\xa4\2\0\2\0", b"WGS\x84 84|\0"])
+@pytest.mark.parametrize(
+    "text", [b"WGS 84\0/ UTM zone 34N|\0", b"WGS 84\0|\0", b"\0\0\x81\xa4\2\0\2\0", b"WGS\x84 84|\0"]
+)
 def test_a_citation_that_no_reader_can_read_is_left_to_gdal(tmp_path: Path, text: bytes) -> None:
     keys = [1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 1026, 34737, len(text) - 1, 0, 3072, 0, 1, 32634]
     path = build(tmp_path / "x.tif", {KEYS: (SHORT, keys), TEXTS: (ASCII, text)})

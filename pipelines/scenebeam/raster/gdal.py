@@ -313,7 +313,7 @@ def _natural_bytes(file: DatasetReader) -> int:
 def _block_count(file: DatasetReader) -> int:
     """Blocks of one band."""
     rows, columns = file.block_shapes[0]
-    return -(-file.height // rows) * -(-file.width // columns)
+    return int(-(-file.height // rows) * -(-file.width // columns))
 
 
 def _has_mask(file: DatasetReader) -> bool:

@@ -285,7 +285,7 @@ def _geo_keys(page: tifffile.TiffPage) -> dict[int, float]:
     texts = page.tags.get(_GEO_TEXTS)
     # A text ends at its first zero, whatever the header says of its length.
     text = None if texts is None or texts.dtype != _ASCII else texts.value
-    length = len(text) + 1 if isinstance(text, str) and text.isascii() else 0
+    length = len(text.split("\0")[0]) + 1 if isinstance(text, str) and text.isascii() else 0
     keys: dict[int, float] = {}
     for start in range(4, len(numbers), 4):
         key, place, count, value = numbers[start : start + 4]

@@ -13,6 +13,9 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Scene
 
+PASS_GAP = timedelta(minutes=10)
+"""Between two scenes of one pass, at most; the next pass of a platform in low orbit comes after 90 minutes or more."""
+
 
 @dataclass(frozen=True)
 class Acquisition:
@@ -24,6 +27,8 @@ class Acquisition:
     """Fraction of the area inside the scenes' footprints; None where those are not known."""
     anchor: datetime | None = None
     """The day that it was taken for; None where all are taken."""
+    complete: bool = True
+    """Whether all its scenes have the bands that are asked for."""
 
     @property
     def timestamp(self) -> str:
@@ -46,14 +51,15 @@ def rank(scene: Scene, area: BaseGeometry | None) -> tuple[bool, float, float, s
 def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[Acquisition]:
     """Scenes → acquisitions by time, each with its scenes best first.
 
-    `by`: `acquisition`, scenes of one platform and datatake (to the second); or `day`, scenes of one
-    solar day at their own longitude, whose name is the first scene's time.
+    `by`: `acquisition`, scenes of one pass of a platform; or `day`, scenes of one solar day at their own longitude,
+    whose name is the first scene's time.
     """
-    groups: dict[tuple[str, str], list[Scene]] = {}
-    for scene in scenes:
-        second = f"{scene.acquired:%Y%m%dT%H%M%S}"
-        key = ("", solar_day(scene)) if by == "day" else (scene.platform or "", second)
-        groups.setdefault(key, []).append(scene)
+    groups: dict[tuple[str, ...], list[Scene]] = {}
+    if by == "day":
+        for scene in scenes:
+            groups.setdefault((solar_day(scene),), []).append(scene)
+    else:
+        groups = _passes(scenes)
     found = [
         Acquisition(
             acquired=min(scene.acquired for scene in members),
@@ -63,6 +69,24 @@ def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[A
         for _, members in sorted(groups.items())
     ]
     return sorted(_merge_same_names(found, area), key=lambda one: one.acquired)
+
+
+def _passes(scenes: Iterable[Scene]) -> dict[tuple[str, ...], list[Scene]]:
+    """Scenes by pass. Where nothing names a pass, scenes of one platform and collection that follow each other are one."""
+    groups: dict[tuple[str, ...], list[Scene]] = {}
+    last: dict[tuple[str, str], Scene] = {}
+    started: dict[tuple[str, str], str] = {}
+    for scene in sorted(scenes, key=lambda one: (one.acquired, one.id)):
+        platform = scene.platform or ""
+        if scene.pass_key is not None:
+            groups.setdefault((platform, scene.pass_key), []).append(scene)
+            continue
+        series = platform, scene.collection
+        if series not in last or scene.acquired - last[series].acquired > PASS_GAP:
+            started[series] = f"{scene.acquired:%Y%m%dT%H%M%S}"
+        last[series] = scene
+        groups.setdefault((*series, started[series]), []).append(scene)
+    return groups
 
 
 def _merge_same_names(found: list[Acquisition], area: BaseGeometry | None) -> list[Acquisition]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import antimeridian
+import numpy as np
 import shapely
 from mgrs import MGRS
 from pyproj import CRS, Transformer
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 WGS84 = "EPSG:4326"
 TILE_METRES = 109_800
 """Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
+_FARTHEST = (540.0, 90.001)
+"""Degrees of longitude and latitude that a coordinate may have; strips across the antimeridian go beyond 180."""
 
 
 def area_geometry(area: Area) -> MultiPolygon:
@@ -39,7 +42,10 @@ def area_geometry(area: Area) -> MultiPolygon:
         found = shapely.union_all([_mgrs_tile(tile) for tile in area.mgrs])
     else:
         assert area.geometry is not None, "a GeoJSON file is read when the request is loaded"
-        found = lonlat_geometry(area.geometry, geojson_transformer(area.geometry))
+        try:
+            found = lonlat_geometry(area.geometry, geojson_transformer(area.geometry))
+        except RequestError as error:
+            raise RequestError(f"area: {error}") from None
     polygons = [part for part in _flatten(found) if isinstance(part, Polygon) and not part.is_empty]
     if not polygons:
         raise RequestError("area holds no polygon: give a Polygon or MultiPolygon with an inside")
@@ -56,31 +62,49 @@ def area_geometry(area: Area) -> MultiPolygon:
 def lonlat_geometry(
     geometry: dict[str, Any],
     to_lonlat: Transformer | None = None,
+    *,
+    crosses: bool = True,
 ) -> BaseGeometry:
     """Read a GeoJSON geometry, and split it at the antimeridian (RFC 7946 section 3.1.9).
 
     Args:
-        geometry: A GeoJSON geometry.
+        geometry: A GeoJSON geometry; heights are dropped, longitudes may run from 0 to 360.
         to_lonlat: What brings its coordinates to degrees; None where they are longitude and latitude.
+        crosses: Whether a part wider than half the Earth is taken for one across the antimeridian.
 
     Returns:
         A valid geometry in degrees.
 
     Raises:
-        RequestError: It is not a GeoJSON geometry.
+        RequestError: It is not a GeoJSON geometry, or its coordinates are not in degrees.
     """
     try:
         found = shape(geometry)
         if to_lonlat is not None:
             found = shapely.transform(found, to_lonlat.transform, interleaved=False)
+        found = shapely.force_2d(found)
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise RequestError(f"not a GeoJSON geometry: {error}") from None
+    _check_degrees(found)
     parts = []
     for part in _flatten(found):
-        if isinstance(part, Polygon) and part.bounds and part.bounds[2] - part.bounds[0] > 180:
+        if part.bounds and part.bounds[0] >= 180:
+            part = shapely.transform(part, lambda lonlat: lonlat - (360, 0))
+        if crosses and isinstance(part, Polygon) and part.bounds and part.bounds[2] - part.bounds[0] > 180:
             part = antimeridian.fix_polygon(part, fix_winding=True)
         parts.append(part if part.is_valid else shapely.make_valid(part))
     return parts[0] if len(parts) == 1 else shapely.union_all(parts)
+
+
+def _check_degrees(geometry: BaseGeometry) -> None:
+    coordinates = shapely.get_coordinates(geometry)
+    if not coordinates.size:
+        return
+    if not np.isfinite(coordinates).all() or (abs(coordinates) > _FARTHEST).any():
+        raise RequestError(
+            f"it reaches {tuple(geometry.bounds)}: GeoJSON is in degrees of longitude and latitude (WGS 84), not in meters; "
+            "reproject it first"
+        )
 
 
 def lonlat_transformer(crs: Any) -> Transformer | None:

@@ -1,6 +1,6 @@
 """Modes: which of the acquisitions are taken. Pure functions: the same answer for any order of what comes in.
 
-In each, the better of two acquisitions is the one with less cloud (0 is the best, unknown comes last), then with
+In each, the better of two acquisitions is the one that has all bands, with less cloud (0 is the best, unknown comes last), then with
 more of the area, then nearer to the date in question, then with the smaller name. None is taken twice.
 """
 
@@ -84,9 +84,11 @@ def least_cloudy_per_period(candidates: Sequence[Acquisition], periods: Sequence
     )
 
 
-def quality(one: Acquisition) -> tuple[bool, float, float]:
-    """Sort key: known cloud before unknown, less before more, then more of the area before less."""
-    return one.cloud_cover is None, one.cloud_cover or 0.0, -round(one.coverage or 0.0, 9)
+def quality(one: Acquisition) -> tuple[bool, bool, float, float]:
+    """Sort key: with all bands before without; known cloud before unknown, less before more; then more of the area
+    before less.
+    """
+    return not one.complete, one.cloud_cover is None, one.cloud_cover or 0.0, -round(one.coverage or 0.0, 9)
 
 
 def _one_each(

@@ -81,6 +81,8 @@ class Scene:
     platform: str | None = None
     tile: str | None = None
     """MGRS tile, where the collection has tiles."""
+    end: dt.datetime | None = None
+    """Where the item covers an interval instead of an instant: its end, `datetime` being its start."""
     pass_key: str | None = None
     """What scenes of one platform's pass share; None where time decides."""
     tile_key: str | None = None
@@ -123,7 +125,7 @@ def scene_from_item(
     pass_key = identity.pass_key(name, properties)
     self_href = next((link.get("href") for link in item.get("links") or [] if link.get("rel") == "self"), None)
     try:
-        footprint = lonlat_geometry(item["geometry"]) if item.get("geometry") else None
+        footprint = _footprint(item)
     except RequestError as error:
         raise CatalogError(f"item {name}: {error}") from None
     return Scene(
@@ -135,6 +137,7 @@ def scene_from_item(
         platform=_lower(properties.get("platform")),
         constellation=_lower(properties.get("constellation")),
         tile=_tile(properties),
+        end=None if properties.get("datetime") else _instant(properties.get("end_datetime")),
         pass_key=pass_key,
         tile_key=identity.tile_key(name, properties),
         part_key=identity.part_key(name, properties),
@@ -245,6 +248,19 @@ def _instant(value: Any) -> dt.datetime | None:
     except ValueError:
         return None
     return found.astimezone(dt.UTC) if found.tzinfo else found.replace(tzinfo=dt.UTC)
+
+
+def _footprint(item: dict[str, Any]) -> BaseGeometry | None:
+    """Where an item has data. One whose bbox runs from west to east does not cross the antimeridian, however wide it is
+    (RFC 7946 section 5.2).
+    """
+    if not item.get("geometry"):
+        return None
+    bbox = item.get("bbox")
+    sides = [float(side) for side in bbox] if isinstance(bbox, list) and len(bbox) in (4, 6) else []
+    whole = bool(sides) and sides[0] < sides[len(sides) // 2] and sides[len(sides) // 2] - sides[0] > 180
+    found = lonlat_geometry(item["geometry"], crosses=not whole)
+    return None if found.is_empty else found
 
 
 def _start_of_pass(pass_key: str | None) -> dt.datetime | None:

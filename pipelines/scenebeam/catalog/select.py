@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.acquisition import Acquisition, group
+from scenebeam.catalog.acquisition import PASS_GAP, Acquisition, group
 from scenebeam.catalog.cover import cover_least
 from scenebeam.catalog.modes import choose
 from scenebeam.catalog.rows import ListedScene, group_rows
 from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.search import bands_of, record_of
 from scenebeam.request import RunRequest, Select
+
+log = logging.getLogger(__name__)
 
 Interval = tuple[datetime, datetime]
 
@@ -75,7 +79,7 @@ def select(
         candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
     good = [one for one in candidates if one.coverage is None or one.coverage >= request.select.min_coverage]
     left_out["select.min_coverage"] = _count(candidates) - _count(good)
-    chosen = choose(good, request.select, request.intervals)
+    chosen = choose([_with_bands(one, request) for one in good], request.select, request.intervals)
     left_out[f"select.mode {request.select.mode}"] = _count(good) - _count(chosen)
     if request.select.cover == "least":
         least = [cover_least(one, area) for one in chosen]
@@ -86,11 +90,7 @@ def select(
 
 def _distinct(scenes: Iterable[Scene]) -> Iterable[Scene]:
     """Scenes without those that came twice; each row of a table has scenes of its own."""
-    found: dict[tuple[str, str, int], Scene] = {}
-    for scene in scenes:
-        row = scene.row if isinstance(scene, ListedScene) else -1
-        found[scene.collection, scene.id, row] = scene
-    return found.values()
+    return {(s.collection, s.id, s.row if isinstance(s, ListedScene) else None): s for s in scenes}.values()
 
 
 def _each_once(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
@@ -104,6 +104,14 @@ def _is_asked(row: Acquisition, request: RunRequest) -> bool:
     """Whether a row without scenes is of the dates asked for."""
     inside = any(start <= row.acquired <= end for start, end in request.intervals)
     return request.select.scenes is None and (inside or not request.intervals)
+
+
+def _with_bands(one: Acquisition, request: RunRequest) -> Acquisition:
+    """An acquisition that knows whether all its scenes have the bands that are asked for."""
+    if request.select.mode == "all":
+        return one
+    complete = all(set(bands_of(record_of(scene, request), request)) <= scene.assets.keys() for scene in one.scenes)
+    return replace(one, complete=complete)
 
 
 def _anchored(one: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:
@@ -125,7 +133,7 @@ def _filters(
         ("select.scenes", lambda s: named is None or s.id in named),
         (
             "dates",
-            lambda s: not intervals or any(a <= s.datetime <= b or a <= s.acquired <= b for a, b in intervals),
+            lambda s: not intervals or any(_is_within(s, start, end) for start, end in intervals),
         ),
         ("area", lambda s: area is None or s.footprint is None or shares_ground(s.footprint, area)),
         (
@@ -142,30 +150,52 @@ def _filters(
     ]
 
 
+def _is_within(scene: Scene, start: datetime, end: datetime) -> bool:
+    """Whether a scene is of a period: by its own time, its acquisition's, or the interval that it covers."""
+    if scene.end is not None:
+        return scene.datetime <= end and scene.end >= start
+    return start <= scene.datetime <= end or start <= scene.acquired <= end
+
+
 def shares_ground(footprint: BaseGeometry, area: BaseGeometry) -> bool:
     """Whether two areas overlap by more than an edge."""
     return bool(footprint.intersects(area)) and not bool(footprint.touches(area))
 
 
 def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
-    """Of one tile and acquisition keep the newest processing, and every half that shows other ground.
+    """Of one tile and pass keep the newest processing of each part.
 
-    A tile that lies on two downlinked strips comes as two items with complementary footprints: both stay.
+    Parts are told apart by the collection's record, and where an item does not say, by footprints: a tile that lies on
+    two downlinked strips comes as two items with complementary footprints, and both stay. Scenes without a tile are
+    the same if they were taken in the same second and show nearly the same ground.
     """
-    kept: dict[tuple[str, str | None, str], list[Scene]] = {}
-    passed: list[Scene] = []
+    kept: dict[tuple[str | None, ...], list[Scene]] = {}
     for scene in sorted(scenes, key=lambda s: (s.processed, s.id), reverse=True):
-        if scene.tile is None:
-            passed.append(scene)
-            continue
-        siblings = kept.setdefault((scene.tile, scene.datatake, f"{scene.acquired:%Y%m%dT%H%M%S}"), [])
-        if not any(_same_ground(scene, newer) for newer in siblings):
+        siblings = kept.setdefault(_same_pass(scene), [])
+        newer = next((one for one in siblings if _is_same_part(scene, one)), None)
+        if newer is None:
             siblings.append(scene)
-    return sorted([*passed, *(s for group in kept.values() for s in group)], key=lambda s: (s.acquired, s.id))
+        else:
+            log.info("%s gives way to %s, a newer processing", scene.id, newer.id)
+    return sorted((s for group in kept.values() for s in group), key=lambda s: (s.acquired, s.id))
 
 
-def _same_ground(one: Scene, other: Scene) -> bool:
+def _same_pass(scene: Scene) -> tuple[str | None, ...]:
+    """What processings of one tile and pass share."""
+    ground = scene.collection, scene.platform, scene.tile_key
+    if scene.tile_key is None:
+        return *ground, f"{scene.acquired:%Y%m%dT%H%M%S}"
+    return *ground, scene.pass_key or f"{scene.acquired:%Y%m%d}"
+
+
+def _is_same_part(one: Scene, other: Scene) -> bool:
+    if abs(one.acquired - other.acquired) > PASS_GAP:
+        return False  # a reprocessing moves the time of a scene by seconds at most
+    if one.part_key is not None and other.part_key is not None:
+        return one.part_key == other.part_key
     if one.footprint is None or other.footprint is None:
-        return True
-    smaller = min(one.footprint.area, other.footprint.area)
-    return bool(one.footprint.intersection(other.footprint).area > 0.5 * smaller)
+        return one.tile_key is not None
+    shared = one.footprint.intersection(other.footprint).area
+    if one.tile_key is None:
+        return bool(shared > 0.9 * max(one.footprint.area, other.footprint.area))
+    return bool(shared > 0.5 * min(one.footprint.area, other.footprint.area))

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from scenebeam.storage import Store
 ITEMS_FILE, COLLECTION_FILE = "items.parquet", "collection.json"
 _AT_ONCE = 2000
 """Items that are written as one table."""
+_COLUMNS = {"id", "type", "stac_version", "stac_extensions", "geometry", "bbox", "links", "assets", "collection"}
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,25 @@ def dump_items(items: Sequence[stac.Item]) -> bytes:
 
 
 def dump_many_items(items: Sequence[stac.Item]) -> bytes:
-    """As `dump_items`, for more items than should be in memory as objects at once.
+    """As `dump_items`, for more items than should be in memory as objects at once, and for items of others.
 
-    Raises ValueError where they do not fit into one table.
+    Returns:
+        The file; empty where no item has a file.
+
+    Raises:
+        ValueError: They do not fit into one table.
     """
     try:
         if len(items) <= _AT_ONCE:
-            return dump_items([_plain(item) for item in items])
+            return _dump_some(items)
         with tempfile.TemporaryDirectory() as folder:
             names = []
             for start in range(0, len(items), _AT_ONCE):
                 names.append(f"{folder}/{start:09d}.parquet")
-                Path(names[-1]).write_bytes(dump_items([_plain(item) for item in items[start : start + _AT_ONCE]]))
+                Path(names[-1]).write_bytes(_dump_some(items[start : start + _AT_ONCE]))
+            names = [name for name in names if Path(name).stat().st_size]
+            if not names:
+                return b""
             return join_items(names, lambda name: nullcontext(Path(name))).content
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
@@ -121,16 +129,29 @@ def dump_many_items(items: Sequence[stac.Item]) -> bytes:
         raise ValueError(str(error)[:300]) from None
 
 
-def _plain(item: stac.Item) -> stac.Item:
-    """Without assets that name no file, and with a time: STAC wants both."""
-    properties = item.get("properties") or {}
-    when = properties.get("datetime")
-    if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
-        item = {**item, "properties": {**properties, "datetime": f"{when}T00:00:00Z"}}
-    stored = item.get("assets")
-    if not isinstance(stored, dict):
-        return {**item, "assets": {}}
-    return {**item, "assets": {key: one for key, one in stored.items() if isinstance(one, dict) and one.get("href")}}
+def _dump_some(items: Sequence[stac.Item]) -> bytes:
+    found = _tabular(items)
+    return dump_items(found) if found else b""
+
+
+def _tabular(items: Iterable[stac.Item]) -> list[stac.Item]:
+    """Items as a table can hold them: those with files, and without properties that bear the name of a column."""
+    found = []
+    for item in items:
+        stored = item.get("assets")
+        assets = (
+            {key: one for key, one in stored.items() if isinstance(one, dict) and one.get("href")}
+            if isinstance(stored, dict)
+            else {}
+        )
+        if not assets:
+            continue
+        properties = {key: value for key, value in (item.get("properties") or {}).items() if key not in _COLUMNS}
+        when = properties.get("datetime")
+        if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
+            properties["datetime"] = f"{when}T00:00:00Z"
+        found.append({**item, "properties": properties, "assets": assets})
+    return found
 
 
 def _storable(value: Any) -> Any:

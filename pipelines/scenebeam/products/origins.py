@@ -65,7 +65,9 @@ def _lattice(
     for asset in assets[::step][:_MOST_HEADERS]:
         try:
             info = open_source(asset.href, asset.index, budget, asset.signing).info
-        except ReadError:
+        except ReadError as error:
+            if not error.permanent:
+                raise  # a grid beside the lattice would be frozen with the plan
             continue  # making will name the fault
         square = info.transform.b == info.transform.d == 0 and info.transform.a == -info.transform.e
         if square and same_crs(info.crs, crs):

@@ -69,7 +69,7 @@ def access(href: str, signing: str = "none") -> Access | None:
         raise ReadError(f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys")
     if signing == "planetary-computer":
         return Access(_planetary_computer(href))
-    if signing == "cdse" and _is_cdse(parts.hostname or ""):
+    if signing == "cdse" and parts.scheme == "https" and _is_cdse(parts.hostname or ""):
         return Access(href, {"Authorization": f"Bearer {_cdse_token()}"})
     return Access(href)
 
@@ -116,9 +116,13 @@ def reachable(hrefs: Sequence[str], signing: str) -> str:
     """Of the places where one file lies, the first that this machine has the keys for; else the
     first of all.
     """
-    if signing != "cdse":
-        return hrefs[0]
-    wanted = ["s3"] if _cdse_keys() else ["https", "http"] if _has_cdse_token() else []
+    if signing == "cdse":
+        wanted = ["s3"] if _cdse_keys() else ["https", "http"] if _has_cdse_token() else []
+    elif signing in ("s3", "s3-requester-pays"):
+        wanted = ["s3"]
+    else:
+        # Without a signature, s3 is read only where nothing else is offered; Azure signs its own addresses alone.
+        wanted = ["https", "http", "gs", "", "file"]
     return next((href for href in hrefs if urlsplit(href).scheme in wanted), hrefs[0])
 
 

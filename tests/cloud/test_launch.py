@@ -313,3 +313,61 @@ def test_a_run_is_named_by_what_it_makes_and_where() -> None:
     assert run_id(one).startswith("demo-")
     longest = run_id(RunRequest.model_validate({**REQUEST, "run": "Long_" * 12}))
     assert re.fullmatch(r"[a-z0-9-]{63}", longest), "a label's value has 63 characters at most"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a: !!int ''", "a: '' is not a value of the tag !!int"),
+        (b"a: !!bool maybe", "a: 'maybe' is not a value of the tag !!bool"),
+        (b"a: " + b"1:" * 300 + b"1.5", "a: unknown key"),
+        (b"a: " + b"1:" * 100_000 + b"1", "a text of 200,001 characters"),
+        (json.dumps({**REQUEST, "dates": "9999-12-31"}).encode(), "years from 1800 to 2999"),
+        (json.dumps({**REQUEST, "output": "gs://products/\ud83d"}).encode(), "output: it contains invalid Unicode"),
+        (
+            json.dumps({**REQUEST, "product": {"kind": "index", "expression": "-" * 1900 + "red"}}).encode(),
+            "operations inside one another",
+        ),
+        (
+            json.dumps({**REQUEST, "product": {"kind": "mosaic", "bands": [f"b{n}" for n in range(20_000)]}}).encode(),
+            "20,000 bands are named; at most 1,000",
+        ),
+        (json.dumps({**REQUEST, "limits": {"max_failed": float("nan")}}).encode(), "limits.max_failed"),
+        (b"\xef\xbb\xbf", "must hold a mapping"),
+        (b"\xff", "is not UTF-8"),
+        (b"", "must hold a mapping"),
+        (b"[" * 1_000_000, "nested more than 60 times"),
+    ],
+)
+def test_a_message_that_can_never_work_is_rejected_and_wanted_no_more(desk: Make, content: bytes, reason: str) -> None:
+    launch, launcher, told = desk()
+    status = launch.answer(Message("1", content))
+    assert (status.state, launcher.started) == ("rejected", [])
+    assert reason in status.message
+    assert [topic for topic, _, _ in told] == ["projects/p/topics/dead"]
+
+
+def test_a_folder_of_requests_is_no_request(desk: Make, tmp_path: Path) -> None:
+    launch, _, _ = desk()
+    assert "is a folder" in launch.answer(Message("1", reference=f"{tmp_path}/requests/x/")).message
+
+
+def test_dead_letters_fit_what_pubsub_takes(desk: Make) -> None:
+    launch, _, told = desk()
+    launch.reject(Message("1", b"x" * 9_500_000), "é" * 3000)
+    launch.reject(Message("2", b"x" * 1000), "short")
+    (_, large, attributes), (_, small, others) = told
+    assert (large, attributes["left_out"], small) == (b"", "9500000 bytes", b"x" * 1000)
+    assert attributes["reason"] == "é" * 500
+    assert max(len(value.encode()) for one in (attributes, others) for value in one.values()) <= 1024
+
+
+@pytest.mark.parametrize("odd", [None, "", "\ud800", ["x"], {"a": []}, 7, "x" * 5000])
+def test_whatever_a_message_is_called_it_can_be_stored(desk: Make, odd: Any) -> None:
+    launch, _, _ = desk()
+    data = event(json.dumps(REQUEST).encode())
+    data["message"]["messageId"] = odd
+    found = read_message(PUBLISHED, "e\ud800", data)
+    assert 0 < len(found.id.encode()) <= 200
+    assert launch.answer(found).state == "queued"
+    assert read_message(FINALIZED, "e", {"bucket": "b", "name": "x", "generation": odd}).id.startswith("e-")

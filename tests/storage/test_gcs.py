@@ -121,3 +121,15 @@ def test_other_products_in_a_bucket_are_those_of_a_folder(
     there = {name: store.read(name) for name in store.list(folder)}
     assert there == {name: data for name, data in tree(tmp_path / "local").items() if name.startswith(folder)}
     assert there
+
+
+def test_times_are_the_buckets(prefix: str) -> None:
+    store = open_store(prefix)
+    assert store.written("x") is None
+    store.create("x", b"one")
+    first, version = store.written("x"), store.read_version("x")
+    assert first is not None
+    assert version is not None
+    assert store.replace("x", b"two", version[1])
+    store.write("y", b"")
+    assert first <= (store.written("x") or 0) <= (store.written("y") or 0)

@@ -134,3 +134,15 @@ def test_of_many_who_count_none_is_lost(any_store: Store) -> None:
     assert any_store.read_version("not-there") is None
     assert (any_store.size("n"), any_store.size("not-there")) == (2, None)
     assert not any_store.replace("n", b"x", "1")
+
+
+def test_times_are_the_file_systems(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    assert store.written("a/x") is None
+    store.write("a/x", b"one")
+    os.utime(tmp_path / "a/x", (5, 7))
+    assert store.written("a/x") == 7
+    version = store.read_version("a/x")
+    assert version is not None
+    assert store.replace("a/x", b"two", version[1])
+    assert (store.written("a/x") or 0) > 7

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from scenebeam.cloud.launch import Publish
 from scenebeam.cloud.runs import RUN_LABEL, Runs
 from scenebeam.cloud.settings import CloudSettings
@@ -90,9 +92,12 @@ class Report:
         return after
 
     def _said(self, known: RunStatus) -> RunStatus | None:
-        """What the run itself says in its output; None where it is silent, or another run's word stands there."""
+        """What the run itself says in its output; None where it is silent, or something else is there."""
         content = open_store(known.output).read(STATUS_FILE)
-        said = None if content is None else RunStatus.model_validate_json(content)
+        try:
+            said = None if content is None else RunStatus.model_validate_json(content)
+        except ValidationError:
+            return None
         if said is None or said.fingerprint != known.fingerprint:
             return None
         earlier = known.started is not None and said.started is not None and said.started < known.started

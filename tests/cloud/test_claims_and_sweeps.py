@@ -1,0 +1,289 @@
+"""Whose clock counts for a claim, and what a sweep reads: open runs, and nothing of those that have ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_launch import Desk, message
+
+from scenebeam.cloud.launch import Launch, PassingError
+from scenebeam.cloud.page import Ask, answer
+from scenebeam.cloud.report import RUNNING, Report
+from scenebeam.cloud.runs import Claim, Runs, run_id
+from scenebeam.cloud.settings import CloudSettings
+from scenebeam.request import RunRequest
+from scenebeam.run.status import RunStatus
+from scenebeam.storage import Store, open_store
+
+DAY = 86_400
+
+
+class Crash(BaseException):
+    """The instance is gone."""
+
+
+class Jobs:
+    """All jobs run."""
+
+    def state(self, job: str) -> str:
+        return RUNNING
+
+    def counts(self, job: str) -> dict[str, int]:
+        return {}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> CloudSettings:
+    return CloudSettings(state=str(tmp_path / "state"), outputs=("gs://products", str(tmp_path)), claim_seconds=60)
+
+
+@pytest.fixture
+def store(settings: CloudSettings) -> Store:
+    return open_store(settings.state)
+
+
+@pytest.fixture
+def launch(settings: CloudSettings, store: Store) -> Launch:
+    return Launch(settings, Runs(store), Desk(), lambda *words: None)
+
+
+def claimed_by(launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float) -> Path:
+    """The claim that an instance has left whose clock is so many seconds ahead, and that then crashed."""
+    launch.launcher.faults = [Crash()]  # type: ignore[attr-defined]
+    with monkeypatch.context() as gone:
+        present = time.time
+        gone.setattr(time, "time", lambda: present() + ahead)
+        gone.setattr(Launch, "_settle", lambda *words: None)
+        with pytest.raises(Crash):
+            launch.answer(message())
+    [claim] = Path(launch.settings.state).glob("runs/*/claim.json")
+    assert abs(Claim.model_validate_json(claim.read_bytes()).since - present() - ahead) < 60
+    return claim
+
+
+@pytest.mark.parametrize("ahead", [-DAY, 0, DAY, 400 * DAY])
+def test_a_claim_is_as_old_as_its_object_whatever_its_makers_clock_says(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    claim = claimed_by(launch, monkeypatch, ahead)
+    with pytest.raises(PassingError, match="is being launched since 0 s"):
+        launch.answer(message())
+    os.utime(claim, (time.time() - 61,) * 2)
+    assert launch.answer(message()).state == "queued"
+
+
+@pytest.mark.parametrize("ahead", [-DAY, DAY])
+def test_a_claim_is_as_old_as_its_object_whatever_its_readers_clock_says(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    claim = claimed_by(launch, monkeypatch, 0)
+    present = time.time
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: present() + ahead)
+        with pytest.raises(PassingError, match="is being launched"):
+            launch.answer(message())
+        os.utime(claim, (present() - 61,) * 2)
+        assert launch.answer(message()).state == "queued"
+
+
+def test_a_claim_of_the_version_before_is_read(launch: Launch, store: Store) -> None:
+    run = launch.answer(message("0")).id
+    path = Path(launch.settings.state) / f"runs/{run}/claim.json"
+    path.write_text('{"message": "9", "since": %f, "job": "", "answered": []}' % (time.time() + DAY))
+    with pytest.raises(PassingError):
+        launch.answer(message())
+    os.utime(path, (time.time() - 61,) * 2)
+    assert launch.answer(message()).state == "queued"
+
+
+def test_of_two_that_take_over_a_claim_one_does(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = claimed_by(launch, monkeypatch, DAY)
+    os.utime(claim, (time.time() - 61,) * 2)
+    found = launch.runs.claim(claim.parent.name)
+    assert found is not None
+    ours, theirs = (found[0].model_copy(update={"since": since}) for since in (1.0, 2.0))
+    assert [launch.runs.take(claim.parent.name, one, found[1]) for one in (ours, theirs)] == [True, False]
+
+
+# ---------------------------------------------------------------------------------------------
+# Sweeps
+
+
+@pytest.fixture
+def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What the store is asked for: the method and the kind of the file."""
+    counts: Counter[str] = Counter()
+
+    def count(name: str, kind: type[Store]) -> None:
+        asked: Callable[..., Any] = getattr(kind, name)
+
+        def counting(self: Store, *words: Any) -> Any:
+            key = f"{words[0]}" if words else ""
+            counts[f"{name} {re.sub('^runs/[^/]*/', '', key)}"] += 1
+            return asked(self, *words)
+
+        monkeypatch.setattr(kind, name, counting)
+
+    for name in ("read", "list", "read_version"):
+        count(name, type(store))
+    return counts
+
+
+def status(run: str, state: str, folder: Path) -> RunStatus:
+    now = datetime.now(UTC)
+    return RunStatus(
+        run="x",
+        id=run,
+        state=state,
+        job=f"j-{run}",
+        output=str(folder / run),
+        fingerprint="f",
+        started=now,
+        updated=now,
+    )  # type: ignore[arg-type]
+
+
+def report(settings: CloudSettings) -> Report:
+    return Report(settings, Runs(open_store(settings.state)), Jobs(), lambda *words: None)
+
+
+def test_a_sweep_reads_open_runs_alone(settings: CloudSettings, counted: Counter[str], tmp_path: Path) -> None:
+    runs = Runs(open_store(settings.state))
+    for number in range(200):
+        runs.update(f"run-{number:03}", lambda _, n=number: status(f"run-{n:03}", "running", tmp_path))
+        if number not in (7, 8):
+            runs.update(f"run-{number:03}", lambda now: now.model_copy(update={"state": "succeeded"}))
+    report(settings).sweep()
+    counted.clear()
+    assert report(settings).sweep() == []
+    assert counted["read status.json"] == 6, "of each open run its status, twice, and what it says in its output"
+    assert counted["list runs/"] == 0
+    assert counted["list open/"] == 1
+    assert runs.open_ids() == ["run-007", "run-008"]
+
+
+def test_a_state_without_markers_is_read_once(settings: CloudSettings, counted: Counter[str], tmp_path: Path) -> None:
+    store = open_store(settings.state)
+    for number in range(50):
+        state = "queued" if number in (3, 40) else "failed"
+        store.write(f"runs/run-{number:02}/status.json", status(f"run-{number:02}", state, tmp_path).dump())
+    assert sorted(one.id for one in report(settings).sweep()) == ["run-03", "run-40"], "their jobs run"
+    assert counted["read status.json"] >= 50
+    counted.clear()
+    report(settings).sweep()
+    assert counted["read status.json"] == 6
+    assert counted["list runs/"] == 0
+
+
+def test_marking_goes_on_where_it_was_stopped(
+    settings: CloudSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("scenebeam.cloud.runs._BATCH", 10)
+    store, runs = open_store(settings.state), Runs(open_store(settings.state))
+    for number in range(50):
+        store.write(f"runs/run-{number:02}/status.json", status(f"run-{number:02}", "queued", tmp_path).dump())
+    read, asked = [], Runs.status
+
+    def note(self: Runs, run: str) -> RunStatus | None:
+        read.append(run)
+        if len(read) == 25:
+            raise Crash
+        return asked(self, run)
+
+    monkeypatch.setattr(Runs, "status", note)
+    with pytest.raises(Crash):
+        runs.open_ids()
+    read[:] = ["x"] * 30
+    assert len(runs.open_ids()) == 50
+    assert sorted(read[30:]) == [f"run-{number}" for number in range(20, 50)]
+
+
+def test_a_run_is_open_from_its_launch_to_its_end(launch: Launch, store: Store, settings: CloudSettings) -> None:
+    run = launch.answer(message("1")).id
+    assert launch.runs.open_ids() == [run]
+    launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+    assert launch.runs.open_ids() == []
+    launch.launcher.active.clear()  # type: ignore[attr-defined]
+    launch.answer(message("2"))
+    assert launch.runs.open_ids() == [run]
+    assert store.list("open/") == {"open/indexed", f"open/{run}+job-of-scenebeam-{run}-1"}
+
+
+def test_a_crash_leaves_no_open_run_unmarked(
+    launch: Launch, settings: CloudSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, run = Runs.close, launch.answer(message("1")).id
+    monkeypatch.setattr(Runs, "close", lambda *words: (_ for _ in ()).throw(Crash()))
+    with pytest.raises(Crash):
+        launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+    monkeypatch.setattr(Runs, "close", asked)
+    assert launch.runs.open_ids() == [run], "it has ended, and its marker stands"
+    assert report(settings).sweep() == []
+    assert launch.runs.open_ids() == []
+
+
+def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(launch: Launch) -> None:
+    run = launch.answer(message("1")).id
+    before = launch.runs.status(run)
+    assert before is not None
+    launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+    launch.launcher.active.clear()  # type: ignore[attr-defined]
+    launch.answer(message("2"))
+    launch.runs.close(run, before.job)
+    assert launch.runs.open_ids() == [run]
+
+
+def test_what_a_run_says_of_itself_may_be_nonsense(settings: CloudSettings, store: Store, tmp_path: Path) -> None:
+    Runs(store).update("out", lambda _: status("out", "queued", tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "status.json").write_bytes(b"\xff{")
+    changed = report(settings).refresh("out")
+    assert changed is not None
+    assert changed.state == "running"
+
+
+# ---------------------------------------------------------------------------------------------
+# Messages and pages
+
+
+def test_a_fault_that_nobody_foresaw_rejects_the_message(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*words: Any) -> RunRequest:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr("scenebeam.cloud.launch.admit", fail)
+    told = launch.answer(message())
+    assert (told.state, told.message[:35]) == ("rejected", "unexpected RecursionError: too deep")
+    assert run_id(RunRequest.model_validate_json(message().content)) not in launch.runs.ids()
+
+
+@pytest.mark.parametrize(
+    "limit", ["²", "٣", "", "0", "201", "-1", "+5", "1e2", "5.0", " 5", "5 ", "9" * 5000, "\ud800", "5\n", "None"]
+)
+def test_an_odd_limit_is_answered_in_words(settings: CloudSettings, store: Store, limit: str) -> None:
+    page = answer(Ask("GET", "/runs", {"limit": limit}), Runs(store), settings)
+    assert (page.status, page.body) == (400, b'{"error": "limit: a number from 1 to 200"}\n')
+
+
+@pytest.mark.parametrize("after", ["²", "../x", "X", "a b", "\ud800", "a" * 64, "demo\n", "<b>"])
+def test_an_odd_id_is_answered_in_words(settings: CloudSettings, store: Store, after: str) -> None:
+    page = answer(Ask("GET", "/runs", {"after": after}), Runs(store), settings)
+    assert (page.status, b"after: the id of a run" in page.body) == (400, True)
+    assert answer(Ask("GET", f"/runs/{after}", {}), Runs(store), settings).status == 404
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "1000", "-1", "1\n"])
+def test_an_odd_picture_is_not_there(settings: CloudSettings, store: Store, number: str) -> None:
+    assert answer(Ask("GET", f"/runs/x/pictures/{number}", {}), Runs(store), settings).status == 404
+
+
+def test_good_limits_are_still_good(settings: CloudSettings, store: Store) -> None:
+    for query in ({}, {"limit": "1"}, {"limit": "200"}, {"limit": "050"}, {"after": "demo-1"}, {"after": ""}):
+        assert answer(Ask("GET", "/runs", query), Runs(store), settings).status == 200

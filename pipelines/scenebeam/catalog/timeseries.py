@@ -91,7 +91,7 @@ def parse_series(content: bytes, name: str) -> list[SeriesRow]:
 
 def _scene_ids(text: str, where: str) -> list[str]:
     """The ids of a cell: separated by bars, commas or semicolons, or a list as Python prints it."""
-    text = text.strip()
+    text = text.strip().strip("'\"").strip()
     # NumPy prints no commas between the items of an array.
     separators = r"[|,;\s]" if text.startswith(("[", "(", "{")) else r"[|,;\t\r\n]"
     names: dict[str, None] = {}

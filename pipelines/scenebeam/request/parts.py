@@ -13,6 +13,8 @@ MAX_DAYS = 36_500
 """Widest window around a day. With it, sums of dates stay inside the years that Python knows."""
 _FIRST_YEAR, _LAST_YEAR = 1800, 2999
 _MAX_SECONDS = 1e7
+_FARTHEST = 1e9
+"""Largest coordinate of a grid, in units of its CRS."""
 
 
 class Part(BaseModel):
@@ -207,7 +209,7 @@ class GridRequest(Part):
 
     crs: str | None = None
     """`EPSG:32634` or any CRS that PROJ reads; else the UTM zone of the area's centre."""
-    resolution: float | None = Field(default=None, gt=0)
+    resolution: float | None = Field(default=None, ge=1e-9, le=1e7)
     """Pixel size in units of the CRS; else the finest of the bands asked for."""
     bounds: tuple[float, float, float, float] | None = None
     """Left, bottom, right, top in units of the CRS; else the area's bounds, outward to the resolution."""
@@ -218,6 +220,8 @@ class GridRequest(Part):
             if self.crs is None:
                 raise ValueError("grid.bounds needs grid.crs: in which CRS are they?")
             left, bottom, right, top = self.bounds
+            if max(abs(value) for value in self.bounds) > _FARTHEST:
+                raise ValueError("grid.bounds lie farther from the origin than any CRS reaches on Earth")
             if left >= right or bottom >= top:
                 raise ValueError("grid.bounds are left, bottom, right, top")
         return self

@@ -13,7 +13,7 @@ import shapely
 from scenebeam.errors import RequestError
 from scenebeam.transfer.access import shown
 from scenebeam.vectors.features import EMPTY, Features, Geometries
-from scenebeam.vectors.geojson import read_document
+from scenebeam.vectors.geojson import features_of, read_document
 from scenebeam.vectors.polygons import OUTSIDE, check_polygons
 from scenebeam.vectors.reader import is_geojson, local_file, read_local
 
@@ -89,7 +89,8 @@ def _as_written(document: dict[str, Any], place: str) -> dict[str, Any]:
     """The geometries of a GeoJSON document as one, with the CRS that it names, if any."""
     crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
-        geometries = [feature.get("geometry") for feature in document.get("features", [])]
+        members = features_of(document, place)
+        geometries = [one.get("geometry") for one in members if isinstance(one, dict)]
         return {"type": "GeometryCollection", "geometries": [one for one in geometries if one], **crs}
     found = document.get("geometry") if document.get("type") == "Feature" else document
     if not isinstance(found, dict):

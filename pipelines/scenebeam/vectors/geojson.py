@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ def _refuse_other_encodings(file: BinaryIO, place: str) -> None:
 def _is_lines(file: BinaryIO) -> bool:
     """Whether the first line is a whole object, and others follow."""
     first = file.readline(_LONGEST_LINE)
-    if first.startswith(_SEPARATOR):
+    if first.removeprefix(codecs.BOM_UTF8).startswith(_SEPARATOR):
         return True
     rest = b"\n"
     while rest and not rest.strip():
@@ -129,7 +130,7 @@ def _is_lines(file: BinaryIO) -> bool:
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    return parse_geojson(content.strip(_SEPARATOR + b" \t\r\n").decode("utf-8"))
+    return parse_geojson(content.decode("utf-8-sig").strip("\x1e \t\r\n"))
 
 
 def _transformer(document: Mapping[str, Any], place: str) -> Transformer | None:
@@ -160,7 +161,7 @@ def _parse_lines(path: Path, place: str) -> Iterator[tuple[int, dict[str, Any]]]
             line = file.readline(_LONGEST_LINE)
             if not line:
                 return
-            if not line.strip(_SEPARATOR + b" \t\r\n\xef\xbb\xbf"):
+            if not line.strip(codecs.BOM_UTF8 + _SEPARATOR + b" \t\r\n"):
                 continue
             try:
                 found = _parse(line)
@@ -208,6 +209,7 @@ def _to_text(geometry: Any) -> str | None:
         return None
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _to_shape(geometry: Any) -> tuple[Any, str]:
     """A geometry as shapely reads it, or None and why."""
     if geometry is None or (isinstance(geometry, dict) and _is_blank(geometry)):

@@ -77,6 +77,7 @@ def read_layer(path: Path, place: str, form: str) -> Iterator[Features]:
         except _FAULTS as error:
             raise RequestError(f"{place} cannot be read as {form}: {str(error)[:300]}") from None
 
+    attempt(lambda: _check_length(path))
     layer, columns = attempt(lambda: _describe(path))
     if not isinstance(layer, str):
         told = f"holds the layers {', '.join(layer)}" if layer else "holds no layer with geometries"
@@ -104,6 +105,17 @@ def _staged(files: dict[str, Path]) -> Iterator[Path]:
         for suffix, path in files.items():
             (Path(name) / f"data{suffix}").symlink_to(path.resolve())
         yield Path(name)
+
+
+def _check_length(path: Path) -> None:
+    """Raise ValueError where a Shapefile is cut short: GDAL has no geometries for what is missing."""
+    if path.suffix != ".shp":
+        return
+    with path.open("rb") as file:
+        head, size = file.read(28), file.seek(0, 2)
+    stated = 2 * int.from_bytes(head[24:28], "big")
+    if size < max(stated, 100):
+        raise ValueError(f"it has {size:,} bytes of the {stated:,} that its header states")
 
 
 def _describe(path: Path) -> tuple[str | list[str], list[str]]:

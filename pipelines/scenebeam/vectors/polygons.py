@@ -32,6 +32,7 @@ class Checked:
     """Why a feature was not valid, where it has been made valid; else empty."""
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     """Take from features what are polygons on the Earth, and mend what can be mended.
 

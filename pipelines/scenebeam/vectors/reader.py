@@ -98,7 +98,8 @@ class _Fetched:
         try:
             return self._file.__enter__()
         except ReadError as error:
-            raise RequestError(f"cannot read {shown(self._place)}: {error}") from None
+            told = str(error).removeprefix(f"{shown(self._place)} ")
+            raise RequestError(f"cannot read {shown(self._place)}: it {told}") from None
 
     def __exit__(self, *fault: object) -> None:
         self._file.__exit__(None, None, None)

@@ -636,14 +636,14 @@ def work() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # nothing else writes between the answers
-    from scenebeam.raster import blocks
+    from scenebeam.raster import bands
 
-    largest_look = blocks.LOOK
+    largest_look = bands.LOOK
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         task = json.loads(line)
         # Small images have overviews too; they are looked at where they are called large.
-        blocks.LOOK = 8192 if task["small_look"] else largest_look
+        bands.LOOK = 8192 if task["small_look"] else largest_look
         _reset_peak()
         before = _memory("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)

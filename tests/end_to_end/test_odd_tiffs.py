@@ -270,7 +270,7 @@ def test_a_rotated_image_is_warped(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "nodata", [-3.4028234663852886e38, 3.4028234663852886e38, 1e20, -1e20, 0.1, -9999.9, float("nan")]
+    "nodata", [-3.4028234663852886e38, 3.4028234663852886e38, -3.4028235e38, 1e20, -1e20, 0.1, -9999.9, float("nan")]
 )
 @pytest.mark.parametrize("tiled", [True, False])
 def test_any_float_nodata_survives_to_items_and_tables(case: Case, nodata: float, tiled: bool) -> None:

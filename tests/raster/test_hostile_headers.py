@@ -23,7 +23,7 @@ from affine import Affine
 
 from scenebeam.errors import ReadError
 from scenebeam.raster import blocks
-from scenebeam.raster.blocks import TiffSource
+from scenebeam.raster.bands import TiffSource
 from scenebeam.raster.intact import damage_of
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
@@ -225,12 +225,12 @@ def test_a_block_that_was_never_written_holds_what_gdal_makes_of_its_nodata_valu
         np.testing.assert_array_equal(whole(open_band(path)), file.read(1))
 
 
-def test_a_description_that_is_no_utf_8_names_no_band(tmp_path: Path) -> None:
+def test_a_description_that_is_no_utf_8_is_read_as_latin_1(tmp_path: Path) -> None:
     text = b'<GDALMetadata><Item name="D" sample="0" role="description">r\xff</Item></GDALMetadata>'
     tiled: Tags = {METADATA: (ASCII, text + b"\0")}
     places: Tags = {COMPRESSION: (SHORT, [1]), STRIP_OFFSETS: (LONG, [FIRST]), STRIP_SIZES: (LONG, [8192])}
     source = open_band(build(tmp_path / "x.tif", {**tiled, **STRIPS, **places}, PIXELS.tobytes()))
-    assert source.info.descriptions == ()
+    assert source.info.descriptions == ("rÿ",)
     np.testing.assert_array_equal(whole(source), PIXELS)
 
 
@@ -479,9 +479,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     decode = blocks.decode
 
-    def counted(layout: Any, encoded: memoryview) -> Any:
+    def counted(layout: Any, encoded: memoryview, rows: int | None = None) -> Any:
         calls.append(len(encoded))
-        return decode(layout, encoded)
+        return decode(layout, encoded, rows)
 
     monkeypatch.setattr(blocks, "decode", counted)
     return calls

@@ -108,7 +108,7 @@ def test_strips_are_decoded_too(tmp_path: Path) -> None:
     path = write(tmp_path / "B04.tif", smooth(1100), driver="GTiff", blockysize=100)
     assert find_damage(str(path), 1) == ""
     spoil(path, 5)
-    assert "1 of 2 blocks cannot be decoded: (row, column) (0, 0)" in find_damage(str(path), 1)
+    assert "1 of 6 blocks cannot be decoded: (row, column) (2, 0)" in find_damage(str(path), 1)
 
 
 def test_a_truncated_file_is_damaged(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Blocks of tiled GeoTIFFs, straight out of the file: each fetched once and decoded once, whatever bands are wanted."""
+"""Blocks of GeoTIFFs, straight out of the file: each fetched once and decoded once, whatever bands are wanted."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ import numpy as np
 
 from scenebeam.errors import ReadError
 from scenebeam.raster.codecs import block_bytes, decode
-from scenebeam.raster.source import LOOK, Block, RasterInfo, Source, read_window
+from scenebeam.raster.source import Block
 from scenebeam.raster.tiff import TiffLayout, read_layout
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.access import shown
@@ -31,13 +30,9 @@ _KEPT_ENCODED = 128 * 2**20
 """Bytes of blocks as they are stored that are held for the same bands, so that none is read twice."""
 _WIDE = 8
 """Bands from which those that share a block hold copies of their own pixels, and not all samples of the block."""
-_LOOKED_AT_ONCE = 64 * 2**20
-"""Bytes of decoded blocks that a look at an image has at once."""
 _LARGE = 2**26
 """Bytes of a block from which one is decoded at a time."""
 _decoding_large = threading.Lock()
-_LEAST_LOOKS = 3
-"""Where there is no overview: blocks across and down, more of them where they are small."""
 
 Stored = tuple[int, int, Block]
 """Offset, size, and block."""
@@ -59,11 +54,10 @@ class TiffFile:
         self._bands: set[int] = set()
         self._whole: tuple[TiffLayout, list[TiffFile]] | None = None
 
-    def source(self, band: int) -> TiffSource:
-        """One of its bands, from 1."""
+    def expect(self, band: int) -> None:
+        """Note that a band, from 1, is open: blocks are held for it that others ask for first."""
         with self._lock:
             self._bands.add(band)
-        return TiffSource(self, band)
 
     def whole(self) -> tuple[TiffLayout, list[TiffFile]]:
         """The layout with its overviews, and these opened, the largest first; read once for all bands.
@@ -190,18 +184,19 @@ class TiffFile:
 
     def _decode_into(self, decoded: _Decoded, encoded: memoryview, stored: Stored) -> None:
         try:
-            samples = self._samples(encoded)
+            samples = self._samples(encoded, stored[2])
         except Exception as error:
             io_threads().submit(self._read_again, decoded, encoded, stored, str(error))
         else:
             self._keep_encoded(stored, encoded)
             decoded.settle(samples)
 
-    def _samples(self, encoded: memoryview) -> Array:
+    def _samples(self, encoded: memoryview, block: Block) -> Array:
+        rows = self._shape(block)[0] if self.layout.strips else None
         if block_bytes(self.layout) < _LARGE:
-            return decode(self.layout, encoded)
+            return decode(self.layout, encoded, rows)
         with _decoding_large:
-            return decode(self.layout, encoded)
+            return decode(self.layout, encoded, rows)
 
     def _read_again(self, decoded: _Decoded, encoded: memoryview, stored: Stored, reason: str) -> None:
         """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings the same bytes."""
@@ -215,7 +210,7 @@ class TiffFile:
                     self._check_header()
                     raise ReadError(f"{name}: block {block} is corrupt: {reason}")
                 try:
-                    decoded.settle(self._samples(again))
+                    decoded.settle(self._samples(again, block))
                     return
                 except Exception as error:
                     encoded, reason = again, str(error)
@@ -289,72 +284,6 @@ class _Decoded:
         else:
             assert self._result is not None, "it has been settled"
             future.set_result(part(self._result))
-
-
-class TiffSource(Source):
-    """One band of a tiled TIFF."""
-
-    def __init__(self, file: TiffFile, band: int) -> None:
-        layout = file.layout
-        self._file, self._band = file, band
-        self.info = RasterInfo(
-            layout.href,
-            layout.crs,
-            layout.transform,
-            layout.width,
-            layout.height,
-            layout.count,
-            layout.dtype.newbyteorder("="),
-            layout.nodata,
-            layout.block,
-            layout.descriptions,
-            "GTiff",
-        )
-
-    @property
-    def block_bytes(self) -> int:
-        """See Source."""
-        return block_bytes(self._file.layout)
-
-    def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
-        """See Source."""
-        return self._file.fetch(blocks, self._band)
-
-    def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
-        """See Source."""
-        return self._file.cost(blocks, self._band)
-
-    def look(self, *, at_full_size: bool = False) -> list[Array]:
-        """See Source."""
-        layout, overviews = self._file.whole()
-        rows, columns = -(-layout.height // layout.block[0]), -(-layout.width // layout.block[1])
-        for future in self.fetch({(0, 0), (rows - 1, columns - 1)}).values():
-            future.result()
-        small = [one for one in (self._file, *overviews) if one.layout.width * one.layout.height <= LOOK]
-        if small and (small[0] is self._file or not at_full_size):
-            source = small[0].source(self._band)
-            return [read_window(source, 0, 0, source.info.height, source.info.width)]
-        most = max(_LEAST_LOOKS, round((4 * LOOK / (layout.block[0] * layout.block[1])) ** 0.5))
-        spread = [(row, column) for row in _spread(rows, most) for column in _spread(columns, most)]
-        pieces: list[Array] = []
-        at_once = max(1, _LOOKED_AT_ONCE // block_bytes(layout))
-        for first in range(0, len(spread), at_once):
-            futures = self.fetch(spread[first : first + at_once])
-            pieces += [_thinned(future.result()) for _, future in sorted(futures.items())]
-        return pieces
-
-
-def _thinned(pixels: Array) -> Array:
-    """Every so many-th pixel of a block, where it has more than are enough to see it by."""
-    step = math.ceil(math.sqrt(pixels.size / LOOK))
-    return pixels if step == 1 else pixels[::step, ::step].copy()
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly from the first to the last."""
-    if count <= most:
-        return list(range(count))
-    return [round(number * (count - 1) / (most - 1)) for number in range(most)]
 
 
 def _runs(stored: list[Stored]) -> Iterable[list[Stored]]:

@@ -22,9 +22,13 @@ def block_bytes(layout: TiffLayout) -> int:
 _DECODE: dict[str, Any] = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}
 
 
-def decode(layout: TiffLayout, encoded: memoryview) -> Array:
-    """Compressed bytes → (rows, columns, samples) in this machine's byte order. Raises what the codecs raise."""
-    shape = (*layout.block, layout.count if layout.interleaved else 1)
+def decode(layout: TiffLayout, encoded: memoryview, rows: int | None = None) -> Array:
+    """Compressed bytes → (rows, columns, samples) in this machine's byte order. Raises what the codecs raise.
+
+    `rows` are those of the block; by default as many as any block has.
+    """
+    height, width = layout.block
+    shape = (height if rows is None else rows, width, layout.count if layout.interleaved else 1)
     size = int(np.prod(shape)) * layout.dtype.itemsize
     if layout.codec in ("deflate", "lzw") and size > _MOST_PACKED * len(encoded) + _MOST_PACKED:
         raise ValueError(f"{len(encoded)} bytes cannot come to {size}")

@@ -11,6 +11,7 @@ import threading
 from weakref import WeakValueDictionary
 
 from scenebeam.errors import ReadError
+from scenebeam.raster.bands import open_band
 from scenebeam.raster.blocks import TiffFile
 from scenebeam.raster.gdal import GdalFile, GdalSource, has_mask_beside
 from scenebeam.raster.source import Source
@@ -39,7 +40,7 @@ def open_source(href: str, band: int, budget: Budget, signing: str = "none") -> 
     count = file.layout.count if isinstance(file, TiffFile) else file.info.count
     if not 1 <= band <= count:
         raise ReadError(f"{shown(href)} has {count} bands, not a band {band}")
-    return file.source(band) if isinstance(file, TiffFile) else GdalSource(file, band)
+    return open_band(file, band) if isinstance(file, TiffFile) else GdalSource(file, band)
 
 
 def _shared(href: str, budget: Budget, signing: str) -> OpenFile:

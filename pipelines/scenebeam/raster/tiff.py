@@ -1,4 +1,4 @@
-"""The layout of a tiled GeoTIFF: what its header says, and where each block lies. No pixel is read here."""
+"""The layout of a GeoTIFF: what its header says, and where each block lies. No pixel is read here."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class TiffLayout:
     declared_nodata: float | None
     """As the header has it, whether the dtype can hold it or not."""
     block: tuple[int, int]
-    """Rows, columns."""
+    """Rows, columns. A strip is a block as wide as the image, of which the last may have fewer rows."""
+    strips: bool
     codec: str
     predictor: int
     interleaved: bool
@@ -208,8 +209,7 @@ def _layout(
     codec = _CODECS.get(int(page.compression))
     dtype = page.dtype
     if (
-        not page.is_tiled
-        or codec is None
+        codec is None
         or dtype is None
         or dtype.name not in _DTYPES
         or page.bitspersample != dtype.itemsize * 8
@@ -222,7 +222,11 @@ def _layout(
     ):
         return None
     interleaved = page.planarconfig == 1
-    _check_sizes(page, file, dtype.itemsize * (page.samplesperpixel if interleaved else 1))
+    block = (page.tilelength, page.tilewidth) if page.is_tiled else (_strip_rows(page), page.imagewidth)
+    size = block[0] * block[1] * dtype.itemsize * (page.samplesperpixel if interleaved else 1)
+    if not page.is_tiled and size > LARGEST_BLOCK:
+        return None
+    _check_sizes(page, file, block, size)
     order = ">" if page.parent.byteorder == ">" else "<"
     return TiffLayout(
         href=file.href,
@@ -234,7 +238,8 @@ def _layout(
         crs=crs,
         transform=transform,
         declared_nodata=nodata,
-        block=(page.tilelength, page.tilewidth),
+        block=block,
+        strips=not page.is_tiled,
         codec=codec,
         # A file that is not compressed has no predictor, whatever its header says (TIFF 6.0 section 14).
         predictor=1 if codec == "none" else int(page.predictor),
@@ -245,21 +250,27 @@ def _layout(
     )
 
 
-def _check_sizes(page: tifffile.TiffPage, file: RangeFile, pixel: int) -> None:
+def _strip_rows(page: tifffile.TiffPage) -> int:
+    """Rows of a strip: of the last there may be fewer, and a header may speak of more than there are."""
+    return int(max(1, min(page.rowsperstrip, page.imagelength)))
+
+
+def _check_sizes(page: tifffile.TiffPage, file: RangeFile, block: tuple[int, int], size: int) -> None:
     """Hold what a header says against the file's length and what a process can bear, before anything is allocated.
 
     Raises ReadError.
     """
-    across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    if min(*block, page.imagewidth, page.imagelength) < 1:
+        raise ReadError(
+            f"{shown(file.href)}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels"
+        )
+    across, down = -(-page.imagewidth // block[1]), -(-page.imagelength // block[0])
     blocks = across * down * (1 if page.planarconfig == 1 else page.samplesperpixel)
-    size = page.tilelength * page.tilewidth * pixel
     name = shown(file.href)
     if size > LARGEST_BLOCK:
         raise ReadError(
             f"{name}: its blocks of {size:,} bytes are larger than the {LARGEST_BLOCK:,} that can be decoded"
         )
-    if page.imagewidth < 1 or page.imagelength < 1 or blocks < 1:
-        raise ReadError(f"{name}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels")
     if not blocks == len(page.dataoffsets) == len(page.databytecounts) or SMALLEST_ENTRY * blocks > file.size:
         raise ReadError(f"{name}: its header lists {len(page.dataoffsets):,} blocks, and its image has {blocks:,}")
     if min(page.dataoffsets) < 0 or min(page.databytecounts) < 0:

@@ -24,13 +24,17 @@ def held_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     """
     if nodata is None or not fits(nodata, dtype):
         return None
-    return float(dtype.type(nodata)) if dtype.kind == "f" else float(nodata)
+    if dtype.kind != "f":
+        return float(nodata)
+    with np.errstate(over="ignore"):
+        return float(dtype.type(nodata))
 
 
 def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
     """Whether a nodata value can stand in a dtype at all."""
     if dtype.kind == "f":
-        return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
+        # The greatest float32 is often written with few digits, which come to a little more and are rounded to it.
+        return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max) * (1 + 2**-25)
     limits = np.iinfo(dtype)
     return float(nodata).is_integer() and limits.min <= nodata <= limits.max
 
@@ -59,7 +63,8 @@ def _unmarked(values: Array, nodata: float | None) -> Mask | None:
         return None
     if np.isnan(nodata):
         return np.asarray(~np.isnan(values)) if values.dtype.kind == "f" else None
-    return np.asarray(values != values.dtype.type(nodata)) if fits(nodata, values.dtype) else None
+    held = held_nodata(nodata, values.dtype)
+    return None if held is None else np.asarray(values != values.dtype.type(held))
 
 
 def all_valid(values: Array, nodata: float | None) -> bool:

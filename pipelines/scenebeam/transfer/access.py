@@ -69,7 +69,7 @@ def access(href: str, signing: str = "none") -> Access | None:
         raise ReadError(f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys")
     if signing == "planetary-computer":
         return Access(_planetary_computer(href))
-    if signing == "cdse" and parts.scheme == "https" and _is_cdse(parts.hostname or ""):
+    if signing == "cdse" and _is_cdse(parts.hostname or ""):
         return Access(href, {"Authorization": f"Bearer {_cdse_token()}"})
     return Access(href)
 

@@ -41,6 +41,8 @@ _ASCII, _DOUBLE = 2, 12
 _WHOLE = {3, 4, 16}
 """Types of numbers (SHORT, LONG, LONG8) that every reader takes in the tags that are `_NUMBERS`."""
 _NUMBERS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 322, 323, 324, 325, 338, 339)
+_STRIPS = (273, 279)
+"""StripOffsets, StripByteCounts."""
 _YCBCR = 6
 _ALPHA = (1, 2)
 """ExtraSamples that say how opaque a pixel is (TIFF 6.0 section 18)."""
@@ -224,7 +226,7 @@ def _layout(
     interleaved = page.planarconfig == 1
     block = (page.tilelength, page.tilewidth) if page.is_tiled else (_strip_rows(page), page.imagewidth)
     size = block[0] * block[1] * dtype.itemsize * (page.samplesperpixel if interleaved else 1)
-    if not page.is_tiled and size > LARGEST_BLOCK:
+    if not page.is_tiled and (size > LARGEST_BLOCK or not _lists_each_strip(page, block[0])):
         return None
     _check_sizes(page, file, block, size)
     order = ">" if page.parent.byteorder == ">" else "<"
@@ -248,6 +250,13 @@ def _layout(
         sizes=np.asarray(page.databytecounts, dtype=np.int64),
         descriptions=_descriptions(page),
     )
+
+
+def _lists_each_strip(page: tifffile.TiffPage, rows: int) -> bool:
+    """Whether a header has one place and one size for each strip: GDAL makes something of others, too."""
+    strips = -(-page.imagelength // rows) * (1 if page.planarconfig == 1 else page.samplesperpixel)
+    tags = [page.tags.get(code) for code in _STRIPS]
+    return all(tag is not None and tag.count == strips for tag in tags)
 
 
 def _strip_rows(page: tifffile.TiffPage) -> int:

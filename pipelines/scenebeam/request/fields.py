@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import MAX_DAYS, Part
+from scenebeam.request.parts import MAX_DAYS, Part, Several
 from scenebeam.request.products import Codec, OnMissing, Product, Values
 
 Season = Literal["planting", "harvest"]
@@ -69,7 +69,7 @@ class FieldsRequest(Product):
     """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`: days of planting and harvest."""
     images: Literal["none", "select", "download"] = "download"
     """How far it goes: chips and masks alone; scenes chosen for them; their imagery."""
-    bands: list[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
+    bands: Several[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
     cloud_cover_scene: float = Field(default=10.0, ge=0, le=100)
     """Percent: scenes with less or as much are taken; with `pixel_check` the chip's own pixels say it."""
     pixel_check: bool = False

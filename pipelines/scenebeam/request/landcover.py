@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import MAX_DAYS, Interval, Part, parse_interval
+from scenebeam.request.parts import MAX_DAYS, Interval, Part, Several, parse_interval
 
 Platform = Literal["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
 PLATFORMS: tuple[Platform, ...] = ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")
@@ -25,7 +25,7 @@ class Modality(Part):
 
     collection: str
     """One of the request's collections."""
-    bands: list[str] = Field(default=[])
+    bands: Several[str] = Field(default=[])
     """None named: the default of the collection. A mask is among the rasters only where it is named here."""
     resolution: float = Field(ge=0.001, le=100_000)
     """Metres to a pixel; the chip's side is a whole number of them."""
@@ -65,7 +65,7 @@ class Sentinel2(Modality):
     """Sentinel-2: its dates are the chips' dates, its tile their grid."""
 
     collection: str = "sentinel-2-l2a"
-    bands: list[str] = Field(
+    bands: Several[str] = Field(
         default=["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
     )
     resolution: float = Field(default=10, ge=0.001, le=100_000)
@@ -74,7 +74,7 @@ class Sentinel2(Modality):
     """Percent of the scene: scenes with less are taken."""
     max_nodata: float = Field(default=5, ge=0, le=101)
     """Percent of the scene: scenes with less are taken."""
-    keep_classes: list[int] = Field(default=[2, 4, 5, 6, 11])
+    keep_classes: Several[int] = Field(default=[2, 4, 5, 6, 11])
     """Of the scene classification: dark, vegetation, bare, water, snow. A chip with any other pixel is left out."""
 
     @property
@@ -92,7 +92,7 @@ class Sentinel1(Modality):
     """Sentinel-1, radiometrically terrain corrected: near each Sentinel-2 date, of one relative orbit."""
 
     collection: str = "sentinel-1-rtc"
-    bands: list[str] = Field(default=["vv", "vh"])
+    bands: Several[str] = Field(default=["vv", "vh"])
     resolution: float = Field(default=10, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
     delta_days: int = Field(default=12, ge=0, le=MAX_DAYS)
@@ -108,15 +108,15 @@ class Landsat(Modality):
     """Landsat 8 and 9 surface reflectance: near each Sentinel-2 date, of one WRS path and row."""
 
     collection: str = "landsat-c2-l2"
-    bands: list[str] = Field(default=["coastal", "blue", "green", "red", "nir08", "swir16", "swir22"])
+    bands: Several[str] = Field(default=["coastal", "blue", "green", "red", "nir08", "swir16", "swir22"])
     resolution: float = Field(default=30, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
     max_cloud_cover: float = Field(default=50, ge=0, le=101)
     """Percent of the scene: scenes with less are taken."""
-    platforms: list[str] = Field(default=["landsat-8", "landsat-9"])
+    platforms: Several[str] = Field(default=["landsat-8", "landsat-9"])
     delta_days: int = Field(default=91, ge=0, le=MAX_DAYS)
     """Days before or after the Sentinel-2 date."""
-    reject: list[QaFlag] = Field(default=["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"])
+    reject: Several[QaFlag] = Field(default=["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"])
     """A chip with any pixel so flagged is left out."""
 
     @property
@@ -158,7 +158,7 @@ class LandCover(Modality):
     resampling: Resampling = "nearest"
     dates: Interval | None = "2023"
     """Maps of this time; null where there is but one."""
-    classes: list[int] = Field(default=[1, 2, 5, 7, 8, 11], min_length=1)
+    classes: Several[int] = Field(default=[1, 2, 5, 7, 8, 11], min_length=1)
     """Classes that chips are made of; 0 is never one."""
 
     @model_validator(mode="after")
@@ -176,11 +176,11 @@ class LandcoverRequest(Part):
     """Of the dataset: the release lies in `processed/<version>/`."""
     aois: str
     """Areas of interest: a GeoJSON file, in degrees; an area's index is its place in the file, from 0."""
-    include: list[int] | None = None
+    include: Several[int] | None = None
     """Indices of the areas that are looked at; default: all."""
-    exclude: list[int] = Field(default=[])
+    exclude: Several[int] = Field(default=[])
     """Indices of areas that are not."""
-    periods: list[Interval] = Field(default=_QUARTERS, min_length=1, max_length=6)
+    periods: Several[Interval] = Field(default=_QUARTERS, min_length=1, max_length=6)
     """Of each the least cloudy Sentinel-2 scene is a date."""
     sample_size: int = Field(default=96, ge=8, le=4096)
     """Pixels to a side of a chip, of the land-cover map's resolution."""

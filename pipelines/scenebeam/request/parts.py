@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    field_validator,
+    model_validator,
+)
 
 MAX_DAYS = 36_500
 """Widest window around a day. With it, sums of dates stay inside the years that Python knows."""
@@ -15,6 +24,18 @@ _FIRST_YEAR, _LAST_YEAR = 1800, 2999
 _MAX_SECONDS = 1e7
 _FARTHEST = 1e9
 """Largest coordinate of a grid, in units of its CRS."""
+
+
+class _FirstFault:
+    """Ends the validation of a list at its first fault. Hashable, as pydantic's own `FailFast` is not."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return {**handler(source), "fail_fast": True}
+
+
+Item = TypeVar("Item")
+Several = Annotated[list[Item], _FirstFault()]
+"""A list of which the first fault is told alone: a long list may hold as many faults as items."""
 
 
 class Part(BaseModel):
@@ -46,7 +67,7 @@ class Area(Part):
     """West, south, east, north. West > east crosses the antimeridian, and must be meant: see `_check_bbox`."""
     geojson: str | None = None
     geometry: dict[str, Any] | None = None
-    mgrs: list[str] | None = None
+    mgrs: Several[str] | None = None
     """Sentinel-2 tiles: `34TFK`."""
 
     @model_validator(mode="after")
@@ -163,12 +184,12 @@ class Select(Part):
 
     table: str | None = None
     """A `scenes_selected.csv`: just its scenes, for the days that it names. Read into `scenes` at once."""
-    scenes: list[PickedScene] | None = None
+    scenes: Several[PickedScene] | None = None
     """Just these scenes, by id; the catalogue is asked for them and for no others."""
     mode: Literal["all", "anchors", "least-cloudy-per-period", "nearest-to-date"] = "all"
     """`all`; `anchors`: the best acquisition near each anchor; `least-cloudy-per-period`: the best of each period;
     `nearest-to-date`: the nearest to each anchor. Better is: less cloud, more of the area, nearer, smaller name."""
-    anchors: list[Interval] = []
+    anchors: Several[Interval] = []
     """Days for `anchors` and `nearest-to-date`."""
     n_anchors: int = Field(default=18, ge=1, le=MAX_DAYS)
     """Where `anchors` names no days: so many, spread evenly from the first to the last day of the dates."""
@@ -176,7 +197,7 @@ class Select(Part):
     """How many days an acquisition may lie before or after its anchor."""
     full_cover_threshold: float = Field(default=0.95, ge=0, le=1)
     """Least fraction of the area that an acquisition near an anchor covers; `has_full_cover` in the tables."""
-    period: Literal["month", "quarter"] | list[Interval] = "month"
+    period: Literal["month", "quarter"] | Several[Interval] = "month"
     """Of `least-cloudy-per-period`: calendar months, quarters, or intervals such as 2023-03-01/2023-04-15."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent, of the scene; scenes that do not say are kept."""
@@ -186,8 +207,8 @@ class Select(Part):
     """Least fraction of the area that one acquisition's scenes cover together."""
     cover: Literal["all", "least"] = "all"
     """`least`: without the scenes that add nothing to their acquisition's coverage of the area."""
-    platform: list[str] | None = None
-    relative_orbit: list[int] | None = None
+    platform: Several[str] | None = None
+    relative_orbit: Several[int] | None = None
     orbit_state: Literal["ascending", "descending"] | None = None
 
     @model_validator(mode="after")
@@ -258,7 +279,7 @@ class SarChecks(Part):
     """Speckle alone is more: an image below this is none. With 0 constant bands are accepted."""
     backscatter_range_db: tuple[float, float] = (-30.0, 10.0)
     """For the 1st and the 99th percentile; beyond it is a warning."""
-    required_polarizations: list[str] = ["vv", "vh"]
+    required_polarizations: Several[str] = ["vv", "vh"]
 
 
 class Checks(Part):

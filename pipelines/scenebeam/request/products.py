@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
-from scenebeam.request.parts import Interval, Part
+from scenebeam.request.parts import Interval, Part, Several
 
 OnMissing = Literal["best-available", "fail", "skip"]
 Values = Literal["harmonized", "raw"]
@@ -24,7 +24,7 @@ VISUAL = ("visual_red", "visual_green", "visual_blue")
 class Product(Part):
     """What every product has."""
 
-    bands: list[str] = Field(min_length=1)
+    bands: Several[str] = Field(min_length=1)
     """By any of their names, in any case."""
     asks: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where and when scenes are searched, beside the request's area and dates."""
@@ -59,9 +59,9 @@ class StackRequest(Product):
     """One analysis-ready stack of bands per scene."""
 
     kind: Literal["stack"]
-    bands: list[str] = Field(default=[])
+    bands: Several[str] = Field(default=[])
     """None named: the default of the scene's collection."""
-    required: list[str] | None = Field(default=None, max_length=MAX_BANDS)
+    required: Several[str] | None = Field(default=None, max_length=MAX_BANDS)
     """Bands without which there is no stack, by any of their names; default: those of the collection's record. The
     others are left out with a warning where they fail; `[]`: any of them may be missing."""
     format: Literal["vrt", "geotiff"] | None = None
@@ -154,7 +154,7 @@ class AssetsRequest(Product):
     """The scenes' own files, band by band, and a manifest of them."""
 
     kind: Literal["assets"]
-    bands: list[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
+    bands: Several[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
     max_scenes: int | None = Field(default=None, ge=1)
     """Most rows of the manifest, after sorting."""
     date_start: Interval | None = None

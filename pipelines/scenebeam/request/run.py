@@ -22,6 +22,7 @@ from scenebeam.request.parts import (
     Part,
     Runner,
     Select,
+    Several,
     TimeSeries,
     parse_interval,
 )
@@ -48,10 +49,10 @@ class RunRequest(Part):
     run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
     catalog: str | TimeSeries
     """A known catalogue, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static catalogue."""
-    collections: list[str | CollectionRecord] = Field(min_length=1)
+    collections: Several[str | CollectionRecord] = Field(min_length=1)
     area: Area | None = None
     """May be left out where `catalog` is a file: then all that its scenes cover."""
-    dates: Annotated[list[Interval], BeforeValidator(_listed_intervals)] = Field(default=[])
+    dates: Annotated[Several[Interval], BeforeValidator(_listed_intervals)] = Field(default=[])
     """One or several; of a differenced index the first is before, the second after."""
     select: Select = Select()
     grid: GridRequest = GridRequest()

@@ -10,7 +10,7 @@ from scenebeam.errors import RequestError
 
 MAX_VALUES = 1_000_000
 """Values of a document: each item of a list and each entry of a mapping is one."""
-MAX_SETTINGS = 400_000
+MAX_SETTINGS = 200_000
 """Values outside `area`, each of which is validated on its own."""
 MAX_LIST = 100_000
 MAX_KEYS = 10_000

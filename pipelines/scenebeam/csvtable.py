@@ -77,14 +77,16 @@ def parse_rows(content: bytes, name: str, columns: Iterable[str]) -> list[Row]:
     try:
         text = content.decode("utf-8-sig")
         delimiter = _find_delimiter(text, wanted)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         records = [(reader.line_num, record) for record in reader if any(map(str.strip, record))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"cannot read the table {name}: {error}") from None
     header = [cell.strip() for cell in records[0][1]] if records else []
     missing = [column for column in wanted if column not in header]
     if missing:
-        raise RequestError(f"{name} lacks the columns {', '.join(missing)}; it has {', '.join(header)}")
+        there = ", ".join(header)
+        raise RequestError(f"{name} lacks the columns {', '.join(missing)}; it has {there}")
     if not records[1:]:
         raise RequestError(f"{name} has no rows")
     rows = []
@@ -98,7 +100,7 @@ def _find_delimiter(text: str, columns: Sequence[str]) -> str:
     """The separator by which the header has all columns that are wanted; else the comma."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     for delimiter in _DELIMITERS:
-        names = {cell.strip() for record in csv.reader([first], delimiter=delimiter) for cell in record}
+        names = {cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])}
         if names.issuperset(columns):
             return delimiter
     return _DELIMITERS[0]

@@ -28,10 +28,10 @@ AREA = box(0, 0, 1, 1)
 
 
 def taken(*footprints: BaseGeometry | None, area: BaseGeometry | None = AREA) -> Acquisition:
-    scenes = tuple(
-        Scene(f"s{number}", "c", "p", NOON, NOON, footprint=footprint) for number, footprint in enumerate(footprints)
-    )
-    return Acquisition(NOON, scenes, coverage(scenes, area))
+    scenes = []
+    for number, footprint in enumerate(footprints):
+        scenes.append(Scene(f"s{number}", "c", "p", NOON, NOON, footprint=footprint))
+    return Acquisition(NOON, tuple(scenes), coverage(scenes, area))
 
 
 def names(one: Acquisition) -> list[str]:
@@ -53,7 +53,10 @@ def names(one: Acquisition) -> list[str]:
     ],
     ids=["twins", "larger", "middle", "overlap", "gap", "edge", "unknown", "elsewhere", "none"],
 )
-def test_what_adds_nothing_is_left_out(footprints: list[BaseGeometry | None], left: list[str]) -> None:
+def test_what_adds_nothing_is_left_out(
+    footprints: list[BaseGeometry | None],
+    left: list[str],
+) -> None:
     assert names(cover_least(taken(*footprints), AREA)) == left
 
 
@@ -85,7 +88,9 @@ squares = st.builds(
 
 
 @given(st.lists(squares, max_size=8))
-def test_coverage_stays_and_none_that_is_left_is_superfluous(footprints: list[BaseGeometry]) -> None:
+def test_coverage_stays_and_none_that_is_left_is_superfluous(
+    footprints: list[BaseGeometry],
+) -> None:
     one = taken(*footprints)
     least = cover_least(one, AREA)
     assert cover_least(one, AREA) == least

@@ -48,7 +48,10 @@ def test_lists_of_tiles_in_every_style(cell: str) -> None:
     assert parse(f"acq_datetime,tile_ids\n2023-02-02T12:00:00Z,{cell}\n") == [PLAIN]
 
 
-@pytest.mark.parametrize("cell", ["", " ", "[]", '""', "nan", "NaN", "None", "()", "|", "<NA>", "'[]'"])
+@pytest.mark.parametrize(
+    "cell",
+    ["", " ", "[]", '""', "nan", "NaN", "None", "()", "|", "<NA>", "'[]'"],
+)
 def test_empty_lists_of_tiles(cell: str) -> None:
     (row,) = parse(f"acq_datetime,tile_ids\n2023-02-02T12:00:00Z,{cell}\n")
     assert row.scenes == ()
@@ -97,7 +100,7 @@ def test_columns_that_a_short_row_lacks_are_empty() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("acq_datetime,tiles\n2021-06-10,x\n", "lacks the columns tile_ids; it has acq_datetime, tiles"),
+        ("acq_datetime,tiles\n2021-06-10,x\n", "lacks the columns tile_ids; it has acq_datetime"),
         ("acq_datetime,tile_ids\n", "has no rows"),
         ("", "lacks the columns acq_datetime, tile_ids"),
         ("acq_datetime,tile_ids\n,A\n", "line 2: acq_datetime is empty"),
@@ -120,7 +123,9 @@ def test_a_table_that_is_no_text_is_told() -> None:
         parse_series("acq_datetime,tile_ids\n".encode("utf-16"), "t.csv")
 
 
-names = st.lists(st.sampled_from(["A", "B", "S2A_34TGL_20230202_0_L2A", "x.y-z"]), unique=True, max_size=4)
+ids = st.sampled_from(["A", "B", "S2A_34TGL_20230202_0_L2A", "x.y-z"])
+names = st.lists(ids, unique=True, max_size=4)
+styles, line_ends = st.sampled_from([str, "|".join]), st.sampled_from(["\n", "\r\n"])
 rows = st.builds(
     SeriesRow,
     st.datetimes(datetime(2015, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
@@ -130,7 +135,7 @@ rows = st.builds(
 )
 
 
-@given(st.lists(rows, min_size=1, max_size=6), st.sampled_from([str, "|".join]), st.sampled_from(["\n", "\r\n"]))
+@given(st.lists(rows, min_size=1, max_size=6), styles, line_ends)
 def test_what_is_written_is_read(table: list[SeriesRow], style: object, ends: str) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=ends)

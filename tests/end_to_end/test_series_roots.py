@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,16 @@ def upload(folder: Path, place: str) -> None:
 @pytest.mark.parametrize("product", ["mosaic", "stack", "index"])
 def test_scenes_in_a_bucket(tmp_path: Path, prefix: str, product: str) -> None:
     for name, level in (("A", 0), ("B", 500)):
-        tile(tmp_path / "raw", name, "B04", "B08", "SCL", level=level, **{"s2:processing_baseline": "02.14"})
+        item = {"s2:processing_baseline": "02.14"}
+        tile(tmp_path / "raw", name, "B04", "B08", "SCL", level=level, **item)
     upload(tmp_path / "raw", f"{prefix}/raw")
     write_table(tmp_path / "time_serie.csv", row("02", "B|A"), row("12", "A|nothing"))
     of: dict[str, dict[str, Any]] = {
         "mosaic": {"product": {"kind": "mosaic", "bands": ["B04"]}},
-        "stack": {"product": {"kind": "stack", "bands": ["B04", "B08"], "required": []}, "grid": {}},
+        "stack": {
+            "product": {"kind": "stack", "bands": ["B04", "B08"], "required": []},
+            "grid": {},
+        },
         "index": {"product": {"kind": "index", "index": "ndvi"}},
     }
     catalog = {"time_series": str(tmp_path / "time_serie.csv"), "root": f"{prefix}/raw/"}
@@ -44,7 +49,8 @@ def test_scenes_in_a_bucket(tmp_path: Path, prefix: str, product: str) -> None:
     if product == "mosaic":
         assert level_of(tmp_path, "02") == 500
         assert item_of(tmp_path, "12")["properties"]["scenebeam:complete"] is False
-        assert item_of(tmp_path, "02")["properties"]["scenebeam:values"] == "harmonized", "its item was read"
+        values = item_of(tmp_path, "02")["properties"]["scenebeam:values"]
+        assert values == "harmonized", "its item was read"
 
 
 def test_table_scenes_and_products_in_a_bucket(tmp_path: Path, prefix: str) -> None:
@@ -64,12 +70,17 @@ def test_table_scenes_and_products_in_a_bucket(tmp_path: Path, prefix: str) -> N
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"time_series": "gs://bucket/nowhere/t.csv"}, "cannot read the table gs://bucket/nowhere/t.csv: there is no"),
+        ({"time_series": "gs://bucket/nowhere/t.csv"}, "nowhere/t.csv: there is no such file"),
         ({"root": "https://example.com/raw"}, "neither on this machine nor gs://"),
         ({"time_series": "s3://bucket/t.csv"}, "neither on this machine nor gs://"),
     ],
 )
-def test_places_that_cannot_be_read_are_told(tmp_path: Path, emulator: str, change: dict[str, str], told: str) -> None:
+def test_places_that_cannot_be_read_are_told(
+    tmp_path: Path,
+    emulator: str,
+    change: dict[str, str],
+    told: str,
+) -> None:
     write_table(tmp_path / "time_serie.csv", row("02", "A"))
     catalog = {"time_series": str(tmp_path / "time_serie.csv"), "root": str(tmp_path), **change}
     with pytest.raises(RequestError, match=told):
@@ -120,11 +131,15 @@ def test_what_an_assets_run_wrote_is_a_root(
 
 
 def test_an_item_does_not_name_files_elsewhere(tmp_path: Path) -> None:
-    """Only what scenebeam put into a bucket is read by the href of an item; a catalog's own item names the network."""
+    """Only what scenebeam put into a bucket is read by the href of an item beside the files."""
     tile(tmp_path / "raw", "A", "B04", **{"eo:cloud_cover": 1.0})
     path = tmp_path / "raw" / "A" / "A.json"
-    foreign = '{"B08": {"href": "https://example.com/B08.tif", "scenebeam:index": 1}, "SCL": {"href": "gs://x/S.tif"}}'
-    path.write_text(path.read_text().replace('"assets": {}', f'"assets": {foreign}'))
+    item = json.loads(path.read_text())
+    item["assets"] = {
+        "B08": {"href": "https://example.com/B08.tif", "scenebeam:index": 1},
+        "SCL": {"href": "gs://bucket/SCL.tif"},
+    }
+    path.write_text(json.dumps(item))
     write_table(tmp_path / "time_serie.csv", row("02", "A"))
     product = {"kind": "mosaic", "bands": ["B04", "B08", "SCL"]}
     assert run(series_request(tmp_path, product=product)).incomplete == 1

@@ -34,7 +34,8 @@ def test_the_other_bands_are_made_where_no_scene_has_one(without_scl: Path) -> N
     item = item_of(without_scl, "02")
     assert set(item["assets"]) == {"red", "nir", "thumbnail"}
     assert item["properties"]["scenebeam:complete"] is False
-    assert item["properties"]["scenebeam:missing"] == [{"band": "scl", "scene": "A", "reason": NO_BAND}]
+    missing = [{"band": "scl", "scene": "A", "reason": NO_BAND}]
+    assert item["properties"]["scenebeam:missing"] == missing
     assert "scenebeam:missing" not in item_of(without_scl, "12")["properties"]
     ids = pq.read_table(without_scl / "out" / "items.parquet").column("id").to_pylist()
     assert ids == [stamp("02"), stamp("12")]
@@ -95,7 +96,10 @@ def test_what_has_a_band_missing_can_be_opened(without_scl: Path) -> None:
     assert int(mosaics.scl[1].max()) == 4
 
 
-@pytest.mark.parametrize(("policy", "state", "counted"), [("fail", "failed", 1), ("skip", "skipped", 0)])
+@pytest.mark.parametrize(
+    ("policy", "state", "counted"),
+    [("fail", "failed", 1), ("skip", "skipped", 0)],
+)
 def test_a_missing_band_fails_or_skips_its_timestamp_where_asked(
     without_scl: Path, policy: str, state: str, counted: int
 ) -> None:
@@ -139,12 +143,17 @@ def test_an_index_needs_all_its_bands(tmp_path: Path) -> None:
     write_table(tmp_path / "time_serie.csv", row("02", "A"))
     product: dict[str, Any] = {"kind": "index", "index": "ndvi"}
     assert run(series_request(tmp_path, product=product)).failed == 1
-    assert run(series_request(tmp_path, product={**product, "mask": False}), overwrite=True).done == 1
+    without_mask = series_request(tmp_path, product={**product, "mask": False})
+    assert run(without_mask, overwrite=True).done == 1
 
 
-def test_shards_without_a_band_are_one_mosaic(without_scl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_without_a_band_are_one_mosaic(
+    without_scl: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     write_table(without_scl / "time_serie.csv", row("02", "A"))
-    grid = {"crs": "EPSG:32634", "resolution": 10, "bounds": [690_000, 4_480_000, 700_000, 4_500_000]}
+    bounds = [690_000, 4_480_000, 700_000, 4_500_000]
+    grid = {"crs": "EPSG:32634", "resolution": 10, "bounds": bounds}
     request = series_request(without_scl, product=THREE, grid=grid)
     assert run(request).tasks == 1
     whole = tree(without_scl / "out" / "mosaics")

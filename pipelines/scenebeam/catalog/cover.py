@@ -10,7 +10,7 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.acquisition import Acquisition, coverage, square_metres
 
 _LEAST_GAIN = 100.0
-"""Square meters that a scene must add: a pixel of Sentinel-2. Edges of footprints are less exact."""
+"""Square meters that a scene must add: a pixel of Sentinel-2. Footprints are less exact."""
 
 
 def cover_least(one: Acquisition, area: BaseGeometry | None) -> Acquisition:

@@ -1,4 +1,4 @@
-"""Rows: a time-series table as acquisitions. The table decides what goes together, and the order."""
+"""Rows: a time-series table as acquisitions. It decides what goes together, and the order."""
 
 from __future__ import annotations
 

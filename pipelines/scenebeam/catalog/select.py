@@ -90,7 +90,11 @@ def select(
 
 def _distinct(scenes: Iterable[Scene]) -> Iterable[Scene]:
     """Scenes without those that came twice; each row of a table has scenes of its own."""
-    return {(s.collection, s.id, s.row if isinstance(s, ListedScene) else None): s for s in scenes}.values()
+    found: dict[tuple[str, str, int], Scene] = {}
+    for scene in scenes:
+        row = scene.row if isinstance(scene, ListedScene) else -1
+        found[scene.collection, scene.id, row] = scene
+    return found.values()
 
 
 def _each_once(scenes: Iterable[Scene]) -> tuple[Scene, ...]:

@@ -82,7 +82,8 @@ def parse_series(content: bytes, name: str) -> list[SeriesRow]:
         if any(not is_empty(cell) for cell in row.extra):
             # A list that is not quoted runs on in the cells beside it.
             if list(row.cells)[-1] != "tile_ids":
-                raise RequestError(f"{where} has more cells than the table has columns: quote the list of tiles")
+                told = "has more cells than the table has columns: quote the list of tiles"
+                raise RequestError(f"{where} {told}")
             text = "|".join([text, *row.extra])
         anchor = read_day(row.cells, "anchor_date", where)
         rows.append(SeriesRow(acquired, tuple(_scene_ids(text, where)), anchor, cloud))
@@ -119,7 +120,11 @@ def series_digest(rows: Iterable[SeriesRow]) -> str:
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
-def scenes_of_series(rows: Iterable[SeriesRow], records: list[CollectionRecord], root: Files) -> list[ListedScene]:
+def scenes_of_series(
+    rows: Iterable[SeriesRow],
+    records: list[CollectionRecord],
+    root: Files,
+) -> list[ListedScene]:
     """The scenes that the rows of a time series name, with their files.
 
     A file is `<scene_id>/<band>.tif` below `root`, or `.jp2`, and may bear any of the band's names

@@ -30,7 +30,16 @@ from scenebeam.raster.validity import Array, held_nodata, valid_count
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
-__all__ = ["GriddedTask", "Missing", "Output", "Recipe", "is_empty", "item_path", "make_gridded", "tell"]
+__all__ = [
+    "GriddedTask",
+    "Missing",
+    "Output",
+    "Recipe",
+    "is_empty",
+    "item_path",
+    "make_gridded",
+    "tell",
+]
 
 
 @dataclass(frozen=True)
@@ -232,4 +241,5 @@ def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
 
 def _absent(task: GriddedTask) -> Missing:
     """Scenes that lack a band, as the plan has them."""
-    return {band.label: dict.fromkeys(band.absent, "the scene has no such band") for band in task.bands}
+    reason = "the scene has no such band"
+    return {band.label: dict.fromkeys(band.absent, reason) for band in task.bands}

@@ -79,7 +79,8 @@ def publish_item(
         store: Where its images are.
         outputs: Its outputs.
         assets: What the item says of them, by name.
-        missing: By band, the scenes that lack it; the item lists them where no output is made of the band.
+        missing: By band, the scenes that lack it; the item lists them where no output is made of
+            the band.
     """
     inputs = {band.label for output in outputs for band in output.inputs}
     lost = {band.name: missing[band.label] for band in task.bands if band.label not in inputs}

@@ -142,7 +142,7 @@ def read_plan(store: Store) -> Plan | None:
 
 
 def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
-    """A request's document that means the same wherever it is read: `run.json` lies in the output."""
+    """A request's document that means the same wherever it is read, as `run.json` in the output."""
     resolved: dict[str, Any] = json.loads(json.dumps(document))
     for dotted in PATHS:
         *parents, last = dotted.split(".")
@@ -157,7 +157,8 @@ def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
 
 def difference(one: RunRequest, other: RunRequest) -> list[str]:
     """Where two requests would give different products, as `name: this → that`."""
-    before, after = (dict(leaves(with_absolute_paths(request.decisive(one.unused)))) for request in (one, other))
+    documents = [with_absolute_paths(request.decisive(one.unused)) for request in (one, other)]
+    before, after = (dict(leaves(document)) for document in documents)
     return [
         f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -1,4 +1,4 @@
-"""Series: time-series tables as a run reads them, and what stays of a plan when one of them changes."""
+"""Series: time-series tables as a run reads them, and what stays of a plan when one changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def empty_rows(rows: Iterable[SeriesRow]) -> list[Acquisition]:
 
 
 def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
-    """Whether a frozen plan is to be made again: its table says more by now, or files may have come.
+    """Whether a frozen plan is to be made again: its table has changed, or files may have come.
 
     A table that cannot be read any more changes nothing.
     """

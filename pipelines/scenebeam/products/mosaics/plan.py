@@ -87,7 +87,8 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                     **({} if one.coverage is None else {"scenebeam:coverage": round(one.coverage, 6)}),
                 },
             )
-            outputs = (*(task.path(band.name) for band in task.made), task.thumbnail_path, task.item_path)
+            images = [task.path(band.name) for band in task.made]
+            outputs = (*images, task.thumbnail_path, task.item_path)
             size = estimate(grid, window, bands, probes, refs, product.method, len(bands))
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
     if not tasks:

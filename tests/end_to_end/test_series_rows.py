@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import scenebeam
-from conftest import tree
+from conftest import OF_ITS_TIME, tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
@@ -287,6 +287,28 @@ def test_where_new_rows_widen_the_grid_the_series_stays_on_one(two_tiles: Path) 
     first, second = (item_of(two_tiles, day)["properties"] for day in ("02", "12"))
     for name in ("proj:transform", "proj:shape"):
         assert first[name] == second[name]
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        {"kind": "index", "expression": "red", "mask": False},
+        {"kind": "index", "expression": "red", "mask": False, "per": "month"},
+        {"kind": "stack", "bands": ["B04"], "required": [], "format": "geotiff"},
+    ],
+    ids=["index", "index by month", "stack"],
+)
+def test_other_products_of_a_table_grow_with_it(two_tiles: Path, product: dict[str, Any]) -> None:
+    write_table(two_tiles / "time_serie.csv", row("02", "A"))
+    grid = {} if product["kind"] == "stack" else {"crs": "EPSG:32634"}
+    request = series_request(two_tiles, product=product, grid=grid)
+    assert run(request).state == "succeeded"
+    write_table(two_tiles / "time_serie.csv", row("02", "A"), row("12", "A"), row("20", "B"))
+    assert run(request).state == "succeeded"
+    untold = (*OF_ITS_TIME, "stacks_status.csv")
+    grown = tree(two_tiles / "out", untold)
+    assert run(request, overwrite=True).state == "succeeded"
+    assert tree(two_tiles / "out", untold) == grown
 
 
 def test_products_stay_although_their_row_or_their_files_go(

@@ -98,8 +98,7 @@ def is_same(before: Task, after: Task) -> bool:
 
 def _stays(made: Task, planned: Task) -> bool:
     """Whether a finished product stays in place of the one that is planned now."""
-    same_grid = _grid(made) == _grid(planned)
-    if made.sources == planned.sources and same_grid:
+    if made.sources == planned.sources and _layout(made) == _layout(planned):
         return True
     gone = _files(made) - _files(planned)
     if any(scene in planned.sources for _, scene in gone):
@@ -108,8 +107,9 @@ def _stays(made: Task, planned: Task) -> bool:
     return False
 
 
-def _grid(task: Task) -> object:
-    return (task.grid, task.window) if isinstance(task, GriddedTask) else None
+def _layout(task: Task) -> list[object]:
+    """Where its pixels lie, and the rows that they come of, as far as the product has such."""
+    return [getattr(task, name, None) for name in ("grid", "window", "acquisitions")]
 
 
 def _files(task: Task) -> set[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenebeam.request.fields import SEASONS, ChipGrid, FieldsRequest, Season, Split
+from scenebeam.request.interval import parse_interval
 from scenebeam.request.landcover import LandcoverRequest, Modality, Platform
 from scenebeam.request.parts import (
     Area,
@@ -13,7 +14,6 @@ from scenebeam.request.parts import (
     Runner,
     Select,
     TimeSeries,
-    parse_interval,
 )
 from scenebeam.request.products import VISUAL, AssetsRequest, IndexRequest, MosaicRequest, StackRequest
 from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url

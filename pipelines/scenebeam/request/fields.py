@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import MAX_DAYS, Part, Several
+from scenebeam.request.interval import MAX_DAYS
+from scenebeam.request.parts import Part, Several
 from scenebeam.request.products import Codec, OnMissing, Product, Values
 
 Season = Literal["planting", "harvest"]

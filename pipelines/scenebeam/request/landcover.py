@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.parts import MAX_DAYS, Interval, Part, Several, parse_interval
+from scenebeam.request.interval import MAX_DAYS, Interval, parse_interval
+from scenebeam.request.parts import Part, Several
 
 Platform = Literal["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
 PLATFORMS: tuple[Platform, ...] = ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")

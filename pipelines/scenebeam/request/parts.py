@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from calendar import monthrange
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -18,9 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-MAX_DAYS = 36_500
-"""Widest window around a day. With it, sums of dates stay inside the years that Python knows."""
-_FIRST_YEAR, _LAST_YEAR = 1800, 2999
+from scenebeam.request.interval import MAX_DAYS, Interval
+
 _MAX_SECONDS = 1e7
 _FARTHEST = 1e9
 """Largest coordinate of a grid, in units of its CRS."""
@@ -122,53 +118,6 @@ class Area(Part):
             if not re.fullmatch(r"(?:0?[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()):
                 raise ValueError(f"{tile!r} is not an MGRS tile like 34TFK")
         return [tile.upper() for tile in value] if value else value
-
-
-def _parse_day(text: str, *, end: bool) -> datetime:
-    """`2023`, `2023-02`, `2023-02-03` or a full RFC 3339 time → an instant; an end is the last of its period."""
-    text = text.strip()
-    match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2}))?(?:-([0-9]{2}))?", text)
-    try:
-        if match is None:
-            instant = datetime.fromisoformat(text)
-            _check_year(instant.year)
-            return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        year, month, day = (int(part) if part else None for part in match.groups())
-        assert year is not None
-        _check_year(year)
-        if not end:
-            return datetime(year, month or 1, day or 1, tzinfo=UTC)
-        month = month or 12
-        day = day or monthrange(year, month)[1]
-        return datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
-    except ValueError as error:
-        raise ValueError(f"{text[:100]!r} is not a date like 2023-02-03: {error}") from None
-
-
-def _check_year(year: int) -> None:
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
-        raise ValueError(f"years from {_FIRST_YEAR} to {_LAST_YEAR} are searched, not {year}")
-
-
-def parse_interval(text: str) -> tuple[datetime, datetime]:
-    """`start/end` or one date → (first instant, last instant), both included.
-
-    Raises ValueError where a date is not one, or the end lies before the start.
-    """
-    first, slash, last = str(text).partition("/")
-    start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)
-    if end < start:
-        raise ValueError(f"dates are reversed: {text!r} ends before it starts")
-    return start, end
-
-
-def _check_interval(value: Any) -> str:
-    text = str(value)
-    parse_interval(text)
-    return text
-
-
-Interval = Annotated[str, BeforeValidator(_check_interval)]
 
 
 class PickedScene(Part):

@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
-from scenebeam.request.parts import Interval, Part, Several
+from scenebeam.request.interval import Interval
+from scenebeam.request.parts import Part, Several
 
 OnMissing = Literal["best-available", "fail", "skip"]
 Values = Literal["harmonized", "raw"]

@@ -12,19 +12,18 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from scenebeam.collections.record import CollectionRecord
 from scenebeam.request.fields import FieldsRequest
+from scenebeam.request.interval import Interval, parse_interval
 from scenebeam.request.landcover import LandcoverRequest
 from scenebeam.request.parts import (
     Area,
     Checks,
     GridRequest,
-    Interval,
     Limits,
     Part,
     Runner,
     Select,
     Several,
     TimeSeries,
-    parse_interval,
 )
 from scenebeam.request.products import AssetsRequest, IndexRequest, MosaicRequest, StackRequest, check_storage
 

@@ -19,7 +19,15 @@ SIZE = 64
 LEVELS = {"B04": 1000, "B08": 2000, "SCL": 4}
 
 
-def tile(root: Path, name: str, *bands: str, level: int = 0, east: int = 0, **item: Any) -> None:
+def tile(
+    root: Path,
+    name: str,
+    *bands: str,
+    level: int = 0,
+    east: int = 0,
+    south: int = 0,
+    **item: Any,
+) -> None:
     """Files of one scene.
 
     Args:
@@ -28,6 +36,7 @@ def tile(root: Path, name: str, *bands: str, level: int = 0, east: int = 0, **it
         bands: Sensor names of its bands.
         level: Added to the numbers of bands, to tell scenes apart.
         east: Meters that it lies east of the others.
+        south: Meters that it lies south of them.
         item: Properties of a STAC item beside the files; without any there is none.
     """
     folder = root / name
@@ -46,7 +55,7 @@ def tile(root: Path, name: str, *bands: str, level: int = 0, east: int = 0, **it
             dtype=dtype,
             nodata=0,
             crs="EPSG:32634",
-            transform=from_origin(690_000 + east, 4_500_000, 10, 10),
+            transform=from_origin(690_000 + east, 4_500_000 - south, 10, 10),
         ) as file:
             file.write(pixels.astype(dtype), 1)
     if item:

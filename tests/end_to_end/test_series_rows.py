@@ -311,6 +311,37 @@ def test_other_products_of_a_table_grow_with_it(two_tiles: Path, product: dict[s
     assert tree(two_tiles / "out", untold) == grown
 
 
+def test_a_quarter_gives_way_to_its_months(two_tiles: Path) -> None:
+    product = {"kind": "index", "expression": "red", "mask": False, "per": "month"}
+    product["min_scenes_per_period"] = 2
+    request = series_request(two_tiles, product=product)
+    write_table(two_tiles / "time_serie.csv", row("02", "A"))
+    run(request)
+    assert [one["name"] for one in rows_of(two_tiles, "indices_status.csv")] == ["2023-Q1"]
+    write_table(two_tiles / "time_serie.csv", row("02", "A"), row("12", "B"))
+    run(request)
+    assert [one["name"] for one in rows_of(two_tiles, "indices_status.csv")] == ["2023-02"]
+    images = (two_tiles / "out" / "indices").glob("*/*.tif")
+    assert [path.parent.name for path in images] == ["2023-02"]
+
+
+def test_a_grid_that_grows_into_shards_is_made_in_shards(
+    two_tiles: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**14)
+    monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    request = series_request(two_tiles)
+    write_table(two_tiles / "time_serie.csv", row("02", "A"))
+    assert run(request).tasks == 1
+    tile(two_tiles / "raw", "C", south=10_000)
+    write_table(two_tiles / "time_serie.csv", row("02", "A"), row("12", "C"))
+    status = run(request)
+    assert (status.state, status.tasks, status.done) == ("succeeded", 6, 6)
+    first, second = (item_of(two_tiles, day)["properties"] for day in ("02", "12"))
+    assert first["proj:shape"] == second["proj:shape"]
+
+
 def test_products_stay_although_their_row_or_their_files_go(
     two_tiles: Path,
     caplog: pytest.LogCaptureFixture,

@@ -11,6 +11,7 @@ from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.timeseries import SeriesRow, parse_series, series_digest
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.indices.task import IndexTask
 from scenebeam.products.task import Task
 from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.run.plan import Plan
@@ -85,10 +86,25 @@ def carry_over(frozen: Plan, plan: Plan, done: set[str]) -> Plan:
             tasks.append(before[task.id])
         else:
             tasks.append(task)
-    if finished:
-        names = ", ".join(sorted(finished))
+    left = [task for task in finished.values() if not _is_superseded(task, plan)]
+    if left:
+        names = ", ".join(sorted(task.id for task in left))
         log.warning("not in the table any more, and left as they are: %s", names)
-    return replace(plan, tasks=(*tasks, *finished.values()))
+    return replace(plan, tasks=(*tasks, *left))
+
+
+def _is_superseded(made: Task, plan: Plan) -> bool:
+    """Whether others of its name, or of all its rows, are planned: months in place of a quarter."""
+    if any(task.item_path == made.item_path for task in plan.tasks):
+        return True
+    rows = {row for task in plan.tasks for row in _rows(task)}
+    own = _rows(made)
+    return bool(own) and rows.issuperset(own)
+
+
+def _rows(task: Task) -> tuple[str, ...]:
+    """Timestamps of the rows that an index is made of."""
+    return task.acquisitions if isinstance(task, IndexTask) else ()
 
 
 def is_same(before: Task, after: Task) -> bool:
@@ -98,7 +114,8 @@ def is_same(before: Task, after: Task) -> bool:
 
 def _stays(made: Task, planned: Task) -> bool:
     """Whether a finished product stays in place of the one that is planned now."""
-    if made.sources == planned.sources and _layout(made) == _layout(planned):
+    same_rows = made.sources == planned.sources and _rows(made) == _rows(planned)
+    if same_rows and _layout(made) == _layout(planned):
         return True
     gone = _files(made) - _files(planned)
     if any(scene in planned.sources for _, scene in gone):
@@ -108,8 +125,8 @@ def _stays(made: Task, planned: Task) -> bool:
 
 
 def _layout(task: Task) -> list[object]:
-    """Where its pixels lie, and the rows that they come of, as far as the product has such."""
-    return [getattr(task, name, None) for name in ("grid", "window", "acquisitions")]
+    """Where its pixels lie, as far as the product has a grid."""
+    return [getattr(task, name, None) for name in ("grid", "window")]
 
 
 def _files(task: Task) -> set[tuple[str, str]]:

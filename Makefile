@@ -19,9 +19,10 @@ test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images
 	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	SCENEBEAM_WORKER_PYTHON=$(CURDIR)/.venv-worker/bin/python $(BIN)/python -m pytest -m cloud
 
-fuzz: .venv/ready  ## Damaged and forged TIFFs through the reader, odd requests and messages through every door; files with findings stay in ./fuzz
+fuzz: .venv/ready  ## Damaged TIFFs, requests, items and vector files through every door; files with findings stay in ./fuzz
 	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_requests.py --seconds 60 --keep fuzz
+	$(BIN)/python tests/fuzz_catalogs.py --seconds 60
 
 cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
 	$(BIN)/python tests/local_cloud.py

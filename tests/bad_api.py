@@ -96,9 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         api, mode, second = self.api, self.api.mode, start == self.api.page
         if mode in ("getonly", "getonly-told") and method == "POST":
             self._send({"detail": "Method Not Allowed"}, 405)
-        elif mode == "502" and second and api.once(2):
-            self._send(b"<html>Bad Gateway</html>", 502, "text/html")
-        elif mode == "502always" and second:
+        elif (mode == "502" and second and api.once(2)) or (mode == "502always" and second):
             self._send(b"<html>Bad Gateway</html>", 502, "text/html")
         elif mode == "html":
             self._send(b"<html>Service moved</html>", kind="text/html")

@@ -64,7 +64,7 @@ def test_a_search_is_kept_as_it_came(make_request: Make, tmp_path: Path, name: s
     with serve_bad_api("good", items) as api:
         request = make_request(catalog=api.url)
         found = search_items(request, [])
-        assert list(found) == [] and not len(found) or list(found) == items
+        assert (list(found) == [] and not len(found)) or list(found) == items
         write_search(request, items, store)
         kept = read_search(request, store)
     assert kept is not None

@@ -434,7 +434,7 @@ def test_a_model_in_degrees_has_pixels_of_metres(case: Case, kind: str) -> None:
     )  # fmt: skip
     status = run(request)
     assert status.state == "succeeded", status.message
-    (made,) = [path for path in (case.folder / "out").rglob("*.tif")]
+    (made,) = list((case.folder / "out").rglob("*.tif"))
     with rasterio.open(made) as file:
         pixel = file.transform.a
         assert pixel == 30 if kind == "mosaic" else pixel == pytest.approx(1 / 3600)

@@ -1,4 +1,6 @@
-"""Acquisition: the scenes of one overpass, and how much of the area they show. Pure functions on Scenes."""
+"""Acquisition: the scenes of one overpass, and how much of the area they show. Pure functions on
+Scenes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.scene import Scene
 
 PASS_GAP = timedelta(minutes=10)
-"""Between two scenes of one pass, at most; the next pass of a platform in low orbit comes after 90 minutes or more."""
+"""Between two scenes of one pass, at most; the next pass of a platform in low orbit comes after 90
+minutes or more.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Acquisition:
 
 
 def rank(scene: Scene, area: BaseGeometry | None) -> tuple[bool, float, float, str]:
-    """Sort key: least cloud first (0 is the best, unknown comes last), then coverage of the area, then id."""
+    """Sort key: least cloud first (0 is the best, unknown comes last), then coverage of the area,
+    then id.
+    """
     covered = 0.0 if area is None or scene.footprint is None else scene.footprint.intersection(area).area
     return scene.cloud_cover is None, scene.cloud_cover or 0.0, -round(covered, 9), scene.id
 
@@ -51,8 +57,8 @@ def rank(scene: Scene, area: BaseGeometry | None) -> tuple[bool, float, float, s
 def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[Acquisition]:
     """Scenes → acquisitions by time, each with its scenes best first.
 
-    `by`: `acquisition`, scenes of one pass of a platform; or `day`, scenes of one solar day at their own longitude,
-    whose name is the first scene's time.
+    `by`: `acquisition`, scenes of one pass of a platform; or `day`, scenes of one solar day at
+    their own longitude, whose name is the first scene's time.
     """
     groups: dict[tuple[str, ...], list[Scene]] = {}
     if by == "day":
@@ -72,7 +78,9 @@ def group(scenes: Iterable[Scene], area: BaseGeometry | None, by: str) -> list[A
 
 
 def _passes(scenes: Iterable[Scene]) -> dict[tuple[str, ...], list[Scene]]:
-    """Scenes by pass. Where nothing names a pass, scenes of one platform and collection that follow each other are one."""
+    """Scenes by pass. Where nothing names a pass, scenes of one platform and collection that follow
+    each other are one.
+    """
     groups: dict[tuple[str, ...], list[Scene]] = {}
     last: dict[tuple[str, str], Scene] = {}
     started: dict[tuple[str, str], str] = {}
@@ -90,7 +98,9 @@ def _passes(scenes: Iterable[Scene]) -> dict[tuple[str, ...], list[Scene]]:
 
 
 def _merge_same_names(found: list[Acquisition], area: BaseGeometry | None) -> list[Acquisition]:
-    """Two platforms in one second would share a name, and so an output: they are one acquisition then."""
+    """Two platforms in one second would share a name, and so an output: they are one acquisition
+    then.
+    """
     by_name: dict[str, Acquisition] = {}
     for one in found:
         twin = by_name.get(one.timestamp)
@@ -109,7 +119,9 @@ def solar_day(scene: Scene) -> str:
 
 
 def coverage(scenes: Sequence[Scene], area: BaseGeometry | None) -> float | None:
-    """Fraction of the area under the union of the scenes' footprints; None where either is not known."""
+    """Fraction of the area under the union of the scenes' footprints; None where either is not
+    known.
+    """
     footprints = [scene.footprint for scene in scenes if scene.footprint is not None]
     if area is None or len(footprints) < len(scenes):
         return None
@@ -120,7 +132,9 @@ def coverage(scenes: Sequence[Scene], area: BaseGeometry | None) -> float | None
 
 
 def square_metres(geometry: BaseGeometry) -> float:
-    """Area of a geometry in degrees, measured in an equal-area projection (EASE-Grid 2.0 global, EPSG:6933)."""
+    """Area of a geometry in degrees, measured in an equal-area projection (EASE-Grid 2.0 global,
+    EPSG:6933).
+    """
     return float(shapely.transform(geometry, _to_equal_area().transform, interleaved=False).area)
 
 

@@ -1,6 +1,8 @@
-"""A STAC API as it behaves: every answer is classified, retried where that helps, and held against what was promised.
+"""A STAC API as it behaves: every answer is classified, retried where that helps, and held against
+what was promised.
 
-pystac-client asks; what it takes for the end of a search (an error document, an empty page) is looked at here.
+pystac-client asks; what it takes for the end of a search (an error document, an empty page) is
+looked at here.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tenacity
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
+from scenebeam.catalog.kept import links_of
 from scenebeam.errors import CatalogError
 from scenebeam.request import Limits
 from scenebeam.transfer.access import shown
@@ -40,7 +43,9 @@ _TRANSIENT = {408, 425, 429}
 
 
 class _TransientAnswerError(Exception):
-    """An answer that may be better the next time; `after` is the server's Retry-After in seconds."""
+    """An answer that may be better the next time; `after` is the server's Retry-After in
+    seconds.
+    """
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -48,7 +53,9 @@ class _TransientAnswerError(Exception):
 
 
 class CatalogIO(StacApiIO):
-    """Reads a catalog on the network: with retries, pace, bounds and complete pages, and never a file of this machine."""
+    """Reads a catalog on the network: with retries, pace, bounds and complete pages, and never a
+    file of this machine.
+    """
 
     def __init__(self, limits: Limits) -> None:
         """`limits`: of the request, with private addresses as they are allowed."""
@@ -141,8 +148,8 @@ class CatalogIO(StacApiIO):
         """Yield all pages of a search.
 
         Raises:
-            CatalogError: A page is not a FeatureCollection, the pages lead in a circle or nowhere, or fewer items came
-                than the catalog says that there are.
+            CatalogError: A page is not a FeatureCollection, the pages lead in a circle or nowhere,
+                or fewer items came than the catalog says that there are.
         """
         received, promised, empty = 0, 0, 0
         asked: set[str] = set()
@@ -159,18 +166,20 @@ class CatalogIO(StacApiIO):
             if empty > _EMPTY_PAGES:
                 raise CatalogError(f"{shown(url)}: {empty} empty pages in a row name a next one; its search has no end")
             yield page
-            following = next((one for one in page.get("links") or [] if _is_next(one)), None)
+            following = next((one for one in links_of(page, "next") if isinstance(one.get("href"), str)), None)
             if following is None:
                 break
             where = _next_page(where, following)
         if received < promised:
             raise CatalogError(
-                f"{shown(url)} says that {promised:,} items match, and sent {received:,}: its answer is incomplete; run "
-                "again later"
+                f"{shown(url)} says that {promised:,} items match, and sent {received:,}: its answer is incomplete; "
+                "run again later"
             )
 
     def _page(self, url: str, method: str, parameters: dict[str, Any] | None) -> dict[str, Any]:
-        """One page that is a FeatureCollection; an error document with status 200 is asked for again."""
+        """One page that is a FeatureCollection; an error document with status 200 is asked for
+        again.
+        """
         told = ""
         for _ in range(self._limits.max_attempts):
             page = self.read_document(url, method, parameters)
@@ -207,14 +216,12 @@ def _json_text(body: bytes) -> str:
 
 
 def _matched(page: dict[str, Any]) -> int:
-    """Items that match, as the catalog says: by OGC API Features, or the older context extension."""
+    """Items that match, as the catalog says: by OGC API Features, or the older context
+    extension.
+    """
     context = page.get("context")
     told = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
     return told if isinstance(told, int) else 0
-
-
-def _is_next(link: Any) -> bool:
-    return isinstance(link, dict) and link.get("rel") == "next" and isinstance(link.get("href"), str)
 
 
 def _next_page(
@@ -225,5 +232,6 @@ def _next_page(
     href, method = urljoin(url, link["href"]), str(link.get("method") or "GET").upper()
     if method != "POST":
         return href, method, None
-    body = link.get("body") or {}
+    body = link.get("body")
+    body = body if isinstance(body, dict) else {}
     return href, method, {**(parameters or {}), **body} if link.get("merge") else body

@@ -26,7 +26,9 @@ WGS84 = "EPSG:4326"
 TILE_METRES = 109_800
 """Side of a Sentinel-2 tile: its 100 km MGRS square and an overlap to the east and the south."""
 _FARTHEST = (540.0, 90.001)
-"""Degrees of longitude and latitude that a coordinate may have; strips across the antimeridian go beyond 180."""
+"""Degrees of longitude and latitude that a coordinate may have; strips across the antimeridian go
+beyond 180.
+"""
 
 
 def area_geometry(area: Area) -> MultiPolygon:
@@ -69,7 +71,8 @@ def lonlat_geometry(
 
     Args:
         geometry: A GeoJSON geometry; heights are dropped, longitudes may run from 0 to 360.
-        to_lonlat: What brings its coordinates to degrees; None where they are longitude and latitude.
+        to_lonlat: What brings its coordinates to degrees; None where they are longitude and
+        latitude.
         crosses: Whether a part wider than half the Earth is taken for one across the antimeridian.
 
     Returns:
@@ -102,8 +105,8 @@ def _check_degrees(geometry: BaseGeometry) -> None:
         return
     if not np.isfinite(coordinates).all() or (abs(coordinates) > _FARTHEST).any():
         raise RequestError(
-            f"it reaches {tuple(geometry.bounds)}: GeoJSON is in degrees of longitude and latitude (WGS 84), not in meters; "
-            "reproject it first"
+            f"it reaches {tuple(geometry.bounds)}: GeoJSON is in degrees of longitude and latitude (WGS 84), not in "
+            "meters; reproject it first"
         )
 
 
@@ -111,7 +114,8 @@ def lonlat_transformer(crs: Any) -> Transformer | None:
     """Build the transformation from a CRS to WGS 84 longitude and latitude.
 
     A geographic CRS of another datum is transformed as a projected one is: degrees of MGI lie 94 m
-    beside those of WGS 84. Where PROJ has a null transformation (ETRS89), coordinates stay as they are.
+    beside those of WGS 84. Where PROJ has a null transformation (ETRS89), coordinates stay as they
+    are.
 
     Args:
         crs: What pyproj reads: an authority's code, a URN, WKT, PROJJSON.

@@ -13,7 +13,8 @@ Item = dict[str, Any]
 class KeptItems(Sequence[Item]):
     """STAC items, each kept as compressed JSON and parsed when it is asked for.
 
-    An item of Sentinel-2 takes 60 KB as Python objects, and 3 KB here. Changing what is given changes nothing.
+    An item of Sentinel-2 takes 60 KB as Python objects, and 3 KB here. Changing what is given
+    changes nothing.
     """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
@@ -59,6 +60,13 @@ class KeptItems(Sequence[Item]):
             return part
         found: Item = json.loads(zlib.decompress(self._packed[index]))
         return found
+
+
+def links_of(document: dict[str, Any], rel: str | None = None) -> list[dict[str, Any]]:
+    """Links of an item, a page or a catalog, those of one relation or all; what is no link is passed over."""
+    stored = document.get("links")
+    links = [link for link in stored if isinstance(link, dict)] if isinstance(stored, list) else []
+    return [link for link in links if rel is None or link.get("rel") == rel]
 
 
 def _pack(line: bytes) -> bytes:

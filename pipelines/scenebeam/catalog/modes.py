@@ -1,7 +1,9 @@
-"""Modes: which of the acquisitions are taken. Pure functions: the same answer for any order of what comes in.
+"""Modes: which of the acquisitions are taken. Pure functions: the same answer for any order of what
+comes in.
 
-In each, the better of two acquisitions is the one that has all bands, with less cloud (0 is the best, unknown comes last), then with
-more of the area, then nearer to the date in question, then with the smaller name. None is taken twice.
+In each, the better of two acquisitions is the one that has all bands, with less cloud (0 is the
+best, unknown comes last), then with more of the area, then nearer to the date in question, then
+with the smaller name. None is taken twice.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def choose(candidates: Sequence[Acquisition], asked: Select, intervals: Sequence
 
 
 def spread(first: datetime, last: datetime, count: int) -> list[datetime]:
-    """`count` days from the first to the last of a period, evenly spaced; a single one is the middle."""
+    """`count` days from the first to the last of a period, evenly spaced; a single one is the
+    middle.
+    """
     if count == 1:
         return [_midnight(first + (last - first) / 2)]
     return [_midnight(first + (last - first) * number / (count - 1)) for number in range(count)]
@@ -61,7 +65,9 @@ def calendar(first: datetime, last: datetime, period: str) -> list[Interval]:
 
 
 def best_near(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
-    """For each anchor in turn the best acquisition that is at most `window_days` away from it, if there is one."""
+    """For each anchor in turn the best acquisition that is at most `window_days` away from it, if
+    there is one.
+    """
     return _one_each(
         ((anchor, _near(candidates, anchor, window_days)) for anchor in anchors),
         lambda one, anchor: (*quality(one), _distance(one, anchor)),
@@ -69,7 +75,9 @@ def best_near(candidates: Sequence[Acquisition], anchors: Sequence[datetime], wi
 
 
 def nearest(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
-    """For each date in turn the acquisition nearest to it, at most `window_days` away; the better of two as near."""
+    """For each date in turn the acquisition nearest to it, at most `window_days` away; the better
+    of two as near.
+    """
     return _one_each(
         ((anchor, _near(candidates, anchor, window_days)) for anchor in anchors),
         lambda one, anchor: (_distance(one, anchor), *quality(one)),
@@ -85,8 +93,8 @@ def least_cloudy_per_period(candidates: Sequence[Acquisition], periods: Sequence
 
 
 def quality(one: Acquisition) -> tuple[bool, bool, float, float]:
-    """Sort key: with all bands before without; known cloud before unknown, less before more; then more of the area
-    before less.
+    """Sort key: with all bands before without; known cloud before unknown, less before more; then
+    more of the area before less.
     """
     return not one.complete, one.cloud_cover is None, one.cloud_cover or 0.0, -round(one.coverage or 0.0, 9)
 
@@ -94,7 +102,9 @@ def quality(one: Acquisition) -> tuple[bool, bool, float, float]:
 def _one_each(
     rounds: Iterable[tuple[datetime, Sequence[Acquisition]]], key: Callable[[Acquisition, datetime], tuple[Any, ...]]
 ) -> list[Acquisition]:
-    """Of each round, an anchor and those that would do, the first by `key` and name that no earlier round has taken."""
+    """Of each round, an anchor and those that would do, the first by `key` and name that no earlier
+    round has taken.
+    """
     taken: dict[str, Acquisition] = {}
     for anchor, fitting in rounds:
         left = [((*key(one, anchor), one.timestamp), one) for one in fitting if one.timestamp not in taken]

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METRES, lonlat_geometry
+from scenebeam.catalog.kept import links_of
 from scenebeam.collections import CollectionRecord
 from scenebeam.collections.identity import KNOWN_SENSORS
 from scenebeam.errors import CatalogError, RequestError
@@ -123,7 +124,7 @@ def scene_from_item(
         raise CatalogError(f"item {name}: no datetime and no start_datetime that can be read")
     identity = record.identity or KNOWN_SENSORS
     pass_key = identity.pass_key(name, properties)
-    self_href = next((link.get("href") for link in item.get("links") or [] if link.get("rel") == "self"), None)
+    self_href = next((link.get("href") for link in links_of(item, "self")), None)
     try:
         footprint = _footprint(item)
     except RequestError as error:

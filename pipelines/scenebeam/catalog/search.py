@@ -1,4 +1,6 @@
-"""Search: a STAC API, a file or a static catalogue → items → Scenes. One polite client asks, on the driver."""
+"""Search: a STAC API, a file or a static catalogue → items → Scenes. One polite client asks, on the
+driver.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.api import CatalogIO
-from scenebeam.catalog.kept import Item, KeptItems
+from scenebeam.catalog.kept import Item, KeptItems, links_of
 from scenebeam.catalog.scene import Scene, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
@@ -92,7 +94,9 @@ def resolve_bands(request: RunRequest) -> list[str]:
 
 
 def bands_of(record: CollectionRecord, request: RunRequest) -> list[str]:
-    """The bands asked for by the names of one collection, those that it knows; its defaults where none are named."""
+    """The bands asked for by the names of one collection, those that it knows; its defaults where
+    none are named.
+    """
     if not request.product.bands:
         return record.default_bands
     return list(dict.fromkeys(name for typed in request.product.bands if (name := record.band_name(typed))))
@@ -104,11 +108,12 @@ def record_of(scene: Scene, request: RunRequest) -> CollectionRecord:
 
 
 def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> CollectionRecord | None:
-    """The record of an item's collection whose asset keys fit it best; None where no record is of it.
+    """The record of an item's collection whose asset keys fit it best; None where no record is of
+    it.
 
-    Copies of one collection at several hosts differ in their asset keys (`red`, `B04`, `B04_10m`), or where they do
-    not, in the catalogue that their links lead to. An item that names no collection is taken for the only one asked
-    for.
+    Copies of one collection at several hosts differ in their asset keys (`red`, `B04`, `B04_10m`),
+    or where they do not, in the catalogue that their links lead to. An item that names no
+    collection is taken for the only one asked for.
     """
     candidates = list(records)
     collection = item.get("collection")
@@ -120,7 +125,7 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
 def _fit(record: CollectionRecord, item: Item) -> tuple[int, bool]:
     keys = set(item.get("assets") or {})
     home = KNOWN_CATALOGS.get(record.provider)
-    linked = home is not None and any(str(link.get("href")).startswith(home) for link in item.get("links") or [])
+    linked = home is not None and any(str(link.get("href")).startswith(home) for link in links_of(item))
     return sum(band.asset in keys for band in record.bands.values()), linked
 
 
@@ -134,7 +139,9 @@ class Question:
     collections: tuple[str, ...] | None = None
     """Ids; None: all of the request's."""
     below: Mapping[str, float] = field(default_factory=dict)
-    """Property → what it is less than. A catalogue may know no such question: who chooses asks the items again."""
+    """Property → what it is less than. A catalogue may know no such question: who chooses asks the
+    items again.
+    """
 
     @property
     def when(self) -> str | None:
@@ -145,14 +152,17 @@ class Question:
 
 
 def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Question]:
-    """What a request's own area (in degrees) and dates ask: one search per period and part of the area."""
+    """What a request's own area (in degrees) and dates ask: one search per period and part of the
+    area.
+    """
     intervals: Sequence[tuple[datetime, datetime] | None] = request.intervals or [None]
     cells: Sequence[Any] = area.geoms if area is not None else [None]
     return [Question(None if cell is None else cell.bounds, interval) for interval in intervals for cell in cells]
 
 
 def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItems:
-    """Items of the request's collections, as they came, in the catalogue's order; a file gives all that it holds.
+    """Items of the request's collections, as they came, in the catalogue's order; a file gives all
+    that it holds.
 
     Selection filters them further, and can then say what it left out.
 
@@ -217,8 +227,7 @@ def _ask_catalog(
         client = pystac_client.Client.from_dict(document, href=url)
         client._stac_io = stac_io
     if not client.conforms_to("ITEM_SEARCH"):
-        links = [link for link in document.get("links") or [] if isinstance(link, dict)]
-        if not any(link.get("rel") in ("child", "item") for link in links):
+        if not links_of(document, "child") and not links_of(document, "item"):
             raise CatalogError(
                 f"{shown(url)} offers no item search, and links to no items; is it the root of a STAC API?"
             )
@@ -249,7 +258,7 @@ def _pages(
 
 def _search_endpoint(url: str, document: Item) -> tuple[str, str]:
     """Where an API is searched, by its landing page; and POST, unless it offers GET alone."""
-    links = [link for link in document.get("links") or [] if isinstance(link, dict) and link.get("rel") == "search"]
+    links = links_of(document, "search")
     hrefs = [str(link["href"]) for link in links if link.get("href")]
     methods = {str(link.get("method") or "").upper() for link in links}
     where = urljoin(url, hrefs[0]) if hrefs else f"{url.rstrip('/')}/search"
@@ -266,14 +275,15 @@ def _located(item: Any, url: str) -> Any:
     """An item that says where it is, so that its relative hrefs can be resolved."""
     if not isinstance(item, dict):
         return item
-    links = [link for link in item.get("links") or [] if isinstance(link, dict)]
-    if any(link.get("rel") == "self" for link in links):
+    if links_of(item, "self"):
         return item
-    return {**item, "links": [*links, {"rel": "self", "href": url}]}
+    return {**item, "links": [*links_of(item), {"rel": "self", "href": url}]}
 
 
 def _searches(request: RunRequest, questions: Sequence[Question], queries: bool) -> Iterator[dict[str, Any]]:
-    """The words of each search: by id where scenes are named, else by place and time; `queries`: by properties too."""
+    """The words of each search: by id where scenes are named, else by place and time; `queries`: by
+    properties too.
+    """
     collections = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
     if request.select.scenes is not None:
         names = sorted({scene.id for scene in request.select.scenes})
@@ -291,7 +301,9 @@ def _searches(request: RunRequest, questions: Sequence[Question], queries: bool)
 
 
 def _read(path: Path) -> Iterator[Any]:
-    """A file on this machine: ItemCollection, Item, stac-geoparquet, or the root of a static catalogue."""
+    """A file on this machine: ItemCollection, Item, stac-geoparquet, or the root of a static
+    catalogue.
+    """
     if not path.exists():
         known = ", ".join(KNOWN_CATALOGS)
         raise RequestError(f"catalog: {path} does not exist, and is none of {known}, nor the URL of a STAC API")
@@ -301,6 +313,8 @@ def _read(path: Path) -> Iterator[Any]:
     document = json.loads(path.read_text(encoding="utf-8"))
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "FeatureCollection":
+        if not isinstance(document.get("features"), list):
+            raise RequestError(f"catalog: {path} is an ItemCollection without a list of features")
         yield from document["features"]
     elif kind == "Feature":
         yield document
@@ -315,8 +329,8 @@ def _read(path: Path) -> Iterator[Any]:
 
 
 def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]:
-    """Items → Scenes, by their records. Items of other collections are left out; one that cannot be used is, too, and
-    named in the log.
+    """Items → Scenes, by their records. Items of other collections are left out; one that cannot be
+    used is, too, and named in the log.
     """
     catalog = request.catalog
     records = records_for(request)
@@ -339,11 +353,12 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
 
 
 def _with_absolute_hrefs(item: Item, base: Path) -> Item:
-    """Return an item that can be read from anywhere: a frozen search lies in another folder than its catalog."""
+    """Return an item that can be read from anywhere: a frozen search lies in another folder than
+    its catalog.
+    """
     stored = item.get("assets")
     assets = {key: one for key, one in stored.items() if isinstance(one, dict)} if isinstance(stored, dict) else {}
-    links = [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"]
-    self_href = next((str(link.get("href")) for link in links), "")
+    self_href = next((str(link.get("href")) for link in links_of(item, "self")), "")
     if not is_url(self_href):
         for key, asset in assets.items():
             href = asset.get("href")

@@ -1,4 +1,6 @@
-"""Select: which scenes are taken, in which order, and what was left out and why. Pure functions on Scenes."""
+"""Select: which scenes are taken, in which order, and what was left out and why. Pure functions on
+Scenes.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def select(
     anchors: Mapping[str, datetime] | None = None,
     empty_rows: Iterable[Acquisition] = (),
 ) -> Selection:
-    """Filter, deduplicate, group and choose as the request asks. The same for any order of `scenes`.
+    """Filter, deduplicate, group and choose as the request asks. The same for any order of
+    `scenes`.
 
     Scenes that a table lists are grouped and ordered by its rows instead, and none is a duplicate.
 
@@ -129,7 +132,9 @@ def _count(acquisitions: Iterable[Acquisition]) -> int:
 def _filters(
     asked: Select, intervals: Sequence[Interval], area: BaseGeometry | None
 ) -> list[tuple[str, Callable[[Scene], bool]]]:
-    """Name of each filter and what it keeps. A catalogue may ignore a query, so area and dates stand here too."""
+    """Name of each filter and what it keeps. A catalogue may ignore a query, so area and dates
+    stand here too.
+    """
     platforms = {name.lower() for name in asked.platform or []}
     cloud, nodata = asked.max_cloud_cover, asked.max_nodata
     named = None if asked.scenes is None else {one.id for one in asked.scenes}
@@ -155,7 +160,9 @@ def _filters(
 
 
 def _is_within(scene: Scene, start: datetime, end: datetime) -> bool:
-    """Whether a scene is of a period: by its own time, its acquisition's, or the interval that it covers."""
+    """Whether a scene is of a period: by its own time, its acquisition's, or the interval that it
+    covers.
+    """
     if scene.end is not None:
         return scene.datetime <= end and scene.end >= start
     return start <= scene.datetime <= end or start <= scene.acquired <= end
@@ -169,9 +176,10 @@ def shares_ground(footprint: BaseGeometry, area: BaseGeometry) -> bool:
 def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     """Of one tile and pass keep the newest processing of each part.
 
-    Parts are told apart by the collection's record, and where an item does not say, by footprints: a tile that lies on
-    two downlinked strips comes as two items with complementary footprints, and both stay. Scenes without a tile are
-    the same if they were taken in the same second and show nearly the same ground.
+    Parts are told apart by the collection's record, and where an item does not say, by footprints:
+    a tile that lies on two downlinked strips comes as two items with complementary footprints, and
+    both stay. Scenes without a tile are the same if they were taken in the same second and show
+    nearly the same ground.
     """
     kept: dict[tuple[str | None, ...], list[Scene]] = {}
     for scene in sorted(scenes, key=lambda s: (s.processed, s.id), reverse=True):

@@ -1,7 +1,8 @@
 """Identity: what tells the scenes of a collection apart, by the properties of their items.
 
-Scenes of one *pass* were taken together. Scenes of one *tile* show the same ground. A tile that lies on two downlinked
-strips comes in *parts*, which complement each other and are all kept. Of several *processings* of one part the newest is.
+Scenes of one *pass* were taken together. Scenes of one *tile* show the same ground. A tile that
+lies on two downlinked strips comes in *parts*, which complement each other and are all kept. Of
+several *processings* of one part the newest is.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ _JOINT = "/"
 
 
 class KeyRule(BaseModel):
-    """Where an item says a key: properties whose values are joined, or groups of a pattern in them."""
+    """Where an item says a key: properties whose values are joined, or groups of a pattern in
+    them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     properties: tuple[str, ...] = Field(min_length=1)
     """Names of properties that must all be there; `id` is the item's own."""
     pattern: str | None = None
-    """Regular expression that is searched in their values; its groups are the key. Default: the values are."""
+    """Regular expression that is searched in their values; its groups are the key. Default: the
+    values are.
+    """
     order: tuple[str, ...] = ()
     """Values from the oldest kind to the newest; any other value is newer than all of them."""
 
@@ -73,9 +78,11 @@ def _rule(*properties: str, pattern: str | None = None, order: tuple[str, ...] =
 
 
 class Identity(BaseModel):
-    """The keys of a collection's scenes. Each has several rules, of which the first that an item answers holds.
+    """The keys of a collection's scenes. Each has several rules, of which the first that an item
+    answers holds.
 
-    The defaults know the properties of Sentinel-1 and 2, Landsat, HLS and MODIS; a record may give its own.
+    The defaults know the properties of Sentinel-1 and 2, Landsat, HLS and MODIS; a record may give
+    its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,7 +97,9 @@ class Identity(BaseModel):
         _rule("sat:absolute_orbit"),
         _rule("id", pattern=r"^HLS\.([SL]30)\.T\w{5}\.(\d{7}T\d{6})\."),
     )
-    """What makes a pass, beside the platform. Without it, scenes that follow each other within minutes are one."""
+    """What makes a pass, beside the platform. Without it, scenes that follow each other within
+    minutes are one.
+    """
     tile: tuple[KeyRule, ...] = _rules(
         _rule("grid:code"),
         _rule("s2:mgrs_tile"),
@@ -114,7 +123,9 @@ class Identity(BaseModel):
         _rule("processing:datetime"),
         _rule("created"),
     )
-    """What sorts processings from oldest to newest: all rules that an item answers, the first of them first."""
+    """What sorts processings from oldest to newest: all rules that an item answers, the first of
+    them first.
+    """
 
     def pass_key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
         """The pass of an item."""

@@ -87,7 +87,9 @@ def _read_items(tasks: Sequence[Task], store: Store) -> dict[str, stac.Item]:
 
 
 def read_back(store: Store, name: str) -> bytes:
-    """A file that this run has published or found. Raises StorageError where it is not there any more."""
+    """A file that this run has published or found. Raises StorageError where it is not there any
+    more.
+    """
     content = store.read(name)
     if content is None:
         raise StorageError(f"{store.path(name)} has been removed while the run was going on: run again")
@@ -103,7 +105,8 @@ def dump_items(items: Sequence[stac.Item]) -> bytes:
 
 
 def dump_many_items(items: Sequence[stac.Item]) -> bytes:
-    """As `dump_items`, for more items than should be in memory as objects at once, and for items of others.
+    """As `dump_items`, for more items than should be in memory as objects at once, and for items of
+    others.
 
     Returns:
         The file; empty where no item has a file.
@@ -135,7 +138,9 @@ def _dump_some(items: Sequence[stac.Item]) -> bytes:
 
 
 def _tabular(items: Iterable[stac.Item]) -> list[stac.Item]:
-    """Items as a table can hold them: those with files, and without properties that bear the name of a column."""
+    """Items as a table can hold them: those with files, and without properties that bear the name
+    of a column.
+    """
     found = []
     for item in items:
         stored = item.get("assets")
@@ -155,7 +160,9 @@ def _tabular(items: Iterable[stac.Item]) -> list[stac.Item]:
 
 
 def _storable(value: Any) -> Any:
-    """Without empty objects inside: Parquet has no type for them. Lists of numbers (coordinates) hold none."""
+    """Without empty objects inside: Parquet has no type for them. Lists of numbers (coordinates)
+    hold none.
+    """
     if isinstance(value, dict):
         return {key: _storable(inner) for key, inner in value.items() if inner != {}}
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -185,7 +192,9 @@ def join_items(
     fetched: Callable[[str], AbstractContextManager[Path]],
     seen: Callable[[pa.Table], None] = lambda table: None,
 ) -> Joined:
-    """Tables that `dump_items` made, by name, as one; each is in memory alone, and `seen` is shown it then."""
+    """Tables that `dump_items` made, by name, as one; each is in memory alone, and `seen` is shown
+    it then.
+    """
     schemas, metadata = [], {}
     for name in names:
         with fetched(name) as path:

@@ -1,4 +1,6 @@
-"""Blocks of GeoTIFFs, straight out of the file: each fetched once and decoded once, whatever bands are wanted."""
+"""Blocks of GeoTIFFs, straight out of the file: each fetched once and decoded once, whatever bands
+are wanted.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,17 @@ _GAP = 64 * 1024
 """Bytes between two blocks that cost less to read than another request."""
 _LARGEST_REQUEST = 8 * 2**20
 _KEPT, _KEPT_WIDE = 64 * 2**20, 256 * 2**20
-"""Bytes of decoded blocks that one file holds for those of its bands that have not asked for them yet; a wide one more,
-as each of its blocks is as many times the work."""
+"""Bytes of decoded blocks that one file holds for those of its bands that have not asked for them
+yet; a wide one more, as each of its blocks is as many times the work.
+"""
 _KEPT_ENCODED = 128 * 2**20
-"""Bytes of blocks as they are stored that are held for the same bands, so that none is read twice."""
+"""Bytes of blocks as they are stored that are held for the same bands, so that none is read
+twice.
+"""
 _WIDE = 8
-"""Bands from which those that share a block hold copies of their own pixels, and not all samples of the block."""
+"""Bands from which those that share a block hold copies of their own pixels, and not all samples of
+the block.
+"""
 _LARGE = 2**26
 """Bytes of a block from which one is decoded at a time."""
 _decoding_large = threading.Lock()
@@ -60,7 +67,8 @@ class TiffFile:
             self._bands.add(band)
 
     def whole(self) -> tuple[TiffLayout, list[TiffFile]]:
-        """The layout with its overviews, and these opened, the largest first; read once for all bands.
+        """The layout with its overviews, and these opened, the largest first; read once for all
+        bands.
 
         Raises ReadError where the file is truncated, or has become another one.
         """
@@ -78,7 +86,9 @@ class TiffFile:
             return self._whole
 
     def fetch(self, blocks: Iterable[Block], band: int) -> dict[Block, Future[Array]]:
-        """Start reading blocks of a band (from 1); one that another band has asked for and still holds is shared."""
+        """Start reading blocks of a band (from 1); one that another band has asked for and still
+        holds is shared.
+        """
         futures: dict[Block, Future[Array]] = {}
         wanted: list[Stored] = []
         held: list[tuple[_Decoded, bytes, Stored]] = []
@@ -128,7 +138,9 @@ class TiffFile:
         return self.layout.interleaved and len(self._bands) > 1
 
     def _keep(self, number: int, decoded: _Decoded, band: int) -> None:
-        """Hold a block of several bands for those of them that are open and have not asked for it yet."""
+        """Hold a block of several bands for those of them that are open and have not asked for it
+        yet.
+        """
         if not self._is_shared:
             return
         given = self._given.setdefault(number, set())
@@ -147,7 +159,8 @@ class TiffFile:
     def _keep_encoded(self, stored: Stored, encoded: memoryview) -> None:
         """Hold a block as it is stored, where bands will ask for it and there is room.
 
-        What is held is not given up for other blocks: bands that each read all of a large file find a part of it here.
+        What is held is not given up for other blocks: bands that each read all of a large file find
+        a part of it here.
         """
         number = self.layout.number(*stored[2], 1)
         with self._lock:
@@ -169,7 +182,9 @@ class TiffFile:
             cpu_threads().submit(self._decode_into, decoded[stored[2]], part, stored)
 
     def _read(self, start: int, stop: int) -> memoryview:
-        """Bytes of the file. What would make them unreadable for good is believed of a second, independent answer."""
+        """Bytes of the file. What would make them unreadable for good is believed of a second,
+        independent answer.
+        """
         layout = self.layout
         for fresh in (False, True):
             try:
@@ -199,7 +214,9 @@ class TiffFile:
             return decode(self.layout, encoded, rows)
 
     def _read_again(self, decoded: _Decoded, encoded: memoryview, stored: Stored, reason: str) -> None:
-        """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings the same bytes."""
+        """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings
+        the same bytes.
+        """
         name, (offset, size, block) = shown(self.layout.href), stored
         try:
             for _ in range(self.budget.attempts):
@@ -221,7 +238,9 @@ class TiffFile:
             decoded.settle(error)
 
     def _check_header(self) -> None:
-        """Raise a ReadError that may pass where the header, too, comes differently the second time."""
+        """Raise a ReadError that may pass where the header, too, comes differently the second
+        time.
+        """
         layout = self.layout
         again = RangeFile(layout.href, self.budget, layout.signing, fresh=True)
         if not self._file.agrees_with(again):
@@ -232,7 +251,9 @@ class TiffFile:
         return pixels.copy() if self._is_wide else pixels
 
     def _cut(self, full: Array, block: Block) -> Array:
-        """A block at the right or lower edge is stored whole; its part outside the image is padding."""
+        """A block at the right or lower edge is stored whole; its part outside the image is
+        padding.
+        """
         height, width = self._shape(block)
         return full[:height, :width]
 
@@ -251,7 +272,8 @@ class TiffFile:
 class _Decoded:
     """All samples of one block, (rows, columns, samples).
 
-    Where it `holds_all` they are there as long as a future of one of its bands is held, else until it is forgotten.
+    Where it `holds_all` they are there as long as a future of one of its bands is held, else until
+    it is forgotten.
     """
 
     def __init__(self, *, holds_all: bool) -> None:

@@ -1,4 +1,6 @@
-"""The layout of a GeoTIFF: what its header says, and where each block lies. No pixel is read here."""
+"""The layout of a GeoTIFF: what its header says, and where each block lies. No pixel is read
+here.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class TiffLayout:
     declared_nodata: float | None
     """As the header has it, whether the dtype can hold it or not."""
     block: tuple[int, int]
-    """Rows, columns. A strip is a block as wide as the image, of which the last may have fewer rows."""
+    """Rows, columns. A strip is a block as wide as the image, of which the last may have fewer
+    rows.
+    """
     strips: bool
     codec: str
     predictor: int
@@ -100,17 +104,20 @@ class TiffLayout:
 
 
 def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | None:
-    """Read the layout of the first image of a file; None for what the block reader does not read (then GDAL does).
+    """Read the layout of the first image of a file; None for what the block reader does not read
+    (then GDAL does).
 
-    That is what is no tiled TIFF, what has a mask or an alpha band, and what is placed in another way than by an EPSG
-    code, one corner and a pixel size.
+    That is what is no tiled TIFF, what has a mask or an alpha band, and what is placed in another
+    way than by an EPSG code, one corner and a pixel size.
 
     Args:
         file: The file; usually its first bytes are enough.
-        overviews: Whether to look at the overviews too, and at whether the file is as long as its header says.
+        overviews: Whether to look at the overviews too, and at whether the file is as long as its
+        header says.
 
     Raises:
-        ReadError: The file cannot be read, or its header speaks of blocks that no file of its size can hold.
+        ReadError: The file cannot be read, or its header speaks of blocks that no file of its size
+        can hold.
     """
     if file.head[:4] not in MAGIC:
         return None
@@ -164,7 +171,8 @@ def _images(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
 
 
 def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Affine, tuple[int, int]] | None:
-    """CRS, transform and shape of any north-up TIFF by its header; None for what only GDAL can tell.
+    """CRS, transform and shape of any north-up TIFF by its header; None for what only GDAL can
+    tell.
 
     Raises ReadError where the file cannot be fetched at all, or is empty.
     """
@@ -196,7 +204,9 @@ def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, file: RangeFile
 
 
 def missing_bytes(path: str) -> int:
-    """Bytes that the header of any TIFF on this machine speaks of and the file does not have; 0 for other files."""
+    """Bytes that the header of any TIFF on this machine speaks of and the file does not have; 0 for
+    other files.
+    """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -253,19 +263,24 @@ def _layout(
 
 
 def _lists_each_strip(page: tifffile.TiffPage, rows: int) -> bool:
-    """Whether a header has one place and one size for each strip: GDAL makes something of others, too."""
+    """Whether a header has one place and one size for each strip: GDAL makes something of others,
+    too.
+    """
     strips = -(-page.imagelength // rows) * (1 if page.planarconfig == 1 else page.samplesperpixel)
     tags = [page.tags.get(code) for code in _STRIPS]
     return all(tag is not None and tag.count == strips for tag in tags)
 
 
 def _strip_rows(page: tifffile.TiffPage) -> int:
-    """Rows of a strip: of the last there may be fewer, and a header may speak of more than there are."""
+    """Rows of a strip: of the last there may be fewer, and a header may speak of more than there
+    are.
+    """
     return int(max(1, min(page.rowsperstrip, page.imagelength)))
 
 
 def _check_sizes(page: tifffile.TiffPage, file: RangeFile, block: tuple[int, int], size: int) -> None:
-    """Hold what a header says against the file's length and what a process can bear, before anything is allocated.
+    """Hold what a header says against the file's length and what a process can bear, before
+    anything is allocated.
 
     Raises ReadError.
     """
@@ -292,9 +307,11 @@ def _tag(page: tifffile.TiffPage, code: int) -> Any:
 
 
 def _geo_keys(page: tifffile.TiffPage) -> dict[int, float]:
-    """GeoKeys with a number (OGC GeoTIFF 1.1, section 7.1); those with text, which cite, are given as 0.
+    """GeoKeys with a number (OGC GeoTIFF 1.1, section 7.1); those with text, which cite, are given
+    as 0.
 
-    Raises ValueError where they are not written as the standard has it: readers differ in what they make of those.
+    Raises ValueError where they are not written as the standard has it: readers differ in what they
+    make of those.
     """
     numbers = list(_tag(page, _GEO_KEYS) or ())
     if not numbers:
@@ -351,7 +368,9 @@ def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:
-    """The nodata value. Raises ValueError where it is no plain number: GDAL tells what it makes of it."""
+    """The nodata value. Raises ValueError where it is no plain number: GDAL tells what it makes of
+    it.
+    """
     value = _tag(page, _NODATA)
     if value is None:
         return None

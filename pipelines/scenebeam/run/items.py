@@ -1,7 +1,8 @@
 """Items: what a search found, kept beside the run exactly as it came, so that it is asked for once.
 
-`search.ndjson.zst` is the answer itself, an item a line. `scenes.parquet` is an export of it as stac-geoparquet, for
-other tools: properties in STAC are free-form, and not every valid item fits into a table.
+`search.ndjson.zst` is the answer itself, an item a line. `scenes.parquet` is an export of it as
+stac-geoparquet, for other tools: properties in STAC are free-form, and not every valid item fits
+into a table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scenebeam.catalog.kept import KeptItems
+from scenebeam.catalog.kept import KeptItems, links_of
 from scenebeam.errors import StorageError
 from scenebeam.products.catalogue import dump_many_items
 from scenebeam.request import RunRequest, is_remote
@@ -33,7 +34,8 @@ Item = dict[str, Any]
 
 
 def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
-    """Return the items that the same question brought before; None where it was not asked yet, or needs no network.
+    """Return the items that the same question brought before; None where it was not asked yet, or
+    needs no network.
 
     Raises StorageError where they cannot be read.
     """
@@ -53,7 +55,9 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
 
 
 def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> None:
-    """Keep what a search found; the question comes last, so that it never stands beside another's items."""
+    """Keep what a search found; the question comes last, so that it never stands beside another's
+    items.
+    """
     store.delete([SEARCH_FILE])
     if items:
         _export(items, store)
@@ -75,21 +79,29 @@ def _lines(items: Sequence[Item]) -> Iterator[bytes]:
 
 
 def _export(items: Sequence[Item], store: Store) -> None:
-    """Write the items as stac-geoparquet; where they do not fit into one table, what all items have in common."""
+    """Write the items as stac-geoparquet; where they do not fit into one table, what all items have
+    in common.
+    """
     try:
         content = dump_many_items(items)
     except ValueError as error:
         log.warning("%s holds the common fields of the items alone: %s", SCENES_FILE, error)
-        content = dump_many_items([_common(item) for item in items if item.get("geometry")])
+        try:
+            content = dump_many_items([_common(item) for item in items if isinstance(item.get("geometry"), dict)])
+        except ValueError as deeper:  # a geometry that is none, a date that is no date
+            log.warning("%s is not written: %s", SCENES_FILE, deeper)
+            return
     if content:
         store.write(SCENES_FILE, content)
 
 
 def _common(item: Item) -> Item:
-    properties = item.get("properties") or {}
+    properties, assets = (
+        held if isinstance(held, dict) else {} for held in (item.get("properties"), item.get("assets"))
+    )
     assets = {
         key: {name: str(asset[name]) for name in ("href", "type") if asset.get(name)}
-        for key, asset in (item.get("assets") or {}).items()
+        for key, asset in assets.items()
         if isinstance(asset, dict)
     }
     return {
@@ -99,7 +111,7 @@ def _common(item: Item) -> Item:
         "collection": item.get("collection"),
         "geometry": item["geometry"],
         "bbox": item.get("bbox"),
-        "links": [link for link in item.get("links") or [] if isinstance(link, dict) and link.get("rel") == "self"],
+        "links": links_of(item, "self"),
         "assets": assets,
         "properties": {name: properties[name] for name in _COMMON if properties.get(name) is not None},
     }

@@ -21,8 +21,9 @@ test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images
 
 fuzz: .venv/ready  ## Damaged TIFFs, requests, items and vector files through every door; files with findings stay in ./fuzz
 	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
-	$(BIN)/python tests/fuzz_requests.py --seconds 60 --keep fuzz
-	$(BIN)/python tests/fuzz_catalogs.py --seconds 60
+	$(BIN)/python tests/fuzz_requests.py --seconds 150 --keep fuzz
+	$(BIN)/python tests/fuzz_catalogs.py --seconds 120
+	$(BIN)/python tests/fuzz_coverage.py --seconds 150 --corpus fuzz/corpus
 
 cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
 	$(BIN)/python tests/local_cloud.py

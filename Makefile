@@ -21,6 +21,7 @@ test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images
 
 fuzz: .venv/ready  ## Damaged TIFFs, requests, items and vector files through every door; files with findings stay in ./fuzz
 	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
+	$(BIN)/python tests/fuzz_vectors.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_requests.py --seconds 150 --keep fuzz
 	$(BIN)/python tests/fuzz_catalogs.py --seconds 120
 	$(BIN)/python tests/fuzz_coverage.py --seconds 150 --corpus fuzz/corpus

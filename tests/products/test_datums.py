@@ -218,5 +218,5 @@ def test_an_area_with_a_crs_lies_where_proj_says(
 
 def test_a_projected_area_without_a_crs_is_still_refused() -> None:
     (there,) = drawn_in("EPSG:32633", AUSTRIA[:1])
-    with pytest.raises(RequestError, match="not in metres"):
+    with pytest.raises(RequestError, match="not in meters"):
         area_geometry(Area(geometry=shapely.geometry.mapping(there)))

@@ -16,11 +16,12 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, _SeenIds, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
 from scenebeam.products.landcover.aois import Aoi, read_aois
-from scenebeam.request import ChipGrid, LandcoverRequest, RunRequest
+from scenebeam.request import Area, ChipGrid, LandcoverRequest, RunRequest
 from scenebeam.run.driver import run
 from scenebeam.vectors import read_area
 from vector_files import collection, feature, write_vectors
@@ -160,6 +161,14 @@ def test_places_that_are_not_in_degrees_are_refused_in_words(tmp_path: Path, bou
     assert bad.fault == "its geometry is not in degrees of longitude and latitude (WGS 84)"
 
 
+def test_a_hole_beyond_the_earth_is_outside_too(tmp_path: Path) -> None:
+    """GEOS takes the bounds of a polygon from its outer ring."""
+    holed = shapely.Polygon(GOOD.exterior, [shapely.box(5000, 1, 6000, 2).exterior])
+    with pytest.raises(RequestError, match="field 2 .*lies outside of the Earth"):
+        fields_of(document(tmp_path, GOOD, holed))
+    assert "not in degrees" in aois_of(document(tmp_path, GOOD, holed))[1].fault
+
+
 def test_places_that_proj_cannot_bring_to_degrees_are_refused_in_words(tmp_path: Path) -> None:
     path = write_vectors(tmp_path / "f.geojson", [shapely.box(1e12, 1e12, 2e12, 2e12)], crs="EPSG:32633")
     with pytest.raises(RequestError, match="outside of the Earth"):
@@ -184,6 +193,8 @@ def test_members_of_a_collection_that_are_no_features(tmp_path: Path) -> None:
     path = str(tmp_path / "f.geojson")
     assert fields_of(path)[0] == [1, 6]
     assert [bool(aoi.fault) for aoi in aois_of(path)] == [False, True, True, True, True, False]
+    assert len(read_area(path)["geometries"]) == 2
+    (tmp_path / "f.geojson").write_text(json.dumps(collection(shapely.geometry.mapping(GOOD), feature(GOOD))))
     assert len(read_area(path)["geometries"]) == 2
 
 
@@ -225,9 +236,6 @@ def test_the_polygons_of_a_collection_are_a_field(tmp_path: Path) -> None:
     ids=["jumps", "runs on to the east", "runs on to the west", "split", "split and runs on"],
 )
 def test_places_over_the_antimeridian_are_split(tmp_path: Path, ring: Any) -> None:
-    from scenebeam.catalog.area import area_geometry
-    from scenebeam.request import Area
-
     path = document(tmp_path, ring)
     ((found),) = fields_of(path)[1]
     (aoi,) = aois_of(path)
@@ -352,7 +360,7 @@ def test_whatever_the_coordinates_no_exception_but_ours(
         geometries.append({"type": "MultiPolygon", "coordinates": [[part] for part in one]} if several else
                           {"type": "Polygon", "coordinates": [one]})  # fmt: skip
     path = document(tmp_path_factory.mktemp("odd"), *geometries)
-    for reader in (fields_of, aois_of, read_area):
+    for reader in (fields_of, aois_of, lambda path: area_geometry(Area(geometry=read_area(path)))):
         try:
             found = reader(path)
         except RequestError:

@@ -302,7 +302,7 @@ def test_without_the_file_of_its_crs_a_shapefile_is_in_degrees(tmp_path: Path) -
         fields_of(tmp_path / "m.shp")
     with pytest.raises(RequestError, match="not in degrees"):
         aois_of(str(tmp_path / "m.shp"))
-    with pytest.raises(RequestError, match="not in metres"):
+    with pytest.raises(RequestError, match="not in meters"):
         area_of(str(tmp_path / "m.shp"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ import shapely
 
 from scenebeam.errors import RequestError
 from scenebeam.transfer.access import shown
-from scenebeam.vectors.features import EMPTY, Features, Geometries
-from scenebeam.vectors.geojson import features_of, read_document
-from scenebeam.vectors.polygons import OUTSIDE, check_polygons
+from scenebeam.vectors.features import EMPTY, Features
+from scenebeam.vectors.geojson import features_of, geometry_of, read_document
+from scenebeam.vectors.polygons import NOT_SPLIT, OUTSIDE, check_polygons
 from scenebeam.vectors.reader import is_geojson, local_file, read_local
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ def read_area(place: str) -> dict[str, Any]:
             document = read_document(path, shown(place))
             if document is not None:
                 return _as_written(document, shown(place))
-    geometries = [shapely.geometry.mapping(one) for one in found]
-    return {"type": "GeometryCollection", "geometries": geometries}
+    drawn = shapely.geometry.mapping(shapely.GeometryCollection(found))
+    plain: dict[str, Any] = json.loads(json.dumps(drawn))  # lists instead of tuples
+    return plain
 
 
 def name_few(faults: Sequence[str]) -> str:
@@ -70,17 +72,18 @@ def _read(path: Path, place: str) -> tuple[list[Any], list[str], bool]:
             name = features.ids[index]
             called = f"feature {number}" + ("" if name is None else f" (id {name})")
             if fault == OUTSIDE:
-                raise RequestError(f"{shown(place)}: {called} {fault}, not in metres; is its CRS the one declared?")
+                raise RequestError(f"{shown(place)}: {called} {fault}, not in meters; is its CRS the one declared?")
             if fault:
                 faults.append(f"{called} {fault}")
         found.extend(one for one in checked.polygons if one is not None)
-        as_written = as_written and _is_plain(features, features.geometries)
+        split = not any(fault.startswith(NOT_SPLIT) for fault in checked.faults)
+        as_written = as_written and split and _is_plain(features)
     return found, faults, as_written
 
 
-def _is_plain(features: Features, geometries: Geometries) -> bool:
+def _is_plain(features: Features) -> bool:
     """Whether each geometry could be read, and none runs on beyond the antimeridian."""
-    bounds = shapely.bounds(geometries)
+    bounds = shapely.bounds(features.geometries)
     beyond = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
     return not np.any(beyond) and all(fault in ("", EMPTY) for fault in features.faults)
 
@@ -89,8 +92,7 @@ def _as_written(document: dict[str, Any], place: str) -> dict[str, Any]:
     """The geometries of a GeoJSON document as one, with the CRS that it names, if any."""
     crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
-        members = features_of(document, place)
-        geometries = [one.get("geometry") for one in members if isinstance(one, dict)]
+        geometries = [geometry_of(one) for one in features_of(document, place)]
         return {"type": "GeometryCollection", "geometries": [one for one in geometries if one], **crs}
     found = document.get("geometry") if document.get("type") == "Feature" else document
     if not isinstance(found, dict):

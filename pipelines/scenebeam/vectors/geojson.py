@@ -171,7 +171,7 @@ def _parse_lines(path: Path, place: str) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def _features(members: Sequence[Any], to_lonlat: Transformer | None) -> Features:
-    geometries = [_geometry_of(one) for one in members]
+    geometries = [geometry_of(one) for one in members]
     texts = [_to_text(one) for one in geometries]
     found = np.array(shapely.from_geojson(texts, on_invalid="ignore"), object)
     faults = [""] * len(members)
@@ -183,7 +183,8 @@ def _features(members: Sequence[Any], to_lonlat: Transformer | None) -> Features
     return locate_features(ids, names, found, faults, to_lonlat)
 
 
-def _geometry_of(member: Any) -> Any:
+def geometry_of(member: Any) -> Any:
+    """The geometry of a feature, as it is written; a bare geometry is its own."""
     if not isinstance(member, dict):
         return None
     bare = "coordinates" in member or "geometries" in member

@@ -146,6 +146,7 @@ def _open(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[
 
 def _columns(batch: Any, facts: dict[str, Any], form: str) -> tuple[list[Any], list[Any], list[Any]]:
     """Ids, names and geometries (WKB) of a batch."""
+    batch.validate(full=True)  # of a damaged file GDAL may give offsets that lead out of memory
     by_name = {str(name).lower(): number for number, name in reversed(list(enumerate(batch.schema.names)))}
     geometry = (facts["geometry_name"] or "wkb_geometry").lower()
     key = (facts["fid_column"] or "OGC_FID").lower() if form == "GeoPackage" else None

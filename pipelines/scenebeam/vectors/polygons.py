@@ -14,6 +14,7 @@ import shapely.affinity
 from scenebeam.vectors.features import EMPTY, Features, Geometries
 
 OUTSIDE = "is not in degrees of longitude and latitude (WGS 84)"
+NOT_SPLIT = "cannot be split at the antimeridian"
 _WIDE = "is wider than half the Earth"
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
 """GEOS's types of geometries."""
@@ -55,7 +56,7 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     for index in np.flatnonzero(~usable).tolist():
         kind = getattr(features.geometries[index], "geom_type", "")
         faults[index] = faults[index] or (f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY)
-    west, south, east, north = shapely.bounds(found).T
+    west, south, east, north = _extents(found)
     width = east - west
     beyond = (west < -180) | (east > 180)
     # Some files have longitudes from 0 to 360, and strips across the antimeridian run on beyond it.
@@ -69,13 +70,31 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
         usable[index] = not faults[index]
     for index in np.flatnonzero(usable & ~shapely.is_valid(found)).tolist():
         why = shapely.is_valid_reason(found[index])
-        found[index] = _polygons_of(shapely.make_valid(found[index]))
+        found[index] = _make_valid(found[index])
         faults[index], mended[index] = ("", why) if not found[index].is_empty else (f"has no inside: {why}", "")
         usable[index] = not faults[index]
     for index in np.flatnonzero(usable & ~(shapely.area(found) > 0)).tolist():
         faults[index], usable[index] = "has no inside", False
     found[~usable] = None
     return Checked(found, faults, mended)
+
+
+def _extents(geometries: Geometries) -> np.ndarray[Any, Any]:
+    """West, south, east and north of all coordinates, those of holes too, which GEOS takes no account of."""
+    coordinates, owners = shapely.get_coordinates(geometries, return_index=True)
+    least = np.full((len(geometries), 2), np.inf)
+    most = np.full((len(geometries), 2), -np.inf)
+    np.minimum.at(least, owners, coordinates)
+    np.maximum.at(most, owners, coordinates)
+    return np.hstack([least, most]).T
+
+
+def _make_valid(geometry: Any) -> Any:
+    """The polygons of an invalid geometry, made valid; an empty one where GEOS cannot."""
+    try:
+        return _polygons_of(shapely.make_valid(geometry))
+    except shapely.errors.GEOSException:
+        return shapely.Polygon()
 
 
 def _polygons_of(geometry: Any) -> Any:
@@ -109,7 +128,7 @@ def _split(geometry: Any, widest: float) -> tuple[Any, str]:
             fixed = antimeridian.fix_shape(_turned(geometry), fix_winding=True)
             found = shapely.geometry.shape(fixed)
     except (ValueError, IndexError, ArithmeticError, shapely.errors.ShapelyError) as error:
-        return None, f"cannot be split at the antimeridian: {error}"[:200]
+        return None, f"{NOT_SPLIT}: {error}"[:200]
     bounds = shapely.bounds(shapely.get_parts(found))
     east_of_it = bounds[bounds[:, 0] < 0]
     west_of_it = bounds[bounds[:, 2] > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zlib
 from pathlib import Path, PurePosixPath
 from struct import error as StructError  # noqa: N812
@@ -13,7 +14,18 @@ from scenebeam.vectors.features import LARGEST_FILE
 SIDECARS = (".shx", ".dbf", ".prj", ".cpg")
 """Files of a Shapefile beside its geometries: index, attributes, CRS and encoding."""
 _PIECE = 2**20
-_FAULTS = (BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, StructError, zlib.error)
+_FAULTS = (
+    BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    StructError,
+    zlib.error,
+    lzma.LZMAError,
+)
 """What zipfile raises of an archive that is damaged, encrypted or packed in another way."""
 
 
@@ -45,7 +57,7 @@ def _choose(members: list[ZipInfo], place: str) -> dict[str, ZipInfo]:
     for member in members:
         inner = PurePosixPath(member.filename)
         # macOS packs a shadow of each file.
-        if not (member.is_dir() or inner.name.startswith(".") or "__MACOSX" in inner.parts):
+        if not (member.filename.endswith("/") or inner.name.startswith(".") or "__MACOSX" in inner.parts):
             by_name[member.filename.lower()] = member
     shapes = [name for name in by_name if name.endswith(".shp")]
     if len(shapes) != 1:

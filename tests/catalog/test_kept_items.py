@@ -115,6 +115,8 @@ def test_a_footprint_around_the_earth_is_no_strip_across_the_antimeridian() -> N
     assert footprint(wide, [-179.95, -60.0, 179.95, 80.0]).bounds == (-179.95, -60.0, 179.95, 80.0)
     strip = footprint(ring((179.5, 0), (-179.5, 0), (-179.5, 1), (179.5, 1)), [179.5, 0, -179.5, 1])
     assert strip.area == pytest.approx(1.0, rel=1e-3)
+    naive = footprint(ring((179.5, 0), (-179.5, 0), (-179.5, 1), (179.5, 1)), [-179.5, 0, 179.5, 1])
+    assert naive.area == pytest.approx(1.0, rel=1e-3)
     heights = footprint(ring((-179.95, -60, 5), (179.95, -60, 5), (179.95, 80, 5)), [-179.95, -60, 0, 179.95, 80, 9])
     assert heights.area > 10_000
 

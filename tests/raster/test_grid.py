@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.products.stac import grid_footprint, item_bbox
-from scenebeam.raster.grid import choose_grid, project, utm_crs
+from scenebeam.raster.grid import choose_grid, project, project_footprint, utm_crs
 from scenebeam.request import Area, GridRequest
 
 
@@ -67,3 +68,11 @@ def test_bounds_are_taken_as_they_are() -> None:
     grid = choose_grid(None, asked, 10)
     assert grid.shape == (2206, 2819)
     assert tuple(grid.extent.boundingbox.bbox) == asked.bounds
+
+
+def test_a_footprint_that_a_crs_cannot_hold_promises_nothing() -> None:
+    assert project_footprint(shapely.box(-179.95, -60, 179.95, 80), "EPSG:32634") is None
+    near = project_footprint(shapely.box(23, 40, 24, 41), "EPSG:32634")
+    assert near is not None
+    assert near.is_valid
+    assert near.area == pytest.approx(9.3e9, rel=0.05)

@@ -252,16 +252,28 @@ def _instant(value: Any) -> dt.datetime | None:
 
 
 def _footprint(item: dict[str, Any]) -> BaseGeometry | None:
-    """Where an item has data. One whose bbox runs from west to east does not cross the antimeridian, however wide it is
-    (RFC 7946 section 5.2).
+    """Where an item has data.
+
+    One whose bbox runs from west to east does not cross the antimeridian (RFC 7946 section 5.2). Many catalogs write
+    the least and the largest longitude all the same: of the two readings that whose shape is less drawn out holds.
     """
     if not item.get("geometry"):
         return None
     bbox = item.get("bbox")
     sides = [float(side) for side in bbox] if isinstance(bbox, list) and len(bbox) in (4, 6) else []
-    whole = bool(sides) and sides[0] < sides[len(sides) // 2] and sides[len(sides) // 2] - sides[0] > 180
-    found = lonlat_geometry(item["geometry"], crosses=not whole)
+    found = lonlat_geometry(item["geometry"], crosses=not (sides and _is_wide(sides)))
     return None if found.is_empty else found
+
+
+def _is_wide(sides: list[float]) -> bool:
+    """Return whether a bbox holds more than half the longitudes, and is no strip across the antimeridian."""
+    half = len(sides) // 2
+    width, height = sides[half] - sides[0], abs(sides[half + 1] - sides[1])
+    if width <= 180 or not height:
+        return width > 180
+    ratios = (width / height, max(360 - width, 1e-9) / height)
+    as_told, as_strip = (max(ratio, 1 / ratio) for ratio in ratios)
+    return as_told < as_strip
 
 
 def _start_of_pass(pass_key: str | None) -> dt.datetime | None:

@@ -182,6 +182,10 @@ def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     nearly the same ground.
     """
     kept: dict[tuple[str | None, ...], list[Scene]] = {}
+    scenes = list(scenes)
+    nameless = sum(scene.tile_key is None or scene.pass_key is None for scene in scenes)
+    if nameless:
+        log.info("%d of %d scenes name no tile or no pass: times and footprints tell them apart", nameless, len(scenes))
     for scene in sorted(scenes, key=lambda s: (s.processed, s.id), reverse=True):
         siblings = kept.setdefault(_same_pass(scene), [])
         newer = next((one for one in siblings if _is_same_part(scene, one)), None)

@@ -18,7 +18,7 @@ from scenebeam.errors import CheckError, ReadError, RequestError
 from scenebeam.products import stac
 from scenebeam.products.task import GridSpec
 from scenebeam.raster.checks import BandSpec
-from scenebeam.raster.grid import project
+from scenebeam.raster.grid import project_footprint
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import same_nodata
 from scenebeam.request import AssetsRequest, Checks, LandcoverRequest, Limits, RunRequest
@@ -175,7 +175,7 @@ def only(band: Band, scenes: set[str]) -> Band:
 
 def scene_ref(scene: Scene, crs: str) -> SceneRef:
     """A scene with its footprint (in degrees) in the CRS of a grid."""
-    footprint = None if scene.footprint is None else shapely.make_valid(project(scene.footprint, crs))
+    footprint = None if scene.footprint is None else project_footprint(scene.footprint, crs)
     return SceneRef(
         id=scene.id,
         item_href=scene.item_href,

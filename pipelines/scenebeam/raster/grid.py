@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TypeAlias
 
+import numpy as np
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -22,6 +23,8 @@ from scenebeam.request import GridRequest
 Grid: TypeAlias = GeoBox
 """CRS, transform and shape of an output."""
 Origin: TypeAlias = Callable[[str, float], tuple[float, float]]
+_WIDE = 90.0
+"""Degrees of longitude that a footprint may span to be drawn in any CRS."""
 _WHOLE = 1e-6
 """Part of a pixel by which floating point may miss a whole number of pixels."""
 
@@ -121,6 +124,15 @@ def utm_crs(area: MultiPolygon) -> CRS:
 def project(geometry: BaseGeometry, crs: CRS | str) -> BaseGeometry:
     """Degrees → `crs`, with points every tenth of a degree so that straight edges follow the ground."""
     return shapely.transform(shapely.segmentize(geometry, 0.1), _from_lonlat(crs).transform, interleaved=False)
+
+
+def project_footprint(footprint: BaseGeometry, crs: CRS | str) -> BaseGeometry | None:
+    """As `project`, and made valid; None where it is too wide to be drawn in `crs`."""
+    west, _, east, _ = shapely.bounds(shapely.get_parts(footprint)).T
+    if (east - west > _WIDE).any():
+        return None  # beyond a pole a transverse Mercator turns a shape inside out
+    found = project(footprint, crs)
+    return shapely.make_valid(found) if np.isfinite(shapely.get_coordinates(found)).all() else None
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ import shapely
 from scenebeam.catalog.scene import Asset
 from scenebeam.products.inputs import settled_nodata
 from scenebeam.products.landcover.task import Layer, SceneFiles
-from scenebeam.raster.grid import Grid, project
+from scenebeam.raster.grid import Grid, project_footprint
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, Mask, valid_mask
@@ -92,7 +92,7 @@ def scenes_needed(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
     needs: list[list[int]] = [[] for _ in grids]
     for number, scene in enumerate(layer.scenes):
         ground = scene.ground
-        shape = None if ground is None or not grids else shapely.make_valid(project(ground, str(grids[0].crs)))
+        shape = None if ground is None or not grids else project_footprint(ground, str(grids[0].crs))
         wanted = ~shapely.is_empty(left)
         if shape is not None:
             wanted &= shapely.intersects(shape, left)

@@ -1,11 +1,12 @@
-"""Fuzz vector files: damaged boundaries, areas and areas of interest must be refused in words, or read.
+"""Fuzz vector files: damaged ones must be refused in words, or read.
 
     python tests/fuzz_vectors.py --count 2000 --seed 0 --keep /tmp/found
 
-Small files of every format are damaged: bytes are flipped, cut, inserted and repeated, and numbers are
-set to what no writer would put there. Each mutant is read in a child process as boundaries, as areas of
-interest and as an area. Anything but success or a SceneBeamError is a finding: another exception, a
-crash, more than 5 s, more than 1 GiB of memory, and a polygon that is not valid or not on the Earth.
+Small files of every format are damaged: bytes are flipped, cut, inserted and repeated, and numbers
+are set to what no writer would put there. Each mutant is read in a child process as boundaries, as
+areas of interest and as an area. Anything but success or a SceneBeamError is a finding: another
+exception, a crash, more than 5 s, more than 1 GiB of memory, and a polygon that is not valid or not
+on the Earth.
 """
 
 from __future__ import annotations
@@ -52,41 +53,73 @@ def make_seeds(folder: Path) -> dict[str, Seed]:
     """Write small files of every format. Returns them by name."""
     from vector_files import FORMATS, write_ogr, write_vectors
 
-    hole = shapely.Polygon(shapely.box(15, 47, 15.2, 47.2).exterior, [shapely.box(15.1, 47.1, 15.15, 47.15).exterior])
+    hole = shapely.Polygon(
+        shapely.box(15, 47, 15.2, 47.2).exterior,
+        [shapely.box(15.1, 47.1, 15.15, 47.15).exterior],
+    )
     ring = [(179.95, -17.05), (-179.95, -17.05), (-179.95, -16.95), (179.95, -16.95)]
     polygons = [shapely.box(15.03, 47.87, 15.04, 47.88), hole, shapely.Polygon(ring)]
-    several = [shapely.MultiPolygon(polygons[:2]), None, shapely.GeometryCollection(polygons), shapely.Point(1, 2)]
+    several = [
+        shapely.MultiPolygon(polygons[:2]),
+        None,
+        shapely.GeometryCollection(polygons),
+        shapely.Point(1, 2),
+    ]
     seeds = {}
     for suffix in FORMATS:
         seeds[suffix] = _seed(write_vectors(folder / f"plain.{suffix}", polygons, list("abc")))
-        seeds[f"mgi.{suffix}"] = _seed(write_vectors(folder / f"mgi.{suffix}", polygons, list("abc"), "EPSG:4312"))
+        seeds[f"mgi.{suffix}"] = _seed(
+            write_vectors(folder / f"mgi.{suffix}", polygons, list("abc"), "EPSG:4312"),
+        )
         if suffix in ("parquet", "geojson", "geojsonl", "gpkg"):
             path = write_vectors(folder / f"several.{suffix}", several, ["ä", "a", "a", "d"])
             seeds[f"several.{suffix}"] = _seed(path)
-    write_ogr(folder / "index.fgb", polygons * 20, list("abc") * 20, "EPSG:4326", SPATIAL_INDEX="YES")
+    write_ogr(
+        folder / "index.fgb",
+        polygons * 20,
+        list("abc") * 20,
+        "EPSG:4326",
+        SPATIAL_INDEX="YES",
+    )
     seeds["index.fgb"] = _seed(str(folder / "index.fgb"))
     return seeds
 
 
 def _seed(path: str) -> Seed:
     main = Path(path)
-    beside = sorted(one for one in main.parent.glob(f"{main.stem}.*") if main.suffix == ".shp" and one != main)
-    beside = [one for one in beside if one.suffix in (".shx", ".dbf", ".prj", ".cpg")]
+    sidecars = (".shx", ".dbf", ".prj", ".cpg") if main.suffix == ".shp" else ()
+    beside = [one for one in map(main.with_suffix, sidecars) if one.exists()]
     return {one.name: one.read_bytes() for one in (main, *beside)}
 
 
 _ODD = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
-_DOUBLES = (0.0, -0.0, 180.0, -180.0, 360.0, 90.0, 1e-320, 1e300, -1e300, float("nan"), float("inf"), -float("inf"))
+_DOUBLES = (
+    0.0,
+    -0.0,
+    180.0,
+    -180.0,
+    360.0,
+    90.0,
+    1e-320,
+    1e300,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+)
 _TEXTS = (
-    b"NaN", b"Infinity", b"1e999", b"-1e999", b"null", b"[]", b"{}", b'"x"', b"[" * 3000, b"9" * 5000, b"\xff\xfe",
-    b"\xef\xbb\xbf", b"\x1e", b"\0", b"\n", b"1e-400", b"true", b"Polygon", b"GeometryCollection", b"EPSG:4312",
+    b"NaN", b"Infinity", b"1e999", b"-1e999", b"null", b"[]", b"{}", b'"x"', b"[" * 3000, b"9" * 5000,
+    b"\xff\xfe", b"\xef\xbb\xbf", b"\x1e", b"\0", b"\n", b"1e-400", b"true", b"Polygon",
+    b"GeometryCollection", b"EPSG:4312",
 )  # fmt: skip
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """Damage a file in one to four ways."""
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
-        content = rng.choice((_flip, _flip, _flip, _set_number, _set_number, _cut, _insert, _repeat))(content, rng)
+        content = rng.choice(
+            (_flip, _flip, _flip, _set_number, _set_number, _cut, _insert, _repeat),
+        )(content, rng)
     return content
 
 
@@ -102,7 +135,9 @@ def _flip(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4, 16)) if content else 0):
         place = min(_place(content, rng), len(changed) - 1)
-        changed[place] = rng.choice((0, 1, 255, 128, changed[place] ^ (1 << rng.randrange(8)), rng.randrange(256)))
+        changed[place] = rng.choice(
+            (0, 1, 255, 128, changed[place] ^ (1 << rng.randrange(8)), rng.randrange(256)),
+        )
     return bytes(changed)
 
 
@@ -177,7 +212,7 @@ def work() -> None:
 
 
 def read_all(path: str) -> tuple[list[str], int]:
-    """Read a file in every way. Returns tracebacks of what must not be raised, and how many ways read it."""
+    """Read a file in every way. Returns tracebacks of what must not be, and how many ways read it."""
     from scenebeam.catalog.area import area_geometry
     from scenebeam.errors import SceneBeamError
     from scenebeam.products.fields.boundaries import Faults, read_fields
@@ -222,7 +257,7 @@ def _reset_peak() -> None:
 
 
 def _memory(name: str) -> int:
-    """VmRSS or VmHWM (the peak since it was reset) of this process, in bytes; 0 where nothing tells."""
+    """VmRSS or VmHWM (the peak since it was reset) in bytes; 0 where nothing tells."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -241,7 +276,11 @@ class Child:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, str(Path(__file__).resolve()), "--work"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
         )
         assert self._answer(_START_SECONDS) is not None, self.last_words()
 
@@ -302,7 +341,12 @@ class Summary:
         return "\n\n".join([*self.findings, head])
 
 
-def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = float("inf")) -> Summary:
+def fuzz(
+    count: int,
+    seed: int = 0,
+    keep: Path | None = None,
+    seconds: float = float("inf"),
+) -> Summary:
     """Read `count` mutants, or as many as `seconds` allow.
 
     Args:
@@ -327,9 +371,16 @@ def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = f
             folder.mkdir()
             for one, content in files.items():
                 (folder / one).write_bytes(content)
-            found, answered = _read_mutant(child, folder / next(iter(seeds[origin])), origin, summary)
+            found, answered = _read_mutant(
+                child,
+                folder / next(iter(seeds[origin])),
+                origin,
+                summary,
+            )
             if found:
-                kept = "" if keep is None else str(shutil.copytree(folder, keep / f"vectors_{seed}_{number}"))
+                kept = ""
+                if keep is not None:
+                    kept = str(shutil.copytree(folder, keep / f"vectors_{seed}_{number}"))
                 summary.findings.append(f"{origin} (mutant {number}): {found}\n{kept}")
             shutil.rmtree(folder)
             summary.count += 1
@@ -360,7 +411,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=2000, help="mutants")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before the count is reached")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=float("inf"),
+        help="stop before the count is reached",
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the files with findings")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -29,7 +29,10 @@ _DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".fgb": "FlatGeobuf"}
 
 
 def write_vectors(
-    path: Path, geometries: Sequence[Any], ids: Sequence[Any] | None = None, crs: str | None = "EPSG:4326"
+    path: Path,
+    geometries: Sequence[Any],
+    ids: Sequence[Any] | None = None,
+    crs: str | None = "EPSG:4326",
 ) -> str:
     """Write features in the format that the name says; ids are text."""
     ids = [str(number) for number in range(len(geometries))] if ids is None else ids
@@ -49,7 +52,13 @@ def write_vectors(
     return str(path)
 
 
-def write_ogr(path: Path, geometries: Sequence[Any], ids: Sequence[Any], crs: str | None, **options: Any) -> None:
+def write_ogr(
+    path: Path,
+    geometries: Sequence[Any],
+    ids: Sequence[Any],
+    crs: str | None,
+    **options: Any,
+) -> None:
     """Write GeoPackage, Shapefile or FlatGeobuf by GDAL; FlatGeobuf in the order given."""
     if path.suffix == ".fgb":
         options.setdefault("SPATIAL_INDEX", "NO")
@@ -67,7 +76,12 @@ def write_ogr(path: Path, geometries: Sequence[Any], ids: Sequence[Any], crs: st
         )
 
 
-def _write_parquet(path: Path, geometries: Sequence[Any], ids: Sequence[Any], crs: str | None) -> None:
+def _write_parquet(
+    path: Path,
+    geometries: Sequence[Any],
+    ids: Sequence[Any],
+    crs: str | None,
+) -> None:
     column: dict[str, Any] = {"encoding": "WKB", "geometry_types": []}
     column["crs"] = None if crs is None else CRS(crs).to_json_dict()
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
@@ -76,8 +90,14 @@ def _write_parquet(path: Path, geometries: Sequence[Any], ids: Sequence[Any], cr
     pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path)
 
 
-def _write_geojson(path: Path, geometries: Sequence[Any], ids: Sequence[Any], crs: str | None) -> None:
-    member = {} if crs in (None, "EPSG:4326") else {"crs": {"type": "name", "properties": {"name": crs}}}
+def _write_geojson(
+    path: Path,
+    geometries: Sequence[Any],
+    ids: Sequence[Any],
+    crs: str | None,
+) -> None:
+    named = {"crs": {"type": "name", "properties": {"name": crs}}}
+    member = {} if crs in (None, "EPSG:4326") else named
     features = [feature(one, name) for one, name in zip(geometries, ids, strict=True)]
     if path.suffix == ".geojsonl":
         path.write_text("".join(json.dumps({**one, **member}) + "\n" for one in features))

@@ -30,7 +30,8 @@ FIELDS = [
     shapely.box(15.03, 47.87, 15.04, 47.88),
     shapely.Polygon([(15.045, 47.86), (15.06, 47.86), (15.055, 47.868)]),
     shapely.Polygon(
-        shapely.box(15.05, 47.87, 15.06, 47.885).exterior, [shapely.box(15.052, 47.872, 15.054, 47.874).exterior]
+        shapely.box(15.05, 47.87, 15.06, 47.885).exterior,
+        [shapely.box(15.052, 47.872, 15.054, 47.874).exterior],
     ),
     shapely.box(15.0301234567891, 47.8500000000001, 15.04, 47.852),
 ]
@@ -57,8 +58,14 @@ def aois_of(place: str) -> list[Any]:
 def area_of(place: str) -> Any:
     from scenebeam.catalog.area import area_geometry
 
-    document = {"catalog": "earth-search", "collections": ["sentinel-2-l2a"], "area": {"geojson": place},
-                "product": {"kind": "mosaic", "bands": ["red"]}, "dates": "2023", "output": "out"}  # fmt: skip
+    document = {
+        "catalog": "earth-search",
+        "collections": ["sentinel-2-l2a"],
+        "area": {"geojson": place},
+        "dates": "2023",
+        "product": {"kind": "mosaic", "bands": ["red"]},
+        "output": "out",
+    }
     area = validate_request(document).area
     assert isinstance(area, Area)
     return area_geometry(area)
@@ -74,8 +81,16 @@ def test_every_format_gives_the_same_features(tmp_path: Path, suffix: str) -> No
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_every_format_gives_the_same_chips(tmp_path: Path, suffix: str) -> None:
-    usual = chips_of_fields(write_vectors(tmp_path / "usual.parquet", FIELDS), ChipGrid(size=160), 2024)
-    found = chips_of_fields(write_vectors(tmp_path / f"f.{suffix}", FIELDS), ChipGrid(size=160), 2024)
+    usual = chips_of_fields(
+        write_vectors(tmp_path / "usual.parquet", FIELDS),
+        ChipGrid(size=160),
+        2024,
+    )
+    found = chips_of_fields(
+        write_vectors(tmp_path / f"f.{suffix}", FIELDS),
+        ChipGrid(size=160),
+        2024,
+    )
     assert found.chips == usual.chips
     assert found.coverage == usual.coverage
     assert found.files.keys() == usual.files.keys()
@@ -104,17 +119,28 @@ def test_areas_of_interest_and_areas_take_every_format(tmp_path: Path, suffix: s
     assert area_of(path).equals(whole)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.lists(
-        st.tuples(st.floats(-179, 178), st.floats(-79, 82), st.floats(1e-4, 0.9), st.floats(1e-4, 0.9)),
+        st.tuples(
+            st.floats(-179, 178),
+            st.floats(-79, 82),
+            st.floats(1e-4, 0.9),
+            st.floats(1e-4, 0.9),
+        ),
         min_size=1,
         max_size=8,
     ),
     st.permutations(FORMATS),
 )
 def test_from_one_format_to_the_next_not_one_bit_changes(
-    tmp_path_factory: pytest.TempPathFactory, places: list[tuple[float, float, float, float]], order: list[str]
+    tmp_path_factory: pytest.TempPathFactory,
+    places: list[tuple[float, float, float, float]],
+    order: list[str],
 ) -> None:
     folder = tmp_path_factory.mktemp("round")
     first = [shapely.box(x, y, x + width, y + height) for x, y, width, height in places]
@@ -149,9 +175,21 @@ def test_the_first_bytes_tell_the_format_whatever_the_name(tmp_path: Path) -> No
         (feature(shapely.GeometryCollection([shapely.Point(0, 0), FIELDS[0]])), 1),
         (collection(shapely.geometry.mapping(FIELDS[0])), 1),
     ],
-    ids=["collection", "feature", "polygon", "multipolygon", "geometries", "mixed", "geometry among features"],
+    ids=[
+        "collection",
+        "feature",
+        "polygon",
+        "multipolygon",
+        "geometries",
+        "mixed",
+        "geometry among features",
+    ],
 )
-def test_every_object_of_geojson_is_read(tmp_path: Path, document: dict[str, Any], count: int) -> None:
+def test_every_object_of_geojson_is_read(
+    tmp_path: Path,
+    document: dict[str, Any],
+    count: int,
+) -> None:
     path = tmp_path / "f.geojson"
     path.write_text(json.dumps(document))
     assert len(fields_of(path)) == count
@@ -185,15 +223,19 @@ def test_a_pretty_document_is_not_taken_for_lines(tmp_path: Path) -> None:
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "f.geojsonl"
-    path.write_text(json.dumps(feature(FIELDS[0])) + "\n" + json.dumps(feature(FIELDS[1]))[:-9] + "\n")
+    path.write_text(
+        json.dumps(feature(FIELDS[0])) + "\n" + json.dumps(feature(FIELDS[1]))[:-9] + "\n",
+    )
     with pytest.raises(RequestError, match="line 2"):
         read(path)
 
 
 def test_lines_of_several_crs_are_refused(tmp_path: Path) -> None:
-    first, second = (json.dumps({**feature(FIELDS[0]), "crs": {"type": "name", "properties": {"name": f"EPSG:{code}"}}})
-                     for code in (4312, 4326))  # fmt: skip
-    (tmp_path / "f.geojsonl").write_text(f"{first}\n{second}\n")
+    lines = []
+    for code in (4312, 4326):
+        crs = {"type": "name", "properties": {"name": f"EPSG:{code}"}}
+        lines.append(json.dumps({**feature(FIELDS[0]), "crs": crs}))
+    (tmp_path / "f.geojsonl").write_text("\n".join(lines))
     with pytest.raises(RequestError, match="line 2: its CRS is not the first line's"):
         read(tmp_path / "f.geojsonl")
 
@@ -245,7 +287,9 @@ def test_a_geojson_area_stays_as_the_file_has_it(tmp_path: Path) -> None:
         shapely.geometry.mapping(shapely.Point(1, 2)),
         {**shapely.geometry.mapping(FIELDS[0]), "bbox": [1, 2, 3, 4]},
     ]
-    (tmp_path / "f.geojson").write_text(json.dumps(collection(*map(feature, [*geometries, None]), crs=crs)))
+    (tmp_path / "f.geojson").write_text(
+        json.dumps(collection(*map(feature, [*geometries, None]), crs=crs)),
+    )
     told = read_area(str(tmp_path / "f.geojson"))
     expected = {"type": "GeometryCollection", "geometries": geometries, "crs": crs}
     assert json.dumps(told) == json.dumps(json.loads(json.dumps(expected)))
@@ -270,7 +314,7 @@ def test_tables_without_geometries_are_no_layers(tmp_path: Path) -> None:
     with sqlite3.connect(path) as file:
         file.execute("CREATE TABLE layer_styles (id INTEGER PRIMARY KEY, style TEXT)")
         file.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'x')"
+            "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', 'x')",
         )
     file.close()
     assert len(read(path)[1]) == 4
@@ -298,7 +342,10 @@ def test_without_the_file_of_its_crs_a_shapefile_is_in_degrees(tmp_path: Path) -
     drawn = [shapely.transform(one, there.transform, interleaved=False) for one in FIELDS]
     write_vectors(tmp_path / "m.shp", drawn, crs="EPSG:32633")
     (tmp_path / "m.prj").unlink()
-    with pytest.raises(RequestError, match=r"field 1 \(id 0\) lies outside of the Earth: is its CRS"):
+    with pytest.raises(
+        RequestError,
+        match=r"field 1 \(id 0\) lies outside of the Earth: is its CRS",
+    ):
         fields_of(tmp_path / "m.shp")
     with pytest.raises(RequestError, match="not in degrees"):
         aois_of(str(tmp_path / "m.shp"))
@@ -329,10 +376,17 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("names", [[], ["a.shp", "b/c.shp"], ["readme.txt"]], ids=["empty", "two", "none"])
+@pytest.mark.parametrize(
+    "names",
+    [[], ["a.shp", "b/c.shp"], ["readme.txt"]],
+    ids=["empty", "two", "none"],
+)
 def test_an_archive_holds_one_shapefile(tmp_path: Path, names: list[str]) -> None:
     path = zipped(tmp_path / "f.zip", dict.fromkeys(names, b""))
-    with pytest.raises(RequestError, match="must hold one Shapefile|cannot be read as a zipped Shapefile"):
+    with pytest.raises(
+        RequestError,
+        match="must hold one Shapefile|cannot be read as a zipped Shapefile",
+    ):
         read(path)
 
 
@@ -343,7 +397,10 @@ def test_shadows_of_macos_are_no_shapefiles(tmp_path: Path) -> None:
     assert len(read(path)[1]) == 4
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("scenebeam.vectors.zipped.LARGEST_FILE", 10**6)
     path = zipped(tmp_path / "f.zip", {"f.shp": b"\0\0\x27\x0a" + bytes(2 * 10**6)})
     assert path.stat().st_size < 10_000
@@ -353,7 +410,11 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.6, 0.97])
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_that_is_cut_short_is_refused_in_words(tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_file_that_is_cut_short_is_refused_in_words(
+    tmp_path: Path,
+    suffix: str,
+    share: float,
+) -> None:
     path = Path(write_vectors(tmp_path / f"f.{suffix}", FIELDS * 200))
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -366,7 +427,8 @@ def test_a_file_that_is_cut_short_is_refused_in_words(tmp_path: Path, suffix: st
 def test_a_file_that_is_something_else_is_refused_in_words(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"f.{suffix}"
     path.write_bytes(
-        b'<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>/etc/passwd</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>'
+        b'<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource>/etc/passwd</SrcDataSource>'
+        b"</OGRVRTLayer></OGRVRTDataSource>",
     )
     with pytest.raises(RequestError, match=rf"f\.{suffix}"):
         read(path)
@@ -388,7 +450,10 @@ def test_geopackages_that_say_that_they_have_no_crs_are_in_degrees(tmp_path: Pat
             file.execute("UPDATE gpkg_geometry_columns SET srs_id = ?", (code,))
             file.execute("UPDATE gpkg_contents SET srs_id = ?", (code,))
         file.close()
-        assert shapely.equals_exact(shapely.normalize(fields_of(path)), shapely.normalize(FIELDS)).all()
+        assert shapely.equals_exact(
+            shapely.normalize(fields_of(path)),
+            shapely.normalize(FIELDS),
+        ).all()
 
 
 def test_curves_and_heights(tmp_path: Path) -> None:
@@ -414,7 +479,10 @@ def test_large_files_come_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert sizes == [7, 7, 6], suffix
 
 
-def test_a_reader_that_stops_early_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_stops_early_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     for suffix in ("gpkg", "zip", "fgb"):
@@ -433,7 +501,12 @@ def test_geojson_and_geoparquet_need_no_gdal(tmp_path: Path) -> None:
         "for path in sys.argv[1:]: list(read_features(path))\n"
         "print([name for name in ('pyogrio', 'pandas', 'rasterio') if name in sys.modules])"
     )
-    told = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code, *paths],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert told.stdout.strip() == "[]"
 
 
@@ -442,7 +515,11 @@ def test_geojson_and_geoparquet_need_no_gdal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [one for one in FORMATS if one != "shp"])
-def test_every_format_is_read_from_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_every_format_is_read_from_an_address(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
     (tmp_path / "bucket").mkdir()
     write_vectors(tmp_path / "bucket" / f"f.{suffix}", FIELDS)
     with serve(tmp_path) as server:
@@ -474,7 +551,10 @@ def test_an_address_that_does_not_answer_is_named_without_its_secrets(tmp_path: 
             assert "secret" not in str(fault.value)
 
 
-def test_files_above_the_ceiling_are_refused_with_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_above_the_ceiling_are_refused_with_the_figure(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert features.LARGEST_FILE == 4 * 2**30
     monkeypatch.setattr("scenebeam.vectors.reader.LARGEST_FILE", 1000)
     path = write_vectors(tmp_path / "f.geojson", FIELDS * 5)
@@ -486,11 +566,13 @@ def test_files_above_the_ceiling_are_refused_with_the_figure(tmp_path: Path, mon
 
 
 def test_documents_above_the_ceiling_are_refused_and_lines_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("scenebeam.vectors.geojson.LARGEST_DOCUMENT", 500)
     with pytest.raises(
-        RequestError, match="more than the 500 of one document; write it as GeoParquet, or one feature a line"
+        RequestError,
+        match="more than the 500 of one document; write it as GeoParquet, or one feature a line",
     ):
         read(write_vectors(tmp_path / "f.geojson", FIELDS))
     assert len(read(write_vectors(tmp_path / "f.geojsonl", FIELDS))[1]) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,28 @@ def read_area(place: str) -> dict[str, Any]:
         place: A path on this machine, or an address.
 
     Returns:
-        One GeoJSON geometry. That of a GeoJSON file is as the file has it, with its `crs` member, where
-        `area_geometry` can use it so: the fingerprint of a request follows it. All others are in degrees
-        of longitude and latitude. Features that are no area are left out, and a warning names them.
+        One GeoJSON geometry. That of a GeoJSON file is as the file has it, with its `crs` member,
+        where `area_geometry` can use it so: the fingerprint of a request follows it. All others are
+        in degrees of longitude and latitude. Warnings name the features that are left out, and
+        those that are made valid.
 
     Raises:
         RequestError: The file cannot be read, holds no polygon, or lies outside of the Earth.
     """
+    called = shown(place)
     with local_file(place) as path:
-        found, faults, as_written = _read(path, place)
-        if not found:
-            raise RequestError(f"{shown(place)} holds no polygon: {name_few(faults)}")
-        if faults:
-            log.warning("area.geojson: %s: left out: %s", shown(place), name_few(faults))
-        if as_written and is_geojson(path):
-            document = read_document(path, shown(place))
+        found = _read(path, called)
+        if not found.polygons:
+            raise RequestError(f"{called} holds no polygon: {name_few(found.faults)}")
+        if found.faults:
+            log.warning("area.geojson: %s: left out: %s", called, name_few(found.faults))
+        if found.mended:
+            log.warning("area.geojson: %s: made valid: %s", called, name_few(found.mended))
+        if found.as_written and is_geojson(path):
+            document = read_document(path, called)
             if document is not None:
-                return _as_written(document, shown(place))
-    drawn = shapely.geometry.mapping(shapely.GeometryCollection(found))
+                return _as_written(document, called)
+    drawn = shapely.geometry.mapping(shapely.GeometryCollection(found.polygons))
     plain: dict[str, Any] = json.loads(json.dumps(drawn))  # lists instead of tuples
     return plain
 
@@ -60,25 +65,35 @@ def name_few(faults: Sequence[str]) -> str:
     return "; ".join(faults[:_SHOWN]) + more if faults else "it has no features"
 
 
-def _read(path: Path, place: str) -> tuple[list[Any], list[str], bool]:
-    """Polygons, what is wrong with other features, and whether a GeoJSON file can stay as it is."""
-    found: list[Any] = []
-    faults: list[str] = []
-    as_written, number = True, 0
+@dataclass
+class _Found:
+    """What a file holds."""
+
+    polygons: list[Any] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    as_written: bool = True
+    """Whether the geometry of a GeoJSON file can stay as it is."""
+
+
+def _read(path: Path, place: str) -> _Found:
+    found, number = _Found(), 0
     for features in read_local(path, place):
         checked = check_polygons(features, _ROUND)
-        for index, fault in enumerate(checked.faults):
+        for name, fault, why in zip(features.ids, checked.faults, checked.mended, strict=True):
             number += 1
-            name = features.ids[index]
             called = f"feature {number}" + ("" if name is None else f" (id {name})")
             if fault == OUTSIDE:
-                raise RequestError(f"{shown(place)}: {called} {fault}, not in meters; is its CRS the one declared?")
+                told = f"{fault}, not in meters; is its CRS the one declared?"
+                raise RequestError(f"{place}: {called} {told}")
             if fault:
-                faults.append(f"{called} {fault}")
-        found.extend(one for one in checked.polygons if one is not None)
+                found.faults.append(f"{called} {fault}")
+            if why:
+                found.mended.append(f"{called}: {why}")
+        found.polygons.extend(one for one in checked.polygons if one is not None)
         split = not any(fault.startswith(NOT_SPLIT) for fault in checked.faults)
-        as_written = as_written and split and _is_plain(features)
-    return found, faults, as_written
+        found.as_written = found.as_written and split and _is_plain(features)
+    return found
 
 
 def _is_plain(features: Features) -> bool:
@@ -93,7 +108,8 @@ def _as_written(document: dict[str, Any], place: str) -> dict[str, Any]:
     crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
         geometries = [geometry_of(one) for one in features_of(document, place)]
-        return {"type": "GeometryCollection", "geometries": [one for one in geometries if one], **crs}
+        drawn = [one for one in geometries if one]
+        return {"type": "GeometryCollection", "geometries": drawn, **crs}
     found = document.get("geometry") if document.get("type") == "Feature" else document
     if not isinstance(found, dict):
         raise RequestError(f"{place} holds a feature without a geometry")

@@ -1,4 +1,4 @@
-"""GeoJSON (RFC 7946): one document, or a document a line (GeoJSONL, RFC 8142 with its separators too)."""
+"""GeoJSON (RFC 7946): one document, or one a line (GeoJSONL, and RFC 8142 with its separators)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from scenebeam.request.document import parse_geojson
 from scenebeam.vectors.features import BATCH, EMPTY, Features, locate_features
 
 LARGEST_DOCUMENT = 2**30
-"""Bytes of a document, which is in memory as a whole; with a feature a line there is no such limit."""
+"""Bytes of a document, which is in memory as a whole; features a line have no such limit."""
 _LONGEST_LINE = 256 * 2**20
 _LINES = (".geojsonl", ".geojsons", ".ndjson", ".jsonl", ".ldjson")
 _SEPARATOR = b"\x1e"
 _FORMS = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
-_OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff", b"{\0", b"\0{", b"[\0", b"\0[", b"\0\0\0{")
+_OTHER_ENCODINGS = (
+    *(b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"),
+    *(b"{\0", b"\0{", b"[\0", b"\0[", b"\0\0\0{"),
+)
+"""Byte order marks of UTF-16 and UTF-32, and how an object begins without one."""
 _SHAPE_FAULTS = (
     KeyError,
     TypeError,
@@ -69,14 +73,14 @@ def read_document(path: Path, place: str) -> dict[str, Any] | None:
     """
     try:
         with path.open("rb") as file:
-            _refuse_other_encodings(file, place)
+            _refuse_other_encodings(file)
             if path.suffix.lower() in _LINES or _is_lines(file):
                 return None
             size = file.seek(0, 2)
             if size > LARGEST_DOCUMENT:
-                raise RequestError(
-                    f"{place} cannot be read as GeoJSON: it has {size:,} bytes, more than the "
-                    f"{LARGEST_DOCUMENT:,} of one document; write it as GeoParquet, or one feature a line"
+                raise ValueError(
+                    f"it has {size:,} bytes, more than the {LARGEST_DOCUMENT:,} of one document; "
+                    "write it as GeoParquet, or one feature a line",
                 )
             file.seek(0)
             document = _parse(file.read())
@@ -105,11 +109,12 @@ def features_of(document: Mapping[str, Any], place: str) -> Sequence[Any]:
     return found
 
 
-def _refuse_other_encodings(file: BinaryIO, place: str) -> None:
+def _refuse_other_encodings(file: BinaryIO) -> None:
+    """Raise ValueError where a file is in an encoding that GeoJSON may not have."""
     head = file.read(4)
     file.seek(0)
     if head.startswith(_OTHER_ENCODINGS):
-        raise RequestError(f"{place} cannot be read as GeoJSON: it is UTF-16 or UTF-32; write it in UTF-8")
+        raise ValueError("it is UTF-16 or UTF-32; write it in UTF-8")
 
 
 def _is_lines(file: BinaryIO) -> bool:
@@ -166,7 +171,8 @@ def _parse_lines(path: Path, place: str) -> Iterator[tuple[int, dict[str, Any]]]
             try:
                 found = _parse(line)
             except ValueError as error:
-                raise RequestError(f"{place} cannot be read as GeoJSON: line {number}: {error}") from None
+                told = f"line {number}: {error}"
+                raise RequestError(f"{place} cannot be read as GeoJSON: {told}") from None
             yield number, found
 
 

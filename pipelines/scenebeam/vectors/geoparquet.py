@@ -16,7 +16,16 @@ from scenebeam.catalog.area import lonlat_transformer
 from scenebeam.errors import RequestError
 from scenebeam.vectors.features import BATCH, EMPTY, Features, Geometries, locate_features
 
-_FAULTS = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError, pa.ArrowException)
+_FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    pa.ArrowException,
+)
 """What pyarrow raises of a file that is damaged, and what its metadata may come to."""
 
 
@@ -39,8 +48,8 @@ def read_geoparquet(path: Path, place: str) -> Iterator[Features]:
         column = told["primary_column"]
         facts = told["columns"][column]
         encoding, crs = facts.get("encoding"), facts.get("crs", "OGC:CRS84")
-        there = [name for name in ("id", "name") if name in file.schema_arrow.names and name != column]
-        rows = file.iter_batches(batch_size=BATCH, columns=[*there, column])
+        there = {"id", "name"} & set(file.schema_arrow.names) - {column}
+        rows = file.iter_batches(batch_size=BATCH, columns=[*sorted(there), column])
     except _FAULTS as error:
         raise RequestError(f"{place} cannot be read as GeoParquet: {error}") from None
     if encoding != "WKB":
@@ -54,12 +63,19 @@ def read_geoparquet(path: Path, place: str) -> Iterator[Features]:
             batch = next(rows, None)
             if batch is None:
                 return
-            nothing = [None] * len(batch)
-            ids, names = (batch.column(one).to_pylist() if one in there else nothing for one in ("id", "name"))
+            ids, names = (_column(batch, one, there) for one in ("id", "name"))
             geometries, faults = read_wkb(batch.column(column).to_pylist())
         except _FAULTS as error:
             raise RequestError(f"{place} cannot be read as GeoParquet: {error}") from None
         yield locate_features(ids, names, geometries, faults, to_lonlat)
+
+
+def _column(batch: Any, name: str, there: set[str]) -> list[Any]:
+    """The values of a column; None for each row where it is not there."""
+    if name not in there:
+        return [None] * len(batch)
+    values: list[Any] = batch.column(name).to_pylist()
+    return values
 
 
 def read_wkb(contents: Sequence[Any]) -> tuple[Geometries, list[str]]:

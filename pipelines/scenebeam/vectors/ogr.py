@@ -1,8 +1,8 @@
 """GeoPackage, Shapefile and FlatGeobuf, read by GDAL (through pyogrio) as Arrow batches.
 
-GDAL knows some seventy vector formats, and some of them open addresses and other files. So it is given
-files of these three alone: their first bytes have been looked at, and they lie in a folder of their
-own, under the name that their driver expects.
+GDAL knows some seventy vector formats, and some of them open addresses and other files. So it is
+given files of these three alone: their first bytes have been looked at, and they lie in a folder of
+their own, under the name that their driver expects.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from scenebeam.vectors.geoparquet import read_wkb
 from scenebeam.vectors.zipped import SIDECARS, unzip_shapefile
 
 T = TypeVar("T")
+_Opened = tuple[dict[str, Any], Iterator[Any]]
+"""What pyogrio tells of a layer, and its batches."""
 _FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, pa.ArrowException)
 """What pyogrio and pyarrow raise of a file that is damaged."""
 
@@ -41,8 +44,11 @@ def read_flatgeobuf(path: Path, place: str) -> Iterator[Features]:
 
 def read_shapefile(path: Path, place: str) -> Iterator[Features]:
     """Read a Shapefile with the files beside it. As `read_layer`."""
-    beside = {one.suffix.lower(): one for one in sorted(path.parent.glob("*")) if one.stem == path.stem}
-    with _staged({**{suffix: beside[suffix] for suffix in SIDECARS if suffix in beside}, ".shp": path}) as folder:
+    files = {".shp": path}
+    for one in sorted(path.parent.iterdir()):
+        if one.stem == path.stem and one.suffix.lower() in SIDECARS:
+            files[one.suffix.lower()] = one
+    with _staged(files) as folder:
         yield from read_layer(folder / "data.shp", place, "Shapefile")
 
 
@@ -91,7 +97,7 @@ def read_layer(path: Path, place: str, form: str) -> Iterator[Features]:
         except RequestError as error:
             raise RequestError(f"{place}: {error}") from None
         while (batch := attempt(lambda: next(batches, None))) is not None:
-            ids, names, contents = attempt(lambda batch=batch: _columns(batch, facts, form))  # type: ignore[misc]
+            ids, names, contents = attempt(partial(_columns, batch, facts, form))
             geometries, faults = read_wkb(contents)
             yield locate_features(ids, names, geometries, faults, to_lonlat)
     finally:
@@ -108,7 +114,7 @@ def _staged(files: dict[str, Path]) -> Iterator[Path]:
 
 
 def _check_length(path: Path) -> None:
-    """Raise ValueError where a Shapefile is cut short: GDAL has no geometries for what is missing."""
+    """Raise ValueError where a Shapefile is cut short: GDAL has empty geometries for the rest."""
     if path.suffix != ".shp":
         return
     with path.open("rb") as file:
@@ -119,7 +125,7 @@ def _check_length(path: Path) -> None:
 
 
 def _describe(path: Path) -> tuple[str | list[str], list[str]]:
-    """The name of the layer with geometries, or the names if there is not just one, and its columns."""
+    """The name of the layer with geometries, and its columns; all names where there is not one."""
     import pyogrio
 
     drivers = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
@@ -135,25 +141,38 @@ def _describe(path: Path) -> tuple[str | list[str], list[str]]:
     return layers[0], [wanted[name] for name in ("id", "name") if name in wanted]
 
 
-def _open(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[tuple[dict[str, Any], Iterator[Any]]]:
+def _open(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[_Opened]:
     from pyogrio.raw import open_arrow
 
-    found: AbstractContextManager[tuple[dict[str, Any], Iterator[Any]]] = open_arrow(
-        path, layer=layer, columns=columns, return_fids=True, batch_size=BATCH, use_pyarrow=True
+    found: AbstractContextManager[_Opened] = open_arrow(
+        path,
+        layer=layer,
+        columns=columns,
+        return_fids=True,
+        batch_size=BATCH,
+        use_pyarrow=True,
     )
     return found
 
 
-def _columns(batch: Any, facts: dict[str, Any], form: str) -> tuple[list[Any], list[Any], list[Any]]:
+def _columns(
+    batch: Any,
+    facts: dict[str, Any],
+    form: str,
+) -> tuple[list[Any], list[Any], list[Any]]:
     """Ids, names and geometries (WKB) of a batch."""
     batch.validate(full=True)  # of a damaged file GDAL may give offsets that lead out of memory
-    by_name = {str(name).lower(): number for number, name in reversed(list(enumerate(batch.schema.names)))}
+    by_name: dict[str, int] = {}
+    for number, column in enumerate(batch.schema.names):
+        by_name.setdefault(str(column).lower(), number)
     geometry = (facts["geometry_name"] or "wkb_geometry").lower()
     key = (facts["fid_column"] or "OGC_FID").lower() if form == "GeoPackage" else None
     found = []
     for name in ("id", "name", geometry):
-        number = by_name.get(name, by_name.get(key or "") if name == "id" else None)
-        found.append([None] * len(batch) if number is None else batch.column(number).to_pylist())
+        at = by_name.get(name)
+        if at is None and name == "id" and key is not None:
+            at = by_name.get(key)
+        found.append([None] * len(batch) if at is None else batch.column(at).to_pylist())
     return found[0], found[1], found[2]
 
 

@@ -25,8 +25,9 @@ class Checked:
     """The polygons of some features."""
 
     polygons: Geometries
-    """Polygons and multipolygons in degrees: valid, with an inside, and split at the antimeridian. None
-    for features that cannot be used."""
+    """Polygons and multipolygons in degrees: valid, with an inside, and split at the antimeridian.
+    None for features that cannot be used.
+    """
     faults: list[str]
     """Why a feature cannot be used, as the rest of a sentence; empty where it can."""
     mended: list[str]
@@ -37,8 +38,8 @@ class Checked:
 def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     """Take from features what are polygons on the Earth, and mend what can be mended.
 
-    A ring that crosses the antimeridian may jump from 180 to -180 (RFC 7946 section 3.1.9) or run on
-    beyond either of them: it is split there.
+    A ring that crosses the antimeridian may jump from 180 to -180 (RFC 7946 section 3.1.9) or run
+    on beyond either of them: it is split there.
 
     Args:
         features: In longitude and latitude.
@@ -52,10 +53,12 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     kinds = shapely.get_type_id(found)
     for index in np.flatnonzero(kinds == _COLLECTION).tolist():
         found[index] = _polygons_of(found[index])
-    usable = np.isin(shapely.get_type_id(found), (_POLYGON, _MULTIPOLYGON)) & ~shapely.is_empty(found)
+    usable = np.isin(shapely.get_type_id(found), (_POLYGON, _MULTIPOLYGON))
+    usable &= ~shapely.is_empty(found)
     for index in np.flatnonzero(~usable).tolist():
         kind = getattr(features.geometries[index], "geom_type", "")
-        faults[index] = faults[index] or (f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY)
+        told = f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY
+        faults[index] = faults[index] or told
     west, south, east, north = _extents(found)
     width = east - west
     beyond = (west < -180) | (east > 180)
@@ -71,8 +74,10 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     for index in np.flatnonzero(usable & ~shapely.is_valid(found)).tolist():
         why = shapely.is_valid_reason(found[index])
         found[index] = _make_valid(found[index])
-        faults[index], mended[index] = ("", why) if not found[index].is_empty else (f"has no inside: {why}", "")
-        usable[index] = not faults[index]
+        if found[index].is_empty:
+            faults[index], usable[index] = f"has no inside: {why}", False
+        else:
+            mended[index] = why
     for index in np.flatnonzero(usable & ~(shapely.area(found) > 0)).tolist():
         faults[index], usable[index] = "has no inside", False
     found[~usable] = None
@@ -80,7 +85,7 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
 
 
 def _extents(geometries: Geometries) -> np.ndarray[Any, Any]:
-    """West, south, east and north of all coordinates, those of holes too, which GEOS takes no account of."""
+    """West, south, east and north of all coordinates; GEOS takes no account of those of holes."""
     coordinates, owners = shapely.get_coordinates(geometries, return_index=True)
     least = np.full((len(geometries), 2), np.inf)
     most = np.full((len(geometries), 2), -np.inf)
@@ -116,7 +121,7 @@ def _turned(geometry: Any) -> Any:
     turns = np.where(west >= 180, -360.0, np.where(east <= -180, 360.0, 0.0))
     if not turns.any():
         return geometry
-    turned = [shapely.affinity.translate(part, turn) for part, turn in zip(parts, turns, strict=True)]
+    turned = list(map(shapely.affinity.translate, parts, turns))
     return turned[0] if len(turned) == 1 else shapely.MultiPolygon(turned)
 
 

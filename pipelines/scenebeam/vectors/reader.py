@@ -13,7 +13,12 @@ from scenebeam.transfer.ranges import Budget, fetched
 from scenebeam.vectors.features import LARGEST_FILE, Features
 from scenebeam.vectors.geojson import LARGEST_DOCUMENT, read_geojson
 from scenebeam.vectors.geoparquet import read_geoparquet
-from scenebeam.vectors.ogr import read_flatgeobuf, read_geopackage, read_shapefile, read_zipped_shapefile
+from scenebeam.vectors.ogr import (
+    read_flatgeobuf,
+    read_geopackage,
+    read_shapefile,
+    read_zipped_shapefile,
+)
 
 _Reader = Callable[[Path, str], Iterator[Features]]
 _BY_CONTENT: tuple[tuple[bytes, _Reader], ...] = (
@@ -39,8 +44,8 @@ def read_features(place: str) -> Iterator[Features]:
     """Read a vector file, up to 20,000 features at a time.
 
     The format is told by the first bytes: GeoParquet (WKB), GeoJSON (a collection, a feature, a
-    geometry, or one of them a line), GeoPackage, Shapefile (beside its .shx, .dbf and .prj, or all of
-    them zipped) and FlatGeobuf.
+    geometry, or one of them a line), GeoPackage, Shapefile (beside its .shx, .dbf and .prj, or all
+    of them zipped) and FlatGeobuf.
 
     Args:
         place: A path on this machine, or an address: http(s), gs or s3.
@@ -59,7 +64,8 @@ def read_local(path: Path, place: str) -> Iterator[Features]:
     """As `read_features`, of a file that `local_file` has opened for a place."""
     reader = _reader_of(path)
     if reader is read_shapefile and path != _local_path(place):
-        raise RequestError(f"{shown(place)} is one of the files of a Shapefile: zip them, to read them from an address")
+        told = "is one of the files of a Shapefile: zip them, to read them from an address"
+        raise RequestError(f"{shown(place)} {told}")
     return reader(path, shown(place))
 
 
@@ -81,7 +87,8 @@ def local_file(place: str) -> AbstractContextManager[Path]:
         with path.open("rb") as file:
             size = file.seek(0, 2)
     except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read {place}: {getattr(error, 'strerror', None) or error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise RequestError(f"cannot read {place}: {why}") from None
     if size > LARGEST_FILE:
         raise RequestError(f"cannot read {place}: {_too_large(size)}")
     return nullcontext(path)

@@ -38,8 +38,8 @@ def unzip_shapefile(path: Path, place: str, folder: Path) -> None:
         folder: Where the files go.
 
     Raises:
-        RequestError: It is not a ZIP archive, does not hold just one Shapefile, or comes to more than
-            LARGEST_FILE bytes.
+        RequestError: It is not a ZIP archive, does not hold just one Shapefile, or comes to more
+            than LARGEST_FILE bytes.
     """
     try:
         with ZipFile(path) as archive:
@@ -57,14 +57,16 @@ def _choose(members: list[ZipInfo], place: str) -> dict[str, ZipInfo]:
     for member in members:
         inner = PurePosixPath(member.filename)
         # macOS packs a shadow of each file.
-        if not (member.filename.endswith("/") or inner.name.startswith(".") or "__MACOSX" in inner.parts):
+        shadow = inner.name.startswith(".") or "__MACOSX" in inner.parts
+        if not shadow and not member.filename.endswith("/"):
             by_name[member.filename.lower()] = member
     shapes = [name for name in by_name if name.endswith(".shp")]
     if len(shapes) != 1:
         told = ", ".join(sorted(shapes)[:5]) or "none"
-        raise RequestError(f"{place} must hold one Shapefile (a name ending in .shp): it holds {told}")
+        raise RequestError(f"{place} must hold one Shapefile (*.shp): it holds {told}")
     stem = shapes[0].removesuffix(".shp")
-    return {suffix: by_name[stem + suffix] for suffix in (".shp", *SIDECARS) if stem + suffix in by_name}
+    found = {suffix: by_name.get(stem + suffix) for suffix in (".shp", *SIDECARS)}
+    return {suffix: member for suffix, member in found.items() if member is not None}
 
 
 def _unpack(archive: ZipFile, member: ZipInfo, target: Path, most: int, place: str) -> int:

@@ -23,7 +23,7 @@ _MOST_REPEATED = 1000
 
 @dataclass
 class Faults:
-    """What was wrong with fields: those that were mended, those that are left out, and ids used twice."""
+    """What is wrong with fields: those that are mended or left out, and ids that are used twice."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,19 +40,19 @@ class Faults:
 def read_fields(path: str, faults: Faults) -> Iterator[tuple[np.ndarray[Any, Any], Geometries]]:
     """Read field boundaries, up to 20,000 at a time.
 
-    Invalid polygons are made valid, and those over the antimeridian are split there. What is no polygon,
-    has no inside, or cannot be read is left out.
+    Invalid polygons are made valid, and those over the antimeridian are split there. What is no
+    polygon, has no inside, or cannot be read is left out.
 
     Args:
         path: A vector file: a path on this machine, or an address.
-        faults: Gets a row for each field that is mended or left out, or whose id an earlier one has.
+        faults: Gets a row for each field that is mended or left out, or has an earlier one's id.
 
     Yields:
         The numbers of fields, from 1 in the order of the file, and their polygons in degrees.
 
     Raises:
-        RequestError: The file cannot be read, no field of it can be used, or one lies outside of the
-            Earth, as all do whose CRS is not the one declared: it names the field.
+        RequestError: The file cannot be read, no field of it can be used, or one lies outside of
+            the Earth, as all do whose CRS is not the one declared: it names the field.
     """
     first, any_left, seen = 1, False, _SeenIds()
     try:
@@ -87,7 +87,8 @@ def _record(
             told = "lies outside of the Earth: is its CRS the one declared?"
             raise RequestError(f"{place}: {_called(number, name)} {told}")
         if fault:
-            faults.add(number, name, "no geometry: left out" if fault == EMPTY else f"{fault}: left out")
+            told = "no geometry" if fault == EMPTY else fault
+            faults.add(number, name, f"{told}: left out")
     for number, name, why in zip(numbers.tolist(), features.ids, checked.mended, strict=True):
         if why:
             faults.add(number, name, f"mended: {why}")

@@ -1,4 +1,7 @@
-"""AOIs: the areas of interest of a vector file, by their place in it; one that cannot be used says why."""
+"""AOIs: the areas of interest of a vector file, by their place in it.
+
+One that cannot be used says why.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,7 @@ class Aoi:
 def read_aois(request: LandcoverRequest) -> list[Aoi]:
     """Read the areas that are asked for, in the order of the file.
 
-    Areas that cross themselves are made valid, and areas of one name are told apart by their place:
-    a warning names both.
+    An area that crosses itself is not made valid, unlike a field: nobody knows what was meant.
 
     Args:
         request: Its `aois` is a vector file: a path on this machine, or an address.
@@ -54,32 +56,38 @@ def read_aois(request: LandcoverRequest) -> list[Aoi]:
         every = list(_read(request.aois))
     except RequestError as error:
         raise RequestError(f"product.aois: {error}") from None
-    indices = {aoi.index for aoi, _ in every}
-    for name, asked in (("include", request.include or []), ("exclude", request.exclude)):
-        unknown = sorted(set(asked) - indices)
+    there = set(range(len(every)))
+    include = there if request.include is None else set(request.include)
+    for name, asked in (("include", include), ("exclude", set(request.exclude))):
+        unknown = sorted(asked - there)
         if unknown:
-            raise RequestError(f"product.{name}: {place} has areas 0 to {len(every) - 1}, not {unknown}")
-    wanted = sorted((indices if request.include is None else set(request.include)) - set(request.exclude))
-    if not wanted:
+            raise RequestError(
+                f"product.{name}: {place} has areas 0 to {len(every) - 1}, not {unknown}",
+            )
+    found = [every[index] for index in sorted(include - set(request.exclude))]
+    if not found:
         raise RequestError(f"product.aois: no area of {place} is left by include and exclude")
-    found = [every[index][0] for index in wanted]
     if all(aoi.fault for aoi in found):
-        raise RequestError(f"product.aois: none of {len(found)} areas can be used; the first: {found[0].fault}")
-    _warn(place, found, {aoi.index: mended for aoi, mended in every})
+        told = f"none of {len(found)} areas can be used; the first: {found[0].fault}"
+        raise RequestError(f"product.aois: {told}")
+    _warn_of_repeated_names(place, found)
     return found
 
 
-def _read(place: str) -> Iterator[tuple[Aoi, str]]:
-    """All areas of a file, each with why it has been made valid, if it has."""
+def _read(place: str) -> Iterator[Aoi]:
+    """All areas of a file."""
     index = 0
     for features in read_features(place):
         checked = check_polygons(features)
         for at, polygons in enumerate(checked.polygons):
-            name, fault = _name(features, at), checked.faults[at]
+            fault, why = checked.faults[at], checked.mended[at]
+            if why:
+                fault = f"is not valid: {why}; mend it"
             if fault:
-                yield Aoi(index, name, None, f"its geometry {fault}"), ""
+                yield Aoi(index, _name(features, at), None, f"its geometry {fault}")
             else:
-                yield Aoi(index, name, _joined(features.geometries[at], polygons)), checked.mended[at]
+                area = _joined(features.geometries[at], polygons)
+                yield Aoi(index, _name(features, at), area)
             index += 1
 
 
@@ -95,13 +103,12 @@ def _joined(written: Any, polygons: Any) -> MultiPolygon:
     return MultiPolygon([part for part in parts if isinstance(part, Polygon) and part.area > 0])
 
 
-def _warn(place: str, areas: list[Aoi], mended: dict[int, str]) -> None:
+def _warn_of_repeated_names(place: str, areas: list[Aoi]) -> None:
     by_name: dict[str, list[str]] = {}
     for aoi in areas:
         if aoi.name:
             by_name.setdefault(aoi.name, []).append(str(aoi.index))
-        if mended[aoi.index]:
-            log.warning("product.aois: %s: area %d has been made valid: %s", place, aoi.index, mended[aoi.index])
     for name, indices in by_name.items():
         if len(indices) > 1:
-            log.warning("product.aois: %s: areas %s have one id, %s", place, ", ".join(indices), name)
+            told = ", ".join(indices)
+            log.warning("product.aois: %s: areas %s have one id, %s", place, told, name)

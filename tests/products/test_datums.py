@@ -16,13 +16,14 @@ import rasterio
 import shapely
 from pyproj import CRS, Geod, Transformer
 
-from scenebeam.catalog.area import area_geometry, lonlat_transformer
+from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
 from scenebeam.products.landcover.aois import read_aois
 from scenebeam.request import Area, ChipGrid, LandcoverRequest, RunRequest
 from scenebeam.run.driver import run
+from scenebeam.vectors.crs import lonlat_transformer
 
 WGS84 = Geod(ellps="WGS84")
 AUSTRIA = [

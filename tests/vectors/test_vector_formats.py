@@ -362,6 +362,14 @@ def test_a_shapefile_without_its_index_or_attributes(tmp_path: Path) -> None:
         read(tmp_path / "f.shp")
 
 
+def test_a_shapefile_whose_crs_is_not_text_is_refused(tmp_path: Path) -> None:
+    write_vectors(tmp_path / "f.shp", FIELDS)
+    told = (tmp_path / "f.prj").read_bytes()
+    (tmp_path / "f.prj").write_bytes(told.replace(b"WGS", b"\x80GS", 1))
+    with pytest.raises(RequestError, match=r"f\.shp"):
+        read(tmp_path / "f.shp")
+
+
 def test_names_of_a_shapefile_may_be_in_capitals(tmp_path: Path) -> None:
     write_vectors(tmp_path / "f.shp", FIELDS, ["a", "b", "c", "d"])
     for suffix in (".shp", ".shx", ".dbf", ".prj"):

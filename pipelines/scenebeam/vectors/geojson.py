@@ -13,9 +13,9 @@ import numpy as np
 import shapely
 from pyproj import Transformer
 
-from scenebeam.catalog.area import geojson_transformer
 from scenebeam.errors import RequestError
 from scenebeam.request.document import parse_geojson
+from scenebeam.vectors.crs import geojson_transformer
 from scenebeam.vectors.features import BATCH, EMPTY, Features, locate_features
 
 LARGEST_DOCUMENT = 2**30

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from scenebeam.catalog.area import lonlat_transformer
 from scenebeam.errors import RequestError
+from scenebeam.vectors.crs import lonlat_transformer
 from scenebeam.vectors.features import BATCH, EMPTY, Features, Geometries, locate_features
 
 _FAULTS = (

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from scenebeam.catalog.area import lonlat_transformer
 from scenebeam.errors import RequestError
+from scenebeam.vectors.crs import lonlat_transformer
 from scenebeam.vectors.features import BATCH, Features, locate_features
 from scenebeam.vectors.geoparquet import read_wkb
 from scenebeam.vectors.zipped import SIDECARS, unzip_shapefile
@@ -26,7 +26,16 @@ from scenebeam.vectors.zipped import SIDECARS, unzip_shapefile
 T = TypeVar("T")
 _Opened = tuple[dict[str, Any], Iterator[Any]]
 """What pyogrio tells of a layer, and its batches."""
-_FAULTS = (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, pa.ArrowException)
+_FAULTS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    NameError,  # pyogrio's own, of a CRS that is not UTF-8
+    MemoryError,
+    pa.ArrowException,
+)
 """What pyogrio and pyarrow raise of a file that is damaged."""
 
 

@@ -34,6 +34,7 @@ from series import (
 
 A, B = 0, 500
 """Levels of two tiles of the same ground."""
+INDEX = {"kind": "index", "expression": "red", "mask": False}
 
 
 @pytest.fixture
@@ -68,6 +69,22 @@ def test_a_row_without_tiles_is_in_all_reports(two_tiles: Path) -> None:
     assert (failure["task"], failure["kind"]) == (stamp("12"), "failed_no_tiles")
     _, listed = rows_of(two_tiles, "time_serie.csv")
     assert (listed["tile_ids"], listed["tiles_count"]) == ("", "0")
+
+
+def test_a_row_without_tiles_is_in_the_report_of_an_index(two_tiles: Path) -> None:
+    write_table(two_tiles / "time_serie.csv", row("02", "A"), row("12", ""))
+    status = run(series_request(two_tiles, product=INDEX))
+    assert (status.state, status.tasks, status.failed) == ("partial", 2, 1)
+    reported = {row["name"]: row["status"] for row in rows_of(two_tiles, "indices_status.csv")}
+    assert reported == {stamp("02"): "success", stamp("12"): "failed_no_tiles"}
+    monthly = make_plan(series_request(two_tiles, product={**INDEX, "per": "month", "min_scenes_per_period": 1}))
+    assert len(monthly.tasks) == 1
+
+
+def test_a_scene_of_two_rows_is_one_image_of_an_index(two_tiles: Path) -> None:
+    write_table(two_tiles / "time_serie.csv", row("02", "A|B"), row("03", "A"))
+    plan = make_plan(series_request(two_tiles, product={**INDEX, "per": "scene"}))
+    assert [task.id for task in plan.tasks] == ["A", "B"]
 
 
 def test_a_row_without_tiles_is_skipped_where_it_may_be(two_tiles: Path) -> None:

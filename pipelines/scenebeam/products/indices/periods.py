@@ -32,15 +32,19 @@ def groups(acquisitions: Sequence[Acquisition], product: IndexRequest, dates: Se
     """What one image each is made of, in order of time.
 
     Of months, those with fewer than `min_scenes_per_period` acquisitions give way to the quarter that they lie in,
-    which is made once, of all its acquisitions.
+    which is made once, of all its acquisitions. An acquisition without scenes, as a table may list it, is an image
+    where each acquisition is one, and adds nothing to others.
     """
+    if not product.formula.differenced and product.per in ("acquisition", "day"):
+        return [Group(one.timestamp, one.acquired, (one,)) for one in acquisitions]
+    acquisitions = [one for one in acquisitions if one.scenes]
     if product.formula.differenced:
         return _difference(acquisitions, dates)
     if product.per == "scene":
-        singles = [(scene, one) for one in acquisitions for scene in one.scenes]
-        return [Group(scene.id, scene.datetime, (replace(one, scenes=(scene,)),)) for scene, one in singles]
-    if product.per in ("acquisition", "day"):
-        return [Group(one.timestamp, one.acquired, (one,)) for one in acquisitions]
+        singles = {scene.id: (scene, one) for one in acquisitions for scene in one.scenes}  # a scene may be in two rows
+        return [Group(scene.id, scene.datetime, (replace(one, scenes=(scene,)),)) for scene, one in singles.values()]
+    if not acquisitions:
+        return []
     first, last = min(one.acquired for one in acquisitions), max(one.acquired for one in acquisitions)
     found: dict[str, Group] = {}
     for start, _ in calendar(first, last, product.per):

@@ -79,19 +79,19 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
 
 
 def _key(one: Acquisition) -> str:
-    return one.timestamp + one.scenes[0].id
+    return one.timestamp + "".join(scene.id for scene in one.scenes[:1])
 
 
 def _on(one: Acquisition, extent: BaseGeometry) -> Acquisition | None:
-    """The acquisition without the scenes that lie beside the grid; None where none is left."""
+    """The acquisition without the scenes that lie beside the grid; None where all do."""
     scenes = tuple(s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent))
-    return replace(one, scenes=scenes) if scenes else None
+    return replace(one, scenes=scenes) if scenes or not one.scenes else None
 
 
 def _bands(one: Acquisition, variables: dict[str, str], request: RunRequest) -> tuple[list[Band], tuple[MaskRule, ...]]:
     product = request.product
     assert isinstance(product, IndexRequest)
-    rules = _rules(record_of(one.scenes[0], request)) if product.mask else ()
+    rules = _rules(record_of(one.scenes[0], request)) if product.mask and one.scenes else ()
     names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
     return [describe_band(name, one, request, label(one.timestamp, name)) for name in names], rules
 

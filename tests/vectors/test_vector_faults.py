@@ -238,6 +238,16 @@ def test_a_hole_beyond_the_earth_is_outside_too(tmp_path: Path) -> None:
     assert "not in degrees" in aois_of(document(tmp_path, GOOD, holed))[1].fault
 
 
+def test_a_hole_beyond_the_antimeridian_costs_its_field(tmp_path: Path) -> None:
+    holed = shapely.Polygon(GOOD.exterior, [shapely.box(240, 47.1, 242, 47.2).exterior])
+    path = document(tmp_path, GOOD, holed)
+    numbers, _, ((number, _, fault),) = fields_of(path)
+    assert (numbers, number) == ([1], 2)
+    assert fault.startswith("cannot be split at the antimeridian")
+    area = area_geometry(Area(geometry=read_area(path)))
+    assert area.equals(GOOD)
+
+
 def test_places_that_proj_cannot_bring_to_degrees_are_refused_in_words(tmp_path: Path) -> None:
     path = write_vectors(
         tmp_path / "f.geojson",

@@ -16,7 +16,7 @@ from scenebeam.errors import RequestError
 from scenebeam.transfer.access import shown
 from scenebeam.vectors.features import EMPTY, Features
 from scenebeam.vectors.geojson import features_of, geometry_of, read_document
-from scenebeam.vectors.polygons import NOT_SPLIT, OUTSIDE, check_polygons
+from scenebeam.vectors.polygons import NOT_SPLIT, OUTSIDE, check_polygons, extents
 from scenebeam.vectors.reader import is_geojson, local_file, read_local
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def _read(path: Path, place: str) -> _Found:
 
 def _is_plain(features: Features) -> bool:
     """Whether each geometry could be read, and none runs on beyond the antimeridian."""
-    bounds = shapely.bounds(features.geometries)
-    beyond = (bounds[:, 0] < -180) | (bounds[:, 2] > 180)
+    west, _, east, _ = extents(features.geometries)
+    beyond = (west < -180) | (east > 180)
     return not np.any(beyond) and all(fault in ("", EMPTY) for fault in features.faults)
 
 

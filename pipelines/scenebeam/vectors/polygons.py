@@ -59,7 +59,7 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
         kind = getattr(features.geometries[index], "geom_type", "")
         told = f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY
         faults[index] = faults[index] or told
-    west, south, east, north = _extents(found)
+    west, south, east, north = extents(found)
     width = east - west
     beyond = (west < -180) | (east > 180)
     # Some files have longitudes from 0 to 360, and strips across the antimeridian run on beyond it.
@@ -84,7 +84,7 @@ def check_polygons(features: Features, widest: float = 180.0) -> Checked:
     return Checked(found, faults, mended)
 
 
-def _extents(geometries: Geometries) -> np.ndarray[Any, Any]:
+def extents(geometries: Geometries) -> np.ndarray[Any, Any]:
     """West, south, east and north of all coordinates; GEOS takes no account of those of holes."""
     coordinates, owners = shapely.get_coordinates(geometries, return_index=True)
     least = np.full((len(geometries), 2), np.inf)
@@ -134,7 +134,9 @@ def _split(geometry: Any, widest: float) -> tuple[Any, str]:
             found = shapely.geometry.shape(fixed)
     except (ValueError, IndexError, ArithmeticError, shapely.errors.ShapelyError) as error:
         return None, f"{NOT_SPLIT}: {error}"[:200]
-    bounds = shapely.bounds(shapely.get_parts(found))
+    bounds = extents(shapely.get_parts(found)).T
+    if not (abs(bounds) <= (180, 90, 180, 90)).all():
+        return None, f"{NOT_SPLIT}: one of its rings lies elsewhere"
     east_of_it = bounds[bounds[:, 0] < 0]
     west_of_it = bounds[bounds[:, 2] > 0]
     reach = 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from google.cloud import storage
 
 from conftest import OF_ITS_TIME, tree
 from known import check
@@ -34,6 +36,16 @@ def test_an_object_appears_whole(prefix: str) -> None:
     assert store.read("a/x") == b"three"
     store.delete(["a/x", "a/not-there"])
     assert store.list() == set()
+
+
+def test_a_packed_object_is_not_unpacked(prefix: str) -> None:
+    packed = gzip.compress(bytes(2**20))
+    store = open_store(prefix)
+    bucket, _, folder = prefix.removeprefix("gs://").partition("/")
+    blob = storage.Client(project="test").bucket(bucket).blob(f"{folder}/bomb" if folder else "bomb")
+    blob.content_encoding = "gzip"
+    blob.upload_from_string(packed, content_type="application/json")
+    assert store.read("bomb") == packed
 
 
 def test_a_copy_keeps_its_checksum(prefix: str) -> None:

@@ -48,10 +48,13 @@ class GcsStore(Store):
             return {blob.name.removeprefix(self._prefix) for blob in found}
 
     def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is no such object."""
+        """An object's content as it is stored; None where there is no such object.
+
+        One with `Content-Encoding: gzip` is not unpacked: it may be a thousand times its size.
+        """
         with self._blame(f"cannot read {self.path(name)}"):
             try:
-                return bytes(self._blob(name).download_as_bytes(checksum="crc32c"))
+                return bytes(self._blob(name).download_as_bytes(raw_download=True, checksum="crc32c"))
             except NotFound:
                 return None
 

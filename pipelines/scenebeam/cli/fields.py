@@ -91,7 +91,7 @@ def download(catalogue: str, **given: Any) -> None:
 
 
 @fields.command()
-@click.argument("boundaries", type=click.Path(exists=True, dir_okay=False))
+@click.argument("boundaries")
 @click.argument("folder")
 @click.option("--name", required=True, help="Of the dataset; its folder is FOLDER/NAME-chips.")
 @click.option("--year", type=int, required=True, help="Of planting.")
@@ -103,7 +103,7 @@ def download(catalogue: str, **given: Any) -> None:
 @_selection_options
 @_run_options
 def create(boundaries: str, folder: str, name: str, images: str, **given: Any) -> None:
-    """Make chips and masks of field boundaries (GeoParquet or GeoJSON), choose their scenes and fetch their imagery."""
+    """Make chips and masks of field boundaries (any vector file), choose their scenes and fetch their imagery."""
     from scenebeam.requestfile import load_request
 
     overrides = {

@@ -11,7 +11,7 @@ from scenebeam.cli.common import main, options, overrides_of, run_and_show, run_
 _area_and_dates = options(
     click.option("--bbox", help="west,south,east,north in degrees."),
     click.option("--mgrs", help="Sentinel-2 tiles: 34TFK,34TGK."),
-    click.option("--geojson", type=click.Path(exists=True, dir_okay=False), help="A file with the area."),
+    click.option("--geojson", help="A vector file with the area, or its address."),
     click.option("--dates", help="2023-06, 2023-06-01/2023-06-30, or several with commas."),
     click.option("--catalog", default="earth-search", show_default=True, help="A known name, a URL or a file."),
     click.option("--collection", default="sentinel-2-l2a", show_default=True),

@@ -28,6 +28,7 @@ from scenebeam.products.fields.boundaries import Faults, Geometries, read_fields
 from scenebeam.products.fields.chips import Chip
 from scenebeam.products.shards import PARTS
 from scenebeam.request import ChipGrid
+from scenebeam.transfer.access import shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Place = tuple[int, int, int]
@@ -122,7 +123,7 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
     enough = {place: 100 * min(covered[place] / side**2, 1.0) for place in wanted}
     places = sorted((p for p, share in enough.items() if share >= grid.min_coverage), key=lambda place: names[place])
     if not places:
-        raise RequestError(f"product.boundaries: no chip is left: fields of {path} cover none of them enough")
+        raise RequestError(f"product.boundaries: no chip is left: fields of {shown(path)} cover none of them enough")
     if len({names[place] for place in places}) < len(places):
         raise RequestError("product.grid: two chips have one name; make them larger")
     return FieldChips(

@@ -10,11 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _JOINT = "/"
+
+
+def _check_groups(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    if not groups:
+        raise ValueError(f"{pattern!r} has no group: put what is wanted into parentheses")
+    return pattern
+
+
+GroupPattern = Annotated[str, AfterValidator(_check_groups)]
+"""A regular expression whose groups are wanted."""
 
 
 class KeyRule(BaseModel):
@@ -26,23 +40,12 @@ class KeyRule(BaseModel):
 
     properties: tuple[str, ...] = Field(min_length=1)
     """Names of properties that must all be there; `id` is the item's own."""
-    pattern: str | None = None
+    pattern: GroupPattern | None = None
     """Regular expression that is searched in their values; its groups are the key. Default: the
     values are.
     """
     order: tuple[str, ...] = ()
     """Values from the oldest kind to the newest; any other value is newer than all of them."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _check_pattern(cls, value: str | None) -> str | None:
-        try:
-            groups = 1 if value is None else re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-        if not groups:
-            raise ValueError(f"{value!r} has no group: put the key into parentheses")
-        return value
 
     def key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
         """The key of an item; None where it does not say."""

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from scenebeam.collections.identity import Identity
+from scenebeam.collections.identity import GroupPattern, Identity
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 
@@ -68,20 +68,9 @@ class Shift(BaseModel):
     """Property → lowest value (compared as text) from which the shift was applied by the processor."""
     unless: dict[str, bool | str | float] = {}
     """Property → value that says the provider has taken the shift out again."""
-    id_pattern: str | None = None
+    id_pattern: GroupPattern | None = None
     """Regular expression of ids that name the value of `since`: its groups, joined by a dot. Such
     ids are the producer's own, and so are the pixels of their files."""
-
-    @field_validator("id_pattern")
-    @classmethod
-    def _check_pattern(cls, value: str | None) -> str | None:
-        try:
-            groups = 1 if value is None else re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-        if not groups:
-            raise ValueError(f"{value!r} has no group: put the value into parentheses")
-        return value
 
     def carried_by(self, properties: dict[str, Any]) -> bool:
         """Whether an item with these `properties` has pixels that carry the shift."""

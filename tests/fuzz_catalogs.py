@@ -13,7 +13,6 @@ import copy
 import json
 import logging
 import random
-import resource
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bad_api import serve_bad_api
+from resident import reset_peak, resident_bytes
 from scenebeam.catalog.search import Question, scenes_from_items, search_items
 from scenebeam.catalog.select import select
 from scenebeam.errors import SceneBeamError
@@ -34,8 +34,8 @@ from scenebeam.storage import open_store
 
 SLOWEST = 5.0
 """Seconds that one input may take."""
-MOST_MEMORY = 2**20
-"""Kibibytes of the process."""
+LARGEST_GROWTH = 2**29
+"""Bytes of memory that one input may take."""
 ODD: list[Any] = [
     None, True, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 2**70, "", " ", "x" * 5000, "\u2028\x00", "2021-06-10", "²",
     "2021-13-45T99:99:99Z", "0000-00-00", [], [[]], {}, {"a": {}}, [1, "a", None], "http://[::1/x", "file:///etc/passwd", "s3:/",
@@ -139,12 +139,14 @@ def fuzz(seconds: float, seed: int) -> list[str]:
     logging.disable(logging.CRITICAL)
     found: list[str] = []
     until, count, number = time.monotonic() + seconds, 0, seed * 1_000_000
-    refused = 0
+    refused, growth = 0, 0
     with TemporaryDirectory() as name:
         while time.monotonic() < until and len(found) < 20:
             number += 1
             rng = random.Random(number)
             began = time.monotonic()
+            reset_peak()
+            before = resident_bytes("VmRSS")
             try:
                 rng.choice(CHECKS)(rng, Path(name))
             except SceneBeamError:
@@ -153,12 +155,12 @@ def fuzz(seconds: float, seed: int) -> list[str]:
                 found.append(f"seed {number}: {traceback.format_exc()[-1500:]}")
             if time.monotonic() - began > SLOWEST:
                 found.append(f"seed {number}: took {time.monotonic() - began:.1f} s")
+            growth = max(growth, resident_bytes("VmHWM") - before)
+            if resident_bytes("VmHWM") - before > LARGEST_GROWTH:
+                found.append(f"seed {number}: {resident_bytes('VmHWM') - before:,} bytes of memory")
             count += 1
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if memory > MOST_MEMORY:
-        found.append(f"{memory:,} KiB of memory")
     logging.disable(logging.NOTSET)
-    print(f"{count} inputs, {refused} refused in words; most memory {memory // 1024} MiB; {len(found)} findings")
+    print(f"{count} inputs, {refused} refused in words; most memory {growth // 2**20} MiB; {len(found)} findings")
     return found
 
 

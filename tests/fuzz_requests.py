@@ -19,7 +19,6 @@ import faulthandler
 import json
 import logging
 import random
-import resource
 import string
 import sys
 import tempfile
@@ -27,7 +26,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from hypothesis import seed as seeded
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from resident import reset_peak, resident_bytes
 from scenebeam.cloud.guard import admit, normal_below
 from scenebeam.cloud.launch import Launch
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
@@ -390,9 +389,8 @@ class Fuzzer:
     def ask(self, name: str, content: Any) -> None:
         """Hand one input to one target."""
         target: Callable[[Any], None] = getattr(self.targets, name)
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here (Linux)
-        started, memory, fault = time.process_time(), _peak(), ""
+        reset_peak()
+        started, memory, fault = time.process_time(), resident_bytes("VmRSS"), ""
         faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
         try:
             target(content)
@@ -402,7 +400,7 @@ class Fuzzer:
         except Exception:
             fault = "".join(traceback.format_exc(limit=-6)).strip()
         faulthandler.cancel_dump_traceback_later()
-        took, growth = time.process_time() - started, _peak() - memory
+        took, growth = time.process_time() - started, resident_bytes("VmHWM") - memory
         self.summary.counts[name] += 1
         self.summary.slowest = max(self.summary.slowest, took)
         self.summary.growth = max(self.summary.growth, growth)
@@ -415,10 +413,6 @@ class Fuzzer:
 
     def _note(self, name: str, what: str, content: Any) -> None:
         self.summary.findings.append(Finding(name, what, content if isinstance(content, str) else repr(content)))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def fuzz(seconds: float, seed: int = 0) -> Summary:

@@ -40,6 +40,8 @@ import tifffile
 from affine import Affine
 from rasterio.windows import Window
 
+from resident import reset_peak, resident_bytes
+
 SECONDS = 10.0
 """That one file may take."""
 LARGEST_GROWTH = 2**30
@@ -644,33 +646,19 @@ def work() -> None:
         task = json.loads(line)
         # Small images have overviews too; they are looked at where they are called large.
         bands.LOOK = 8192 if task["small_look"] else largest_look
-        _reset_peak()
-        before = _memory("VmRSS")
+        reset_peak()
+        before = resident_bytes("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)
         started = time.monotonic()
         readings: dict[int, Reading] = {}
         problems = read_all(task["path"], readings, deep=task["deep"])
         seconds = time.monotonic() - started
         faulthandler.cancel_dump_traceback_later()
-        growth = _memory("VmHWM") - before
+        growth = resident_bytes("VmHWM") - before
         ours = {"problems": problems, "bands": len(readings), "seconds": seconds, "growth": growth}
         answers.write(json.dumps(ours) + "\n")
         differs = compare(task["path"], readings) if readings else None
         answers.write(json.dumps({"differs": differs, "by_gdal": readings[1].by_gdal if readings else False}) + "\n")
-
-
-def _reset_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory(name: str) -> int:
-    """VmRSS or VmHWM (the peak since it was reset) of this process, in bytes; 0 where nothing tells."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def read_all(path: str, readings: dict[int, Reading], *, deep: bool) -> list[str]:

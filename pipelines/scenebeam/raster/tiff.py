@@ -42,7 +42,9 @@ _PLAIN_NUMBER = re.compile(r" *([+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan) *",
 _ASCII, _DOUBLE = 2, 12
 _WHOLE = {3, 4, 16}
 """Types of numbers (SHORT, LONG, LONG8) that every reader takes in the tags that are `_NUMBERS`."""
-_NUMBERS = (256, 257, 258, 259, 262, 266, 277, 284, 317, 322, 323, 324, 325, 338, 339)
+_NUMBERS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339)
+_TILES = (322, 323, 324, 325)
+"""TileWidth, TileLength, TileOffsets, TileByteCounts."""
 _STRIPS = (273, 279)
 """StripOffsets, StripByteCounts."""
 _YCBCR = 6
@@ -263,11 +265,14 @@ def _layout(
 
 
 def _lists_each_strip(page: tifffile.TiffPage, rows: int) -> bool:
-    """Whether a header has one place and one size for each strip: GDAL makes something of others,
-    too.
+    """Whether a header speaks of strips alone, with one place and one size for each.
+
+    GDAL makes something of others, too.
     """
     strips = -(-page.imagelength // rows) * (1 if page.planarconfig == 1 else page.samplesperpixel)
     tags = [page.tags.get(code) for code in _STRIPS]
+    if any(code in page.tags for code in _TILES):
+        return False
     return all(tag is not None and tag.count == strips for tag in tags)
 
 

@@ -9,6 +9,7 @@ locals {
     SCENEBEAM_OUTPUTS                = "gs://${local.buckets.products}"
     SCENEBEAM_REQUESTS               = "gs://${local.buckets.requests}"
     SCENEBEAM_CATALOGS               = join(",", var.catalogs)
+    SCENEBEAM_INPUTS                 = join(",", var.inputs)
     SCENEBEAM_MAX_SCENES             = tostring(var.max_scenes)
     SCENEBEAM_MAX_BYTES              = var.max_bytes
     SCENEBEAM_MAX_WORKERS            = tostring(var.max_workers)

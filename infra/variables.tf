@@ -61,6 +61,12 @@ variable "catalogs" {
   }
 }
 
+variable "inputs" {
+  description = "Where boundaries, areas of interest and crop calendars of requests may lie, besides the deployment's own buckets: prefixes, or https:// for any public host."
+  type        = list(string)
+  default     = ["https://"]
+}
+
 variable "max_scenes" {
   description = "Scenes that a request may find, at most, whatever its own limits say."
   type        = number

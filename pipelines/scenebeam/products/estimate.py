@@ -22,7 +22,7 @@ from scenebeam.request import Limits, RunRequest
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget
 
-PROCESS = 245 * 2**20
+PROCESS = 230 * 2**20
 """What Python, its libraries and the allocator hold beside the pixels: 160 MB at the start, more with each thread."""
 ENCODED = 48 * 2**20
 """Encoded tiles of one band that wait in memory before they go to disk."""

@@ -59,8 +59,11 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
         down = max(cell, _LARGEST_SHARD // across // cell * cell)
     else:
         # As few columns as memory allows: a source block that lies across a cut is read on both sides of it.
-        columns = -(-width // max(TILE, widest // TILE * TILE))
-        across = -(-width // (columns * TILE)) * TILE
+        # Cuts lie on multiples of 1,024 pixels at least where they can: what shards do not encode of a level, the one
+        # that puts them together holds.
+        unit = max(2 * TILE if widest >= 2 * TILE else TILE, min(cell, 1 << max((widest // 4).bit_length() - 1, 0)))
+        columns = -(-width // max(unit, widest // unit * unit))
+        across = -(-width // (columns * unit)) * unit
         while across % cell:
             cell //= 2
         down = max(cell, _NARROW_SHARD // across // cell * cell)

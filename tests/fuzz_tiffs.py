@@ -11,17 +11,13 @@ georeferencing that differ from what GDAL gives for the same file.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
-import io
 import itertools
 import json
 import logging
 import os
 import random
-import select
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +36,7 @@ import tifffile
 from affine import Affine
 from rasterio.windows import Window
 
+from fuzzing import Child, run_command
 from resident import reset_peak, resident_bytes
 
 SECONDS = 10.0
@@ -836,80 +833,6 @@ class Finding:
         return f"{self.kind}: {lines[-1][:160] if lines else ''} {places[-1] if places else ''}"
 
 
-class Child:
-    """The process that reads files. It is started anew after a crash or a hang."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), "--work"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
-        self._rest = b""
-        self.usable = True
-        """Whether it answers; not after a hang or a crash."""
-        assert self._answer(_START_SECONDS) is not None, self.last_words()
-
-    def ask(self, path: Path, *, deep: bool, small_look: bool) -> None:
-        """Have a file read."""
-        assert self._process.stdin is not None
-        task = {"path": str(path), "deep": deep, "small_look": small_look}
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(task).encode() + b"\n")
-            self._process.stdin.flush()
-
-    def ours(self) -> dict[str, Any] | None:
-        """What came of scenebeam's reading; None where nothing came."""
-        return self._answer(SECONDS)
-
-    def differs(self) -> dict[str, Any] | None:
-        """How GDAL differs; None where nothing came."""
-        return self._answer(_ORACLE_SECONDS)
-
-    @property
-    def running(self) -> bool:
-        """Whether its process has not ended."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)
-        return self._process.poll() is None
-
-    @property
-    def code(self) -> int | None:
-        """Its exit code."""
-        return self._process.poll()
-
-    def last_words(self) -> str:
-        """The end of what it wrote to stderr."""
-        self._errors.seek(0, io.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 3000))
-        return self._errors.read().decode(errors="replace")
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
-    def _answer(self, seconds: float) -> dict[str, Any] | None:
-        pipe = self._process.stdout
-        assert pipe is not None
-        end = time.monotonic() + seconds
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-            more = os.read(pipe.fileno(), 2**16) if ready else b""
-            if not more:
-                self.usable = False
-                return None
-            self._rest += more
-        line, self._rest = self._rest.split(b"\n", 1)
-        return dict(json.loads(line))
-
-
 @dataclass
 class Summary:
     """What came of a run."""
@@ -965,7 +888,7 @@ def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = f
             for number, (origin, content, told) in enumerate(mutants(seeds, count, seed)):
                 if time.monotonic() - started > seconds:
                     break
-                child = child or Child()
+                child = child or Child(__file__, _START_SECONDS)
                 path = folder / f"mutant_{number}{Path(origin).suffix}"
                 path.write_bytes(content)
                 found = _read_mutant(child, path, summary, number)
@@ -986,8 +909,8 @@ def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = f
 
 def _read_mutant(child: Child, path: Path, summary: Summary, number: int) -> list[tuple[str, str]]:
     """Have one file read, by scenebeam and then by GDAL. Returns (kind, words) of what must not be."""
-    child.ask(path, deep=number % 5 == 0, small_look=number % 2 == 0)
-    ours = child.ours()
+    child.ask({"path": str(path), "deep": number % 5 == 0, "small_look": number % 2 == 0})
+    ours = child.answer(SECONDS)
     if ours is None:
         kind = "hang" if child.running else "crash"
         return [(kind, f"exit code {child.code}\n{child.last_words()}")]
@@ -997,7 +920,7 @@ def _read_mutant(child: Child, path: Path, summary: Summary, number: int) -> lis
     summary.slowest = max(summary.slowest, ours["seconds"])
     summary.largest_growth = max(summary.largest_growth, ours["growth"])
     summary.opened += bool(ours["bands"])
-    theirs = child.differs()
+    theirs = child.answer(_ORACLE_SECONDS)
     if theirs is None:  # a crash or a hang of GDAL's own, in a file that we could read
         summary.oracle_failed += 1
     else:
@@ -1021,22 +944,5 @@ def _kept(finding: Finding, content: bytes, folder: Path | None, name: str) -> F
     return finding
 
 
-def main() -> int:
-    """Run from the command line. Returns 1 where anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2000, help="mutants")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before the count is reached")
-    parser.add_argument("--keep", type=Path, help="a folder for the files with findings")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        work()
-        return 0
-    summary = fuzz(options.count, options.seed, options.keep, options.seconds)
-    print(summary)
-    return 1 if summary.findings else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__, work, fuzz))

@@ -11,16 +11,13 @@ on the Earth.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import json
 import logging
 import os
 import random
-import select
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +25,6 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +32,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from fuzzing import Child, run_command
 from resident import reset_peak, resident_bytes
 
 SECONDS = 5.0
@@ -257,59 +254,6 @@ def check(polygons: Any) -> None:
 # The parent
 
 
-class Child:
-    """The process that reads files. It is started anew after a crash or a hang."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, str(Path(__file__).resolve()), "--work"]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-        )
-        assert self._answer(_START_SECONDS) is not None, self.last_words()
-
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Have a file read; None where no answer came in time."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(str(path)).encode() + b"\n")
-        return self._answer(SECONDS)
-
-    def last_words(self) -> str:
-        """How it ended, and the end of what it wrote to stderr."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)
-        code = self._process.poll()
-        self._errors.seek(0)
-        told = self._errors.read()[-3000:].decode(errors="replace")
-        return f"{'no answer' if code is None else f'exit code {code}'}\n{told}"
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-
-    def _answer(self, seconds: float) -> dict[str, Any] | None:
-        pipe = self._process.stdout
-        assert pipe is not None
-        end, line = time.monotonic() + seconds, b""
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-            more = os.read(pipe.fileno(), 2**16) if ready else b""
-            if not more:
-                return None
-            line += more
-        return dict(json.loads(line))
-
-
 @dataclass
 class Summary:
     """What came of a run."""
@@ -354,7 +298,7 @@ def fuzz(
         for number, (origin, files) in enumerate(mutants(seeds, count, seed)):
             if time.monotonic() - started > seconds:
                 break
-            child = child or Child()
+            child = child or Child(__file__, _START_SECONDS)
             folder = Path(name) / f"mutant_{number}"
             folder.mkdir()
             for one, content in files.items():
@@ -382,9 +326,11 @@ def fuzz(
 
 def _read_mutant(child: Child, path: Path, origin: str, summary: Summary) -> tuple[str, bool]:
     """Have one file read. Returns what must not be, and whether the child still answers."""
-    answer = child.read(path)
+    child.ask(str(path))
+    answer = child.answer(SECONDS)
     if answer is None:
-        return f"a crash, or more than {SECONDS} s: {child.last_words()}", False
+        code = "no answer" if child.running else f"exit code {child.code}"
+        return f"a crash, or more than {SECONDS} s: {code}\n{child.last_words()}", False
     summary.read[origin] += bool(answer["read"])
     summary.slowest = max(summary.slowest, answer["seconds"])
     summary.largest_growth = max(summary.largest_growth, answer["growth"])
@@ -394,27 +340,5 @@ def _read_mutant(child: Child, path: Path, origin: str, summary: Summary) -> tup
     return "\n".join(found), True
 
 
-def main() -> int:
-    """Run from the command line. Returns 1 where anything was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2000, help="mutants")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=float("inf"),
-        help="stop before the count is reached",
-    )
-    parser.add_argument("--keep", type=Path, help="a folder for the files with findings")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        work()
-        return 0
-    summary = fuzz(options.count, options.seed, options.keep, options.seconds)
-    print(summary)
-    return 1 if summary.findings else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__, work, fuzz))

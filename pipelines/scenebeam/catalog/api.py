@@ -24,7 +24,7 @@ from scenebeam.catalog.kept import links_of
 from scenebeam.errors import CatalogError
 from scenebeam.request import Limits
 from scenebeam.transfer.access import shown
-from scenebeam.transfer.http import retry_after
+from scenebeam.transfer.http import TRANSIENT, Transient, retry_after
 from scenebeam.transfer.ranges import halted
 from scenebeam.transfer.session import mount_checked
 
@@ -39,17 +39,6 @@ _ANSWER_SECONDS = 180.0
 _LARGEST_ANSWER = 256 * 2**20
 _EMPTY_PAGES = 20
 """Empty pages in a row that still name a next one, before the search is taken for endless."""
-_TRANSIENT = {408, 425, 429}
-
-
-class _TransientAnswerError(Exception):
-    """An answer that may be better the next time; `after` is the server's Retry-After in
-    seconds.
-    """
-
-    def __init__(self, message: str, after: float = 0.0) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 class CatalogIO(StacApiIO):
@@ -93,7 +82,7 @@ class CatalogIO(StacApiIO):
         """
         patience = self._limits.retry_seconds
         retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_TransientAnswerError),
+            retry=tenacity.retry_if_exception_type(Transient),
             stop=tenacity.stop_after_attempt(self._limits.max_attempts) | tenacity.stop_after_delay(patience),
             wait=self._wait,
             sleep=tenacity.sleep_using_event(halted),
@@ -101,7 +90,7 @@ class CatalogIO(StacApiIO):
         )
         try:
             return retry(self._ask, href, (method or "GET").upper(), headers, parameters)
-        except _TransientAnswerError as fault:
+        except Transient as fault:
             tries = retry.statistics.get("attempt_number", 1)
             raise CatalogError(
                 f"{shown(href)}: {fault} (after {tries} tries); the catalog is unwell or busy, run again later"
@@ -111,7 +100,7 @@ class CatalogIO(StacApiIO):
         fault = state.outcome.exception() if state.outcome else None
         first = max(self._limits.retry_wait, 0.01)
         backoff = float(tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)(state))
-        seconds = max(backoff, fault.after if isinstance(fault, _TransientAnswerError) else 0.0)
+        seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
         log.info("the catalog is asked again in %.1f s: %s", seconds, fault)
         return seconds
 
@@ -122,7 +111,7 @@ class CatalogIO(StacApiIO):
         try:
             answer = self.session.request(method, href, headers=headers, timeout=_TIMEOUT, stream=True, **sent)
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _TransientAnswerError(f"it cannot be reached: {type(error).__name__}") from None
+            raise Transient(f"it cannot be reached: {type(error).__name__}") from None
         except (requests.RequestException, ValueError) as error:
             raise CatalogError(f"{shown(href)} cannot be asked: {error}") from None
         with answer:
@@ -130,14 +119,14 @@ class CatalogIO(StacApiIO):
             return _json_text(_body(answer))
 
     def _check_status(self, href: str, answer: requests.Response) -> None:
-        if answer.status_code in _TRANSIENT or answer.status_code >= 500:
+        if answer.status_code in TRANSIENT or answer.status_code >= 500:
             after = retry_after(answer.headers.get("Retry-After"))
             if after > self._limits.retry_seconds:
                 raise CatalogError(
                     f"{shown(href)} answers {answer.status_code} and asks to wait {after:,.0f} s, longer than "
                     f"limits.retry_seconds = {self._limits.retry_seconds:g}; run again later"
                 )
-            raise _TransientAnswerError(f"it answers {answer.status_code}", after)
+            raise Transient(f"it answers {answer.status_code}", after)
         if not 200 <= answer.status_code < 300:
             _ = answer.content
             raise APIError.from_response(answer)
@@ -199,9 +188,9 @@ def _body(answer: requests.Response) -> bytes:
             if len(body) > _LARGEST_ANSWER:
                 raise CatalogError(f"{shown(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page")
             if time.monotonic() > until:
-                raise _TransientAnswerError("its answer takes too long")
+                raise Transient("its answer takes too long")
     except (requests.RequestException, OSError) as error:
-        raise _TransientAnswerError(f"its answer broke off: {type(error).__name__}") from None
+        raise Transient(f"its answer broke off: {type(error).__name__}") from None
     return bytes(body)
 
 
@@ -211,7 +200,7 @@ def _json_text(body: bytes) -> str:
         json.loads(text)
     except ValueError:
         kind = "an HTML page" if body.lstrip()[:1] == b"<" else "what is not JSON"
-        raise _TransientAnswerError(f"it answers with {kind}") from None
+        raise Transient(f"it answers with {kind}") from None
     return text
 
 

@@ -30,7 +30,7 @@ def open_band(file: TiffFile, band: int) -> TiffSource:
 
 
 class TiffSource(Source):
-    """One band of a tiled TIFF."""
+    """One band of a TIFF, block by block."""
 
     def __init__(self, file: TiffFile, band: int) -> None:
         layout = file.layout

@@ -46,7 +46,7 @@ Stored = tuple[int, int, Block]
 
 
 class TiffFile:
-    """One open tiled TIFF, shared by the sources of its bands."""
+    """One open TIFF, shared by the sources of its bands."""
 
     def __init__(self, layout: TiffLayout, file: RangeFile, budget: Budget) -> None:
         self.layout, self.budget = layout, budget

@@ -1,4 +1,4 @@
-"""Blocks by GDAL: JPEG 2000, strips, masks, exotic codecs and projections.
+"""Blocks by GDAL: JPEG 2000, masks, exotic codecs and projections.
 
 GDAL never touches the network here. A remote file is opened over our own range reader, as if it
 were alone in the world: no side-car files, no redirects of GDAL's own, and what goes wrong while it

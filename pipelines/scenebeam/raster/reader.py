@@ -1,6 +1,6 @@
 """Reader: bands of raster files by range request, each block fetched once and decoded once.
 
-Two doors, one room. Tiled GeoTIFFs go through our own block reader; all else goes through GDAL.
+Two doors, one room. GeoTIFFs go through our own block reader; all else goes through GDAL.
 Both give the same blocks of the same numbers, valid and placed by the same rules; `open_source`
 alone chooses.
 """

@@ -54,7 +54,7 @@ _ALPHA = (1, 2)
 
 @dataclass(frozen=True)
 class TiffLayout:
-    """One tiled image of a GeoTIFF: grid, number type, and the place of each block in the file."""
+    """One image of a GeoTIFF, in tiles or strips: grid, number type, and the place of each block in the file."""
 
     href: str
     signing: str
@@ -109,8 +109,8 @@ def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | Non
     """Read the layout of the first image of a file; None for what the block reader does not read
     (then GDAL does).
 
-    That is what is no tiled TIFF, what has a mask or an alpha band, and what is placed in another
-    way than by an EPSG code, one corner and a pixel size.
+    That is what is no TIFF of tiles or strips, what has a mask or an alpha band, and what is placed
+    in another way than by an EPSG code, one corner and a pixel size.
 
     Args:
         file: The file; usually its first bytes are enough.
@@ -144,17 +144,12 @@ def _first_layout(tiff: tifffile.TiffFile, file: RangeFile) -> TiffLayout | None
     if crs is None or transform is None:
         return None
     layout = _layout(page, file, crs, transform, _nodata(page))
-    if (
-        layout is not None
-        and layout.dtype.itemsize == 8
-        and layout.dtype.kind in "iu"
-        and layout.declared_nodata is not None
-    ):
+    if layout is None or layout.declared_nodata is None:
+        return layout
+    if layout.dtype.itemsize == 8 and layout.dtype.kind in "iu":
         return None  # GDAL reads the nodata value of these in a way of its own, and a float does not hold it
-    if layout is not None and layout.nodata is None and layout.declared_nodata is not None and not layout.sizes.all():
-        return (
-            None  # what a block holds that was never written is the nodata value, or what GDAL makes of one too large
-        )
+    if layout.nodata is None and not layout.sizes.all():
+        return None  # a block that was never written holds what GDAL makes of a value too large for the dtype
     return layout
 
 

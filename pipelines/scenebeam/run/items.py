@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -65,17 +65,10 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
         with store.writing(ANSWER_FILE) as file:
             sink = pa.PythonFile(file, mode="w")
             with pa.CompressedOutputStream(sink, "zstd") as stream:
-                for line in _lines(items):
+                kept = items if isinstance(items, KeptItems) else KeptItems(items)
+                for line in kept.lines():
                     stream.write(line)
         store.write(SEARCH_FILE, (json.dumps(request.question(), indent=2) + "\n").encode())
-
-
-def _lines(items: Sequence[Item]) -> Iterator[bytes]:
-    if isinstance(items, KeptItems):
-        yield from items.lines()
-        return
-    for item in items:
-        yield json.dumps(item).encode() + b"\n"
 
 
 def _export(items: Sequence[Item], store: Store) -> None:

@@ -22,7 +22,7 @@ from scenebeam.transfer.addresses import pool_classes
 AT_ONCE = 24
 """Requests in flight, whatever the number of cores: round trips cost, not the client."""
 CHUNK = 2**20
-_TRANSIENT = {408, 425, 429}
+TRANSIENT = {408, 425, 429}
 """Beside every 5xx, and every status that no answer to a GET should have."""
 _HINTS = {
     401: ": is the account named in the environment, and is it the right one?",
@@ -95,7 +95,7 @@ def open_url(
         answer.close()
         raise Transient(f"the answer is encoded as {encoding}, which was not asked for")
     answer.close()
-    if answer.status in _TRANSIENT or answer.status >= 500 or answer.status < 400:
+    if answer.status in TRANSIENT or answer.status >= 500 or answer.status < 400:
         raise Transient(f"the server answers {answer.status}", retry_after(answer.headers.get("Retry-After")))
     raise ReadError(
         f"{shown(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()

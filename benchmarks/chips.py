@@ -339,7 +339,7 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
         folder = Path(name)
         if config["way"] == "dataset scenebeam":
             from scenebeam.products.fields import make
-            from scenebeam.run.driver import make_plan
+            from scenebeam.run.search import make_plan
             from scenebeam.storage import open_store
             from scenebeam.transfer.ranges import Budget
 
@@ -386,8 +386,8 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
 def plan_of_many(count: int) -> dict[str, Any]:
     """A plan of chips on a lattice over many tiles, with 30 scenes of each; and freezing it."""
     from scenebeam.products.fields.calendar import season_days
-    from scenebeam.run.driver import make_plan
     from scenebeam.run.plan import freeze
+    from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
     tiles = [

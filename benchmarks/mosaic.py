@@ -127,7 +127,7 @@ def stackstac_dask(url: str, out: Path) -> None:
 
 def scenebeam_task(url: str, out: Path) -> Any:
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import make_plan
+    from scenebeam.run.search import make_plan
 
     catalog = out / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [tile.item(url) for tile in TILES]}))

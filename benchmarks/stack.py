@@ -211,7 +211,7 @@ def product(way: str, url: str, out: Path) -> Callable[[], None]:
 def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
     from scenebeam.products.stacks import make
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import make_plan
+    from scenebeam.run.search import make_plan
     from scenebeam.sandbox.scenes import COLLECTION
     from scenebeam.storage import open_store
     from scenebeam.transfer.ranges import Budget

@@ -13,9 +13,9 @@ from scenebeam.products import PRODUCTS
 from scenebeam.products.arrays import open_mosaics
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
-from scenebeam.run.driver import Found, find_scenes, make_plan, plan_found
 from scenebeam.run.explain import explain
 from scenebeam.run.plan import Plan
+from scenebeam.run.search import Found, find_scenes, make_plan, plan_found
 
 __all__ = ["explain", "open_mosaics", "plan", "read_request", "search", "select"]
 

@@ -21,7 +21,7 @@ from scenebeam.catalog.cover import cover_least
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import RequestError
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import search
+from scenebeam.run.search import search
 
 NOON = datetime(2023, 6, 1, 12, tzinfo=UTC)
 AREA = box(0, 0, 1, 1)

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan
 from scenebeam.run.plan import Plan, read_plan
 from scenebeam.run.runners import worker_options
+from scenebeam.run.search import make_plan
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
 

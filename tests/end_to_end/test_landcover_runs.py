@@ -27,8 +27,9 @@ from scenebeam.collections import known_records
 from scenebeam.products.catalogue import dump_items
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
 from scenebeam.run.explain import explain
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Fault, serve
 
 Make = Callable[..., RunRequest]

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from resident import PEAK_KIB
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import make_plan
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene
 

@@ -442,7 +442,7 @@ def test_a_model_in_degrees_has_pixels_of_metres(case: Case, kind: str) -> None:
 
 def test_a_grid_of_too_many_pixels_is_refused_with_the_figure(case: Case, make_request: Callable[..., Any]) -> None:
     from scenebeam.errors import RequestError
-    from scenebeam.run.driver import make_plan
+    from scenebeam.run.search import make_plan
 
     with pytest.raises(RequestError, match=r"pixels of 0\.0003, more than limits\.max_pixels = 100,000,000,000"):
         make_plan(make_request(**{"grid.resolution": 0.0003}))

@@ -23,8 +23,9 @@ from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run, search, write_scenes
+from scenebeam.run.driver import run, write_scenes
 from scenebeam.run.items import read_search, write_search
+from scenebeam.run.search import search
 from scenebeam.sandbox.scenes import SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 from scenebeam.storage import open_store

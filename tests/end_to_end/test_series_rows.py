@@ -19,7 +19,8 @@ from conftest import OF_ITS_TIME, tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 from series import (
     item_of,
     level_of,

@@ -26,8 +26,9 @@ from known_fields import best, cloud, image, noon
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.items import FTW, ftw_schema
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
 from scenebeam.run.refine import measure_clouds
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox.fields import SCENES, YEAR, write_calendar
 from scenebeam.sandbox.server import Fault, serve
 

@@ -20,7 +20,8 @@ from known import first, layers
 from scenebeam.errors import RequestError
 from scenebeam.products.virtual import block_table, write_vrts
 from scenebeam.request import Limits, RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
 from scenebeam.sandbox.server import Behaviour, Fault

@@ -17,7 +17,8 @@ from rio_cogeo import cog_validate
 
 from known import check, first, layers, read
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 
 Make = Callable[..., RunRequest]

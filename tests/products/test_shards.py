@@ -18,7 +18,7 @@ from resident import PEAK_KIB
 from scenebeam.products.shards import cut, shared_levels
 from scenebeam.raster.pyramid import TILE, level_shapes
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan
+from scenebeam.run.search import make_plan
 
 shapes = st.tuples(st.integers(1, 200_000), st.integers(1, 200_000))
 

@@ -23,7 +23,8 @@ from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")

@@ -12,7 +12,8 @@ import rasterio
 from affine import Affine
 
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 
 OPTICAL = ["blue", "green", "red", "nir", "swir16", "swir22"]
 LANDSAT = ["blue", "green", "red", "nir08", "swir16", "swir22"]

@@ -24,7 +24,8 @@ from conftest import tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 from scenebeam.sandbox.server import Behaviour, Fault

@@ -12,9 +12,10 @@ import rustac
 
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import make_plan, run, settle_plan
+from scenebeam.run.driver import run, settle_plan
 from scenebeam.run.explain import explain
 from scenebeam.run.plan import read_plan
+from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour
 from scenebeam.storage import open_store
 

@@ -13,9 +13,10 @@ from conftest import tree
 from scenebeam.errors import RequestError
 from scenebeam.products.task import Estimate, Task
 from scenebeam.request import Runner, RunRequest
-from scenebeam.run.driver import make_plan, run
+from scenebeam.run.driver import run
 from scenebeam.run.plan import Plan
 from scenebeam.run.runners import advice, choose_runner, pipeline_arguments
+from scenebeam.run.search import make_plan
 
 Make = Callable[..., RunRequest]
 

@@ -83,8 +83,8 @@ def plan(
     if show_request:
         _show_request(request, came_from, as_json)
         return
-    from scenebeam.run.driver import make_plan
     from scenebeam.run.explain import explain
+    from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
     made = make_plan(request, open_store(request.output))

@@ -13,7 +13,7 @@ from affine import Affine
 
 from scenebeam.errors import RequestError
 from scenebeam.products.catalogue import ITEMS_FILE
-from scenebeam.products.gridded import item_path
+from scenebeam.products.gridded_task import item_path
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window

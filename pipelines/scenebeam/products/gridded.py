@@ -16,7 +16,7 @@ import shapely
 
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.products.gridded_item import cog_profile, describe_output, publish_item
-from scenebeam.products.gridded_task import GriddedTask, Missing, Output, item_path
+from scenebeam.products.gridded_task import GriddedTask, Missing, Output
 from scenebeam.products.inputs import Band, settled_nodata
 from scenebeam.products.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
 from scenebeam.products.task import Outcome
@@ -29,17 +29,6 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, held_nodata, valid_count
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
-
-__all__ = [
-    "GriddedTask",
-    "Missing",
-    "Output",
-    "Recipe",
-    "is_empty",
-    "item_path",
-    "make_gridded",
-    "tell",
-]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.gridded_task import GriddedTask
 from scenebeam.products.inputs import Band, SourceFile, settled_nodata
 from scenebeam.products.task import Task
 from scenebeam.raster.compose import STRIP

@@ -19,24 +19,11 @@ from scenebeam.run.items import write_search
 from scenebeam.run.make import few_arenas
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
-from scenebeam.run.search import Found, find_scenes, make_plan, plan_found, search
+from scenebeam.run.search import Found, make_plan, search
 from scenebeam.run.series import carry_over, is_outdated
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import halted
-
-__all__ = [
-    "Found",
-    "clear",
-    "find_scenes",
-    "make_plan",
-    "plan_found",
-    "run",
-    "search",
-    "settle_plan",
-    "submit",
-    "write_scenes",
-]
 
 log = logging.getLogger(__name__)
 

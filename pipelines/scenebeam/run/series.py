@@ -10,7 +10,7 @@ from pathlib import Path
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.timeseries import SeriesRow, parse_series, series_digest
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.gridded_task import GriddedTask
 from scenebeam.products.indices.task import IndexTask
 from scenebeam.products.task import Task
 from scenebeam.request import RunRequest, TimeSeries

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from scenebeam.products.gridded import Missing, Output, Recipe, is_empty, make_gridded, tell
+from scenebeam.products.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.products.gridded_task import Missing, Output
 from scenebeam.products.indices.task import IndexTask, label
 from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import STRIP, BandLayers, compose

@@ -15,7 +15,7 @@ from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.products import stac
 from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finest, probe_bands, widest_window
-from scenebeam.products.gridded import item_path
+from scenebeam.products.gridded_task import item_path
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.products.inputs import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.gridded_task import GriddedTask
 from scenebeam.products.inputs import Band
 
 INDICES = "indices"

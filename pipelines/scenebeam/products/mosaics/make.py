@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from scenebeam.products.gridded import Missing, Output, Recipe, is_empty, make_gridded, tell
+from scenebeam.products.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.products.gridded_task import Missing, Output
 from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import BandLayers, compose

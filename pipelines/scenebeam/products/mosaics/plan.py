@@ -9,7 +9,7 @@ from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.errors import RequestError
 from scenebeam.products import stac
 from scenebeam.products.estimate import estimate, finest, probe_bands, widest_window
-from scenebeam.products.gridded import item_path
+from scenebeam.products.gridded_task import item_path
 from scenebeam.products.inputs import (
     common_properties,
     describe_band,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenebeam.products.gridded import GriddedTask
+from scenebeam.products.gridded_task import GriddedTask
 from scenebeam.products.inputs import Band
 
 

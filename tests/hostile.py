@@ -192,8 +192,16 @@ def _shifted(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
 
 
 def _elsewhere(spoil: Spoil, asked: Question) -> int:
-    """A byte near the first that was asked for, never twice the same: else it would be the file."""
-    return (asked.start + next(spoil.shifts)) % len(asked.content)
+    """A byte near the first that was asked for, never twice the same: else it would be the file.
+
+    No reader can tell that a whole block stands for another, so a block is never moved onto one.
+    """
+    starts = {offset for image in _images(asked.content) for offset, _ in image}
+    size = len(asked.content)
+    while True:
+        shift = next(spoil.shifts)
+        if not any((offset + shift) % size in starts for offset in starts):
+            return (asked.start + shift) % size
 
 
 def _lying(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
@@ -253,7 +261,7 @@ def _flip(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
     """
     data = bytearray(asked.data)
     places = []
-    for offset, size in _blocks(asked.content):
+    for offset, size in _images(asked.content)[0]:
         first, last = max(offset, asked.start), min(offset + size, asked.stop) - 1
         if first <= last:
             places.append((first, last))
@@ -264,11 +272,14 @@ def _flip(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
 
 
 @cache
-def _blocks(content: bytes) -> list[tuple[int, int]]:
-    """Offset and size of each block of a TIFF's full image."""
+def _images(content: bytes) -> list[list[tuple[int, int]]]:
+    """Offset and size of each block, of a TIFF's full image and of its overviews; none of another file."""
+    if content[:2] not in (b"II", b"MM"):
+        return [[]]
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        page = tiff.pages[0]
-        return list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        return [
+            list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in tiff.pages
+        ]
 
 
 def _endless_200(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
@@ -420,5 +431,6 @@ def weather(
         assert (again.state, again.incomplete) == ("succeeded", incomplete), said(request, again)
     found = made(request, folder)
     assert found.keys() == right.keys()
-    assert [path for path in found if found[path] != right[path]] == []
+    differing = [path for path in found if found[path] != right[path]]
+    assert not differing, f"{differing} after {status.state}: {said(request, status)}"
     return status

@@ -277,9 +277,7 @@ def _images(content: bytes) -> list[list[tuple[int, int]]]:
     if content[:2] not in (b"II", b"MM"):
         return [[]]
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        return [
-            list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in tiff.pages
-        ]
+        return [list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in tiff.pages]
 
 
 def _endless_200(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:

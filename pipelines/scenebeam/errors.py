@@ -39,8 +39,27 @@ class StorageError(SceneBeamError):
     """A product could not be published, listed or read back."""
 
 
+class RunnerError(SceneBeamError):
+    """A Beam runner could not be started, or ended before all tasks were made."""
+
+
 class CheckError(SceneBeamError):
     """An image is there and readable, but not fit to use (conflicting nodata, blank inside its footprint)."""
+
+
+def is_permanent(error: SceneBeamError) -> bool:
+    """Whether trying again would end the same: a file that is missing, corrupt or unfit stays so."""
+    if isinstance(error, ReadError):
+        return error.permanent
+    return not isinstance(error, CatalogError | StorageError)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by a signal other than Ctrl-C's: whatever handles an interrupt handles it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def unexpected(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scenebeam.errors import RequestError, SceneBeamError
+from scenebeam.errors import RequestError, SceneBeamError, Terminated
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
     from scenebeam.run.status import RunStatus
+
+
+def set_up_logging(verbose: int) -> None:
+    """Log to stderr: warnings, at 1 what scenebeam does, at 2 also what other libraries say."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    # What other libraries warn of comes to users as scenebeam's own errors, in its words.
+    logging.basicConfig(
+        level=logging.DEBUG if verbose > 1 else logging.CRITICAL,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("scenebeam").setLevel(level)
+    if sys.stderr.isatty():
+        logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
+    logging.getLogger("stac_io").setLevel(logging.WARNING)  # it writes out every item
+
+
+def exit_code(signalled: KeyboardInterrupt) -> int:
+    """128 and the number of the signal, as a shell counts."""
+    return 128 + (signalled.number if isinstance(signalled, Terminated) else signal.SIGINT)
 
 
 class _Group(click.Group):
@@ -26,9 +46,9 @@ class _Group(click.Group):
         except SceneBeamError as error:
             click.echo(f"scenebeam: {error}", err=True)
             context.exit(2 if isinstance(error, RequestError) else 1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as signalled:
             click.echo("scenebeam: interrupted; run the same command again to go on", err=True)
-            context.exit(130)
+            context.exit(exit_code(signalled))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,14 +57,9 @@ class _Group(click.Group):
 def main(verbose: int) -> None:
     """Satellite scenes to mosaics, stacks and chips, from one request.
 
-    Exit codes: 0 succeeded, 1 failed or partial, 2 bad request, 130 interrupted.
+    Exit codes: 0 succeeded, 1 failed or partial, 2 bad request, 130 interrupted, 143 terminated.
     """
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-    if sys.stderr.isatty():
-        logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
-    logging.getLogger("stac_io").setLevel(max(level, logging.WARNING))  # it writes out every item
-    logging.getLogger("apache_beam").setLevel(max(level, logging.WARNING) if verbose < 2 else level)
+    set_up_logging(verbose)
 
 
 refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
@@ -137,7 +152,7 @@ class _LinePerMinute:
 
 def show_status(status: RunStatus, as_json: bool) -> None:
     """A run's status in words, or as JSON."""
-    from scenebeam.run.status import PAGE_FILE
+    from scenebeam.run.status import FAILURES_FILE, PAGE_FILE
 
     if as_json:
         click.echo(status.model_dump_json(indent=2))
@@ -146,7 +161,8 @@ def show_status(status: RunStatus, as_json: bool) -> None:
     if status.incomplete:
         click.echo(f"{status.incomplete} lack something: see the tables in the output")
     if status.failed or status.skipped:
-        click.echo(f"{status.failed} failed, {status.skipped} skipped: see failures.csv; run it again to retry them")
+        retry = "; run it again to retry" if status.retriable else ""
+        click.echo(f"{status.failed} failed, {status.skipped} skipped: see {FAILURES_FILE}{retry}")
     if status.message:
         click.echo(status.message)
     click.echo(status.output)

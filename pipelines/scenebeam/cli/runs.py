@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from scenebeam.cli.common import (
     set_option,
     show_status,
 )
-from scenebeam.errors import RequestError
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
@@ -104,14 +104,15 @@ def plan(
 @click.argument("output")
 @json_option
 def status(output: str, as_json: bool) -> None:
-    """How the run in an output folder or gs:// prefix goes."""
-    from scenebeam.run.status import STATUS_FILE, RunStatus
-    from scenebeam.storage import open_store
+    """How the run in an output folder or gs:// prefix goes.
 
-    content = open_store(output).read(STATUS_FILE)
-    if content is None:
-        raise RequestError(f"{output} holds no run: there is no {STATUS_FILE}")
-    show_status(RunStatus.model_validate_json(content), as_json)
+    Exit codes are those of the run: 0 while it goes on, 1 where it failed.
+    """
+    from scenebeam.run.live import live_status
+
+    found = live_status(output)
+    show_status(found, as_json)
+    sys.exit(found.exit_code)
 
 
 @main.command()

@@ -37,6 +37,8 @@ class Reported:
 
     files: Mapping[str, File]
     incomplete: int = 0
+    nothing: str = ""
+    """Why there is no product at all, although its tasks are done; empty where there is one."""
     items: str = ITEMS_FILE
     """Where the items of all products lie, as stac-geoparquet."""
 

@@ -78,7 +78,8 @@ def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outco
 
 def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Outcome:
     state = "skipped" if task.on_missing == "skip" else "failed"
-    return Outcome(task=task.id, state=state, kind=kind, reason=reason, detail={"missing": missing})
+    detail = {"missing": missing}
+    return Outcome(task=task.id, state=state, kind=kind, reason=reason, permanent=True, detail=detail)
 
 
 def is_empty(band: Band, missing: Missing) -> bool:

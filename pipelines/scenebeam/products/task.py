@@ -92,6 +92,8 @@ class Outcome(BaseModel):
     reason: str = ""
     kind: str = ""
     """Class of the error, or the status that the product gives it (`failed_missing_inputs`)."""
+    permanent: bool = False
+    """Whether making it again would end the same, unless the request or its sources change."""
     detail: dict[str, Any] = {}
     seconds: float = 0.0
     requests: int = 0

@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from scenebeam.collections.record import CollectionRecord
 from scenebeam.request.fields import FieldsRequest
@@ -38,6 +38,13 @@ def _runner(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _storable(output: str) -> str:
+    if is_url(output) and not output.startswith(("gs://", "file://")):
+        scheme = output.partition("://")[0]
+        raise ValueError(f"{scheme}:// cannot be written to; give a folder, or gs://bucket/prefix")
+    return output
+
+
 def _listed_intervals(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
@@ -60,7 +67,7 @@ class RunRequest(Part):
         Field(discriminator="kind"),
     ]
     checks: Checks = Checks()
-    output: str = Field(min_length=1)
+    output: Annotated[str, AfterValidator(_storable)] = Field(min_length=1)
     runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
     limits: Limits = Limits()
 

@@ -169,6 +169,7 @@ def run(
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             halted.set()
+            store.sweep()  # threads that still write find nothing to publish
             ended = {
                 "state": "cancelled" if interrupted else "failed",
                 "done": len(plan.tasks) - len(plan.undone(store.list())),

@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import Limits
 from scenebeam.run.make import few_arenas, make_task
-from scenebeam.run.plan import Plan, read_plan
+from scenebeam.run.plan import Plan, read_plan, vanished
 from scenebeam.run.report import finish
 from scenebeam.run.status import RunStatus
 from scenebeam.storage import open_store
@@ -88,5 +88,6 @@ def report(outcomes: Iterable[str], output: str, status: str, tell: Tell | None 
 def _frozen(output: str) -> tuple[Plan, Any]:
     store = open_store(output)
     plan = read_plan(store)
-    assert plan is not None, f"no plan in {output}: it is frozen before the pipeline starts"
+    if plan is None:
+        raise vanished(store)
     return plan, store

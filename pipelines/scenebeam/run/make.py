@@ -12,7 +12,7 @@ from functools import cache
 
 import psutil
 
-from scenebeam.errors import SceneBeamError, unexpected
+from scenebeam.errors import SceneBeamError, is_permanent, unexpected
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Outcome, Task
 from scenebeam.request import Limits
@@ -68,7 +68,13 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         with process_gate().hold(task.estimate.memory):
             outcome: Outcome = PRODUCTS[kind].make(task, store, budget)
     except SceneBeamError as error:
-        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=str(error))
+        outcome = Outcome(
+            task=task.id,
+            state="failed",
+            kind=type(error).__name__,
+            reason=str(error),
+            permanent=is_permanent(error),
+        )
     except Exception as error:
         log.exception("task %s", task.id)
         outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error))

@@ -141,6 +141,11 @@ def read_plan(store: Store) -> Plan | None:
     return Plan(request, tasks, selection, series=series)
 
 
+def vanished(store: Store) -> StorageError:
+    """Describe an output whose plan is not there any more: it was frozen before the first task was made."""
+    return StorageError(f"{store.uri} has been removed while the run was going on: run again")
+
+
 def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     """A request's document that means the same wherever it is read, as `run.json` in the output."""
     resolved: dict[str, Any] = json.loads(json.dumps(document))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from scenebeam.catalog.area import area_geometry
@@ -13,7 +14,7 @@ from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
 from scenebeam.run.page import gather, render
-from scenebeam.run.plan import Plan
+from scenebeam.run.plan import RUN_FILE, Plan, vanished
 from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _PICTURES = 12
 """That a status names."""
-_FAILURE_COLUMNS = ("task", "kind", "reason", "retry")
+_FAILURE_COLUMNS = ("task", "kind", "reason", "retry", "state")
 
 
 def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunStatus) -> RunStatus:
@@ -30,6 +31,8 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     Tables follow from the plan, from what stands in the store and from this run's failures: whether a run
     went through at once or was stopped and resumed does not show in them.
     """
+    if store.size(RUN_FILE) is None:
+        raise vanished(store)
     by_task = {outcome.task: outcome for outcome in outcomes}
     existing = store.list()
     undone = {task.id for task in plan.undone(existing)}
@@ -41,28 +44,46 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     done = {task.id for task in plan.tasks} - undone
     told = PRODUCTS[plan.request.product.kind].report(plan.request, plan.tasks, done, by_task, store)
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
-    failures = [{"task": o.task, "kind": o.kind, "reason": o.reason, "retry": retry} for o in faults]
+    failures = [
+        {
+            "task": one.task,
+            "kind": one.kind,
+            "reason": one.reason,
+            "retry": "" if one.permanent else retry,
+            "state": one.state,
+        }
+        for one in sorted(left, key=lambda one: one.state)  # failed ones first
+        if one.state != "done"
+    ]
     store.write_all({**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures)})
     skipped = sum(outcome.state == "skipped" for outcome in left)
+    nothing = told.nothing or (_reasons(left) if skipped and not done else "")
     final = status.model_copy(
         update={
-            "state": _state(plan, len(undone) - skipped),
+            "state": "failed" if nothing else _state(plan, len(undone) - skipped),
             "tasks": len(plan.tasks),
             "done": len(plan.tasks) - len(undone),
             "skipped": skipped,
             "failed": len(undone) - skipped,
+            "retriable": sum(not outcome.permanent for outcome in faults),
             "incomplete": told.incomplete,
             "requests": sum(outcome.requests for outcome in by_task.values()),
             "read_bytes": sum(outcome.read_bytes for outcome in by_task.values()),
             "updated": now(),
             "finished": now(),
-            "message": faults[0].reason if faults else "",
+            "message": f"nothing was made: {nothing}" if nothing else faults[0].reason if faults else "",
             "pictures": _some(sorted(name for name in existing if name.endswith(".png"))),
         }
     )
     _draw_page(plan, final, told.items, existing, store)
     store.write(STATUS_FILE, final.dump())
     return final
+
+
+def _reasons(outcomes: Iterable[Outcome]) -> str:
+    """The reason that most tasks give, and how many others there are."""
+    (reason, _), *others = Counter(outcome.reason for outcome in outcomes).most_common()
+    return f"{reason}; and {len(others)} other reasons, see {FAILURES_FILE}" if others else reason
 
 
 def _draw_page(plan: Plan, status: RunStatus, items: str, existing: set[str], store: Store) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from scenebeam.errors import RequestError
+from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.task import Estimate
 from scenebeam.request import Runner
@@ -176,6 +176,13 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     return finish(plan, outcomes, store, status)
 
 
+def _cause(error: Exception) -> str:
+    """What a runner's error comes to: Beam hands on a worker's exception as the text of its traceback."""
+    text = str(error)
+    lines = re.findall(r"^(?:[a-z_]\w*\.)*[A-Z]\w*: (.+?)(?: \[while running .*)?$", text, re.MULTILINE)
+    return str(lines[-1]) if lines else f"{type(error).__name__}: {text}"
+
+
 def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -197,8 +204,14 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
             f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
         ) from error
     build(pipeline, store.uri, status, effective_limits(plan.request))
-    result = pipeline.run()
-    result.wait_until_finish()
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+    except SceneBeamError:
+        raise
+    except Exception as error:
+        log.debug("runner %s", kind, exc_info=True)
+        raise RunnerError(f"runner {kind!r} ended before all tasks were made: {_cause(error)}") from error
     content = store.read(STATUS_FILE)
     assert content is not None, "the pipeline's last step writes it"
     return RunStatus.model_validate_json(content)

@@ -35,6 +35,8 @@ class RunStatus(BaseModel):
     done: int = 0
     skipped: int = 0
     failed: int = 0
+    retriable: int = 0
+    """Failed tasks that may end well when they are made again."""
     incomplete: int = 0
     """Products made without some of their tiles."""
     requests: int = 0

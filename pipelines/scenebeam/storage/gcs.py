@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
@@ -25,6 +26,10 @@ _ARRIVING = ".arriving/"
 """Folder of objects that are not looked at yet. One that a killed process left there is replaced by the next try."""
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
+_SIGN_IN = (
+    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the key file "
+    "of a service account"
+)
 
 
 @cache
@@ -39,7 +44,8 @@ class GcsStore(Store):
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
         self.uri = uri.rstrip("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._bucket = _client().bucket(bucket)
+        with self._blame(f"cannot use {self.uri}"):
+            self._bucket = _client().bucket(bucket)
 
     def list(self, prefix: str = "") -> set[str]:
         """Names of all objects that start with `prefix`."""
@@ -204,6 +210,10 @@ class GcsStore(Store):
         """Nothing to hold: two runs of one plan publish the same objects."""
         yield
 
+    def is_held(self) -> bool | None:
+        """Nobody holds a bucket."""
+        return None
+
     def _blob(self, name: str) -> Any:
         return self._bucket.blob(self._prefix + checked_name(name))
 
@@ -215,6 +225,8 @@ class GcsStore(Store):
             raise StorageError(f"{what}: permission denied; give the account access to the bucket") from error
         except NotFound as error:
             raise StorageError(f"{what}: no such bucket or object") from error
+        except GoogleAuthError as error:
+            raise StorageError(f"{what}: no valid Google credentials; {_SIGN_IN}") from error
         except GoogleAPIError as error:
             raise StorageError(f"{what}: {error}") from error
 

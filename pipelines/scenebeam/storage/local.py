@@ -195,6 +195,17 @@ class LocalStore(Store):
                 raise StorageError(f"another run is writing to {self._root}: wait for it, or stop it") from None
             yield
 
+    def is_held(self) -> bool | None:
+        """Whether a process holds the folder's lock."""
+        try:
+            with (self._root / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no run has been here
+            return False
+        return False
+
     def sweep(self) -> None:
         """Remove what a killed run left half-written."""
         for leftover in self._root.rglob(f".*{_PARTIAL}"):
@@ -281,6 +292,7 @@ _HINTS = {
     errno.EDQUOT: "the quota is used up: free some space and run again, what is finished is kept",
     errno.EACCES: "permission denied: choose another output, or mend its permissions",
     errno.EROFS: "the file system is read-only: choose another output",
+    errno.EEXIST: "it is a file, or a link that leads nowhere: choose another output",
     errno.ENOTDIR: "a part of the path is a file",
 }
 

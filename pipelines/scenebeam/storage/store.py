@@ -124,6 +124,10 @@ class Store(ABC):
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the store for one run. Raises StorageError where another run of this machine holds it."""
 
+    @abstractmethod
+    def is_held(self) -> bool | None:
+        """Whether a run of this machine holds the store; None where that cannot be known."""
+
     def write(self, name: str, content: bytes) -> None:
         """Publish a small file."""
         with self.writing(name) as file:

@@ -69,8 +69,9 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
         _publish_item(task, store, brought)
         return Outcome(task=task.id, state="done", detail=detail)
     reason = "; ".join(f"{file.label}: {one.message}" for file, one in brought.items() if not one.ok)
-    state = "skipped" if status == "skipped_missing_href" else "failed"
-    return Outcome(task=task.id, state=state, kind=status, reason=reason, detail=detail)
+    missing = status == "skipped_missing_href"
+    state = "skipped" if missing else "failed"
+    return Outcome(task=task.id, state=state, kind=status, reason=reason, permanent=missing, detail=detail)
 
 
 @cache

@@ -43,7 +43,16 @@ def report(
     if joined is not None:
         files[ITEMS_FILE] = Dumped(joined.content)
     files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, joined, sorted(parents))))
-    return Reported(files, incomplete=len(document["skipped"]))
+    return Reported(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
+
+
+def _nothing(document: Mapping[str, Any]) -> str:
+    """Why no chip has what was asked for, where none failed; empty where one has it."""
+    skipped = Counter(chip["reason"] for chip in document["skipped"])
+    if not skipped or document["successful"] or document["failed"]:
+        return ""
+    (reason, _), *others = skipped.most_common()
+    return f"{reason}; and {len(others)} other reasons, see {STATUS_TABLE}" if others else reason
 
 
 def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[dict[str, Any]]:

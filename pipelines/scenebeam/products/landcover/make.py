@@ -27,7 +27,7 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
     alone, so that every run, resumed or not, ends with the same ones. Raises ReadError where a file cannot be read.
     """
     if task.fault:
-        return Outcome(task=task.id, state="skipped", kind="skipped_aoi", reason=task.fault)
+        return Outcome(task=task.id, state="skipped", kind="skipped_aoi", reason=task.fault, permanent=True)
     lattice = lay(task, budget)
     found = survey(lattice, budget)
     made = _standing(task, store)

@@ -40,7 +40,8 @@ def report(
         log.warning("no chip of %s in any area: the release is balanced without", names)
     release(request.run, product, classes, chips, store)
     files: dict[str, File] = {AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)}
-    return Reported(files, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
+    nothing = "" if chips or not finished else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
+    return Reported(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
 
 
 def _read(task: LandcoverTask, store: Store) -> AoiRecord:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError
+from scenebeam.errors import CheckError, SceneBeamError, is_permanent
 from scenebeam.products.pictures import draw, look_back
 from scenebeam.products.stacks.bands import BandStates, band_spec
 from scenebeam.products.stacks.encode import (
@@ -184,7 +184,7 @@ def _publish(
 def _refusal(task: StackTask, bands: BandStates) -> Outcome | None:
     """Why there can be no stack now; None where there can."""
     needed = [band.name for band in task.bands if band.required and band.name in bands.failed]
-    later = [name for name, error in bands.failed.items() if _may_pass(error)]
+    later = [name for name, error in bands.failed.items() if not is_permanent(error)]
     empty = set(task.stacks) - {band.stack for band in bands.left}
     if not needed and not later and not empty:
         return None
@@ -197,13 +197,9 @@ def _refusal(task: StackTask, bands: BandStates) -> Outcome | None:
         state="failed",
         kind=kind,
         reason=f"{bands.told}: {told}",
+        permanent=not later,
         detail=bands.detail,
     )
-
-
-def _may_pass(error: SceneBeamError) -> bool:
-    """Whether the next run may have better luck."""
-    return isinstance(error, StorageError) or (isinstance(error, ReadError) and not error.permanent)
 
 
 def _done(bands: BandStates) -> Outcome:

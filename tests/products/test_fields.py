@@ -293,10 +293,9 @@ def test_a_catalogue_is_brought_up_to_date_in_its_place(on_chips: Callable[..., 
         assert after["properties"]["ftw:split"] == item["properties"]["ftw:split"]
     assert {path.name: path.read_bytes() for path in here.glob("ftw-*/*.tif") if path.name in masks} == masks
     assert {json.loads(path.read_text())["collection"] for path in here.glob("ftw-*/*.json")} == {"austria"}
-    again = on_chips(**{"product.cloud_cover_scene": 1})
-    with pytest.raises(RequestError, match=r"cloud_cover_scene: 10.0 → 1.0"):
-        run(again)
-    run(again, overwrite=True)
+    with pytest.raises(RequestError, match=r"resampling: 'bilinear' → 'nearest'"):
+        run(on_chips(run="imagery", **{"product.resampling": "nearest"}))
+    run(on_chips(run="imagery", **{"product.cloud_cover_scene": 1}))
     left = {row["scene"] for row in rows(here) if row["scene"]}
     assert left == {"S2A_34TGL_20210405_1_L2A"}
     images = {path.name for path in here.glob("ftw-*/*_s2.*")}
@@ -474,7 +473,8 @@ def test_chips_that_no_scene_will_do_for(on_chips: Callable[..., RunRequest], on
     covered = [row for row in found if best(row["season"], window(output, row["chip"]), most=100)]
     assert len(covered) > 20
     if on_missing == "skip":
-        assert (status.state, report["successful"]) == ("succeeded", 0)
+        assert (status.state, report["successful"]) == ("failed", 0)
+        assert status.message.startswith("nothing was made: no cloud-free")
         assert all(row["status"] == "skipped" for row in found)
         reasons = {one["reason"] for one in report["skipped"]}
         assert "no cloud-free planting scene; no cloud-free harvest scene" in reasons

@@ -365,7 +365,8 @@ def test_a_class_that_is_nowhere_is_told_and_left_out_of_the_balance(
 
 def test_without_any_chip_the_release_is_empty_and_says_so(landcover_request: Make) -> None:
     status = run(landcover_request(**{"product.lulc.classes": [7], "product.include": [1]}))
-    assert (status.state, status.done) == ("succeeded", 1)
+    assert (status.state, status.done) == ("failed", 1)
+    assert status.message.startswith("nothing was made: no chip")
     output = Path(status.output)
     assert features(output)["00001"]["reason"] == "no window is of one class and clear on every date"
     manifest = json.loads((output / "processed/v1/manifest.json").read_text())

@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from pystac.utils import make_absolute_href
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METRES, lonlat_geometry
@@ -20,6 +21,8 @@ from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
 from scenebeam.transfer.access import reachable
 
+SOURCE_COLLECTION, SOURCE_PROVIDER = "scenebeam:collection", "scenebeam:provider"
+"""Properties of items that scenebeam has made of scenes: where the scenes are from."""
 _REMOTE_SCHEMES = {"http", "https", "s3", "gs"}
 _INSTANT = re.compile(r"(?:^|/)(\d{8}T\d{6})(?:/|$)")
 
@@ -103,6 +106,8 @@ class Scene:
     """Where there is data, in degrees; None where not known before the files are opened."""
     item_href: str | None = None
     constellation: str | None = None
+    properties: dict[str, Any] = field(default_factory=dict)
+    """Of the item, those that its keys above were read from."""
     assets: dict[str, Asset] = field(default_factory=dict)
 
 
@@ -131,7 +136,7 @@ def scene_from_item(
         raise CatalogError(f"item {name}: {error}") from None
     return Scene(
         id=name,
-        collection=str(item.get("collection") or record.id),
+        collection=record.id if is_archived(item) else str(item.get("collection") or record.id),
         provider=record.provider,
         datetime=when,
         acquired=_start_of_pass(pass_key) or when,
@@ -152,6 +157,7 @@ def scene_from_item(
         wrs=_wrs(properties),
         footprint=footprint,
         item_href=self_href,
+        properties={key: properties[key] for key in sorted(identity.names) if properties.get(key) is not None},
         assets={
             band: asset
             for band in record.bands
@@ -173,6 +179,8 @@ def _asset(
 ) -> Asset | None:
     known, properties = record.bands[band], item.get("properties") or {}
     stored_by_key = item.get("assets") or {}
+    if is_archived(item):
+        return _archived_asset(stored_by_key, band, record, absolute)
     offered = known.keys_by_resolution.items()
     keys = {size: key for size, key in offered if _hrefs(stored_by_key.get(key))}
     if not keys:
@@ -204,6 +212,50 @@ def _asset(
     )
 
 
+def is_archived(item: dict[str, Any]) -> bool:
+    """Whether an item is of files that scenebeam has downloaded: its collection is a run's."""
+    return bool((item.get("properties") or {}).get(SOURCE_COLLECTION))
+
+
+def _archived_asset(
+    assets: dict[str, Any], band: str, record: CollectionRecord, absolute: Callable[[str], str]
+) -> Asset | None:
+    """A band of a scene that scenebeam has downloaded, by what the item says of the file."""
+    stored = next((one for one in assets.values() if _hrefs(one) and _holds(one, band)), None)
+    if stored is None:
+        return None
+    place = [str(one.get("name")) for one in stored["bands"]].index(band)
+    told = (stored.get("raster:bands") or [{}])[place]
+    known, (scale, offset) = record.bands[band], record.band_scaling(band)
+    shift = stored.get("scenebeam:shift")
+    return Asset(
+        band=band,
+        href=absolute(_hrefs(stored)[0]),
+        index=_integer(stored.get("scenebeam:index")) or 1,
+        resolution=_number(told.get("spatial_resolution")) or known.resolution,
+        dtype=record.band_dtype(band),
+        nodata=record.band_nodata(band),
+        scale=scale,
+        offset=offset,
+        shift=0 if shift is None or known.categorical or not known.shifted else int(shift),
+        shift_known=shift is not None or record.shift is None,
+        categorical=known.categorical,
+        uniform=record.may_be_uniform(band),
+        sensor=record.band_sensor(band),
+        unit=record.unit,
+        value_range=record.value_range,
+        media_type=stored.get("type"),
+        size=_integer(stored.get("file:size")),
+        checksum=stored.get("file:checksum"),
+    )
+
+
+def _holds(stored: dict[str, Any], band: str) -> bool:
+    """Whether a file is the provider's own, and holds a band."""
+    names = [one.get("name") for one in stored.get("bands") or () if isinstance(one, dict)]
+    return stored.get("scenebeam:index") is not None and band in names
+
+
 def _hrefs(stored: Any) -> list[str]:
     """Return where an asset's file lies, its own href first; an asset without any is no file."""
     if not isinstance(stored, dict):
@@ -227,7 +279,7 @@ def _absolute_href(href: str, self_href: str | None, base: str | None, item: str
         if base is not None and (self_href is None or not is_url(self_href)):
             href = os.path.join(base, href)
         elif self_href is not None:
-            href = urljoin(self_href, href)
+            href = make_absolute_href(href, self_href)  # urljoin knows no gs://
     href = href.removeprefix("file://")
     if is_url(href):
         if urlsplit(href).scheme.lower() not in _REMOTE_SCHEMES:

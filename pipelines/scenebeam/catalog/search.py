@@ -23,8 +23,9 @@ from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.api import CatalogIO
+from scenebeam.catalog.bucket import BucketIO
 from scenebeam.catalog.kept import Item, KeptItems, links_of
-from scenebeam.catalog.scene import Scene, scene_from_item
+from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene, is_archived, scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
 from scenebeam.request import (
@@ -117,6 +118,11 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
     """
     candidates = list(records)
     collection = item.get("collection")
+    if is_archived(item):
+        properties = item["properties"]
+        collection, provider = properties[SOURCE_COLLECTION], properties.get(SOURCE_PROVIDER)
+        own = [record for record in candidates if (record.id, record.provider) == (collection, provider)]
+        candidates = own or candidates
     if collection or len({record.id for record in candidates}) > 1:
         candidates = [record for record in candidates if record.id == collection]
     return max(candidates, key=lambda record: _fit(record, item), default=None)
@@ -199,9 +205,12 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
 def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Any]:
     """A catalogue on the network: a STAC API, a static catalogue, or one document."""
     limits = effective_limits(request)
-    if url.endswith((".parquet", ".geoparquet")) or url.startswith("gs://"):
+    if url.endswith((".parquet", ".geoparquet")):
         with fetched(url, Budget.of(limits), _LARGEST_TABLE) as path:
-            yield from _read(path)
+            yield from (_located(item, url) for item in _read(path))
+        return
+    if url.startswith("gs://"):
+        yield from _read_bucket(url, BucketIO(Budget.of(limits)))
         return
     stac_io = CatalogIO(limits)
     document = stac_io.read_document(url)
@@ -217,6 +226,21 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
         yield from _ask_catalog(url, document, stac_io, request, questions)
     else:
         raise CatalogError(f"{shown(url)} is no STAC API, catalogue, collection, ItemCollection or item")
+
+
+def _read_bucket(url: str, stac_io: BucketIO) -> Iterator[Any]:
+    """A document in a bucket, or the root of a static catalog there."""
+    document = json.loads(stac_io.read_text(url))
+    kind = document.get("type") if isinstance(document, dict) else None
+    if kind == "FeatureCollection" and isinstance(document.get("features"), list):
+        yield from (_located(item, url) for item in document["features"])
+    elif kind == "Feature":
+        yield _located(document, url)
+    elif kind in ("Catalog", "Collection"):
+        model = pystac.Catalog if kind == "Catalog" else pystac.Collection
+        yield from _crawl(model.from_dict(document, href=url), stac_io)
+    else:
+        raise CatalogError(f"{shown(url)} is no ItemCollection, Item, Catalog or Collection")
 
 
 def _ask_catalog(
@@ -265,7 +289,7 @@ def _search_endpoint(url: str, document: Item) -> tuple[str, str]:
     return where, "GET" if methods == {"GET"} else "POST"
 
 
-def _crawl(root: pystac.Catalog, stac_io: CatalogIO) -> Iterator[Item]:
+def _crawl(root: pystac.Catalog, stac_io: CatalogIO | BucketIO) -> Iterator[Item]:
     root._stac_io = stac_io
     for item in root.get_items(recursive=True):
         yield _located(item.to_dict(transform_hrefs=False), item.get_self_href() or "")

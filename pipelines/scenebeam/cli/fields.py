@@ -124,7 +124,7 @@ def create(boundaries: str, folder: str, name: str, images: str, **given: Any) -
 @fields.command()
 @click.argument("catalogue")
 @click.option("--cloud-cover-pixel", type=float, default=0.0, show_default=True, help="Percent of the chip, at most.")
-@click.option("--update-items", is_flag=True, help="Choose again by the pixels, and fetch anew what was fetched.")
+@click.option("--update-items", is_flag=True, help="Choose again what is above, and note the cloud of the rest.")
 @click.option("--output-report", type=click.Path(dir_okay=False), help="Write the report here too.")
 @json_option
 def refine(
@@ -141,7 +141,7 @@ def refine(
     if update_items:
         given = {"pixel_check": True, "cloud_cover_pixel": cloud_cover_pixel}
         request = _request_on(catalogue, frozen["product"]["images"], given)
-        _run(request, {"as_json": as_json}, overwrite=True)
+        _run(request, {"as_json": as_json})
 
 
 def _folder(catalogue: str) -> str:

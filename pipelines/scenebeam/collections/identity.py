@@ -130,6 +130,12 @@ class Identity(BaseModel):
     them first.
     """
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Properties that any rule reads."""
+        rules = (*self.acquisition, *self.tile, *self.part, *self.processing)
+        return frozenset(name for rule in rules for name in rule.properties)
+
     def pass_key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
         """The pass of an item."""
         return _first(self.acquisition, item_id, properties)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from affine import Affine
 
 from scenebeam.errors import RequestError
-from scenebeam.products.catalogue import ITEMS_FILE
+from scenebeam.products.catalogue import ITEMS_FILE, SUPERSEDED
 from scenebeam.products.gridded_task import item_path
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
@@ -67,16 +67,15 @@ def open_mosaics(output: str, bands: Sequence[str] | None = None, *, mask_and_sc
     """
     import xarray
 
-    folder, items = _items(output)
+    items = _items(output)
     first = items[0]
     grid = Grid(tuple(first["proj:shape"]), Affine(*first["proj:transform"][:6]), first["proj:code"])
     offered = list(dict.fromkeys(name for item in items for name, asset in item["assets"].items() if _is_band(asset)))
     unknown = [name for name in bands or () if name not in offered]
     if unknown:
         raise RequestError(f"{output} has no {', '.join(unknown)}; it has {', '.join(offered)}")
-    folders = [f"{output.rstrip('/')}/{folder}/{item['id']}" for item in items]
     variables = {
-        name: _variable([item["assets"].get(name) for item in items], folders, grid) for name in bands or offered
+        name: _variable([item["assets"].get(name) for item in items], output, grid) for name in bands or offered
     }
     times = np.array([np.datetime64(item["datetime"].replace(tzinfo=None), "ns") for item in items])
     coordinates = {"time": times, "id": ("time", [item["id"] for item in items]), **_coordinates(grid)}
@@ -97,15 +96,16 @@ def _coordinates(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _items(output: str) -> tuple[str, list[dict[str, Any]]]:
-    """The folder of an output's products, and their items by time."""
+def _items(output: str) -> list[dict[str, Any]]:
+    """The items of an output's products, by time."""
     store = open_store(output)
     content = store.read(ITEMS_FILE)
     rows = [] if content is None else pq.read_table(io.BytesIO(content)).to_pylist()
-    found = sorted(rows, key=lambda row: (row["datetime"], row["id"]))
+    current = [row for row in rows if not row.get(SUPERSEDED)]
+    found = sorted(current, key=lambda row: (row["datetime"], row["id"]))
     for folder in _FOLDERS if found else ():
         if store.size(item_path(folder, found[0]["id"])) is not None:
-            return folder, found
+            return found
     raise RequestError(f"{output} holds no mosaics or indices: open what a run of such a product has made")
 
 
@@ -113,17 +113,14 @@ def _is_band(asset: Mapping[str, Any] | None) -> bool:
     return asset is not None and "data" in asset["roles"]
 
 
-def _variable(assets: Sequence[Mapping[str, Any] | None], folders: Sequence[str], grid: Grid) -> Any:
+def _variable(assets: Sequence[Mapping[str, Any] | None], output: str, grid: Grid) -> Any:
     import xarray
     from xarray.backends import BackendArray
     from xarray.core import indexing
 
     told = next(asset["raster:bands"][0] for asset in assets if asset is not None)
     dtype, nodata = np.dtype(told["data_type"]), told.get("nodata")
-    hrefs = [
-        None if asset is None else f"{folder}/{asset['href'].removeprefix('./')}"
-        for asset, folder in zip(assets, folders, strict=True)
-    ]
+    hrefs = [None if asset is None else f"{output.rstrip('/')}/{asset['href'].removeprefix('./')}" for asset in assets]
     images = _Images(hrefs, dtype, np.nan if nodata == "nan" else nodata or 0, (grid.shape[0], grid.shape[1]))
 
     class Lazy(BackendArray):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 
 ITEMS_FILE, COLLECTION_FILE = "items.parquet", "collection.json"
+SUPERSEDED = "scenebeam:superseded"
+"""Property, in tables, of products that another request has made: they stand until they are replaced."""
 _AT_ONCE = 2000
 """Items that are written as one table."""
 _COLUMNS = {"id", "type", "stac_version", "stac_extensions", "geometry", "bbox", "links", "assets", "collection"}
@@ -64,25 +67,35 @@ def report_items(tables: Tables) -> Callable[..., Reported]:
     def report(
         request: RunRequest, tasks: Sequence[Task], done: set[str], outcomes: Mapping[str, Outcome], store: Store
     ) -> Reported:
-        items = _read_items([task for task in tasks if task.id in done], store)
-        ordered = [items[name] for name in sorted(items)]
+        items = _read_items({task.item_path for task in tasks if task.id in done}, store)
+        older = _read_items(_older(tasks, store) - items.keys(), store)
+        listed = {name: stac.rebased(item, posixpath.dirname(name)) for name, item in {**items, **older}.items()}
+        for name in older:
+            listed[name]["properties"] = {**listed[name]["properties"], SUPERSEDED: True}
+        ordered = [listed[name] for name in sorted(listed)]
         description = f"{request.product.kind} products of the run {request.run}"
-        collection = stac.make_collection(request.run, description, ordered, sorted(items))
+        collection = stac.make_collection(request.run, description, ordered, sorted(listed))
         return Reported(
             {
                 **tables(tasks, outcomes, items),
                 **({ITEMS_FILE: Dumped(dump_items(ordered))} if ordered else {}),
                 COLLECTION_FILE: Dumped(stac.dump(collection)),
             },
-            incomplete=sum(not item["properties"].get("scenebeam:complete", True) for item in ordered),
+            incomplete=sum(not item["properties"].get("scenebeam:complete", True) for item in items.values()),
         )
 
     return report
 
 
-def _read_items(tasks: Sequence[Task], store: Store) -> dict[str, stac.Item]:
-    """The STAC items of tasks that are done, by name."""
-    names = sorted({task.item_path for task in tasks})
+def _older(tasks: Sequence[Task], store: Store) -> set[str]:
+    """Names of items that another request has made, and that nothing has replaced yet."""
+    folders = {task.item_path.partition("/")[0] for task in tasks}
+    return {name for folder in folders for name in store.superseded(f"{folder}/") if name.endswith(".json")}
+
+
+def _read_items(paths: Iterable[str], store: Store) -> dict[str, stac.Item]:
+    """STAC items by name."""
+    names = sorted(paths)
     with ThreadPoolExecutor(16) as threads:
         contents = threads.map(store.read, names)
         return {name: json.loads(content) for name, content in zip(names, contents, strict=True) if content}

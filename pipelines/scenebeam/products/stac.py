@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -18,6 +19,7 @@ from shapely.geometry import box, mapping
 
 from scenebeam.catalog.area import lonlat_geometry
 from scenebeam.raster.grid import Grid
+from scenebeam.request import is_url
 
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 STAC_VERSION = "1.1.0"
@@ -101,6 +103,23 @@ def make_item(
                 for source, href in sources
             ),
         ],
+    }
+
+
+def rebased(item: Item, folder: str) -> Item:
+    """An item as it is read from another folder, to which its own folder is `folder`: `mosaics/20230202T092109Z`."""
+
+    def full(named: dict[str, Any]) -> dict[str, Any]:
+        href = str(named.get("href") or "")
+        if not href or is_url(href) or posixpath.isabs(href):
+            return named
+        path = posixpath.normpath(posixpath.join(folder, href))
+        return {**named, "href": path if path.startswith("../") else f"./{path}"}
+
+    return {
+        **item,
+        "assets": {key: full(asset) for key, asset in item["assets"].items()},
+        "links": [full(link) for link in item.get("links") or []],
     }
 
 

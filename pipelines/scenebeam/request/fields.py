@@ -99,6 +99,11 @@ class FieldsRequest(Product):
         {"year", "chips", "boundaries", "grid", "crop_calendar"}
         | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
     )
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        {"cloud_cover_scene", "pixel_check", "cloud_cover_pixel", "nodata_max", "include_alternatives", "on_missing"}
+        | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
+    )
+    """Fields that decide which scene a chip gets; one that was chosen before and still keeps them stays."""
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
     band_resolution: ClassVar[None] = None
 

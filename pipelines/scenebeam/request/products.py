@@ -172,6 +172,8 @@ class AssetsRequest(Product):
     gcs: str | None = Field(default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$")
     """`gs://bucket/prefix` of the modes with gcs in their name; default: the output, where that is one."""
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
+    adjustable: ClassVar[frozenset[str]] = frozenset({"max_scenes", "date_start", "sort_mode", "download_n"})
+    """Fields that decide which scenes are downloaded, and nothing of their files."""
 
 
 def check_storage(product: AssetsRequest, output: str) -> None:

@@ -133,6 +133,19 @@ class RunRequest(Part):
         return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
 
     @property
+    def adjustable(self) -> frozenset[str]:
+        """Names of what decides which products are made, and nothing of a product that is made either way."""
+        product = self.product
+        if isinstance(product, AssetsRequest):
+            return frozenset({"dates", "select", *(f"product.{name}" for name in product.adjustable)})
+        if isinstance(product, FieldsRequest):
+            return frozenset({"select", *(f"product.{name}" for name in product.adjustable)})
+        if isinstance(product, LandcoverRequest):
+            return frozenset()
+        differenced = isinstance(product, IndexRequest) and product.formula.differenced
+        return frozenset({"select"} if differenced else {"dates", "select"})
+
+    @property
     def unused(self) -> frozenset[str]:
         """Names of what has no part in the products, whatever it says: of a field request that stops early."""
         product = self.product

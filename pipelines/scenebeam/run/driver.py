@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +14,14 @@ from dataclasses import replace
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.shards import PARTS
+from scenebeam.products.task import Task
 from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.run.items import write_search
 from scenebeam.run.make import few_arenas
 from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
 from scenebeam.run.search import Found, make_plan, search
-from scenebeam.run.series import carry_over, is_outdated
+from scenebeam.run.series import carry_over, is_outdated, is_same
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import halted
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with (tasks done, tasks in all)."""
+_WAYS_ON = "run with --overwrite to replace what is there, or choose another output"
 _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 
 
@@ -41,7 +43,7 @@ def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, 
     with store.exclusive():
         frozen = read_plan(store)
         if frozen is not None:
-            _refuse_another(frozen, request, store)
+            _refuse(difference(frozen.request, request), store)
         found = search(request, store, refresh=refresh)
         write_search(request, found.items, store)
         store.write_all(found.tables(request))
@@ -61,30 +63,34 @@ def settle_plan(
     `refresh` asks the catalogue again: what is planned as before stays, what is planned otherwise is made anew.
     So it is where the same products are to lie elsewhere, without asking again. `retry_failed` asks again for what is
     not done, or done without some of its tiles; all else stays, whatever the catalogue says now.
-    A time series is read again when its table has changed, or something is not done: see `carry_over`.
-    Raises RequestError where the store holds the plan of another request, unless `overwrite` clears it away.
+    A time series is read again when its table has changed, or something is not done: see `carry_over`. Other dates and
+    thresholds are searched for, and what they leave as it is stays. What is made anew stands until then.
+    Raises RequestError where the store holds the plan of another request, unless `overwrite` lets it give way.
     """
-    frozen = None
+    frozen, unreadable = None, False
     try:
         frozen = read_plan(store)
     except StorageError:
         if not overwrite:
             raise
-    as_before = False
+        unreadable = True
+    as_before, adjusted = False, False
     if frozen is not None and not overwrite:
-        _refuse_another(frozen, request, store)
-        as_before = not (refresh or retry_failed) and frozen.request.product == request.product
+        adjusted = _is_adjusted(frozen, request, store)
+        as_before = not (refresh or retry_failed or adjusted) and frozen.request.product == request.product
         if as_before and not is_outdated(frozen, request, store):
             return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
     plan = make_plan(request, store, refresh=refresh or retry_failed)
-    if frozen is not None and not overwrite and (as_before or retry_failed):
+    if frozen is not None and not overwrite and (as_before or retry_failed or adjusted):
         if retry_failed:
             _reopen_incomplete(frozen, store)
-        plan = _keep_finished(frozen, plan, store)
+        plan = _keep_finished(frozen, plan, store) if as_before or retry_failed else _adjust(frozen, plan, store)
         if as_before and (plan.tasks, plan.series) == (frozen.tasks, frozen.series):
             return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
     if frozen is not None:
-        clear(frozen, store, successor=None if overwrite else plan)
+        give_way(frozen, store, successor=None if overwrite else plan)
+    elif unreadable:
+        store.supersede(_made_by(plan, store))
     freeze(plan, store)
     # Without the items, which may be a gigabyte.
     return Plan(request, plan.tasks, plan.selection, series=plan.series)
@@ -102,13 +108,13 @@ def _keep_finished(frozen: Plan, plan: Plan, store: Store) -> Plan:
 def _reopen_incomplete(plan: Plan, store: Store) -> None:
     """Let the products that lack a tile be made again: it may have come by now.
 
-    The item goes, and with it the product counts as not done; its images stay until new ones take their place.
+    Without its item a product counts as not done; it stands until a new one takes its place.
     """
     existing = store.list()
     finished = sorted({task.item_path for task in plan.tasks if task.is_done(existing)})
     with ThreadPoolExecutor(16) as threads:
         items = zip(finished, threads.map(store.read, finished), strict=True)
-        store.delete([name for name, content in items if content is not None and _is_incomplete(content)])
+        store.supersede([name for name, content in items if content is not None and _is_incomplete(content)])
 
 
 def _is_incomplete(item: bytes) -> bool:
@@ -116,29 +122,72 @@ def _is_incomplete(item: bytes) -> bool:
     return isinstance(properties, dict) and properties.get("scenebeam:complete") is False
 
 
-def _refuse_another(frozen: Plan, request: RunRequest, store: Store) -> None:
-    changes = difference(frozen.request, request)
+def _is_adjusted(frozen: Plan, request: RunRequest, store: Store) -> bool:
+    """Whether a request differs from that of a plan, and just in what may.
+
+    Raises RequestError where it differs in more.
+    """
+    changes, adjustable = difference(frozen.request, request), request.adjustable
+    _refuse({name: told for name, told in changes.items() if not _is_part(name, adjustable)}, store)
+    if changes:
+        log.info("%s: %s", store.uri, "; ".join(changes.values()))
+    return bool(changes)
+
+
+def _refuse(changes: Mapping[str, str], store: Store) -> None:
     if changes:
         raise RequestError(
             f"{store.uri} belongs to another request, which differs in\n  "
-            + "\n  ".join(changes)
-            + "\nrun with --overwrite to replace what is there, or choose another output"
+            + "\n  ".join(changes.values())
+            + f"\n{_WAYS_ON}"
         )
 
 
-def clear(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
-    """Remove what a plan has made, but for what its successor would make again; then the plan itself.
+def _is_part(name: str, of: Container[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in of for count in range(1, len(parts) + 1))
 
-    Stopped halfway, it leaves a plan that is resumed.
+
+def _adjust(frozen: Plan, plan: Plan, store: Store) -> Plan:
+    """A plan for other dates or thresholds, with the finished tasks that they leave as they are.
+
+    Raises RequestError where a finished product would have no task any more.
+    """
+    existing = store.list()
+    done = {task.id: task for task in frozen.tasks if task.is_done(existing)}
+    lost = sorted(done.keys() - {task.id for task in plan.tasks})
+    if lost:
+        raise RequestError(
+            f"{store.uri}: {len(lost)} finished products (the first: {lost[0]}) are not of this request any more\n"
+            f"{_WAYS_ON}"
+        )
+
+    def kept(task: Task) -> Task:
+        before = done.get(task.id)
+        return before if before is not None and is_same(before, task) else task
+
+    return replace(plan, tasks=tuple(kept(task) for task in plan.tasks))
+
+
+def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
+    """Supersede what a plan has made, but for what its successor would make again; remove the plan itself.
+
+    Products stand until new ones take their place; those that have no successor go when all others are made.
     """
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
     kept_of = PRODUCTS[plan.request.product.kind].kept
     kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
-    files = {name for task in plan.tasks for name in task.everything}
-    folders = {task.own_folder for task in plan.tasks if task.own_folder and following.get(task.id) != task}
-    files |= {name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set()
-    store.delete(sorted((files | store.list(PARTS)) - kept))
+    files = _made_by(plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task})
+    store.supersede(files - kept)
+    store.delete(sorted(store.list(PARTS) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
+
+
+def _made_by(plan: Plan, store: Store, but: Container[str] = ()) -> set[str]:
+    """Names of all that a plan's tasks may have left; of folders of their own, but for those of some tasks."""
+    files = {name for task in plan.tasks for name in task.everything}
+    folders = {task.own_folder for task in plan.tasks if task.own_folder and task.id not in but}
+    return files | ({name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set())
 
 
 def run(

@@ -160,12 +160,12 @@ def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def difference(one: RunRequest, other: RunRequest) -> list[str]:
-    """Where two requests would give different products, as `name: this → that`."""
+def difference(one: RunRequest, other: RunRequest) -> dict[str, str]:
+    """Where two requests would give different products, by name, as `name: this → that`."""
     documents = [with_absolute_paths(request.decisive(one.unused)) for request in (one, other)]
     before, after = (dict(leaves(document)) for document in documents)
-    return [
-        f"{name}: {before.get(name)!r} → {after.get(name)!r}"
+    return {
+        name: f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
-    ]
+    }

@@ -39,6 +39,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     if not undone:
         # Killed while it tidied up, a task that is done is not made again: nobody else would.
         store.delete(sorted(name for name in existing if name.startswith(PARTS)))
+        store.remove_superseded()
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]
     done = {task.id for task in plan.tasks} - undone
@@ -49,7 +50,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
             "task": one.task,
             "kind": one.kind,
             "reason": one.reason,
-            "retry": "" if one.permanent else retry,
+            "retry": retry if one.state == "failed" else "",
             "state": one.state,
         }
         for one in sorted(left, key=lambda one: one.state)  # failed ones first

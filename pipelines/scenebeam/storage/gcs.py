@@ -47,11 +47,18 @@ class GcsStore(Store):
         with self._blame(f"cannot use {self.uri}"):
             self._bucket = _client().bucket(bucket)
 
-    def list(self, prefix: str = "") -> set[str]:
-        """Names of all objects that start with `prefix`."""
+    def _names(self, prefix: str) -> set[str]:
+        return set(self._listed(prefix))
+
+    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
+        return {name: version for name, version in self._listed(prefix).items() if name in names}
+
+    def _listed(self, prefix: str) -> dict[str, str]:
+        """Generations of all objects that start with `prefix`, by name."""
+        fields = "items(name,generation),nextPageToken"
         with self._blame(f"cannot list {self.uri}"):
-            found = _client().list_blobs(self._bucket, prefix=self._prefix + prefix, fields="items(name),nextPageToken")
-            return {blob.name.removeprefix(self._prefix) for blob in found}
+            found = _client().list_blobs(self._bucket, prefix=self._prefix + prefix, fields=fields)
+            return {blob.name.removeprefix(self._prefix): str(blob.generation) for blob in found}
 
     def read(self, name: str) -> bytes | None:
         """An object's content as it is stored; None where there is no such object.

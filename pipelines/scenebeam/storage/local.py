@@ -30,8 +30,7 @@ class LocalStore(Store):
         self._root = Path(uri.removeprefix("file://")).expanduser().absolute()
         self.uri = str(self._root)
 
-    def list(self, prefix: str = "") -> set[str]:
-        """Names of all published files that start with `prefix`."""
+    def _names(self, prefix: str) -> set[str]:
         found = set()
         for folder, _, files in os.walk(self._root / prefix.rpartition("/")[0]):
             inside = os.path.relpath(folder, self._root)
@@ -39,6 +38,16 @@ class LocalStore(Store):
                 name = file if inside == "." else f"{inside}/{file}".replace(os.sep, "/")
                 if not file.startswith(".") and name.startswith(prefix):
                     found.add(name)
+        return found
+
+    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
+        found = {}
+        for name in names:
+            try:
+                told = self._path(name).stat()
+            except FileNotFoundError:
+                continue
+            found[name] = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_size}"
         return found
 
     def read(self, name: str) -> bytes | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,6 +18,8 @@ from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.storage.arrival import Arrival, multihash
 
+SUPERSEDED = "superseded.json"
+"""Record of the files that a later plan replaces."""
 _NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
 
 
@@ -43,13 +47,66 @@ class Publication(io.RawIOBase):
 
 
 class Store(ABC):
-    """Files under one folder, by relative name (`mosaics/20230202T092109Z/red.tif`)."""
+    """Files under one folder, by relative name (`mosaics/20230202T092109Z/red.tif`).
+
+    Files that a later plan replaces stand until it has written them anew. Until then they are
+    *superseded*: they can be read, but `list` leaves them out, so that what is not listed is what
+    is still to be made. The record of them names the version of each, and one that has another
+    version by now has been written anew.
+    """
 
     uri: str
+    _record: _Superseded | None = None
+
+    def list(self, prefix: str = "") -> set[str]:
+        """Names of all published files that start with `prefix`, but for superseded ones."""
+        return self._names(prefix) - self.superseded(prefix)
+
+    def superseded(self, prefix: str = "") -> set[str]:
+        """Names of superseded files that start with `prefix`."""
+        record = self._superseded()
+        old = record.names(prefix)
+        if not old:
+            return set()
+        versions = self._versions(prefix, old)
+        still = {name for name in old if versions.get(name) == record.versions[name]}
+        record.forget(old - still)
+        return still
+
+    def supersede(self, names: Iterable[str]) -> None:
+        """Let files stand that are to be made anew, beside those that are superseded already."""
+        old = {*names, *self.superseded()}
+        versions = self._versions("", old)
+        self._record = _Superseded({name: versions[name] for name in old if name in versions})
+        if self._record.versions or self.size(SUPERSEDED) is not None:
+            self.write(SUPERSEDED, self._record.dump(self.uri))
+
+    def remove_superseded(self) -> None:
+        """Remove the files that nothing has replaced, once all that was planned is made."""
+        if self.size(SUPERSEDED) is not None:
+            self.delete(sorted(self.superseded()))
+            self._record = _Superseded({})
+            self.delete([SUPERSEDED])
+
+    def _superseded(self) -> _Superseded:
+        if self._record is None:
+            content = self.read(SUPERSEDED)
+            self._record = _Superseded({}) if content is None else self._recorded(json.loads(content))
+        return self._record
+
+    def _recorded(self, document: dict[str, Any]) -> _Superseded:
+        names = set(document["files"])
+        # Moved or copied, files have other versions: what was written anew before is written anew once more.
+        same = document["uri"] == self.uri
+        return _Superseded(document["files"] if same else self._versions("", names))
 
     @abstractmethod
-    def list(self, prefix: str = "") -> set[str]:
+    def _names(self, prefix: str) -> set[str]:
         """Names of all published files that start with `prefix`."""
+
+    @abstractmethod
+    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
+        """What tells each file of `names` (all start with `prefix`) from any later one; without those that are gone."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
@@ -145,6 +202,29 @@ class Store(ABC):
     def sweep(self) -> None:
         """Remove what a killed run left half-written."""
         return
+
+
+class _Superseded:
+    """Superseded files: their versions by name."""
+
+    def __init__(self, versions: dict[str, str]) -> None:
+        self.versions = versions
+        self._sorted = sorted(versions)
+
+    def names(self, prefix: str) -> set[str]:
+        """Those that start with a prefix."""
+        start = bisect_left(self._sorted, prefix)
+        stop = bisect_left(self._sorted, f"{prefix}\U0010ffff") if prefix else len(self._sorted)
+        return {name for name in self._sorted[start:stop] if name in self.versions}
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Those that have been written anew, or are gone."""
+        for name in names:
+            self.versions.pop(name, None)
+
+    def dump(self, uri: str) -> bytes:
+        """As it is stored."""
+        return (json.dumps({"uri": uri, "files": self.versions}, indent=1, sort_keys=True) + "\n").encode()
 
 
 def checked_name(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import shapely
 
-from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
 from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
@@ -79,6 +79,11 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
         gcs=gcs.rstrip("/") if gcs else None,
         checks=request.checks,
         properties={
+            **scene.properties,
+            SOURCE_COLLECTION: scene.collection,
+            SOURCE_PROVIDER: scene.provider,
+        }
+        | {
             name: value
             for name, value in (
                 ("eo:cloud_cover", scene.cloud_cover),

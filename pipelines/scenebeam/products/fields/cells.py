@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os.path
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,8 @@ def put_together(task: FieldsTask, store: Store) -> Outcome:
         item = with_seasons(task, chip, bases[chip.name], chosen[chip.name], images) if chosen[chip.name] else None
         item = item or bases[chip.name]
         store.write(task.parent_name(chip), stac.dump(item))
-        return [item, *images.values()]
+        where = posixpath.dirname(task.parent_name(chip))
+        return [stac.rebased(item, where), *(stac.rebased(image, chip.name) for image in images.values())]
 
     items = [item for found in io_threads().map(settle, task.chips) for item in found]
     store.write(task.item_path, dump_items(items))
@@ -62,7 +64,8 @@ def _bases(task: FieldsTask, store: Store, masks: Mapping[str, Any]) -> dict[str
     source = open_store(catalogue_folder(task.catalogue))
     listed = [chip for chip in task.chips if chip.item]
     found = dict(zip((c.name for c in listed), io_threads().map(lambda c: _read(source, c.item), listed), strict=True))
-    found |= _rows(task, source, {chip.name for chip in task.chips if not chip.item})
+    rows = _rows(task, source, {chip.name for chip in task.chips if not chip.item})
+    found |= {name: stac.rebased(item, "..") for name, item in rows.items()} if source.uri == store.uri else rows
     if source.uri != store.uri:
         where = {chip.name: source.path(chip.item or ITEMS_FILE).rpartition("/")[0] for chip in task.chips}
         found = {name: _elsewhere(item, where[name]) for name, item in found.items()}

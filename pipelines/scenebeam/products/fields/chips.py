@@ -125,7 +125,7 @@ def _chip(
     item: Mapping[str, Any], where: str, store: Store, names: set[str], faults: dict[str, list[str]]
 ) -> Chip | None:
     """A chip, its transform empty where only the mask's header knows it; None where something is missing."""
-    name = str(item.get("id") or "")
+    name, in_table = str(item.get("id") or ""), not where
     if not name:
         faults.setdefault("have no id", []).append("(some)")
         return None
@@ -137,7 +137,10 @@ def _chip(
         return None
     href = str(mask["href"])
     if not is_url(href) and not os.path.isabs(href):
-        href = store.path(os.path.normpath(os.path.join(os.path.dirname(where), href)))
+        beside = os.path.normpath(os.path.join(os.path.dirname(where), href))
+        # A table's hrefs start from the table; tables of other tools repeat those of the items.
+        from_table = os.path.normpath(href)
+        href = store.path(from_table if in_table and from_table in names else beside)
     crs, transform, shape = _grid({**(item.get("properties") or {}), **_told(mask)})
     return Chip(checked_name(name), crs, transform, shape, href, where)
 

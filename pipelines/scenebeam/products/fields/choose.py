@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _AT_ONCE = 4
 
 Key = tuple[int, float, timedelta, str]
 """How often the window was widened, percent of cloud, distance to the day, id: less is better."""
+_CHOSEN = -1
+"""In place of how often the window was widened, for a scene that was chosen before."""
 
 
 class Choice(BaseModel):
@@ -79,6 +82,10 @@ class Look:
 class _Found:
     """What is known of one chip's scenes so far."""
 
+    before: str | None = None
+    """Scene that was chosen by other thresholds: it ranks first."""
+    widened: dict[str, int] = field(default_factory=dict)
+    """How often the window was widened for each scene."""
     passing: dict[str, Key] = field(default_factory=dict)
     others: dict[str, tuple[bool, float, timedelta, str]] = field(default_factory=dict)
     """Scenes that keep no threshold, by known cloud before unknown."""
@@ -91,13 +98,14 @@ class _Found:
         return min(self.passing.values(), default=None)
 
 
-def choose(task: FieldsTask, budget: Budget) -> list[Choice]:
+def choose(task: FieldsTask, budget: Budget, before: Mapping[str, str] = MappingProxyType({})) -> list[Choice]:
     """One choice for each chip of the task, in its order.
 
+    A scene of `before`, by chip, ranks first: what was chosen by other thresholds stays where it keeps these.
     Raises ReadError where a classification may be read later; one that is broken for good is named, and its scene
     left out.
     """
-    found = [_Found() for _ in task.chips]
+    found = [_Found(before=before.get(chip.name)) for chip in task.chips]
     pairs = list(_pairs(task, found))
     to_look: dict[str, list[tuple[Candidate, int, Key]]] = {}
     for candidate, number, key in pairs:
@@ -134,6 +142,9 @@ def _pairs(task: FieldsTask, found: Sequence[_Found]) -> Iterator[tuple[Candidat
             if widened > product.buffer_expansions:
                 continue
             found[number].checked += 1
+            found[number].widened[candidate.id] = widened
+            if candidate.id == found[number].before:
+                widened = _CHOSEN
             least = 0.0 if product.pixel_check or candidate.cloud is None else candidate.cloud
             yield candidate, number, (widened, least, abs(candidate.when - noon), candidate.id)
 
@@ -201,7 +212,7 @@ def _choice(task: FieldsTask, number: int, found: _Found) -> Choice:
         return Choice(**facts, reason=_why_none(task, number, found))
     candidate = next(one for one in task.candidates if one.id == order[0])
     looked = found.looks[candidate.id]
-    widened = product.buffer_expansions if relaxed else found.passing[candidate.id][0]
+    widened = product.buffer_expansions if relaxed else found.widened[candidate.id]
     return Choice(
         **facts,
         scene=candidate.id,

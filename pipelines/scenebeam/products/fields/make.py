@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from scenebeam.products import stac
+from scenebeam.products.catalogue import read_back
 from scenebeam.products.fields.cells import put_together
 from scenebeam.products.fields.choose import Choice, choose
 from scenebeam.products.fields.images import make_images
@@ -30,14 +30,15 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
             store.write(task.record, stac.dump(make_masks(task, store)))
         return put_together(task, store)
     resumed = task.record in existing
-    choices = read_choices(task, store) if resumed else choose(task, budget)
+    choices = read_choices(task, store) if resumed else choose(task, budget, _chosen_before(task, store))
     without = [choice for choice in choices if choice.scene is None]
     if without and task.product.on_missing == "fail":
         return _failed(task, {choice.chip: choice.reason for choice in without}, "failed_no_scene")
     if not resumed:
         _publish_choices(task, choices, store)
+    _remove_images(task, {choice.chip for choice in without}, store)
     if task.downloads:
-        failed = _download(task, choices, store, budget, afresh=not resumed)
+        failed = _download(task, choices, store, budget)
         if failed:
             return _failed(task, failed, "failed_chips")
         store.write(task.images_record, stac.dump({"images": sum(choice.scene is not None for choice in choices)}))
@@ -62,34 +63,63 @@ def _publish_choices(task: FieldsTask, choices: Sequence[Choice], store: Store) 
     """The record of what was chosen, last; and before it the items, unless the images bring theirs at once."""
     if not task.downloads:
         chips = {chip.name: chip for chip in task.chips}
-        _write_all(
-            store,
-            (
-                (task.item_name(chips[one.chip]), image_item(task, chips[one.chip], one, None, None))
-                for one in choices
-                if one.scene is not None
-            ),
-        )
+
+        def publish(choice: Choice) -> None:
+            chip = chips[choice.chip]
+            if not _stands(task, chip, choice, store):
+                store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, None, None)))
+
+        list(io_threads().map(publish, (choice for choice in choices if choice.scene is not None)))
     document = {"cell": task.cell, "season": task.step, "choices": [one.model_dump(mode="json") for one in choices]}
     store.write(task.record, stac.dump(document))
 
 
-def _write_all(store: Store, documents: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    list(io_threads().map(lambda named: store.write(named[0], stac.dump(named[1])), documents))
+def _remove_images(task: FieldsTask, chips: set[str], store: Store) -> None:
+    """Remove what stands of chips that no scene will do for by these thresholds, and one did by others."""
+    for chip in task.chips:
+        if chip.name in chips:
+            names = {task.item_name(chip), task.image_name(chip), task.picture_name(chip)}
+            store.delete(sorted(names & store.list(f"{chip.name}/")))
 
 
-def _download(
-    task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget, *, afresh: bool
-) -> dict[str, str]:
+def _chosen_before(task: FieldsTask, store: Store) -> dict[str, str]:
+    """Scenes that were chosen by other thresholds, by chip: those whose items still count."""
+
+    def scene(chip: ChipRef) -> str | None:
+        name = task.item_name(chip)
+        content = store.read(name) if name in store.list(f"{chip.name}/") else None
+        found: str | None = None if content is None else json.loads(content)["properties"].get("ftw:scene")
+        return found
+
+    scenes = io_threads().map(scene, task.chips)
+    return {chip.name: one for chip, one in zip(task.chips, scenes, strict=True) if one is not None}
+
+
+def _download(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> dict[str, str]:
     """Make the images that do not stand yet; chip → why it has none."""
     chips = {chip.name: chip for chip in task.chips}
     wanted = [choice for choice in choices if choice.scene is not None]
-    if not afresh:
-        here = io_threads().map(lambda one: _is_whole(task, chips[one.chip], store), wanted)
-        wanted = [choice for choice, whole in zip(wanted, here, strict=True) if not whole]
-    return make_images(task, wanted, store, budget)
+    here = io_threads().map(lambda one: _stands(task, chips[one.chip], one, store), wanted)
+    lacking = [choice for choice, whole in zip(wanted, here, strict=True) if not whole]
+    return make_images(task, lacking, store, budget)
 
 
-def _is_whole(task: FieldsTask, chip: ChipRef, store: Store) -> bool:
-    """Whether a chip's image stands, and beside it its item."""
-    return {task.image_name(chip), task.item_name(chip)} <= store.list(f"{chip.name}/")
+def _stands(task: FieldsTask, chip: ChipRef, choice: Choice, store: Store) -> bool:
+    """Whether a chip's image of the scene stands, and beside it its item, which is brought up to date.
+
+    An item comes before its image: only the checksum tells whether it is of this one or of one that was to come.
+    """
+    name, image = task.item_name(chip), task.image_name(chip)
+    if not {name, image} <= store.list(f"{chip.name}/"):
+        return False
+    content = read_back(store, name)
+    item = json.loads(content)
+    asset = item["assets"].get("clipped")
+    if asset is None or item["properties"].get("ftw:scene") != choice.scene:
+        return False
+    if store.checksum(image) != (asset["file:size"], asset["file:checksum"]):
+        return False
+    current = stac.dump(image_item(task, chip, choice, asset, item["assets"].get("thumbnail")))
+    if current != content:
+        store.write(name, current)
+    return True

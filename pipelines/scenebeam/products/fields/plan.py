@@ -23,7 +23,7 @@ from scenebeam.products.fields.chips import Chip, collection_of, read_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
-from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
+from scenebeam.products.fields.task import CELLS, MASKS, Candidate, ChipRef, Clouds, FieldsTask, Step
 from scenebeam.products.inputs import scene_ref
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.task import Estimate
@@ -333,6 +333,23 @@ def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
         }
     )
     if further != after:
-        return ()
+        return _still_good(before, after)
     same = before.product.images == after.product.images
     return before.everything if same else [name for name in before.everything if name != before.item_path]
+
+
+def _still_good(before: FieldsTask, after: FieldsTask) -> Iterator[str]:
+    """Files of a task that one with other thresholds may keep: masks, and images of scenes that are chosen again."""
+    other = {name: getattr(before.product, name) for name in {"images", *after.product.adjustable}}
+    recipe = after.product.model_copy(update=other)
+    grid = ("step", "crs", "pixel", "shape", "squares", "catalogue", "checks")
+    if recipe != before.product or any(getattr(before, name) != getattr(after, name) for name in grid):
+        return
+    if after.step == "masks":
+        if before.chips == after.chips:
+            yield after.record
+            yield from (after.mask_name(chip, mask) for chip in after.chips for mask in MASKS)
+        return
+    same = set(before.chips) & set(after.chips)
+    for chip in same:
+        yield from (after.item_name(chip), after.image_name(chip), after.picture_name(chip))

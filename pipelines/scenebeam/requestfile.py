@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,11 +89,28 @@ def _read_file(file: Path) -> dict[str, Any]:
         document = parse_document(read.decode("utf-8"), str(file))
     except (OSError, ValueError) as error:
         raise RequestError(f"cannot read the request file {file}: {error}") from None
-    if {"fingerprint", "request"} <= document.keys():
-        document = document["request"]  # the run.json of an earlier run
-        if not isinstance(document, dict):
-            raise RequestError(f"{file}: request must hold a mapping, as in the run.json of a run")
-    return document
+    return frozen_request(document, str(file.resolve().parent), str(file)) if is_frozen(document) else document
+
+
+def is_frozen(document: Mapping[str, Any]) -> bool:
+    """Whether a document is the `run.json` of a run."""
+    return {"fingerprint", "request"} <= document.keys()
+
+
+def frozen_request(document: Mapping[str, Any], folder: str, name: str) -> dict[str, Any]:
+    """The request in the `run.json` of a run, whose output is the folder that it lies in, wherever that was moved to.
+
+    Files that lay in the output when the run was planned are looked for in `folder`, too.
+    """
+    request = document["request"]
+    if not isinstance(request, dict):
+        raise RequestError(f"{name}: request must hold a mapping, as in the run.json of a run")
+    before = str(request.get("output", "")).rstrip("/")
+    for _, holder, last in paths_in(request):
+        path = str(holder[last])
+        if before and (path == before or path.startswith(f"{before}/")):
+            holder[last] = folder + path.removeprefix(before)
+    return {**request, "output": folder}
 
 
 def validate_request(document: Mapping[str, Any]) -> RunRequest:
@@ -170,17 +187,25 @@ def _read_geojson(place: str) -> dict[str, Any]:
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> None:
     """Paths in a request file are relative to that file."""
+    for dotted, holder, last in paths_in(document):
+        value = holder[last]
+        if not is_remote(value):
+            try:
+                holder[last] = os.path.normpath(base / Path(value).expanduser())
+            except (RuntimeError, ValueError) as error:  # no such user's folder; no text for a path
+                raise RequestError(f"{dotted}: {quoted(value)} is not a path: {error}") from None
+
+
+def paths_in(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Where a request names files and folders: the field's dotted name, the mapping that holds it, its key there."""
     for dotted in PATHS:
         *parents, last = dotted.split(".")
         holder: Any = document
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         value = holder.get(last) if isinstance(holder, dict) else None
-        if isinstance(value, str) and value and not is_remote(value):
-            try:
-                holder[last] = os.path.normpath(base / Path(value).expanduser())
-            except (RuntimeError, ValueError) as error:  # no such user's folder; no text for a path
-                raise RequestError(f"{dotted}: {quoted(value)} is not a path: {error}") from None
+        if isinstance(value, str) and value:
+            yield dotted, holder, last
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:

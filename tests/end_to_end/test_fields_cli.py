@@ -135,7 +135,7 @@ def test_elsewhere_and_without_remote_refs(chips: Path, selection: list[str], tm
         (["select", "{chips}", "--year", "12"], "product.year"),
         (["select", "/nowhere", "--year", "2021", "--crop-calendar", "/x"], "holds neither items.parquet nor collection.json"),
         (["create", "{fields}", "o", "--name", "a b", "--year", "2021", "--images", "none"], "run:"),
-        (["create", "{fields}", "o", "--name", "a", "--year", "2021", "--images", "none", "--chip-size", "17"], "1.5 km"),
+        (["create", "{fields}", "o", "--name", "a", "--year", "2021", "--images", "none", "--chip-size", "7"], "product.grid.size"),
         (["create", "{fields}", "o", "--name", "a", "--year", "2021", "--set", "product.chips=x"], "one of the two"),
         (["create", "{fields}", "o", "--name", "a", "--year", "2021", "--images", "none", "--set", "dates=2021"], "leave them out"),
     ],

@@ -232,7 +232,7 @@ def test_faults_that_pass_are_not_seen(ask: Assets, server: Behaviour) -> None:
 def test_a_missing_href_is_a_status_of_its_own(ask: Assets, catalog: Callable[..., Path]) -> None:
     request = ask(catalog(lambda item: item["assets"].pop("nir", None)))
     status = run(request)
-    assert (status.state, status.skipped) == ("succeeded", 6)
+    assert (status.state, status.skipped) == ("failed", 6)
     row = status_of(request)
     assert (row["status"], row["ok_b04"], row["ok_b08"]) == ("skipped_missing_href", "True", "False")
     assert "no file of nir" in row["message"]

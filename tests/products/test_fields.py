@@ -233,7 +233,7 @@ def test_items_are_stac_and_ftw(fields_request: Callable[..., RunRequest]) -> No
     )
     collection = pystac.Collection.from_file(str(output / "collection.json"))
     collection.validate()
-    assert sorted(item.id for item in collection.get_items()) == sorted(p.name for p in output.glob("ftw-*"))
+    assert sorted(item.id for item in collection.get_items()) == sorted(p.stem for p in output.glob("ftw-*/*.json"))
     stored = rustac.read_sync(str(output / "items.parquet"))["features"]
     assert sorted(item["id"] for item in stored) == [path.stem for path in sorted(paths, key=lambda p: p.stem)]
 

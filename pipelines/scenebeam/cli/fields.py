@@ -152,11 +152,15 @@ def _folder(catalogue: str) -> str:
 
 def _frozen(catalogue: str) -> dict[str, Any] | None:
     """The request of the run in a folder; None where there is none of field chips."""
+    from scenebeam.requestfile import frozen_request
     from scenebeam.storage import open_store
 
-    content = open_store(_folder(catalogue)).read("run.json")
-    request = None if content is None else json.loads(content)["request"]
-    return request if request is not None and request["product"]["kind"] == "fields" else None
+    store = open_store(_folder(catalogue))
+    content = store.read("run.json")
+    if content is None:
+        return None
+    request = frozen_request(json.loads(content), store.uri, store.path("run.json"))
+    return request if request["product"]["kind"] == "fields" else None
 
 
 def _request_on(catalogue: str, images: str, given: dict[str, Any]) -> RunRequest:

@@ -47,12 +47,6 @@ class ChipGrid(Part):
     """The boundaries tell where fields are, not where none is: background is 3, unknown, instead of 0."""
     split: Split = Split()
 
-    @model_validator(mode="after")
-    def _named_apart(self) -> ChipGrid:
-        if self.size * self.resolution < 1500:
-            raise ValueError("chips are named by the kilometre of their centre: make them 1.5 km wide or more")
-        return self
-
 
 class FieldsRequest(Product):
     """Imagery for every chip of a field-boundary dataset, at planting and at harvest."""

@@ -179,6 +179,7 @@ def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None
     kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
     files = _made_by(plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task})
     store.supersede(files - kept)
+    store.delete(sorted(files - kept - store.superseded()))  # what has come of files that are not whole
     store.delete(sorted(store.list(PARTS) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 

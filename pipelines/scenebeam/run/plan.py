@@ -22,7 +22,7 @@ from scenebeam.products import PRODUCTS
 from scenebeam.products.catalogue import Dumped
 from scenebeam.products.task import Estimate, Task
 from scenebeam.request import RunRequest, is_remote
-from scenebeam.requestfile import PATHS, leaves
+from scenebeam.requestfile import frozen_request, leaves, paths_in
 from scenebeam.run.items import Item, write_search
 from scenebeam.storage import Store
 
@@ -128,7 +128,7 @@ def read_plan(store: Store) -> Plan | None:
         raise StorageError(f"{store.path(PLAN_FILE)} is missing beside {RUN_FILE}: run again with --overwrite")
     try:
         document = json.loads(head)
-        request = RunRequest.model_validate(document["request"])
+        request = RunRequest.model_validate(frozen_request(document, store.uri, store.path(RUN_FILE)))
         model = PRODUCTS[request.product.kind].task
         # Not by `pq.read_table`: it imports pandas, and its threads may abort a process that ends soon after.
         table = pq.ParquetFile(io.BytesIO(body)).read(columns=["definition"])
@@ -149,14 +149,9 @@ def vanished(store: Store) -> StorageError:
 def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     """A request's document that means the same wherever it is read, as `run.json` in the output."""
     resolved: dict[str, Any] = json.loads(json.dumps(document))
-    for dotted in PATHS:
-        *parents, last = dotted.split(".")
-        holder: Any = resolved
-        for parent in parents:
-            holder = holder.get(parent) if isinstance(holder, dict) else None
-        value = holder.get(last) if isinstance(holder, dict) else None
-        if isinstance(value, str) and value and not is_remote(value):
-            holder[last] = os.path.abspath(Path(value).expanduser())
+    for _, holder, last in paths_in(resolved):
+        if not is_remote(holder[last]):
+            holder[last] = os.path.abspath(Path(holder[last]).expanduser())
     return resolved
 
 

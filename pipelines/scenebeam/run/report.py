@@ -36,10 +36,11 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     by_task = {outcome.task: outcome for outcome in outcomes}
     existing = store.list()
     undone = {task.id for task in plan.undone(existing)}
+    left_over: set[str] = set()
     if not undone:
         # Killed while it tidied up, a task that is done is not made again: nobody else would.
         store.delete(sorted(name for name in existing if name.startswith(PARTS)))
-        store.remove_superseded()
+        left_over = store.release_superseded()
     left = [outcome for task in plan.tasks if task.id in undone and (outcome := by_task.get(task.id)) is not None]
     faults = [outcome for outcome in left if outcome.state == "failed"]
     done = {task.id for task in plan.tasks} - undone
@@ -77,6 +78,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         }
     )
     _draw_page(plan, final, told.items, existing, store)
+    store.delete(sorted(left_over))
     store.write(STATUS_FILE, final.dump())
     return final
 

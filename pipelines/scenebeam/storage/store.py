@@ -81,12 +81,16 @@ class Store(ABC):
         if self._record.versions or self.size(SUPERSEDED) is not None:
             self.write(SUPERSEDED, self._record.dump(self.uri))
 
-    def remove_superseded(self) -> None:
-        """Remove the files that nothing has replaced, once all that was planned is made."""
-        if self.size(SUPERSEDED) is not None:
-            self.delete(sorted(self.superseded()))
-            self._record = _Superseded({})
-            self.delete([SUPERSEDED])
+    def release_superseded(self) -> set[str]:
+        """Let superseded files count as any other from now on; the names of them and of their record.
+
+        Whoever asks removes them, once all that was planned is made and no table names them any more.
+        """
+        if self.size(SUPERSEDED) is None:
+            return set()
+        left = self.superseded()
+        self._record = _Superseded({})
+        return {*left, SUPERSEDED}
 
     def _superseded(self) -> _Superseded:
         if self._record is None:

@@ -173,7 +173,9 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brough
     for file, one in brought.items():
         asset = file.asset
         assert asset is not None, "all files of the scene are there"
-        href = f"{task.gcs}/{task.cloud_name(file)}" if task.mode == DROP else f"./{file.name}"
+        cloud = f"{task.gcs}/{task.cloud_name(file)}"
+        elsewhere = task.mode == DROP and cloud != store.path(task.local_name(file))
+        href = cloud if elsewhere else f"./{file.name}"
         assets[file.label] = file_asset(href, [(file.band, asset)], one.size, one.checksum)
         told = unchecked(asset)
         if told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +67,11 @@ class AssetsTask(Task):
     def sources(self) -> tuple[str, ...]:
         """The scene."""
         return (self.scene,)
+
+    @property
+    def everything(self) -> Iterable[str]:
+        """Files in the run's store, also where that is the bucket that they are dropped into."""
+        return {*self.outputs, *(self.local_name(file) for file in self.files)}
 
     def local_name(self, file: BandFile) -> str:
         """Name of a file in the run's store."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from scenebeam.products.fields.kept import kept
 from scenebeam.products.fields.make import make
-from scenebeam.products.fields.plan import aim, kept, plan
+from scenebeam.products.fields.plan import aim, plan
 from scenebeam.products.fields.report import report
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.products.product import Product

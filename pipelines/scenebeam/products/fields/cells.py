@@ -15,7 +15,7 @@ from scenebeam.products.catalogue import ITEMS_FILE, dump_items, read_back
 from scenebeam.products.fields.chips import catalogue_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
-from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
+from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_elsewhere
 from scenebeam.products.task import Outcome
 from scenebeam.request import SEASONS, is_url
 from scenebeam.storage import Store, open_store
@@ -61,7 +61,7 @@ def _bases(task: FieldsTask, store: Store, masks: Mapping[str, Any]) -> dict[str
     """The chips' items as they were: of the catalogue, or of the masks that the run has made."""
     if not task.catalogue:
         return {chip.name: chip_item(task, chip, masks["chips"][chip.name]["assets"]) for chip in task.chips}
-    source = open_store(catalogue_folder(task.catalogue))
+    source = open_store(catalogue_folder(task.catalogue)) if is_elsewhere(task.catalogue) else store
     listed = [chip for chip in task.chips if chip.item]
     found = dict(zip((c.name for c in listed), io_threads().map(lambda c: _read(source, c.item), listed), strict=True))
     rows = _rows(task, source, {chip.name for chip in task.chips if not chip.item})

@@ -17,7 +17,7 @@ from scenebeam.products import stac
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
-from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
+from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_elsewhere
 from scenebeam.products.inputs import asked_resampling, min_std_dev, scaling, settled_nodata
 from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
@@ -65,7 +65,7 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
     chips = {chip.name: chip for chip in task.chips}
     failed: dict[str, str] = {}
     by_scene: dict[str, list[Choice]] = {}
-    for choice, fault in zip(choices, _masks_fit(task, [chips[one.chip] for one in choices]), strict=True):
+    for choice, fault in zip(choices, _masks_fit(task, [chips[one.chip] for one in choices], store), strict=True):
         if fault:
             failed[choice.chip] = fault
         else:
@@ -85,14 +85,14 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
     return failed | pending.failed
 
 
-def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef]) -> Iterator[str]:
+def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iterator[str]:
     """For each chip why its mask does not lie on its grid; empty where it does, or where the run makes the mask."""
 
     def fault(chip: ChipRef) -> str:
         if not chip.mask:
             return ""
         try:
-            crs, transform, shape = mask_grid(chip.mask)
+            crs, transform, shape = mask_grid(chip.mask if is_elsewhere(chip.mask) else store.path(chip.mask))
         except ReadError as error:
             if error.permanent:
                 return f"its mask cannot be read: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -45,7 +46,7 @@ def image_item(
         **({} if picture is None else {"thumbnail": picture}),
     }
     grid = task.grid_of(chip)
-    parent = task.parent_name(chip).rpartition("/")[2]
+    parent = _relative(task.parent_name(chip), chip.name)
     item = stac.make_item(
         task.image_id(chip),
         task.dataset,
@@ -66,11 +67,17 @@ def image_item(
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
     item["links"] = [
         *UP,
-        {"rel": "derived_from", "href": f"./{parent}", "type": _JSON},
-        {"rel": "ftw:parent_chip", "href": f"./{parent}", "type": _JSON},
+        {"rel": "derived_from", "href": parent, "type": _JSON},
+        {"rel": "ftw:parent_chip", "href": parent, "type": _JSON},
         *({"rel": "via", "href": href, "type": _JSON, "title": candidate.id} for href in [candidate.item_href] if href),
     ]
     return item
+
+
+def _relative(name: str, folder: str) -> str:
+    """An href to a file of the store from one of its folders."""
+    path = posixpath.relpath(name, folder or ".")
+    return path if path.startswith("../") else f"./{path}"
 
 
 def _alternatives(choice: Choice, candidates: Mapping[str, Candidate]) -> dict[str, Any]:
@@ -148,7 +155,9 @@ def with_seasons(
         cloud = choice.cloud if choice.cloud is not None else choice.cloud_scene
         if cloud is not None:
             told[f"ftw:{season}_cloud_cover"] = cloud
-        links.append({"rel": f"ftw:{season}", "href": f"./{image['id']}.json", "type": _JSON})
+        folder = posixpath.dirname(task.parent_name(chip))
+        href = _relative(f"{chip.name}/{image['id']}.json", folder)
+        links.append({"rel": f"ftw:{season}", "href": href, "type": _JSON})
     extensions = [*(item.get("stac_extensions") or [])]
     return {
         **item,

@@ -118,7 +118,7 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
                 covered[place] = covered.get(place, 0.0) + area
                 if place not in names:
                     names[place] = _mgrs(place, side)
-                squares.append(names[place][:-4])
+                squares.append(names[place][:_SQUARE])
             spool.add(squares, numbers[owners[own[pairs]]], parts[own[pairs]])
     enough = {place: 100 * min(covered[place] / side**2, 1.0) for place in wanted}
     places = sorted((p for p, share in enough.items() if share >= grid.min_coverage), key=lambda place: names[place])
@@ -130,9 +130,9 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
         [_chip(place, names[place], grid, year, origin) for place in places],
         places,
         [round(enough[place], 4) for place in places],
-        [names[place][:-4] for place in places],
+        [names[place][:_SQUARE] for place in places],
         faults,
-        spool.files({names[place][:-4] for place in places}),
+        spool.files({names[place][:_SQUARE] for place in places}),
     )
 
 
@@ -217,12 +217,15 @@ def _to_zone(epsg: int) -> Transformer:
 
 _BANDS = "CDEFGHJKLMNPQRSTUVWX"
 _COLUMNS = ("ABCDEFGH", "JKLMNPQR", "STUVWXYZ")
+_SQUARE = 5
+"""Characters of a square's name: `34UFF`."""
 _ROWS = ("ABCDEFGHJKLMNPQRSTUV", "FGHJKLMNPQRSTUVABCDE")
 """Letters of the Military Grid (NGA.SIG.0012): of latitude, and of squares by zone."""
 
 
 def _mgrs(place: Place, side: float) -> str:
-    """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in.
+    """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in; of small cells
+    the hundred meters (`34UFF160280`), or less.
 
     By the zone and hemisphere of its own lattice, also where the centre lies beyond their edge, so
     that no two cells share a name; libraries would name it after the zone next door.
@@ -233,7 +236,9 @@ def _mgrs(place: Place, side: float) -> str:
     band = min(max(int((latitude + 80) // 8), 0), 19)
     band = max(band, 10) if epsg < 32700 else min(band, 9)
     square = _COLUMNS[(zone - 1) % 3][int(x // 100_000) - 1] + _ROWS[(zone - 1) % 2][int(y // 100_000) % 20]
-    return f"{zone:02d}{_BANDS[band]}{square}{int(x // 1000) % 100:02d}{int(y // 1000) % 100:02d}"
+    digits = next((count for count in range(2, 5) if side >= 1.5 * 10 ** (5 - count)), 5)
+    along, up = (int(part % 100_000) // 10 ** (5 - digits) for part in (x, y))
+    return f"{zone:02d}{_BANDS[band]}{square}{along:0{digits}d}{up:0{digits}d}"
 
 
 class _Spool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os.path
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,18 +21,21 @@ from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.products.estimate import PROCESS
 from scenebeam.products.fields.calendar import CropCalendar, season_days
-from scenebeam.products.fields.chips import Chip, collection_of, read_chips
+from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_of, read_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
-from scenebeam.products.fields.task import CELLS, MASKS, Candidate, ChipRef, Clouds, FieldsTask, Step
+from scenebeam.products.fields.standing import CHIPS_TABLE, StandingChips, standing_chips
+from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
 from scenebeam.products.inputs import scene_ref
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.task import Estimate
 from scenebeam.raster.windows import ROWS_AHEAD
-from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season
+from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
+from scenebeam.storage import open_store
 
-CHIPS_TABLE, FAULTS_TABLE = "chips.csv", "field_faults.csv"
+FAULTS_TABLE = "field_faults.csv"
+log = logging.getLogger(__name__)
 LARGEST_CELL = 2000
 """Chips of a task at most: those of a dense tile are cut into bands from north to south."""
 _BLOCK = 1024
@@ -49,11 +54,13 @@ class FieldsAim(Aim):
     days: Sequence[tuple[int, int]] = ()
     """Day of year of planting and of harvest."""
     targets: Sequence[Mapping[Season, datetime]] = ()
-    made: FieldChips | None = None
+    made: FieldChips | StandingChips | None = None
     """Where the run makes the chips: of which fields."""
     splits: Sequence[str] = ()
     dataset: str = ""
     """Id of the collection that the chips are of."""
+    catalogue: str = ""
+    """Where the chips are from; relative to the output where it is their own folder, which may be moved."""
 
 
 def aim(request: RunRequest) -> FieldsAim:
@@ -64,7 +71,7 @@ def aim(request: RunRequest) -> FieldsAim:
     product = _product(request)
     made = None
     if product.boundaries is not None:
-        made = chips_of_fields(product.boundaries, product.grid, product.year, _origin(request))
+        made = _chips_of_fields(product.boundaries, request)
         chips: Sequence[Chip] = made.chips
     else:
         chips = read_chips(str(product.chips))
@@ -74,7 +81,11 @@ def aim(request: RunRequest) -> FieldsAim:
         chips, shapes, centres = _inside(chips, shapes, centres, area)
         made = None if made is None else made.only({chip.name for chip in chips})
     cells = squares(centres)
-    splits = [] if made is None else split_chips(made.places, shapes, product.grid.split)
+    splits: Sequence[str] = []
+    if isinstance(made, FieldChips):
+        splits = split_chips(made.places, shapes, product.grid.split)
+    elif made is not None:
+        splits = made.splits
     if product.images == "none":
         return FieldsAim(
             area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits, dataset=request.run
@@ -87,7 +98,29 @@ def aim(request: RunRequest) -> FieldsAim:
     questions = list(_questions(shapes, cells, targets, reach))
     hint = f"Are there scenes within {reach.days} days of planting and harvest in {product.year}? Try another year"
     dataset = request.run if product.chips is None else str(collection_of(product.chips).get("id") or request.run)
-    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset)
+    catalogue = product.chips or ""
+    if catalogue and open_store(catalogue_folder(catalogue)).uri == open_store(request.output).uri:
+        folder = f"{open_store(request.output).uri}/"
+        chips = [chip._replace(mask=chip.mask.removeprefix(folder)) for chip in chips]
+        catalogue = catalogue.rpartition("/")[2] if catalogue.endswith((".json", ".parquet")) else "."
+    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset, catalogue)
+
+
+def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | StandingChips:
+    """Make the chips of field boundaries; where the file is gone, take those that stand in the output."""
+    product = _product(request)
+    if not is_url(boundaries) and not os.path.exists(boundaries):
+        standing = standing_chips(open_store(request.output), product.grid, product.year)
+        if standing is not None:
+            log.info("%s is not there any more: the chips are those of %s", boundaries, CHIPS_TABLE)
+            return standing
+    return chips_of_fields(boundaries, product.grid, product.year, _origin(request))
+
+
+def _stac_host(request: RunRequest) -> str:
+    """What items call the catalog: its name or address; the name alone of a file on this machine."""
+    catalog = str(request.catalog)
+    return catalog if is_remote(catalog) else catalog.rpartition("/")[2]
 
 
 def _product(request: RunRequest) -> FieldsRequest:
@@ -140,7 +173,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     for cell, members in _cells(aim, scenes):
         tasks += list(_tasks(cell, members, aim, scenes, request, records))
     tables: dict[str, File] = {}
-    if aim.made is not None:
+    if isinstance(aim.made, FieldChips):
         tables = {CHIPS_TABLE: _chips_table(aim), FAULTS_TABLE: aim.made.faults.table, **aim.made.files}
     return Planned(tasks, tables)
 
@@ -195,10 +228,10 @@ def _tasks(
             if aim.made and step == "masks"
             else (),
             dataset=aim.dataset,
-            catalogue=product.chips or "",
-            stac_host=request.catalog if isinstance(request.catalog, str) else "",
+            catalogue=aim.catalogue,
+            stac_host=_stac_host(request),
             source="sentinel-2" if records[0].id.startswith("sentinel-2") else records[0].id,
-            product=product,
+            product=product if product.chips is None else product.model_copy(update={"chips": aim.catalogue}),
             checks=request.checks,
         )
         images = (task.images_record,) if task.downloads else ()
@@ -317,39 +350,3 @@ def _chips_table(aim: FieldsAim) -> Table:
         for number, chip in enumerate(aim.chips)
     ]
     return Table(columns, rows)
-
-
-def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
-    """All that a task has made stays where only how far the run goes has changed, but the table of the cell's items."""
-    early = before.product.images == "select"  # how images are made was of no account yet
-    product = after.product if early else before.product.model_copy(update={"images": after.product.images})
-    further = before.model_copy(
-        update={
-            "product": product,
-            "checks": after.checks if early else before.checks,
-            "outputs": after.outputs,
-            "estimate": after.estimate,
-            "steps": after.steps,
-        }
-    )
-    if further != after:
-        return _still_good(before, after)
-    same = before.product.images == after.product.images
-    return before.everything if same else [name for name in before.everything if name != before.item_path]
-
-
-def _still_good(before: FieldsTask, after: FieldsTask) -> Iterator[str]:
-    """Files of a task that one with other thresholds may keep: masks, and images of scenes that are chosen again."""
-    other = {name: getattr(before.product, name) for name in {"images", *after.product.adjustable}}
-    recipe = after.product.model_copy(update=other)
-    grid = ("step", "crs", "pixel", "shape", "squares", "catalogue", "checks")
-    if recipe != before.product or any(getattr(before, name) != getattr(after, name) for name in grid):
-        return
-    if after.step == "masks":
-        if before.chips == after.chips:
-            yield after.record
-            yield from (after.mask_name(chip, mask) for chip in after.chips for mask in MASKS)
-        return
-    same = set(before.chips) & set(after.chips)
-    for chip in same:
-        yield from (after.item_name(chip), after.image_name(chip), after.picture_name(chip))

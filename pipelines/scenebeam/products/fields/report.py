@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scenebeam.csvtable import File, Table
 from scenebeam.products import stac
 from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, Joined, Reported, join_items
 from scenebeam.products.fields.chips import collection_of
-from scenebeam.products.fields.task import FieldsTask
+from scenebeam.products.fields.task import CELLS, FieldsTask
 from scenebeam.products.task import Outcome
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest
 from scenebeam.storage import Store
@@ -37,12 +37,13 @@ def report(
         STATUS_TABLE: Table(_COLUMNS, rows),
         REPORT_FILE: Dumped(stac.dump(document)),
     }
-    cells = sorted({task.item_path for task in tasks if task.id in done})
-    parents: list[str] = []
-    joined = join_items(cells, store.fetched, lambda table: parents.extend(_parents(table))) if cells else None
+    older = store.superseded(CELLS)
+    cells = sorted({task.item_path for task in tasks if task.id in done or task.item_path in older})
+    listed: list[str] = []
+    joined = join_items(cells, store.fetched, lambda table: listed.extend(_names(tasks, table))) if cells else None
     if joined is not None:
         files[ITEMS_FILE] = Dumped(joined.content)
-    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, joined, sorted(parents))))
+    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, joined, sorted(listed))))
     return Reported(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
 
 
@@ -142,15 +143,19 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parents(table: pa.Table) -> Iterator[str]:
-    """Ids of the chips' own items."""
-    ids = table.column("id").to_pylist()
-    images = table.column("ftw:season").to_pylist() if "ftw:season" in table.column_names else ids[:0]
-    yield from (one for one, image in zip_longest(ids, images) if image is None)
+def _names(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
+    """Names of the items of a table: the chips' own, and those of their images."""
+    ids = set(table.column("id").to_pylist())
+    for task in tasks:
+        for chip in task.chips:
+            if chip.name in ids:
+                yield task.parent_name(chip)
+            if task.step != "masks" and task.image_id(chip) in ids:
+                yield task.item_name(chip)
 
 
-def _collection(request: RunRequest, joined: Joined | None, parents: Sequence[str]) -> dict[str, Any]:
-    """The catalogue's own collection brought up to date; a new one where the run makes the chips."""
+def _collection(request: RunRequest, joined: Joined | None, listed: Sequence[str]) -> dict[str, Any]:
+    """The catalogue's own collection with what the run has added; a new one where the run makes the chips."""
     product = request.product
     assert isinstance(product, FieldsRequest)
     base = {} if product.chips is None else collection_of(product.chips)
@@ -158,9 +163,15 @@ def _collection(request: RunRequest, joined: Joined | None, parents: Sequence[st
     document = {**made, **base}
     if joined is not None:
         document["extent"] = joined.extent
-    links = [link for link in document.get("links") or [] if link.get("rel") not in ("item", "items", "root")]
-    items = [{"rel": "item", "href": f"./{name}/{name}.json", "type": "application/geo+json"} for name in parents]
-    document["links"] = [*(link for link in made["links"] if link["rel"] in ("items", "root")), *links, *items]
-    document["links"] = [link for link in document["links"] if parents or link["rel"] != "items"]
+    links = list(base.get("links") or ())
+    rels = {link.get("rel") for link in links}
+    there = {posixpath.normpath(str(link.get("href"))) for link in links if link.get("rel") == "item"}
+    links += [link for link in made["links"] if link["rel"] not in rels and (listed or link["rel"] != "items")]
+    links += [
+        {"rel": "item", "href": f"./{name}", "type": "application/geo+json"}
+        for name in dict.fromkeys(listed)
+        if name not in there
+    ]
+    document["links"] = links
     document["assets"] = {**(base.get("assets") or {}), **made["assets"]}
     return document

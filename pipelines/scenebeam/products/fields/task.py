@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -15,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.scene import Asset
 from scenebeam.products.task import Task
 from scenebeam.raster.grid import Grid
-from scenebeam.request import Checks, FieldsRequest, Season
+from scenebeam.request import Checks, FieldsRequest, Season, is_url
 
 CELLS = "cells/"
 """Folder of what is told of whole cells: the scenes chosen, the images made, and the items as a table."""
@@ -89,7 +90,7 @@ class FieldsTask(Task):
     dataset: str = ""
     """Id of the collection."""
     catalogue: str = ""
-    """The folder that the chips come from; empty where the run makes them."""
+    """Where the chips come from, from the output where they are in it; empty where the run makes them."""
     stac_host: str = ""
     source: str = ""
     """What the images come of: `sentinel-2`, else the id of the collection."""
@@ -185,6 +186,11 @@ class FieldsTask(Task):
     def mask_name(self, chip: ChipRef, mask: str) -> str:
         """Name of one of the masks."""
         return f"{chip.name}/{chip.name}_{mask}.tif"
+
+
+def is_elsewhere(path: str) -> bool:
+    """Whether a path does not start from the output."""
+    return is_url(path) or os.path.isabs(path)
 
 
 def footprint_of(candidate: Candidate) -> BaseGeometry | None:

@@ -53,7 +53,8 @@ def release(
     run: str, product: LandcoverRequest, classes: Mapping[int, LandClass], chips: Sequence[Chip], store: Store
 ) -> None:
     """Publish the release of some chips, those that have an id. Its manifest comes last: where that stands all of it
-    stands, and what stands of the same chips is not made again. `classes` are those that were asked for.
+    stands, and what stands of the same chips is not made again. One of other chips is replaced file by file. `classes`
+    are those that were asked for.
 
     Raises StorageError where the archive would not fit onto the disk, before anything is written or removed.
     """
@@ -66,8 +67,6 @@ def release(
         return
     if product.zip:
         _check_room(copies, len(released), store)
-    store.delete([f"{folder}{MANIFEST_FILE}"])
-    store.delete(sorted({*store.list(folder), *store.list(archive)}))
     with ThreadPoolExecutor(_COPIERS) as threads:
         list(threads.map(lambda name: store.copy(copies[name].source, folder + name), copies))
     files = {name: copy.made for name, copy in copies.items()} | _documents(run, product, released, store, folder)
@@ -75,6 +74,8 @@ def release(
     if product.zip:
         _write_archive(archive, product.version, sorted(files), manifest, store)
     store.write(f"{folder}{MANIFEST_FILE}", manifest)
+    left = store.list(folder) - {f"{folder}{name}" for name in (*files, MANIFEST_FILE)}
+    store.delete(sorted(left | (set() if product.zip else store.list(archive))))
 
 
 def _copies(chips: Sequence[Chip]) -> Iterator[tuple[str, Copy]]:

@@ -12,7 +12,7 @@ from scenebeam.products.landcover.chips import numbered
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import RELEASES, release
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
-from scenebeam.products.landcover.task import LandcoverTask
+from scenebeam.products.landcover.task import CHIPS, LandcoverTask
 from scenebeam.products.task import Outcome
 from scenebeam.request import LandcoverRequest, RunRequest
 from scenebeam.storage import Store
@@ -38,7 +38,10 @@ def report(
     if missing:
         names = ", ".join(classes[number].name for number in missing)
         log.warning("no chip of %s in any area: the release is balanced without", names)
-    release(request.run, product, classes, chips, store)
+    if store.superseded(CHIPS) and len(finished) < sum(not task.fault for task in tasks):
+        log.warning("%s%s stays as it is until all areas are made anew", RELEASES, product.version)
+    else:
+        release(request.run, product, classes, chips, store)
     files: dict[str, File] = {AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)}
     nothing = "" if chips or not finished else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
     return Reported(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")

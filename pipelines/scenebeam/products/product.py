@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,10 @@ class Planned:
     tables: Mapping[str, File]
 
 
-def all_or_nothing(before: Task, after: Task) -> Iterable[str]:
-    """Outputs of a task that are good for the task that takes its place: all of them if it is the same."""
-    return before.outputs if before == after else ()
+def all_or_nothing(before: Sequence[Task], after: Sequence[Task]) -> set[str]:
+    """Outputs of tasks that are good for the tasks that take their place: all of those that are the same."""
+    following = {task.id: task for task in after}
+    return {name for task in before if task == following.get(task.id) for name in task.outputs}
 
 
 Report = Callable[[RunRequest, Sequence[Any], set[str], Mapping[str, Outcome], Store], Reported]
@@ -62,7 +63,7 @@ class Product:
     make: Callable[..., Outcome]
     report: Report
     aim: Callable[[RunRequest], Aim] = aim_at_area
-    kept: Callable[..., Iterable[str]] = all_or_nothing
-    """Which outputs of a task stay when another of its id takes its place."""
+    kept: Callable[..., set[str]] = all_or_nothing
+    """Which outputs of a plan's tasks stay when another plan's take their place."""
     waits: bool = False
     """Whether its tasks wait for the network rather than compute: then more of them than cores are made at once."""

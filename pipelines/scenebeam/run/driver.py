@@ -175,8 +175,7 @@ def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None
     Products stand until new ones take their place; those that have no successor go when all others are made.
     """
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
-    kept_of = PRODUCTS[plan.request.product.kind].kept
-    kept = {name for task in plan.tasks if task.id in following for name in kept_of(task, following[task.id])}
+    kept = PRODUCTS[plan.request.product.kind].kept(plan.tasks, tuple(following.values()))
     files = _made_by(plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task})
     store.supersede(files - kept)
     store.delete(sorted(files - kept - store.superseded()))  # what has come of files that are not whole

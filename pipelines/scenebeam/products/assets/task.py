@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -82,8 +82,14 @@ class AssetsTask(Task):
         return f"{self.scene}/{file.name}"
 
 
-def kept(before: AssetsTask, after: AssetsTask) -> set[str]:
-    """Outputs of a task that are good for the one that takes its place: files of the same source stay."""
-    if before == after:
-        return set(before.outputs)
-    return {before.local_name(file) for file in before.files if file in after.files}
+def kept(before: Sequence[AssetsTask], after: Sequence[AssetsTask]) -> set[str]:
+    """Outputs of tasks that are good for those that take their place: files of the same source stay."""
+    following = {task.id: task for task in after}
+    names: set[str] = set()
+    for task in before:
+        successor = following.get(task.id)
+        if successor == task:
+            names.update(task.outputs)
+        elif successor is not None:
+            names.update(task.local_name(file) for file in task.files if file in successor.files)
+    return names

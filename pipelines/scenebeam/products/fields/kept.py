@@ -1,14 +1,34 @@
-"""Kept: what stands of a task when one with other thresholds, or one that goes further, takes its place."""
+"""Kept: what stands of field chips when a plan with other thresholds or scenes, or one that goes further, follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from scenebeam.products.fields.task import MASKS, FieldsTask
+from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 
 
-def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
-    """All that a task has made stays where only how far the run goes has changed, but the table of the cell's items."""
+def kept(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
+    """Names of what the tasks of a plan have made and its successor's would make again.
+
+    Chips may be in other cells now, which follow the scenes: masks stay, and images whose scenes may be chosen again.
+    """
+    following = {task.id: task for task in after}
+    cells = {(task.step, chip): task for task in after for chip in task.chips}
+    names: set[str] = set()
+    for task in before:
+        successor = following.get(task.id)
+        if successor is not None and _goes_further(task, successor):
+            names.update(_all_but_table(task, successor))
+            continue
+        for chip in task.chips:
+            successor = cells.get((task.step, chip))
+            if successor is not None and _has_recipe_of(task, successor):
+                names.update(_files(successor, chip))
+    return names
+
+
+def _goes_further(before: FieldsTask, after: FieldsTask) -> bool:
+    """Whether only how far the run goes has changed."""
     early = before.product.images == "select"  # how images are made was of no account yet
     product = after.product if early else before.product.model_copy(update={"images": after.product.images})
     further = before.model_copy(
@@ -20,24 +40,25 @@ def kept(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
             "steps": after.steps,
         }
     )
-    if further != after:
-        return _still_good(before, after)
+    return further == after
+
+
+def _all_but_table(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
+    """All that a task has made; not the table of the cell's items where it goes further now."""
     same = before.product.images == after.product.images
     return before.everything if same else [name for name in before.everything if name != before.item_path]
 
 
-def _still_good(before: FieldsTask, after: FieldsTask) -> Iterator[str]:
-    """Files of a task that one with other thresholds may keep: masks, and images of scenes that are chosen again."""
+def _has_recipe_of(before: FieldsTask, after: FieldsTask) -> bool:
+    """Whether masks and images are made in the same way, of whichever scene."""
     other = {name: getattr(before.product, name) for name in {"images", *after.product.adjustable}}
-    recipe = after.product.model_copy(update=other)
-    grid = ("step", "crs", "pixel", "shape", "squares", "catalogue", "checks")
-    if recipe != before.product or any(getattr(before, name) != getattr(after, name) for name in grid):
-        return
-    if after.step == "masks":
-        if before.chips == after.chips:
-            yield after.record
-            yield from (after.mask_name(chip, mask) for chip in after.chips for mask in MASKS)
-        return
-    same = set(before.chips) & set(after.chips)
-    for chip in same:
-        yield from (after.item_name(chip), after.image_name(chip), after.picture_name(chip))
+    parts = ("crs", "pixel", "shape", "catalogue", "checks")
+    same = all(getattr(before, name) == getattr(after, name) for name in parts)
+    return same and after.product.model_copy(update=other) == before.product
+
+
+def _files(task: FieldsTask, chip: ChipRef) -> Iterator[str]:
+    if task.step == "masks":
+        yield from (task.mask_name(chip, mask) for mask in MASKS)
+    else:
+        yield from (task.item_name(chip), task.image_name(chip), task.picture_name(chip))

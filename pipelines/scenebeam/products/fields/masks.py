@@ -23,7 +23,25 @@ _NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOW
 
 
 def make_masks(task: FieldsTask, store: Store) -> dict[str, Any]:
-    """Publish three masks for each chip; what was made, as JSON: the assets and how many pixels two fields claim."""
+    """Publish three masks for each chip that has none yet; the assets of all of them, as JSON."""
+    standing = dict(
+        zip(task.chips, io_threads().map(lambda chip: _standing(task, chip, store), task.chips), strict=True)
+    )
+    lacking = [chip for chip in task.chips if standing[chip] is None]
+    drawn = _draw(task.model_copy(update={"chips": tuple(lacking)}), store) if lacking else {}
+    assets = {chip.name: {"assets": standing[chip] or drawn[chip]} for chip in task.chips}
+    return {"cell": task.cell, "chips": assets}
+
+
+def _standing(task: FieldsTask, chip: ChipRef, store: Store) -> dict[str, Any] | None:
+    """The assets of the masks that stand; None where one of them does not."""
+    names = {mask: task.mask_name(chip, mask) for mask in MASKS}
+    if not set(names.values()) <= store.list(f"{chip.name}/"):
+        return None
+    return {mask: _asset(task, mask, name, *store.checksum(name)) for mask, name in names.items()}
+
+
+def _draw(task: FieldsTask, store: Store) -> dict[ChipRef, dict[str, Any]]:
     fields, numbers = _fields(task, store)
     tree = shapely.STRtree(fields)
     boxes = task.boxes()
@@ -37,14 +55,9 @@ def make_masks(task: FieldsTask, store: Store) -> dict[str, Any]:
             task.grid_of(chip),
             presence_only=task.product.grid.presence_only,
         )
-        return {
-            "assets": {mask: _publish(task, chip, mask, getattr(drawn, mask), store) for mask in MASKS},
-            "fields": int(np.count_nonzero(np.unique(drawn.instance))),
-            "overlap_pixels": drawn.overlap,
-        }
+        return {mask: _publish(task, chip, mask, getattr(drawn, mask), store) for mask in MASKS}
 
-    made = io_threads().map(make, range(len(task.chips)))
-    return {"cell": task.cell, "chips": {chip.name: one for chip, one in zip(task.chips, made, strict=True)}}
+    return dict(zip(task.chips, io_threads().map(make, range(len(task.chips))), strict=True))
 
 
 def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
@@ -65,12 +78,16 @@ def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: S
     name = task.mask_name(chip, mask)
     with store.writing(name) as file:
         file.write(small_cog(pixels[None], profile, average=False))
+    return _asset(task, mask, name, file.size, file.checksum)
+
+
+def _asset(task: FieldsTask, mask: str, name: str, size: int, checksum: str) -> dict[str, Any]:
     return {
         "href": f"./{name.rpartition('/')[2]}",
         "type": stac.COG_TYPE,
         "roles": ["data", "labels"],
-        "file:size": file.size,
-        "file:checksum": file.checksum,
+        "file:size": size,
+        "file:checksum": checksum,
         **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
     }
 

@@ -131,7 +131,7 @@ def test_elsewhere_and_without_remote_refs(chips: Path, selection: list[str], tm
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["select", "{chips}", "--year", "2021"], "product.crop_calendar"),
+        (["select", "{chips}", "--year", "2021", "--set", "product.days.planting=0"], "product.days.planting"),
         (["select", "{chips}", "--year", "12"], "product.year"),
         (["select", "/nowhere", "--year", "2021", "--crop-calendar", "/x"], "holds neither items.parquet nor collection.json"),
         (["create", "{fields}", "o", "--name", "a b", "--year", "2021", "--images", "none"], "run:"),

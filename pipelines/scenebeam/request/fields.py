@@ -48,6 +48,13 @@ class ChipGrid(Part):
     split: Split = Split()
 
 
+class SeasonDays(Part):
+    """Days of the year, 1 to 366. A harvest day before the planting day is the next year's."""
+
+    planting: int = Field(ge=1, le=366)
+    harvest: int = Field(ge=1, le=366)
+
+
 class FieldsRequest(Product):
     """Imagery for every chip of a field-boundary dataset, at planting and at harvest."""
 
@@ -61,7 +68,10 @@ class FieldsRequest(Product):
     grid: ChipGrid = ChipGrid()
     """Of chips that are made of boundaries."""
     crop_calendar: str | None = None
-    """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`: days of planting and harvest."""
+    """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`: days of planting and harvest. Default:
+    the global calendar that Fields of The World publishes, fetched on first use."""
+    days: SeasonDays | None = None
+    """The days of planting and harvest of all chips, in place of a crop calendar."""
     images: Literal["none", "select", "download"] = "download"
     """How far it goes: chips and masks alone; scenes chosen for them; their imagery."""
     bands: Several[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
@@ -90,7 +100,7 @@ class FieldsRequest(Product):
     keep_remote_refs: bool = True
     """Whether items name the scene's own files beside the chip's."""
     asks: ClassVar[frozenset[str]] = frozenset(
-        {"year", "chips", "boundaries", "grid", "crop_calendar"}
+        {"year", "chips", "boundaries", "grid", "crop_calendar", "days"}
         | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
     )
     adjustable: ClassVar[frozenset[str]] = frozenset(
@@ -117,9 +127,6 @@ class FieldsRequest(Product):
             raise ValueError("give chips, a catalogue of them, or boundaries, of which they are made: one of the two")
         if self.images == "none" and self.boundaries is None:
             raise ValueError("product.images: none makes chips alone, of product.boundaries")
-        if self.images != "none" and self.crop_calendar is None:
-            raise ValueError(
-                "product.crop_calendar: give the folder or URL that holds sc-sos-3x3-v2-cog.tiff and "
-                "sc-eos-3x3-v2-cog.tiff"
-            )
+        if self.days is not None and self.crop_calendar is not None:
+            raise ValueError("give crop_calendar or days: one of the two says when")
         return self

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import shapely
 
 from scenebeam.csvtable import Table
@@ -17,6 +21,7 @@ from scenebeam.vectors import OUTSIDE, Checked, Features, Geometries, check_poly
 from scenebeam.vectors.features import EMPTY
 
 __all__ = ["Faults", "Geometries", "read_fields"]
+_NAMES = pa.schema([("number", pa.int64()), ("id", pa.string()), ("name", pa.string())])
 _MOST_REPEATED = 1000
 """Repeated ids that are listed."""
 
@@ -37,7 +42,27 @@ class Faults:
         return Table(("field", "id", "fault"), self.rows)
 
 
-def read_fields(path: str, faults: Faults) -> Iterator[tuple[np.ndarray[Any, Any], Geometries]]:
+class FieldNames:
+    """The ids and names of fields by their numbers, which instance masks hold; on disk while they are read."""
+
+    def __init__(self) -> None:
+        self._file = NamedTemporaryFile(prefix="scenebeam-fields-")  # noqa: SIM115 - it lives as long as this
+        self._writer = pq.ParquetWriter(self._file.name, _NAMES, compression="zstd")
+
+    def add(self, numbers: np.ndarray[Any, Any], features: Features) -> None:
+        """Some fields more."""
+        ids, names = ([None if one is None else _text(one) for one in told] for told in (features.ids, features.names))
+        self._writer.write_table(pa.table([numbers, ids, names], schema=_NAMES))
+
+    def dump(self) -> bytes:
+        """One Parquet file: number, id, name."""
+        self._writer.close()
+        return Path(self._file.name).read_bytes()
+
+
+def read_fields(
+    path: str, faults: Faults, names: FieldNames | None = None
+) -> Iterator[tuple[np.ndarray[Any, Any], Geometries]]:
     """Read field boundaries, up to 20,000 at a time.
 
     Invalid polygons are made valid, and those over the antimeridian are split there. What is no
@@ -46,6 +71,7 @@ def read_fields(path: str, faults: Faults) -> Iterator[tuple[np.ndarray[Any, Any
     Args:
         path: A vector file: a path on this machine, or an address.
         faults: Gets a row for each field that is mended or left out, or has an earlier one's id.
+        names: Gets the id and name of each field.
 
     Yields:
         The numbers of fields, from 1 in the order of the file, and their polygons in degrees.
@@ -62,6 +88,8 @@ def read_fields(path: str, faults: Faults) -> Iterator[tuple[np.ndarray[Any, Any
             checked = check_polygons(features)
             _record(numbers, features, checked, faults, shown(path))
             seen.record(numbers, features.ids, faults)
+            if names is not None:
+                names.add(numbers, features)
             there = ~shapely.is_missing(checked.polygons)
             any_left = any_left or bool(there.any())
             yield numbers[there], checked.polygons[there]

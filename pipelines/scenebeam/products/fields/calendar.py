@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from pyproj import CRS
@@ -13,10 +15,37 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.validity import Array
 from scenebeam.request import Season
-from scenebeam.transfer.ranges import Budget
+from scenebeam.storage.local import LocalStore
+from scenebeam.transfer.ranges import Budget, fetched
 
 FILES: dict[Season, str] = {"planting": "sc-sos-3x3-v2-cog.tiff", "harvest": "sc-eos-3x3-v2-cog.tiff"}
 """Summer crops: start and end of the season, day of year at 0.5 degrees, 0 where there is none."""
+
+
+DEFAULT = "https://data.source.coop/ftw/ftw-inference-input/global-crop-calendar"
+"""The global calendar of Fields of The World."""
+_LARGEST = 256 * 2**20
+
+
+def default_calendar() -> str:
+    """The folder of the default calendar in this machine's cache; its files are fetched on first use.
+
+    Raises:
+        RequestError: They are not there, and cannot be fetched.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = LocalStore(str(cache / "scenebeam" / "crop-calendar"))
+    for name in FILES.values():
+        if folder.size(name) is None:
+            try:
+                with fetched(f"{DEFAULT}/{name}", Budget(private=True), _LARGEST) as path:
+                    folder.upload(name, path)
+            except ReadError as error:
+                raise RequestError(
+                    f"the default crop calendar cannot be fetched: {error}; give product.crop_calendar, the folder or "
+                    "URL of a copy, or product.days, the days of planting and harvest"
+                ) from None
+    return folder.uri
 
 
 class CropCalendar:

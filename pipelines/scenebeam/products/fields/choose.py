@@ -1,7 +1,8 @@
 """Choose: for each chip of a cell the scene of its season, by the scene's cloud or by the chip's own pixels.
 
-The best scene is the one found with the narrowest window around the day; then the one with the least cloud, the nearest
-to the day, the smallest id. All chips share the reads: a block of a classification is fetched once a scene.
+The best scene is the one found with the narrowest window around the day; then the one with the least
+cloud, of the nearest day, on the chip's own grid, the nearest in time, of the smallest id.
+ All chips share the reads: a block of a classification is fetched once a scene.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ OVERCAST = 75.0
 _AT_ONCE = 4
 """Scenes that are looked at together."""
 
-Key = tuple[int, float, timedelta, str]
-"""How often the window was widened, percent of cloud, distance to the day, id: less is better."""
+Distance = tuple[int, bool, timedelta]
+"""Days to the day, whether the scene is of another zone, and the time to noon of the day."""
+Key = tuple[int, float, Distance, str]
+"""How often the window was widened, percent of cloud, distance, id: less is better."""
 _CHOSEN = -1
 """In place of how often the window was widened, for a scene that was chosen before."""
 
@@ -66,6 +69,8 @@ class Choice(BaseModel):
     reason: str = ""
     unchecked: dict[str, str] = {}
     """Scenes that could not be looked at, and why."""
+    rejected: dict[str, str] = {}
+    """Scenes whose pixels turned out not to be fit, and why."""
     alternatives: tuple[str, ...] = ()
     """Ids of other scenes that would have done, best first."""
 
@@ -84,10 +89,11 @@ class _Found:
 
     before: str | None = None
     """Scene that was chosen by other thresholds: it ranks first."""
+    rejected: dict[str, str] = field(default_factory=dict)
     widened: dict[str, int] = field(default_factory=dict)
     """How often the window was widened for each scene."""
     passing: dict[str, Key] = field(default_factory=dict)
-    others: dict[str, tuple[bool, float, timedelta, str]] = field(default_factory=dict)
+    others: dict[str, tuple[bool, float, Distance, str]] = field(default_factory=dict)
     """Scenes that keep no threshold, by known cloud before unknown."""
     looks: dict[str, Look] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
@@ -98,14 +104,20 @@ class _Found:
         return min(self.passing.values(), default=None)
 
 
-def choose(task: FieldsTask, budget: Budget, before: Mapping[str, str] = MappingProxyType({})) -> list[Choice]:
+def choose(
+    task: FieldsTask,
+    budget: Budget,
+    before: Mapping[str, str] = MappingProxyType({}),
+    rejected: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> list[Choice]:
     """One choice for each chip of the task, in its order.
 
-    A scene of `before`, by chip, ranks first: what was chosen by other thresholds stays where it keeps these.
+    A scene of `before`, by chip, ranks first: what was chosen by other thresholds stays where it keeps these. Scenes of
+    `rejected`, by chip, are not chosen: the reasons go with the choice.
     Raises ReadError where a classification may be read later; one that is broken for good is named, and its scene
     left out.
     """
-    found = [_Found(before=before.get(chip.name)) for chip in task.chips]
+    found = [_Found(before.get(chip.name), dict(rejected.get(chip.name, {}))) for chip in task.chips]
     pairs = list(_pairs(task, found))
     to_look: dict[str, list[tuple[Candidate, int, Key]]] = {}
     for candidate, number, key in pairs:
@@ -142,11 +154,14 @@ def _pairs(task: FieldsTask, found: Sequence[_Found]) -> Iterator[tuple[Candidat
             if widened > product.buffer_expansions:
                 continue
             found[number].checked += 1
+            if candidate.id in found[number].rejected:
+                continue
             found[number].widened[candidate.id] = widened
             if candidate.id == found[number].before:
                 widened = _CHOSEN
             least = 0.0 if product.pixel_check or candidate.cloud is None else candidate.cloud
-            yield candidate, number, (widened, least, abs(candidate.when - noon), candidate.id)
+            distance = days, not candidate.own_grid, abs(candidate.when - noon)
+            yield candidate, number, (widened, least, distance, candidate.id)
 
 
 def _shows(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) -> Array:
@@ -207,7 +222,13 @@ def _choice(task: FieldsTask, number: int, found: _Found) -> Choice:
     relaxed = not found.passing and product.on_missing == "best-available"
     ranked: Mapping[str, Any] = found.others if relaxed else found.passing
     order = sorted(ranked, key=lambda name: ranked[name])
-    facts: dict[str, Any] = {"chip": chip.name, "day": chip.day, "checked": found.checked, "unchecked": found.unchecked}
+    facts: dict[str, Any] = {
+        "chip": chip.name,
+        "day": chip.day,
+        "checked": found.checked,
+        "unchecked": found.unchecked,
+        "rejected": found.rejected,
+    }
     if not order:
         return Choice(**facts, reason=_why_none(task, number, found))
     candidate = next(one for one in task.candidates if one.id == order[0])
@@ -230,7 +251,12 @@ def _why_none(task: FieldsTask, number: int, found: _Found) -> str:
     if not found.checked:
         reach, target = task.product.reach, task.chips[number].target
         return f"no {task.step} scene: none within {reach} days of {target} shows all of the chip"
-    told = "; ".join(f"{name} could not be looked at: {why}" for name, why in found.unchecked.items())
+    told = "; ".join(
+        [
+            *(f"{name} could not be looked at: {why}" for name, why in found.unchecked.items()),
+            *found.rejected.values(),
+        ]
+    )
     return f"no cloud-free {task.step} scene" + (f" ({told})" if told else "")
 
 

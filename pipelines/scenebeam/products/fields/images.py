@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,8 +57,17 @@ class Numbers:
         return renumbered(values, own, self.dtype, self.nodata)
 
 
-def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> dict[str, str]:
-    """Publish the images of some of a cell's chips with their items; chip → why it has none, for those that fail.
+class NoImages(NamedTuple):
+    """Why some chips have no image, by chip."""
+
+    failed: dict[str, str]
+    """What a file or a mask has to do with: it may be mended."""
+    unfit: dict[str, str]
+    """What the pixels of the scene are like: another may do."""
+
+
+def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> NoImages:
+    """Publish the images of some of a cell's chips with their items; tells why some have none.
 
     Raises ReadError where a file may be read later, StorageError where nothing can be published.
     """
@@ -82,7 +91,7 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
                     continue
                 numbers, pixels = result
                 pending.add(choice.chip, _publish, task, chips[choice.chip], choice, numbers, pixels, store)
-    return failed | pending.failed
+    return NoImages(failed, pending.failed)
 
 
 def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iterator[str]:

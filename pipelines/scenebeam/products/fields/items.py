@@ -59,6 +59,7 @@ def image_item(
             "ftw:source": task.source,
             "ftw:calendar_year": task.product.year,
             "ftw:scene": candidate.id,
+            "scenebeam:chip": chip.name,
             **({} if choice.cloud is None else {"eo:cloud_cover": choice.cloud}),
             **stac.grid_properties(grid),
             **_alternatives(choice, candidates),

@@ -24,7 +24,7 @@ import shapely
 from pyproj import Transformer
 
 from scenebeam.errors import RequestError
-from scenebeam.products.fields.boundaries import Faults, Geometries, read_fields
+from scenebeam.products.fields.boundaries import Faults, FieldNames, Geometries, read_fields
 from scenebeam.products.fields.chips import Chip
 from scenebeam.products.shards import PARTS
 from scenebeam.request import ChipGrid
@@ -64,6 +64,7 @@ class FieldChips:
     squares: list[str]
     """The file of fields of each chip: its MGRS square."""
     faults: Faults
+    named: FieldNames
     files: dict[str, Spooled]
     """The fields of each square, by name in the store."""
 
@@ -100,12 +101,12 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
     Raises:
         RequestError: No chip is left.
     """
-    faults, side = Faults(), grid.size * grid.resolution
+    faults, named, side = Faults(), FieldNames(), grid.size * grid.resolution
     covered: dict[Place, float] = {}
     wanted: set[Place] = set()
     names: dict[Place, str] = {}
     spool = _Spool()
-    for numbers, geometries in read_fields(path, faults):
+    for numbers, geometries in read_fields(path, faults, named):
         parts, owners = shapely.get_parts(geometries, return_index=True)
         for epsg, pieces in _within_zones(parts).items():
             _, columns, rows, _ = _laid(_projected(pieces, epsg, origin), side)
@@ -132,6 +133,7 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
         [round(enough[place], 4) for place in places],
         [names[place][:_SQUARE] for place in places],
         faults,
+        named,
         spool.files({names[place][:_SQUARE] for place in places}),
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scenebeam.products import stac
 from scenebeam.products.catalogue import read_back
 from scenebeam.products.fields.cells import put_together
 from scenebeam.products.fields.choose import Choice, choose
-from scenebeam.products.fields.images import make_images
+from scenebeam.products.fields.images import NoImages, make_images
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.masks import make_masks
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
@@ -31,18 +31,46 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
         return put_together(task, store)
     resumed = task.record in existing
     choices = read_choices(task, store) if resumed else choose(task, budget, _chosen_before(task, store))
-    without = [choice for choice in choices if choice.scene is None]
-    if without and task.product.on_missing == "fail":
-        return _failed(task, {choice.chip: choice.reason for choice in without}, "failed_no_scene")
     if not resumed:
+        refused = _refused(task, choices)
+        if refused is not None:
+            return refused
         _publish_choices(task, choices, store)
-    _remove_images(task, {choice.chip for choice in without}, store)
     if task.downloads:
-        failed = _download(task, choices, store, budget)
+        while True:
+            failed, unfit = _download(task, choices, store, budget)
+            if not unfit:
+                break
+            # The next best of each; the record says so, and a run that is resumed goes on with it.
+            choices = _choose_others(task, choices, unfit, budget)
+            _publish_choices(task, choices, store)
         if failed:
             return _failed(task, failed, "failed_chips")
+        refused = _refused(task, choices)
+        if refused is not None:
+            return refused
+    _remove_images(task, {choice.chip for choice in choices if choice.scene is None}, store)
+    if task.downloads:
         store.write(task.images_record, stac.dump({"images": sum(choice.scene is not None for choice in choices)}))
     return put_together(task, store)
+
+
+def _refused(task: FieldsTask, choices: Sequence[Choice]) -> Outcome | None:
+    """Why nothing is made, where a chip without a scene is a failure."""
+    without = {choice.chip: choice.reason for choice in choices if choice.scene is None}
+    if without and task.product.on_missing == "fail":
+        return _failed(task, without, "failed_no_scene")
+    return None
+
+
+def _choose_others(
+    task: FieldsTask, choices: Sequence[Choice], unfit: Mapping[str, str], budget: Budget
+) -> list[Choice]:
+    """Choices without the scenes that turned out not to be fit for some chips."""
+    rejected = {one.chip: {**one.rejected, str(one.scene): unfit[one.chip]} for one in choices if one.chip in unfit}
+    some = task.model_copy(update={"chips": tuple(chip for chip in task.chips if chip.name in unfit)})
+    others = {one.chip: one for one in choose(some, budget, rejected=rejected)}
+    return [others.get(one.chip, one) for one in choices]
 
 
 def _failed(task: FieldsTask, chips: dict[str, str], kind: str) -> Outcome:
@@ -95,8 +123,8 @@ def _chosen_before(task: FieldsTask, store: Store) -> dict[str, str]:
     return {chip.name: one for chip, one in zip(task.chips, scenes, strict=True) if one is not None}
 
 
-def _download(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> dict[str, str]:
-    """Make the images that do not stand yet; chip → why it has none."""
+def _download(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> NoImages:
+    """Make the images that do not stand yet; tells why some chips have none."""
     chips = {chip.name: chip for chip in task.chips}
     wanted = [choice for choice in choices if choice.scene is not None]
     here = io_threads().map(lambda one: _stands(task, chips[one.chip], one, store), wanted)

@@ -19,6 +19,7 @@ from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import io_threads
 
+_DTYPES = dict(zip(MASKS, ("uint32", "uint8", "uint8"), strict=True))
 _NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOWN: "unknown"}
 
 
@@ -88,6 +89,9 @@ def _asset(task: FieldsTask, mask: str, name: str, size: int, checksum: str) -> 
         "roles": ["data", "labels"],
         "file:size": size,
         "file:checksum": checksum,
+        "raster:bands": [
+            {"data_type": "uint32" if mask == "instance" else "uint8", "spatial_resolution": task.pixel[0]}
+        ],
         **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
     }
 

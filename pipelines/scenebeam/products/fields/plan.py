@@ -20,7 +20,7 @@ from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.products.estimate import PROCESS
-from scenebeam.products.fields.calendar import CropCalendar, season_days
+from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
 from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_of, read_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
@@ -34,7 +34,7 @@ from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
 from scenebeam.storage import open_store
 
-FAULTS_TABLE = "field_faults.csv"
+FAULTS_TABLE, NUMBERS_TABLE = "field_faults.csv", "field_numbers.parquet"
 log = logging.getLogger(__name__)
 LARGEST_CELL = 2000
 """Chips of a task at most: those of a dense tile are cut into bands from north to south."""
@@ -84,15 +84,14 @@ def aim(request: RunRequest) -> FieldsAim:
     splits: Sequence[str] = []
     if isinstance(made, FieldChips):
         splits = split_chips(made.places, shapes, product.grid.split)
+        _warn_of_empty(splits, product)
     elif made is not None:
         splits = made.splits
     if product.images == "none":
         return FieldsAim(
             area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits, dataset=request.run
         )
-    calendar = CropCalendar(str(product.crop_calendar))
-    days = [calendar.days(float(longitude), float(latitude)) for longitude, latitude in centres]
-    calendar.close()
+    days = _days(product, centres)
     targets = [season_days(product.year, *pair) for pair in days]
     reach = timedelta(days=product.reach)
     questions = list(_questions(shapes, cells, targets, reach))
@@ -106,6 +105,16 @@ def aim(request: RunRequest) -> FieldsAim:
     return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset, catalogue)
 
 
+def _days(product: FieldsRequest, centres: _Array) -> list[tuple[int, int]]:
+    """Day of year of planting and of harvest at each place."""
+    if product.days is not None:
+        return [(product.days.planting, product.days.harvest)] * len(centres)
+    calendar = CropCalendar(product.crop_calendar or default_calendar())
+    days = [calendar.days(float(longitude), float(latitude)) for longitude, latitude in centres]
+    calendar.close()
+    return days
+
+
 def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | StandingChips:
     """Make the chips of field boundaries; where the file is gone, take those that stand in the output."""
     product = _product(request)
@@ -115,6 +124,20 @@ def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | Stand
             log.info("%s is not there any more: the chips are those of %s", boundaries, CHIPS_TABLE)
             return standing
     return chips_of_fields(boundaries, product.grid, product.year, _origin(request))
+
+
+def _warn_of_empty(splits: Sequence[str], product: FieldsRequest) -> None:
+    """Few chips lie in few blocks: a split that was asked for may get none of them."""
+    asked = product.grid.split
+    empty = [name for name in ("train", "val", "test") if getattr(asked, name) > 0 and name not in splits]
+    if empty:
+        log.warning(
+            "no chip is in the split %s: the %d chips lie in few blocks of %d chips a side; make "
+            "product.grid.split.block smaller, or try another seed",
+            " and ".join(empty),
+            len(splits),
+            asked.block,
+        )
 
 
 def _stac_host(request: RunRequest) -> str:
@@ -174,7 +197,12 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         tasks += list(_tasks(cell, members, aim, scenes, request, records))
     tables: dict[str, File] = {}
     if isinstance(aim.made, FieldChips):
-        tables = {CHIPS_TABLE: _chips_table(aim), FAULTS_TABLE: aim.made.faults.table, **aim.made.files}
+        tables = {
+            CHIPS_TABLE: _chips_table(aim),
+            FAULTS_TABLE: aim.made.faults.table,
+            NUMBERS_TABLE: aim.made.named,
+            **aim.made.files,
+        }
     return Planned(tasks, tables)
 
 
@@ -281,9 +309,17 @@ def _candidates(
             nodata=scene.nodata,
             footprint=ref.footprint,
             item_href=ref.item_href,
+            own_grid=_is_of_zone(scene.tile, crs),
             bands=tuple(scene.assets[name] for name in names),
             looked_at=tuple(_looked_at(scene, record)),
         )
+
+
+def _is_of_zone(tile: str | None, crs: str) -> bool:
+    """Whether a tile's files lie in the chips' zone of UTM; so may those that are of no tile."""
+    if tile is None or not tile[:2].isdigit():
+        return True
+    return crs == f"EPSG:{(32600 if tile[2:3] >= 'N' else 32700) + int(tile[:2])}"
 
 
 def _looked_at(scene: Scene, record: CollectionRecord) -> Iterable[Asset]:

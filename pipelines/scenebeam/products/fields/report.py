@@ -74,7 +74,8 @@ def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[d
                 "buffer_used": one["buffer"] if one["scene"] else None,
                 "expansions": one["expansions"],
                 "candidates_checked": one["checked"],
-                "message": one["reason"] or ("least cloudy there is" if one["relaxed"] else ""),
+                "message": one["reason"]
+                or ("least cloudy there is" if one["relaxed"] else "; ".join(one["rejected"].values())),
             }
         if chip.name in faults or one is None:
             yield {**row, "status": "failed", "message": faults.get(chip.name) or whole or "not made yet"}

@@ -55,6 +55,8 @@ class Candidate(BaseModel):
     footprint: str | None
     """WKB in hex, in the chips' CRS."""
     item_href: str | None
+    own_grid: bool = True
+    """Whether its files may lie on the chips' grid: those of another zone of UTM are resampled."""
     bands: tuple[Asset, ...]
     """The bands asked for that the scene has, in the order asked."""
     looked_at: tuple[Asset, ...]

@@ -60,16 +60,20 @@ class Asset:
     """Bytes of the file, where the catalogue says."""
     checksum: str | None = None
     """As the catalogue writes it."""
+    shape: tuple[int, int] | None = None
+    """Rows and columns, where the catalog says."""
     shift_known: bool = True
     """Whether anything says what `shift` is. Else it is 0, and products call their values unknown."""
 
     @property
     def likely_size(self) -> int:
-        """Bytes by the catalogue, else half of what a whole Sentinel-2 tile's pixels would take."""
+        """Bytes by the catalog, else half of what the pixels take: by their number, or as many as a Sentinel-2 tile."""
         if self.size is not None:
             return self.size
         item = {"uint8": 1, "float32": 4}.get(self.dtype, 2)
-        return int((TILE_METRES / max(self.resolution, 1.0)) ** 2 * item / 2)
+        side = TILE_METRES / max(self.resolution, 1.0)
+        rows, columns = self.shape or (side, side)
+        return int(rows * columns * item / 2)
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,16 @@ def _asset(
         media_type=stored.get("type"),
         size=_integer(stored.get("file:size")),
         checksum=None if checksum is None else str(checksum),
+        shape=_shape(stored.get("proj:shape") or properties.get("proj:shape")),
     )
+
+
+def _shape(told: Any) -> tuple[int, int] | None:
+    try:
+        rows, columns = (int(side) for side in told)
+    except (TypeError, ValueError):
+        return None
+    return (rows, columns) if rows > 0 and columns > 0 else None
 
 
 def is_archived(item: dict[str, Any]) -> bool:

@@ -83,7 +83,7 @@ def plan(
     if show_request:
         _show_request(request, came_from, as_json)
         return
-    from scenebeam.run.explain import explain
+    from scenebeam.run.explain import describe, explain
     from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
@@ -97,7 +97,7 @@ def plan(
         if vrt is not None:
             write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
     facts = explain(made)
-    click.echo(json.dumps(facts, indent=2) if as_json else _aligned(facts))
+    click.echo(json.dumps(facts, indent=2) if as_json else _aligned(describe(facts)))
 
 
 @main.command()

@@ -42,6 +42,11 @@ class GriddedTask(Task):
     properties: dict[str, Any]
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """Bands that no scene has a file of."""
+        return tuple(dict.fromkeys(band.name for band in self.bands if band.absent and not band.sources))
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Ids of the scenes."""
         return tuple(ref.id for ref in self.scenes)

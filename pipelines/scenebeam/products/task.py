@@ -34,14 +34,20 @@ class GridSpec(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a task will take, as far as headers and footprints tell."""
+    """What a task will take, as far as headers and footprints tell.
+
+    Where they do not tell it within a third, `most_…` is the upper end of a range; else it is 0.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     blocks: int = 0
     requests: int = 0
+    most_requests: int = 0
     read_bytes: int = 0
+    most_read_bytes: int = 0
     write_bytes: int = 0
+    most_write_bytes: int = 0
     pixels: int = 0
     """Pixels of output."""
     memory: int = 0
@@ -75,6 +81,11 @@ class Task(BaseModel):
     def own_folder(self) -> str:
         """A folder that is its alone: whatever lies in it, it has made. Empty where it has none."""
         return ""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Bands that were asked for, and that none of its scenes has."""
+        return ()
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -63,8 +63,11 @@ class Plan:
         return Estimate(
             blocks=sum(size.blocks for size in sizes),
             requests=sum(size.requests for size in sizes),
+            most_requests=sum(max(size.requests, size.most_requests) for size in sizes),
             read_bytes=sum(size.read_bytes for size in sizes),
+            most_read_bytes=sum(max(size.read_bytes, size.most_read_bytes) for size in sizes),
             write_bytes=sum(size.write_bytes for size in sizes),
+            most_write_bytes=sum(max(size.write_bytes, size.most_write_bytes) for size in sizes),
             pixels=sum(size.pixels for size in sizes),
             memory=max((size.memory for size in sizes), default=0),
         )

@@ -13,10 +13,12 @@ from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
+from scenebeam.products.estimate import FileSizes
 from scenebeam.products.product import Aim, Planned
 from scenebeam.products.task import Estimate
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
 from scenebeam.storage import checked_name
+from scenebeam.transfer.access import effective_limits
 
 MANIFEST = "assets_manifest_selected.csv"
 _MEMORY = 24 * 2**20
@@ -29,7 +31,9 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     assert isinstance(product, AssetsRequest)
     bands = dict(zip(product.bands, resolve_bands(request), strict=True))
     scenes = _in_order(selection.scenes, product)
-    tasks = [_task(scene, bands, product, request) for scene in scenes]
+    sizes = FileSizes(effective_limits(request))
+    tasks = [_task(scene, bands, product, request, sizes) for scene in scenes[: product.download_n]]
+    tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:
         raise RequestError(f"product.date_start: no scene is left that is not before {product.date_start}")
     return Planned(tasks[: product.download_n], {MANIFEST: _manifest(scenes, tasks, request.output)})
@@ -50,13 +54,16 @@ def _in_order(scenes: Sequence[Scene], product: AssetsRequest) -> list[Scene]:
     return ordered[: product.max_scenes]
 
 
-def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: RunRequest) -> AssetsTask:
+def _task(
+    scene: Scene, bands: dict[str, str], product: AssetsRequest, request: RunRequest, sizes: FileSizes | None
+) -> AssetsTask:
+    """The task of a scene; without `sizes` of one that is listed, and not downloaded."""
     in_cloud = request.output.startswith("gs://")
     mode = product.raw_storage_mode or (DROP if in_cloud else "url_to_local")
     gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
     files = tuple(BandFile(label=label, band=band, asset=scene.assets.get(band)) for label, band in bands.items())
     assets = [file.asset for file in files if file.asset is not None]
-    size = sum(asset.likely_size for asset in assets)
+    size = sum(sizes.of(asset) for asset in assets) if sizes is not None else 0
     item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
     task = AssetsTask(
         id=scene.id,
@@ -65,6 +72,7 @@ def _task(scene: Scene, bands: dict[str, str], product: AssetsRequest, request: 
         estimate=Estimate(
             blocks=size // 2**20,
             requests=len(assets),
+            most_requests=2 * len(assets),
             read_bytes=size,
             write_bytes=size,
             memory=_MEMORY * len(files),

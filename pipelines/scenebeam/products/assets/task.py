@@ -64,6 +64,11 @@ class AssetsTask(Task):
     properties: dict[str, Any]
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """Bands that the scene has no file of."""
+        return tuple(file.label for file in self.files if file.asset is None)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The scene."""
         return (self.scene,)

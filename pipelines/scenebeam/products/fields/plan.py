@@ -19,9 +19,10 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
-from scenebeam.products.estimate import PROCESS
+from scenebeam.products.estimate import Probing
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
 from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_of, read_chips
+from scenebeam.products.fields.estimate import estimate
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.split import split_chips
@@ -29,16 +30,14 @@ from scenebeam.products.fields.standing import CHIPS_TABLE, StandingChips, stand
 from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
 from scenebeam.products.inputs import scene_ref
 from scenebeam.products.product import Aim, Planned
-from scenebeam.products.task import Estimate
-from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
 from scenebeam.storage import open_store
+from scenebeam.transfer.access import effective_limits
 
 FAULTS_TABLE, NUMBERS_TABLE = "field_faults.csv", "field_numbers.parquet"
 log = logging.getLogger(__name__)
 LARGEST_CELL = 2000
 """Chips of a task at most: those of a dense tile are cut into bands from north to south."""
-_BLOCK = 1024
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -192,9 +191,9 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     if product.images != "none":
         resolve_bands(request)
     scenes = sorted(selection.scenes, key=lambda scene: (scene.datetime, scene.id))
-    tasks = []
+    tasks, probing = [], Probing(effective_limits(request))
     for cell, members in _cells(aim, scenes):
-        tasks += list(_tasks(cell, members, aim, scenes, request, records))
+        tasks += list(_tasks(cell, members, aim, scenes, request, records, probing))
     tables: dict[str, File] = {}
     if isinstance(aim.made, FieldChips):
         tables = {
@@ -231,6 +230,7 @@ def _tasks(
     scenes: Sequence[Scene],
     request: RunRequest,
     records: Sequence[CollectionRecord],
+    probing: Probing,
 ) -> Iterator[FieldsTask]:
     product, first = _product(request), aim.chips[members[0]]
     steps: list[Step] = ["masks"] if aim.made is not None else []
@@ -242,7 +242,7 @@ def _tasks(
             id=f"{cell}/{step}",
             outputs=(),
             item_path=f"{CELLS}{cell}/items.parquet",
-            estimate=_estimate(chips, candidates, first, product),
+            estimate=estimate(chips, candidates, first.transform, first.shape, product, probing),
             cell=cell,
             step=step,
             steps=tuple(steps),
@@ -335,39 +335,6 @@ def _clouds(records: Sequence[CollectionRecord]) -> Clouds:
         classes={band: tuple(values) for record in records for band, values in record.mask_classes.items()},
         bits={band: tuple(values) for record in records for band, values in record.mask_bits.items()},
         probability={band: least for record in records for band, least in record.cloud_probability.items()},
-    )
-
-
-def _estimate(
-    chips: Sequence[ChipRef], candidates: Sequence[Candidate], first: Chip, product: FieldsRequest
-) -> Estimate:
-    """As if the chips had one scene, and lay as far apart as they do: blocks that they meet, each once."""
-    pixels = len(chips) * first.shape[0] * first.shape[1]
-    if not candidates:
-        return Estimate(pixels=3 * pixels, write_bytes=pixels // 20, memory=PROCESS)
-    blocks = read = row = 0
-    for asset in candidates[0].bands:
-        side = _BLOCK * asset.resolution
-        met = {
-            (int((chip.left + across) // side), int((chip.top - down) // side))
-            for chip in chips
-            for across in (0.0, first.shape[1] * abs(first.transform[0]))
-            for down in (0.0, first.shape[0] * abs(first.transform[4]))
-        }
-        size = _BLOCK * _BLOCK * np.dtype(asset.dtype).itemsize
-        blocks += len(met)
-        read += len(met) * size // 2
-        row += len({column for column, _ in met}) * size
-    if product.images != "download":
-        return Estimate(memory=PROCESS + row)
-    return Estimate(
-        blocks=blocks,
-        requests=blocks // 4 + 2 * len(candidates[0].bands),
-        read_bytes=read,
-        write_bytes=pixels * len(candidates[0].bands),
-        pixels=pixels * len(candidates[0].bands),
-        # A row of blocks for the chips across its edge, one that is read, and those on their way.
-        memory=PROCESS + (2 + ROWS_AHEAD) * row,
     )
 
 

@@ -14,7 +14,7 @@ from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.products import stac
-from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finest, probe_bands, widest_window
+from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finer_by, finest, probe_bands, widest_window
 from scenebeam.products.gridded_task import item_path
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
@@ -124,14 +124,18 @@ def _tasks(
     windows, cell = cut(spec.shape, widest_window(bands, "first", memory, 1, held))
     name = checked_name(group.name)
     tasks = []
+    packed = min((finer_by(one, abs(grid.transform.a)) for one in probes.values()), default=1.0)
     for shard, window in enumerate(windows):
+        size = (window[1] - window[0]) * (window[3] - window[2])
+        least = int(2 * size / packed)
         task = IndexTask(
             id=name if len(windows) == 1 else f"{name}.{shard:05d}",
             outputs=(f"{INDICES}/{name}/{product.name}.tif", f"{INDICES}/{name}/{THUMBNAIL}", item_path(INDICES, name)),
             item_path=item_path(INDICES, name),
             estimate=estimate(grid, window, bands, probes, refs, "first", 1, held).model_copy(
-                # One image of floats, of which a quarter can be packed away, and its overviews.
-                update={"write_bytes": 4 * (window[1] - window[0]) * (window[3] - window[2])}
+                # One image of floats, of which a quarter can be packed away, and its overviews; more of a masked one,
+                # or one that is finer than its bands.
+                update={"write_bytes": least, "most_write_bytes": 4 * size}
             ),
             name=name,
             when=group.when,

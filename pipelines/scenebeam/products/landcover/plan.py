@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from scenebeam.catalog.search import Question, records_for
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord, LandClass
 from scenebeam.errors import CheckError, RequestError
-from scenebeam.products.estimate import PROCESS
+from scenebeam.products.estimate import PROCESS, Probing
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import Chosen, choose_dates
 from scenebeam.products.landcover.tables import AOIS_FILE, aoi_metadata
@@ -26,9 +26,9 @@ from scenebeam.products.task import Estimate, GridSpec
 from scenebeam.raster.grid import choose_grid
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import LandcoverRequest, Modality, Platform, RunRequest, parse_interval
+from scenebeam.transfer.access import effective_limits
 
 Interval = tuple[datetime, datetime]
-_BLOCK = 512
 _SHOWN = 3
 """Areas whose faults a message names."""
 
@@ -116,7 +116,8 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     product = _product(request)
     scenes = {name: _Scenes(name, modality, selection.scenes, request) for name, modality in product.modalities.items()}
     shared = _shared_fields(request)
-    tasks = [_task(aoi, scenes, request, shared) for aoi in aim.aois]
+    probing = Probing(effective_limits(request))
+    tasks = [_task(aoi, scenes, request, shared, probing) for aoi in aim.aois]
     faults = [f"area {task.aoi}: {task.fault}" for task in tasks if task.fault]
     if len(faults) == len(tasks):
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -196,7 +197,11 @@ def _recipe(modality: Modality) -> Recipe:
 
 
 def _task(
-    aoi: Aoi, scenes: Mapping[Platform, _Scenes], request: RunRequest, shared: Mapping[str, Any]
+    aoi: Aoi,
+    scenes: Mapping[Platform, _Scenes],
+    request: RunRequest,
+    shared: Mapping[str, Any],
+    probing: Probing,
 ) -> LandcoverTask:
     task = LandcoverTask(id=aoi.id, outputs=(), item_path="", aoi=aoi.id, name=aoi.name, fault=aoi.fault, **shared)
     task = task.model_copy(update={"outputs": (task.record,), "item_path": task.record})
@@ -217,7 +222,7 @@ def _task(
             "orbit": chosen.orbit,
             "wrs": chosen.wrs,
             "layers": layers,
-            "estimate": _estimate(layers, task, square_metres(chosen.common)),
+            "estimate": _estimate(layers, task, square_metres(chosen.common), probing),
         }
     )
 
@@ -233,31 +238,40 @@ def _date(name: Platform, acquisition: Acquisition) -> str:
     return "" if name in ONCE else f"{acquisition.acquired:%Y%m%d}"
 
 
-def _estimate(layers: Sequence[Layer], task: LandcoverTask, square_metres: float) -> Estimate:
-    """As if all of the area were read once, and as many chips made as may be."""
+def _estimate(layers: Sequence[Layer], task: LandcoverTask, square_metres: float, probing: Probing) -> Estimate:
+    """At least, the map is read all over. At most, so is all else, and as many chips are made as may be."""
     chips = min(int(square_metres / task.side**2), len(task.classes) * task.chips_per_class)
-    blocks = read = pixels = written = row = 0
+    side = square_metres**0.5
+    blocks = least = most = pixels = written = row = 0
     for layer in layers:
         recipe, own = task.recipes[layer.platform], 0
         assets: list[Asset] = [*layer.scenes[0].bands, *([layer.scenes[0].mask] if layer.scenes[0].mask else [])]
         for asset in assets:
             # A resolution in degrees says little here: the rasters' own is near enough.
-            metres = asset.resolution if asset.resolution > 1 else recipe.resolution
-            size = _BLOCK * _BLOCK * np.dtype(asset.dtype).itemsize
-            across = int(square_metres**0.5 / (metres * _BLOCK)) + 1
-            blocks += across * across
-            read += across * across * size // 2
-            own += across * size
+            known = asset if asset.resolution > 1 else replace(asset, resolution=recipe.resolution)
+            fewest, count = probing.blocks(known, side, side)
+            block = probing.of(asset)
+            blocks += count
+            most += int(2 * count * block.block_bytes) * len(layer.scenes)
+            least += int(fewest * block.block_bytes) if layer.platform == "lulc" else 0
+            own += int(side / (known.resolution * block.block[1]) + 1) * block.block[0] * block.block[1] * _item(asset)
         row = max(row, own)
         count = chips * task.chip_side(layer.platform) ** 2 * len(layer.scenes[0].bands)
         pixels += count
         written += count * np.dtype(recipe.dtype).itemsize
+    files = sum(len(layer.scenes) * (len(layer.scenes[0].bands) + 1) for layer in layers)
     return Estimate(
         blocks=blocks,
-        requests=blocks // 4 + 2 * sum(len(layer.scenes[0].bands) for layer in layers),
-        read_bytes=read,
-        write_bytes=written,
+        requests=2,
+        most_requests=4 * blocks + 3 * files,
+        read_bytes=least,
+        most_read_bytes=most,
+        most_write_bytes=int(1.5 * written),
         pixels=pixels,
         # A row of blocks for the chips across its edge, one that is read, and those on their way.
         memory=PROCESS + (2 + ROWS_AHEAD) * row,
     )
+
+
+def _item(asset: Asset) -> int:
+    return int(np.dtype(asset.dtype).itemsize)

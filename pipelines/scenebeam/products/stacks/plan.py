@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.acquisition import square_metres
 from scenebeam.catalog.area import TILE_METRES
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import bands_of, record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
-from scenebeam.products.estimate import ENCODED, PROCESS, column_bytes, finest
+from scenebeam.products.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
 from scenebeam.products.fetch import file_suffix
 from scenebeam.products.inputs import asked_resampling, common_properties, shown_area, stated_values
 from scenebeam.products.origins import shared_origin
@@ -27,6 +25,7 @@ from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
 from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
 from scenebeam.storage import checked_name
+from scenebeam.transfer.access import effective_limits
 
 _FAR_AHEAD = 3
 """Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
@@ -52,10 +51,13 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 max_pixels=request.limits.max_pixels,
             )
         )
-    return Planned([_task(scene, request, grid, area) for scene in selection.scenes], {})
+    probing = Probing(effective_limits(request))
+    return Planned([_task(scene, request, grid, area, probing) for scene in selection.scenes], {})
 
 
-def _task(scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None) -> StackTask:
+def _task(
+    scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None, probing: Probing
+) -> StackTask:
     product = request.product
     assert isinstance(product, StackRequest)
     in_cloud = request.output.startswith("gs://")
@@ -67,7 +69,7 @@ def _task(scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiP
         raise RequestError("product.format: a VRT in a bucket cannot name files on this machine; take geotiff")
     if form == "vrt" and product.compression != "deflate":
         raise RequestError("product.compression: a VRT holds no pixels; take format: geotiff")
-    size, at_once, ahead = _estimate(scene, bands, form, request, grid, area)
+    size, at_once, ahead = _estimate(scene, bands, form, request, grid, area, probing)
     task = StackTask(
         id=scene.id,
         outputs=(),
@@ -171,10 +173,11 @@ def _estimate(
     request: RunRequest,
     grid: GridSpec | None,
     area: MultiPolygon | None,
+    probing: Probing,
 ) -> tuple[Estimate, int, int]:
     """What the task will take, how many bands are made at once, and how many strips are read ahead."""
     there = [band.asset for band in bands if band.asset is not None]
-    width, height, seen = _extent(scene, area)
+    width, height = _extent(scene, area)
     finest_pixel = min((asset.resolution for asset in there), default=10.0)
     columns = grid.shape[1] if grid is not None else int(width / finest_pixel) + 1
     rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
@@ -190,37 +193,50 @@ def _estimate(
             f"limits.memory: a stack of {scene.id}, {columns:,} pixels wide, takes {(PROCESS + each) / 1e6:,.0f} MB; "
             "raise it, or narrow the area"
         )
+    blocks = most_blocks = 0
+    read = most_read = 0.0
+    for asset in there:
+        least, most = probing.blocks(asset, width, height)
+        blocks, most_blocks = blocks + least, most_blocks + most
+        size_each = probing.of(asset).block_bytes
+        read, most_read = read + least * size_each, most_read + most * size_each
     if form == "vrt":
-        coming = [band.asset for band in bands if band.file and band.asset is not None]
-        read = sum(asset.likely_size for asset in coming)
+        # The files come whole, and are looked at where they lie.
+        coming = sum(probing.sizes.of(band.asset) for band in bands if band.file and band.asset is not None)
         size = Estimate(
-            blocks=read // 2**20,
-            requests=len(there),
-            read_bytes=read,
-            write_bytes=read,
+            blocks=blocks,
+            requests=2 * len(there),
+            most_requests=4 * len(there) + most_blocks,
+            read_bytes=coming,
+            most_read_bytes=coming + int(most_read),
+            write_bytes=coming,
             memory=PROCESS + at_once * each,
         )
         return size, at_once, ahead
-    pixels = [seen / asset.resolution**2 for asset in there]
-    read = int(sum(count * np.dtype(asset.dtype).itemsize / 2 for count, asset in zip(pixels, there, strict=True)))
+    pixel = grid.transform[0] if grid is not None else finest_pixel
+    known_of = [probing.of(asset) for asset in there]
+    outputs = [(rows * columns * 4 / 3 * known.bytes_per_pixel, known) for known in known_of]
     size = Estimate(
-        blocks=sum(int(count / 2**20) + 1 for count in pixels),
-        requests=sum(int(count / 2**22) + 2 for count in pixels),
-        read_bytes=read,
-        write_bytes=rows * columns * len(there) * 4 // 3,
+        blocks=blocks,
+        requests=2 * len(there),
+        most_requests=4 * len(there) + most_blocks,
+        read_bytes=int(read),
+        most_read_bytes=int(most_read),
+        write_bytes=int(sum(each / finer_by(known, pixel) for each, known in outputs)),
+        most_write_bytes=int(sum(each for each, _ in outputs)),
         pixels=rows * columns * len(there),
         memory=PROCESS + at_once * each,
     )
     return size, at_once, ahead
 
 
-def _extent(scene: Scene, area: MultiPolygon | None) -> tuple[float, float, float]:
-    """Width and height in metres of what is wanted of a scene, and how many square metres of it there are."""
+def _extent(scene: Scene, area: MultiPolygon | None) -> tuple[float, float]:
+    """Width and height in metres of what is wanted of a scene."""
     seen: BaseGeometry | None = scene.footprint
     if area is not None:
         seen = area if seen is None else shapely.intersection(seen, area)
     if seen is None or seen.is_empty:
-        return TILE_METRES, TILE_METRES, TILE_METRES**2
+        return TILE_METRES, TILE_METRES
     parts = [part for part in getattr(seen, "geoms", [seen]) if part.geom_type == "Polygon"]
     left, bottom, right, top = project(seen, utm_crs(MultiPolygon(parts))).bounds
-    return right - left, top - bottom, square_metres(seen)
+    return right - left, top - bottom

@@ -61,6 +61,11 @@ class StackTask(Task):
     properties: dict[str, Any]
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """Bands that the scene has no file of."""
+        return tuple(band.name for band in self.bands if band.asset is None)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The scene."""
         return (self.scene,)

@@ -276,7 +276,7 @@ def prefix(emulator: str) -> str:
     return f"gs://bucket/{uuid.uuid4().hex}"
 
 
-OF_ITS_TIME = ("status.json", "run.json", "index.html")
+OF_ITS_TIME = ("status.json", "run.json", "index.html", "spending.csv")
 """Files that say when, where and how long: no two runs write the same."""
 
 

@@ -342,7 +342,9 @@ def test_fetched_bands_are_gone_on_with(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("scenebeam.transfer.download._STALLS", 1)
     request = stack_request(catalog=str(served_items), **{"product.format": "vrt", "limits.max_attempts": 1})
-    server.faults += [Fault(f"{SCENE.id}/nir.tif", times=1, cut=100_000), Fault(f"{SCENE.id}/nir.tif", status=503)]
+    server.faults = [Fault(f"{SCENE.id}/nir.tif", status=503)]
+    assert run(request).state == "failed"  # planned, with sizes and headers
+    server.faults = [Fault(f"{SCENE.id}/nir.tif", times=1, cut=100_000), Fault(f"{SCENE.id}/nir.tif", status=503)]
     assert run(request).state == "failed"
     server.faults.clear()
     server.forget()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
     from scenebeam.run.status import RunStatus
 
 
-def set_up_logging(verbose: int) -> None:
-    """Log to stderr: warnings, at 1 what scenebeam does, at 2 also what other libraries say."""
+def set_up_logging(verbose: int, debug: bool = False) -> None:
+    """Log to stderr: warnings, at 1 what scenebeam does, at 2 also what other libraries say.
+
+    `debug` tells all that scenebeam does, with tracebacks, and nothing of the others.
+    """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     # What other libraries warn of comes to users as scenebeam's own errors, in its words.
     logging.basicConfig(
         level=logging.DEBUG if verbose > 1 else logging.CRITICAL,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("scenebeam").setLevel(level)
+    logging.getLogger("scenebeam").setLevel(logging.DEBUG if debug else level)
     if sys.stderr.isatty():
         logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
     logging.getLogger("stac_io").setLevel(logging.WARNING)  # it writes out every item
@@ -44,6 +48,8 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except SceneBeamError as error:
+            if context.params.get("debug"):
+                traceback.print_exc()
             click.echo(f"scenebeam: {error}", err=True)
             context.exit(2 if isinstance(error, RequestError) else 1)
         except KeyboardInterrupt as signalled:
@@ -53,13 +59,20 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="scenebeam")
-@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
-def main(verbose: int) -> None:
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    envvar="SCENEBEAM_VERBOSE",
+    help="Tell of each search, task and band; twice for other libraries too.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks, and make one task after another.")
+def main(verbose: int, debug: bool) -> None:
     """Satellite scenes to mosaics, stacks and chips, from one request.
 
     Exit codes: 0 succeeded, 1 failed or partial, 2 bad request, 130 interrupted, 143 terminated.
     """
-    set_up_logging(verbose)
+    set_up_logging(verbose, debug)
 
 
 refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
@@ -98,6 +111,9 @@ def overrides_of(
     """Values from the command line, by dotted name."""
     from scenebeam.requestfile import scalar
 
+    context = click.get_current_context(silent=True)
+    if context is not None and context.find_root().params.get("debug"):
+        runner = "serial"
     found: dict[str, Any] = {"output": output, "runner": runner}
     for setting in settings:
         name, equals, value = setting.partition("=")

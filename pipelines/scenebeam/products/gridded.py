@@ -19,6 +19,7 @@ from scenebeam.products.gridded_item import cog_profile, describe_output, publis
 from scenebeam.products.gridded_task import GriddedTask, Missing, Output
 from scenebeam.products.inputs import Band, settled_nodata
 from scenebeam.products.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
+from scenebeam.products.spending import BandBudget
 from scenebeam.products.task import Outcome
 from scenebeam.raster.cog import write_cog
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
@@ -53,20 +54,24 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
     if not any(band.sources for band in task.bands):
         return _refusal(task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands")
     parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
+    budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
     if task.shards == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
         while True:
             refused = _check_missing(task, recipe, missing)
             if refused is not None:
                 return refused
             try:
-                _compose(task, recipe, store, budget, missing)
+                _compose(task, recipe, store, budgets, missing)
                 break
             except LayerError as fault:
                 # From the start without the file: the result does not depend on how far it had been read.
                 missing[fault.band][fault.name] = str(fault.cause)
+    for own in budgets.values():
+        own.log_end()
+    spending = {label: own.spending for label, own in budgets.items()}
     if task.shards > 1:
-        return _put_together(task, recipe, store)
-    return Outcome(task=task.id, state="done")
+        return _put_together(task, recipe, store, spending)
+    return Outcome(task=task.id, state="done", detail=spending)
 
 
 def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outcome | None:
@@ -92,11 +97,11 @@ def tell(missing: Missing) -> str:
     return "; ".join(f"{band} of {scene}: {why}" for band, scenes in missing.items() for scene, why in scenes.items())
 
 
-def _compose(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget, missing: Missing) -> None:
+def _compose(task: GriddedTask, recipe: Recipe, store: Store, budgets: Mapping[str, Budget], missing: Missing) -> None:
     """Read, compute, encode and publish what is not missing. Raises LayerError for one file more that is broken."""
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
-    opened = _open_all(task, budget, missing)
+    opened = _open_all(task, budgets, missing)
     try:
         footprints = {ref.id: ref.footprint for ref in task.scenes}
         layers = {
@@ -146,11 +151,13 @@ def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
     return {scene: why for band in output.inputs for scene, why in missing[band.label].items()}
 
 
-def _open_all(task: GriddedTask, budget: Budget, missing: Missing) -> dict[str, dict[str, Source]]:
+def _open_all(task: GriddedTask, budgets: Mapping[str, Budget], missing: Missing) -> dict[str, dict[str, Source]]:
     """Open every file that the window needs, all headers in flight at once: label → scene → source."""
     scenes = _scenes_in_window(task)
     futures: dict[tuple[str, str], Future[Source]] = {
-        (band.label, source.scene): io_threads().submit(open_source, source.href, source.index, budget, source.signing)
+        (band.label, source.scene): io_threads().submit(
+            open_source, source.href, source.index, budgets[band.label], source.signing
+        )
         for band in task.bands
         for source in band.sources
         if source.scene in scenes and source.scene not in missing[band.label]
@@ -207,15 +214,14 @@ def layers_of(
     return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
 
 
-def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
+def _put_together(task: GriddedTask, recipe: Recipe, store: Store, spending: dict[str, Any]) -> Outcome:
     """The last shard to finish puts the whole together; two at once publish the same bytes."""
     shards = range(task.shards)
     outputs = recipe.outputs(task, {})
     wanted = {task.part_path(output.name, shard) for output in outputs for shard in shards}
     if not wanted <= store.list(f"{PARTS}{task.name}/"):
-        if task.item_path in store.list(f"{task.folder}/{task.name}/"):
-            return Outcome(task=task.id, state="done")  # another worker was faster, and has tidied up
-        return Outcome(task=task.id, state="done", detail={"part": True})
+        # Others are still to come, or another worker was faster, and has tidied up.
+        return Outcome(task=task.id, state="done", detail=spending)
     assets = {}
     for output in outputs:
         names = [task.part_path(output.name, shard) for shard in shards]
@@ -226,7 +232,7 @@ def _put_together(task: GriddedTask, recipe: Recipe, store: Store) -> Outcome:
         assets[output.name] = describe_output(task, made, file, [part.facts for part in parts])
     publish_item(task, store, outputs, assets, _absent(task))
     store.delete(sorted(wanted))
-    return Outcome(task=task.id, state="done")
+    return Outcome(task=task.id, state="done", detail=spending)
 
 
 def _absent(task: GriddedTask) -> Missing:

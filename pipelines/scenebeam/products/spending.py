@@ -34,6 +34,7 @@ class BandBudget(Budget):
         self.requests = self.bytes = self.retries = 0
         self.label = label
         self._task, self._taken, self._told = task, 0.0, 0
+        self._began = self._last = time.monotonic()
 
     def count(self, size: int) -> None:
         """Count one more answer of `size` bytes; a band that is read by range is logged now and then."""
@@ -41,6 +42,7 @@ class BandBudget(Budget):
         with self._lock:
             self.requests += 1
             self.bytes += size
+            self._last = time.monotonic()
             told = self.bytes - self._told >= _READ_STEP
             if told:
                 self._told = self.bytes
@@ -68,8 +70,21 @@ class BandBudget(Budget):
 
     @property
     def spending(self) -> dict[str, Any]:
-        """What the band has taken so far: `seconds`, `bytes` and `retries`."""
-        return {"seconds": round(self._taken, 3), "bytes": self.bytes, "retries": self.retries}
+        """What the band has taken so far: `seconds`, `bytes` and `retries`.
+
+        Where its time is not counted as it is spent, as of bands that are read together, the seconds are those until
+        the last of its bytes had come.
+        """
+        seconds = self._taken or self._last - self._began
+        return {"seconds": round(seconds, 3), "bytes": self.bytes, "retries": self.retries}
+
+    def log_end(self) -> None:
+        """Log what the band has taken."""
+        spent = self.spending
+        logging.getLogger(__name__).info(
+            "%s: %s read in %d requests and %.1f s, %d retries",
+            self.label, _size(self.bytes), self.requests, spent["seconds"], self.retries,
+        )  # fmt: skip
 
     @contextmanager
     def timed(self) -> Iterator[None]:

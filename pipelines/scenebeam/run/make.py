@@ -64,10 +64,12 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     """Make one task of a product and say what became of it. Errors become outcomes; only an interrupt passes."""
     budget = Budget.of(limits)
     start = time.monotonic()
+    log.info("%s: begins", task.id)
     try:
         with process_gate().hold(task.estimate.memory):
             outcome: Outcome = PRODUCTS[kind].make(task, store, budget)
     except SceneBeamError as error:
+        log.debug("task %s", task.id, exc_info=True)
         outcome = Outcome(
             task=task.id,
             state="failed",
@@ -78,9 +80,20 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     except Exception as error:
         log.exception("task %s", task.id)
         outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error))
+    seconds = time.monotonic() - start
+    log.info(
+        "%s: %s in %.1f s, %.1f MB read in %d requests, %d retries%s",
+        task.id,
+        outcome.state,
+        seconds,
+        budget.bytes / 1e6,
+        budget.requests,
+        budget.retries,
+        f": {outcome.reason}" if outcome.reason else "",
+    )
     return outcome.model_copy(
         update={
-            "seconds": round(time.monotonic() - start, 3),
+            "seconds": round(seconds, 3),
             "requests": budget.requests,
             "read_bytes": budget.bytes,
             "retries": budget.retries,

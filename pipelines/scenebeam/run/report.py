@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.csvtable import Table
@@ -15,13 +16,14 @@ from scenebeam.products.shards import PARTS
 from scenebeam.products.task import Outcome
 from scenebeam.run.page import gather, render
 from scenebeam.run.plan import RUN_FILE, Plan, vanished
-from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, STATUS_FILE, RunStatus, now
+from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 
 log = logging.getLogger(__name__)
 
 _PICTURES = 12
 """That a status names."""
+_SPENDING_COLUMNS = ("task", "band", "state", "seconds", "bytes", "requests", "retries")
 _FAILURE_COLUMNS = ("task", "kind", "reason", "retry", "state")
 
 
@@ -57,7 +59,8 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         for one in sorted(left, key=lambda one: one.state)  # failed ones first
         if one.state != "done"
     ]
-    store.write_all({**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures)})
+    spent = Table(_SPENDING_COLUMNS, [row for one in by_task.values() for row in _spending(one)])
+    store.write_all({**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures), SPENDING_FILE: spent})
     skipped = sum(outcome.state == "skipped" for outcome in left)
     nothing = told.nothing or (_reasons(left) if skipped and not done else "")
     final = status.model_copy(
@@ -81,6 +84,16 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     store.delete(sorted(left_over))
     store.write(STATUS_FILE, final.dump())
     return final
+
+
+def _spending(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """What a task of this run has taken, whole and band by band."""
+    whole = {"seconds": outcome.seconds, "bytes": outcome.read_bytes, "retries": outcome.retries}
+    yield {"task": outcome.task, "band": "", "state": outcome.state, "requests": outcome.requests, **whole}
+    for band, facts in {**outcome.detail, **outcome.detail.get("bands", {})}.items():
+        if isinstance(facts, dict) and facts.get("seconds") is not None:
+            taken = {name: facts.get(name) for name in whole}
+            yield {"task": outcome.task, "band": band, "state": "", "requests": None, **taken}
 
 
 def _reasons(outcomes: Iterable[Outcome]) -> str:

@@ -67,6 +67,7 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
     found = find_scenes(request, aim, store, refresh=refresh)
     items, group_by = found.items, request.product.group_by
     selection = select(found.scenes, request, aim.area, group_by, found.anchors, found.empty_rows)
+    log.info("%s", selection.explain())
     known = {scene.id for scene in found.scenes}
     for name in sorted({one.id for one in request.select.scenes or ()} - known):
         log.warning("select.scenes: the catalogue has no scene %s", name)

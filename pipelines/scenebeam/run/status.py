@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 STATUS_FILE, FAILURES_FILE, PAGE_FILE = "status.json", "failures.csv", "report/index.html"
+SPENDING_FILE = "spending.csv"
+"""What the last run has taken, task by task and band by band."""
 
 State = Literal["queued", "planned", "running", "succeeded", "partial", "failed", "cancelled", "rejected"]
 

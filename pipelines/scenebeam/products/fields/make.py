@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from scenebeam.products import stac
@@ -16,6 +17,8 @@ from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
 from scenebeam.products.task import Outcome
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
+
+log = logging.getLogger(__name__)
 
 
 def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
@@ -31,6 +34,8 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
         return put_together(task, store)
     resumed = task.record in existing
     choices = read_choices(task, store) if resumed else choose(task, budget, _chosen_before(task, store))
+    with_scene = sum(choice.scene is not None for choice in choices)
+    log.info("%s: a scene for %d of %d chips", task.id, with_scene, len(choices))
     if not resumed:
         refused = _refused(task, choices)
         if refused is not None:

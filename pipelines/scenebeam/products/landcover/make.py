@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,7 @@ from scenebeam.request import Platform
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget, io_threads
 
+log = logging.getLogger(__name__)
 _ORDER: tuple[Platform, ...] = ("lulc", "dem", "s1rtc", "lc2l2", "s2l2a")
 """Cheapest first: a chip that one of them rejects costs nothing of those behind it."""
 
@@ -40,6 +42,10 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
             break
         _make_chips(lattice, new, found, store, budget, made)
     record = _record(lattice, chips, found, made)
+    log.info(
+        "area %s: %d windows, %d of one class, %d not fit, %d chips",
+        task.aoi, found.windows, found.homogeneous.total(), len(found.rejected), len(chips),
+    )  # fmt: skip
     own = {f"{task.own_folder}/{name}" for chip in record.chips for name in chip.files}
     store.delete(sorted(made.keys() - own))  # of chips that turned out not to be fit
     store.write(task.record, (record.model_dump_json() + "\n").encode())

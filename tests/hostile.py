@@ -381,9 +381,9 @@ def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
 
 
 def made(request: RunRequest, folder: str) -> dict[str, bytes]:
-    """The products of a run by name: all that is not a table or a status."""
+    """The products of a run by name: all that is not a status, nor a plan, which tells what headers told of costs."""
     published = tree(Path(request.output))
-    return {name: published[name] for name in published if name.startswith(folder)}
+    return {name: published[name] for name in published if name.startswith(folder) and name != "plan.parquet"}
 
 
 def said(request: RunRequest, status: RunStatus) -> str:

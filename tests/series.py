@@ -83,7 +83,7 @@ def series_request(folder: Path, **changes: Any) -> RunRequest:
         "run": "series",
         "catalog": {"time_series": str(folder / "time_serie.csv"), "root": str(folder / "raw")},
         "collections": ["sentinel-2-l2a"],
-        "product": {"kind": "mosaic", "bands": ["B04"]},
+        "product": {"kind": "mosaic", "bands": ["red"]},
         "grid": {"crs": "EPSG:32634"},
         "output": str(folder / "out"),
         "runner": "serial",

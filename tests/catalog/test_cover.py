@@ -162,7 +162,7 @@ def selected(table: Path, root: Path, **select: Any) -> list[Any]:
             "catalog": {"time_series": str(table), "root": str(root)},
             "collections": ["sentinel-2-l2a"],
             "area": {"bbox": [0, 0, 1, 1]},
-            "product": {"kind": "mosaic", "bands": ["B04"]},
+            "product": {"kind": "mosaic", "bands": ["red"]},
             "select": select,
             "output": str(root / "out"),
         }

@@ -49,7 +49,7 @@ def series(tmp_path: Path) -> Callable[..., RunRequest]:
         return validate_request(
             {
                 "catalog": {"time_series": str(tmp_path / "series.csv"), "root": str(tmp_path / "raw")},
-                "collections": ["sentinel-2-l2a"], "product": {"kind": "mosaic", "bands": ["B04"]}, "runner": "serial",
+                "collections": ["sentinel-2-l2a"], "product": {"kind": "mosaic", "bands": ["red"]}, "runner": "serial",
                 "output": str(tmp_path / "out"), "grid": {"crs": "EPSG:32634"}, **changes,
             }
         )  # fmt: skip
@@ -113,7 +113,7 @@ def test_where_the_swath_ends_there_is_no_fault(
     tiles = {"A": (half, epsg, left, top), "B": (noise(4), 32634, LEFT, TOP)}
     request = series(
         tiles,
-        product={"kind": "mosaic", "bands": ["B04"], "on_missing": on_missing},
+        product={"kind": "mosaic", "bands": ["red"], "on_missing": on_missing},
         grid={"crs": "EPSG:32634", "resolution": 10, "bounds": BOUNDS[where]},
     )
     status = run(request)

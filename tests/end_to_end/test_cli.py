@@ -62,10 +62,10 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
         "--bands", "B8,scl".replace("B8", "B08"), "--max-cloud-cover", "9", "--output", str(tmp_path / "m"), "--runner", "serial",
     )  # fmt: skip
     assert told.exit_code == 0, told.output
-    assert {path.stem for path in (tmp_path / "m").glob("mosaics/*/*.tif")} == {"nir", "scl"}
+    assert {path.stem for path in (tmp_path / "m").glob("mosaics/*/*.tif")} == {"B08", "scl"}
     assert (
         len(
-            json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["nir"]["scenebeam:scenes"]
+            json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["B08"]["scenebeam:scenes"]
         )
         == 2
     )

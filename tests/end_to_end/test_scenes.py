@@ -332,7 +332,7 @@ def test_the_recorded_time_series_feeds_mosaics_unchanged(real_data: Path, tmp_p
             "collections": ["sentinel-2-l2a"],
             "area": {"geojson": str(real_data / "thessaloniki" / "aoi.geojson")},
             "grid": {"resolution": 500},
-            "product": {"kind": "mosaic", "bands": ["B04"]},
+            "product": {"kind": "mosaic", "bands": ["red"]},
             "output": str(tmp_path / "out"),
             "runner": "serial",
         }

@@ -37,7 +37,7 @@ def test_scenes_in_a_bucket(tmp_path: Path, prefix: str, product: str) -> None:
     upload(tmp_path / "raw", f"{prefix}/raw")
     write_table(tmp_path / "time_serie.csv", row("02", "B|A"), row("12", "A|nothing"))
     of: dict[str, dict[str, Any]] = {
-        "mosaic": {"product": {"kind": "mosaic", "bands": ["B04"]}},
+        "mosaic": {"product": {"kind": "mosaic", "bands": ["red"]}},
         "stack": {
             "product": {"kind": "stack", "bands": ["B04", "B08"], "required": []},
             "grid": {},
@@ -118,7 +118,7 @@ def test_what_an_assets_run_wrote_is_a_root(
     status = run(archive)
     assert status.state == "succeeded", status.message
     catalog = {"time_series": f"{out}/time_serie.csv", "root": f"{out}/raw"}
-    mosaics = {"kind": "mosaic", "bands": ["B04", "SCL"]}
+    mosaics = {"kind": "mosaic", "bands": ["red", "scl"]}
     wanted = {"dates": "2021", "product": mosaics, "grid": {"crs": "EPSG:32634"}}
     status = run(make_request(catalog=catalog, output=str(tmp_path / "series"), **wanted))
     assert (status.state, status.incomplete) == ("succeeded", 0), status.message
@@ -142,7 +142,7 @@ def test_an_item_does_not_name_files_elsewhere(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(item))
     write_table(tmp_path / "time_serie.csv", row("02", "A"))
-    product = {"kind": "mosaic", "bands": ["B04", "B08", "SCL"]}
+    product = {"kind": "mosaic", "bands": ["red", "nir", "scl"]}
     assert run(series_request(tmp_path, product=product)).incomplete == 1
     assert set(item_of(tmp_path, "02")["assets"]) == {"red", "thumbnail"}
 

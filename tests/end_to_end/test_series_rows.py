@@ -90,7 +90,7 @@ def test_a_scene_of_two_rows_is_one_image_of_an_index(two_tiles: Path) -> None:
 
 def test_a_row_without_tiles_is_skipped_where_it_may_be(two_tiles: Path) -> None:
     write_table(two_tiles / "time_serie.csv", row("02", "A"), row("12", ""))
-    product = {"kind": "mosaic", "bands": ["B04"], "on_missing": "skip"}
+    product = {"kind": "mosaic", "bands": ["red"], "on_missing": "skip"}
     status = run(series_request(two_tiles, product=product))
     assert (status.state, status.skipped) == ("succeeded", 1)
     assert statuses(two_tiles)[stamp("12")] == "failed_no_tiles"
@@ -105,7 +105,7 @@ def test_a_row_without_tiles_is_skipped_where_it_may_be(two_tiles: Path) -> None
         ({"select": {"mode": "least-cloudy-per-period"}}, ["02"]),
         ({"select": {"mode": "anchors", "n_anchors": 2}}, ["02"]),
         ({"select": {"scenes": [{"id": "A"}]}}, ["02"]),
-        ({"product": {"kind": "mosaic", "bands": ["B04"], "group_by": "day"}}, ["02", "12"]),
+        ({"product": {"kind": "mosaic", "bands": ["red"], "group_by": "day"}}, ["02", "12"]),
     ],
 )
 def test_an_empty_row_is_asked_for_by_its_day_alone(
@@ -153,7 +153,7 @@ def test_a_scene_of_two_rows_is_one_stack(two_tiles: Path) -> None:
 def test_rows_of_one_day_may_be_one_mosaic(two_tiles: Path) -> None:
     later = "2023-02-02 09:21:24+00:00,A|B"
     write_table(two_tiles / "time_serie.csv", row("02", "B"), later)
-    product = {"kind": "mosaic", "bands": ["B04"], "group_by": "day"}
+    product = {"kind": "mosaic", "bands": ["red"], "group_by": "day"}
     assert run(series_request(two_tiles, product=product)).tasks == 1
     assert item_of(two_tiles, "02")["assets"]["red"]["scenebeam:scenes"] == ["B", "A"]
     assert run(series_request(two_tiles, output=str(two_tiles / "each"))).tasks == 2
@@ -179,7 +179,7 @@ def test_the_order_of_the_table_counts_more_than_clouds(tmp_path: Path) -> None:
     write_table(tmp_path / "time_serie.csv", row("02", "B|A"))
     run(series_request(tmp_path))
     assert level_of(tmp_path, "02") == B
-    last = {"kind": "mosaic", "bands": ["B04"], "method": "last"}
+    last = {"kind": "mosaic", "bands": ["red"], "method": "last"}
     run(series_request(tmp_path, product=last), overwrite=True)
     assert level_of(tmp_path, "02") == A
 

@@ -32,7 +32,7 @@ def request_for(table: Path, root: Path, out: Path, **more: object) -> RunReques
         {
             "catalog": {"time_series": str(table), "root": str(root)},
             "collections": ["sentinel-2-l2a"],
-            "product": {"kind": "mosaic", "bands": ["B04", "SCL"]},
+            "product": {"kind": "mosaic", "bands": ["red", "scl"]},
             "grid": {"crs": "EPSG:32634"},
             "output": str(out),
             "runner": "serial",
@@ -176,7 +176,7 @@ def said_of_values(item: dict[str, Any], file: str) -> tuple[str, str, str]:
     return item["properties"]["scenebeam:values"], rows[0]["scenebeam:values"], tag
 
 
-MOSAIC = {"kind": "mosaic", "bands": ["B04"]}
+MOSAIC = {"kind": "mosaic", "bands": ["red"]}
 NDVI = {"kind": "index", "index": "ndvi", "mask": False}
 STACK = {"kind": "stack", "bands": ["B04", "B08"], "format": "geotiff"}
 HARMONIZED = ("harmonized",) * 3
@@ -237,7 +237,7 @@ def test_one_tile_of_unknown_values_makes_its_mosaic_unknown(tmp_path: Path) -> 
 
 def test_what_carries_no_shift_is_never_unknown(tmp_path: Path) -> None:
     raw_scene(tmp_path / "raw", "mine")
-    classes = {"kind": "mosaic", "bands": ["SCL"]}
+    classes = {"kind": "mosaic", "bands": ["scl"]}
     assert said_of_values(made(tmp_path, classes, "mine"), "scl.tif") == HARMONIZED
     raw = made(tmp_path, {**MOSAIC, "values": "raw"}, "mine", name="raw-values")
     assert said_of_values(raw, "red.tif") == ("raw",) * 3

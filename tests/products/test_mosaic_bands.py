@@ -13,7 +13,7 @@ from conftest import tree
 from scenebeam.run.driver import run
 from series import item_of, row, rows_of, series_request, stamp, statuses, tile, write_table
 
-THREE = {"kind": "mosaic", "bands": ["B04", "B08", "SCL"]}
+THREE = {"kind": "mosaic", "bands": ["red", "nir", "scl"]}
 NO_BAND = "the scene has no such band"
 
 
@@ -164,3 +164,24 @@ def test_shards_without_a_band_are_one_mosaic(
     assert tree(without_scl / "out" / "mosaics") == whole
     missing = item_of(without_scl, "02")["properties"]["scenebeam:missing"]
     assert missing == [{"band": "scl", "scene": "A", "reason": NO_BAND}]
+
+
+@pytest.mark.parametrize("written", [["B04", "SCL"], ["b04", "scl"], ["red", "scl"], ["RED", "SCL"]])
+def test_files_bear_the_names_that_the_request_has(tmp_path: Path, written: list[str]) -> None:
+    """And the item tells the common name beside each."""
+    tile(tmp_path / "raw", "A", "B04", "SCL")
+    write_table(tmp_path / "time_serie.csv", row("02", "A"))
+    request = series_request(tmp_path, product={"kind": "mosaic", "bands": written})
+    assert run(request).state == "succeeded"
+    folder = tmp_path / "out" / "mosaics" / stamp("02")
+    assert {path.stem for path in folder.glob("*.tif")} == set(written)
+    assets = item_of(tmp_path, "02")["assets"]
+    assert [assets[name]["bands"] for name in written] == [
+        [{"name": written[0], "eo:common_name": "red"}],
+        [{"name": written[1], "eo:common_name": "scl"}],
+    ]
+    (report,) = [
+        one for one in rows_of(tmp_path, "timestamps_aggregation_band_report.csv") if one["band"] == written[0]
+    ]
+    assert report["output_path"] == f"mosaics/{stamp('02')}/{written[0]}.tif"
+    assert set(scenebeam.open_mosaics(str(tmp_path / "out")).data_vars) == set(written)

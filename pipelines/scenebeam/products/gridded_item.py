@@ -51,7 +51,7 @@ def describe_output(
         "roles": ["data"],
         "file:size": file.size,
         "file:checksum": file.checksum,
-        "bands": [{"name": output.name}],
+        "bands": [_described(output)],
         "raster:bands": [
             {
                 **stac.raster_band(
@@ -63,6 +63,12 @@ def describe_output(
         "scenebeam:scenes": [scene for scene in scenes if scene not in missing],
         **({"scenebeam:missing": [{"scene": s, "reason": missing[s]} for s in sorted(missing)]} if missing else {}),
     }
+
+
+def _described(output: Output) -> dict[str, str]:
+    """The band of an output: by the name that the request has for it, and the common one."""
+    common = {band.name for band in output.inputs}
+    return {"name": output.name, **({"eo:common_name": common.pop()} if len(common) == 1 else {})}
 
 
 def publish_item(
@@ -83,7 +89,7 @@ def publish_item(
             the band.
     """
     inputs = {band.label for output in outputs for band in output.inputs}
-    lost = {band.name: missing[band.label] for band in task.bands if band.label not in inputs}
+    lost = {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
     pictures = look_back(store, {name: (task.path(name), 1) for name in assets})
     for output in outputs:

@@ -26,7 +26,7 @@ def make(task: MosaicTask, store: Store, budget: Budget) -> Outcome:
 def _outputs(task: MosaicTask, layers: Mapping[str, BandLayers]) -> list[Output]:
     return [
         Output(
-            name=band.name,
+            name=band.label,
             dtype=layers[band.label].dtype if band.label in layers else np.dtype(band.dtype),
             nodata=layers[band.label].nodata if band.label in layers else band.nodata,
             scale=band.scale,
@@ -50,7 +50,7 @@ def _strips(task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]) -> I
 
 
 def _lacking(task: MosaicTask, missing: Missing) -> str:
-    empty = [band.name for band in task.made if is_empty(band, missing)]
+    empty = [band.label for band in task.made if is_empty(band, missing)]
     return f"no readable tile of {', '.join(empty)}: {tell(missing)}" if empty else ""
 
 

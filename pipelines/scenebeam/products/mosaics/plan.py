@@ -37,6 +37,8 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     product = request.product
     assert isinstance(product, MosaicRequest)
     names = resolve_bands(request)
+    # Files bear the names that the request has for their bands.
+    labels = dict(zip(names, product.bands, strict=True))
     limits = effective_limits(request)
     acquisitions = with_footprints(selection.acquisitions, limits)
     area = aim.area
@@ -51,7 +53,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         max_pixels=limits.max_pixels,
     )
     extent = shapely.geometry.shape(stac.grid_footprint(grid))
-    bands_of = {one.timestamp: [describe_band(name, one, request) for name in names] for one in acquisitions}
+    bands_of = {one.timestamp: [describe_band(name, one, request, labels[name]) for name in names] for one in acquisitions}
     probes = probe_bands(bands_of.values(), limits)
     spec = GridSpec.of(grid)
     tasks = []
@@ -87,7 +89,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                     **({} if one.coverage is None else {"scenebeam:coverage": round(one.coverage, 6)}),
                 },
             )
-            images = [task.path(band.name) for band in task.made]
+            images = [task.path(band.label) for band in task.made]
             outputs = (*images, task.thumbnail_path, task.item_path)
             size = estimate(grid, window, bands, probes, refs, product.method, len(bands))
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))

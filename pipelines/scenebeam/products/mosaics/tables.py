@@ -36,7 +36,7 @@ def tables(
         faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
         missing = _missing(item, faults)
         made = set() if item is None else item["assets"].keys()
-        failed = [band.name for band in task.bands if band.name not in made]
+        failed = [band.label for band in task.bands if band.label not in made]
         status = _status(item, failed, faults)
         message = _message(item, failed, faults, missing)
         found[STATUS].append({"timestamp": timestamp, "status": status})
@@ -51,8 +51,8 @@ def tables(
             }
         )
         for band in task.bands:
-            band_status = status if band.name in failed else "success"
-            row = _band_row(task, band, band_status, missing.get(band.name, {}), message)
+            band_status = status if band.label in failed else "success"
+            row = _band_row(task, band, band_status, missing.get(band.label, {}), message)
             found[BANDS].append(row)
     return {name: Table(columns, found[name]) for name, columns in _COLUMNS.items()}
 
@@ -68,10 +68,10 @@ def _band_row(
     success = status == "success"
     return {
         "timestamp": task.name,
-        "band": band.name,
+        "band": band.label,
         "status": status,
         "input_files": "|".join(source.href for source in band.sources if source.scene not in missing),
-        "output_path": task.path(band.name) if success else "",
+        "output_path": task.path(band.label) if success else "",
         "message": told or ("" if success else message),
     }
 

@@ -29,6 +29,7 @@ ROOMS = [
     "request",
     "collections",
     "csvtable",
+    "multihash",
     "errors",
 ]
 APART = {("catalog", "raster"), ("catalog", "storage"), ("raster", "storage"), ("storage", "transfer")}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from hostile import EVERY_MODE, Calm, Hostile, said, serve_hostile, spoil_in, weather
+from scenebeam.multihash import file_multihash
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.storage.arrival import file_multihash
 from scenebeam.transfer import addresses, download, http
 
 Make = Callable[..., RunRequest]

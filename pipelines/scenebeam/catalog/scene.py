@@ -100,6 +100,8 @@ class Scene:
     processed: tuple[str, ...] = ()
     """Sorts processings of one part from oldest to newest."""
     cloud_cover: float | None = None
+    aoi_cloud: float | None = None
+    """Percent of the area, where it was measured."""
     nodata: float | None = None
     """Percent of the scene without data."""
     relative_orbit: int | None = None

@@ -52,6 +52,7 @@ def select(
     group_by: str,
     anchors: Mapping[str, datetime] | None = None,
     empty_rows: Iterable[Acquisition] = (),
+    measure: Callable[[Sequence[Scene]], list[Scene]] = list,
 ) -> Selection:
     """Filter, deduplicate, group and choose as the request asks. The same for any order of
     `scenes`.
@@ -65,6 +66,7 @@ def select(
         group_by: `acquisition` or `day`.
         anchors: By scene, the day that it was chosen for before.
         empty_rows: Rows of a table that name no scene.
+        measure: Finds the cloud over the area of the scenes that the other filters left.
     """
     found = sorted(_distinct(scenes), key=lambda s: (s.datetime, s.collection, s.id))
     left, left_out = found, {}
@@ -72,6 +74,14 @@ def select(
         kept = [scene for scene in left if keep(scene)]
         left_out[name] = len(left) - len(kept)
         left = kept
+    most = request.select.max_aoi_cloud
+    if most is not None:
+        left = measure(left)
+        clouds = {(scene.collection, scene.id): scene.aoi_cloud for scene in left}
+        found = [replace(scene, aoi_cloud=clouds.get((scene.collection, scene.id))) for scene in found]
+        clear = [scene for scene in left if scene.aoi_cloud is None or scene.aoi_cloud <= most]
+        left_out["select.max_aoi_cloud"] = len(left) - len(clear)
+        left = clear
     listed = [scene for scene in left if isinstance(scene, ListedScene)]
     empty = [one for one in empty_rows if _is_asked(one, request)]
     if listed or empty:

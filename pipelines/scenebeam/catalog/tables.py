@@ -14,6 +14,8 @@ from scenebeam.csvtable import Table
 
 CATALOG_FILE, SELECTED_FILE = "scenes_catalog.csv", "scenes_selected.csv"
 _SCENE = ("id", "datetime", "cloud_cover", "platform", "constellation", "collection")
+_AOI_CLOUD = "aoi_cloud_percent"
+"""Column that is there where it was measured."""
 _SELECTED = ("anchor_date", "acq_datetime", *_SCENE, "coverage_frac_union", "coverage_area_union")
 _SERIES = ("anchor_date", "acq_datetime", "tile_ids", "tiles_count", "cloud_score", "coverage_frac", "coverage_area")
 _COVERAGE = ("acq_datetime", "coverage_frac", "tiles_count", "min_cloud", "max_cloud", "has_full_cover")
@@ -27,11 +29,13 @@ def scene_tables(selection: Selection, area: BaseGeometry | None, full_cover: fl
     that one was taken for, its own where all are taken.
     """
     whole = None if area is None else square_metres(area)
+    measured = any(scene.aoi_cloud is not None for scene in selection.found)
+    more = (_AOI_CLOUD,) if measured else ()
     return {
-        CATALOG_FILE: Table(_SCENE, [_scene(scene) for scene in selection.found]),
+        CATALOG_FILE: Table((*_SCENE, *more), [_scene(scene) for scene in selection.found]),
         "timestamps_coverage.csv": Table(_COVERAGE, [_coverage(one, full_cover) for one in selection.candidates]),
         SELECTED_FILE: Table(
-            _SELECTED,
+            (*_SELECTED, *more),
             [_selected(scene, one, whole) for one in selection.acquisitions for scene in one.scenes],
         ),
         "time_serie.csv": Table(_SERIES, [_series(one, whole) for one in selection.acquisitions]),
@@ -46,6 +50,7 @@ def _scene(scene: Scene) -> dict[str, Any]:
         "platform": scene.platform,
         "constellation": scene.constellation,
         "collection": scene.collection,
+        **({} if scene.aoi_cloud is None else {_AOI_CLOUD: scene.aoi_cloud}),
     }
 
 

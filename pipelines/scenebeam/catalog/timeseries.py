@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from scenebeam.catalog.area import lonlat_geometry
@@ -20,12 +21,17 @@ from scenebeam.catalog.search import record_for_item
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import is_empty, parse_rows, read_day, read_number
 from scenebeam.errors import RequestError
+from scenebeam.multihash import file_multihash
+from scenebeam.request import is_url
+from scenebeam.transfer.access import shown
 
 log = logging.getLogger(__name__)
 
 _IMAGES = {".tif", ".tiff", ".jp2"}
 _AT_ONCE = 16
 """Folders that are listed at the same time."""
+_SHA256 = "1220"
+"""How the multihash of a SHA-256 begins."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -124,6 +130,8 @@ def scenes_of_series(
     rows: Iterable[SeriesRow],
     records: list[CollectionRecord],
     root: Files,
+    *,
+    checksums: bool = False,
 ) -> list[ListedScene]:
     """The scenes that the rows of a time series name, with their files.
 
@@ -136,6 +144,7 @@ def scenes_of_series(
         rows: Rows of the table.
         records: Records that may describe the scenes; the first gives the names of bands.
         root: The folder of the scenes.
+        checksums: Whether files of this machine are held against the checksums of their items, too.
 
     Raises:
         RequestError: An item beside the files cannot be read.
@@ -143,7 +152,7 @@ def scenes_of_series(
     table = list(rows)
     names = list(dict.fromkeys(name for row in table for name in row.scenes))
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        found = threads.map(lambda name: _read_scene(name, records, root), names)
+        found = threads.map(lambda name: _read_scene(name, records, root, checksums), names)
         known = dict(zip(names, found, strict=True))
     scenes = []
     for number, row in enumerate(table):
@@ -165,7 +174,7 @@ def scenes_of_series(
     return scenes
 
 
-def _read_scene(name: str, records: list[CollectionRecord], root: Files) -> ListedScene:
+def _read_scene(name: str, records: list[CollectionRecord], root: Files, checksums: bool) -> ListedScene:
     """A scene by what lies in its folder; its row says the rest."""
     listed = sorted(file for file in root.list(f"{name}/") if file.count("/") == 1)
     files = {}
@@ -190,7 +199,7 @@ def _read_scene(name: str, records: list[CollectionRecord], root: Files) -> List
         constellation=properties.get("constellation"),
         cloud_cover=float(cloud) if isinstance(cloud, int | float) else None,
         footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
-        assets=_local_assets(name, files, item, records),
+        assets=_local_assets(name, files, item, records, checksums),
     )
 
 
@@ -236,6 +245,7 @@ def _local_assets(
     files: dict[str, str],
     item: dict[str, Any],
     records: list[CollectionRecord],
+    checksums: bool,
 ) -> dict[str, Asset]:
     """Bands by their names, of those that have a file."""
     record = records[0]
@@ -244,10 +254,24 @@ def _local_assets(
     found = {}
     for band in record.bands:
         shift = rule.file_shift(band, scene_id, properties) if band in rule.bands else None
-        asset = _local_asset(band, files, record, item.get("assets", {}), shift)
+        asset = _local_asset(band, files, record, item.get("assets", {}), shift, checksums)
         if asset is not None:
             found[band] = asset
     return found
+
+
+def _damage(file: str, told: Mapping[str, Any], checksums: bool) -> str:
+    """Why a file of this machine is not the one that its item describes; empty where it is, or nothing tells."""
+    size, checksum = told.get("file:size"), told.get("file:checksum")
+    try:
+        found = os.path.getsize(file)
+        if size is not None and found != size:
+            return f"has {found:,} bytes, and its item says {size:,}"
+        if checksums and str(checksum).startswith(_SHA256) and file_multihash(Path(file)) != checksum:
+            return "has another SHA-256 than its item says"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""
 
 
 def _local_asset(
@@ -256,6 +280,7 @@ def _local_asset(
     record: CollectionRecord,
     described: dict[str, dict[str, Any]],
     shift: int | None,
+    checksums: bool,
 ) -> Asset | None:
     known = record.bands[band]
     names = [band, known.asset, *known.alias]
@@ -265,9 +290,14 @@ def _local_asset(
     scale, offset = record.band_scaling(band)
     told = described.get(PurePosixPath(file).stem, {})
     shift = told.get("scenebeam:shift", shift)
+    damage = "" if is_url(file) else _damage(file, told, checksums)
+    source = told.get("scenebeam:source") if damage else None
+    if damage:
+        log.warning("%s %s%s", file, damage, f"; it is read from {shown(source)} instead" if source else "")
     return Asset(
         band=band,
-        href=file,
+        href=source or file,
+        signing=told.get("scenebeam:signing", "none") if source else "none",
         index=told.get("scenebeam:index", 1),
         resolution=known.resolution,
         dtype=record.band_dtype(band),

@@ -81,6 +81,9 @@ retry_option = click.option(
     is_flag=True,
     help="Make again what failed, found no scenes, or lacks a tile, and ask the catalog anew for it; all else stays.",
 )
+verify_option = click.option(
+    "--verify", is_flag=True, help="Hold what stands against its checksums; make or fetch anew what is damaged."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
@@ -124,14 +127,25 @@ def overrides_of(
 
 
 def run_and_show(
-    request: RunRequest, *, refresh: bool, overwrite: bool, as_json: bool, retry_failed: bool = False
+    request: RunRequest,
+    *,
+    refresh: bool,
+    overwrite: bool,
+    as_json: bool,
+    retry_failed: bool = False,
+    verify: bool = False,
 ) -> None:
     """Run a request, show what became of it, and exit accordingly."""
     from scenebeam.run.driver import run as run_request
 
     with progress_bar(quiet=as_json) as progress:
         status = run_request(
-            request, refresh=refresh, overwrite=overwrite, retry_failed=retry_failed, progress=progress
+            request,
+            refresh=refresh,
+            overwrite=overwrite,
+            retry_failed=retry_failed,
+            verify=verify,
+            progress=progress,
         )
     show_status(status, as_json)
     sys.exit(status.exit_code)

@@ -22,6 +22,7 @@ from scenebeam.cli.common import (
     runner_option,
     set_option,
     show_status,
+    verify_option,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +33,23 @@ if TYPE_CHECKING:
 @click.argument("request_file", type=click.Path(dir_okay=False))
 @run_options
 @retry_option
-def run(request_file: str, refresh: bool, retry_failed: bool, overwrite: bool, as_json: bool, **given: Any) -> None:
+@verify_option
+def run(
+    request_file: str,
+    refresh: bool,
+    retry_failed: bool,
+    verify: bool,
+    overwrite: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Run a request file (YAML or JSON), or resume it."""
     from scenebeam.requestfile import load_request
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
-    run_and_show(request, refresh=refresh, retry_failed=retry_failed, overwrite=overwrite, as_json=as_json)
+    run_and_show(
+        request, refresh=refresh, retry_failed=retry_failed, verify=verify, overwrite=overwrite, as_json=as_json
+    )
 
 
 @main.command()

@@ -14,7 +14,7 @@ from scenebeam.products import stac
 from scenebeam.products.inputs import spec_of
 from scenebeam.products.spending import BandBudget, LoggedTarget
 from scenebeam.raster.intact import check_file, find_damage
-from scenebeam.request import Checks
+from scenebeam.request import Checks, is_url
 from scenebeam.storage import Store
 from scenebeam.transfer.checksum import Checksum, parse_checksum
 from scenebeam.transfer.download import download
@@ -152,7 +152,8 @@ def file_asset(
         checksum: Its `file:checksum`.
 
     Returns:
-        The asset. `scenebeam:shift` and the offsets tell what the numbers still carry.
+        The asset. `scenebeam:shift` and the offsets tell what the numbers still carry, `scenebeam:source` where it
+        was fetched.
     """
     first = bands[0][1]
     jpeg_2000 = file_suffix(first) == ".jp2"
@@ -169,6 +170,8 @@ def file_asset(
         "file:size": size,
         "file:checksum": checksum,
         "scenebeam:index": first.index,
+        **({"scenebeam:source": first.href} if is_url(first.href) else {}),
+        **({} if first.signing == "none" else {"scenebeam:signing": first.signing}),
         **({"scenebeam:shift": first.shift} if first.shift_known else {}),
         "bands": [{"name": name} for name, _ in bands],
         "raster:bands": raster_bands,

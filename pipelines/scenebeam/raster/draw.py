@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.validity import Array
+from scenebeam.raster.validity import Array, Mask
 
 # What is drawn on has its transform beside it.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
@@ -47,6 +47,11 @@ def draw_masks(fields: Sequence[BaseGeometry], numbers: Sequence[int], grid: Gri
     boundary = _burn(outlines, grid, np.dtype(np.uint8), all_touched=True)
     two = np.where(instance > 0, FIELD, UNKNOWN if presence_only else BACKGROUND).astype(np.uint8)
     return Masks(instance, two, np.where(boundary, BOUNDARY, two).astype(np.uint8), int(np.count_nonzero(count > 1)))
+
+
+def inside(geometry: BaseGeometry, grid: Grid) -> Mask:
+    """Which pixels of a grid have their center inside a geometry in its CRS. (rows, columns), boolean."""
+    return np.asarray(_burn([(geometry, 1)], grid, np.dtype(np.uint8)) == 1)
 
 
 def _burn(shapes: Sequence[tuple[BaseGeometry, int]], grid: Grid, dtype: np.dtype[Any], **how: Any) -> Array:

@@ -150,6 +150,9 @@ class Select(Part):
     """Of `least-cloudy-per-period`: calendar months, quarters, or intervals such as 2023-03-01/2023-04-15."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
     """Percent, of the scene; scenes that do not say are kept."""
+    max_aoi_cloud: float | None = Field(default=None, ge=0, le=100)
+    """Percent of the area as a scene shows it, by its classification or quality band, which is read while planning;
+    `aoi_cloud_percent` in the tables. Scenes without such a band are kept."""
     max_nodata: float | None = Field(default=None, ge=0, le=100)
     """Percent, of the scene; scenes that do not say are kept."""
     min_coverage: float = Field(default=0.0, ge=0, le=1)
@@ -245,6 +248,9 @@ class Checks(Part):
     sar: SarChecks = SarChecks()
     screenshot: bool = False
     """Whether stacks come with a small PNG."""
+    checksums: bool = False
+    """Whether raw files of a time series are read whole and held against the checksums of the items beside them; their
+    sizes always are. A damaged file is read from where it was fetched."""
     outside_sources: bool = False
     """Whether a VRT may name files outside its own folder, or on the network."""
 

@@ -23,6 +23,7 @@ from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
 from scenebeam.run.search import Found, make_plan, search
 from scenebeam.run.series import carry_over, is_outdated, is_same
 from scenebeam.run.status import STATUS_FILE, RunStatus, now
+from scenebeam.run.verify import find_damaged
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.ranges import halted
 
@@ -57,6 +58,7 @@ def settle_plan(
     overwrite: bool = False,
     refresh: bool = False,
     retry_failed: bool = False,
+    verify: bool = False,
 ) -> Plan:
     """The plan that is frozen in the store, or a new one frozen there now.
 
@@ -74,26 +76,31 @@ def settle_plan(
         if not overwrite:
             raise
         unreadable = True
+    damaged = False
+    if verify and frozen is not None and not overwrite:
+        found = find_damaged(frozen, store)
+        damaged = bool(found)
+        store.supersede(found)
     as_before, adjusted = False, False
     if frozen is not None and not overwrite:
-        adjusted = _is_adjusted(frozen, request, store)
+        adjusted = _is_adjusted(frozen, request, store) or damaged
         as_before = not (refresh or retry_failed or adjusted) and frozen.request.product == request.product
         if as_before and not is_outdated(frozen, request, store):
-            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
+            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
     plan = make_plan(request, store, refresh=refresh or retry_failed)
     if frozen is not None and not overwrite and (as_before or retry_failed or adjusted):
         if retry_failed:
             _reopen_incomplete(frozen, store)
         plan = _keep_finished(frozen, plan, store) if as_before or retry_failed else _adjust(frozen, plan, store)
         if as_before and (plan.tasks, plan.series) == (frozen.tasks, frozen.series):
-            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series)
+            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
     if frozen is not None:
         give_way(frozen, store, successor=None if overwrite else plan)
     elif unreadable:
         store.supersede(_made_by(plan, store))
     freeze(plan, store)
     # Without the items, which may be a gigabyte.
-    return Plan(request, plan.tasks, plan.selection, series=plan.series)
+    return Plan(request, plan.tasks, plan.selection, series=plan.series, absent=plan.absent)
 
 
 def _keep_finished(frozen: Plan, plan: Plan, store: Store) -> Plan:
@@ -196,9 +203,12 @@ def run(
     overwrite: bool = False,
     refresh: bool = False,
     retry_failed: bool = False,
+    verify: bool = False,
     progress: Progress | None = None,
 ) -> RunStatus:
     """Run a request through to its report, or resume it where its output holds a part of it already.
+
+    With `verify`, what stands is held against the checksums of its items, and made anew where it is damaged.
 
     Raises RequestError for what the user can mend; a task that fails is in the status, not an exception.
     """
@@ -207,7 +217,9 @@ def run(
     halted.clear()
     with store.exclusive():
         store.sweep()
-        plan = settle_plan(request, store, overwrite=overwrite, refresh=refresh, retry_failed=retry_failed)
+        plan = settle_plan(
+            request, store, overwrite=overwrite, refresh=refresh, retry_failed=retry_failed, verify=verify
+        )
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)

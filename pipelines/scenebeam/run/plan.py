@@ -55,6 +55,8 @@ class Plan:
     """What the search found; written with the plan, not read back."""
     series: str = ""
     """Digest of the time-series table that it was made of; empty where scenes were searched."""
+    absent: tuple[str, ...] = ()
+    """Ids of scenes that the request names, and that the catalog lacks."""
 
     @property
     def estimate(self) -> Estimate:
@@ -90,6 +92,7 @@ def freeze(plan: Plan, store: Store) -> None:
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,
         **({"series": plan.series} if plan.series else {}),
+        **({"absent": plan.absent} if plan.absent else {}),
         "request": with_absolute_paths(plan.request.model_dump(mode="json")),
         "versions": {**{name: version(name) for name in _VERSIONS}, "python": platform.python_version()},
     }
@@ -141,7 +144,7 @@ def read_plan(store: Store) -> Plan | None:
             f"the plan in {store.uri} cannot be read (made by another version?): {error}; run again with --overwrite"
         ) from error
     selection, series = document.get("selection", ""), document.get("series", "")
-    return Plan(request, tasks, selection, series=series)
+    return Plan(request, tasks, selection, series=series, absent=tuple(document.get("absent", ())))
 
 
 def vanished(store: Store) -> StorageError:

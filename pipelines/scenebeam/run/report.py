@@ -21,6 +21,7 @@ from scenebeam.storage import Store
 
 log = logging.getLogger(__name__)
 
+_ABSENT = "the catalog has no such scene"
 _PICTURES = 12
 """That a status names."""
 _SPENDING_COLUMNS = ("task", "band", "state", "seconds", "bytes", "requests", "retries")
@@ -59,24 +60,28 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         for one in sorted(left, key=lambda one: one.state)  # failed ones first
         if one.state != "done"
     ]
+    failures += [{"task": name, "kind": "absent_scene", "reason": _ABSENT, "state": "failed"} for name in plan.absent]
     spent = Table(_SPENDING_COLUMNS, [row for one in by_task.values() for row in _spending(one)])
     store.write_all({**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures), SPENDING_FILE: spent})
     skipped = sum(outcome.state == "skipped" for outcome in left)
+    state = _state(plan, len(undone) - skipped)
+    if plan.absent and state == "succeeded":
+        state = "partial"
     nothing = told.nothing or (_reasons(left) if skipped and not done else "")
     final = status.model_copy(
         update={
-            "state": "failed" if nothing else _state(plan, len(undone) - skipped),
+            "state": "failed" if nothing else state,
             "tasks": len(plan.tasks),
             "done": len(plan.tasks) - len(undone),
             "skipped": skipped,
-            "failed": len(undone) - skipped,
+            "failed": len(undone) - skipped + len(plan.absent),
             "retriable": sum(not outcome.permanent for outcome in faults),
             "incomplete": told.incomplete,
             "requests": sum(outcome.requests for outcome in by_task.values()),
             "read_bytes": sum(outcome.read_bytes for outcome in by_task.values()),
             "updated": now(),
             "finished": now(),
-            "message": f"nothing was made: {nothing}" if nothing else faults[0].reason if faults else "",
+            "message": _message(nothing, faults, plan.absent),
             "pictures": _some(sorted(name for name in existing if name.endswith(".png"))),
         }
     )
@@ -94,6 +99,14 @@ def _spending(outcome: Outcome) -> Iterator[dict[str, Any]]:
         if isinstance(facts, dict) and facts.get("seconds") is not None:
             taken = {name: facts.get(name) for name in whole}
             yield {"task": outcome.task, "band": band, "state": "", "requests": None, **taken}
+
+
+def _message(nothing: str, faults: Sequence[Outcome], absent: Sequence[str]) -> str:
+    if nothing:
+        return f"nothing was made: {nothing}"
+    if faults:
+        return faults[0].reason
+    return f"{absent[0]}: {_ABSENT}" if absent else ""
 
 
 def _reasons(outcomes: Iterable[Outcome]) -> str:

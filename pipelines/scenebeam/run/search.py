@@ -27,6 +27,7 @@ from scenebeam.errors import RequestError
 from scenebeam.products import PRODUCTS
 from scenebeam.products.product import Aim
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
+from scenebeam.run.clouds import measure_clouds
 from scenebeam.run.items import Item, read_search
 from scenebeam.run.plan import Plan
 from scenebeam.run.series import empty_rows, read_series
@@ -44,6 +45,8 @@ class Found:
     aim: Aim
     series: str = ""
     """Digest of the time-series table that scenes were read from."""
+    absent: tuple[str, ...] = ()
+    """Ids of scenes that were named, and that the catalog lacks."""
 
     def tables(self, request: RunRequest) -> dict[str, Table]:
         """The scene catalogue and what was chosen from it, by file name."""
@@ -66,17 +69,26 @@ def search(request: RunRequest, store: Store | None = None, *, refresh: bool = F
     aim = PRODUCTS[request.product.kind].aim(request)
     found = find_scenes(request, aim, store, refresh=refresh)
     items, group_by = found.items, request.product.group_by
-    selection = select(found.scenes, request, aim.area, group_by, found.anchors, found.empty_rows)
+    selection = select(
+        found.scenes,
+        request,
+        aim.area,
+        group_by,
+        found.anchors,
+        found.empty_rows,
+        lambda scenes: measure_clouds(scenes, request, aim.area),
+    )
     log.info("%s", selection.explain())
     known = {scene.id for scene in found.scenes}
-    for name in sorted({one.id for one in request.select.scenes or ()} - known):
-        log.warning("select.scenes: the catalogue has no scene %s", name)
+    absent = tuple(sorted({one.id for one in request.select.scenes or ()} - known))
+    for name in absent:
+        log.warning("select.scenes: the catalog has no scene %s", name)
     if aim.questions and not selection.acquisitions:
         raise RequestError(
             f"no scene is left: {selection.explain()}. {aim.hint}"
             + ("" if selection.found or not items else f"; none of {len(items)} items is of the collections asked for")
         )
-    return Found(items, selection, aim, found.series)
+    return Found(items, selection, aim, found.series, absent)
 
 
 class CatalogScenes(NamedTuple):
@@ -98,7 +110,9 @@ def find_scenes(request: RunRequest, aim: Aim, store: Store | None = None, *, re
     resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
     if isinstance(request.catalog, TimeSeries):
         rows = read_series(request.catalog)
-        listed = scenes_of_series(rows, records_for(request), open_store(request.catalog.root))
+        listed = scenes_of_series(
+            rows, records_for(request), open_store(request.catalog.root), checksums=request.checks.checksums
+        )
         return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
     items = read_search(request, store) if store is not None and not refresh else None
     if items is None:
@@ -120,7 +134,7 @@ def plan_found(request: RunRequest, found: Found) -> Plan:
     planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.aim)
     tables: dict[str, File] = {**found.tables(request), **planned.tables}
     tasks, told = tuple(planned.tasks), found.selection.explain()
-    plan = Plan(request, tasks, told, tables, found.items, found.series)
+    plan = Plan(request, tasks, told, tables, found.items, found.series, found.absent)
     if plan.estimate.read_bytes > request.limits.max_bytes:
         raise RequestError(
             f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than limits.max_bytes = "

@@ -17,7 +17,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival, file_multihash
+from scenebeam.multihash import file_multihash
+from scenebeam.storage.arrival import Arrival
 from scenebeam.storage.store import Publication, Store, checked_name
 
 _CHECKSUM = "scenebeam-checksum"

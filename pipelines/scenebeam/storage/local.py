@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival, file_multihash
+from scenebeam.multihash import file_multihash
+from scenebeam.storage.arrival import Arrival
 from scenebeam.storage.store import Publication, Store, checked_name
 
 _PARTIAL = ".partial"

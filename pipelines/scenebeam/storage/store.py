@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
-from scenebeam.storage.arrival import Arrival, multihash
+from scenebeam.multihash import multihash
+from scenebeam.storage.arrival import Arrival
 
 SUPERSEDED = "superseded.json"
 """Record of the files that a later plan replaces."""

@@ -36,7 +36,11 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:
         raise RequestError(f"product.date_start: no scene is left that is not before {product.date_start}")
-    return Planned(tasks[: product.download_n], {MANIFEST: _manifest(scenes, tasks, request.output)})
+    manifest = _manifest(scenes, tasks, request.output)
+    absent = {one.id for one in request.select.scenes or ()} - {scene.id for scene in selection.found}
+    unavailable = dict.fromkeys((name for name in manifest.columns if name.startswith("available_")), False)
+    rows = [*manifest.rows, *({"scene_id": name, **unavailable} for name in sorted(absent))]
+    return Planned(tasks[: product.download_n], {MANIFEST: Table(manifest.columns, rows)})
 
 
 def _in_order(scenes: Sequence[Scene], product: AssetsRequest) -> list[Scene]:

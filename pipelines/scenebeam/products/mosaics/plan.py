@@ -53,7 +53,9 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         max_pixels=limits.max_pixels,
     )
     extent = shapely.geometry.shape(stac.grid_footprint(grid))
-    bands_of = {one.timestamp: [describe_band(name, one, request, labels[name]) for name in names] for one in acquisitions}
+    bands_of = {
+        one.timestamp: [describe_band(name, one, request, labels[name]) for name in names] for one in acquisitions
+    }
     probes = probe_bands(bands_of.values(), limits)
     spec = GridSpec.of(grid)
     tasks = []

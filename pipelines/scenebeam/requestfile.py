@@ -28,6 +28,8 @@ PATHS = (
 )
 """Fields that name files or folders."""
 
+NULL = object()
+"""In overrides: null, said in so many words. None is an option that was not given."""
 _MOST_FAULTS, _LONGEST_FAULT, _LONGEST_KEY = 20, 500, 60
 """Of a message: its lines, characters of a line, and characters of an unknown key that are compared."""
 
@@ -74,7 +76,7 @@ def load_request(
         came_from[name] = "environment"
     for name, value in (overrides or {}).items():
         if value is not None:
-            _lay(document, name, value)
+            _lay(document, name, None if value is NULL else value)
             came_from[name] = "command line"
     _resolve_paths(document, Path.cwd())
     return validate_request(document), came_from
@@ -139,7 +141,7 @@ def read_checks(settings: Mapping[str, Any]) -> Checks:
     """Thresholds by dotted name (`checks.max_nodata_percent`) → Checks. RequestError names what is wrong."""
     document: dict[str, Any] = {}
     for name, value in settings.items():
-        if value is not None:
+        if value is not None and value is not NULL:
             _lay(document, name if name == "checks" or name.startswith("checks.") else f"checks.{name}", value)
     try:
         check_values(document)

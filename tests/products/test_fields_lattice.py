@@ -22,7 +22,7 @@ from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
 from scenebeam.products.fields.place import homes, outlines, spans, squares
-from scenebeam.products.fields.split import split_chips
+from scenebeam.products.split import split_chips
 from scenebeam.request import ChipGrid, RunRequest, Split
 
 

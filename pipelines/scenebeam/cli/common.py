@@ -112,7 +112,7 @@ def overrides_of(
     output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Values from the command line, by dotted name."""
-    from scenebeam.requestfile import scalar
+    from scenebeam.requestfile import NULL, scalar
 
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
@@ -122,7 +122,8 @@ def overrides_of(
         name, equals, value = setting.partition("=")
         if not equals:
             raise RequestError(f"--set {setting}: write NAME=VALUE")
-        found[name] = scalar(value, name)
+        parsed = scalar(value, name)
+        found[name] = NULL if parsed is None else parsed
     return found
 
 

@@ -24,9 +24,11 @@ from scenebeam.cli.common import (
     show_status,
     verify_option,
 )
+from scenebeam.errors import RequestError
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
+    from scenebeam.run.plan import Plan
 
 
 @main.command()
@@ -81,12 +83,19 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
 @click.option("--show-request", is_flag=True, help="Print the resolved request and where each value came from.")
 @click.option("--blocks", type=click.Path(dir_okay=False), help="Write a table of the blocks that would be read.")
 @click.option("--vrt", type=click.Path(file_okay=False), help="Write a VRT of each task's inputs into this folder.")
+@click.option("--classes", is_flag=True, help="Of land-cover chips: count the windows of each class, by thresholds.")
 @output_option
 @runner_option
 @set_option
 @json_option
 def plan(
-    request_file: str, show_request: bool, blocks: str | None, vrt: str | None, as_json: bool, **given: Any
+    request_file: str,
+    show_request: bool,
+    blocks: str | None,
+    vrt: str | None,
+    classes: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Search, select and estimate; read no pixel and write nothing but what is asked for."""
     from scenebeam.requestfile import load_request
@@ -108,6 +117,9 @@ def plan(
             Path(blocks).write_bytes(block_table(made.tasks, effective_limits(made.request)).dump())
         if vrt is not None:
             write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
+    if classes:
+        _show_classes(made, as_json)
+        return
     facts = explain(made)
     click.echo(json.dumps(facts, indent=2) if as_json else _aligned(describe(facts)))
 
@@ -154,6 +166,30 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
     for name, value in leaves(document):
         source = came_from.get(name) or next((came_from[n] for n in came_from if name.startswith(f"{n}.")), "default")
         click.echo(f"{name} = {json.dumps(value)}  ({source})")
+
+
+def _show_classes(made: Plan, as_json: bool) -> None:
+    from scenebeam.products.landcover.outlook import outlook
+    from scenebeam.request import LandcoverRequest
+    from scenebeam.transfer.access import effective_limits
+    from scenebeam.transfer.ranges import Budget
+
+    product = made.request.product
+    if not isinstance(product, LandcoverRequest):
+        raise RequestError("--classes: only land-cover chips have classes")
+    found = outlook(made.tasks, product, Budget.of(effective_limits(made.request)))  # type: ignore[arg-type]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    shares = list(found["chips"])
+    width = max(len(name) for name in found["windows"])
+    click.echo(f"{found['areas']} areas; chips by class, for each product.lulc.min_share:")
+    click.echo(f"{'':{width}}" + "".join(f"{share:>10}" for share in shares))
+    for name in found["windows"]:
+        click.echo(f"{name:{width}}" + "".join(f"{found['chips'][share][name]:>10,}" for share in shares))
+    click.echo("released, for each product.sampling_factor:")
+    for factor in found["released"][shares[0]]:
+        click.echo(f"{factor:{width}}" + "".join(f"{found['released'][share][factor]:>10,}" for share in shares))
 
 
 def _aligned(facts: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
+from scenebeam.request.fields import Split
 from scenebeam.request.interval import MAX_DAYS, Interval, parse_interval
 from scenebeam.request.parts import Part, Several
 
@@ -161,6 +162,8 @@ class LandCover(Modality):
     """Maps of this time; null where there is but one."""
     classes: Several[int] = Field(default=[1, 2, 5, 7, 8, 11], min_length=1)
     """Classes that chips are made of; 0 is never one."""
+    min_share: float = Field(default=1.0, gt=0.5, le=1)
+    """Part of a chip's pixels that are of its class, at least."""
 
     @model_validator(mode="after")
     def _classes_above_zero(self) -> LandCover:
@@ -198,12 +201,14 @@ class LandcoverRequest(Part):
     """Whether a PNG stands beside each raster."""
     sampling_factor: float | None = Field(default=None, ge=1)
     """Chips of the largest class of the release over those of the smallest, at most; null: all chips."""
+    split: Split | None = None
+    """How released chips are told apart for training: whole blocks of them go to one side. Default: not at all."""
     zip: bool = True
     """Whether the release is also one archive, `processed/<version>.zip`."""
     public_url: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://")
     """Where the release will be served: thumbnails are named by it."""
     asks: ClassVar[frozenset[str]] = frozenset({"aois", "include", "exclude", "periods", *PLATFORMS})
-    released: ClassVar[frozenset[str]] = frozenset({"version", "sampling_factor", "zip", "public_url"})
+    released: ClassVar[frozenset[str]] = frozenset({"version", "sampling_factor", "split", "zip", "public_url"})
     """Fields that decide what is released of the chips, and nothing of the chips themselves."""
     bands: ClassVar[tuple[str, ...]] = ()
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"

@@ -25,11 +25,11 @@ from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_o
 from scenebeam.products.fields.estimate import estimate
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
-from scenebeam.products.fields.split import split_chips
 from scenebeam.products.fields.standing import CHIPS_TABLE, StandingChips, standing_chips
 from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
 from scenebeam.products.inputs import scene_ref
 from scenebeam.products.product import Aim, Planned
+from scenebeam.products.split import split_chips, warn_of_empty
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
 from scenebeam.storage import open_store
 from scenebeam.transfer.access import effective_limits
@@ -83,7 +83,7 @@ def aim(request: RunRequest) -> FieldsAim:
     splits: Sequence[str] = []
     if isinstance(made, FieldChips):
         splits = split_chips(made.places, shapes, product.grid.split)
-        _warn_of_empty(splits, product)
+        warn_of_empty(splits, product.grid.split)
     elif made is not None:
         splits = made.splits
     if product.images == "none":
@@ -123,20 +123,6 @@ def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | Stand
             log.info("%s is not there any more: the chips are those of %s", boundaries, CHIPS_TABLE)
             return standing
     return chips_of_fields(boundaries, product.grid, product.year, _origin(request))
-
-
-def _warn_of_empty(splits: Sequence[str], product: FieldsRequest) -> None:
-    """Few chips lie in few blocks: a split that was asked for may get none of them."""
-    asked = product.grid.split
-    empty = [name for name in ("train", "val", "test") if getattr(asked, name) > 0 and name not in splits]
-    if empty:
-        log.warning(
-            "no chip is in the split %s: the %d chips lie in few blocks of %d chips a side; make "
-            "product.grid.split.block smaller, or try another seed",
-            " and ".join(empty),
-            len(splits),
-            asked.block,
-        )
 
 
 def _stac_host(request: RunRequest) -> str:

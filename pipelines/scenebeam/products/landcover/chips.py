@@ -9,12 +9,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import shapely
+from shapely.geometry import shape
+
 from scenebeam.collections import LandClass
 from scenebeam.products import stac
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord
 from scenebeam.products.landcover.task import LandcoverTask
+from scenebeam.products.split import split_chips, warn_of_empty
 from scenebeam.raster.grid import Grid
-from scenebeam.request import Platform
+from scenebeam.request import Platform, Split
+
+_EDGE = 1e-3
+"""Part of a chip that it may share with another: edges in rounded degrees."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,9 @@ class Chip:
     made: ChipRecord
     id: int | None = None
     """In the release; None where it is not a part of it."""
+    twin: str = ""
+    """Area of interest whose chip shows the same ground, and is released in place of this one."""
+    split: str = ""
 
     @property
     def land_class(self) -> LandClass:
@@ -50,18 +61,54 @@ class Chip:
 
 
 def numbered(
-    tasks: Iterable[LandcoverTask], records: Mapping[str, AoiRecord], sampling_factor: float | None
+    tasks: Iterable[LandcoverTask],
+    records: Mapping[str, AoiRecord],
+    sampling_factor: float | None,
+    split: Split | None = None,
 ) -> list[Chip]:
-    """All chips by area and place; those that are released have ids, from 0 on."""
+    """All chips by area and place; those that are released have ids, from 0 on.
+
+    Where areas overlap, ground that several chips show is released once.
+    """
     chips = [
         Chip(task, records[task.id].crs, made)
         for task in sorted(tasks, key=lambda task: task.aoi)
         if task.id in records
         for made in records[task.id].chips
     ]
-    taken = balanced([(chip.made.land_class, chip.made.lot) for chip in chips], sampling_factor)
-    ids = {place: number for number, place in enumerate(sorted(taken))}
-    return [replace(chip, id=ids.get(place)) for place, chip in enumerate(chips)]
+    chips = [replace(chip, twin=twin) for chip, twin in zip(chips, _twins(chips), strict=True)]
+    own = [place for place, chip in enumerate(chips) if not chip.twin]
+    taken = balanced([(chips[place].made.land_class, chips[place].made.lot) for place in own], sampling_factor)
+    ids = {place: number for number, place in enumerate(sorted(own[number] for number in taken))}
+    chips = [replace(chip, id=ids.get(place)) for place, chip in enumerate(chips)]
+    return chips if split is None else _with_splits(chips, split)
+
+
+def _twins(chips: Sequence[Chip]) -> list[str]:
+    """For each chip the area of an earlier one that shows some of its ground; empty where there is none."""
+    shapes = [shape(chip.footprint) for chip in chips]
+    tree, found = shapely.STRtree(shapes), [""] * len(chips)
+    for place, chip in enumerate(chips):
+        for other in sorted(tree.query(shapes[place], predicate="intersects").tolist()):
+            if other >= place or found[other] or chips[other].task.aoi == chip.task.aoi:
+                continue
+            if shapely.intersection(shapes[place], shapes[other]).area > _EDGE * shapes[place].area:
+                found[place] = chips[other].task.aoi
+                break
+    return found
+
+
+def _with_splits(chips: Sequence[Chip], asked: Split) -> list[Chip]:
+    released = [chip for chip in chips if chip.id is not None]
+    places = [
+        (chip.crs, math.floor(chip.made.left / chip.task.side), math.floor(chip.made.top / chip.task.side))
+        for chip in released
+    ]
+    outlines = np.array([shape(chip.footprint) for chip in released], object)
+    splits = split_chips(places, outlines, asked) if released else []
+    warn_of_empty(splits, asked)
+    by_id = {chip.id: split for chip, split in zip(released, splits, strict=True)}
+    return [replace(chip, split=by_id.get(chip.id, "")) for chip in chips]
 
 
 def balanced(lots: Sequence[tuple[int, str]], sampling_factor: float | None) -> list[int]:

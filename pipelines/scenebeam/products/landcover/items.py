@@ -48,6 +48,7 @@ def chip_item(chip: Chip, collection: str) -> stac.Item:
             "scenebeam:category": chip.land_class.name,
             "scenebeam:color": chip.land_class.color,
             "scenebeam:aoi": task.aoi,
+            **({"scenebeam:split": chip.split} if chip.split else {}),
             **stac.grid_properties(chip.grid("lulc")),
         },
     )

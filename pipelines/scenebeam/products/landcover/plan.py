@@ -128,7 +128,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
 class _Scenes:
     """The scenes of a modality that have all its bands, to be found by place."""
 
-    def __init__(self, name: Platform, modality: Modality, scenes: Iterable[Scene], request: RunRequest) -> None:
+    def __init__(self, name: Platform, modality: Modality, scenes: Sequence[Scene], request: RunRequest) -> None:
         self._bands = {(r.id, r.provider): _bands(name, modality, r) for r in _records(modality, request)}
         self._whole = [
             scene
@@ -136,6 +136,11 @@ class _Scenes:
             if scene.collection == modality.collection
             and self._names(scene) <= scene.assets.keys()
             and (not modality.of_platforms or scene.platform in modality.of_platforms)
+        ]
+        self._partial = [
+            scene
+            for scene in scenes
+            if scene.collection == modality.collection and not self._names(scene) <= scene.assets.keys()
         ]
         nowhere = shapely.Polygon()
         self._tree = shapely.STRtree([scene.footprint or nowhere for scene in self._whole])
@@ -151,6 +156,12 @@ class _Scenes:
         found = [self._whole[number] for number in {*met, *self._anywhere}]
         shared = [one for one in found if one.footprint is None or not one.footprint.touches(area)]
         return sorted(shared, key=lambda scene: (scene.datetime, scene.id))
+
+    def lacking(self, area: Any) -> str:
+        """What is to be said of scenes near an area that lack bands; empty where there is none."""
+        near = [one for one in self._partial if one.footprint is None or one.footprint.intersects(area)]
+        bands = sorted({name for scene in near for name in self._names(scene) - scene.assets.keys()})
+        return f"{len(near)} scenes of {near[0].collection} lack {', '.join(bands)}" if near else ""
 
     def files(self, scene: Scene) -> SceneFiles:
         """A scene as a task knows it."""
@@ -178,6 +189,7 @@ def _shared_fields(request: RunRequest) -> dict[str, Any]:
         "recipes": {name: _recipe(modality) for name, modality in product.modalities.items()},
         "side": product.side,
         "classes": {n: record.classes.get(n, LandClass(name=f"class {n}")) for n in product.lulc.classes},
+        "min_share": product.lulc.min_share,
         "chips_per_class": product.chips_per_class,
         "seed": product.seed,
         "thumbnails": product.thumbnails,
@@ -212,7 +224,8 @@ def _task(
     try:
         chosen = choose_dates(aoi.area, near, _product(request))
     except CheckError as error:
-        return task.model_copy(update={**told, "fault": str(error)})
+        lacking = [text for known in scenes.values() if (text := known.lacking(aoi.area))]
+        return task.model_copy(update={**told, "fault": "; ".join([str(error), *lacking])})
     layers = tuple(_layers(chosen, scenes))
     return task.model_copy(
         update={

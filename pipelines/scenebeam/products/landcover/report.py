@@ -32,7 +32,7 @@ def report(
             task.id: record
             for task, record in zip(finished, threads.map(lambda task: _read(task, store), finished), strict=True)
         }
-    chips = numbered(finished, records, product.sampling_factor)
+    chips = numbered(finished, records, product.sampling_factor, product.split)
     classes = tasks[0].classes
     missing = sorted(classes.keys() - {chip.made.land_class for chip in chips})
     if missing:

@@ -57,7 +57,7 @@ def survey(lattice: Lattice, budget: Budget) -> Survey:
 
 
 def _classes(lattice: Lattice, budget: Budget) -> Iterator[tuple[int, int]]:
-    """(chip, class) of windows that are of one class throughout.
+    """(chip, class) of windows that are of one class, as far as is asked for.
 
     A row of windows is read as one, all the way across: what it shows does not depend on where windows are cut.
     """
@@ -65,17 +65,29 @@ def _classes(lattice: Lattice, budget: Budget) -> Iterator[tuple[int, int]]:
     rows = sorted(set(lattice.cells[:, 0].tolist()))
     grids = [lattice.row_grid(row, "lulc") for row in rows]
     chips = {(row, column): chip for chip, (row, column) in enumerate(lattice.cells.tolist())}
-    for place, [(values, valid)] in read_layer(task.land_cover, grids, _bands, as_read, "nearest", budget):
+    for place, [(values, valid)] in read_layer(task.land_cover, grids, bands_of, as_read, "nearest", budget):
         known = values if valid is None else np.where(valid, values, 0)
-        windows = known.reshape(size, -1, size)
-        least, most = windows.min(axis=(0, 2)), windows.max(axis=(0, 2))
-        for number in np.flatnonzero((least == most) & (least > 0)).tolist():
+        for number, land_class in _of_one_class(known.reshape(size, -1, size), task.min_share):
             chip = chips.get((rows[place], lattice.columns.start + number))
             if chip is not None:
-                yield chip, int(least[number])
+                yield chip, land_class
 
 
-def _bands(scene: SceneFiles) -> Sequence[Asset]:
+def _of_one_class(windows: Array, min_share: float) -> Iterator[tuple[int, int]]:
+    """(number, class) of the windows, (rows, number, columns), that are of one class; 0 is none."""
+    if min_share == 1:
+        least, most = windows.min(axis=(0, 2)), windows.max(axis=(0, 2))
+        yield from ((number, int(least[number])) for number in np.flatnonzero((least == most) & (least > 0)).tolist())
+        return
+    wanted = min_share * windows.shape[0] * windows.shape[2] - 1e-6
+    for land_class in np.unique(windows).tolist():
+        if land_class > 0:
+            counts = np.count_nonzero(windows == land_class, axis=(0, 2))
+            yield from ((number, int(land_class)) for number in np.flatnonzero(counts >= wanted).tolist())
+
+
+def bands_of(scene: SceneFiles) -> Sequence[Asset]:
+    """All bands of a scene's raster."""
     return scene.bands
 
 

@@ -96,7 +96,8 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
         "category": chip.land_class.name,
         "color": chip.land_class.color,
         "epsg": int(chip.crs.removeprefix("EPSG:")) if chip.crs.startswith("EPSG:") else chip.crs,
-        "status": "released" if released else "left out by sampling_factor",
+        "status": _status(chip),
+        **({"split": chip.split} if chip.split else {}),
         "mgrs_tile": task.tile,
         "relative_orbit": task.orbit,
         "wrs_path_row": task.wrs,
@@ -113,6 +114,12 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
         if task.thumbnails:
             facts[f"{name}_thumbs"] = [f"{folder}{one}.png" for one in names]
     return facts
+
+
+def _status(chip: Chip) -> str:
+    if chip.id is not None:
+        return "released"
+    return f"left out: area {chip.twin} shows the same ground" if chip.twin else "left out by sampling_factor"
 
 
 def chip_table(chips: Sequence[Chip], product: LandcoverRequest) -> Table:

@@ -107,6 +107,7 @@ class LandcoverTask(Task):
     """Metres to a side of a chip."""
     classes: dict[int, LandClass]
     """Those that chips are made of."""
+    min_share: float = 1.0
     chips_per_class: int
     seed: int
     thumbnails: bool

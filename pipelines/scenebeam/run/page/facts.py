@@ -30,6 +30,7 @@ Row = dict[str, str]
 _GROUPS = {
     "scenebeam:category": "Products by class",
     "ftw:split": "Chips by split",
+    "scenebeam:split": "Chips by split",
     "ftw:season": "Images by season",
     "scenebeam:aoi": "Chips by area of interest",
     "grid:code": "Products by tile",

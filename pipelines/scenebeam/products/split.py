@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import shapely
 
-from scenebeam.products.fields.lattice import Place
 from scenebeam.request import Split
+
+Place = tuple[int | str, int, int]
+"""What tells lattices apart (a zone's EPSG code, a CRS), column and row."""
+
+log = logging.getLogger(__name__)
 
 BUFFER = "buffer"
 """A chip between two splits, and of neither."""
@@ -47,3 +52,16 @@ def _both_ways(outlines: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     if west.min() > -179 or east.max() < 179:
         return [outlines]
     return [outlines, shapely.transform(outlines, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))]
+
+
+def warn_of_empty(splits: Sequence[str], asked: Split) -> None:
+    """Warn where a split that was asked for has no chip: few chips lie in few blocks."""
+    empty = [name for name in _ORDER if getattr(asked, name) > 0 and name not in splits]
+    if empty:
+        log.warning(
+            "no chip is in the split %s: the %d chips lie in few blocks of %d chips a side; make "
+            "split.block smaller, or try another seed",
+            " and ".join(empty),
+            len(splits),
+            asked.block,
+        )

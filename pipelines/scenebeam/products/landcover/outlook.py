@@ -1,0 +1,77 @@
+"""Outlook: how many chips of each class the areas of interest would give, by thresholds, before any is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from scenebeam.products.landcover.lattice import lay
+from scenebeam.products.landcover.layers import as_read, read_layer
+from scenebeam.products.landcover.survey import bands_of
+from scenebeam.products.landcover.task import LandcoverTask
+from scenebeam.request import LandcoverRequest
+from scenebeam.transfer.ranges import Budget
+
+SHARES = (1.0, 0.95, 0.9, 0.8)
+"""Parts of a window that are of its class, at least: what `product.lulc.min_share` may be."""
+FACTORS = (1.0, 2.0, 4.0)
+"""What `product.sampling_factor` may be."""
+
+
+def outlook(tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: Budget) -> dict[str, Any]:
+    """Read the land cover of all areas, and count.
+
+    Clouds and holes, which only the pixels of the other sensors tell, may leave out some of the windows.
+
+    Returns:
+        `windows`: class → share → windows. `chips`: share → class → chips, as far as `chips_per_class` allows.
+        `released`: share → sampling factor → chips, at most.
+
+    Raises:
+        ReadError: A map cannot be read.
+    """
+    usable = [task for task in tasks if not task.fault]
+    names = {number: one.name for task in usable for number, one in task.classes.items()}
+    windows: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
+    chips: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
+    for task in usable:
+        for share, counts in _count(task, budget).items():
+            windows[share] += counts
+            chips[share] += Counter({number: min(count, product.chips_per_class) for number, count in counts.items()})
+    return {
+        "areas": len(usable),
+        "windows": {names[n]: {f"{share:g}": windows[share][n] for share in SHARES} for n in sorted(names)},
+        "chips": {f"{share:g}": {names[n]: chips[share][n] for n in sorted(names)} for share in SHARES},
+        "released": {f"{share:g}": _released(chips[share]) for share in SHARES},
+    }
+
+
+def _released(chips: Counter[int]) -> dict[str, int]:
+    """Chips of a release by sampling factor, without one first."""
+    there = [count for count in chips.values() if count]
+    found = {"all": sum(there)}
+    for factor in FACTORS:
+        most = int(min(there, default=0) * factor)
+        found[f"{factor:g}"] = sum(min(count, most) for count in there)
+    return found
+
+
+def _count(task: LandcoverTask, budget: Budget) -> dict[float, Counter[int]]:
+    """Windows of an area by class, for each share."""
+    lattice, size = lay(task, budget), task.chip_side("lulc")
+    rows = sorted(set(lattice.cells[:, 0].tolist()))
+    inside = set(map(tuple, lattice.cells.tolist()))
+    found: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
+    grids = [lattice.row_grid(row, "lulc") for row in rows]
+    for place, [(values, valid)] in read_layer(task.land_cover, grids, bands_of, as_read, "nearest", budget):
+        known = values if valid is None else np.where(valid, values, 0)
+        windows = known.reshape(size, -1, size)
+        there = np.array([(rows[place], column) in inside for column in lattice.columns])
+        for number in task.classes:
+            counts = np.count_nonzero(windows == number, axis=(0, 2))[there]
+            for share in SHARES:
+                found[share][number] += int(np.count_nonzero(counts >= share * size * size - 1e-6))
+    return found

@@ -28,6 +28,15 @@ PATHS = (
 )
 """Fields that name files or folders."""
 
+_SUCCESSORS = {
+    "upload_to_gcs": "product.raw_storage_mode: url_to_gcs_keep_local",
+    "delete_local_after_upload": "product.raw_storage_mode: url_to_gcs_drop_local",
+    "gcs_bucket": "product.gcs: gs://bucket/prefix",
+    "gcs_prefix": "product.gcs: gs://bucket/prefix",
+    "cloud_cover": "select.max_cloud_cover",
+    "bbox": "area.bbox",
+}
+"""Keys that other tools have for what is asked here in other words."""
 NULL = object()
 """In overrides: null, said in so many words. None is an option that was not given."""
 _MOST_FAULTS, _LONGEST_FAULT, _LONGEST_KEY = 20, 500, 60
@@ -269,8 +278,10 @@ def _explain(error: ValidationError) -> list[str]:
         place = dotted_name(part for part in named if "[" not in str(part)) or "request"
         if fault["type"] == "extra_forbidden":
             known = _known_keys(RunRequest, loc[:-1])
+            successor = _SUCCESSORS.get(str(loc[-1]))
             near = difflib.get_close_matches(str(loc[-1])[:_LONGEST_KEY], known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            hint = f"say it with {successor}" if successor else hint
             lines.append(f"  {place}: unknown key; {hint}")
         else:
             told = fault["msg"].removeprefix("Value error, ")

@@ -22,6 +22,7 @@ def discovery(scene: Scene, bands: Sequence[str], item: dict[str, Any] | None) -
         "cloud_cover": scene.cloud_cover,
         "resolution_m": min((asset.resolution for asset in there), default=None),
         "size_bytes": sum(asset.likely_size for asset in there),
+        "url": scene.item_href,
         "bbox": None if scene.footprint is None else list(scene.footprint.bounds),
         "band_urls": {asset.band: asset.href for asset in there},
         "visualization_url": None if visual is None else visual.href,

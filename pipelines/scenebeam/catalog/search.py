@@ -196,10 +196,21 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
                     "narrow the area or the dates, or raise the limit"
                 )
     except APIError as error:
-        raise CatalogError(f"{shown(url)} refused the search: {error}") from error
+        raise CatalogError(f"{shown(url)} refused the search: {_refusal(error)}") from error
     except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError, ReadError) as error:
         raise CatalogError(f"cannot read the catalogue {shown(url)}: {error}") from error
     return found
+
+
+def _refusal(error: APIError) -> str:
+    """What an API's refusal comes to, and what to try."""
+    status, told = error.status_code, str(error).strip()[:500]
+    hint = {
+        401: "it needs an account: see docs/catalogs.md for the variables that hold its name and password",
+        403: "the account may not search here",
+        404: "there is no STAC API at this address: is it the root of the API?",
+    }.get(status or 0, "")
+    return "; ".join(part for part in (f"status {status}" if status else "", told, hint) if part)
 
 
 def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Any]:

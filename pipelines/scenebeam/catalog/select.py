@@ -39,6 +39,10 @@ class Selection:
         """All scenes taken, by acquisition; one that two acquisitions share comes once."""
         return _each_once(scene for one in self.acquisitions for scene in one.scenes)
 
+    def __repr__(self) -> str:
+        """One line: a selection of some scenes with all their bands would fill pages."""
+        return f"<Selection of {len(self.acquisitions)} acquisitions, {len(self.scenes)} scenes: {self.explain()}>"
+
     def explain(self) -> str:
         """One line: found, and what each filter left out."""
         removed = ", ".join(f"{name} left out {count}" for name, count in self.left_out.items() if count)

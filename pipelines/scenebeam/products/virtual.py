@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -82,13 +83,21 @@ def write_vrts(tasks: Iterable[Task], folder: Path, limits: Limits) -> None:
     for task in {task.name: task for task in _gridded(tasks)}.values():
         grid = task.grid.grid
         bands = []
+        names = Counter(band.name for band in task.bands)
         for band in task.bands:
             sources, nodata = [], band.nodata
             for source in reversed(band.sources):
                 vrt, nodata = _source(source, band, grid, folder, nodata, limits)
                 sources.append(vrt)
-            bands.append(VrtBand(band.label, band.dtype, nodata, band.scale, band.offset, band.resampling, sources))
+            bands.append(
+                VrtBand(_called(band, names), band.dtype, nodata, band.scale, band.offset, band.resampling, sources)
+            )
         (folder / f"{task.name}.vrt").write_bytes(make_vrt(grid, bands))
+
+
+def _called(band: Band, names: Counter[str]) -> str:
+    """A band by its name; of several of one name by that of its acquisition, too."""
+    return band.name if names[band.name] == 1 else band.label
 
 
 def _source(

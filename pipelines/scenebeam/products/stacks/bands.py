@@ -56,7 +56,10 @@ class BandStates:
         with self._lock:
             self.failed[band] = error
             self.complete.discard(band)
-            log.warning("%s: %s FAILED (%s), %s", self.task.scene, band, error, self.told)
+            if any(one.name == band and one.required for one in self.task.bands):
+                log.warning("%s: %s failed (%s), %s", self.task.scene, band, error, self.told)
+            else:
+                log.info("%s: %s is left out (%s), %s", self.task.scene, band, error, self.told)
 
     def note(self, text: str) -> None:
         """Warn of something that befell this run."""

@@ -56,9 +56,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "bars": [*map(_by_product, small), *(_by_group(facts, title) for title in facts.groups)],
         "spreads": [figures.spread(measure) for measure in facts.measures if measure not in small],
         "lowest": [
-            (measure.title, measure.unit, sorted(zip(measure.values, measure.names, strict=True))[:10])
-            for measure in facts.measures
-            if measure not in small
+            (measure.title, measure.unit, _worst(measure)) for measure in facts.measures if measure not in small
         ],
         "histograms": [figures.values(histogram) for histogram in facts.histograms[:_BARS]],
         "failures": facts.failures[:_ROWS],
@@ -68,6 +66,12 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "request": json.dumps(facts.record.get("request", {}), indent=2),
     }
     return _templates().get_template("report.html").render(context).encode()
+
+
+def _worst(measure: Measure) -> list[tuple[float, str]]:
+    """The ten products that most need a look: those with the most cloud, or the least of anything else."""
+    pairs = sorted(zip(measure.values, measure.names, strict=True))
+    return pairs[: -_FEW - 1 : -1] if measure.title == "Cloud" else pairs[:_FEW]
 
 
 def _by_product(measure: Measure) -> Bars:

@@ -1,0 +1,116 @@
+"""Small faults of first contact: refusals in words, names, sizes of what is printed, configurations that stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import rasterio
+import yaml
+from click.testing import CliRunner
+
+import scenebeam
+from scenebeam.cli import main
+from scenebeam.errors import CatalogError, RequestError
+from scenebeam.products.virtual import write_vrts
+from scenebeam.request import Limits, RunRequest
+from scenebeam.requestfile import load_request
+from scenebeam.run.driver import run
+from scenebeam.run.page.facts import Measure
+from scenebeam.run.page.render import _worst
+from scenebeam.run.search import make_plan
+from scenebeam.sandbox.server import Behaviour, Fault
+
+Make = Callable[..., RunRequest]
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "account"), (403, "may not search"), (404, "root of the API")])
+def test_a_catalog_that_refuses_is_told_with_a_hint(
+    make_request: Make, server: Behaviour, status: int, hint: str
+) -> None:
+    server.faults = [Fault("catalog.json", status=status)]
+    with pytest.raises(CatalogError, match=rf"refused the search: status {status}.*{hint}"):
+        make_plan(make_request(catalog=f"{server.url}/catalog.json"))
+
+
+def test_bands_of_an_index_have_their_names_in_its_vrt(make_request: Make, tmp_path: Path) -> None:
+    plan = make_plan(make_request(dates="2021", product={"kind": "index", "index": "ndvi"}))
+    write_vrts(plan.tasks, tmp_path / "vrt", Limits())
+    (path,) = [path for path in (tmp_path / "vrt").glob("*.vrt") if "warped" not in path.name]
+    with rasterio.open(path) as file:
+        assert set(file.descriptions) == {"nir", "red", "scl"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("product.upload_to_gcs", "true", "product.raw_storage_mode"),
+        ("product.delete_local_after_upload", "true", "url_to_gcs_drop_local"),
+        ("product.gcs_bucket", "b", "product.gcs"),
+        ("product.gcs_prefix", "p", "product.gcs"),
+    ],
+)
+def test_keys_of_another_tool_lead_to_ours(make_request: Make, tmp_path: Path, key: str, value: str, told: str) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(make_request(product={"kind": "assets"}).model_dump_json())
+    refused = CliRunner().invoke(main, ["plan", str(file), "--set", f"{key}={value}"])
+    assert refused.exit_code == 2
+    assert f"say it with {told}" in refused.output or told in refused.output
+
+
+def test_a_selection_is_printed_in_one_line(make_request: Make) -> None:
+    request = make_request()
+    selection = scenebeam.select(scenebeam.search(request), request)
+    assert len(repr(selection)) < 300
+    assert "2 acquisitions, 6 scenes" in repr(selection)
+
+
+def test_the_cloudiest_are_shown_and_the_least_of_all_else() -> None:
+    names = [f"p{number}" for number in range(30)]
+    values = [float(number) for number in range(30)]
+    assert [name for _, name in _worst(Measure("Cloud", "%", values, names))] == names[:19:-1]
+    assert [name for _, name in _worst(Measure("Coverage", "%", values, names))] == names[:10]
+
+
+def test_types_are_for_others_too() -> None:
+    assert files("scenebeam").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
+def test_configurations_name_files_that_are_here(path: Path) -> None:
+    request, _ = load_request(path, overrides={"output": "out"})
+    product = yaml.safe_load(path.read_text())["product"]
+    for name in ("boundaries", "aois", "chips", "crop_calendar"):
+        if product.get(name):
+            assert (path.parent / product[name]).exists(), name
+    assert request.run
+
+
+def test_the_example_fields_give_chips(tmp_path: Path) -> None:
+    overrides = {"output": str(tmp_path / "out"), "product.images": "none", "runner": "serial"}
+    request, _ = load_request(CONFIG / "fields-austria.yaml", overrides=overrides)
+    status = run(request)
+    assert status.state == "succeeded"
+    assert len(list((tmp_path / "out").glob("ftw-*/*_instance.tif"))) > 3
+
+
+def test_an_optional_band_that_is_missing_is_no_warning(
+    make_request: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import json
+
+    catalog = json.loads(Path(str(make_request().catalog)).read_text())
+    for feature in catalog["features"]:
+        feature["assets"]["nir"]["href"] = str(tmp_path / "gone.tif")
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    product = {"kind": "stack", "bands": ["red", "nir"], "required": ["red"], "format": "geotiff"}
+    run(make_request(catalog=str(tmp_path / "catalog.json"), product=product))
+    assert not [record for record in caplog.records if record.levelname == "WARNING" and "nir" in record.message]
+
+
+def test_an_unknown_output_scheme_is_refused_in_the_request(make_request: Make) -> None:
+    with pytest.raises(RequestError, match="s3:// cannot be written to"):
+        make_request(output="s3://bucket/x")

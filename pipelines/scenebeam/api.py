@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +53,5 @@ def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
     """
     if selection is None:
         return make_plan(request)
-    return plan_found(request, Found([], selection, PRODUCTS[request.product.kind].aim(request)))
+    aim = replace(PRODUCTS[request.product.kind].aim(request), measure=True)
+    return plan_found(request, Found([], selection, aim))

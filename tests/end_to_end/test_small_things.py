@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 import yaml
@@ -15,13 +17,16 @@ import scenebeam
 from scenebeam.cli import main
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.products.virtual import write_vrts
-from scenebeam.request import Limits, RunRequest
+from scenebeam.raster.checks import BandSpec, judge
+from scenebeam.raster.sample import sample_pieces
+from scenebeam.request import Checks, Limits, RunRequest
 from scenebeam.requestfile import load_request
 from scenebeam.run.driver import run
-from scenebeam.run.page.facts import Measure
+from scenebeam.run.page.facts import Measure, gather
 from scenebeam.run.page.render import _worst
 from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
 CONFIG = Path(__file__).parents[2] / "config"
@@ -114,3 +119,25 @@ def test_an_optional_band_that_is_missing_is_no_warning(
 def test_an_unknown_output_scheme_is_refused_in_the_request(make_request: Make) -> None:
     with pytest.raises(RequestError, match="s3:// cannot be written to"):
         make_request(output="s3://bucket/x")
+
+
+def test_zero_power_is_no_data() -> None:
+    rng = np.random.default_rng(3)
+    power = rng.gamma(4, 0.02, (400, 400))
+    power[:240] = 0
+    spec = BandSpec(sensor="sar", unit="linear")
+    sample = sample_pieces([power], None)
+    (finding,) = [one for one in judge("vv", sample, spec, Checks()) if one.check == "nodata"]
+    assert "60.0 % is nodata" in finding.message
+    assert not [one for one in judge("vv", sample_pieces([power[240:]], None), spec, Checks()) if one.level == "error"]
+
+
+def test_scenes_of_chips_that_none_is_of_are_not_told_as_taken(fields_request: Make) -> None:
+    request = fields_request(**{"product.images": "select"})
+    status = run(request)
+    store = open_store(request.output)
+    facts = gather(status, "items.parquet", store.list(), store)
+    with (Path(request.output) / "chips_status.csv").open(newline="") as file:
+        used = {row["scene"] for row in csv.DictReader(file)} - {""}
+    assert {scene.id for scene in facts.scenes if scene.taken} == used
+    assert len(used) < len(facts.scenes)

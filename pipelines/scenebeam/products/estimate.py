@@ -83,9 +83,11 @@ def probe_bands(all_bands: Iterable[Sequence[Band]], limits: Limits) -> dict[str
 class FileSizes:
     """Bytes of whole files: by the catalog, by the file on this machine, else by some files of the same band."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, ask: bool) -> None:
+        """With `ask`, servers are asked for what neither the catalog nor the disk tells; else it is guessed."""
         self._budget = Budget.of(limits.model_copy(update={"max_attempts": 2, "retry_seconds": 5}))
         self._seen: dict[str, list[int]] = {}
+        self._ask_servers = ask
 
     def of(self, asset: Asset) -> int:
         """Bytes of a file, as far as can be told."""
@@ -96,6 +98,8 @@ class FileSizes:
                 return os.path.getsize(asset.href)
             except OSError:
                 return asset.likely_size
+        if not self._ask_servers:
+            return asset.likely_size
         seen = self._seen.setdefault(asset.band, [])
         if len(seen) < _SAMPLES:
             seen.append(self._ask(asset))
@@ -130,12 +134,15 @@ def finer_by(known: BandProbe, pixel: float) -> float:
 class Probing:
     """What headers and sizes of some files say of all files of a band."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.sizes, self._limits = FileSizes(limits), limits
+    def __init__(self, limits: Limits, *, ask: bool) -> None:
+        """With `ask`, headers are read; else files are taken for usual ones."""
+        self.sizes, self._limits, self._ask = FileSizes(limits, ask=ask), limits, ask
         self._probes: dict[str, BandProbe] = {}
 
     def of(self, asset: Asset) -> BandProbe:
         """The header of one file of the band, which is read once."""
+        if not self._ask:
+            return BandProbe(pixel=asset.resolution)
         if asset.band not in self._probes:
             self._probes[asset.band] = probe(asset.href, asset.index, asset.signing, self._limits)
         return self._probes[asset.band]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shapely.geometry import MultiPolygon
@@ -28,6 +28,8 @@ class Aim:
     """What the catalogue is asked."""
     hint: str = "Widen the area, the dates or the filters"
     """What to try where no scene is left."""
+    measure: bool = field(default=False, kw_only=True)
+    """Whether servers are asked for headers and sizes, so that the estimate is a good one: a run need not know."""
 
 
 def aim_at_area(request: RunRequest) -> Aim:

@@ -63,13 +63,16 @@ def statistics(sample: Sample, spec: BandSpec) -> Statistics:
     """The figures that checks go by."""
     values = sample.values.astype(np.float64)
     negative = 100 * float((values < 0).mean()) if values.size else 0.0
+    nodata = sample.nodata_percent
+    if spec.sensor == "sar" and spec.unit == "linear" and values.size:
+        nodata += (100 - nodata) * float((values == 0).mean())  # zero power is where nothing was seen
     values = decibels(values, spec)
     if not values.size:
-        return Statistics(0, sample.nodata_percent, 0.0, 0.0, 0.0, 0.0, negative)
+        return Statistics(0, nodata, 0.0, 0.0, 0.0, 0.0, negative)
     low, high = np.percentile(values, [100 - HIGH_PERCENTILE, HIGH_PERCENTILE])
     return Statistics(
         int(values.size),
-        round(sample.nodata_percent, 4),
+        round(nodata, 4),
         float(values.mean()),
         float(values.std()),
         float(low),

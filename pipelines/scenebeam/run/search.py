@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -121,12 +121,14 @@ def find_scenes(request: RunRequest, aim: Aim, store: Store | None = None, *, re
     return CatalogScenes(items, scenes_from_items(items, request), anchors)
 
 
-def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Plan:
+def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool = False, measure: bool = True) -> Plan:
     """Search, select and plan, without writing anything.
 
+    With `measure`, servers are asked for some headers and sizes, which make the estimate a good one.
     Raises RequestError where the plan would pass the request's limits.
     """
-    return plan_found(request, search(request, store, refresh=refresh))
+    found = search(request, store, refresh=refresh)
+    return plan_found(request, replace(found, aim=replace(found.aim, measure=measure)))
 
 
 def plan_found(request: RunRequest, found: Found) -> Plan:

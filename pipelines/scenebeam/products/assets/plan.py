@@ -31,7 +31,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     assert isinstance(product, AssetsRequest)
     bands = dict(zip(product.bands, resolve_bands(request), strict=True))
     scenes = _in_order(selection.scenes, product)
-    sizes = FileSizes(effective_limits(request))
+    sizes = FileSizes(effective_limits(request), ask=aim.measure)
     tasks = [_task(scene, bands, product, request, sizes) for scene in scenes[: product.download_n]]
     tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:

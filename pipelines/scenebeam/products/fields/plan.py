@@ -177,7 +177,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     if product.images != "none":
         resolve_bands(request)
     scenes = sorted(selection.scenes, key=lambda scene: (scene.datetime, scene.id))
-    tasks, probing = [], Probing(effective_limits(request))
+    tasks, probing = [], Probing(effective_limits(request), ask=aim.measure)
     for cell, members in _cells(aim, scenes):
         tasks += list(_tasks(cell, members, aim, scenes, request, records, probing))
     tables: dict[str, File] = {}

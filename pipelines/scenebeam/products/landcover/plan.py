@@ -116,7 +116,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     product = _product(request)
     scenes = {name: _Scenes(name, modality, selection.scenes, request) for name, modality in product.modalities.items()}
     shared = _shared_fields(request)
-    probing = Probing(effective_limits(request))
+    probing = Probing(effective_limits(request), ask=aim.measure)
     tasks = [_task(aoi, scenes, request, shared, probing) for aoi in aim.aois]
     faults = [f"area {task.aoi}: {task.fault}" for task in tasks if task.fault]
     if len(faults) == len(tasks):

@@ -51,7 +51,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 max_pixels=request.limits.max_pixels,
             )
         )
-    probing = Probing(effective_limits(request))
+    probing = Probing(effective_limits(request), ask=aim.measure)
     return Planned([_task(scene, request, grid, area, probing) for scene in selection.scenes], {})
 
 

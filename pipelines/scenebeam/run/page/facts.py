@@ -43,6 +43,8 @@ _MEASURES = {
     "ftw:field_coverage": ("Part of a chip that is fields", 1.0, "%"),
 }
 """Properties of items that are numbers: title, factor, unit."""
+_SCENE = "ftw:scene"
+"""Property of the images of chips: the scene that each is of."""
 _BARS = 64
 """Of a histogram, at most."""
 
@@ -107,7 +109,10 @@ def gather(status: RunStatus, items: str, existing: set[str], store: Store) -> F
     `items` is where its products' items lie; `existing` are all names in the store.
     """
     facts = Facts(status, json.loads(store.read(RUN_FILE) or b"{}"))
+    products = _table(store, items, ("id", "geometry", "assets", *_GROUPS, *_MEASURES, "scenebeam:color", _SCENE))
     taken = {row["id"] for row in _rows(store, SELECTED_FILE)}
+    if products is not None and _SCENE in products.column_names:  # of those selected each chip has one
+        taken = {scene for scene in products[_SCENE].to_pylist() if scene is not None}
     facts.scenes = [
         SceneFact(row["id"], datetime.fromisoformat(row["datetime"]), _number(row["cloud_cover"]), row["id"] in taken)
         for row in _rows(store, CATALOG_FILE)
@@ -118,7 +123,6 @@ def gather(status: RunStatus, items: str, existing: set[str], store: Store) -> F
     if scenes is not None:
         ids = scenes["id"].to_pylist()
         facts.footprints = _shapes(scenes.filter(pa.array([one in taken for one in ids], pa.bool_())))
-    products = _table(store, items, ("id", "geometry", "assets", *_GROUPS, *_MEASURES, "scenebeam:color"))
     if products is not None:
         _count(facts, products)
     return facts

@@ -52,6 +52,6 @@ def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
     or the request's limits would be passed.
     """
     if selection is None:
-        return make_plan(request)
+        return make_plan(request, measure=True)
     aim = replace(PRODUCTS[request.product.kind].aim(request), measure=True)
     return plan_found(request, Found([], selection, aim))

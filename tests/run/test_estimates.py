@@ -53,7 +53,7 @@ def within(told: list[int] | tuple[int, int], found: int) -> bool:
 
 def compare(request: RunRequest) -> tuple[Estimate, RunStatus]:
     """Plan and run a request, and hold one against the other."""
-    estimate = make_plan(request).estimate
+    estimate = make_plan(request, measure=True).estimate
     status = run(request)
     assert status.state == "succeeded", status.message
     output = Path(request.output)
@@ -142,7 +142,7 @@ def test_a_real_scene(real_data: Path, tmp_path: Path, product: str, area: str) 
 @pytest.mark.parametrize("product", ["mosaic", "index", "vrt", "geotiff", "assets"])
 def test_memory_is_no_more_than_told(make_request: Make, tmp_path: Path, product: str) -> None:
     request = make_request(**SCENES[product])
-    told = explain(make_plan(request))["memory_bytes"]
+    told = explain(make_plan(request, measure=True))["memory_bytes"]
     (tmp_path / "request.json").write_text(request.model_dump_json())
     body = (
         "import sys\n"
@@ -204,7 +204,7 @@ def test_no_band_is_said_to_be_missing_where_none_is(make_request: Make) -> None
 
 
 def test_sizes_are_asked_of_a_few_files(make_request: Make, served_items: Path, server: Behaviour) -> None:
-    make_plan(make_request(catalog=str(served_items), product={"kind": "assets", "bands": ["red"]}))
+    make_plan(make_request(catalog=str(served_items), product={"kind": "assets", "bands": ["red"]}), measure=True)
     assert sum(server.requests.values()) == 3
 
 
@@ -217,5 +217,5 @@ def test_a_catalog_that_knows_the_shape_tells_the_size(make_request: Make, tmp_p
     request = make_request(catalog=str(tmp_path / "catalog.json"), product={"kind": "assets", "bands": ["red"]})
     document = request.model_dump(mode="json")
     document["limits"] |= {"private_addresses": True}
-    estimate = make_plan(validate_request(document)).estimate
+    estimate = make_plan(validate_request(document), measure=True).estimate
     assert estimate.read_bytes == 6 * 1000 * 2000

@@ -108,7 +108,7 @@ def plan(
     from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
-    made = make_plan(request, open_store(request.output))
+    made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
         from scenebeam.products.virtual import block_table, write_vrts
         from scenebeam.transfer.access import effective_limits

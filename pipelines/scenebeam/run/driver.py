@@ -87,7 +87,7 @@ def settle_plan(
         as_before = not (refresh or retry_failed or adjusted) and frozen.request.product == request.product
         if as_before and not is_outdated(frozen, request, store):
             return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
-    plan = make_plan(request, store, refresh=refresh or retry_failed, measure=False)
+    plan = make_plan(request, store, refresh=refresh or retry_failed)
     if frozen is not None and not overwrite and (as_before or retry_failed or adjusted):
         if retry_failed:
             _reopen_incomplete(frozen, store)

@@ -121,7 +121,7 @@ def find_scenes(request: RunRequest, aim: Aim, store: Store | None = None, *, re
     return CatalogScenes(items, scenes_from_items(items, request), anchors)
 
 
-def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool = False, measure: bool = True) -> Plan:
+def make_plan(request: RunRequest, store: Store | None = None, *, refresh: bool = False, measure: bool = False) -> Plan:
     """Search, select and plan, without writing anything.
 
     With `measure`, servers are asked for some headers and sizes, which make the estimate a good one.

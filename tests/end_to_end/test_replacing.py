@@ -39,7 +39,15 @@ PRODUCTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "landcover": ("landcover", {"product.include": [0]}, {"product.seed": 3}),
 }
 """By name: which scenes, what is asked for first, and what then."""
-LOCAL_AND_CLOUD = [*PRODUCTS, *(pytest.param(f"gs {name}", id=f"gs {name}") for name in PRODUCTS)]
+_LONG = ("stack", "fields", "landcover")
+"""Whose longer tests are left to `make test-slow`."""
+
+
+def _marked(name: str, prefix: str = "") -> Any:
+    return pytest.param(f"{prefix}{name}", marks=pytest.mark.slow if name in _LONG else ())
+
+
+LOCAL_AND_CLOUD = [*PRODUCTS, *(_marked(name, "gs ") for name in PRODUCTS)]
 
 
 class Case:
@@ -189,7 +197,7 @@ class Killed(BaseException):
     """The process is gone: nothing is tidied up."""
 
 
-@pytest.mark.parametrize("served", PRODUCTS, indirect=True)
+@pytest.mark.parametrize("served", [_marked(name) for name in PRODUCTS], indirect=True)
 def test_killed_while_replacing_nothing_is_lost_and_it_resumes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     run(case.first)
     before = case.files()

@@ -224,3 +224,14 @@ def _next_page(
     body = link.get("body")
     body = body if isinstance(body, dict) else {}
     return href, method, {**(parameters or {}), **body} if link.get("merge") else body
+
+
+def describe_refusal(error: APIError) -> str:
+    """What an API's refusal comes to, and what to try."""
+    status, told = error.status_code, str(error).strip()[:500]
+    hint = {
+        401: "it needs an account: see docs/catalogs.md for the variables that hold its name and password",
+        403: "the account may not search here",
+        404: "there is no STAC API at this address: is it the root of the API?",
+    }.get(status or 0, "")
+    return "; ".join(part for part in (f"status {status}" if status else "", told, hint) if part)

@@ -22,7 +22,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.warnings import PystacClientWarning
 from shapely.geometry import MultiPolygon
 
-from scenebeam.catalog.api import CatalogIO
+from scenebeam.catalog.api import CatalogIO, describe_refusal
 from scenebeam.catalog.bucket import BucketIO
 from scenebeam.catalog.kept import Item, KeptItems, links_of
 from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene, is_archived, scene_from_item
@@ -196,21 +196,10 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
                     "narrow the area or the dates, or raise the limit"
                 )
     except APIError as error:
-        raise CatalogError(f"{shown(url)} refused the search: {_refusal(error)}") from error
+        raise CatalogError(f"{shown(url)} refused the search: {describe_refusal(error)}") from error
     except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError, ReadError) as error:
         raise CatalogError(f"cannot read the catalogue {shown(url)}: {error}") from error
     return found
-
-
-def _refusal(error: APIError) -> str:
-    """What an API's refusal comes to, and what to try."""
-    status, told = error.status_code, str(error).strip()[:500]
-    hint = {
-        401: "it needs an account: see docs/catalogs.md for the variables that hold its name and password",
-        403: "the account may not search here",
-        404: "there is no STAC API at this address: is it the root of the API?",
-    }.get(status or 0, "")
-    return "; ".join(part for part in (f"status {status}" if status else "", told, hint) if part)
 
 
 def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Any]:

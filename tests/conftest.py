@@ -289,6 +289,17 @@ def tree(folder: Path, but: tuple[str, ...] = OF_ITS_TIME) -> dict[str, bytes]:
     }
 
 
+def write_served_items(folder: Path, url: str, target: Path) -> Path:
+    """A catalog of a sandbox's folder whose files lie at a server; gives its path."""
+    items = json.loads((folder / "items.json").read_text())
+    for item in items["features"]:
+        for asset in item["assets"].values():
+            href = asset["href"]
+            asset["href"] = f"{url}/{os.path.relpath(href, folder) if os.path.isabs(href) else href}"
+    target.write_text(json.dumps(items))
+    return target
+
+
 def copy_scene(sandbox: Path, target: Path, scene_id: str) -> Path:
     shutil.copytree(sandbox / scene_id, target / scene_id)
     return target / scene_id

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from conftest import tree
+from lives import Killed, Lives
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION
 from scenebeam.sandbox.server import Behaviour
-from scenebeam.storage.local import LocalStore
 
 Make = Callable[..., RunRequest]
 
@@ -185,26 +185,8 @@ def test_killed_downloads_resume_to_the_same_bytes(
     assert any(begin > 0 for _, begin, _ in server.ranges), "what had come was not fetched again"
 
 
-class Killed(BaseException):
-    """The process is gone: nothing is tidied up."""
-
-
-class Lives:
-    """How many files may still be published before the process is gone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 10**9
-        for name in ("writing", "copy"):
-            monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
-
-    def _counted(self, publish: Callable[..., object]) -> Callable[..., object]:
-        def counted(store: LocalStore, *names: str) -> object:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-            return publish(store, *names)
-
-        return counted
+class TwoLives(Lives):
+    """A process that is killed twice."""
 
     def die_twice(self, request: RunRequest, after: int, later: int) -> int:
         """Run until so many files are published, and run again until a few more are; how often it was hit."""
@@ -227,7 +209,7 @@ def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
     calm = fields_request(**{"output": str(tmp_path / "calm"), "product.images": images})
     assert run(calm).state == "succeeded"
     names = len(files(tmp_path / "calm"))
-    lives, times = Lives(monkeypatch), 0
+    lives, times = TwoLives(monkeypatch), 0
     for number, allowed in enumerate(range(12, names, 67)):
         output = tmp_path / f"killed{number}"
         request = fields_request(**{"output": str(output), "product.images": images})

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import rustac
 
-from conftest import OF_ITS_TIME
+from conftest import OF_ITS_TIME, write_served_items
+from lives import Killed, Lives
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest, is_url
 from scenebeam.requestfile import load_request
@@ -81,14 +82,7 @@ def served(sandbox: Path, fields: Path, landcover: Path, tmp_path: Path, request
     name = request.param.removeprefix("gs ")
     folder = {"scenes": sandbox, "fields": fields, "landcover": landcover}[PRODUCTS[name][0]]
     with serve(folder) as server:
-        items = json.loads((folder / "items.json").read_text())
-        for item in items["features"]:
-            for asset in item["assets"].values():
-                href = asset["href"]
-                asset["href"] = f"{server.url}/{os.path.relpath(href, folder) if os.path.isabs(href) else href}"
-        catalog = tmp_path / "catalog.json"
-        catalog.write_text(json.dumps(items))
-        yield request.param, server, catalog
+        yield request.param, server, write_served_items(folder, server.url, tmp_path / "catalog.json")
 
 
 @pytest.fixture
@@ -193,16 +187,12 @@ def listed(case: Case) -> dict[str, bool | None]:
     return {item["id"]: item["properties"].get("scenebeam:superseded") for item in items}
 
 
-class Killed(BaseException):
-    """The process is gone: nothing is tidied up."""
-
-
 @pytest.mark.parametrize("served", [_marked(name) for name in PRODUCTS], indirect=True)
 def test_killed_while_replacing_nothing_is_lost_and_it_resumes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     run(case.first)
     before = case.files()
     right = reference(case, case.then)
-    published = LocalLives(monkeypatch)
+    published = Lives(monkeypatch)
     every = max(len(right) // 5, 1)
     kills = 0
     for allowed in range(2, len(right), every):
@@ -226,26 +216,6 @@ def test_killed_while_replacing_nothing_is_lost_and_it_resumes(case: Case, monke
             pytest.fail("it does not resume")
         same(case.files(), right)
     assert kills > 2
-
-
-class LocalLives:
-    """How many files may still be published before the process is gone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from scenebeam.storage.local import LocalStore
-
-        self.left = 10**9
-        for name in ("writing", "copy"):
-            monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
-
-    def _counted(self, publish: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(store: Any, *names: str) -> Any:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-            return publish(store, *names)
-
-        return counted
 
 
 @pytest.mark.parametrize("served", PRODUCTS, indirect=True)

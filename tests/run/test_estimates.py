@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from conftest import write_served_items
 from resident import PEAK_KIB
 from scenebeam.cli import main
 from scenebeam.products.task import Estimate
@@ -69,13 +69,7 @@ def compare(request: RunRequest) -> tuple[Estimate, RunStatus]:
 
 def served(folder: Path, target: Path) -> Iterator[tuple[Behaviour, Path]]:
     with serve(folder) as server:
-        items = json.loads((folder / "items.json").read_text())
-        for item in items["features"]:
-            for asset in item["assets"].values():
-                href = asset["href"]
-                asset["href"] = f"{server.url}/{os.path.relpath(href, folder) if os.path.isabs(href) else href}"
-        target.write_text(json.dumps(items))
-        yield server, target
+        yield server, write_served_items(folder, server.url, target)
 
 
 @pytest.mark.parametrize("where", ["served", "local"])

@@ -1,0 +1,31 @@
+"""Processes that are killed after so many files: what was published by then is all that stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from scenebeam.storage.local import LocalStore
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is tidied up."""
+
+
+class Lives:
+    """How many files may still be published before the process is gone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 10**9
+        for name in ("writing", "copy"):
+            monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
+
+    def _counted(self, publish: Callable[..., object]) -> Callable[..., object]:
+        def counted(store: LocalStore, *names: str) -> object:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return publish(store, *names)
+
+        return counted

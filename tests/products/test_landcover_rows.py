@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
-from scenebeam.products.landcover.outlook import outlook
+from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
 from scenebeam.products.landcover.survey import _of_one_class
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
+from scenebeam.run.search import make_plan, search
 from scenebeam.transfer.ranges import Budget
 
 Make = Callable[..., RunRequest]
@@ -150,7 +150,24 @@ def test_the_command_shows_classes_by_thresholds(landcover_request: Make, tmp_pa
     assert shown.exit_code == 0, shown.output
     assert "2 areas; chips by class" in shown.output
     facts = json.loads(CliRunner().invoke(main, ["plan", str(file), "--classes", "--json"]).output)
-    assert facts.keys() == {"areas", "windows", "chips", "released"}
+    assert facts.keys() == {"areas", "windows", "chips", "released", "areas_by_cloud"}
+    assert facts["areas_by_cloud"]["30"] == 2
+    assert "2 at 30 %" in shown.output
+
+
+def test_lower_clouds_leave_no_more_areas(landcover_request: Make) -> None:
+    """As a plan with that threshold counts them."""
+    request = landcover_request(**{"product.s2l2a.max_cloud_cover": 30})
+    found = search(request)
+    told = areas_by_cloud(request, found.selection, found.aim)
+    counts = list(told.values())
+    assert counts == sorted(counts, reverse=True)
+    for most, count in told.items():
+        try:
+            tasks = make_plan(landcover_request(**{"product.s2l2a.max_cloud_cover": float(most)})).tasks
+        except RequestError:
+            tasks = ()
+        assert count == sum(not task.fault for task in tasks)
 
 
 def test_other_products_have_no_classes(fields_request: Make, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from scenebeam.errors import RequestError
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
-    from scenebeam.run.plan import Plan
 
 
 @main.command()
@@ -108,6 +107,9 @@ def plan(
     from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
+    if classes:
+        _show_classes(request, as_json)
+        return
     made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
         from scenebeam.products.virtual import block_table, write_vrts
@@ -117,9 +119,6 @@ def plan(
             Path(blocks).write_bytes(block_table(made.tasks, effective_limits(made.request)).dump())
         if vrt is not None:
             write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
-    if classes:
-        _show_classes(made, as_json)
-        return
     facts = explain(made)
     click.echo(json.dumps(facts, indent=2) if as_json else _aligned(describe(facts)))
 
@@ -168,16 +167,21 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
         click.echo(f"{name} = {json.dumps(value)}  ({source})")
 
 
-def _show_classes(made: Plan, as_json: bool) -> None:
-    from scenebeam.products.landcover.outlook import outlook
+def _show_classes(request: RunRequest, as_json: bool) -> None:
+    from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
     from scenebeam.request import LandcoverRequest
+    from scenebeam.run.search import plan_found, search
+    from scenebeam.storage import open_store
     from scenebeam.transfer.access import effective_limits
     from scenebeam.transfer.ranges import Budget
 
-    product = made.request.product
+    product = request.product
     if not isinstance(product, LandcoverRequest):
         raise RequestError("--classes: only land-cover chips have classes")
-    found = outlook(made.tasks, product, Budget.of(effective_limits(made.request)))  # type: ignore[arg-type]
+    scenes = search(request, open_store(request.output))
+    tasks = plan_found(request, scenes).tasks
+    found = outlook(tasks, product, Budget.of(effective_limits(request)))  # type: ignore[arg-type]
+    found["areas_by_cloud"] = areas_by_cloud(request, scenes.selection, scenes.aim)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -187,6 +191,9 @@ def _show_classes(made: Plan, as_json: bool) -> None:
     click.echo(f"{'':{width}}" + "".join(f"{share:>10}" for share in shares))
     for name in found["windows"]:
         click.echo(f"{name:{width}}" + "".join(f"{found['chips'][share][name]:>10,}" for share in shares))
+    if found["areas_by_cloud"]:
+        told = ", ".join(f"{count:,} at {cloud} %" for cloud, count in found["areas_by_cloud"].items())
+        click.echo(f"areas with all dates, by product.s2l2a.max_cloud_cover: {told}")
     click.echo("released, for each product.sampling_factor:")
     for factor in found["released"][shares[0]]:
         click.echo(f"{factor:{width}}" + "".join(f"{found['released'][share][factor]:>10,}" for share in shares))

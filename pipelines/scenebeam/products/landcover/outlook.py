@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from scenebeam.catalog.select import Selection
+from scenebeam.errors import RequestError
 from scenebeam.products.landcover.lattice import lay
 from scenebeam.products.landcover.layers import as_read, read_layer
+from scenebeam.products.landcover.plan import plan
 from scenebeam.products.landcover.survey import bands_of
 from scenebeam.products.landcover.task import LandcoverTask
-from scenebeam.request import LandcoverRequest
+from scenebeam.products.product import Aim
+from scenebeam.request import LandcoverRequest, RunRequest
 from scenebeam.transfer.ranges import Budget
 
 SHARES = (1.0, 0.95, 0.9, 0.8)
 """Parts of a window that are of its class, at least: what `product.lulc.min_share` may be."""
+CLOUDS = (50.0, 30.0, 20.0, 10.0, 5.0)
+"""Percent: what `product.s2l2a.max_cloud_cover` may be."""
 FACTORS = (1.0, 2.0, 4.0)
 """What `product.sampling_factor` may be."""
 
@@ -47,6 +53,28 @@ def outlook(tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: B
         "chips": {f"{share:g}": {names[n]: chips[share][n] for n in sorted(names)} for share in SHARES},
         "released": {f"{share:g}": _released(chips[share]) for share in SHARES},
     }
+
+
+def areas_by_cloud(request: RunRequest, selection: Selection, aim: Aim) -> dict[str, int]:
+    """Count the areas that have dates enough, by `product.s2l2a.max_cloud_cover`: as asked, and lower.
+
+    No pixel is read. Higher thresholds would need another search.
+    """
+    product = request.product
+    assert isinstance(product, LandcoverRequest)
+    if product.s2l2a is None:
+        return {}
+    asked = product.s2l2a.max_cloud_cover
+    found = {}
+    for most in sorted({asked, *(cloud for cloud in CLOUDS if cloud < asked)}, reverse=True):
+        sensor = product.s2l2a.model_copy(update={"max_cloud_cover": most})
+        changed = request.model_copy(update={"product": product.model_copy(update={"s2l2a": sensor})})
+        try:
+            tasks = plan(selection, changed, aim).tasks
+        except RequestError:  # no area is left
+            tasks = ()
+        found[f"{most:g}"] = sum(not task.fault for task in tasks)
+    return found
 
 
 def _released(chips: Counter[int]) -> dict[str, int]:

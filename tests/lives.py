@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from scenebeam.request import RunRequest
+from scenebeam.run.driver import run
 from scenebeam.storage.local import LocalStore
 
 
@@ -29,3 +31,15 @@ class Lives:
             return publish(store, *names)
 
         return counted
+
+    def die_twice(self, request: RunRequest, after: int, later: int) -> int:
+        """Run until so many files are published, and run again until a few more are; how often it was hit."""
+        hits = 0
+        for allowed in (after, after + later):
+            self.left = allowed
+            try:
+                run(request)
+            except Killed:
+                hits += 1
+        self.left = 10**9
+        return hits

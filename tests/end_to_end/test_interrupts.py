@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import tree
-from lives import Killed, Lives
+from lives import Lives
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
@@ -185,22 +185,6 @@ def test_killed_downloads_resume_to_the_same_bytes(
     assert any(begin > 0 for _, begin, _ in server.ranges), "what had come was not fetched again"
 
 
-class TwoLives(Lives):
-    """A process that is killed twice."""
-
-    def die_twice(self, request: RunRequest, after: int, later: int) -> int:
-        """Run until so many files are published, and run again until a few more are; how often it was hit."""
-        hits = 0
-        for allowed in (after, after + later):
-            self.left = allowed
-            try:
-                run(request)
-            except Killed:
-                hits += 1
-        self.left = 10**9
-        return hits
-
-
 @pytest.mark.parametrize("images", ["download", "select"])
 def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
     fields_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
@@ -209,7 +193,7 @@ def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
     calm = fields_request(**{"output": str(tmp_path / "calm"), "product.images": images})
     assert run(calm).state == "succeeded"
     names = len(files(tmp_path / "calm"))
-    lives, times = TwoLives(monkeypatch), 0
+    lives, times = Lives(monkeypatch), 0
     for number, allowed in enumerate(range(12, names, 67)):
         output = tmp_path / f"killed{number}"
         request = fields_request(**{"output": str(output), "product.images": images})

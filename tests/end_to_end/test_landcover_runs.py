@@ -18,9 +18,10 @@ import rasterio
 from click.testing import CliRunner
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
-from test_interrupts import Lives, run_killing
+from test_interrupts import run_killing
 
 from conftest import landcover_document, stac_server, tree
+from lives import Lives
 from scenebeam.catalog.scene import scene_from_item
 from scenebeam.cli import main
 from scenebeam.collections import known_records

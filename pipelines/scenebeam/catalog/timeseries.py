@@ -21,7 +21,7 @@ from scenebeam.catalog.search import record_for_item
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import is_empty, parse_rows, read_day, read_number
 from scenebeam.errors import RequestError
-from scenebeam.multihash import file_multihash
+from scenebeam.multihash import SHA256_PREFIX, file_multihash
 from scenebeam.request import is_url
 from scenebeam.transfer.access import shown
 
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 _IMAGES = {".tif", ".tiff", ".jp2"}
 _AT_ONCE = 16
 """Folders that are listed at the same time."""
-_SHA256 = "1220"
-"""How the multihash of a SHA-256 begins."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -267,7 +265,7 @@ def _damage(file: str, told: Mapping[str, Any], checksums: bool) -> str:
         found = os.path.getsize(file)
         if size is not None and found != size:
             return f"has {found:,} bytes, and its item says {size:,}"
-        if checksums and str(checksum).startswith(_SHA256) and file_multihash(Path(file)) != checksum:
+        if checksums and str(checksum).startswith(SHA256_PREFIX) and file_multihash(Path(file)) != checksum:
             return "has another SHA-256 than its item says"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

@@ -19,6 +19,7 @@ from typing import Any
 from scenebeam.collections import LandClass
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
+from scenebeam.multihash import SHA256_PREFIX
 from scenebeam.products import stac
 from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, dump_items, join_items
 from scenebeam.products.landcover.chips import Chip
@@ -35,8 +36,6 @@ _PER_FILE, _PER_CHIP = 512, 64 * 1024
 """Bytes of an archive that a file takes beside its content, and what is told of a chip, at most."""
 _BATCH = 500
 """Items that are in memory together."""
-_SHA256 = "1220"
-"""How the multihash of a SHA-256 begins."""
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The time of every file in an archive: the earliest that it can tell."""
 
@@ -167,7 +166,7 @@ def _manifest(
         "sampling_factor": product.sampling_factor,
         "inputs": inputs,
         "files": {
-            name: {"size": made.size, "sha256": made.checksum.removeprefix(_SHA256)}
+            name: {"size": made.size, "sha256": made.checksum.removeprefix(SHA256_PREFIX)}
             for name, made in sorted(files.items())
         },
     }
@@ -187,7 +186,7 @@ def _write_archive(name: str, release: str, members: Sequence[str], manifest: by
             ):
                 shutil.copyfileobj(content, target, 2**20)
         archive.writestr(_entry(f"{release}/{MANIFEST_FILE}"), manifest)
-    digest = file.checksum.removeprefix(_SHA256)
+    digest = file.checksum.removeprefix(SHA256_PREFIX)
     store.write(f"{name}.sha256", f"{digest}  {name.rpartition('/')[2]}\n".encode())
 
 

@@ -39,7 +39,9 @@ def scenes() -> list[SandboxScene]:
     """Twenty scenes of a tile that no other benchmark has; their files are the same three, for they are just sent."""
     first = datetime(2021, 6, 10, 9, 20, 31)
     return [
-        SandboxScene("34TFM", 32634, 600_000, 4_500_000, first + timedelta(days=5 * number), size=SIZE)
+        SandboxScene(
+            "34TFM", 32634, 600_000, 4_500_000, first + timedelta(days=5 * number), size=SIZE
+        )
         for number in range(SCENES)
     ]
 
@@ -109,7 +111,9 @@ def stac_asset(url: str, out: Path) -> Callable[[], None]:
 
     def work() -> None:
         asyncio.run(
-            stac_asset.download_item_collection(collection, out, config=config, max_concurrent_downloads=AT_ONCE)
+            stac_asset.download_item_collection(
+                collection, out, config=config, max_concurrent_downloads=AT_ONCE
+            )
         )
 
     return work
@@ -124,7 +128,11 @@ def fetch(session: Any, href: str, path: Path) -> None:
 
 
 def places(url: str, out: Path) -> list[tuple[str, Path]]:
-    return [(f"{url}/{scene.id}/{band}.tif", out / scene.id / f"{band}.tif") for scene in scenes() for band in BANDS]
+    return [
+        (f"{url}/{scene.id}/{band}.tif", out / scene.id / f"{band}.tif")
+        for scene in scenes()
+        for band in BANDS
+    ]
 
 
 def requests_loop(url: str, out: Path) -> Callable[[], None]:
@@ -167,7 +175,9 @@ def compare(out: Path) -> None:
     for scene in scenes():
         for band in BANDS:
             served = DATA / scene.id / f"{band}.tif"
-            assert filecmp.cmp(served, out / scene.id / f"{band}.tif", shallow=False), f"{out}/{scene.id}/{band}"
+            assert filecmp.cmp(served, out / scene.id / f"{band}.tif", shallow=False), (
+                f"{out}/{scene.id}/{band}"
+            )
 
 
 def main() -> None:
@@ -193,11 +203,15 @@ def main() -> None:
                     compare(out)
                 print(f"round {number + 1}: {way}: {found[way][-1]['wall']:.2f} s", file=sys.stderr)
     best = RATE * AT_ONCE
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    )
     print(
         f"{SCENES * len(BANDS)} files, {size / 1e6:.0f} MB; at {AT_ONCE} x {RATE / 1e6:.0f} MB/s no less than {size / best:.2f} s\n"
     )
-    print("| way | wall s | CPU s | peak MB | requests | bytes / least |\n|---|---|---|---|---|---|")
+    print(
+        "| way | wall s | CPU s | peak MB | requests | bytes / least |\n|---|---|---|---|---|---|"
+    )
     for way, rounds in found.items():
         peak, requests = max(r["peak_mb"] for r in rounds), max(r["requests"] for r in rounds)
         ratio = max(r["bytes"] for r in rounds) / size

@@ -26,13 +26,25 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import DATA, TILES, TUNED, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+from common import (
+    DATA,
+    TILES,
+    TUNED,
+    full_size_tiles,
+    in_fresh_process,
+    measured,
+    range_server,
+    spread,
+    stats,
+)
 
 from scenebeam.sandbox.scenes import SandboxScene
 
 BANDS = ("red", "green", "blue", "nir")
 PLANTING, HARVEST = datetime(2021, 6, 10, 9, 20, 31), datetime(2021, 10, 25, 9, 20, 31)
-SCENES = tuple(replace(tile, taken=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES)
+SCENES = tuple(
+    replace(tile, taken=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES
+)
 SIDE, COUNT, PART = 256, 2000, 200
 LATENCIES = (0.0, 0.03, 0.1)
 Chip = tuple[int, int, int]
@@ -42,7 +54,10 @@ Consume = Callable[[Chip, SandboxScene, np.ndarray], None]
 
 def chips(count: int) -> list[Chip]:
     draw = random.Random(7)
-    return [(draw.randrange(4), draw.randrange(10980 - SIDE), draw.randrange(10980 - SIDE)) for _ in range(count)]
+    return [
+        (draw.randrange(4), draw.randrange(10980 - SIDE), draw.randrange(10980 - SIDE))
+        for _ in range(count)
+    ]
 
 
 def pairs(some: Iterable[Chip]) -> Iterator[tuple[Chip, SandboxScene]]:
@@ -68,7 +83,11 @@ def grid(chip: Chip) -> Any:
     from rasterio.transform import from_origin
 
     tile = TILES[chip[0]]
-    return GeoBox((SIDE, SIDE), from_origin(tile.left + chip[2] * 10, tile.top - chip[1] * 10, 10, 10), "EPSG:32634")
+    return GeoBox(
+        (SIDE, SIDE),
+        from_origin(tile.left + chip[2] * 10, tile.top - chip[1] * 10, 10, 10),
+        "EPSG:32634",
+    )
 
 
 def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
@@ -83,7 +102,10 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
 
     def work() -> None:
         opened = {
-            scene: [io_threads().submit(open_source, href(url, scene, band), 1, budget) for band in BANDS]
+            scene: [
+                io_threads().submit(open_source, href(url, scene, band), 1, budget)
+                for band in BANDS
+            ]
             for scene in groups
         }
         for scene, members in groups.items():
@@ -130,14 +152,19 @@ def rasterio_grouped(url: str, some: list[Chip], consume: Consume) -> Callable[[
             stacks = np.empty((len(ordered), len(BANDS), SIDE, SIDE), np.uint16)
 
             def read(
-                number: int, scene: SandboxScene = scene, ordered: list[Chip] = ordered, stacks: Any = stacks
+                number: int,
+                scene: SandboxScene = scene,
+                ordered: list[Chip] = ordered,
+                stacks: Any = stacks,
             ) -> None:
                 with (
                     rasterio.Env(GDAL_CACHEMAX=400 * 2**20, **TUNED),
                     rasterio.open(href(url, scene, BANDS[number])) as file,
                 ):
                     for place, (_, row, column) in enumerate(ordered):
-                        file.read(1, window=Window(column, row, SIDE, SIDE), out=stacks[place, number])
+                        file.read(
+                            1, window=Window(column, row, SIDE, SIDE), out=stacks[place, number]
+                        )
 
             with ThreadPoolExecutor(len(BANDS)) as threads:
                 list(threads.map(read, range(len(BANDS))))
@@ -161,7 +188,9 @@ def odc_stac_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[
 
     def one(pair: tuple[Chip, SandboxScene]) -> None:
         chip, scene = pair
-        found = odc.stac.load([items[scene]], bands=list(BANDS), geobox=grid(chip), resampling="nearest")
+        found = odc.stac.load(
+            [items[scene]], bands=list(BANDS), geobox=grid(chip), resampling="nearest"
+        )
         consume(chip, scene, np.stack([found[band].values[0] for band in BANDS]))
 
     def work() -> None:
@@ -187,7 +216,9 @@ def async_geotiff_per_chip(url: str, some: list[Chip], consume: Consume) -> Call
         async def one(chip: Chip, scene: SandboxScene) -> None:
             async with room:
                 window = Window(chip[2], chip[1], SIDE, SIDE)
-                found = await asyncio.gather(*(files[scene, band].read(window=window) for band in BANDS))
+                found = await asyncio.gather(
+                    *(files[scene, band].read(window=window) for band in BANDS)
+                )
                 consume(chip, scene, np.stack([np.asarray(band.data)[0] for band in found]))
 
         await asyncio.gather(*(one(chip, scene) for chip, scene in pairs(some)))
@@ -280,8 +311,8 @@ def write_catalogue(folder: Path, some: list[Chip], *, masks: bool = True) -> No
     """A catalogue of chips as the product takes it: a table of items, and masks if they are to be looked at."""
     import rasterio
 
-    from scenebeam.products.catalogue import dump_items
-    from scenebeam.products.stac import grid_footprint
+    from scenebeam.metadata.item_tables import dump_items
+    from scenebeam.metadata.stac_items import grid_footprint
 
     folder.mkdir()
     items = []
@@ -338,8 +369,8 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if config["way"] == "dataset scenebeam":
+            from scenebeam.planning.search import make_plan
             from scenebeam.products.fields import make
-            from scenebeam.run.search import make_plan
             from scenebeam.storage import open_store
             from scenebeam.transfer.ranges import Budget
 
@@ -352,7 +383,9 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
             def work() -> None:
                 # Side by side, as the direct runner has them: while one puts items together, another reads.
                 with ThreadPoolExecutor(os.cpu_count()) as threads:
-                    for outcome in threads.map(lambda task: make(task, store, Budget(private=True)), tasks):
+                    for outcome in threads.map(
+                        lambda task: make(task, store, Budget(private=True)), tasks
+                    ):
                         assert outcome.state == "done", outcome
 
             found = measured(work)
@@ -370,7 +403,9 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
                 ) as file:  # fmt: skip
                     file.write(stack)
 
-            read = rasterio_grouped(config["url"], some, lambda *chip: threads.submit(write, *chip) and None)
+            read = rasterio_grouped(
+                config["url"], some, lambda *chip: threads.submit(write, *chip) and None
+            )
             stats(config["url"])
 
             def all_of_it() -> None:
@@ -385,14 +420,19 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
 
 def plan_of_many(count: int) -> dict[str, Any]:
     """A plan of chips on a lattice over many tiles, with 30 scenes of each; and freezing it."""
+    from scenebeam.planning.plan import freeze
+    from scenebeam.planning.search import make_plan
     from scenebeam.products.fields.calendar import season_days
-    from scenebeam.run.plan import freeze
-    from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
     tiles = [
         SandboxScene(
-            f"34{row}{column}", 32634, 300_000 + 100_000 * east, 5_000_000 - 100_000 * south, PLANTING, size=10980
+            f"34{row}{column}",
+            32634,
+            300_000 + 100_000 * east,
+            5_000_000 - 100_000 * south,
+            PLANTING,
+            size=10980,
         )
         for south, row in enumerate("TUVWXYZA")
         for east, column in enumerate(("AA", "BB", "CC", "DD", "EE", "FF", "GG", "HH"))
@@ -401,7 +441,11 @@ def plan_of_many(count: int) -> dict[str, Any]:
     from datetime import timedelta
 
     scenes = [
-        replace(tile, taken=day + timedelta(days=after, hours=9, minutes=number % 60), cloud_cover=float(after % 7))
+        replace(
+            tile,
+            taken=day + timedelta(days=after, hours=9, minutes=number % 60),
+            cloud_cover=float(after % 7),
+        )
         for number, tile in enumerate(tiles)
         for day in days.values()
         for after in range(-37, 38, 5)
@@ -441,7 +485,9 @@ def plain_item(scene: SandboxScene) -> dict[str, Any]:
     from pyproj import Transformer
 
     corners = shapely.transform(
-        scene.outline, Transformer.from_crs(scene.epsg, 4326, always_xy=True).transform, interleaved=False
+        scene.outline,
+        Transformer.from_crs(scene.epsg, 4326, always_xy=True).transform,
+        interleaved=False,
     )
     return {
         **scene.item("http://127.0.0.1:9"),
@@ -461,8 +507,17 @@ def write_lattice(folder: Path, tiles: list[SandboxScene], where: list[Chip]) ->
             "id": f"chip-{number:06d}_2021",
             "proj:code": "EPSG:32634",
             "proj:shape": [SIDE, SIDE],
-            "proj:transform": [10.0, 0.0, tiles[t].left + column * 10.0, 0.0, -10.0, tiles[t].top - row * 10.0],
-            "assets": {"semantic_mask": {"href": f"./chip-{number:06d}_2021/mask.tif", "roles": ["labels"]}},
+            "proj:transform": [
+                10.0,
+                0.0,
+                tiles[t].left + column * 10.0,
+                0.0,
+                -10.0,
+                tiles[t].top - row * 10.0,
+            ],
+            "assets": {
+                "semantic_mask": {"href": f"./chip-{number:06d}_2021/mask.tif", "roles": ["labels"]}
+            },
         }
         for number, (t, row, column) in enumerate(where)
     ]
@@ -512,7 +567,10 @@ def table(counts: dict[str, int], rounds: int, least: dict[str, Any]) -> None:
         for way, made in runs.items():
             times = COUNT / counts[way]
             walls[way] = median(run["wall"] for run in made) * times
-            cpu, sent = median(run["cpu"] for run in made) * times, median(run["bytes"] for run in made) * times
+            cpu, sent = (
+                median(run["cpu"] for run in made) * times,
+                median(run["bytes"] for run in made) * times,
+            )
             over = f"{sent / least['bytes']:.3f}"
             print(
                 f"| {way} | {counts[way]} | {latency * 1000:.0f} | {spread([run['wall'] * times for run in made])} "
@@ -538,17 +596,24 @@ def main() -> None:
         print(json.dumps(one(json.loads(asked.one))), flush=True)
         os._exit(0)  # threads of obstore have been seen to abort an interpreter that ends
     full_size_tiles(BANDS, SCENES)
-    floors = {n: in_fresh_process(__file__, {"way": "floor", "threads": n}) for n in (1, os.cpu_count() or 2)}
+    floors = {
+        n: in_fresh_process(__file__, {"way": "floor", "threads": n})
+        for n in (1, os.cpu_count() or 2)
+    }
     least = floors[1]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {COUNT} chips")
-    print(f"least: {least['bytes'] / 1e6:,.0f} MB, {least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers")
+    print(
+        f"least: {least['bytes'] / 1e6:,.0f} MB, {least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers"
+    )
     for threads, found in floors.items():
         print(f"floor on {threads} threads: {found['cpu']:.1f} CPU s, {found['wall']:.1f} s")
     if "arrays" in asked.tables:
         with range_server(0.0) as url:
             compare(url)
         print("arrays\n")
-        table({way: PART if "per chip" in way else COUNT for way in asked.ways}, asked.rounds, least)
+        table(
+            {way: PART if "per chip" in way else COUNT for way in asked.ways}, asked.rounds, least
+        )
     if "datasets" in asked.tables:
         print("\ndatasets\n")
         ways = {"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}

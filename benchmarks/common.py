@@ -112,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
                 sent, began = start, time.monotonic()
                 piece = int(self.rate / 20) if self.rate else stop
                 while sent < stop:
-                    sent += os.sendfile(self.connection.fileno(), file.fileno(), sent, min(stop - sent, piece))
+                    sent += os.sendfile(
+                        self.connection.fileno(), file.fileno(), sent, min(stop - sent, piece)
+                    )
                     if self.rate:
                         time.sleep(max(0.0, began + (sent - start) / self.rate - time.monotonic()))
             with self.lock:
@@ -177,7 +179,10 @@ def _peak_mb() -> float:
 def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
     """Run `script way config` in a new interpreter and give what it measured."""
     out = subprocess.run(
-        [sys.executable, script, "--one", json.dumps(config)], capture_output=True, text=True, check=False
+        [sys.executable, script, "--one", json.dumps(config)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if out.returncode:
         raise RuntimeError(f"{config['way']} failed:\n{out.stderr[-3000:]}")

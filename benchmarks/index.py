@@ -22,7 +22,10 @@ import psutil
 from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
 
 BANDS = ("red", "nir", "scl")
-AREAS = {"one tile": (600_000, 4_390_200, 709_800, 4_500_000), "four tiles": (600_000, 4_290_200, 809_800, 4_500_000)}
+AREAS = {
+    "one tile": (600_000, 4_390_200, 709_800, 4_500_000),
+    "four tiles": (600_000, 4_290_200, 809_800, 4_500_000),
+}
 RUNNERS = ("direct", "serial")
 LATENCY = 0.03
 
@@ -43,7 +46,11 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
             {
                 "catalog": str(catalog),
                 "collections": [COLLECTION],
-                "grid": {"crs": "EPSG:32634", "resolution": 10, "bounds": list(AREAS[config["area"]])},
+                "grid": {
+                    "crs": "EPSG:32634",
+                    "resolution": 10,
+                    "bounds": list(AREAS[config["area"]]),
+                },
                 "product": {"kind": "index", "index": "ndvi"},
                 "output": str(Path(folder) / "out"),
                 "runner": config["runner"],
@@ -72,14 +79,20 @@ def main() -> None:
     full_size_tiles(BANDS)
     cores = os.cpu_count() or 1
     print(f"{platform.processor() or platform.machine()}, {cores} cores; {LATENCY * 1000:.0f} ms\n")
-    print("| area | runner | wall s | CPU s | cores busy with it | in all | peak MB | requests | MB read |")
+    print(
+        "| area | runner | wall s | CPU s | cores busy with it | in all | peak MB | requests | MB read |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     with range_server(LATENCY) as url:
-        runs: dict[tuple[str, str], list[dict[str, Any]]] = {(area, runner): [] for area in AREAS for runner in RUNNERS}
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {
+            (area, runner): [] for area in AREAS for runner in RUNNERS
+        }
         for _ in range(asked.rounds):
             for area, runner in runs:
                 stats(url)
-                found = in_fresh_process(__file__, {"way": "index", "area": area, "runner": runner, "url": url})
+                found = in_fresh_process(
+                    __file__, {"way": "index", "area": area, "runner": runner, "url": url}
+                )
                 runs[area, runner].append({**found, **stats(url)})
     for (area, runner), found_runs in runs.items():
         busy = median(run["cpu"] / run["wall"] / cores for run in found_runs)

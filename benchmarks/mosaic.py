@@ -23,7 +23,16 @@ from typing import Any
 
 import common
 import numpy as np
-from common import TILES, full_size_tiles, import_stackstac, in_fresh_process, measured, range_server, spread, stats
+from common import (
+    TILES,
+    full_size_tiles,
+    import_stackstac,
+    in_fresh_process,
+    measured,
+    range_server,
+    spread,
+    stats,
+)
 
 BANDS = ("red", "green", "nir")
 BOUNDS = (680_000, 4_375_000, 720_000, 4_415_000)
@@ -126,11 +135,13 @@ def stackstac_dask(url: str, out: Path) -> None:
 
 
 def scenebeam_task(url: str, out: Path) -> Any:
+    from scenebeam.planning.search import make_plan
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.search import make_plan
 
     catalog = out / "items.json"
-    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [tile.item(url) for tile in TILES]}))
+    catalog.write_text(
+        json.dumps({"type": "FeatureCollection", "features": [tile.item(url) for tile in TILES]})
+    )
     request = validate_request(
         {
             "catalog": str(catalog),
@@ -192,8 +203,13 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
             taken = np.zeros(SHAPE, bool)
             for row in range(-(-layout.height // 1024)):
                 for column in range(layout.blocks_across):
-                    rows = slice(max(row * 1024 + top, 0), max(min((row + 1) * 1024, layout.height) + top, 0))
-                    columns = slice(max(column * 1024 - left, 0), max(min((column + 1) * 1024, layout.width) - left, 0))
+                    rows = slice(
+                        max(row * 1024 + top, 0), max(min((row + 1) * 1024, layout.height) + top, 0)
+                    )
+                    columns = slice(
+                        max(column * 1024 - left, 0),
+                        max(min((column + 1) * 1024, layout.width) - left, 0),
+                    )
                     region = (rows, columns)
                     if filled[region].size and not filled[region].all():
                         blocks.append((layout.number(row, column, 1), row, column, 0))
@@ -216,14 +232,19 @@ def floor(folder: Path, threads: int = 1) -> dict[str, float]:
                 file.seek(int(layout.offsets[number]))
                 raw.append((path, layout, row, column, file.read(int(layout.sizes[number]))))
     mosaic = {band: np.zeros(SHAPE, np.uint16) for band in BANDS}
-    tops = {tile.id: ((tile.top - BOUNDS[3]) // 10, (BOUNDS[0] - tile.left) // 10) for tile in TILES}
+    tops = {
+        tile.id: ((tile.top - BOUNDS[3]) // 10, (BOUNDS[0] - tile.left) // 10) for tile in TILES
+    }
 
     def decode_and_paste(one: tuple[Any, ...]) -> None:
         path, layout, row, column, body = one
         block = decode(layout, memoryview(body))[:, :, 0]
         down, right = tops[path.parent.name]
         y, x = row * 1024 - down, column * 1024 - right
-        rows, columns = slice(max(y, 0), min(y + 1024, SHAPE[0])), slice(max(x, 0), min(x + 1024, SHAPE[1]))
+        rows, columns = (
+            slice(max(y, 0), min(y + 1024, SHAPE[0])),
+            slice(max(x, 0), min(x + 1024, SHAPE[1])),
+        )
         target = mosaic[path.stem][rows, columns]
         part = block[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x]
         np.copyto(target, part, where=target == 0)
@@ -244,7 +265,11 @@ def floor(folder: Path, threads: int = 1) -> dict[str, float]:
             pixels = mosaic[band]
             for level, (height, width) in enumerate(level_shapes(*SHAPE)):
                 pixels = halve(pixels, None, average=False) if level else pixels
-                tiles += [(pixels, top, left) for top in range(0, height, 512) for left in range(0, width, 512)]
+                tiles += [
+                    (pixels, top, left)
+                    for top in range(0, height, 512)
+                    for left in range(0, width, 512)
+                ]
         clock = time.perf_counter(), time.process_time()
         list(pool.map(encode_tile, tiles))
         encoded = time.perf_counter() - clock[0], time.process_time() - clock[1]
@@ -300,17 +325,28 @@ def main() -> None:
     ways = asked.ways.split(",")
     least = floor(folder)
     with range_server(0.0) as url:
-        digests = {w: in_fresh_process(__file__, {"way": w, "url": url, "digest": True})["digest"] for w in ways}
+        digests = {
+            w: in_fresh_process(__file__, {"way": w, "url": url, "digest": True})["digest"]
+            for w in ways
+        }
     assert len({tuple(d) for d in digests.values()}) == 1, f"ways disagree on pixels: {digests}"
-    print(f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores")
-    floors = {threads: [floor(folder, threads) for _ in range(3)] for threads in (1, os.cpu_count() or 1)}
+    print(
+        f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    )
+    floors = {
+        threads: [floor(folder, threads) for _ in range(3)] for threads in (1, os.cpu_count() or 1)
+    }
     for threads, found in floors.items():
         seconds = f"{spread([f['wall'] for f in found])} wall s, {spread([f['cpu'] for f in found])} CPU s"
         print(f"floor on {threads} threads: {seconds}")
-    print(f"least: {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n")
+    print(
+        f"least: {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n"
+    )
     alone, together = (median(f["cpu"] for f in found) for found in floors.values())
     print("CPU / floor: over the floor on one thread, and over the floor on all\n")
-    print("| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |")
+    print(
+        "| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}

@@ -72,7 +72,9 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
 
         def read(number: int) -> None:
             source = open_source(href(url, BANDS[number]), 1, budget)
-            layers = BandLayers(BANDS[number], [Layer("x", source)], np.dtype("uint16"), 0, "bilinear", "first")
+            layers = BandLayers(
+                BANDS[number], [Layer("x", source)], np.dtype("uint16"), 0, "bilinear", "first"
+            )
             for _, top, strip in compose(grid, [layers], 3):
                 stack[number, top : top + len(strip)] = strip
 
@@ -122,7 +124,9 @@ def odc_stac_array(url: str) -> Callable[[], np.ndarray]:
     one, grid = item(url), GeoBox((SIDE, SIDE), from_origin(LEFT, TOP, 10, 10), "EPSG:32634")
 
     def work() -> np.ndarray:
-        found = odc.stac.load([one], bands=list(BANDS), geobox=grid, resampling="bilinear", pool=len(BANDS))
+        found = odc.stac.load(
+            [one], bands=list(BANDS), geobox=grid, resampling="bilinear", pool=len(BANDS)
+        )
         return np.stack([found[band].values[0] for band in BANDS])
 
     return work
@@ -162,7 +166,9 @@ def async_geotiff_array(url: str) -> Callable[[], np.ndarray]:
         size = resolution(band)
         rim = size // 10 - 1
         count = SIDE * 10 // size + 2 * rim
-        window = Window((LEFT - TILE.left) // size - rim, (TILE.top - TOP) // size - rim, count, count)
+        window = Window(
+            (LEFT - TILE.left) // size - rim, (TILE.top - TOP) // size - rim, count, count
+        )
         pixels = np.asarray((await file.read(window=window)).data)[0]
         stack[number] = pixels if size == 10 else _between(pixels, 2)
 
@@ -209,9 +215,9 @@ def product(way: str, url: str, out: Path) -> Callable[[], None]:
 
 
 def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
+    from scenebeam.planning.search import make_plan
     from scenebeam.products.stacks import make
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.search import make_plan
     from scenebeam.sandbox.scenes import COLLECTION
     from scenebeam.storage import open_store
     from scenebeam.transfer.ranges import Budget
@@ -262,7 +268,9 @@ def look(path: str) -> dict[str, Any]:
     from scenebeam.raster.validate import validate
     from scenebeam.request import Checks
 
-    record = next(r for r in known_records() if (r.provider, r.id) == ("earth-search", "sentinel-2-l2a"))
+    record = next(
+        r for r in known_records() if (r.provider, r.id) == ("earth-search", "sentinel-2-l2a")
+    )
 
     def work() -> None:
         report = validate(path, Checks(outside_sources=True), record)
@@ -283,7 +291,10 @@ def least() -> tuple[int, int]:
         pixel = resolution(band)
         rim = pixel // 10 - 1
         first, last = (TILE.top - TOP) // pixel - rim, (TILE.top - TOP + SIDE * 10) // pixel + rim
-        left, right = (LEFT - TILE.left) // pixel - rim, (LEFT - TILE.left + SIDE * 10) // pixel + rim
+        left, right = (
+            (LEFT - TILE.left) // pixel - rim,
+            (LEFT - TILE.left + SIDE * 10) // pixel + rim,
+        )
         for row in range(first // 1024, (last - 1) // 1024 + 1):
             for column in range(left // 1024, (right - 1) // 1024 + 1):
                 size += int(layout.sizes[layout.number(row, column, 1)])
@@ -337,7 +348,9 @@ def table(kind: str, rounds: int, size: int) -> None:
         walls = {way: median(run["wall"] for run in found_runs) for way, found_runs in runs.items()}
         others = {way: wall for way, wall in walls.items() if way != "scenebeam"}
         best = min(others, key=lambda way: others[way])
-        print(f"<!-- {latency * 1000:.0f} ms: {walls['scenebeam'] / others[best]:.2f} x the time of {best} -->")
+        print(
+            f"<!-- {latency * 1000:.0f} ms: {walls['scenebeam'] / others[best]:.2f} x the time of {best} -->"
+        )
 
 
 def whole_stacks(folder: Path) -> dict[str, Path]:
@@ -347,7 +360,9 @@ def whole_stacks(folder: Path) -> dict[str, Path]:
     from scenebeam.sandbox.scenes import COLLECTION
 
     catalog = folder / "items.json"
-    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(DATA))]}))
+    catalog.write_text(
+        json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(DATA))]})
+    )
     made = {}
     for form, ending in (("geotiff", "tif"), ("vrt", "vrt")):
         request = validate_request(
@@ -383,11 +398,18 @@ def main() -> None:
         print(f"\n{kind}\n")
         table(kind, asked.rounds, size)
     with tempfile.TemporaryDirectory() as folder:
-        print("\nvalidate\n\n| stack of 10980 x 10980 x 6 | wall s | CPU s | peak MB |\n|---|---|---|---|")
+        print(
+            "\nvalidate\n\n| stack of 10980 x 10980 x 6 | wall s | CPU s | peak MB |\n|---|---|---|---|"
+        )
         for form, path in whole_stacks(Path(folder)).items():
-            runs = [in_fresh_process(__file__, {"way": "validate", "path": str(path)}) for _ in range(asked.rounds)]
+            runs = [
+                in_fresh_process(__file__, {"way": "validate", "path": str(path)})
+                for _ in range(asked.rounds)
+            ]
             walls, cpus = ([run[key] for run in runs] for key in ("wall", "cpu"))
-            print(f"| {form} | {spread(walls)} | {spread(cpus)} | {median(run['peak_mb'] for run in runs):.0f} |")
+            print(
+                f"| {form} | {spread(walls)} | {spread(cpus)} | {median(run['peak_mb'] for run in runs):.0f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -67,18 +67,31 @@ def cold(target: str, ask: Callable[[str], object]) -> float:
 def cold_starts(rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"launch": [], "report": [], "status": []}
     with ExitStack() as stack:
-        emulator, _ = stack.enter_context(local_cloud.pubsub()), stack.enter_context(local_cloud.storage())
+        emulator, _ = (
+            stack.enter_context(local_cloud.pubsub()),
+            stack.enter_context(local_cloud.storage()),
+        )
         dataflow = stack.enter_context(serve_dataflow(Dataflow()))
         cloud = stack.enter_context(local_cloud.deployment(emulator, "gs://bucket", dataflow))
         for number in range(rounds):
             request = cloud_example.example("earth-search", f"gs://bucket/products/{number}")
-            message = {"data": base64.b64encode(repr(request).encode()).decode(), "messageId": str(number)}
+            message = {
+                "data": base64.b64encode(repr(request).encode()).decode(),
+                "messageId": str(number),
+            }
             found["launch"].append(
-                cold("launch", lambda url, message=message: send_event(url, PUBLISHED, {"message": message}))
+                cold(
+                    "launch",
+                    lambda url, message=message: send_event(url, PUBLISHED, {"message": message}),
+                )
             )
             job = dataflow.jobs[f"2026-{number}"]
-            found["report"].append(cold("report", lambda url, job=job: send_event(url, CHANGED, {"payload": job})))
-            found["status"].append(cold("status", lambda url: urllib.request.urlopen(f"{url}/runs", timeout=60).read()))
+            found["report"].append(
+                cold("report", lambda url, job=job: send_event(url, CHANGED, {"payload": job}))
+            )
+            found["status"].append(
+                cold("status", lambda url: urllib.request.urlopen(f"{url}/runs", timeout=60).read())
+            )
         assert len(cloud.runs()) == len(dataflow.jobs) == rounds
     return found
 
@@ -95,7 +108,9 @@ def install() -> tuple[float, int]:
             env={**os.environ, "PIP_CONSTRAINT": _constraints(folder)},
         )
         took = time.perf_counter() - began
-        size = sum(path.stat().st_size for path in Path(folder, "venv").rglob("*") if path.is_file())
+        size = sum(
+            path.stat().st_size for path in Path(folder, "venv").rglob("*") if path.is_file()
+        )
     return took, size // 10**6
 
 
@@ -103,7 +118,9 @@ def _constraints(folder: str) -> str:
     """The locked versions without their hashes."""
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     path = Path(folder, "constraints.txt")
-    path.write_text("\n".join(line.rstrip("\\ ") for line in lines if line[:1].isalnum() and "==" in line))
+    path.write_text(
+        "\n".join(line.rstrip("\\ ") for line in lines if line[:1].isalnum() and "==" in line)
+    )
     return str(path)
 
 
@@ -115,14 +132,17 @@ def main() -> None:
     ways: dict[str, list[str | Path]] = {
         "python": [sys.executable, "-c", "pass"],
         "import scenebeam.request": [sys.executable, "-c", "import scenebeam.request"],
-        "import scenebeam.run.status": [sys.executable, "-c", "import scenebeam.run.status"],
+        "import scenebeam.status": [sys.executable, "-c", "import scenebeam.status"],
         "scenebeam --help": [BIN / "scenebeam", "--help"],
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.rounds):
         for name, command in ways.items():
             taken[name].append(seconds(command))
-    rows = {**taken, **{f"cold start of {name}": values for name, values in cold_starts(given.rounds).items()}}
+    rows = {
+        **taken,
+        **{f"cold start of {name}": values for name, values in cold_starts(given.rounds).items()},
+    }
     print("| | s |\n|---|---|")
     for name, values in rows.items():
         print(f"| {name} | {spread(values)} |")

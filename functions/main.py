@@ -20,7 +20,7 @@ from scenebeam.cloud.report import Report, run_of
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
 # A line for each change of a run: infra/alerts.tf counts those that begin with "failed".

@@ -15,7 +15,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import shapely
 
-CONFORMANCE = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
+CONFORMANCE = [
+    "https://api.stacspec.org/v1.0.0/core",
+    "https://api.stacspec.org/v1.0.0/item-search",
+]
 
 
 @dataclass
@@ -56,12 +59,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("GET", {})
 
     def do_POST(self) -> None:
-        self._answer("POST", json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"))
+        self._answer(
+            "POST",
+            json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"),
+        )
 
-    def _send(self, document: Any, status: int = 200, kind: str = "application/geo+json", **headers: str) -> None:
+    def _send(
+        self, document: Any, status: int = 200, kind: str = "application/geo+json", **headers: str
+    ) -> None:
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
@@ -132,30 +144,53 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, method: str, body: dict[str, Any], question: dict[str, Any]) -> None:
         api, mode = self.api, self.api.mode
-        start, found = int(question.get("token") or 0), [item for item in api.items if _matches(item, question)]
-        page, more, following = found[start : start + api.page], start + api.page < len(found), start + api.page
+        start, found = (
+            int(question.get("token") or 0),
+            [item for item in api.items if _matches(item, question)],
+        )
+        page, more, following = (
+            found[start : start + api.page],
+            start + api.page < len(found),
+            start + api.page,
+        )
         if mode == "loop":
             more, following = True, start
         if mode == "emptyloop":
             more, page = True, page if start == 0 else []
         if mode == "emptymid":
-            page, found = [] if start == api.page else page, found[: api.page] + found[2 * api.page :]
+            page, found = (
+                [] if start == api.page else page,
+                found[: api.page] + found[2 * api.page :],
+            )
         if mode == "dup" and start:
             page = found[start - 3 : start + api.page]
         if mode == "nulls" and start == 0:
             page = [*page[:2], None, "text", *page[2:]]
         link: dict[str, Any] = {"rel": "next", "href": f"{api.url}/search", "method": method}
         if method == "POST":
-            link["body"] = {"token": str(following)} if mode == "merge" else {**body, "token": str(following)}
+            link["body"] = (
+                {"token": str(following)} if mode == "merge" else {**body, "token": str(following)}
+            )
             link |= {"merge": True} if mode == "merge" else {}
         if method == "GET" or mode == "getnext":
             asked = {
-                k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in question.items() if k != "token"
+                k: ",".join(map(str, v)) if isinstance(v, list) else v
+                for k, v in question.items()
+                if k != "token"
             }
-            link = {"rel": "next", "href": f"{api.url}/search?{urlencode({**asked, 'token': following})}"}
+            link = {
+                "rel": "next",
+                "href": f"{api.url}/search?{urlencode({**asked, 'token': following})}",
+            }
         if mode == "relnext":
-            link["href"] = "/search" if method == "POST" else f"/search?{urlsplit(link['href']).query}"
-        document: dict[str, Any] = {"type": "FeatureCollection", "features": page, "links": [link] if more else []}
+            link["href"] = (
+                "/search" if method == "POST" else f"/search?{urlsplit(link['href']).query}"
+            )
+        document: dict[str, Any] = {
+            "type": "FeatureCollection",
+            "features": page,
+            "links": [link] if more else [],
+        }
         document["numberMatched"] = 3 if mode == "wrongmatched" else len(found)
         if mode == "context":
             document["context"] = {"matched": document.pop("numberMatched")}

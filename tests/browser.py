@@ -14,14 +14,26 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from conftest import lacking
 
-_QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+_QUIET = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
 
 
 def _browse(url: str, folder: Path, *options: str) -> str:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         lacking("no browser to open the page with: apt-get install chromium")
-    words = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *_QUIET]
+    words = [
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        *_QUIET,
+    ]
     command = [*words, f"--user-data-dir={folder}/browser", *options, url]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
 
@@ -31,7 +43,9 @@ def dom(url: str, folder: Path, *options: str) -> str:
     return _browse(url, folder, *options, "--dump-dom")
 
 
-def screenshot(url: str, folder: Path, name: str, size: tuple[int, int], *options: str) -> tuple[int, tuple[int, int]]:
+def screenshot(
+    url: str, folder: Path, name: str, size: tuple[int, int], *options: str
+) -> tuple[int, tuple[int, int]]:
     """A picture of the page: how many different brightnesses it has, and its width and height."""
     kept = Path(os.environ.get("TEST_ARTIFACTS", folder))
     kept.mkdir(parents=True, exist_ok=True)

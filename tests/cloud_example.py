@@ -32,7 +32,10 @@ def create_topics(project: str, urls: Mapping[str, str]) -> None:
     """The topics of a deployment, and subscriptions: each to be pulled, two pushed to functions at `urls`."""
     publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
     for topic in ("requests", "progress", "status", "dead"):
-        name, subscription = f"projects/{project}/topics/{topic}", f"projects/{project}/subscriptions/{topic}"
+        name, subscription = (
+            f"projects/{project}/topics/{topic}",
+            f"projects/{project}/subscriptions/{topic}",
+        )
         try:
             publisher.create_topic(name=name)
         except AlreadyExists:
@@ -41,7 +44,12 @@ def create_topics(project: str, urls: Mapping[str, str]) -> None:
         if topic in PUSHED:
             push = {"push_endpoint": f"{urls[PUSHED[topic]]}/projects/{project}/topics/{topic}"}
             retry = {"minimum_backoff": {"seconds": 1}, "maximum_backoff": {"seconds": 2}}
-            wanted = {"name": subscription, "topic": name, "push_config": push, "ack_deadline_seconds": 60}
+            wanted = {
+                "name": subscription,
+                "topic": name,
+                "push_config": push,
+                "ack_deadline_seconds": 60,
+            }
             subscriber.create_subscription(request={**wanted, "retry_policy": retry})
 
 
@@ -69,7 +77,9 @@ def example(catalog: str, output: str) -> dict[str, Any]:
 def published(project: str, catalog: str, output: str) -> None:
     """Publish the example's request."""
     topic = f"projects/{project}/topics/requests"
-    pubsub_v1.PublisherClient().publish(topic, json.dumps(example(catalog, output)).encode()).result(timeout=30)
+    pubsub_v1.PublisherClient().publish(
+        topic, json.dumps(example(catalog, output)).encode()
+    ).result(timeout=30)
     print(f"published    {EXAMPLE.name} to {topic}", flush=True)
 
 
@@ -102,7 +112,11 @@ def main() -> int:
     with suppress(Conflict):
         gcs._client().create_bucket("bucket", project=project)
     create_topics(project, {"launch": os.environ["LAUNCH_URL"], "report": os.environ["REPORT_URL"]})
-    published(project, put_scenes("gs://bucket/scenes", storage), "gs://bucket/products/mosaic-thessaloniki")
+    published(
+        project,
+        put_scenes("gs://bucket/scenes", storage),
+        "gs://bucket/products/mosaic-thessaloniki",
+    )
     return 0 if follow(os.environ["STATUS_URL"]) else 1
 
 

@@ -26,7 +26,9 @@ from scenebeam.sandbox import landcover as landcover_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 
-REAL_DATA = Path(os.environ.get("SCENEBEAM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+REAL_DATA = Path(
+    os.environ.get("SCENEBEAM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
 
 
 # Machines differ in speed: no test fails for being slow.
@@ -37,7 +39,11 @@ settings.load_profile("scenebeam")
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine's leaks into a test."""
-    for name in [name for name in os.environ if name.startswith("SCENEBEAM_") and name != "SCENEBEAM_REAL_DATA"]:
+    for name in [
+        name
+        for name in os.environ
+        if name.startswith("SCENEBEAM_") and name != "SCENEBEAM_REAL_DATA"
+    ]:
         monkeypatch.delenv(name)
 
 
@@ -156,14 +162,21 @@ def chips(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def on_chips(fields_request: Callable[..., RunRequest], chips: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+def on_chips(
+    fields_request: Callable[..., RunRequest], chips: Path, tmp_path: Path
+) -> Callable[..., RunRequest]:
     """A request on that catalogue, in place."""
     here = tmp_path / "chips"
     shutil.copytree(chips, here)
 
     def make(**changes: Any) -> RunRequest:
         return fields_request(
-            **{"product.boundaries": None, "product.chips": str(here), "output": str(here), **changes}
+            **{
+                "product.boundaries": None,
+                "product.chips": str(here),
+                "output": str(here),
+                **changes,
+            }
         )
 
     return make
@@ -295,7 +308,9 @@ def write_served_items(folder: Path, url: str, target: Path) -> Path:
     for item in items["features"]:
         for asset in item["assets"].values():
             href = asset["href"]
-            asset["href"] = f"{url}/{os.path.relpath(href, folder) if os.path.isabs(href) else href}"
+            asset["href"] = (
+                f"{url}/{os.path.relpath(href, folder) if os.path.isabs(href) else href}"
+            )
     target.write_text(json.dumps(items))
     return target
 

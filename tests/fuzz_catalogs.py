@@ -26,9 +26,9 @@ from resident import reset_peak, resident_bytes
 from scenebeam.catalog.search import Question, scenes_from_items, search_items
 from scenebeam.catalog.select import select
 from scenebeam.errors import SceneBeamError
+from scenebeam.planning.search_cache import read_search, write_search
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.items import read_search, write_search
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
 
@@ -83,7 +83,9 @@ def request_on(catalog: str, folder: Path) -> RunRequest:
 
 def check_items(rng: random.Random, folder: Path) -> None:
     """A file of items, to scenes, a selection and a cache."""
-    items = [mutated(rng, scene.item("https://example.com"), rng.randint(0, 6)) for scene in SCENES[:4]]
+    items = [
+        mutated(rng, scene.item("https://example.com"), rng.randint(0, 6)) for scene in SCENES[:4]
+    ]
     document: Any = {"type": "FeatureCollection", "features": items}
     if rng.random() < 0.2:
         document = mutated(rng, document, 2)
@@ -131,7 +133,12 @@ def check_answers(rng: random.Random, folder: Path) -> None:
             raise AssertionError("what was kept is not what came")
 
 
-CHECKS: list[Callable[[random.Random, Path], None]] = [check_items, check_items, check_items, check_answers]
+CHECKS: list[Callable[[random.Random, Path], None]] = [
+    check_items,
+    check_items,
+    check_items,
+    check_answers,
+]
 
 
 def fuzz(seconds: float, seed: int) -> list[str]:
@@ -160,7 +167,9 @@ def fuzz(seconds: float, seed: int) -> list[str]:
                 found.append(f"seed {number}: {resident_bytes('VmHWM') - before:,} bytes of memory")
             count += 1
     logging.disable(logging.NOTSET)
-    print(f"{count} inputs, {refused} refused in words; most memory {growth // 2**20} MiB; {len(found)} findings")
+    print(
+        f"{count} inputs, {refused} refused in words; most memory {growth // 2**20} MiB; {len(found)} findings"
+    )
     return found
 
 

@@ -66,11 +66,29 @@ class Doors:
 
     def seeds(self) -> list[bytes]:
         """An input that each door lets in."""
-        items = {"type": "FeatureCollection", "features": [scene.item("https://example.com") for scene in SCENES[:1]]}
-        area = {"type": "Polygon", "coordinates": [[[23.9, 40.5], [24.0, 40.5], [24.0, 40.6], [23.9, 40.5]]]}
+        items = {
+            "type": "FeatureCollection",
+            "features": [scene.item("https://example.com") for scene in SCENES[:1]],
+        }
+        area = {
+            "type": "Polygon",
+            "coordinates": [[[23.9, 40.5], [24.0, 40.5], [24.0, 40.6], [23.9, 40.5]]],
+        }
         requests = [json.dumps(seed) for seed in SEEDS]
-        texts = [requests, requests, requests, ["gs://products/a"], ["x"], [json.dumps(items)], [json.dumps(area)]]
-        return [bytes([number]) + text.encode() for number, several in enumerate(texts) for text in several]
+        texts = [
+            requests,
+            requests,
+            requests,
+            ["gs://products/a"],
+            ["x"],
+            [json.dumps(items)],
+            [json.dumps(area)],
+        ]
+        return [
+            bytes([number]) + text.encode()
+            for number, several in enumerate(texts)
+            for text in several
+        ]
 
     def items(self, text: str) -> None:
         """A file of items, to scenes and a choice of them."""
@@ -98,7 +116,12 @@ def _request_on(path: Path) -> RunRequest:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, default=None, help="inputs to begin with, and where new ones are kept")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=None,
+        help="inputs to begin with, and where new ones are kept",
+    )
     words = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as name:
@@ -107,8 +130,17 @@ def main() -> None:
         corpus.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(doors.seeds()):
             (corpus / f"seed-{number}").write_bytes(seed)
-        limits = [f"-max_total_time={words.seconds}", "-rss_limit_mb=0", "-timeout=10", "-max_len=20000", "-seed=1"]
-        atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={corpus.parent}{os.sep}", str(corpus)], doors.ask)
+        limits = [
+            f"-max_total_time={words.seconds}",
+            "-rss_limit_mb=0",
+            "-timeout=10",
+            "-max_len=20000",
+            "-seed=1",
+        ]
+        atheris.Setup(
+            [sys.argv[0], *limits, f"-artifact_prefix={corpus.parent}{os.sep}", str(corpus)],
+            doors.ask,
+        )
         atheris.Fuzz()
 
 

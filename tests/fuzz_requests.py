@@ -64,7 +64,12 @@ _COMMON: dict[str, Any] = {
     "collections": ["sentinel-2-l2a"],
     "area": {"bbox": [23.9, 40.5, 24.1, 40.7]},
     "dates": ["2023-06", "2023-09-01/2023-09-30"],
-    "select": {"max_cloud_cover": 20, "mode": "anchors", "anchors": ["2023-06-09"], "window_days": 9},
+    "select": {
+        "max_cloud_cover": 20,
+        "mode": "anchors",
+        "anchors": ["2023-06-09"],
+        "window_days": 9,
+    },
     "grid": {"crs": "EPSG:32634", "resolution": 10, "bounds": [600000, 4490000, 610000, 4500000]},
     "checks": "off",
     "limits": {"max_bytes": "5GB", "retry_wait": 0.5},
@@ -78,13 +83,31 @@ _RECORD = {
     "nodata": 0,
     "bands": {"red": {"asset": "B2", "resolution": 30, "also": {"60": "B2_60"}}},
 }
-_FIELDS = {"kind": "fields", "year": 2024, "boundaries": "https://h.example/f.parquet", "images": "none"}
-_LANDCOVER = {"kind": "landcover", "aois": "https://h.example/a.geojson", "periods": ["2021-01/2021-03"]}
+_FIELDS = {
+    "kind": "fields",
+    "year": 2024,
+    "boundaries": "https://h.example/f.parquet",
+    "images": "none",
+}
+_LANDCOVER = {
+    "kind": "landcover",
+    "aois": "https://h.example/a.geojson",
+    "periods": ["2021-01/2021-03"],
+}
 _SAMPLED = {"seed": 3, "s2l2a": {"bands": ["blue"]}, "lulc": {"dates": "2021", "classes": [1, 2]}}
-_MODALITIES = ["sentinel-2-l2a", "sentinel-1-rtc", "landsat-c2-l2", "cop-dem-glo-30", "io-lulc-annual-v02"]
+_MODALITIES = [
+    "sentinel-2-l2a",
+    "sentinel-1-rtc",
+    "landsat-c2-l2",
+    "cop-dem-glo-30",
+    "io-lulc-annual-v02",
+]
 _CHANGES: list[dict[str, Any]] = [
     {"product": {"kind": "mosaic", "bands": ["red", "scl"], "resampling": {"red": "cubic"}}},
-    {"product": {"kind": "stack", "bands": ["red"], "required": "red,nir"}, "collections": [_RECORD]},
+    {
+        "product": {"kind": "stack", "bands": ["red"], "required": "red,nir"},
+        "collections": [_RECORD],
+    },
     {"product": {"kind": "index", "expression": "where(nir > 0.5, (nir - red) / (nir + red), -1)"}},
     {"product": {"kind": "index", "index": "dnbr"}, "area": {"mgrs": ["34TFK"]}},
     {"product": {"kind": "assets", "bands": ["B04"], "date_start": "2023", "download_n": 0}},
@@ -100,7 +123,10 @@ _CHANGES: list[dict[str, Any]] = [
         "product": {"kind": "mosaic", "bands": ["red"]},
         "area": {"geometry": {"type": "Polygon", "coordinates": [_RING]}},
     },
-    {"product": {"kind": "mosaic", "bands": ["red"]}, "select": {"scenes": [{"id": "S2A", "anchor": "2023-06-09"}]}},
+    {
+        "product": {"kind": "mosaic", "bands": ["red"]},
+        "select": {"scenes": [{"id": "S2A", "anchor": "2023-06-09"}]},
+    },
 ]
 SEEDS = [{**_COMMON, **change} for change in _CHANGES]
 _NAMES = [
@@ -183,7 +209,11 @@ def damage(text: str, pick: random.Random) -> str:
         elif kind == 4:
             text = text[:start] + pick.choice(_TOKENS) * pick.choice([1, 2, 70, 3000]) + text[end:]
         else:
-            text = text[:start] + pick.choice(["[", "{a: ", "- ", "? ", "[{", '{"a":', "("]) * 3000 + text[start:]
+            text = (
+                text[:start]
+                + pick.choice(["[", "{a: ", "- ", "? ", "[{", '{"a":', "("]) * 3000
+                + text[start:]
+            )
         text = text[:2_000_000]
     return text
 
@@ -193,14 +223,25 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+        return {
+            _without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()
+        }
     return [_without_surrogates(inner) for inner in value] if isinstance(value, list) else value
 
 
-_leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(_STRANGE[:60])
+_leaf = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(_STRANGE[:60])
+)
 values = st.recursive(
     _leaf,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 """Documents of any shape, with any values."""
@@ -238,7 +279,9 @@ class Targets:
 
     def _publish(self, topic: str, data: bytes, attributes: dict[str, str]) -> None:
         """As Pub/Sub takes messages."""
-        if len(data) > 10_000_000 or any(len(value.encode()) > 1024 for value in attributes.values()):
+        if len(data) > 10_000_000 or any(
+            len(value.encode()) > 1024 for value in attributes.values()
+        ):
             raise WrongResultError("Pub/Sub does not take such a message")
 
     def file(self, text: str) -> None:
@@ -253,7 +296,10 @@ class Targets:
             raise WrongResultError("valid JSON is not read as JSON")
         request = validate_request(document)
         again = RunRequest.model_validate_json(request.model_dump_json())
-        if "NaN" not in json.dumps(request.model_dump(mode="json")) and again.fingerprint() != request.fingerprint():
+        if (
+            "NaN" not in json.dumps(request.model_dump(mode="json"))
+            and again.fingerprint() != request.fingerprint()
+        ):
             raise WrongResultError("a request that is written and read again is another one")
         _ = request.intervals
 
@@ -273,9 +319,9 @@ class Targets:
     def guard(self, text: str) -> None:
         """A message's text before the guard."""
         found = admit(text.encode("utf-8", "surrogatepass"), self.settings)
-        if normal_below(found.output, self.settings.outputs) != found.output.rstrip("/") + "/" * found.output.endswith(
+        if normal_below(found.output, self.settings.outputs) != found.output.rstrip(
             "/"
-        ):
+        ) + "/" * found.output.endswith("/"):
             raise WrongResultError(f"the output {found.output} is allowed")
 
     def message(self, text: str) -> None:
@@ -283,7 +329,15 @@ class Targets:
         self._number += 1
         content = text.encode("utf-8", "surrogatepass")
         self.event(
-            (PUBLISHED, {"message": {"data": base64.b64encode(content).decode(), "messageId": str(self._number)}})
+            (
+                PUBLISHED,
+                {
+                    "message": {
+                        "data": base64.b64encode(content).decode(),
+                        "messageId": str(self._number),
+                    }
+                },
+            )
         )
 
     def event(self, event: tuple[str, Any]) -> None:
@@ -303,7 +357,10 @@ class Targets:
     def url(self, text: str) -> None:
         """A URL, brought into its normal form."""
         found = normal_below(text, ("gs://products", "https://h.example/a"))
-        if found is not None and normal_below(found, ("gs://products", "https://h.example/a")) != found:
+        if (
+            found is not None
+            and normal_below(found, ("gs://products", "https://h.example/a")) != found
+        ):
             raise WrongResultError("the normal form of a URL has another one")
 
     def page(self, text: str) -> None:
@@ -372,7 +429,10 @@ class Summary:
             f"{self.counts.total()} inputs in {self.seconds:.0f} s; slowest {self.slowest:.2f} s, "
             f"most memory {self.growth / 2**20:.0f} MiB"
         ]
-        lines += [f"    {name}: {count}, {self.accepted[name]} accepted" for name, count in self.counts.items()]
+        lines += [
+            f"    {name}: {count}, {self.accepted[name]} accepted"
+            for name, count in self.counts.items()
+        ]
         for key, number in Counter(one.key for one in self.findings).most_common():
             example = next(one for one in self.findings if one.key == key)
             lines += [f"{number} x {key}", example.what, f"    {example.content[:300]!r}"]
@@ -412,7 +472,9 @@ class Fuzzer:
             self._note(name, fault, content)
 
     def _note(self, name: str, what: str, content: Any) -> None:
-        self.summary.findings.append(Finding(name, what, content if isinstance(content, str) else repr(content)))
+        self.summary.findings.append(
+            Finding(name, what, content if isinstance(content, str) else repr(content))
+        )
 
 
 def fuzz(seconds: float, seed: int = 0) -> Summary:
@@ -445,9 +507,18 @@ def _mutate(fuzzer: Fuzzer, pick: random.Random) -> None:
         fuzzer.ask("message", text)
         fuzzer.ask("event", odd_event(pick))
         odd = pick.choice(_STRANGE)
-        words = odd if isinstance(odd, str) else str(odd)[:1000] if not isinstance(odd, int) else "9" * 5000
+        words = (
+            odd
+            if isinstance(odd, str)
+            else str(odd)[:1000]
+            if not isinstance(odd, int)
+            else "9" * 5000
+        )
         fuzzer.ask("value", damage(words, pick) if pick.random() < 0.5 else words)
-        fuzzer.ask("url", damage(pick.choice(["https://h.example/a/b?c=%20", "gs://products/x/y.tif"]), pick))
+        fuzzer.ask(
+            "url",
+            damage(pick.choice(["https://h.example/a/b?c=%20", "gs://products/x/y.tif"]), pick),
+        )
         fuzzer.ask("page", words)
 
 
@@ -462,9 +533,18 @@ def _generate(fuzzer: Fuzzer, seed: int) -> None:
 
     @seeded(seed)
     @hypothesis_settings(
-        max_examples=50, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=quiet
+        max_examples=50,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=quiet,
     )
-    @given(st.sampled_from(SEEDS), st.sampled_from(sorted(RunRequest.model_fields)), values, st.text(max_size=60))
+    @given(
+        st.sampled_from(SEEDS),
+        st.sampled_from(sorted(RunRequest.model_fields)),
+        values,
+        st.text(max_size=60),
+    )
     def check(document: dict[str, Any], name: str, value: Any, text: str) -> None:
         written = json.dumps({**document, name: value})
         fuzzer.ask("file", written)
@@ -478,7 +558,9 @@ def _generate(fuzzer: Fuzzer, seed: int) -> None:
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for inputs with findings")
@@ -489,7 +571,9 @@ def main() -> int:
     if asked.keep is not None and summary.findings:
         asked.keep.mkdir(parents=True, exist_ok=True)
         for number, one in enumerate(summary.findings):
-            (asked.keep / f"{one.target}_{number}.txt").write_bytes(one.content.encode("utf-8", "surrogatepass"))
+            (asked.keep / f"{one.target}_{number}.txt").write_bytes(
+                one.content.encode("utf-8", "surrogatepass")
+            )
     return 1 if summary.findings else 0
 
 

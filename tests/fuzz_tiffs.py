@@ -70,7 +70,11 @@ def _real_seeds() -> dict[str, bytes]:
     """Small real files that lie beside the real scenes, where there are any."""
     scenes = os.environ.get("SCENEBEAM_REAL_DATA")
     found = sorted(Path(scenes).parent.glob("*/tiffs/*.tif")) if scenes else []
-    return {f"real_{path.name}": path.read_bytes() for path in found if path.stat().st_size <= _LARGEST_SEED}
+    return {
+        f"real_{path.name}": path.read_bytes()
+        for path in found
+        if path.stat().st_size <= _LARGEST_SEED
+    }
 
 
 def _profiles() -> dict[str, dict[str, Any]]:
@@ -316,9 +320,12 @@ _TEXTS = (
     b"1" * 400, b"none", b"1.#QNAN", b"255", b"+7", b"7.0", b"7e0",
 )  # fmt: skip
 _BOMB = b"<!DOCTYPE a [%s]><GDALMetadata><Item name='x'>&x20;</Item></GDALMetadata>" % (
-    b"<!ENTITY x0 'ha'>" + b"".join(b"<!ENTITY x%d '&x%d;&x%d;'>" % (n, n - 1, n - 1) for n in range(1, 31))
+    b"<!ENTITY x0 'ha'>"
+    + b"".join(b"<!ENTITY x%d '&x%d;&x%d;'>" % (n, n - 1, n - 1) for n in range(1, 31))
 )
-_DESCRIPTION = b'<GDALMetadata><Item name="D" sample="%s" role="description">%s</Item></GDALMetadata>'
+_DESCRIPTION = (
+    b'<GDALMetadata><Item name="D" sample="%s" role="description">%s</Item></GDALMetadata>'
+)
 _SCALED = b'<GDALMetadata><Item name="O" sample="0" role="offset">%s</Item></GDALMetadata>'
 _XML = (
     b"<GDALMetadata>", b"", b"<a/>", b"\xff\xfe<a/>", b"<GDALMetadata>" * 20_000, _BOMB,
@@ -400,7 +407,9 @@ def _flip(content: bytes, rng: random.Random, _: Header | None, most: int | None
     most = min(most or len(changed), len(changed))
     places = [rng.randrange(most) for _ in range(rng.choice((1, 1, 2, 4, 16)))] if most else []
     for place in places:
-        changed[place] = rng.choice((0, 1, 255, 128, changed[place] ^ (1 << rng.randrange(8)), rng.randrange(256)))
+        changed[place] = rng.choice(
+            (0, 1, 255, 128, changed[place] ^ (1 << rng.randrange(8)), rng.randrange(256))
+        )
     return bytes(changed), f"flip bytes {places}"
 
 
@@ -421,7 +430,9 @@ def _set_siz(content: bytes, rng: random.Random, header: Header | None) -> Chang
         return _flip_head(content, rng, header)
     number, value = rng.randrange(8), rng.choice((*_ODD, *_HUGE[:3]))
     at = place + 6 + 4 * number
-    return content[:at] + struct.pack(">I", value) + content[at + 4 :], f"set field {number} of SIZ to {value}"
+    return content[:at] + struct.pack(">I", value) + content[
+        at + 4 :
+    ], f"set field {number} of SIZ to {value}"
 
 
 def _insert(content: bytes, rng: random.Random, _: Header | None) -> Change:
@@ -429,7 +440,9 @@ def _insert(content: bytes, rng: random.Random, _: Header | None) -> Change:
     size = rng.choice((1, 2, 8, 100, 4096))
     if rng.random() < 0.3:
         return content[:place] + content[place + size :], f"delete {size} bytes at {place}"
-    return content[:place] + rng.randbytes(size) + content[place:], f"insert {size} bytes at {place}"
+    return content[:place] + rng.randbytes(size) + content[
+        place:
+    ], f"insert {size} bytes at {place}"
 
 
 def _pick(header: Header, rng: random.Random) -> tuple[int, list[Entry]]:
@@ -451,7 +464,9 @@ def _set_field(content: bytes, rng: random.Random, header: Header) -> Change:
         "count": (4, header.offset),
         "value": (12 if header.big else 8, header.offset),
     }[name]
-    value = rng.choice((*_ODD, *_HUGE, len(content), len(content) - 4, one.count + 1, one.count - 1, 8))
+    value = rng.choice(
+        (*_ODD, *_HUGE, len(content), len(content) - 4, one.count + 1, one.count - 1, 8)
+    )
     if name == "type":
         value = rng.choice((*range(20), 129, 65_535))
     packed = header.pack(form, value)
@@ -478,7 +493,9 @@ def _set_next(content: bytes, rng: random.Random, header: Header) -> Change:
         )
     )
     packed = header.pack(header.offset, value)
-    return content[:pointer] + packed + content[pointer + len(packed) :], f"point {pointer} to {value}"
+    return content[:pointer] + packed + content[
+        pointer + len(packed) :
+    ], f"point {pointer} to {value}"
 
 
 def _rewritten(
@@ -500,7 +517,9 @@ def _rewritten(
         entries.append(Entry(tag, kind, count, raw))
     after = 0
     with suppress(IndexError, struct.error):
-        (after,) = struct.unpack_from(header.order + header.offset, content, header.pointers[number + 1])
+        (after,) = struct.unpack_from(
+            header.order + header.offset, content, header.pointers[number + 1]
+        )
     pointer, packed = header.pointers[number], header.pack(header.offset, len(body))
     body[pointer : pointer + len(packed)] = packed
     return bytes(body) + header.directory(entries, after)
@@ -527,12 +546,19 @@ def _set_blocks(content: bytes, rng: random.Random, header: Header) -> Change:
     if not there:
         return content, "nothing"
     one = rng.choice(there)
-    count = rng.choice((one.count, one.count, one.count, one.count - 1, one.count + 1, 1, 0, 5000)) % 100_000
+    count = (
+        rng.choice((one.count, one.count, one.count, one.count - 1, one.count + 1, 1, 0, 5000))
+        % 100_000
+    )
     odd = (*_ODD, *_HUGE, len(content), len(content) - 1, 8)
-    values = [rng.choice((rng.choice(odd), 8, rng.randrange(len(content) + 1))) for _ in range(count)]
+    values = [
+        rng.choice((rng.choice(odd), 8, rng.randrange(len(content) + 1))) for _ in range(count)
+    ]
     if rng.random() < 0.5:
         values = [rng.choice(odd)] * count
-    kind, letter = rng.choice(((4, "I"), (16, "Q"), (3, "H"), (17, "q"), (9, "i"), (12, "d"), (1, "B")))
+    kind, letter = rng.choice(
+        ((4, "I"), (16, "Q"), (3, "H"), (17, "q"), (9, "i"), (12, "d"), (1, "B"))
+    )
     packed = header.pack(letter * count, *values)
     changed = _rewritten(content, header, number, entries, {one.tag: (kind, count, packed)})
     return (
@@ -601,7 +627,9 @@ def _drop(content: bytes, rng: random.Random, header: Header) -> Change:
         return content, "nothing"
     one = rng.choice(entries)
     left = [entry for entry in entries if entry is not one]
-    return _rewritten(content, header, number, left, {}), f"drop tag {one.tag} of directory {number}"
+    return _rewritten(
+        content, header, number, left, {}
+    ), f"drop tag {one.tag} of directory {number}"
 
 
 def mutants(seeds: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes, str]]:
@@ -655,7 +683,10 @@ def work() -> None:
         ours = {"problems": problems, "bands": len(readings), "seconds": seconds, "growth": growth}
         answers.write(json.dumps(ours) + "\n")
         differs = compare(task["path"], readings) if readings else None
-        answers.write(json.dumps({"differs": differs, "by_gdal": readings[1].by_gdal if readings else False}) + "\n")
+        answers.write(
+            json.dumps({"differs": differs, "by_gdal": readings[1].by_gdal if readings else False})
+            + "\n"
+        )
 
 
 def read_all(path: str, readings: dict[int, Reading], *, deep: bool) -> list[str]:
@@ -734,7 +765,9 @@ def compare(path: str, readings: dict[int, Reading]) -> str | None:
     try:
         with rasterio.Env(**options), rasterio.open(path, sharing=False) as file:
             for band, reading in readings.items():
-                differs = _compare_headers(file, band, reading.info) or _compare_pixels(file, band, reading)
+                differs = _compare_headers(file, band, reading.info) or _compare_pixels(
+                    file, band, reading
+                )
                 if differs:
                     return f"band {band}: {differs}"
     except (rasterio.errors.RasterioError, OSError, ValueError):
@@ -866,7 +899,9 @@ class Summary:
         return "\n".join(lines)
 
 
-def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = float("inf")) -> Summary:
+def fuzz(
+    count: int, seed: int = 0, keep: Path | None = None, seconds: float = float("inf")
+) -> Summary:
     """Read `count` mutants, or as many as `seconds` allow.
 
     Args:
@@ -893,7 +928,8 @@ def fuzz(count: int, seed: int = 0, keep: Path | None = None, seconds: float = f
                 path.write_bytes(content)
                 found = _read_mutant(child, path, summary, number)
                 summary.findings += [
-                    _kept(Finding(kind, origin, told, what), content, keep, f"{seed}_{number}") for kind, what in found
+                    _kept(Finding(kind, origin, told, what), content, keep, f"{seed}_{number}")
+                    for kind, what in found
                 ]
                 path.unlink()
                 summary.count += 1

@@ -84,12 +84,16 @@ class Child:
                     pipe.close()
 
 
-def run_command(about: str, work: Callable[[], None], fuzz: Callable[[int, int, Path | None, float], Any]) -> int:
+def run_command(
+    about: str, work: Callable[[], None], fuzz: Callable[[int, int, Path | None, float], Any]
+) -> int:
     """Run a fuzzer of files from the command line. Returns 1 where anything was found."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--count", type=int, default=2000, help="mutants")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop before the count is reached")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop before the count is reached"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the files with findings")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -21,8 +21,8 @@ import tifffile
 from conftest import tree
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.status import RunStatus
 from scenebeam.sandbox.server import Behaviour, _Handler, _Server
+from scenebeam.status import RunStatus
 
 HTML = b"<html><body>Please log in to continue</body></html>\n"
 ENDLESS = 200 * 2**20
@@ -277,7 +277,9 @@ def _images(content: bytes) -> list[list[tuple[int, int]]]:
     if content[:2] not in (b"II", b"MM"):
         return [[]]
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        return [list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in tiff.pages]
+        return [
+            list(zip(page.dataoffsets, page.databytecounts, strict=True)) for page in tiff.pages
+        ]
 
 
 def _endless_200(handler: _HostileHandler, spoil: Spoil, asked: Question) -> None:
@@ -383,7 +385,11 @@ def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
 def made(request: RunRequest, folder: str) -> dict[str, bytes]:
     """The products of a run by name: all that is not a status, nor a plan, which tells what headers told of costs."""
     published = tree(Path(request.output))
-    return {name: published[name] for name in published if name.startswith(folder) and name != "plan.parquet"}
+    return {
+        name: published[name]
+        for name in published
+        if name.startswith(folder) and name != "plan.parquet"
+    }
 
 
 def said(request: RunRequest, status: RunStatus) -> str:

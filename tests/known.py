@@ -17,7 +17,11 @@ NUDGES: list[Nudge] = [(right, down) for right in (0, -0.13, 0.13) for down in (
 
 
 def seen_by(
-    scene: SandboxScene, band: str, file: rasterio.DatasetReader, nudge: Nudge = (0, 0), at: tuple | None = None
+    scene: SandboxScene,
+    band: str,
+    file: rasterio.DatasetReader,
+    nudge: Nudge = (0, 0),
+    at: tuple | None = None,
 ) -> np.ndarray:
     """The scene's harmonized numbers on a file's grid by nearest, 0 where it has none.
 
@@ -42,7 +46,11 @@ def seen_by(
 
 
 def layers(
-    path: object, scenes: Sequence[SandboxScene], band: str, nudge: Nudge = (0, 0), at: tuple | None = None
+    path: object,
+    scenes: Sequence[SandboxScene],
+    band: str,
+    nudge: Nudge = (0, 0),
+    at: tuple | None = None,
 ) -> np.ndarray:
     """What each scene has on the grid of the file at `path`: (scenes, rows, columns), or (scenes, pixels at `at`)."""
     with rasterio.open(str(path)) as file:
@@ -57,7 +65,9 @@ def first(stack: np.ndarray) -> np.ndarray:
     return found
 
 
-def check(path: object, scenes: Sequence[SandboxScene], band: str, merged: Callable = first) -> np.ndarray:
+def check(
+    path: object, scenes: Sequence[SandboxScene], band: str, merged: Callable = first
+) -> np.ndarray:
     """Assert that every pixel of a mosaic is what `merged` makes of the scenes, but for the edges of warped pixels.
 
     Gives the scenes' layers.

@@ -26,7 +26,9 @@ def cloud(scene: SandboxScene, window: Window) -> float:
     left, top, side = window
     x = np.arange(left + 10, left + side, 20)[None, :]
     y = np.arange(top - 10, top - side, -20)[:, None]
-    return 100 * float(np.isin(earth.scene_class(x, y, earth.day_number(scene.taken)), (3, 8, 9, 10)).mean())
+    return 100 * float(
+        np.isin(earth.scene_class(x, y, earth.day_number(scene.taken)), (3, 8, 9, 10)).mean()
+    )
 
 
 def inside(scene: SandboxScene, window: Window) -> bool:
@@ -37,7 +39,10 @@ def inside(scene: SandboxScene, window: Window) -> bool:
         and left + side <= scene.left + size
         and top <= scene.top
         and top - side >= scene.top - size
-        and (not scene.cut or (left + side - scene.left) * 2 <= size * 3 / 2 - (scene.top - top + side))
+        and (
+            not scene.cut
+            or (left + side - scene.left) * 2 <= size * 3 / 2 - (scene.top - top + side)
+        )
     )
 
 

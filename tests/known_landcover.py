@@ -38,12 +38,17 @@ def land_class(window: tuple[int, int]) -> int:
 def is_clear(window: tuple[int, int]) -> bool:
     """Whether neither sensor sees cloud or shadow in it on any date."""
     for day in DAYS:
-        if np.isin(earth.scene_class(*centres(*window, 20), earth.day_number(day)), (3, 8, 9, 10)).any():
+        if np.isin(
+            earth.scene_class(*centres(*window, 20), earth.day_number(day)), (3, 8, 9, 10)
+        ).any():
             return False
     x, y = centres(*window, 30)
     # The flag of a pixel is that of the Landsat pixel under its centre: Landsat's grid lies 25 m off.
     x, y = (x - 744_885) // 30 * 30 + 744_885 + 15, 4_502_115 - (4_502_115 - y) // 30 * 30 - 15
-    return not any((earth.landsat("qa_pixel", x, y, earth.day_number(day)) != 21824).any() for day in LANDSAT_DAYS)
+    return not any(
+        (earth.landsat("qa_pixel", x, y, earth.day_number(day)) != 21824).any()
+        for day in LANDSAT_DAYS
+    )
 
 
 def homogeneous(area: tuple[int, int]) -> Counter[int]:

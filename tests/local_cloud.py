@@ -61,7 +61,9 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 @contextmanager
 def started(command: list[Any], port: int) -> Iterator[None]:
     """A server as a process of its own, once it listens."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         wait_for(lambda: listens(port))
         yield
@@ -109,7 +111,9 @@ def storage() -> Iterator[str]:
 def pubsub() -> Iterator[str]:
     """Google's emulator; its address."""
     if not PUBSUB.exists():
-        raise MissingError(f"the Pub/Sub emulator is not at {PUBSUB}: apt-get install google-cloud-cli-pubsub-emulator")
+        raise MissingError(
+            f"the Pub/Sub emulator is not at {PUBSUB}: apt-get install google-cloud-cli-pubsub-emulator"
+        )
     port = free_port()
     with started([PUBSUB, "--host=127.0.0.1", f"--port={port}"], port):
         yield f"127.0.0.1:{port}"
@@ -121,7 +125,9 @@ def function(target: str) -> Iterator[str]:
     import functions_framework
     from werkzeug.serving import make_server
 
-    server = make_server("127.0.0.1", 0, functions_framework.create_app(target, str(FUNCTIONS)), threaded=True)
+    server = make_server(
+        "127.0.0.1", 0, functions_framework.create_app(target, str(FUNCTIONS)), threaded=True
+    )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -147,18 +153,24 @@ class Cloud:
 
     def publish(self, topic: str, document: Any, **attributes: str) -> None:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        self.publisher.publish(f"projects/{self.project}/topics/{topic}", data, **attributes).result(timeout=30)
+        self.publisher.publish(
+            f"projects/{self.project}/topics/{topic}", data, **attributes
+        ).result(timeout=30)
 
     def pull(self, topic: str) -> list[Any]:
         """What came to a topic since it was last asked."""
         name = f"projects/{self.project}/subscriptions/{topic}-pull"
-        found = self.subscriber.pull(subscription=name, max_messages=50, timeout=5, return_immediately=True)
+        found = self.subscriber.pull(
+            subscription=name, max_messages=50, timeout=5, return_immediately=True
+        )
         if found.received_messages:
             taken = [one.ack_id for one in found.received_messages]
             self.subscriber.acknowledge(subscription=name, ack_ids=taken)
         return [one.message for one in found.received_messages]
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    def get(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.status_url + path, method=method, headers=names)
         try:
@@ -198,11 +210,20 @@ def deployment(emulator: str, prefix: str, dataflow: Dataflow) -> Iterator[Cloud
         stack.enter_context(environment({"PUBSUB_EMULATOR_HOST": emulator, **named}))
         topics._publisher.cache_clear()
         stack.callback(topics._publisher.cache_clear)
-        urls = {target: stack.enter_context(function(target)) for target in ("launch", "report", "status")}
+        urls = {
+            target: stack.enter_context(function(target))
+            for target in ("launch", "report", "status")
+        }
         create_topics(project, urls)
         dataflow.report = urls["report"]
         stack.callback(dataflow.stop)
-        yield Cloud(prefix, project, urls["status"], pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient())
+        yield Cloud(
+            prefix,
+            project,
+            urls["status"],
+            pubsub_v1.PublisherClient(),
+            pubsub_v1.SubscriberClient(),
+        )
 
 
 def main() -> int:
@@ -215,7 +236,9 @@ def main() -> int:
             return 1
         dataflow = stack.enter_context(serve_dataflow(Dataflow(start=True)))
         cloud = stack.enter_context(deployment(emulator, "gs://bucket", dataflow))
-        print(f"storage      {url} (gs://bucket)\nPub/Sub      {emulator}\nDataflow     {dataflow.url} (a stand-in)")
+        print(
+            f"storage      {url} (gs://bucket)\nPub/Sub      {emulator}\nDataflow     {dataflow.url} (a stand-in)"
+        )
         print(f"page         {cloud.status_url}/runs")
         catalog = put_scenes("gs://bucket/scenes", url)
         cloud.allow(catalog)

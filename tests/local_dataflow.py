@@ -54,14 +54,18 @@ class Dataflow:
             status = self.faults.pop(0)
             return status, {"error": {"code": status, "message": "not now"}}
         name = asked["jobName"]
-        if any(job["name"] == name and job["currentState"] == RUNNING for job in self.jobs.values()):
+        if any(
+            job["name"] == name and job["currentState"] == RUNNING for job in self.jobs.values()
+        ):
             told = f"there is an active job {name}"
             return 409, {"error": {"code": 409, "status": "ALREADY_EXISTS", "message": told}}
         number = f"2026-{len(self.jobs)}"
         labels = asked["environment"].get("additionalUserLabels", {})
         self.jobs[number] = {"id": number, "name": name, "currentState": RUNNING, "labels": labels}
         if self.start:
-            self.threads.append(threading.Thread(target=self._run, args=(number, asked["parameters"]), daemon=True))
+            self.threads.append(
+                threading.Thread(target=self._run, args=(number, asked["parameters"]), daemon=True)
+            )
             self.threads[-1].start()
         return 200, {"job": self.jobs[number]}
 
@@ -70,7 +74,9 @@ class Dataflow:
         options = [f"--{name}={value}" for name, value in parameters.items()]
         runner = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
         command = [sys.executable, "-m", "scenebeam.cloud.template", *options, *runner]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")}
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")
+        }
         process = subprocess.Popen(
             [*command, "--direct_running_mode=multi_threading"], env=environ, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -102,12 +108,16 @@ class Dataflow:
         """A job, its counters, or the active ones."""
         found = re.search(r"/jobs/([^/?]+)(/metrics)?", path)
         if found is None:
-            return 200, {"jobs": [job for job in self.jobs.values() if job["currentState"] == RUNNING]}
+            return 200, {
+                "jobs": [job for job in self.jobs.values() if job["currentState"] == RUNNING]
+            }
         job = self.jobs.get(found[1])
         if job is None:
             return 404, {"error": {"code": 404, "message": "no such job"}}
         if found[2]:
-            return 200, {"metrics": [_metric(name, count) for name, count in job.get("counts", {}).items()]}
+            return 200, {
+                "metrics": [_metric(name, count) for name, count in job.get("counts", {}).items()]
+            }
         return 200, {name: value for name, value in job.items() if name != "counts"}
 
 

@@ -135,14 +135,19 @@ def test_torchgeo_samples_the_same_pixels(mosaics: str) -> None:
 
     found = Mosaics(f"{mosaics}/mosaics/20210610T092031Z")
     with rasterio.open(f"{mosaics}/mosaics/20210610T092031Z/red.tif") as file:
-        np.testing.assert_array_equal(np.asarray(found[found.bounds]["image"]).squeeze(), file.read(1))
+        np.testing.assert_array_equal(
+            np.asarray(found[found.bounds]["image"]).squeeze(), file.read(1)
+        )
 
 
 def test_importing_it_loads_nothing_until_it_is_asked() -> None:
     code = "import scenebeam, sys; assert 'numpy' not in sys.modules; print(sorted(set(dir(scenebeam)) & set(scenebeam.__all__)))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str(sorted(scenebeam.__all__))
-    for first in ("scenebeam.run.status", "scenebeam.run.driver", "scenebeam"):
-        subprocess.run([sys.executable, "-c", f"import {first}, scenebeam; assert callable(scenebeam.run)"], check=True)
+    for first in ("scenebeam.status", "scenebeam.run.driver", "scenebeam"):
+        subprocess.run(
+            [sys.executable, "-c", f"import {first}, scenebeam; assert callable(scenebeam.run)"],
+            check=True,
+        )
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         scenebeam.nothing  # noqa: B018

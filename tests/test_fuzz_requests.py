@@ -12,7 +12,16 @@ FUZZER = Path(__file__).with_name("fuzz_requests.py")
 
 
 def run_fuzzer(seconds: int, seed: int, keep: Path) -> None:
-    command = [sys.executable, FUZZER, "--seconds", str(seconds), "--seed", str(seed), "--keep", keep]
+    command = [
+        sys.executable,
+        FUZZER,
+        "--seconds",
+        str(seconds),
+        "--seed",
+        str(seed),
+        "--keep",
+        keep,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 findings" in done.stdout

@@ -55,7 +55,9 @@ def test_command_line_beats_environment_beats_file_beats_default(file: Path) -> 
         "SCENEBEAM_BANDS": "red,qa",
         "SCENEBEAM_REAL_DATA": "/x",
     }
-    request, came_from = load_request(file, environ=environ, overrides={"select.max_cloud_cover": 10})
+    request, came_from = load_request(
+        file, environ=environ, overrides={"select.max_cloud_cover": 10}
+    )
     assert request.select.max_cloud_cover == 10
     assert came_from["select.max_cloud_cover"] == "command line"
     assert request.product.bands == ["red", "qa"]
@@ -107,7 +109,10 @@ def test_an_antimeridian_box_is_no_mistake() -> None:
 
 def test_the_fingerprint_follows_what_decides_the_products(file: Path) -> None:
     request = validate_request(changed())
-    assert validate_request(changed(runner="direct", output="elsewhere")).fingerprint() == request.fingerprint()
+    assert (
+        validate_request(changed(runner="direct", output="elsewhere")).fingerprint()
+        == request.fingerprint()
+    )
     assert validate_request(changed(dates="2020-05-18")).fingerprint() != request.fingerprint()
 
 
@@ -127,5 +132,8 @@ def test_an_interval_holds_both_its_days_whole(first: date, days: int) -> None:
 
 def test_months_and_years_are_whole_periods() -> None:
     start, end = parse_interval("2024-02")
-    assert (start.isoformat(), end.date().isoformat()) == ("2024-02-01T00:00:00+00:00", "2024-02-29")
+    assert (start.isoformat(), end.date().isoformat()) == (
+        "2024-02-01T00:00:00+00:00",
+        "2024-02-29",
+    )
     assert parse_interval("2023")[1].date().isoformat() == "2023-12-31"

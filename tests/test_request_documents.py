@@ -154,7 +154,9 @@ def test_every_text_that_is_no_request_ends_in_words(text: str, told: str) -> No
         ),
     ],
 )  # fmt: skip
-def test_every_document_that_is_no_request_ends_in_words(changes: dict[str, Any], told: str) -> None:
+def test_every_document_that_is_no_request_ends_in_words(
+    changes: dict[str, Any], told: str
+) -> None:
     with pytest.raises(RequestError) as fault:
         validate_request(changed(**changes))
     assert told in str(fault.value)
@@ -216,7 +218,9 @@ def test_dates_to_the_last_of_all_years_are_read() -> None:
         b"",
     ],
 )
-def test_the_command_line_answers_no_request_with_a_traceback(tmp_path: Path, content: bytes) -> None:
+def test_the_command_line_answers_no_request_with_a_traceback(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(content)
     answer = CliRunner().invoke(main, ["plan", str(path)])
@@ -226,7 +230,8 @@ def test_the_command_line_answers_no_request_with_a_traceback(tmp_path: Path, co
 
 
 @pytest.mark.parametrize(
-    "setting", ["dates=9999", "dates=!!int ''", "a.b=[" * 1, "output=\udcff", "limits.max_scenes=1e400"]
+    "setting",
+    ["dates=9999", "dates=!!int ''", "a.b=[" * 1, "output=\udcff", "limits.max_scenes=1e400"],
 )
 def test_a_value_of_the_command_line_is_refused_by_its_name(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "r.json"
@@ -319,11 +324,16 @@ def test_words_for_booleans_still_switch_what_is_boolean(word: str) -> None:
 
 def test_a_number_in_scientific_notation_is_a_number() -> None:
     assert scalar("1e3", "limits.max_scenes") == 1000.0
-    assert validate_request(changed(limits=parse_document("max_scenes: 1e3"))).limits.max_scenes == 1000
+    assert (
+        validate_request(changed(limits=parse_document("max_scenes: 1e3"))).limits.max_scenes
+        == 1000
+    )
 
 
 def test_nodata_may_be_nan() -> None:
-    record = parse_document("{id: x, dtype: float32, nodata: .nan, bands: {red: {asset: r, resolution: 10}}}")
+    record = parse_document(
+        "{id: x, dtype: float32, nodata: .nan, bands: {red: {asset: r, resolution: 10}}}"
+    )
     [found] = validate_request(changed(collections=[record])).collections
     assert math.isnan(found.nodata)  # type: ignore[union-attr, arg-type]
     with pytest.raises(RequestError, match=r"collections\.0\.scale: it must be a finite number"):
@@ -355,7 +365,9 @@ def test_bands_are_compared_once_each_or_refused_by_number() -> None:
     assert MosaicRequest._unique_bands(names) == names
     assert compared < 5 * len(names)
     with pytest.raises(RequestError, match="20,000 bands are named; at most 1,000 can be"):
-        validate_request(changed(product={"kind": "mosaic", "bands": [f"b{number}" for number in range(20_000)]}))
+        validate_request(
+            changed(product={"kind": "mosaic", "bands": [f"b{number}" for number in range(20_000)]})
+        )
 
 
 @pytest.mark.parametrize("size", [1000, 10_000])
@@ -375,13 +387,23 @@ def test_yaml_takes_one_step_for_each_event(monkeypatch: pytest.MonkeyPatch, siz
 
 def test_long_texts_and_lists_are_refused_with_the_figure() -> None:
     sexagesimal = "1:" * 100_000 + "1.5"
-    assert "a: a text of 200,003 characters; at most 100,000 are read" in refused(f"a: {sexagesimal}")
-    assert f"output: a text of {MAX_TEXT + 1:,} characters" in refused(json.dumps(changed(output="x" * (MAX_TEXT + 1))))
-    assert f"dates: a list of {MAX_LIST + 1:,} values" in refused(json.dumps(changed(dates=["2023"] * (MAX_LIST + 1))))
-    assert "a mapping of 10,001 keys" in refused(json.dumps({str(number): 1 for number in range(10_001)}))
+    assert "a: a text of 200,003 characters; at most 100,000 are read" in refused(
+        f"a: {sexagesimal}"
+    )
+    assert f"output: a text of {MAX_TEXT + 1:,} characters" in refused(
+        json.dumps(changed(output="x" * (MAX_TEXT + 1)))
+    )
+    assert f"dates: a list of {MAX_LIST + 1:,} values" in refused(
+        json.dumps(changed(dates=["2023"] * (MAX_LIST + 1)))
+    )
+    assert "a mapping of 10,001 keys" in refused(
+        json.dumps({str(number): 1 for number in range(10_001)})
+    )
     assert "more than 1,000,000 values" in refused(json.dumps([0] * 1_000_001))
     assert "more than 1,000,000 values" in refused("- 0\n" * 1_000_001)
-    assert "request holds more than 200,000 values" in refused(json.dumps({"a": [[0] * 100_000] * 5}))
+    assert "request holds more than 200,000 values" in refused(
+        json.dumps({"a": [[0] * 100_000] * 5})
+    )
 
 
 def test_long_rings_are_part_of_an_area() -> None:
@@ -392,7 +414,11 @@ def test_long_rings_are_part_of_an_area() -> None:
 
 
 def test_of_many_faults_the_first_are_told() -> None:
-    told = refused(json.dumps({**REQUEST, "dates": ["x" * 1000] * 5000, **{f"k{number}": 1 for number in range(5000)}}))
+    told = refused(
+        json.dumps(
+            {**REQUEST, "dates": ["x" * 1000] * 5000, **{f"k{number}": 1 for number in range(5000)}}
+        )
+    )
     assert told.count("is not a date") == 1, "of a list the first"
     assert told.splitlines()[-1] == "  and 4,981 faults more"
     assert len(told) < 15_000
@@ -421,11 +447,16 @@ for text in [
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
         resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=bound)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=bound
+    )
     assert done.stdout.splitlines() == ["refused"] * 11, done.stderr
 
 
 def test_a_request_that_is_read_says_what_it_said() -> None:
     request = validate_request(parse_document(json.dumps(REQUEST)))
     assert request == validate_request(parse_document(yaml.safe_dump(REQUEST)))
-    assert RunRequest.model_validate_json(request.model_dump_json()).fingerprint() == request.fingerprint()
+    assert (
+        RunRequest.model_validate_json(request.model_dump_json()).fingerprint()
+        == request.fingerprint()
+    )

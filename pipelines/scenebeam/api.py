@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scenebeam.arrays import open_mosaics
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.catalog.select import select as select_scenes
+from scenebeam.planning.plan import Plan
+from scenebeam.planning.search import Found, find_scenes, make_plan, plan_found
 from scenebeam.products import PRODUCTS
-from scenebeam.products.arrays import open_mosaics
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
 from scenebeam.run.explain import explain
-from scenebeam.run.plan import Plan
-from scenebeam.run.search import Found, find_scenes, make_plan, plan_found
 
 __all__ = ["explain", "open_mosaics", "plan", "read_request", "search", "select"]
 

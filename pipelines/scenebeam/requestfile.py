@@ -58,7 +58,9 @@ def parse_document(text: str, name: str = "request") -> dict[str, Any]:
     """
     document = parse_text(text, name)
     if not isinstance(document, dict):
-        raise RequestError(f"{name} must hold a mapping with the keys {', '.join(RunRequest.model_fields)}")
+        raise RequestError(
+            f"{name} must hold a mapping with the keys {', '.join(RunRequest.model_fields)}"
+        )
     return document
 
 
@@ -96,11 +98,17 @@ def _read_file(file: Path) -> dict[str, Any]:
         with file.open("rb") as content:
             read = content.read(MAX_BYTES + 1)
         if len(read) > MAX_BYTES:
-            raise RequestError(f"{file} is larger than {MAX_BYTES:,} bytes: put the area into a file of its own")
+            raise RequestError(
+                f"{file} is larger than {MAX_BYTES:,} bytes: put the area into a file of its own"
+            )
         document = parse_document(read.decode("utf-8"), str(file))
     except (OSError, ValueError) as error:
         raise RequestError(f"cannot read the request file {file}: {error}") from None
-    return frozen_request(document, str(file.resolve().parent), str(file)) if is_frozen(document) else document
+    return (
+        frozen_request(document, str(file.resolve().parent), str(file))
+        if is_frozen(document)
+        else document
+    )
 
 
 def is_frozen(document: Mapping[str, Any]) -> bool:
@@ -140,7 +148,10 @@ def validate_request(document: Mapping[str, Any]) -> RunRequest:
             document = {**document, "area": area}
         if request.select.table is not None:
             given = request.select.model_dump(exclude_unset=True, exclude={"table"})
-            document = {**document, "select": {**given, "scenes": _read_table(Path(request.select.table))}}
+            document = {
+                **document,
+                "select": {**given, "scenes": _read_table(Path(request.select.table))},
+            }
         return RunRequest.model_validate(document)
     except ValidationError as error:
         raise RequestError("the request is not valid:\n" + "\n".join(_explain(error))) from None
@@ -151,7 +162,11 @@ def read_checks(settings: Mapping[str, Any]) -> Checks:
     document: dict[str, Any] = {}
     for name, value in settings.items():
         if value is not None and value is not NULL:
-            _lay(document, name if name == "checks" or name.startswith("checks.") else f"checks.{name}", value)
+            _lay(
+                document,
+                name if name == "checks" or name.startswith("checks.") else f"checks.{name}",
+                value,
+            )
     try:
         check_values(document)
         return Checks.model_validate(document.get("checks", {}))
@@ -164,7 +179,11 @@ def read_record(name: str) -> CollectionRecord:
 
     Raises RequestError where there is none.
     """
-    known = [record for record in known_records() if name in (record.id, f"{record.provider}/{record.id}")]
+    known = [
+        record
+        for record in known_records()
+        if name in (record.id, f"{record.provider}/{record.id}")
+    ]
     if known:
         return known[0]
     path = Path(name)
@@ -172,7 +191,9 @@ def read_record(name: str) -> CollectionRecord:
         ids = ", ".join(sorted({record.id for record in known_records()}))
         raise RequestError(f"no record of {name!r}; known: {ids}; or give a YAML file with one")
     try:
-        return CollectionRecord.model_validate(parse_document(path.read_text(encoding="utf-8"), name))
+        return CollectionRecord.model_validate(
+            parse_document(path.read_text(encoding="utf-8"), name)
+        )
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise RequestError(f"{name} holds no record of a collection: {error}") from None
 
@@ -182,7 +203,9 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     scenes: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(read_rows(path, ("anchor_date", "id")), start=2):
         anchor = read_day(row, "anchor_date", f"{path} line {number}")
-        scenes.setdefault(row["id"], {"id": row["id"], "anchor": f"{anchor:%Y-%m-%d}" if anchor else None})
+        scenes.setdefault(
+            row["id"], {"id": row["id"], "anchor": f"{anchor:%Y-%m-%d}" if anchor else None}
+        )
     return list(scenes.values())
 
 
@@ -259,7 +282,9 @@ def leaves(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if not isinstance(document, dict) or not document:
         return [(prefix, document)] if prefix else []
     return [
-        leaf for key, value in document.items() for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        leaf
+        for key, value in document.items()
+        for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))
     ]
 
 
@@ -285,7 +310,9 @@ def _explain(error: ValidationError) -> list[str]:
             lines.append(f"  {place}: unknown key; {hint}")
         else:
             told = fault["msg"].removeprefix("Value error, ")
-            lines.append(f"  {place}: {told[:_LONGEST_FAULT]}{'…' if len(told) > _LONGEST_FAULT else ''}")
+            lines.append(
+                f"  {place}: {told[:_LONGEST_FAULT]}{'…' if len(told) > _LONGEST_FAULT else ''}"
+            )
     if len(faults) > _MOST_FAULTS:
         lines.append(f"  and {len(faults) - _MOST_FAULTS:,} faults more")
     return lines
@@ -314,4 +341,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models_in(inner)]
 
 
-_MODELS = [model for field in RunRequest.model_fields.values() for model in _models_in(field.annotation)]
+_MODELS = [
+    model for field in RunRequest.model_fields.values() for model in _models_in(field.annotation)
+]

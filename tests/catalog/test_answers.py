@@ -23,7 +23,10 @@ Make = Callable[..., RunRequest]
 def items(count: int, west: float = 23.0) -> list[dict[str, Any]]:
     plain = SCENES[0].item("https://example.com")
     ring = [[west, 40], [west + 1, 40], [west + 1, 41], [west, 41], [west, 40]]
-    shape = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, 40, west + 1, 41]}
+    shape = {
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": [west, 40, west + 1, 41],
+    }
     return [{**plain, **shape, "id": f"S2A_{west:g}_{number:03d}"} for number in range(count)]
 
 
@@ -35,13 +38,18 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ask(make_request: Make) -> Callable[..., RunRequest]:
     def make(url: str, **changes: Any) -> RunRequest:
-        return make_request(catalog=url, **{"limits.retry_wait": 0.01, "limits.max_attempts": 3, **changes})
+        return make_request(
+            catalog=url, **{"limits.retry_wait": 0.01, "limits.max_attempts": 3, **changes}
+        )
 
     return make
 
 
 def found(request: RunRequest, *questions: Question) -> list[str]:
-    return [item["id"] for item in search_items(request, questions or [Question((23.1, 40.1, 23.9, 40.9))])]
+    return [
+        item["id"]
+        for item in search_items(request, questions or [Question((23.1, 40.1, 23.9, 40.9))])
+    ]
 
 
 COMPLETE = [
@@ -84,8 +92,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("mode", REFUSED)
-def test_an_answer_that_is_incomplete_is_an_error_in_words(ask: Callable[..., RunRequest], mode: str) -> None:
-    with serve_bad_api(mode, items(37)) as api, pytest.raises(CatalogError, match=REFUSED[mode]) as refused:
+def test_an_answer_that_is_incomplete_is_an_error_in_words(
+    ask: Callable[..., RunRequest], mode: str
+) -> None:
+    with (
+        serve_bad_api(mode, items(37)) as api,
+        pytest.raises(CatalogError, match=REFUSED[mode]) as refused,
+    ):
         found(ask(api.url))
     assert "Traceback" not in str(refused.value)
 
@@ -109,7 +122,10 @@ def test_documents_are_read_by_url_as_by_file(
     item = {**SCENES[0].item("."), "assets": {"red": {"href": "./red.tif"}}, "links": []}
     link = {"rel": "item", "href": "./a.json"}
     common = {"stac_version": "1.0.0", "id": "x", "description": "d", "links": [link]}
-    extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]}}
+    extent = {
+        "spatial": {"bbox": [[-180, -90, 180, 90]]},
+        "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]},
+    }
     documents = {
         "a.json": item,
         "items.json": {"type": "FeatureCollection", "features": [item]},
@@ -135,14 +151,21 @@ ODD: dict[str, dict[str, Any]] = {
     "an asset as text": {"assets": {"red": "red.tif"}},
     "links as text": {"links": "none"},
     "a link as a number": {"links": [1]},
-    "geometry of two points": {"geometry": {"type": "Polygon", "coordinates": [[[23, 40], [24, 41]]]}},
+    "geometry of two points": {
+        "geometry": {"type": "Polygon", "coordinates": [[[23, 40], [24, 41]]]}
+    },
     "geometry in meters": {
-        "geometry": {"type": "Polygon", "coordinates": [[[6e5, 4e6], [7e5, 4e6], [7e5, 5e6], [6e5, 4e6]]]}
+        "geometry": {
+            "type": "Polygon",
+            "coordinates": [[[6e5, 4e6], [7e5, 4e6], [7e5, 5e6], [6e5, 4e6]]],
+        }
     },
     "geometry of text": {"geometry": "everywhere"},
     "geometry without coordinates": {"geometry": {"type": "Polygon"}},
     "geometry of another type": {"geometry": {"type": "Circle", "coordinates": [1, 2]}},
-    "geometry with NaN": {"geometry": {"type": "Polygon", "coordinates": [[[23, None], [24, 41], [25, 40], [23, 40]]]}},
+    "geometry with NaN": {
+        "geometry": {"type": "Polygon", "coordinates": [[[23, None], [24, 41], [25, 40], [23, 40]]]}
+    },
     "an id that is a number": {"id": 7},
     "no id": {"id": None},
     "no properties": {"properties": None},
@@ -161,7 +184,9 @@ def test_one_odd_item_never_ends_the_search(
     odd = {**good, "id": "odd", **change}
     if isinstance(change.get("properties"), dict):
         odd["properties"] = {**good["properties"], **change["properties"]}
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [odd, good, None, 3]}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [odd, good, None, 3]})
+    )
     caplog.set_level(logging.WARNING)
     request = ask(str(tmp_path / "items.json"))
     scenes = scenes_from_items(search_items(request, []), request)
@@ -172,7 +197,9 @@ def test_one_odd_item_never_ends_the_search(
 
 def test_nothing_but_odd_items_is_an_error(ask: Callable[..., RunRequest], tmp_path: Path) -> None:
     odd = {**SCENES[0].item("https://example.com"), "geometry": "everywhere"}
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [odd]}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [odd]})
+    )
     request = ask(str(tmp_path / "items.json"))
     with pytest.raises(SceneBeamError, match="none of 1 items can be used"):
         scenes_from_items(search_items(request, []), request)

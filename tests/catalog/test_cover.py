@@ -20,8 +20,8 @@ from scenebeam.catalog.acquisition import Acquisition, coverage
 from scenebeam.catalog.cover import cover_least
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import search
 from scenebeam.requestfile import validate_request
-from scenebeam.run.search import search
 
 NOON = datetime(2023, 6, 1, 12, tzinfo=UTC)
 AREA = box(0, 0, 1, 1)

@@ -70,15 +70,23 @@ def test_without_a_datastrip_footprints_tell_parts_from_processings() -> None:
         "sentinel__product_id": "S2B_MSIL2A_20200307T210529_N0214_R071_T01CCV_20200307T222902",
         "grid__code": "MGRS-01CCV",
     }
-    west = scene("west", "2020-03-07T21:05:57Z", 0.0, 0.6, platform="sentinel-2b", created="1", **ids)
-    east = scene("east", "2020-03-07T21:05:52Z", 0.55, 0.6, platform="sentinel-2b", created="2", **ids)
+    west = scene(
+        "west", "2020-03-07T21:05:57Z", 0.0, 0.6, platform="sentinel-2b", created="1", **ids
+    )
+    east = scene(
+        "east", "2020-03-07T21:05:52Z", 0.55, 0.6, platform="sentinel-2b", created="2", **ids
+    )
     assert sorted(kept(west, east)) == ["east", "west"]
     assert passes(west, east) == [["east", "west"]]
-    twin = scene("twin", "2020-03-07T21:05:57Z", 0.0, 0.6, platform="sentinel-2b", created="3", **ids)
+    twin = scene(
+        "twin", "2020-03-07T21:05:57Z", 0.0, 0.6, platform="sentinel-2b", created="3", **ids
+    )
     assert sorted(kept(west, east, twin)) == ["east", "twin"]
 
 
-def landsat(name: str, when: str, row: str, category: str, created: str, west: float = 0.0) -> Scene:
+def landsat(
+    name: str, when: str, row: str, category: str, created: str, west: float = 0.0
+) -> Scene:
     return scene(
         name, when, west, platform="landsat-8", landsat__wrs_path="193", landsat__wrs_row=row,
         landsat__collection_category=category, created=created,
@@ -100,13 +108,18 @@ def test_rows_of_one_landsat_pass_are_one_acquisition() -> None:
 
 
 def test_slices_of_one_radar_datatake_are_one_acquisition() -> None:
-    def radar(name: str, when: str, slice_number: str, created: str = "1", west: float = 0.0) -> Scene:
+    def radar(
+        name: str, when: str, slice_number: str, created: str = "1", west: float = 0.0
+    ) -> Scene:
         return scene(
             name, when, west, platform="SENTINEL-1A", s1__datatake_id="425458", s1__slice_number=slice_number,
             s1__total_slices="30", created=created,
         )  # fmt: skip
 
-    first, second = radar("a", "2024-04-19T04:58:51Z", "29"), radar("b", "2024-04-19T04:59:10Z", "30", west=0.8)
+    first, second = (
+        radar("a", "2024-04-19T04:58:51Z", "29"),
+        radar("b", "2024-04-19T04:59:10Z", "30", west=0.8),
+    )
     assert passes(first, second) == [["a", "b"]]
     assert kept(first, second, radar("a2", "2024-04-19T04:58:51Z", "29", "2")) == ["a2", "b"]
 
@@ -114,10 +127,15 @@ def test_slices_of_one_radar_datatake_are_one_acquisition() -> None:
 def test_processings_without_a_tile_are_told_by_second_and_ground() -> None:
     def radar(name: str, created: str, west: float = 0.0) -> Scene:
         ids = {"s1__datatake_id": "262144", "sat__absolute_orbit": 1}
-        return scene(name, "2021-01-01T05:00:12Z", west, platform="SENTINEL-1A", created=created, **ids)
+        return scene(
+            name, "2021-01-01T05:00:12Z", west, platform="SENTINEL-1A", created=created, **ids
+        )
 
     assert kept(radar("AAAA", "2021-01-02"), radar("BBBB", "2021-06-02")) == ["BBBB"]
-    assert sorted(kept(radar("AAAA", "2021-01-02"), radar("BBBB", "2021-06-02", 0.4))) == ["AAAA", "BBBB"]
+    assert sorted(kept(radar("AAAA", "2021-01-02"), radar("BBBB", "2021-06-02", 0.4))) == [
+        "AAAA",
+        "BBBB",
+    ]
 
 
 def test_modis_and_hls_have_tiles_of_their_own() -> None:
@@ -144,7 +162,15 @@ def test_without_properties_scenes_that_follow_each_other_are_a_pass(minutes: in
 def test_two_passes_of_a_day_over_one_tile_both_stay() -> None:
     """At high latitudes a satellite sees a tile again after an orbit."""
     tile = {"grid__code": "MGRS-33XWG", "platform": "sentinel-2a"}
-    assert len(kept(scene("a", "2024-06-01T10:00:00Z", **tile), scene("b", "2024-06-01T11:40:00Z", **tile))) == 2
+    assert (
+        len(
+            kept(
+                scene("a", "2024-06-01T10:00:00Z", **tile),
+                scene("b", "2024-06-01T11:40:00Z", **tile),
+            )
+        )
+        == 2
+    )
 
 
 def test_a_record_may_say_what_makes_its_scenes() -> None:
@@ -160,7 +186,13 @@ def test_a_record_may_say_what_makes_its_scenes() -> None:
         }
     )
     items = [
-        {"id": name, "collection": "c", "properties": {"datetime": when, "v": v}, "geometry": None, "assets": {}}
+        {
+            "id": name,
+            "collection": "c",
+            "properties": {"datetime": when, "v": v},
+            "geometry": None,
+            "assets": {},
+        }
         for name, when, v in (
             ("p1-A-1", "2024-01-01", 1),
             ("p1-A-2", "2024-01-01", 2),

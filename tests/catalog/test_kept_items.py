@@ -20,8 +20,8 @@ from scenebeam.catalog.kept import KeptItems
 from scenebeam.catalog.scene import scene_from_item
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.collections import CollectionRecord, known_records
+from scenebeam.planning.search_cache import read_search, write_search
 from scenebeam.request import RunRequest
-from scenebeam.run.items import read_search, write_search
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
 
@@ -72,7 +72,9 @@ def test_a_search_is_kept_as_it_came(make_request: Make, tmp_path: Path, name: s
     assert list(kept) == json.loads(json.dumps(items))
     assert scenes_from_items(kept, request) == scenes_from_items(items, request)
     exported = store.path("scenes.parquet")
-    assert {item["id"] for item in rustac.read_sync(exported)["features"]} <= {item["id"] for item in items}
+    assert {item["id"] for item in rustac.read_sync(exported)["features"]} <= {
+        item["id"] for item in items
+    }
 
 
 json_values = st.recursive(
@@ -94,8 +96,12 @@ def test_kept_items_are_equal_to_what_was_given(items: list[dict[str, Any]]) -> 
 def test_an_item_without_an_instant_covers_its_interval(make_request: Make, tmp_path: Path) -> None:
     from scenebeam.catalog.select import select
 
-    year = with_properties(datetime=None, start_datetime="2021-01-01T00:00:00Z", end_datetime="2021-12-31T23:59:59Z")
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [year]}))
+    year = with_properties(
+        datetime=None, start_datetime="2021-01-01T00:00:00Z", end_datetime="2021-12-31T23:59:59Z"
+    )
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [year]})
+    )
     for dates, count in (("2021-06", 1), ("2020", 0), ("2021-12-31/2022-01-31", 1), ("2022", 0)):
         request = make_request(catalog=str(tmp_path / "items.json"), dates=dates)
         scenes = scenes_from_items(search_items(request, []), request)
@@ -103,7 +109,9 @@ def test_an_item_without_an_instant_covers_its_interval(make_request: Make, tmp_
 
 
 def footprint(geometry: dict[str, Any], bbox: list[float] | None) -> Any:
-    record = next(r for r in known_records() if r.id == "sentinel-2-l2a" and r.provider == "earth-search")
+    record = next(
+        r for r in known_records() if r.id == "sentinel-2-l2a" and r.provider == "earth-search"
+    )
     return scene_from_item({**PLAIN, "geometry": geometry, "bbox": bbox}, record).footprint
 
 
@@ -118,7 +126,9 @@ def test_a_footprint_around_the_earth_is_no_strip_across_the_antimeridian() -> N
     assert strip.area == pytest.approx(1.0, rel=1e-3)
     naive = footprint(ring((179.5, 0), (-179.5, 0), (-179.5, 1), (179.5, 1)), [-179.5, 0, 179.5, 1])
     assert naive.area == pytest.approx(1.0, rel=1e-3)
-    heights = footprint(ring((-179.95, -60, 5), (179.95, -60, 5), (179.95, 80, 5)), [-179.95, -60, 0, 179.95, 80, 9])
+    heights = footprint(
+        ring((-179.95, -60, 5), (179.95, -60, 5), (179.95, 80, 5)), [-179.95, -60, 0, 179.95, 80, 9]
+    )
     assert heights.area > 10_000
 
 
@@ -129,18 +139,31 @@ def test_longitudes_from_0_to_360_and_heights_are_read() -> None:
 
 
 def test_the_alternate_that_a_record_can_sign_is_taken() -> None:
-    asset = {"href": "https://example.com/login/B4.TIF", "alternate": {"s3": {"href": "s3://usgs-landsat/B4.TIF"}}}
+    asset = {
+        "href": "https://example.com/login/B4.TIF",
+        "alternate": {"s3": {"href": "s3://usgs-landsat/B4.TIF"}},
+    }
     plain = {"id": "c", "dtype": "uint16", "bands": {"red": {"asset": "red", "resolution": 30}}}
     item = {**PLAIN, "collection": "c", "assets": {"red": asset}}
     signed = CollectionRecord.model_validate({**plain, "signing": "s3-requester-pays"})
     assert scene_from_item(item, signed).assets["red"].href == "s3://usgs-landsat/B4.TIF"
-    assert scene_from_item(item, CollectionRecord.model_validate(plain)).assets["red"].href == asset["href"]
-    turned = {"href": "s3://private/B4.TIF", "alternate": {"https": {"href": "https://example.com/B4.TIF"}}}
-    found = scene_from_item({**item, "assets": {"red": turned}}, CollectionRecord.model_validate(plain))
+    assert (
+        scene_from_item(item, CollectionRecord.model_validate(plain)).assets["red"].href
+        == asset["href"]
+    )
+    turned = {
+        "href": "s3://private/B4.TIF",
+        "alternate": {"https": {"href": "https://example.com/B4.TIF"}},
+    }
+    found = scene_from_item(
+        {**item, "assets": {"red": turned}}, CollectionRecord.model_validate(plain)
+    )
     assert found.assets["red"].href == "https://example.com/B4.TIF"
 
 
-def test_the_best_acquisition_has_the_bands_that_are_needed(make_request: Make, tmp_path: Path) -> None:
+def test_the_best_acquisition_has_the_bands_that_are_needed(
+    make_request: Make, tmp_path: Path
+) -> None:
     from scenebeam.catalog.select import select
 
     clear = {**PLAIN, "id": "clear", "properties": {**PLAIN["properties"], "eo:cloud_cover": 0.1}}
@@ -148,7 +171,9 @@ def test_the_best_acquisition_has_the_bands_that_are_needed(make_request: Make, 
     later = with_properties(**{
         "datetime": "2021-06-20T09:20:31Z", "eo:cloud_cover": 3.0, "s2:datatake_id": "GS2A_20210620T092031_000669_N03.00",
     })  # fmt: skip
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [clear, later]}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [clear, later]})
+    )
     request = make_request(
         catalog=str(tmp_path / "items.json"), dates="2021-06", select={"mode": "least-cloudy-per-period", "period": "month"},
         product={"kind": "mosaic", "bands": ["red"]},
@@ -167,7 +192,11 @@ def test_20000_items_take_bounded_memory(tmp_path: Path) -> None:
         for number in range(20_000):
             day, hour = divmod(number, 24)
             when = f"{2000 + day // 336:04d}-{day % 336 // 28 + 1:02d}-{day % 28 + 1:02d}T{hour:02d}:00:00Z"
-            item = {**PLAIN, "id": f"s{number}", "properties": {**bulky, "datetime": when, "s2:datatake_id": None}}
+            item = {
+                **PLAIN,
+                "id": f"s{number}",
+                "properties": {**bulky, "datetime": when, "s2:datatake_id": None},
+            }
             item["geometry"] = {"type": "Polygon", "coordinates": [ring]}
             file.write(("," if number else "") + json.dumps(item))
         file.write("]}")
@@ -183,7 +212,9 @@ def test_20000_items_take_bounded_memory(tmp_path: Path) -> None:
             f"finally: print({PEAK_KIB}, file=sys.stderr)"
         )
         ended = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "request.json")], capture_output=True, text=True
+            [sys.executable, "-c", code, str(tmp_path / "request.json")],
+            capture_output=True,
+            text=True,
         )
         assert ended.returncode == 0, ended.stderr[-2000:]
         assert int(ended.stderr.strip().splitlines()[-1]) < 2**20, "kibibytes"

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.modes import best_near, calendar, choose, least_cloudy_per_period, nearest, spread
+from scenebeam.catalog.modes import (
+    best_near,
+    calendar,
+    choose,
+    least_cloudy_per_period,
+    nearest,
+    spread,
+)
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import RequestError
 from scenebeam.request import Select
@@ -19,9 +26,13 @@ from scenebeam.requestfile import validate_request
 START = datetime(2023, 1, 1, 9, tzinfo=UTC)
 
 
-def taken(day: float, cloud: float | None = 10.0, coverage: float | None = 1.0, tiles: int = 1) -> Acquisition:
+def taken(
+    day: float, cloud: float | None = 10.0, coverage: float | None = 1.0, tiles: int = 1
+) -> Acquisition:
     when = START + timedelta(days=day)
-    scenes = tuple(Scene(f"{when:%Y%m%d}-{n}", "c", "p", when, when, cloud_cover=cloud) for n in range(tiles))
+    scenes = tuple(
+        Scene(f"{when:%Y%m%d}-{n}", "c", "p", when, when, cloud_cover=cloud) for n in range(tiles)
+    )
     return Acquisition(when, scenes, coverage)
 
 
@@ -37,7 +48,9 @@ def test_the_best_near_an_anchor_is_the_least_cloudy_then_the_fullest_then_the_n
     assert days(best_near([taken(9, 5.0), taken(10, 6.0)], at(10), 3)) == [9]
     assert days(best_near([taken(9, 5.0, 0.97), taken(11, 5.0, 0.99)], at(10), 3)) == [11]
     assert days(best_near([taken(8, 5.0), taken(11, 5.0)], at(10), 3)) == [11]
-    assert days(best_near([taken(6, 0.0), taken(11, 50.0)], at(10), 3)) == [11], "outside the window"
+    assert days(best_near([taken(6, 0.0), taken(11, 50.0)], at(10), 3)) == [11], (
+        "outside the window"
+    )
     assert best_near([taken(6)], at(10), 3) == []
 
 
@@ -69,7 +82,11 @@ def test_the_least_cloudy_of_each_period() -> None:
     months = calendar(START, START + timedelta(days=110), "month")
     chosen = least_cloudy_per_period(candidates, months)
     assert days(chosen) == [20, 40, 100]
-    assert [f"{one.anchor:%Y-%m-%d}" for one in chosen] == ["2023-01-01", "2023-02-01", "2023-04-01"]
+    assert [f"{one.anchor:%Y-%m-%d}" for one in chosen] == [
+        "2023-01-01",
+        "2023-02-01",
+        "2023-04-01",
+    ]
 
 
 def test_calendar_periods_are_cut_to_the_dates() -> None:
@@ -80,7 +97,10 @@ def test_calendar_periods_are_cut_to_the_dates() -> None:
         "01-01/01-31",
         "02-01/02-10",
     ]
-    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar(first, last, "quarter")] == ["11-20/12-31", "01-01/02-10"]
+    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar(first, last, "quarter")] == [
+        "11-20/12-31",
+        "01-01/02-10",
+    ]
 
 
 def test_anchors_are_spread_from_the_first_day_to_the_last() -> None:
@@ -92,11 +112,15 @@ def test_anchors_are_spread_from_the_first_day_to_the_last() -> None:
 def test_what_does_not_cover_the_area_is_no_candidate_of_an_anchor() -> None:
     asked = Select(mode="anchors", anchors=["2023-01-11"], full_cover_threshold=0.95)
     assert days(choose([taken(10, 0.0, 0.9), taken(12, 30.0, 0.96)], asked, [])) == [12]
-    assert days(choose([taken(10, 0.0, None)], asked, [])) == [10], "an unknown coverage is not a small one"
+    assert days(choose([taken(10, 0.0, None)], asked, [])) == [10], (
+        "an unknown coverage is not a small one"
+    )
 
 
 def test_periods_may_be_intervals() -> None:
-    asked = Select(mode="least-cloudy-per-period", period=["2023-01-05/2023-01-12", "2023-01-20/2023-01-25"])
+    asked = Select(
+        mode="least-cloudy-per-period", period=["2023-01-05/2023-01-12", "2023-01-20/2023-01-25"]
+    )
     assert days(choose([taken(1, 0.0), taken(9, 9.0), taken(22, 80.0)], asked, [])) == [9, 22]
 
 
@@ -111,7 +135,12 @@ def test_periods_may_be_intervals() -> None:
     ],
 )
 def test_a_mode_that_lacks_something_is_told(select: dict, told: str) -> None:
-    document = {"catalog": "x.json", "collections": ["sentinel-2-l2a"], "output": "o", "select": select}
+    document = {
+        "catalog": "x.json",
+        "collections": ["sentinel-2-l2a"],
+        "output": "o",
+        "select": select,
+    }
     with pytest.raises(RequestError, match=told):
         validate_request({**document, "product": {"kind": "assets"}})
 
@@ -130,21 +159,29 @@ modes = st.sampled_from(
     [
         Select(mode="all"),
         Select(mode="anchors", n_anchors=6, window_days=30),
-        Select(mode="nearest-to-date", anchors=["2023-03-01", "2023-03-02", "2023-12-24"], window_days=60),
+        Select(
+            mode="nearest-to-date",
+            anchors=["2023-03-01", "2023-03-02", "2023-12-24"],
+            window_days=60,
+        ),
         Select(mode="least-cloudy-per-period", period="quarter"),
     ]
 )
 
 
 @given(acquisitions, modes, st.randoms())
-def test_any_order_gives_the_same_and_none_comes_twice(found: list, asked: Select, random: object) -> None:
+def test_any_order_gives_the_same_and_none_comes_twice(
+    found: list, asked: Select, random: object
+) -> None:
     chosen = choose(found, asked, [])
     shuffled = list(found)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     if asked.mode != "all":
         assert choose(shuffled, asked, []) == chosen
     names = [one.timestamp for one in chosen]
-    assert names == sorted(set(names)) if asked.mode != "all" else sorted(names) == sorted(set(names))
+    assert (
+        names == sorted(set(names)) if asked.mode != "all" else sorted(names) == sorted(set(names))
+    )
     assert set(names) <= {one.timestamp for one in found}
 
 
@@ -159,4 +196,7 @@ def test_each_anchor_has_none_better_that_nobody_took(found: list, window: int) 
         for other in found:
             near = abs((other.acquired.date() - one.anchor.date()).days) <= window
             if near and other.timestamp not in names:
-                assert (one.cloud_cover is None, one.cloud_cover) <= (other.cloud_cover is None, other.cloud_cover)
+                assert (one.cloud_cover is None, one.cloud_cover) <= (
+                    other.cloud_cover is None,
+                    other.cloud_cover,
+                )

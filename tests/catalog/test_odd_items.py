@@ -16,7 +16,9 @@ from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 
-S2 = next(one for one in known_records() if (one.provider, one.id) == ("earth-search", "sentinel-2-l2a"))
+S2 = next(
+    one for one in known_records() if (one.provider, one.id) == ("earth-search", "sentinel-2-l2a")
+)
 GOOD, ODD = SCENES[0], SCENES[3]
 NAIVE_NOON = "2020-10-31 12:00:00"
 
@@ -67,7 +69,12 @@ def test_a_date_without_a_time_is_midnight_utc(written: str, hour: int) -> None:
 
 
 def test_a_checksum_that_is_no_text_is_kept_as_text() -> None:
-    assert scene_from_item(item(href="https://x/n.tif", **{"file:checksum": 5}), S2).assets["nir"].checksum == "5"
+    assert (
+        scene_from_item(item(href="https://x/n.tif", **{"file:checksum": 5}), S2)
+        .assets["nir"]
+        .checksum
+        == "5"
+    )
 
 
 def null_href(odd: dict[str, Any]) -> None:

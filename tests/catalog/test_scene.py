@@ -72,10 +72,14 @@ def item(**changes: object) -> dict:
 
 
 def record() -> object:
-    return next(r for r in known_records() if r.id == "sentinel-2-l2a" and r.provider == "earth-search")
+    return next(
+        r for r in known_records() if r.id == "sentinel-2-l2a" and r.provider == "earth-search"
+    )
 
 
-@pytest.mark.parametrize("href", ["file:///etc/passwd", "/etc/passwd", "ftp://host/x.tif", "gopher://x"])
+@pytest.mark.parametrize(
+    "href", ["file:///etc/passwd", "/etc/passwd", "ftp://host/x.tif", "gopher://x"]
+)
 def test_a_catalogue_on_the_network_may_not_name_other_places(href: str) -> None:
     bad = item(assets={"red": {"href": href}})
     with pytest.raises(CatalogError, match="refused|will not read"):

@@ -25,7 +25,10 @@ Make = Callable[..., RunRequest]
 
 def ids(request: RunRequest) -> set[str]:
     assert request.area is not None
-    return {item["id"] for item in search_items(request, questions_of(request, area_geometry(request.area)))}
+    return {
+        item["id"]
+        for item in search_items(request, questions_of(request, area_geometry(request.area)))
+    }
 
 
 EVERYTHING = {scene.id for scene in SCENES}
@@ -45,7 +48,9 @@ def test_a_static_catalogue_over_http(make_request: Make, server: Behaviour) -> 
     assert ids(request) == EVERYTHING
 
 
-def test_files_of_every_form_give_the_same_scenes(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_files_of_every_form_give_the_same_scenes(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     items = rustac.read_sync(str(sandbox / "items.json"))
     rustac.write_sync(str(tmp_path / "items.parquet"), items)
     shutil.copy(sandbox / "items.json", tmp_path / "items.json")
@@ -76,7 +81,9 @@ def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: Beha
     assert server.statuses[429] == 2
 
 
-def test_a_catalogue_is_asked_as_often_as_the_request_says(make_request: Make, server: Behaviour) -> None:
+def test_a_catalogue_is_asked_as_often_as_the_request_says(
+    make_request: Make, server: Behaviour
+) -> None:
     server.faults.append(Fault("catalog.json", times=9, status=503, retry_after="0"))
     with pytest.raises(CatalogError, match="catalog.json"):
         ids(make_request(catalog=f"{server.url}/catalog.json", **{"limits.max_attempts": 2}))
@@ -101,7 +108,8 @@ def test_more_scenes_than_allowed_are_refused(make_request: Make) -> None:
 
 def test_an_unknown_collection_lists_the_known(make_request: Make) -> None:
     with pytest.raises(
-        RequestError, match="io-lulc-annual-v02, landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sent"
+        RequestError,
+        match="io-lulc-annual-v02, landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sent",
     ):
         scenes_from_items([], make_request(collections=["sentinel-9"]))
 
@@ -123,7 +131,10 @@ def test_a_tile_is_where_sentinel_2_has_it() -> None:
     [
         {"type": "Point", "coordinates": [1, 2]},
         {"type": "Polygon", "coordinates": []},
-        {"type": "Polygon", "coordinates": [[[600000, 4e6], [700000, 4e6], [700000, 5e6], [600000, 4e6]]]},
+        {
+            "type": "Polygon",
+            "coordinates": [[[600000, 4e6], [700000, 4e6], [700000, 5e6], [600000, 4e6]]],
+        },
     ],
 )
 def test_an_area_without_ground_is_refused(geometry: dict) -> None:
@@ -131,7 +142,9 @@ def test_an_area_without_ground_is_refused(geometry: dict) -> None:
         area_geometry(Area(geometry=geometry))
 
 
-@pytest.mark.parametrize("href", ["/etc/hostname", "file:///etc/hostname", "../../../../../etc/hostname"])
+@pytest.mark.parametrize(
+    "href", ["/etc/hostname", "file:///etc/hostname", "../../../../../etc/hostname"]
+)
 def test_a_static_catalog_on_the_network_reads_no_local_file(
     make_request: Callable[..., RunRequest], tmp_path: Path, href: str
 ) -> None:
@@ -149,7 +162,9 @@ def test_a_static_catalog_on_the_network_reads_no_local_file(
             search_items(request, questions_of(request, None))
 
 
-def test_what_a_catalog_on_the_network_names_is_never_opened_as_a_file(make_request: Callable[..., RunRequest]) -> None:
+def test_what_a_catalog_on_the_network_names_is_never_opened_as_a_file(
+    make_request: Callable[..., RunRequest],
+) -> None:
     for name in (__file__, f"file://{__file__}", "FILE:///etc/hostname"):
         with pytest.raises(CatalogError, match="local file"):
             CatalogIO(make_request().limits).read_text(name)

@@ -47,7 +47,11 @@ def chosen(make: Make, **changes: object) -> tuple[list[list[str]], str]:
 
 def test_the_sandbox_gives_two_acquisitions_best_first(make_request: Make) -> None:
     first, second = chosen(make_request)[0]
-    assert first == ["S2A_34TGL_20210610_1_L2A", "S2A_34TGK_20210610_1_L2A", "S2A_35TKF_20210610_1_L2A"]
+    assert first == [
+        "S2A_34TGL_20210610_1_L2A",
+        "S2A_34TGK_20210610_1_L2A",
+        "S2A_35TKF_20210610_1_L2A",
+    ]
     assert second[0] == "S2A_34TGL_20220615_1_L2A", "a cloud cover of 0 ranks first"
     assert "S2A_34TGL_20220615_0_L2A" not in second, "the older processing is left out"
 
@@ -73,8 +77,13 @@ def test_filters(make_request: Make, changes: dict, left: int) -> None:
     assert sum(map(len, chosen(make_request, **changes)[0])) == left
 
 
-@given(st.permutations(range(6)), st.lists(st.sampled_from([None, 0.0, 0.5, 30.0]), min_size=6, max_size=6))
-def test_order_does_not_depend_on_which_request_came_back_first(order: list[int], clouds: list[float | None]) -> None:
+@given(
+    st.permutations(range(6)),
+    st.lists(st.sampled_from([None, 0.0, 0.5, 30.0]), min_size=6, max_size=6),
+)
+def test_order_does_not_depend_on_which_request_came_back_first(
+    order: list[int], clouds: list[float | None]
+) -> None:
     scenes = [scene(f"s{i}", cloud_cover=clouds[i], tile=f"{i}") for i in range(6)]
     one = group(scenes, None, "acquisition")
     other = group([scenes[i] for i in order], None, "acquisition")
@@ -91,7 +100,10 @@ def test_the_newest_processing_wins(order: list[str]) -> None:
 
 
 def test_complementary_halves_are_both_kept() -> None:
-    left, right = scene("left", footprint=box(0, 0, 0.5, 1)), scene("right", footprint=box(0.5, 0, 1, 1))
+    left, right = (
+        scene("left", footprint=box(0, 0, 0.5, 1)),
+        scene("right", footprint=box(0.5, 0, 1, 1)),
+    )
     again = scene("again", footprint=box(0.5, 0, 1, 1), processed=("2",))
     assert [s.id for s in drop_duplicates([left, right])] == ["left", "right"]
     assert [s.id for s in drop_duplicates([left, right, again])] == ["again", "left"]
@@ -104,13 +116,18 @@ def test_other_tiles_and_times_are_no_duplicates() -> None:
         scene("c", pass_key="S2A_2", acquired=NOON + timedelta(days=1)),
     ]
     assert len(drop_duplicates(others)) == 3
-    without_tile = [scene("a", tile_key=None), scene("b", tile_key=None, footprint=box(0.3, 0, 1.3, 1))]
+    without_tile = [
+        scene("a", tile_key=None),
+        scene("b", tile_key=None, footprint=box(0.3, 0, 1.3, 1)),
+    ]
     assert len(drop_duplicates(without_tile)) == 2
 
 
 def test_a_solar_day_is_not_a_utc_day() -> None:
     far_east = box(170, 0, 171, 1)
-    evening = scene("evening", acquired=datetime(2023, 6, 1, 22, 30, tzinfo=UTC), footprint=far_east, tile="1")
+    evening = scene(
+        "evening", acquired=datetime(2023, 6, 1, 22, 30, tzinfo=UTC), footprint=far_east, tile="1"
+    )
     later = scene(
         "later",
         acquired=datetime(2023, 6, 2, 0, 10, tzinfo=UTC),
@@ -134,7 +151,10 @@ def test_coverage_is_measured_on_equal_areas() -> None:
     north, south = scene("n", footprint=box(0, 40, 10, 80)), scene("s", footprint=box(0, 0, 10, 40))
     # On a sphere sin(40°) / sin(80°) = 0.6527 of the area lies south of 40°, on the flattened Earth a little less.
     flat = Geod(ellps="WGS84")
-    parts = [abs(flat.geometry_area_perimeter(shapely.segmentize(one, 0.01))[0]) for one in (box(0, 0, 10, 40), area)]
+    parts = [
+        abs(flat.geometry_area_perimeter(shapely.segmentize(one, 0.01))[0])
+        for one in (box(0, 0, 10, 40), area)
+    ]
     assert coverage([south], area) == pytest.approx(parts[0] / parts[1], abs=1e-6)
     assert coverage([south, north], area) == pytest.approx(1.0)
     assert coverage([scene("x", footprint=None)], area) is None
@@ -161,4 +181,6 @@ def test_the_recorded_archive_has_real_splits_and_duplicates(real_data: Path) ->
     scenes = [scene_from_item(json.loads(file.read_text()), record) for file in files]
     (one,) = group(drop_duplicates(scenes), None, "acquisition")
     assert one.timestamp == "20190101T000001Z"
-    assert {s.tile[:2] for s in one.scenes if s.tile} == {"59", "60"}, "one acquisition, two UTM zones"
+    assert {s.tile[:2] for s in one.scenes if s.tile} == {"59", "60"}, (
+        "one acquisition, two UTM zones"
+    )

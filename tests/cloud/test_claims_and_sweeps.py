@@ -20,7 +20,7 @@ from scenebeam.cloud.report import RUNNING, Report
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import Store, open_store
 
 DAY = 86_400
@@ -42,7 +42,9 @@ class Jobs:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> CloudSettings:
-    return CloudSettings(state=str(tmp_path / "state"), outputs=("gs://products", str(tmp_path)), claim_seconds=60)
+    return CloudSettings(
+        state=str(tmp_path / "state"), outputs=("gs://products", str(tmp_path)), claim_seconds=60
+    )
 
 
 @pytest.fixture
@@ -97,20 +99,27 @@ def test_a_claim_is_as_old_as_its_object_whatever_its_readers_clock_says(
 def test_a_claim_of_the_version_before_is_read(launch: Launch, store: Store) -> None:
     run = launch.answer(message("0")).id
     path = Path(launch.settings.state) / f"runs/{run}/claim.json"
-    path.write_text('{"message": "9", "since": %f, "job": "", "answered": []}' % (time.time() + DAY))
+    path.write_text(
+        '{"message": "9", "since": %f, "job": "", "answered": []}' % (time.time() + DAY)
+    )
     with pytest.raises(PassingError):
         launch.answer(message())
     os.utime(path, (time.time() - 61,) * 2)
     assert launch.answer(message()).state == "queued"
 
 
-def test_of_two_that_take_over_a_claim_one_does(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_take_over_a_claim_one_does(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim = claimed_by(launch, monkeypatch, DAY)
     os.utime(claim, (time.time() - 61,) * 2)
     found = launch.runs.claim(claim.parent.name)
     assert found is not None
     ours, theirs = (found[0].model_copy(update={"since": since}) for since in (1.0, 2.0))
-    assert [launch.runs.take(claim.parent.name, one, found[1]) for one in (ours, theirs)] == [True, False]
+    assert [launch.runs.take(claim.parent.name, one, found[1]) for one in (ours, theirs)] == [
+        True,
+        False,
+    ]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -155,27 +164,41 @@ def report(settings: CloudSettings) -> Report:
     return Report(settings, Runs(open_store(settings.state)), Jobs(), lambda *words: None)
 
 
-def test_a_sweep_reads_open_runs_alone(settings: CloudSettings, counted: Counter[str], tmp_path: Path) -> None:
+def test_a_sweep_reads_open_runs_alone(
+    settings: CloudSettings, counted: Counter[str], tmp_path: Path
+) -> None:
     runs = Runs(open_store(settings.state))
     for number in range(200):
-        runs.update(f"run-{number:03}", lambda _, n=number: status(f"run-{n:03}", "running", tmp_path))
+        runs.update(
+            f"run-{number:03}", lambda _, n=number: status(f"run-{n:03}", "running", tmp_path)
+        )
         if number not in (7, 8):
-            runs.update(f"run-{number:03}", lambda now: now.model_copy(update={"state": "succeeded"}))
+            runs.update(
+                f"run-{number:03}", lambda now: now.model_copy(update={"state": "succeeded"})
+            )
     report(settings).sweep()
     counted.clear()
     assert report(settings).sweep() == []
-    assert counted["read status.json"] == 6, "of each open run its status, twice, and what it says in its output"
+    assert counted["read status.json"] == 6, (
+        "of each open run its status, twice, and what it says in its output"
+    )
     assert counted["list runs/"] == 0
     assert counted["list open/"] == 1
     assert runs.open_ids() == ["run-007", "run-008"]
 
 
-def test_a_state_without_markers_is_read_once(settings: CloudSettings, counted: Counter[str], tmp_path: Path) -> None:
+def test_a_state_without_markers_is_read_once(
+    settings: CloudSettings, counted: Counter[str], tmp_path: Path
+) -> None:
     store = open_store(settings.state)
     for number in range(50):
         state = "queued" if number in (3, 40) else "failed"
-        store.write(f"runs/run-{number:02}/status.json", status(f"run-{number:02}", state, tmp_path).dump())
-    assert sorted(one.id for one in report(settings).sweep()) == ["run-03", "run-40"], "their jobs run"
+        store.write(
+            f"runs/run-{number:02}/status.json", status(f"run-{number:02}", state, tmp_path).dump()
+        )
+    assert sorted(one.id for one in report(settings).sweep()) == ["run-03", "run-40"], (
+        "their jobs run"
+    )
     assert counted["read status.json"] >= 50
     counted.clear()
     report(settings).sweep()
@@ -189,7 +212,10 @@ def test_marking_goes_on_where_it_was_stopped(
     monkeypatch.setattr("scenebeam.cloud.runs._BATCH", 10)
     store, runs = open_store(settings.state), Runs(open_store(settings.state))
     for number in range(50):
-        store.write(f"runs/run-{number:02}/status.json", status(f"run-{number:02}", "queued", tmp_path).dump())
+        store.write(
+            f"runs/run-{number:02}/status.json",
+            status(f"run-{number:02}", "queued", tmp_path).dump(),
+        )
     read, asked = [], Runs.status
 
     def note(self: Runs, run: str) -> RunStatus | None:
@@ -206,7 +232,9 @@ def test_marking_goes_on_where_it_was_stopped(
     assert sorted(read[30:]) == [f"run-{number}" for number in range(20, 50)]
 
 
-def test_a_run_is_open_from_its_launch_to_its_end(launch: Launch, store: Store, settings: CloudSettings) -> None:
+def test_a_run_is_open_from_its_launch_to_its_end(
+    launch: Launch, store: Store, settings: CloudSettings
+) -> None:
     run = launch.answer(message("1")).id
     assert launch.runs.open_ids() == [run]
     launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
@@ -241,7 +269,9 @@ def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(launch: La
     assert launch.runs.open_ids() == [run]
 
 
-def test_what_a_run_says_of_itself_may_be_nonsense(settings: CloudSettings, store: Store, tmp_path: Path) -> None:
+def test_what_a_run_says_of_itself_may_be_nonsense(
+    settings: CloudSettings, store: Store, tmp_path: Path
+) -> None:
     Runs(store).update("out", lambda _: status("out", "queued", tmp_path))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "status.json").write_bytes(b"\xff{")
@@ -254,7 +284,9 @@ def test_what_a_run_says_of_itself_may_be_nonsense(settings: CloudSettings, stor
 # Messages and pages
 
 
-def test_a_fault_that_nobody_foresaw_rejects_the_message(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_nobody_foresaw_rejects_the_message(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*words: Any) -> RunRequest:
         raise RecursionError("too deep")
 
@@ -265,9 +297,28 @@ def test_a_fault_that_nobody_foresaw_rejects_the_message(launch: Launch, monkeyp
 
 
 @pytest.mark.parametrize(
-    "limit", ["²", "٣", "", "0", "201", "-1", "+5", "1e2", "5.0", " 5", "5 ", "9" * 5000, "\ud800", "5\n", "None"]
+    "limit",
+    [
+        "²",
+        "٣",
+        "",
+        "0",
+        "201",
+        "-1",
+        "+5",
+        "1e2",
+        "5.0",
+        " 5",
+        "5 ",
+        "9" * 5000,
+        "\ud800",
+        "5\n",
+        "None",
+    ],
 )
-def test_an_odd_limit_is_answered_in_words(settings: CloudSettings, store: Store, limit: str) -> None:
+def test_an_odd_limit_is_answered_in_words(
+    settings: CloudSettings, store: Store, limit: str
+) -> None:
     page = answer(Ask("GET", "/runs", {"limit": limit}), Runs(store), settings)
     assert (page.status, page.body) == (400, b'{"error": "limit: a number from 1 to 200"}\n')
 
@@ -285,5 +336,12 @@ def test_an_odd_picture_is_not_there(settings: CloudSettings, store: Store, numb
 
 
 def test_good_limits_are_still_good(settings: CloudSettings, store: Store) -> None:
-    for query in ({}, {"limit": "1"}, {"limit": "200"}, {"limit": "050"}, {"after": "demo-1"}, {"after": ""}):
+    for query in (
+        {},
+        {"limit": "1"},
+        {"limit": "200"},
+        {"limit": "050"},
+        {"after": "demo-1"},
+        {"after": ""},
+    ):
         assert answer(Ask("GET", "/runs", query), Runs(store), settings).status == 200

@@ -17,7 +17,7 @@ from test_launch import REQUEST
 from local_cloud import FUNCTIONS, Cloud, free_port, listens, wait_for
 from local_dataflow import Dataflow, send_event
 from scenebeam.cloud.messages import PUBLISHED
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
 pytestmark = pytest.mark.cloud
@@ -50,12 +50,18 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     cloud.publish("progress", b"", sweep="true")
     wait_for(lambda: cloud.runs()[0]["state"] == "running")
     # Between its beginning and its end the counters of its workers tell how it goes.
-    dataflow.jobs["2026-0"]["counts"] = {"tasks_done": 2, "tasks_failed": 1, "read_bytes": 5_000_000}
+    dataflow.jobs["2026-0"]["counts"] = {
+        "tasks_done": 2,
+        "tasks_failed": 1,
+        "read_bytes": 5_000_000,
+    }
     cloud.publish("progress", b"", run=run["id"])
     going = wait_for(lambda: (one := cloud.runs()[0])["read_bytes"] == 5_000_000 and one)
     assert (going["done"], going["failed"]) == (5, 1)
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_DONE"
-    open_store(output).write("status.json", said.model_copy(update={"state": "succeeded", "done": 8}).dump())
+    open_store(output).write(
+        "status.json", said.model_copy(update={"state": "succeeded", "done": 8}).dump()
+    )
     cloud.publish("progress", b"", run=run["id"])
     found = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
     assert (found["done"], found["tasks"], found["failed"]) == (8, 8, 0)
@@ -67,7 +73,9 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     assert b"succeeded" in page
 
 
-def test_duplicates_and_a_dataflow_that_is_unwell_make_one_job(cloud: Cloud, dataflow: Dataflow) -> None:
+def test_duplicates_and_a_dataflow_that_is_unwell_make_one_job(
+    cloud: Cloud, dataflow: Dataflow
+) -> None:
     dataflow.faults = [503, 429, 503]
     for _ in range(10):
         cloud.publish("requests", {**REQUEST, "output": f"{cloud.prefix}/products/demo"})
@@ -86,16 +94,23 @@ def test_a_job_that_dies_without_a_word_is_found(cloud: Cloud, dataflow: Dataflo
     assert "its job ended as JOB_STATE_FAILED" in run["message"]
 
 
-def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(cloud: Cloud, dataflow: Dataflow) -> None:
+def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(
+    cloud: Cloud, dataflow: Dataflow
+) -> None:
     request = {**REQUEST, "output": f"{cloud.prefix}/products/demo"}
     cloud.publish("requests", request)
     run = wait_for(cloud.runs)[0]
-    begun = RunStatus(run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, started=run["started"])
+    begun = RunStatus(
+        run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, started=run["started"]
+    )
     open_store(run["output"]).write("status.json", begun.dump())
     dataflow.end("2026-0", "JOB_STATE_CANCELLED")
     found = cloud.runs()[0]
     assert found["state"] == "cancelled"
-    assert (found["tasks"], found["message"]) == (8, "its job was cancelled: send the request again to go on")
+    assert (found["tasks"], found["message"]) == (
+        8,
+        "its job was cancelled: send the request again to go on",
+    )
     cloud.publish("requests", request)
     wait_for(lambda: cloud.runs()[0]["job"] == "2026-1")
     assert dataflow.launches[1]["launchParameter"]["jobName"] == f"scenebeam-{run['id']}-1"
@@ -108,7 +123,10 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
     wait_for(lambda: dead.extend(cloud.pull("dead")) or len(dead) >= 2)
     time.sleep(2)
     dead += cloud.pull("dead")
-    assert sorted(one.attributes["reason"][:20] for one in dead) == ["output: gs://elsewhe", "the request is neith"]
+    assert sorted(one.attributes["reason"][:20] for one in dead) == [
+        "output: gs://elsewhe",
+        "the request is neith",
+    ]
     assert dataflow.launches == []
     assert cloud.runs() == []
 
@@ -116,14 +134,28 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
 def test_a_function_logs_one_line_for_each_change(tmp_path: Path) -> None:
     """As a process of its own, as Cloud Run starts it: the alert on failed runs counts these lines."""
     port = free_port()
-    command = [Path(sys.executable).parent / "functions-framework", "--source", FUNCTIONS, "--target", "launch"]
+    command = [
+        Path(sys.executable).parent / "functions-framework",
+        "--source",
+        FUNCTIONS,
+        "--target",
+        "launch",
+    ]
     settings = {"STATE": str(tmp_path), "OUTPUTS": "gs://products", "LAUNCHER": "local"}
-    environ = {**os.environ, **{f"SCENEBEAM_{name}": value for name, value in settings.items()}, "PORT": str(port)}
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environ = {
+        **os.environ,
+        **{f"SCENEBEAM_{name}": value for name, value in settings.items()},
+        "PORT": str(port),
+    }
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         wait_for(lambda: listens(port))
         data = base64.b64encode(b"{not yaml: [").decode()
-        send_event(f"http://127.0.0.1:{port}", PUBLISHED, {"message": {"data": data, "messageId": "17"}})
+        send_event(
+            f"http://127.0.0.1:{port}", PUBLISHED, {"message": {"data": data, "messageId": "17"}}
+        )
     finally:
         process.terminate()
     said = process.communicate()[0].splitlines()
@@ -134,7 +166,9 @@ def test_a_function_logs_one_line_for_each_change(tmp_path: Path) -> None:
 
 def test_a_request_file_in_the_bucket_starts_a_run(cloud: Cloud, dataflow: Dataflow) -> None:
     store = open_store(f"{cloud.prefix}/requests")
-    store.write("demo.json", json.dumps({**REQUEST, "output": f"{cloud.prefix}/products/x"}).encode())
+    store.write(
+        "demo.json", json.dumps({**REQUEST, "output": f"{cloud.prefix}/products/x"}).encode()
+    )
     cloud.publish("requests", {"request": f"{cloud.prefix}/requests/demo.json"})
     assert wait_for(cloud.runs)[0]["state"] in ("queued", "running")
 
@@ -145,7 +179,10 @@ def test_a_picture_is_shown_and_nothing_else_of_the_output(cloud: Cloud) -> None
     outputs.write("mosaics/a/thumbnail.png", image)
     outputs.write("run.png", b"a secret")
     named = ("mosaics/a/thumbnail.png", "run.png", "../y/z.png", "missing.png")
-    for run, output in (("inside", f"{cloud.prefix}/products/x"), ("outside", f"{cloud.prefix}/elsewhere")):
+    for run, output in (
+        ("inside", f"{cloud.prefix}/products/x"),
+        ("outside", f"{cloud.prefix}/elsewhere"),
+    ):
         told = RunStatus(run="x", id=run, state="succeeded", output=output, pictures=named)
         state.write(f"runs/{run}/status.json", told.dump())
     open_store(f"{cloud.prefix}/elsewhere").write("mosaics/a/thumbnail.png", image)
@@ -162,7 +199,9 @@ def test_a_picture_is_shown_and_nothing_else_of_the_output(cloud: Cloud) -> None
 
 def test_the_page_is_answered_as_http_wants_it(cloud: Cloud) -> None:
     for number in range(5):
-        told = RunStatus(run="x", id=f"run-{number}", state="failed", message="<script>alert(1)</script>")
+        told = RunStatus(
+            run="x", id=f"run-{number}", state="failed", message="<script>alert(1)</script>"
+        )
         open_store(f"{cloud.prefix}/state").write(f"runs/run-{number}/status.json", told.dump())
     code, _, headers = cloud.get("/runs")
     assert code == 200

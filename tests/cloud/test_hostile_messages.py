@@ -34,7 +34,11 @@ STRANGE: list[Any] = [
 def paths(document: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [above] if above else []
     pairs = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document)
+        if isinstance(document, list)
+        else ()
     )
     return found + [path for key, value in pairs for path in paths(value, (*above, key))]
 
@@ -77,14 +81,24 @@ def event(pick: random.Random) -> tuple[str, Any]:
     if pick.random() < 0.1:
         return pick.choice([PUBLISHED, FINALIZED, "x"]), pick.choice(STRANGE)
     if pick.random() < 0.05:
-        return FINALIZED, {"bucket": pick.choice(STRANGE), "name": pick.choice(STRANGE), "generation": 1}
+        return FINALIZED, {
+            "bucket": pick.choice(STRANGE),
+            "name": pick.choice(STRANGE),
+            "generation": 1,
+        }
     content = spoilt(pick) if pick.random() < 0.7 else noise(pick)
     data: Any = base64.b64encode(content).decode()
     if pick.random() < 0.05:
         data = pick.choice(STRANGE)
-    attributes = {"request": pick.choice(STRANGE)} if pick.random() < 0.05 else pick.choice([{}, None, "x"])
+    attributes = (
+        {"request": pick.choice(STRANGE)} if pick.random() < 0.05 else pick.choice([{}, None, "x"])
+    )
     return PUBLISHED, {
-        "message": {"data": data, "messageId": pick.choice(["1", "../x", None, 7]), "attributes": attributes}
+        "message": {
+            "data": data,
+            "messageId": pick.choice(["1", "../x", None, 7]),
+            "attributes": attributes,
+        }
     }
 
 
@@ -94,7 +108,9 @@ def test_hostile_messages_start_nothing(tmp_path: Path) -> None:
         catalogs=("earth-search",), dead_letter_topic="t",
     )  # fmt: skip
     launcher, dead = Desk(), []
-    launch = Launch(settings, Runs(open_store(settings.state)), launcher, lambda *words: dead.append(words))
+    launch = Launch(
+        settings, Runs(open_store(settings.state)), launcher, lambda *words: dead.append(words)
+    )
     pick = random.Random(7)
     reasons = set()
     for number in range(MANY):

@@ -23,12 +23,16 @@ def pins(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["worker", "functions"])
 def test_hadolint_finds_nothing(name: str) -> None:
-    told = subprocess.run([BIN / "hadolint", ROOT / f"docker/{name}.Dockerfile"], capture_output=True, text=True)
+    told = subprocess.run(
+        [BIN / "hadolint", ROOT / f"docker/{name}.Dockerfile"], capture_output=True, text=True
+    )
     assert (told.returncode, told.stdout) == (0, "")
 
 
 def test_the_workers_beam_is_the_one_that_is_installed() -> None:
-    image = re.search(r"apache/beam_python3.11_sdk:(\S+) AS", (ROOT / "docker/worker.Dockerfile").read_text())
+    image = re.search(
+        r"apache/beam_python3.11_sdk:(\S+) AS", (ROOT / "docker/worker.Dockerfile").read_text()
+    )
     assert image is not None
     assert image[1] == pins(ROOT / "docker/worker.lock")["apache-beam"]
 
@@ -52,16 +56,29 @@ owners = m.packages_distributions()
 tops = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)
 print(json.dumps(sorted({d for top in tops for d in owners.get(top, [])})))
 """
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     loaded = {name.lower().replace("_", "-") for name in json.loads(told.stdout)}
     assert {"google-cloud-storage", "google-cloud-pubsub", "google-cloud-dataflow-client"} <= loaded
-    assert not loaded & {"apache-beam", "numpy", "rasterio", "shapely", "pyarrow", "pyproj", "odc-geo"}
+    assert not loaded & {
+        "apache-beam",
+        "numpy",
+        "rasterio",
+        "shapely",
+        "pyarrow",
+        "pyproj",
+        "odc-geo",
+    }
 
 
 def test_the_template_asks_for_a_request_in_a_bucket() -> None:
     parameter, *others = json.loads((ROOT / "docker/metadata.json").read_text())["parameters"]
     assert parameter["name"] == "request"
-    assert {one["name"]: one["isOptional"] for one in others} == {"run": True, "progress_topic": True}
+    assert {one["name"]: one["isOptional"] for one in others} == {
+        "run": True,
+        "progress_topic": True,
+    }
     assert re.match(parameter["regexes"][0], "gs://state/runs/x/request.json")
     assert not re.match(parameter["regexes"][0], "/etc/passwd")
 
@@ -70,7 +87,8 @@ def test_the_cloud_of_containers_is_set_up_as_the_functions_want_it() -> None:
     document = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
     services = document["services"]
     settings = [
-        CloudSettings.from_environment(services[target]["environment"]) for target in ("launch", "report", "status")
+        CloudSettings.from_environment(services[target]["environment"])
+        for target in ("launch", "report", "status")
     ]
     assert settings[0] == settings[1] == settings[2]
     known = {f"SCENEBEAM_{name.upper()}" for name in CloudSettings.model_fields}

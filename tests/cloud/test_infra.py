@@ -45,7 +45,9 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 )
 def test_terraform(terraform: tuple[Path, dict[str, str]], words: tuple[str, ...]) -> None:
     folder, environ = terraform
-    told = subprocess.run(["terraform", *words], cwd=folder, env=environ, capture_output=True, text=True)
+    told = subprocess.run(
+        ["terraform", *words], cwd=folder, env=environ, capture_output=True, text=True
+    )
     assert told.returncode == 0, told.stdout + told.stderr
 
 
@@ -53,12 +55,18 @@ def test_the_example_is_a_deployment(terraform: tuple[Path, dict[str, str]]) -> 
     folder, environ = terraform
     for words in (["init", "-input=false", "-backend=false"], ["validate"]):
         told = subprocess.run(
-            ["terraform", *words], cwd=folder / "examples" / "team", env=environ, capture_output=True, text=True
+            ["terraform", *words],
+            cwd=folder / "examples" / "team",
+            env=environ,
+            capture_output=True,
+            text=True,
         )
         assert told.returncode == 0, told.stdout + told.stderr
 
 
-def test_the_functions_get_every_setting_that_they_need(terraform: tuple[Path, dict[str, str]]) -> None:
+def test_the_functions_get_every_setting_that_they_need(
+    terraform: tuple[Path, dict[str, str]],
+) -> None:
     from scenebeam.cloud.settings import CloudSettings
 
     text = (terraform[0] / "functions.tf").read_text()

@@ -88,7 +88,11 @@ def test_a_message_starts_a_run_and_says_so(desk: Make) -> None:
     status = launch.answer(message())
     run = status.id
     assert launcher.started == [f"scenebeam-{run}"]
-    assert (status.state, status.job, status.output) == ("queued", f"job-of-scenebeam-{run}", "gs://products/demo")
+    assert (status.state, status.job, status.output) == (
+        "queued",
+        f"job-of-scenebeam-{run}",
+        "gs://products/demo",
+    )
     assert launch.runs.status(run) == status
     assert [(topic, attributes) for topic, _, attributes in told] == [
         ("projects/p/topics/status", {"run": run, "state": "queued"})
@@ -144,7 +148,9 @@ class Crash(BaseException):
     """The instance is gone."""
 
 
-def test_a_crash_between_claim_and_launch_is_taken_over(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_claim_and_launch_is_taken_over(
+    desk: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launch, launcher, _ = desk()
     launcher.faults = [Crash()]
     with monkeypatch.context() as gone:
@@ -158,7 +164,9 @@ def test_a_crash_between_claim_and_launch_is_taken_over(desk: Make, monkeypatch:
     assert (status.state, len(launcher.started)) == ("queued", 1)
 
 
-def test_a_crash_after_launch_starts_no_second_job(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_after_launch_starts_no_second_job(
+    desk: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launch, launcher, _ = desk()
     with monkeypatch.context() as gone:
         gone.setattr(Launch, "_settle", lambda *words: (_ for _ in ()).throw(Crash()))
@@ -170,7 +178,9 @@ def test_a_crash_after_launch_starts_no_second_job(desk: Make, monkeypatch: pyte
     assert status.job.startswith("job-of-")
 
 
-def test_a_crash_before_the_status_is_mended_by_the_next_delivery(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_before_the_status_is_mended_by_the_next_delivery(
+    desk: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launch, launcher, _ = desk()
     with monkeypatch.context() as gone:
         gone.setattr(Runs, "update", lambda *words: (_ for _ in ()).throw(Crash()))
@@ -192,7 +202,10 @@ def test_a_deployment_that_is_broken_fails_the_run_and_says_why(desk: Make) -> N
     launch, launcher, _ = desk()
     launcher.faults = [LaunchError("Dataflow refuses the job: no such template")]
     status = launch.answer(message("1"))
-    assert (status.state, status.message) == ("failed", "Dataflow refuses the job: no such template")
+    assert (status.state, status.message) == (
+        "failed",
+        "Dataflow refuses the job: no such template",
+    )
     assert launch.answer(message("1")).state == "failed"
     assert launch.answer(message("2")).state == "queued", "mended since"
 
@@ -220,7 +233,10 @@ def test_ten_writers_lose_no_update(desk: Make) -> None:
         ({"catalog": "file:///etc/passwd"}, "no files of yours"),
         ({"catalog": "/etc/passwd"}, "no files of yours"),
         ({"catalog": "http://metadata.google.internal/computeMetadata"}, "is not one of"),
-        ({"catalog": {"time_series": "t.csv", "root": "/etc"}}, "write what it holds into the request"),
+        (
+            {"catalog": {"time_series": "t.csv", "root": "/etc"}},
+            "write what it holds into the request",
+        ),
         ({"area": {"geojson": "/etc/passwd"}}, "write what it holds into the request"),
         ({"select": {"table": "/etc/passwd"}}, "write what it holds into the request"),
         ({"product": {"kind": "landcover", "aois": "/etc/passwd"}}, "no files of yours"),
@@ -229,7 +245,9 @@ def test_ten_writers_lose_no_update(desk: Make) -> None:
         ({"run": "../../x"}, "run"),
     ],
 )
-def test_a_request_that_may_not_run_is_rejected(desk: Make, changes: dict[str, Any], reason: str) -> None:
+def test_a_request_that_may_not_run_is_rejected(
+    desk: Make, changes: dict[str, Any], reason: str
+) -> None:
     launch, launcher, told = desk()
     status = launch.answer(message("bad/../1", **changes))
     assert status.state == "rejected"
@@ -242,11 +260,22 @@ def test_a_request_that_may_not_run_is_rejected(desk: Make, changes: dict[str, A
 
 def test_limits_and_runners_are_the_deployments(settings: CloudSettings) -> None:
     asked = {**REQUEST, "limits": {"max_scenes": 10**6, "max_bytes": "900TB", "max_failed": 0.5}}
-    asked["runner"] = {"kind": "direct", "workers": 500, "options": {"sdk_container_image": "evil", "setup_file": "/x"}}
+    asked["runner"] = {
+        "kind": "direct",
+        "workers": 500,
+        "options": {"sdk_container_image": "evil", "setup_file": "/x"},
+    }
     found = admit(json.dumps(asked).encode(), settings)
-    assert (found.limits.max_scenes, found.limits.max_bytes, found.limits.max_failed) == (10_000, 10**12, 0.5)
+    assert (found.limits.max_scenes, found.limits.max_bytes, found.limits.max_failed) == (
+        10_000,
+        10**12,
+        0.5,
+    )
     assert (found.runner.kind, found.runner.workers, found.runner.options) == ("dataflow", 20, {})
-    assert admit(json.dumps({**REQUEST, "runner": {"workers": 3}}).encode(), settings).runner.workers == 3
+    assert (
+        admit(json.dumps({**REQUEST, "runner": {"workers": 3}}).encode(), settings).runner.workers
+        == 3
+    )
 
 
 def test_a_request_may_lie_in_a_bucket(settings: CloudSettings, desk: Make, tmp_path: Path) -> None:
@@ -255,7 +284,9 @@ def test_a_request_may_lie_in_a_bucket(settings: CloudSettings, desk: Make, tmp_
     (tmp_path / "requests" / "demo.yaml").write_text(json.dumps(REQUEST))
     inside, outside = f"{tmp_path}/requests/demo.yaml", f"{tmp_path}/secrets/demo.yaml"
     assert launch.answer(Message("1", reference=inside)).state == "queued"
-    for number, name in enumerate([outside, f"{tmp_path}/requests/../secrets/x", f"{tmp_path}/requests/none.yaml"]):
+    for number, name in enumerate(
+        [outside, f"{tmp_path}/requests/../secrets/x", f"{tmp_path}/requests/none.yaml"]
+    ):
         assert launch.answer(Message(f"x{number}", reference=name)).state == "rejected"
     assert len(launcher.started) == 1
     with (tmp_path / "requests" / "huge.yaml").open("wb") as file:
@@ -265,7 +296,10 @@ def test_a_request_may_lie_in_a_bucket(settings: CloudSettings, desk: Make, tmp_
 
 
 def event(content: bytes, **more: Any) -> dict[str, Any]:
-    return {"message": {"data": base64.b64encode(content).decode(), "messageId": "7", **more}, "subscription": "s"}
+    return {
+        "message": {"data": base64.b64encode(content).decode(), "messageId": "7", **more},
+        "subscription": "s",
+    }
 
 
 def test_events_are_messages() -> None:
@@ -300,7 +334,11 @@ def test_what_is_no_message_says_why(kind: str, data: Any, reason: str) -> None:
 
 def test_settings_come_from_the_environment_and_name_what_is_missing() -> None:
     found = CloudSettings.from_environment(
-        {"SCENEBEAM_STATE": "gs://s", "SCENEBEAM_OUTPUTS": "gs://a, gs://b/", "SCENEBEAM_MAX_BYTES": "5GB"}
+        {
+            "SCENEBEAM_STATE": "gs://s",
+            "SCENEBEAM_OUTPUTS": "gs://a, gs://b/",
+            "SCENEBEAM_MAX_BYTES": "5GB",
+        }
     )
     assert (found.outputs, found.max_bytes) == (("gs://a", "gs://b/"), 5 * 10**9)
     with pytest.raises(RequestError, match="SCENEBEAM_STATE: Field required"):
@@ -309,7 +347,9 @@ def test_settings_come_from_the_environment_and_name_what_is_missing() -> None:
 
 def test_a_run_is_named_by_what_it_makes_and_where() -> None:
     one = RunRequest.model_validate(REQUEST)
-    assert run_id(one) == run_id(RunRequest.model_validate({**REQUEST, "output": "gs://products/demo/"}))
+    assert run_id(one) == run_id(
+        RunRequest.model_validate({**REQUEST, "output": "gs://products/demo/"})
+    )
     assert run_id(one).startswith("demo-")
     longest = run_id(RunRequest.model_validate({**REQUEST, "run": "Long_" * 12}))
     assert re.fullmatch(r"[a-z0-9-]{63}", longest), "a label's value has 63 characters at most"
@@ -323,23 +363,38 @@ def test_a_run_is_named_by_what_it_makes_and_where() -> None:
         (b"a: " + b"1:" * 300 + b"1.5", "a: unknown key"),
         (b"a: " + b"1:" * 100_000 + b"1", "a text of 200,001 characters"),
         (json.dumps({**REQUEST, "dates": "9999-12-31"}).encode(), "years from 1800 to 2999"),
-        (json.dumps({**REQUEST, "output": "gs://products/\ud83d"}).encode(), "output: it contains invalid Unicode"),
         (
-            json.dumps({**REQUEST, "product": {"kind": "index", "expression": "-" * 1900 + "red"}}).encode(),
+            json.dumps({**REQUEST, "output": "gs://products/\ud83d"}).encode(),
+            "output: it contains invalid Unicode",
+        ),
+        (
+            json.dumps(
+                {**REQUEST, "product": {"kind": "index", "expression": "-" * 1900 + "red"}}
+            ).encode(),
             "operations inside one another",
         ),
         (
-            json.dumps({**REQUEST, "product": {"kind": "mosaic", "bands": [f"b{n}" for n in range(20_000)]}}).encode(),
+            json.dumps(
+                {
+                    **REQUEST,
+                    "product": {"kind": "mosaic", "bands": [f"b{n}" for n in range(20_000)]},
+                }
+            ).encode(),
             "20,000 bands are named; at most 1,000",
         ),
-        (json.dumps({**REQUEST, "limits": {"max_failed": float("nan")}}).encode(), "limits.max_failed"),
+        (
+            json.dumps({**REQUEST, "limits": {"max_failed": float("nan")}}).encode(),
+            "limits.max_failed",
+        ),
         (b"\xef\xbb\xbf", "must hold a mapping"),
         (b"\xff", "is not UTF-8"),
         (b"", "must hold a mapping"),
         (b"[" * 1_000_000, "nested more than 60 times"),
     ],
 )
-def test_a_message_that_can_never_work_is_rejected_and_wanted_no_more(desk: Make, content: bytes, reason: str) -> None:
+def test_a_message_that_can_never_work_is_rejected_and_wanted_no_more(
+    desk: Make, content: bytes, reason: str
+) -> None:
     launch, launcher, told = desk()
     status = launch.answer(Message("1", content))
     assert (status.state, launcher.started) == ("rejected", [])
@@ -359,7 +414,9 @@ def test_dead_letters_fit_what_pubsub_takes(desk: Make) -> None:
     (_, large, attributes), (_, small, others) = told
     assert (large, attributes["left_out"], small) == (b"", "9500000 bytes", b"x" * 1000)
     assert attributes["reason"] == "é" * 500
-    assert max(len(value.encode()) for one in (attributes, others) for value in one.values()) <= 1024
+    assert (
+        max(len(value.encode()) for one in (attributes, others) for value in one.values()) <= 1024
+    )
 
 
 @pytest.mark.parametrize("odd", [None, "", "\ud800", ["x"], {"a": []}, 7, "x" * 5000])
@@ -370,4 +427,6 @@ def test_whatever_a_message_is_called_it_can_be_stored(desk: Make, odd: Any) -> 
     found = read_message(PUBLISHED, "e\ud800", data)
     assert 0 < len(found.id.encode()) <= 200
     assert launch.answer(found).state == "queued"
-    assert read_message(FINALIZED, "e", {"bucket": "b", "name": "x", "generation": odd}).id.startswith("e-")
+    assert read_message(
+        FINALIZED, "e", {"bucket": "b", "name": "x", "generation": odd}
+    ).id.startswith("e-")

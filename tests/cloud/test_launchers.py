@@ -18,8 +18,8 @@ from scenebeam.cloud.launchers import DataflowLauncher, LocalLauncher
 from scenebeam.cloud.report import RUNNING, UNKNOWN
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
-from scenebeam.run.status import RunStatus
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES
+from scenebeam.status import RunStatus
 
 REQUESTED = RunRequest.model_validate(REQUEST)
 
@@ -37,14 +37,18 @@ def launch(settings: CloudSettings, name: str = "scenebeam-demo") -> str:
     return DataflowLauncher(settings).launch("demo", name, "gs://state/request.json", REQUESTED)
 
 
-def test_a_job_that_goes_already_is_taken_for_ours(settings: CloudSettings, dataflow: Dataflow) -> None:
+def test_a_job_that_goes_already_is_taken_for_ours(
+    settings: CloudSettings, dataflow: Dataflow
+) -> None:
     assert launch(settings) == launch(settings) == "2026-0"
     assert launch(settings, "scenebeam-other") == "2026-1"
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_DONE"
     assert launch(settings) == "2026-2", "one that has ended is none that goes"
 
 
-def test_a_conflict_with_a_job_that_is_gone_passes(settings: CloudSettings, dataflow: Dataflow) -> None:
+def test_a_conflict_with_a_job_that_is_gone_passes(
+    settings: CloudSettings, dataflow: Dataflow
+) -> None:
     dataflow.faults = [409]
     with pytest.raises(PassingError, match="has none any more"):
         launch(settings)
@@ -52,7 +56,9 @@ def test_a_conflict_with_a_job_that_is_gone_passes(settings: CloudSettings, data
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_what_passes_is_tried_again(settings: CloudSettings, dataflow: Dataflow, status: int) -> None:
+def test_what_passes_is_tried_again(
+    settings: CloudSettings, dataflow: Dataflow, status: int
+) -> None:
     dataflow.faults = [status, status]
     assert launch(settings) == "2026-0"
     assert len(dataflow.launches) == 3
@@ -68,19 +74,29 @@ def test_what_does_not_pass_in_time_is_for_the_next_delivery(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_will_never_work_is_said_at_once(settings: CloudSettings, dataflow: Dataflow, status: int) -> None:
+def test_what_will_never_work_is_said_at_once(
+    settings: CloudSettings, dataflow: Dataflow, status: int
+) -> None:
     dataflow.faults = [status]
     with pytest.raises(LaunchError, match="Dataflow refuses the job: .*not now"):
         launch(settings)
     assert len(dataflow.launches) == 1
 
 
-def test_a_job_tells_its_state_and_its_counters(settings: CloudSettings, dataflow: Dataflow) -> None:
+def test_a_job_tells_its_state_and_its_counters(
+    settings: CloudSettings, dataflow: Dataflow
+) -> None:
     jobs = DataflowJobs(settings)
     job = launch(settings)
     assert (jobs.state(job), jobs.counts(job), jobs.state("another")) == (RUNNING, {}, UNKNOWN)
-    dataflow.jobs[job] |= {"currentState": "JOB_STATE_CANCELLED", "counts": {"tasks_done": 3, "read_bytes": 7}}
-    assert (jobs.state(job), jobs.counts(job)) == ("JOB_STATE_CANCELLED", {"tasks_done": 3, "read_bytes": 7})
+    dataflow.jobs[job] |= {
+        "currentState": "JOB_STATE_CANCELLED",
+        "counts": {"tasks_done": 3, "read_bytes": 7},
+    }
+    assert (jobs.state(job), jobs.counts(job)) == (
+        "JOB_STATE_CANCELLED",
+        {"tasks_done": 3, "read_bytes": 7},
+    )
 
 
 def test_a_run_as_a_process_of_this_machine(sandbox: Path, tmp_path: Path) -> None:

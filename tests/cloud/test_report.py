@@ -9,24 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.cloud.report import RUNNING, UNKNOWN, brought_up_to_date, run_of
-from scenebeam.run.status import RunStatus, State
+from scenebeam.status import RunStatus, State
 
 BEGAN = datetime(2026, 6, 1, tzinfo=UTC)
-QUEUED = RunStatus(run="demo", id="demo-1", state="queued", job="j", fingerprint="f", started=BEGAN, updated=BEGAN)
+QUEUED = RunStatus(
+    run="demo", id="demo-1", state="queued", job="j", fingerprint="f", started=BEGAN, updated=BEGAN
+)
 
 
 def said(state: State, done: int = 0, **facts: object) -> RunStatus:
-    return RunStatus(run="demo", state=state, fingerprint="f", tasks=8, done=done, started=BEGAN).model_copy(
-        update=facts
-    )
+    return RunStatus(
+        run="demo", state=state, fingerprint="f", tasks=8, done=done, started=BEGAN
+    ).model_copy(update=facts)
 
 
 def test_it_goes_from_queued_to_its_end() -> None:
     going = brought_up_to_date(QUEUED, None, RUNNING)
     assert going.state == "running"
-    going = brought_up_to_date(going, said("running"), RUNNING, {"tasks_done": 3, "tasks_failed": 1, "read_bytes": 10})
+    going = brought_up_to_date(
+        going, said("running"), RUNNING, {"tasks_done": 3, "tasks_failed": 1, "read_bytes": 10}
+    )
     assert (going.tasks, going.done, going.failed, going.read_bytes) == (8, 3, 1, 10)
-    ended = brought_up_to_date(going, said("succeeded", 8, finished=BEGAN + timedelta(hours=1)), "JOB_STATE_DONE")
+    ended = brought_up_to_date(
+        going, said("succeeded", 8, finished=BEGAN + timedelta(hours=1)), "JOB_STATE_DONE"
+    )
     assert (ended.state, ended.done, ended.id, ended.job) == ("succeeded", 8, "demo-1", "j")
     assert ended.finished == BEGAN + timedelta(hours=1)
 
@@ -53,11 +59,22 @@ def test_a_job_that_nobody_knows_yet_is_waited_for() -> None:
 
 
 heard = st.tuples(
-    st.sampled_from([None, said("running"), said("succeeded", 8), said("partial", 7), said("failed", 2)]),
     st.sampled_from(
-        [RUNNING, UNKNOWN, "JOB_STATE_DONE", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_QUEUED"]
+        [None, said("running"), said("succeeded", 8), said("partial", 7), said("failed", 2)]
     ),
-    st.dictionaries(st.sampled_from(["tasks_done", "tasks_failed", "read_bytes"]), st.integers(0, 100)),
+    st.sampled_from(
+        [
+            RUNNING,
+            UNKNOWN,
+            "JOB_STATE_DONE",
+            "JOB_STATE_FAILED",
+            "JOB_STATE_CANCELLED",
+            "JOB_STATE_QUEUED",
+        ]
+    ),
+    st.dictionaries(
+        st.sampled_from(["tasks_done", "tasks_failed", "read_bytes"]), st.integers(0, 100)
+    ),
 )
 
 
@@ -68,7 +85,12 @@ def test_whatever_is_heard_in_whatever_order_an_end_is_one(words: list[tuple]) -
         before, status = status, brought_up_to_date(status, own, job, counts)
         assert not before.ended or status == before
         assert 0 <= status.done <= max(status.tasks, 0)
-        assert (status.id, status.job, status.fingerprint, status.started) == ("demo-1", "j", "f", BEGAN)
+        assert (status.id, status.job, status.fingerprint, status.started) == (
+            "demo-1",
+            "j",
+            "f",
+            BEGAN,
+        )
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from scenebeam.planning.plan import Plan, read_plan
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.plan import Plan, read_plan
 from scenebeam.run.runners import worker_options
-from scenebeam.run.search import make_plan
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
 pytestmark = pytest.mark.cloud
@@ -69,14 +69,24 @@ def account(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def launch(request: RunRequest, prefix: str, account: str, *options: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    request: RunRequest, prefix: str, account: str, *options: str
+) -> subprocess.CompletedProcess[str]:
     open_store(prefix).write("request.json", request.model_dump_json().encode())
-    command = [sys.executable, "-m", "scenebeam.cloud.template", f"--request={prefix}/request.json", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "scenebeam.cloud.template",
+        f"--request={prefix}/request.json",
+        *options,
+    ]
     environ = {**os.environ, "GOOGLE_APPLICATION_CREDENTIALS": account}
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=200)
 
 
-def test_the_job_that_dataflow_is_sent(make_request: Make, prefix: str, account: str, tmp_path: Path) -> None:
+def test_the_job_that_dataflow_is_sent(
+    make_request: Make, prefix: str, account: str, tmp_path: Path
+) -> None:
     request = make_request(output=f"{prefix}/products", runner="dataflow")
     told = launch(
         request,
@@ -101,7 +111,10 @@ def test_the_job_that_dataflow_is_sent(make_request: Make, prefix: str, account:
     assert environment["serviceAccountEmail"] == "worker@my-project.iam.gserviceaccount.com"
     assert "use_runner_v2" in environment["experiments"]
     [pool] = environment["workerPools"]
-    assert (pool["machineType"], pool["autoscalingSettings"]["maxNumWorkers"]) == ("n2-standard-4", 7)
+    assert (pool["machineType"], pool["autoscalingSettings"]["maxNumWorkers"]) == (
+        "n2-standard-4",
+        7,
+    )
     assert pool["workerHarnessContainerImage"] == IMAGE
     assert {one["containerImage"] for one in pool["sdkHarnessContainerImages"]} == {IMAGE}
     assert pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
@@ -109,16 +122,22 @@ def test_the_job_that_dataflow_is_sent(make_request: Make, prefix: str, account:
     plan = read_plan(open_store(f"{prefix}/products"))
     assert plan is not None
     assert pool["numThreadsPerWorker"] == int(4 * 2**30 * 0.8 // plan.estimate.memory)
-    status = RunStatus.model_validate_json(open_store(f"{prefix}/products").read("status.json") or b"")
+    status = RunStatus.model_validate_json(
+        open_store(f"{prefix}/products").read("status.json") or b""
+    )
     assert (status.state, status.tasks, status.done) == ("running", len(plan.tasks), 0)
 
 
-def test_a_request_that_finds_nothing_says_so_in_its_status(make_request: Make, prefix: str, account: str) -> None:
+def test_a_request_that_finds_nothing_says_so_in_its_status(
+    make_request: Make, prefix: str, account: str
+) -> None:
     request = make_request(output=f"{prefix}/products", dates="1999")
     told = launch(request, prefix, account, "--runner=DataflowRunner")
     assert told.returncode == 2
     assert "no scene is left" in told.stderr
-    status = RunStatus.model_validate_json(open_store(f"{prefix}/products").read("status.json") or b"")
+    status = RunStatus.model_validate_json(
+        open_store(f"{prefix}/products").read("status.json") or b""
+    )
     assert status.state == "failed"
     assert "no scene is left" in status.message
 
@@ -135,7 +154,9 @@ def test_a_request_that_finds_nothing_says_so_in_its_status(make_request: Make, 
         ("e2-medium", 0.5, 1),
     ],
 )
-def test_a_worker_takes_as_many_tasks_as_fit(make_request: Make, machine: str, gigabytes: float, threads: int) -> None:
+def test_a_worker_takes_as_many_tasks_as_fit(
+    make_request: Make, machine: str, gigabytes: float, threads: int
+) -> None:
     plan = make_plan(make_request())
     size = plan.tasks[0].estimate.model_copy(update={"memory": int(gigabytes * 2**30)})
     one = Plan(plan.request, (plan.tasks[0].model_copy(update={"estimate": size}),))

@@ -18,7 +18,7 @@ from test_launch import Desk, message
 from scenebeam.cloud.launch import Launch, PassingError
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import gcs, open_store
 
 pytestmark = pytest.mark.cloud
@@ -57,7 +57,9 @@ def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]
                 return
             connection = http.client.HTTPConnection(upstream, timeout=30)
             headers = {
-                k: v for k, v in self.headers.items() if k.lower() not in ("host", "content-length", "connection")
+                k: v
+                for k, v in self.headers.items()
+                if k.lower() not in ("host", "content-length", "connection")
             }
             connection.request(self.command, self.path, body or None, {**headers, "Host": upstream})
             got = connection.getresponse()
@@ -70,7 +72,13 @@ def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]
         def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
             self.send_response(status)
             for name, value in headers:
-                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                if name.lower() not in (
+                    "content-length",
+                    "transfer-encoding",
+                    "connection",
+                    "date",
+                    "server",
+                ):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -90,10 +98,14 @@ def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]
 
 
 @pytest.mark.parametrize("faults", [[503], [429, 429], ["lost"], [503, "lost", 429]])
-def test_a_message_starts_one_run_whatever_the_weather(weather: Weather, prefix: str, faults: list[Any]) -> None:
+def test_a_message_starts_one_run_whatever_the_weather(
+    weather: Weather, prefix: str, faults: list[Any]
+) -> None:
     settings = CloudSettings(state=f"{prefix}/state", outputs=("gs://products",), claim_seconds=0.2)
     launcher = Desk()
-    for at in range(4):  # of what a launch writes each in turn: the claim, the request, the job, the status
+    for at in range(
+        4
+    ):  # of what a launch writes each in turn: the claim, the request, the job, the status
         launch = Launch(settings, Runs(open_store(settings.state)), launcher, lambda *words: None)
         asked = message(str(at), dates=f"2023-0{at + 1}")
         weather.coming = [None] * at + list(faults)
@@ -114,7 +126,9 @@ def test_ten_writers_lose_no_update_in_bad_weather(weather: Weather, prefix: str
 
     def note(number: int) -> None:
         # Each leaves a mark of its own: made twice it is the same.
-        runs.update("x", lambda status: status.model_copy(update={"message": mark(status.message, number)}))
+        runs.update(
+            "x", lambda status: status.model_copy(update={"message": mark(status.message, number)})
+        )
 
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(note, range(10)))

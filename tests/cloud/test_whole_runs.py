@@ -68,11 +68,15 @@ def test_a_message_makes_the_mosaics_that_a_laptop_makes(
 
 def same_as_here(catalog: str, output: str, tmp_path: Path) -> None:
     """What stands in the bucket is what a run on this machine makes, byte by byte."""
-    here: RunRequest = validate_request({**document(catalog, str(tmp_path / "here")), "runner": "serial"})
+    here: RunRequest = validate_request(
+        {**document(catalog, str(tmp_path / "here")), "runner": "serial"}
+    )
     assert run(here).state == "succeeded"
     store = open_store(output)
     expected = {
-        name: data for name, data in tree(tmp_path / "here").items() if name.endswith((".tif", ".json", ".png"))
+        name: data
+        for name, data in tree(tmp_path / "here").items()
+        if name.endswith((".tif", ".json", ".png"))
     }
     assert len(expected) > 6
     for name, data in expected.items():

@@ -18,7 +18,7 @@ from local_cloud import free_port
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.run.status import PAGE_FILE
+from scenebeam.status import PAGE_FILE
 
 pytestmark = pytest.mark.cloud
 
@@ -29,12 +29,19 @@ WORKER_PYTHON = os.environ.get("SCENEBEAM_WORKER_PYTHON", sys.executable)
 """Of the environment that the worker image is made of (`make test-cloud` names it); by default this one."""
 
 
-@pytest.mark.skipif(sys.executable == WORKER_PYTHON, reason="SCENEBEAM_WORKER_PYTHON names no environment of its own")
+@pytest.mark.skipif(
+    sys.executable == WORKER_PYTHON,
+    reason="SCENEBEAM_WORKER_PYTHON names no environment of its own",
+)
 def test_the_environment_has_what_the_image_has() -> None:
     code = "import importlib.metadata as m; print('\\n'.join(sorted(d.name.lower() for d in m.distributions())))"
-    told = subprocess.run([WORKER_PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [WORKER_PYTHON, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     installed = {name.replace("_", "-") for name in told.split()} - {"pip", "setuptools", "wheel"}
-    locked = re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "docker" / "worker.lock").read_text(), re.MULTILINE)
+    locked = re.findall(
+        r"^([A-Za-z0-9._-]+)==", (ROOT / "docker" / "worker.lock").read_text(), re.MULTILINE
+    )
     assert installed - {name.lower().replace("_", "-") for name in locked} == {"scenebeam"}
 
 
@@ -45,7 +52,11 @@ def pool(tmp_path: Path) -> str:
     # Nothing of this process's environment reaches the worker. It starts its processes as `python`.
     environ = {"PATH": f"{Path(WORKER_PYTHON).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
     process = subprocess.Popen(
-        [WORKER_PYTHON, *words], env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [WORKER_PYTHON, *words],
+        env=environ,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     for _ in range(300):
         with socket.socket() as probe:

@@ -5,7 +5,11 @@ import pytest
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.collections.record import Shift
 
-SENTINEL_2 = [record for record in known_records() if record.id.startswith("sentinel-2") and "l2a" in record.id]
+SENTINEL_2 = [
+    record
+    for record in known_records()
+    if record.id.startswith("sentinel-2") and "l2a" in record.id
+]
 LANDSAT = [record for record in known_records() if record.id == "landsat-c2-l2"]
 
 
@@ -15,7 +19,9 @@ def test_landsat_has_names_of_its_own(record: CollectionRecord) -> None:
     assert record.band_scaling("red") == (0.0000275, -0.2)
     assert (record.band_nodata("red"), record.band_nodata("qa_pixel")) == (0, 1)
     assert record.bands["qa_pixel"].categorical
-    assert record.signing == {"earth-search": "s3-requester-pays"}.get(record.provider, record.provider)
+    assert record.signing == {"earth-search": "s3-requester-pays"}.get(
+        record.provider, record.provider
+    )
 
 
 @pytest.mark.parametrize("record", SENTINEL_2, ids=lambda r: f"{r.provider}-{r.id}")
@@ -49,13 +55,21 @@ def of(provider: str, collection: str = "sentinel-2-l2a") -> CollectionRecord:
     ("record", "properties", "shift"),
     [
         # One scene as four hosts serve it: the date never decides.
-        (of("earth-search"), {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": True}, 0),
+        (
+            of("earth-search"),
+            {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": True},
+            0,
+        ),
         (
             of("earth-search"),
             {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False},
             1000,
         ),
-        (of("earth-search"), {"s2:processing_baseline": "02.14", "earthsearch:boa_offset_applied": False}, 0),
+        (
+            of("earth-search"),
+            {"s2:processing_baseline": "02.14", "earthsearch:boa_offset_applied": False},
+            0,
+        ),
         (of("earth-search", "sentinel-2-c1-l2a"), {"s2:processing_baseline": "05.11"}, 1000),
         (of("planetary-computer"), {"s2:processing_baseline": "05.11"}, 1000),
         (of("planetary-computer"), {"s2:processing_baseline": "02.12"}, 0),

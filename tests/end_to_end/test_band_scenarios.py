@@ -18,10 +18,10 @@ import urllib3
 
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.status import RunStatus
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.status import RunStatus
 from scenebeam.transfer import http
 
 SCENE = SCENES[0]
@@ -42,11 +42,15 @@ def server(sandbox: Path, tmp_path: Path) -> Iterator[Behaviour]:
 def stack(make_request: Callable[..., RunRequest], server: Behaviour, tmp_path: Path) -> Stack:
     """Run a stack of the scene; gives the status and where its product is or would be."""
     catalog = tmp_path / "items.json"
-    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [SCENE.item(server.url)]}))
+    catalog.write_text(
+        json.dumps({"type": "FeatureCollection", "features": [SCENE.item(server.url)]})
+    )
 
     def make(form: str, **changes: Any) -> tuple[RunStatus, Path]:
         request = make_request(
-            catalog=str(catalog), area=None, **{"product": {"kind": "stack", "format": form}, **changes}
+            catalog=str(catalog),
+            area=None,
+            **{"product": {"kind": "stack", "format": form}, **changes},
         )
         ending = "vrt" if form == "vrt" else "tif"
         return run(request), Path(request.output) / "stacks" / SCENE.id / f"{SCENE.id}.{ending}"
@@ -117,7 +121,9 @@ def test_empty_band_file(stack: Stack, server: Behaviour, form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"NOT A VALID GEOTIFF", b"<html>Please log in</html>"], ids=["nonsense", "a login page"]
+    "content",
+    [b"NOT A VALID GEOTIFF", b"<html>Please log in</html>"],
+    ids=["nonsense", "a login page"],
 )
 def test_corrupt_band_file(stack: Stack, server: Behaviour, form: str, content: bytes) -> None:
     (server.folder / SCENE.id / "red.tif").write_bytes(content)

@@ -34,7 +34,12 @@ def series(tmp_path: Path) -> Callable[..., RunRequest]:
         for name, (pixels, epsg, left, top) in tiles.items():
             folder = tmp_path / "raw" / name
             folder.mkdir(parents=True)
-            profile = {"driver": "GTiff", "height": pixels.shape[0], "width": pixels.shape[1], "count": 1}
+            profile = {
+                "driver": "GTiff",
+                "height": pixels.shape[0],
+                "width": pixels.shape[1],
+                "count": 1,
+            }
             profile |= {
                 "dtype": "uint16",
                 "nodata": 0,
@@ -127,8 +132,8 @@ def test_a_blank_tile_is_named(
     series: Callable[..., RunRequest], epsg: int, shards: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shards:
-        monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**16)
-        monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+        monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**16)
+        monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     left, top = LEFT + 2560.0, float(TOP)
     if epsg == 32635:
         left, top = Transformer.from_crs(32634, 32635, always_xy=True).transform(left, top)
@@ -144,7 +149,9 @@ def test_a_blank_tile_is_named(
     with open(Path(request.output) / "timestamps_aggregation_band_report.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert "Z: blank" in row["message"]
-    failing = request.model_copy(update={"product": request.product.model_copy(update={"on_missing": "fail"})})
+    failing = request.model_copy(
+        update={"product": request.product.model_copy(update={"on_missing": "fail"})}
+    )
     assert run(failing, overwrite=True).state == "failed"
 
 
@@ -154,19 +161,29 @@ def test_a_part_of_one_number_is_no_blank_tile(
 ) -> None:
     """A saturated cloud fills the area, or one shard of it: the tile as a whole is judged."""
     if shards:
-        monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**16)
-        monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+        monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**16)
+        monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     cloudy = noise(6, 1024)
     cloudy[512:] = 10_000
-    bounds = [LEFT, TOP - 10_240, LEFT + 1280, TOP] if shards else [LEFT, TOP - 10_240, LEFT + 1280, TOP - 5120]
-    request = series({"A": (cloudy, 32634, LEFT, TOP)}, grid={"crs": "EPSG:32634", "resolution": 10, "bounds": bounds})
+    bounds = (
+        [LEFT, TOP - 10_240, LEFT + 1280, TOP]
+        if shards
+        else [LEFT, TOP - 10_240, LEFT + 1280, TOP - 5120]
+    )
+    request = series(
+        {"A": (cloudy, 32634, LEFT, TOP)},
+        grid={"crs": "EPSG:32634", "resolution": 10, "bounds": bounds},
+    )
     status = run(request)
     assert (status.state, status.incomplete) == ("succeeded", 0), status.message
     assert (pixels(request)[-500:] == 10_000).all()
 
 
 def test_a_tile_of_one_number_is_blank(series: Callable[..., RunRequest]) -> None:
-    tiles = {"A": (noise(7), 32634, LEFT, TOP), "Z": (np.full((256, 256), 700, "uint16"), 32634, LEFT + 2560, TOP)}
+    tiles = {
+        "A": (noise(7), 32634, LEFT, TOP),
+        "Z": (np.full((256, 256), 700, "uint16"), 32634, LEFT + 2560, TOP),
+    }
     request = series(tiles)
     assert run(request).incomplete == 1
     assert "spread no more than 0 around 700" in missing(request)[0]["reason"]
@@ -177,22 +194,42 @@ def test_a_footprint_that_promises_data_is_held_to_it(tmp_path: Path) -> None:
     pixels = noise(8, 512)
     pixels[:, :256] = 0
     path = tmp_path / "b.tif"
-    profile = {"driver": "GTiff", "height": 512, "width": 512, "count": 1, "dtype": "uint16", "crs": "EPSG:32634"}
+    profile = {
+        "driver": "GTiff",
+        "height": 512,
+        "width": 512,
+        "count": 1,
+        "dtype": "uint16",
+        "crs": "EPSG:32634",
+    }
     blocks = {"tiled": True, "blockxsize": 128, "blockysize": 128, "nodata": 0}
-    with rasterio.open(path, "w", **profile, **blocks, transform=Affine(10, 0, LEFT, 0, -10, TOP)) as file:
+    with rasterio.open(
+        path, "w", **profile, **blocks, transform=Affine(10, 0, LEFT, 0, -10, TOP)
+    ) as file:
         file.write(pixels, 1)
     states = {}
     for name, columns in (("honest", (256, 512)), ("promising", (0, 400))):
         xs = [LEFT + 10 * column for column in columns]
-        corners = [(xs[0], TOP), (xs[1], TOP), (xs[1], TOP - 5120), (xs[0], TOP - 5120), (xs[0], TOP)]
-        ring = [list(Transformer.from_crs(32634, 4326, always_xy=True).transform(*corner)) for corner in corners]
+        corners = [
+            (xs[0], TOP),
+            (xs[1], TOP),
+            (xs[1], TOP - 5120),
+            (xs[0], TOP - 5120),
+            (xs[0], TOP),
+        ]
+        ring = [
+            list(Transformer.from_crs(32634, 4326, always_xy=True).transform(*corner))
+            for corner in corners
+        ]
         lon, lat = zip(*ring, strict=True)
         item = {
             "type": "Feature", "stac_version": "1.0.0", "id": name, "collection": "c", "links": [],
             "geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [min(lon), min(lat), max(lon), max(lat)],
             "properties": {"datetime": "2023-01-01T10:00:00Z"}, "assets": {"b": {"href": str(path)}},
         }  # fmt: skip
-        (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+        (tmp_path / "items.json").write_text(
+            json.dumps({"type": "FeatureCollection", "features": [item]})
+        )
         request = validate_request(
             {
                 "catalog": str(tmp_path / "items.json"),
@@ -205,7 +242,9 @@ def test_a_footprint_that_promises_data_is_held_to_it(tmp_path: Path) -> None:
     assert states["honest"].state == "succeeded"
     assert states["promising"].state == "succeeded", "nine of its columns have data"
     narrow = request.model_copy(
-        update={"grid": request.grid.model_copy(update={"bounds": (LEFT, TOP - 5120, LEFT + 2000, TOP)})}
+        update={
+            "grid": request.grid.model_copy(update={"bounds": (LEFT, TOP - 5120, LEFT + 2000, TOP)})
+        }
     )
     status = run(narrow, overwrite=True)
     assert status.state == "failed"

@@ -65,7 +65,9 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
     assert {path.stem for path in (tmp_path / "m").glob("mosaics/*/*.tif")} == {"B08", "scl"}
     assert (
         len(
-            json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"]["B08"]["scenebeam:scenes"]
+            json.loads(next((tmp_path / "m").glob("mosaics/*/*.json")).read_text())["assets"][
+                "B08"
+            ]["scenebeam:scenes"]
         )
         == 2
     )
@@ -92,15 +94,23 @@ def test_a_bad_request_ends_with_2_and_the_fix(file: str, words: list[str], told
 
 def test_discovery_tells_each_band(file: str, sandbox: Path) -> None:
     """What a program needs to go on from a scene by itself."""
-    told = json.loads(scenebeam("scenes", file, "--set", "product.bands=red,swir16,coastal", "--json").output)
+    told = json.loads(
+        scenebeam("scenes", file, "--set", "product.bands=red,swir16,coastal", "--json").output
+    )
     scene = next(one for one in told["scenes"] if one["id"] == "S2A_34TGL_20210610_1_L2A")
     assert scene["source"] == "earth-search/sentinel-2-l2a"
     assert scene["datetime"] == "2021-06-10T09:20:31Z"
-    assert (scene["cloud_cover"], scene["resolution_m"], scene["missing_bands"]) == (5.0, 10, ["coastal"])
+    assert (scene["cloud_cover"], scene["resolution_m"], scene["missing_bands"]) == (
+        5.0,
+        10,
+        ["coastal"],
+    )
     assert list(scene["band_urls"]) == ["red", "swir16"]
     assert scene["band_urls"]["red"] == str(sandbox / scene["id"] / "red.tif")
     assert scene["visualization_url"] is None
-    assert scene["size_bytes"] == 1024 * 1024 * 2 // 2 + 512 * 512 * 2 // 2, "by the shapes that the catalog tells"
+    assert scene["size_bytes"] == 1024 * 1024 * 2 // 2 + 512 * 512 * 2 // 2, (
+        "by the shapes that the catalog tells"
+    )
     assert len(scene["bbox"]) == 4
     assert set(scene["assets"]) >= {"red", "scl"}
     assert {"scenes_catalog", "time_serie"} <= set(told)
@@ -120,16 +130,47 @@ def test_info_tells_the_bands_of_a_sensor() -> None:
 
 
 def test_stack_and_index_without_a_file(sandbox: Path, tmp_path: Path) -> None:
-    where = ["--catalog", str(sandbox / "items.json"), "--bbox", ",".join(map(str, AREA)), "--runner", "serial"]
-    words = ["--bands", "B04,nir", "--format", "geotiff", "--screenshot", "--max-cloud-cover", "7", "--dates", "2021"]
+    where = [
+        "--catalog",
+        str(sandbox / "items.json"),
+        "--bbox",
+        ",".join(map(str, AREA)),
+        "--runner",
+        "serial",
+    ]
+    words = [
+        "--bands",
+        "B04,nir",
+        "--format",
+        "geotiff",
+        "--screenshot",
+        "--max-cloud-cover",
+        "7",
+        "--dates",
+        "2021",
+    ]
     told = scenebeam("stack", *where, *words, "-o", str(tmp_path / "s"))
     assert told.exit_code == 0, told.output
-    assert len(list(tmp_path.glob("s/stacks/*/*.tif"))) == len(list(tmp_path.glob("s/stacks/*/*.png"))) == 1
-    told = scenebeam("index", *where, "--index", "dnbr", "--dates", "2021,2022", "-o", str(tmp_path / "i"))
+    assert (
+        len(list(tmp_path.glob("s/stacks/*/*.tif")))
+        == len(list(tmp_path.glob("s/stacks/*/*.png")))
+        == 1
+    )
+    told = scenebeam(
+        "index", *where, "--index", "dnbr", "--dates", "2021,2022", "-o", str(tmp_path / "i")
+    )
     assert told.exit_code == 0, told.output
     assert (tmp_path / "i" / "indices" / "20210101-20221231" / "dnbr.tif").exists()
     told = scenebeam(
-        "index", *where, "--expression", "nir - red", "--no-mask", "--dates", "2021", "-o", str(tmp_path / "e")
+        "index",
+        *where,
+        "--expression",
+        "nir - red",
+        "--no-mask",
+        "--dates",
+        "2021",
+        "-o",
+        str(tmp_path / "e"),
     )
     assert told.exit_code == 0, told.output
     item = json.loads(next(tmp_path.glob("e/indices/*/*.json")).read_text())
@@ -149,10 +190,14 @@ def test_a_plan_lists_its_blocks_and_becomes_vrts(make_request: Make, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_run_ends_with_1(make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path) -> None:
+def test_a_failed_run_ends_with_1(
+    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+) -> None:
     server.faults.append(Fault("scl.tif", status=404))
     path = tmp_path / "request.json"
-    path.write_text(make_request(catalog=str(served_items), **{"product.bands": ["scl"]}).model_dump_json())
+    path.write_text(
+        make_request(catalog=str(served_items), **{"product.bands": ["scl"]}).model_dump_json()
+    )
     result = scenebeam("run", str(path))
     assert result.exit_code == 1
     assert "failures.csv" in result.output
@@ -165,7 +210,8 @@ def test_info_lists_what_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("product", "tasks", "files"), [("mosaic", 2, 10), ("stack", 6, 6), ("index", 2, 2), ("assets", 6, 18)]
+    ("product", "tasks", "files"),
+    [("mosaic", 2, 10), ("stack", 6, 6), ("index", 2, 2), ("assets", 6, 18)],
 )
 def test_the_demo(tmp_path: Path, product: str, tasks: int, files: int) -> None:
     told = scenebeam("demo", "--product", product, "--output", str(tmp_path / "demo"))
@@ -174,7 +220,9 @@ def test_the_demo(tmp_path: Path, product: str, tasks: int, files: int) -> None:
     assert len(list(tmp_path.glob(f"demo/{product}/*/*/*.tif"))) == files
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_the_worked_examples_are_valid_requests(path: Path) -> None:
     request, _ = load_request(path, environ={})
     kinds = {"chips": "landcover"}
@@ -184,7 +232,15 @@ def test_the_worked_examples_are_valid_requests(path: Path) -> None:
 
 
 def test_assets_without_a_file(sandbox: Path, tmp_path: Path) -> None:
-    words = ["assets", "--catalog", str(sandbox / "items.json"), "--dates", "2021-06", "--output", str(tmp_path / "a")]
+    words = [
+        "assets",
+        "--catalog",
+        str(sandbox / "items.json"),
+        "--dates",
+        "2021-06",
+        "--output",
+        str(tmp_path / "a"),
+    ]
     more = [
         "--bands",
         "B04,scl",
@@ -221,4 +277,9 @@ def test_a_plan_of_downloads_tells_what_it_takes(served_items: Path, tmp_path: P
         f"{{catalog: {served_items}, collections: [sentinel-2-l2a], product: {{kind: assets}}, output: out}}"
     )
     facts = json.loads(scenebeam("plan", str(path), "--json").output)
-    assert (facts["scenes"], facts["tasks"], facts["requests"], facts["runner"]) == (6, 6, [18, 36], "serial")
+    assert (facts["scenes"], facts["tasks"], facts["requests"], facts["runner"]) == (
+        6,
+        6,
+        [18, 36],
+        "serial",
+    )

@@ -47,7 +47,10 @@ def case(request: pytest.FixtureRequest) -> RunRequest:
     maker, changes = {
         "mosaic": ("make_request", {}),
         "index": ("make_request", {"product": {"kind": "index", "index": "ndvi"}}),
-        "stack": ("make_request", {"product": {"kind": "stack", "bands": ["red", "nir"], "format": "geotiff"}}),
+        "stack": (
+            "make_request",
+            {"product": {"kind": "stack", "bands": ["red", "nir"], "format": "geotiff"}},
+        ),
         "assets": ("make_request", {"product": {"kind": "assets", "bands": ["red"]}}),
         "fields": ("fields_request", {"product.bands": ["red"]}),
         "landcover": ("landcover_request", {"product.include": [0]}),
@@ -57,8 +60,12 @@ def case(request: pytest.FixtureRequest) -> RunRequest:
 
 
 @pytest.mark.parametrize("damage", [flip, cut, remove])
-@pytest.mark.parametrize("case", ["mosaic", "index", "stack", "assets", "fields", "landcover"], indirect=True)
-def test_what_is_damaged_is_made_anew_and_nothing_else(case: RunRequest, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "case", ["mosaic", "index", "stack", "assets", "fields", "landcover"], indirect=True
+)
+def test_what_is_damaged_is_made_anew_and_nothing_else(
+    case: RunRequest, damage: Callable[[Path], None]
+) -> None:
     assert run(case).state == "succeeded"
     output = Path(case.output)
     right = files(output)
@@ -94,14 +101,21 @@ def test_without_damage_nothing_is_made(case: RunRequest) -> None:
 def series(make_request: Make, served_items: Path, tmp_path: Path) -> Callable[..., RunRequest]:
     """A time series over scenes that were downloaded, each beside its item."""
     archive = make_request(
-        catalog=str(served_items), output=str(tmp_path / "raw"), product={"kind": "assets", "bands": ["B04"]}
+        catalog=str(served_items),
+        output=str(tmp_path / "raw"),
+        product={"kind": "assets", "bands": ["B04"]},
     )
     assert run(archive).state == "succeeded"
-    table = {"time_series": str(tmp_path / "raw" / "time_serie.csv"), "root": str(tmp_path / "raw" / "raw")}
+    table = {
+        "time_series": str(tmp_path / "raw" / "time_serie.csv"),
+        "root": str(tmp_path / "raw" / "raw"),
+    }
 
     def make(name: str, **changes: Any) -> RunRequest:
         product = {"kind": "mosaic", "bands": ["B04"]}
-        return make_request(catalog=table, dates=[], output=str(tmp_path / name), product=product, **changes)
+        return make_request(
+            catalog=table, dates=[], output=str(tmp_path / name), product=product, **changes
+        )
 
     return make
 
@@ -161,9 +175,13 @@ def test_a_damaged_raw_file_without_a_source_is_named(
 
 
 @pytest.mark.parametrize(
-    "product", [{"kind": "assets", "bands": ["red"]}, {"kind": "mosaic", "bands": ["red"]}], ids=lambda p: p["kind"]
+    "product",
+    [{"kind": "assets", "bands": ["red"]}, {"kind": "mosaic", "bands": ["red"]}],
+    ids=lambda p: p["kind"],
 )
-def test_a_scene_that_the_catalog_lacks_is_a_row_and_no_success(make_request: Make, product: dict[str, Any]) -> None:
+def test_a_scene_that_the_catalog_lacks_is_a_row_and_no_success(
+    make_request: Make, product: dict[str, Any]
+) -> None:
     scenes = [{"id": SCENES[0].id}, {"id": "NOT_THERE"}]
     request = make_request(product=product, select={"scenes": scenes})
     for _ in range(2):  # and so the next time
@@ -182,7 +200,9 @@ def test_a_scene_that_the_catalog_lacks_is_a_row_and_no_success(make_request: Ma
 # More of what was downloaded
 
 
-def test_a_larger_download_keeps_what_stands(make_request: Make, served_items: Path, server: Behaviour) -> None:
+def test_a_larger_download_keeps_what_stands(
+    make_request: Make, served_items: Path, server: Behaviour
+) -> None:
     product = {"kind": "assets", "bands": ["red", "nir"]}
     request = make_request(catalog=str(served_items), product={**product, "download_n": 1})
     assert run(request).state == "succeeded"
@@ -209,7 +229,9 @@ def test_wider_dates_keep_what_stands(make_request: Make) -> None:
 
 def test_narrower_dates_would_lose_a_product_and_are_refused(make_request: Make) -> None:
     run(make_request())
-    with pytest.raises(RequestError, match="1 finished products .* are not of this request any more"):
+    with pytest.raises(
+        RequestError, match="1 finished products .* are not of this request any more"
+    ):
         run(make_request(dates="2021"))
 
 

@@ -57,7 +57,9 @@ def wait_for(reached: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def slow_run(make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path) -> RunRequest:
+def slow_run(
+    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+) -> RunRequest:
     """A request whose files come slowly."""
     server.latency = 0.5
     return make_request(catalog=str(served_items))
@@ -86,7 +88,9 @@ def test_a_thread_that_lives_on_does_not_hold_the_process() -> None:
     assert process.returncode == 2
 
 
-@pytest.mark.parametrize(("ending", "code"), [("sys.exit()", 0), ("sys.exit('why')", 1), ("pass", 1)])
+@pytest.mark.parametrize(
+    ("ending", "code"), [("sys.exit()", 0), ("sys.exit('why')", 1), ("pass", 1)]
+)
 def test_every_way_out_has_a_code(ending: str, code: int) -> None:
     process = script(f"def main():\n    {ending}")
     process.communicate(timeout=30)
@@ -94,7 +98,9 @@ def test_every_way_out_has_a_code(ending: str, code: int) -> None:
 
 
 STUCK = "def main():\n    print('ready', flush=True)\n    while True:\n"
-STUCK += "        try:\n            time.sleep(600)\n        except KeyboardInterrupt:\n            pass"
+STUCK += (
+    "        try:\n            time.sleep(600)\n        except KeyboardInterrupt:\n            pass"
+)
 
 
 def test_a_run_that_cannot_stop_ends_after_its_grace() -> None:
@@ -135,16 +141,22 @@ def test_a_run_that_is_terminated_says_so_and_resumes(
 # The status of a run that goes on, and of one that was killed
 
 
-def test_the_status_of_a_run_is_live(slow_run: RunRequest, server: Behaviour, tmp_path: Path) -> None:
+def test_the_status_of_a_run_is_live(
+    slow_run: RunRequest, server: Behaviour, tmp_path: Path
+) -> None:
     file = written(slow_run, tmp_path / "request.json")
-    process = subprocess.Popen([SCENEBEAM, "run", file], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [SCENEBEAM, "run", file], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     output = Path(slow_run.output)
     wait_for(lambda: len(list(output.glob("mosaics/*/*.json"))) == 1)
     during = live_status(str(output))
     process.kill()
     process.wait()
     after = live_status(str(output))
-    assert json.loads((output / "status.json").read_text())["done"] == 0, "the file is of the beginning"
+    assert json.loads((output / "status.json").read_text())["done"] == 0, (
+        "the file is of the beginning"
+    )
     assert (during.state, during.done, during.tasks) == ("running", 1, 2)
     assert (after.state, after.done) == ("cancelled", 1)
     assert "run it again" in after.message
@@ -167,10 +179,16 @@ def test_status_has_the_exit_code_of_the_run(make_request: Make, tmp_path: Path)
 
 
 @pytest.mark.parametrize("output", ["s3://bucket/x", "az://container/x", "https://example.com/x"])
-def test_an_output_that_cannot_be_written_is_refused(make_request: Make, tmp_path: Path, output: str) -> None:
+def test_an_output_that_cannot_be_written_is_refused(
+    make_request: Make, tmp_path: Path, output: str
+) -> None:
     file = written(make_request(), tmp_path / "request.json")
     refused = subprocess.run(
-        [SCENEBEAM, "run", file, "-o", output], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        [SCENEBEAM, "run", file, "-o", output],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
     )
     assert refused.returncode == 2
     assert "gs://" in refused.stderr
@@ -178,10 +196,14 @@ def test_an_output_that_cannot_be_written_is_refused(make_request: Make, tmp_pat
     assert scenebeam("status", output).returncode == 2
 
 
-def test_a_bucket_without_credentials_is_one_line_that_names_the_fix(make_request: Make, tmp_path: Path) -> None:
+def test_a_bucket_without_credentials_is_one_line_that_names_the_fix(
+    make_request: Make, tmp_path: Path
+) -> None:
     file = written(make_request(), tmp_path / "request.json")
     nobody = {"HOME": str(tmp_path), "NO_GCE_CHECK": "true", "STORAGE_EMULATOR_HOST": ""}
-    failed = scenebeam("run", file, "-o", "gs://bucket/x", GOOGLE_APPLICATION_CREDENTIALS="", **nobody)
+    failed = scenebeam(
+        "run", file, "-o", "gs://bucket/x", GOOGLE_APPLICATION_CREDENTIALS="", **nobody
+    )
     assert failed.returncode == 1
     (line,) = failed.stderr.splitlines()
     assert "gcloud auth application-default login" in line
@@ -195,9 +217,15 @@ def test_a_link_that_leads_nowhere_is_no_output(make_request: Make, tmp_path: Pa
 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
-def test_an_output_that_vanishes_is_told_in_words(slow_run: RunRequest, tmp_path: Path, runner: str) -> None:
-    file = written(slow_run.model_copy(update={"output": str(tmp_path / "gone")}), tmp_path / "request.json")
-    process = subprocess.Popen([SCENEBEAM, "run", file, "--runner", runner], stderr=subprocess.PIPE, text=True)
+def test_an_output_that_vanishes_is_told_in_words(
+    slow_run: RunRequest, tmp_path: Path, runner: str
+) -> None:
+    file = written(
+        slow_run.model_copy(update={"output": str(tmp_path / "gone")}), tmp_path / "request.json"
+    )
+    process = subprocess.Popen(
+        [SCENEBEAM, "run", file, "--runner", runner], stderr=subprocess.PIPE, text=True
+    )
     wait_for((tmp_path / "gone" / "status.json").exists)
     shutil.rmtree(tmp_path / "gone")
     _, told = process.communicate(timeout=100)
@@ -249,11 +277,15 @@ def test_land_cover_without_a_chip_is_no_success(landcover_request: Make) -> Non
 def test_retry_is_advised_only_where_it_helps(
     make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
 ) -> None:
-    request = make_request(catalog=str(served_items), **{"product.bands": ["red"], "limits.retry_seconds": 1})
+    request = make_request(
+        catalog=str(served_items), **{"product.bands": ["red"], "limits.retry_seconds": 1}
+    )
     file = written(request, tmp_path / "request.json")
     catalog = json.loads(served_items.read_text())
     for feature in catalog["features"]:
-        feature["assets"]["red"]["href"] = feature["assets"]["red"]["href"].replace("red.tif", "none.tif")
+        feature["assets"]["red"]["href"] = feature["assets"]["red"]["href"].replace(
+            "red.tif", "none.tif"
+        )
     served_items.write_text(json.dumps(catalog))
     shown = scenebeam("run", file)
     assert shown.returncode == 1
@@ -272,5 +304,8 @@ def test_a_server_that_is_unwell_is_to_be_tried_again(
     server.faults = []
     (retry,) = {row["retry"] for row in failures(request)}
     assert (
-        subprocess.run(retry, shell=True, env={**os.environ, "PATH": f"{Path(SCENEBEAM).parent}:/bin"}).returncode == 0
+        subprocess.run(
+            retry, shell=True, env={**os.environ, "PATH": f"{Path(SCENEBEAM).parent}:/bin"}
+        ).returncode
+        == 0
     )

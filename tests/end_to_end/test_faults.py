@@ -35,7 +35,9 @@ def rows(request: RunRequest, name: str) -> list[dict[str, str]]:
 @pytest.fixture
 def remote(make_request: Make, served_items: Path) -> Make:
     def make(**changes: object) -> RunRequest:
-        return make_request(catalog=str(served_items), dates="2021", **{"grid.crs": "EPSG:32634"}, **changes)
+        return make_request(
+            catalog=str(served_items), dates="2021", **{"grid.crs": "EPSG:32634"}, **changes
+        )
 
     return make
 
@@ -68,12 +70,21 @@ def test_a_broken_tile_is_left_out_and_named(remote: Make, server: Behaviour, na
     assert BEST not in red["input_files"]
     assert (scl["message"], scl["status"]) == ("", "success")
     (summary,) = rows(request, "timestamps_aggregation_summary.csv")
-    assert list(summary) == ["timestamp", "success", "failed_bands", "missing_files", "error_message", "output_folder"]
+    assert list(summary) == [
+        "timestamp",
+        "success",
+        "failed_bands",
+        "missing_files",
+        "error_message",
+        "output_folder",
+    ]
     assert summary["missing_files"] == f"{BEST}/red"
     assert summary["success"] == "True"
 
 
-@pytest.mark.parametrize(("policy", "state", "failed"), [("fail", "failed", 1), ("skip", "skipped", 0)])
+@pytest.mark.parametrize(
+    ("policy", "state", "failed"), [("fail", "failed", 1), ("skip", "skipped", 0)]
+)
 def test_the_policy_decides_whether_a_missing_tile_fails(
     remote: Make, server: Behaviour, policy: str, state: str, failed: int
 ) -> None:
@@ -88,7 +99,9 @@ def test_the_policy_decides_whether_a_missing_tile_fails(
     assert not list(Path(request.output).glob("mosaics/*/*"))
     server.faults.clear()
     assert run(request).state == "succeeded", "the next run makes what this one did not"
-    assert rows(request, "timestamps_aggregation_status.csv") == [{"timestamp": STAMP, "status": "success"}]
+    assert rows(request, "timestamps_aggregation_status.csv") == [
+        {"timestamp": STAMP, "status": "success"}
+    ]
 
 
 def test_no_readable_tile_at_all_fails(remote: Make, server: Behaviour) -> None:
@@ -102,7 +115,9 @@ def test_no_readable_tile_at_all_fails(remote: Make, server: Behaviour) -> None:
     assert "run.json" in failure["retry"]
 
 
-def test_an_unwell_server_fails_the_task_and_never_the_tile(remote: Make, server: Behaviour) -> None:
+def test_an_unwell_server_fails_the_task_and_never_the_tile(
+    remote: Make, server: Behaviour
+) -> None:
     """What may be read later is not a missing tile: nothing is published without it."""
     server.faults.append(Fault(f"{BEST}/red", status=503))
     request = remote()
@@ -126,7 +141,9 @@ def test_passing_faults_change_no_byte(remote: Make, server: Behaviour, tmp_path
     stormy = remote(output=str(tmp_path / "stormy"))
     assert run(stormy).state == "succeeded"
     for path in Path(calm.output).glob("mosaics/*/*"):
-        assert path.read_bytes() == (Path(stormy.output) / path.relative_to(calm.output)).read_bytes()
+        assert (
+            path.read_bytes() == (Path(stormy.output) / path.relative_to(calm.output)).read_bytes()
+        )
 
 
 def test_a_slow_server_gives_the_same(remote: Make, server: Behaviour) -> None:
@@ -142,7 +159,9 @@ def test_blocks_that_better_tiles_cover_are_not_fetched(remote: Make, server: Be
     assert fetched == {f"/{BEST}/red.tif"}, "one tile covers all of it"
 
 
-def spoiled(make_request: Make, sandbox: Path, tmp_path: Path, spoil: Callable[[Path], None]) -> RunRequest:
+def spoiled(
+    make_request: Make, sandbox: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> RunRequest:
     """A catalogue of two scenes, the best of them with a red band that `spoil` has rewritten."""
     import shutil
 
@@ -153,10 +172,14 @@ def spoiled(make_request: Make, sandbox: Path, tmp_path: Path, spoil: Callable[[
     spoil(tmp_path / "scenes" / BEST / "red.tif")
     catalog = tmp_path / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    return make_request(catalog=str(catalog), **{"product.bands": ["red"], "grid.crs": "EPSG:32634"})
+    return make_request(
+        catalog=str(catalog), **{"product.bands": ["red"], "grid.crs": "EPSG:32634"}
+    )
 
 
-def rewrite(path: Path, pixels: Callable[[np.ndarray], np.ndarray] = lambda p: p, **changes: object) -> None:
+def rewrite(
+    path: Path, pixels: Callable[[np.ndarray], np.ndarray] = lambda p: p, **changes: object
+) -> None:
     with rasterio.open(path) as file:
         old, profile = file.read(), file.profile
     profile.update(driver="GTiff", **changes)
@@ -170,8 +193,14 @@ SPOILS: dict[str, tuple[Callable[[Path], None], str]] = {
     "other nodata": (lambda p: rewrite(p, nodata=65535), "declares nodata 65535"),
     "no crs": (lambda p: rewrite(p, crs=None), "no CRS"),
     "blank": (lambda p: rewrite(p, lambda pixels: pixels * 0), "blank"),
-    "stuck": (lambda p: rewrite(p, lambda pixels: pixels * 0 + 700), "its numbers spread no more than 0 around 700"),
-    "stuck but for the lowest bit": (lambda p: rewrite(p, lambda pixels: pixels % 2 + 700), "spread no more than 0.5"),
+    "stuck": (
+        lambda p: rewrite(p, lambda pixels: pixels * 0 + 700),
+        "its numbers spread no more than 0 around 700",
+    ),
+    "stuck but for the lowest bit": (
+        lambda p: rewrite(p, lambda pixels: pixels % 2 + 700),
+        "spread no more than 0.5",
+    ),
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "truncated"),
     "empty": (lambda p: p.write_bytes(b""), "empty"),
     "html": (lambda p: p.write_text("<html>moved</html>"), "cannot be opened"),
@@ -180,7 +209,9 @@ SPOILS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_a_file_that_is_not_fit_to_use(make_request: Make, sandbox: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_fit_to_use(
+    make_request: Make, sandbox: Path, tmp_path: Path, name: str
+) -> None:
     spoil, told = SPOILS[name]
     request = spoiled(make_request, sandbox, tmp_path, spoil)
     status = run(request)
@@ -189,11 +220,19 @@ def test_a_file_that_is_not_fit_to_use(make_request: Make, sandbox: Path, tmp_pa
     (missing,) = item["assets"]["red"]["scenebeam:missing"]
     assert missing["scene"] == BEST
     assert told in missing["reason"]
-    check(Path(request.output) / "mosaics" / STAMP / "red.tif", [s for s in scenes(BEST) if s.epsg == 32634], "red")
+    check(
+        Path(request.output) / "mosaics" / STAMP / "red.tif",
+        [s for s in scenes(BEST) if s.epsg == 32634],
+        "red",
+    )
 
 
-def test_when_a_band_is_blank_is_the_requests_to_say(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
-    request = spoiled(make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p % 2 + 700))
+def test_when_a_band_is_blank_is_the_requests_to_say(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
+    request = spoiled(
+        make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p % 2 + 700)
+    )
     calm = request.model_copy(
         update={
             "checks": request.checks.model_copy(
@@ -204,7 +243,9 @@ def test_when_a_band_is_blank_is_the_requests_to_say(make_request: Make, sandbox
     assert run(calm).incomplete == 0
 
 
-def test_a_file_without_nodata_gets_its_collections(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_a_file_without_nodata_gets_its_collections(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     request = spoiled(make_request, sandbox, tmp_path, lambda path: rewrite(path, nodata=None))
     assert run(request).incomplete == 0
     path = Path(request.output) / "mosaics" / STAMP / "red.tif"
@@ -213,26 +254,37 @@ def test_a_file_without_nodata_gets_its_collections(make_request: Make, sandbox:
         assert file.nodata == 0
 
 
-def test_a_scene_without_the_band_is_a_missing_tile(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_a_scene_without_the_band_is_a_missing_tile(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     items = [s.item(str(sandbox)) for s in scenes()]
     del items[0]["assets"]["red"]
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
     request = make_request(catalog=str(tmp_path / "items.json"), **{"grid.crs": "EPSG:32634"})
     assert run(request).incomplete == 1
     (row, _) = rows(request, "timestamps_aggregation_band_report.csv")
     assert "has no such band" in row["message"]
 
 
-def test_wider_numbers_promote_the_mosaic(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_wider_numbers_promote_the_mosaic(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     request = spoiled(
-        make_request, sandbox, tmp_path, lambda path: rewrite(path, lambda p: p.astype("int32"), dtype="int32")
+        make_request,
+        sandbox,
+        tmp_path,
+        lambda path: rewrite(path, lambda p: p.astype("int32"), dtype="int32"),
     )
     run(request)
     with rasterio.open(Path(request.output) / "mosaics" / STAMP / "red.tif") as file:
         assert file.dtypes == ("int32",)
 
 
-def test_a_full_disk_fails_the_task_and_keeps_what_is_done(make_request: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails_the_task_and_keeps_what_is_done(
+    make_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import errno
     import os
 

@@ -20,7 +20,13 @@ def scenebeam(*words: str) -> Result:
 
 @pytest.fixture
 def selection(fields: Path) -> list[str]:
-    return ["--catalog", str(fields / "items.json"), "--crop-calendar", str(fields / "calendar"), *WHERE]
+    return [
+        "--catalog",
+        str(fields / "items.json"),
+        "--crop-calendar",
+        str(fields / "calendar"),
+        *WHERE,
+    ]
 
 
 def images(folder: Path) -> set[str]:
@@ -28,10 +34,26 @@ def images(folder: Path) -> set[str]:
 
 
 def test_create_makes_all_of_it(fields: Path, selection: list[str], tmp_path: Path) -> None:
-    words = ["fields", "create", str(fields / "fields.geojson"), str(tmp_path), "--name", "test", "--year", "2021"]
+    words = [
+        "fields",
+        "create",
+        str(fields / "fields.geojson"),
+        str(tmp_path),
+        "--name",
+        "test",
+        "--year",
+        "2021",
+    ]
     report = tmp_path / "report.json"
     told = scenebeam(
-        *words, *selection, "--chip-size", "160", "--output-report", str(report), "--show-stats", "--preview"
+        *words,
+        *selection,
+        "--chip-size",
+        "160",
+        "--output-report",
+        str(report),
+        "--show-stats",
+        "--preview",
     )
     assert told.exit_code == 0, told.output
     folder = tmp_path / "test-chips"
@@ -39,7 +61,10 @@ def test_create_makes_all_of_it(fields: Path, selection: list[str], tmp_path: Pa
     assert document == json.loads((folder / "report.json").read_text())
     whole, every = document["successful"], document["total_processed"]
     assert (whole, every) == (len(images(folder)) / 2, len(list(folder.glob("ftw-*"))))
-    assert f"{whole} of {every} chips have all that was asked for, {every - whole} skipped, 0 failed" in told.output
+    assert (
+        f"{whole} of {every} chips have all that was asked for, {every - whole} skipped, 0 failed"
+        in told.output
+    )
     assert whole > 25
     assert '"buffer_used"' in told.output
     assert len(list(folder.glob("*/*.png"))) == 2 * whole
@@ -55,7 +80,9 @@ def written(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*/*.tif")}
 
 
-def test_one_step_after_another(fields: Path, chips: Path, selection: list[str], tmp_path: Path) -> None:
+def test_one_step_after_another(
+    fields: Path, chips: Path, selection: list[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "chips"
     shutil.copytree(chips, folder)
     here = str(folder)
@@ -66,7 +93,10 @@ def test_one_step_after_another(fields: Path, chips: Path, selection: list[str],
     told = scenebeam("fields", "select", here, "--year", "2021", *selection)
     assert told.exit_code == 0, told.output
     assert not images(folder)
-    chosen = {path.name: json.loads(path.read_text())["properties"]["ftw:scene"] for path in folder.glob("*/*_s2.json")}
+    chosen = {
+        path.name: json.loads(path.read_text())["properties"]["ftw:scene"]
+        for path in folder.glob("*/*_s2.json")
+    }
     assert len(chosen) > 50
 
     told = scenebeam("fields", "refine", here, "--output-report", str(tmp_path / "clouds.json"))
@@ -89,7 +119,8 @@ def test_one_step_after_another(fields: Path, chips: Path, selection: list[str],
     changed = {
         name
         for name in items
-        if f"{name}.json" in chosen and items[name]["properties"]["ftw:scene"] != chosen[f"{name}.json"]
+        if f"{name}.json" in chosen
+        and items[name]["properties"]["ftw:scene"] != chosen[f"{name}.json"]
     }
     assert changed == cloudy & items.keys()
     after = written(folder)
@@ -98,16 +129,26 @@ def test_one_step_after_another(fields: Path, chips: Path, selection: list[str],
     assert images(folder) == {f"{n.removesuffix('_s2')}_image_s2.tif" for n in items}
 
     told = scenebeam(
-        "fields", "select", here, "--clear-selections", "--no-pixel-check", "--cloud-cover-pixel", "0", "--force"
+        "fields",
+        "select",
+        here,
+        "--clear-selections",
+        "--no-pixel-check",
+        "--cloud-cover-pixel",
+        "0",
+        "--force",
     )
     assert told.exit_code == 0, told.output
     assert not images(folder)  # of what was chosen before nothing is left
     assert {
-        path.name: json.loads(path.read_text())["properties"]["ftw:scene"] for path in folder.glob("*/*_s2.json")
+        path.name: json.loads(path.read_text())["properties"]["ftw:scene"]
+        for path in folder.glob("*/*_s2.json")
     } == chosen
 
 
-def test_elsewhere_and_without_remote_refs(chips: Path, selection: list[str], tmp_path: Path) -> None:
+def test_elsewhere_and_without_remote_refs(
+    chips: Path, selection: list[str], tmp_path: Path
+) -> None:
     words = [
         "fields",
         "select",
@@ -124,7 +165,9 @@ def test_elsewhere_and_without_remote_refs(chips: Path, selection: list[str], tm
     assert not list(chips.glob("*/*_s2.json"))
     told = scenebeam("fields", "download", str(tmp_path / "out"), "--runner", "serial")
     assert told.exit_code == 0, told.output
-    (item, *_) = (json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("*/*_s2.json")))
+    (item, *_) = (
+        json.loads(path.read_text()) for path in sorted((tmp_path / "out").glob("*/*_s2.json"))
+    )
     assert item["assets"].keys() == {"clipped"}
 
 
@@ -141,7 +184,12 @@ def test_elsewhere_and_without_remote_refs(chips: Path, selection: list[str], tm
     ],
 )  # fmt: skip
 def test_a_bad_request_says_what_to_mend(
-    fields: Path, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str
+    fields: Path,
+    chips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     named = {"{chips}": str(chips), "{fields}": str(fields / "fields.geojson")}

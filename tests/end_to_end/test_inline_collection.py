@@ -29,11 +29,24 @@ def folder(tmp_path: Path) -> Path:
     for row, (top, seconds, cloud) in enumerate(((TOP + 3000, 10, 1.5), (TOP - 30_000, 34, 12.0))):
         name = f"LC08_row{row}"
         (tmp_path / name).mkdir()
-        profile = {"driver": "GTiff", "height": 1400, "width": 2900, "crs": "EPSG:32621", "tiled": True, "nodata": 0}
-        profile |= {"transform": Affine(30, 0, LEFT - 600, 0, -30, top), "compress": "deflate", "predictor": 2}
+        profile = {
+            "driver": "GTiff",
+            "height": 1400,
+            "width": 2900,
+            "crs": "EPSG:32621",
+            "tiled": True,
+            "nodata": 0,
+        }
+        profile |= {
+            "transform": Affine(30, 0, LEFT - 600, 0, -30, top),
+            "compress": "deflate",
+            "predictor": 2,
+        }
         for file, count, dtype in (("B2", 1, "uint16"), ("visual", 3, "uint8")):
             pixels = rng.integers(1, 250, (count, 1400, 2900)).astype(dtype)
-            with rasterio.open(tmp_path / name / f"{file}.TIF", "w", count=count, dtype=dtype, **profile) as target:
+            with rasterio.open(
+                tmp_path / name / f"{file}.TIF", "w", count=count, dtype=dtype, **profile
+            ) as target:
                 target.write(pixels)
         outline = segmentize(box(LEFT - 600, top - 42_000, LEFT - 600 + 87_000, top), 5000)
         footprint = transform(outline, to_lonlat.transform, interleaved=False)
@@ -47,11 +60,20 @@ def folder(tmp_path: Path) -> Path:
                 "bbox": list(footprint.bounds),
                 "properties": {"datetime": f"2020-05-18T13:30:{seconds}Z", "eo:cloud_cover": cloud},
                 "links": [],
-                "assets": {"B2": {"href": f"{name}/B2.TIF"}, "visual": {"href": f"./{name}/visual.TIF"}},
+                "assets": {
+                    "B2": {"href": f"{name}/B2.TIF"},
+                    "visual": {"href": f"./{name}/visual.TIF"},
+                },
             }
         )
-    cloudy = {**items[0], "id": "cloudy", "properties": {**items[0]["properties"], "eo:cloud_cover": 80}}
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [*items, cloudy]}))
+    cloudy = {
+        **items[0],
+        "id": "cloudy",
+        "properties": {**items[0]["properties"], "eo:cloud_cover": 80},
+    }
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [*items, cloudy]})
+    )
     (tmp_path / "request.yaml").write_text(EXAMPLE)
     return tmp_path
 

@@ -67,7 +67,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_request: Make, tmp_path: Pa
     assert files(tmp_path / "killed") == files(tmp_path / "calm")
 
 
-def test_killed_while_it_tidies_up_a_run_tidies_up_later(make_request: Make, tmp_path: Path) -> None:
+def test_killed_while_it_tidies_up_a_run_tidies_up_later(
+    make_request: Make, tmp_path: Path
+) -> None:
     request = make_request(**{"limits.memory": "100MB", "product.bands": ["scl"]})
     run(request)
     before = tree(tmp_path / "out")
@@ -88,7 +90,9 @@ def test_killed_at_twenty_random_moments(make_request: Make, tmp_path: Path, run
     pick = random.Random(seed)
     for attempt in range(5):
         delays = [pick.uniform(0.5, 6.0 if runner == "direct" else 3.0) for _ in range(4)]
-        killed = make_request(output=str(tmp_path / f"killed{attempt}"), runner=runner, **{"limits.memory": "100MB"})
+        killed = make_request(
+            output=str(tmp_path / f"killed{attempt}"), runner=runner, **{"limits.memory": "100MB"}
+        )
         run_killing(killed, tmp_path, delays)
         assert files(tmp_path / f"killed{attempt}") == files(tmp_path / "calm"), f"seed {seed}"
 
@@ -133,7 +137,11 @@ def wait_for(reached: Callable[[], bool]) -> None:
 
 
 def downloads(served_items: Path, output: Path, runner: str) -> RunRequest:
-    document = {"catalog": str(served_items), "collections": [COLLECTION], "product": {"kind": "assets"}}
+    document = {
+        "catalog": str(served_items),
+        "collections": [COLLECTION],
+        "product": {"kind": "assets"},
+    }
     return validate_request({**document, "output": str(output), "runner": runner})
 
 

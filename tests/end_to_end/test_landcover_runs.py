@@ -25,12 +25,12 @@ from lives import Lives
 from scenebeam.catalog.scene import scene_from_item
 from scenebeam.cli import main
 from scenebeam.collections import known_records
-from scenebeam.products.catalogue import dump_items
+from scenebeam.metadata.item_tables import dump_items
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
 from scenebeam.run.driver import run
 from scenebeam.run.explain import describe, explain
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Fault, serve
 
 Make = Callable[..., RunRequest]
@@ -40,7 +40,9 @@ CONFIG = Path(__file__).parents[2] / "config" / "chips-landcover.yaml"
 def released(folder: Path) -> dict[str, bytes]:
     """What a run has made: the chips and the release."""
     return {
-        name: data for name, data in tree(folder).items() if name.startswith(("chips/", "processed/", "aoi_", "chip_"))
+        name: data
+        for name, data in tree(folder).items()
+        if name.startswith(("chips/", "processed/", "aoi_", "chip_"))
     }
 
 
@@ -57,20 +59,26 @@ def test_killed_at_any_publication_and_gone_on_with_it_is_the_same(
         output = tmp_path / f"killed{number}"
         request = landcover_request(output=str(output), **FEW)
         times += lives.die_twice(request, allowed, 7)
-        workers = request.model_copy(update={"runner": request.runner.model_copy(update={"kind": "direct"})})
+        workers = request.model_copy(
+            update={"runner": request.runner.model_copy(update={"kind": "direct"})}
+        )
         assert run(workers if number % 2 else request).state == "succeeded"
         assert released(output) == calm, f"killed after {allowed} files"
     assert times > 3
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(landcover_request: Make, landcover_run: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments(
+    landcover_request: Make, landcover_run: Path, tmp_path: Path
+) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     pick = random.Random(seed)
     for attempt, runner in enumerate(["serial", "direct", "serial", "direct"]):
         killed = landcover_request(
-            output=str(tmp_path / f"killed{attempt}"), runner=runner, **{"product.sampling_factor": 1}
+            output=str(tmp_path / f"killed{attempt}"),
+            runner=runner,
+            **{"product.sampling_factor": 1},
         )
         run_killing(killed, tmp_path, [pick.uniform(1.0, 6.0) for _ in range(4)])
         assert released(Path(killed.output)) == released(landcover_run), f"seed {seed}"
@@ -81,12 +89,18 @@ def test_from_an_api_and_from_a_cached_catalogue_it_is_the_same(
 ) -> None:
     calm = released(Path(run(landcover_request(**FEW)).output))
     with serve(landcover) as files:
-        document = json.loads((landcover / "items.json").read_text().replace(str(landcover), files.url))
+        document = json.loads(
+            (landcover / "items.json").read_text().replace(str(landcover), files.url)
+        )
         (tmp_path / "items.json").write_text(json.dumps(document))
         (tmp_path / "items.parquet").write_bytes(dump_items(document["features"]))
         with stac_server(tmp_path / "items.json") as url:
             for catalog in (url, str(tmp_path / "items.parquet")):
-                status = run(landcover_request(catalog=catalog, output=str(tmp_path / f"out-{len(catalog)}"), **FEW))
+                status = run(
+                    landcover_request(
+                        catalog=catalog, output=str(tmp_path / f"out-{len(catalog)}"), **FEW
+                    )
+                )
                 assert status.state == "succeeded"
                 found = released(Path(status.output))
                 assert found.keys() == calm.keys()
@@ -99,8 +113,14 @@ def test_each_block_is_fetched_once_a_step_and_tries_are_as_asked(
     landcover: Path, landcover_request: Make, tmp_path: Path
 ) -> None:
     with serve(landcover) as files:
-        (tmp_path / "items.json").write_text((landcover / "items.json").read_text().replace(str(landcover), files.url))
-        changes = {"catalog": str(tmp_path / "items.json"), "product.include": [0], "product.chips_per_class": 2}
+        (tmp_path / "items.json").write_text(
+            (landcover / "items.json").read_text().replace(str(landcover), files.url)
+        )
+        changes = {
+            "catalog": str(tmp_path / "items.json"),
+            "product.include": [0],
+            "product.chips_per_class": 2,
+        }
         assert run(landcover_request(output=str(tmp_path / "a"), **changes)).state == "succeeded"
         bodies = Counter((path, start) for path, start, _ in files.ranges if start > 16 * 1024)
         assert bodies
@@ -111,14 +131,23 @@ def test_each_block_is_fetched_once_a_step_and_tries_are_as_asked(
         for attempts in (1, 3):
             files.forget()
             output = str(tmp_path / f"b{attempts}")
-            status = run(landcover_request(output=output, **{**fast, "limits.max_attempts": attempts}))
+            status = run(
+                landcover_request(output=output, **{**fast, "limits.max_attempts": attempts})
+            )
             assert (status.state, status.failed) == ("failed", 1)
-            told = json.loads((Path(output) / "aoi_metadata.geojson").read_text())["features"][0]["properties"]
+            told = json.loads((Path(output) / "aoi_metadata.geojson").read_text())["features"][0][
+                "properties"
+            ]
             assert told["status"] == "failed"
             assert f"after {attempts} tries" in told["reason"]
             tries[attempts] = files.requests
         files.faults = [Fault(r"vv\.tif", status=503, times=2)]
-        assert run(landcover_request(output=str(tmp_path / "b3"), **{**fast, "limits.max_attempts": 3})).done == 1
+        assert (
+            run(
+                landcover_request(output=str(tmp_path / "b3"), **{**fast, "limits.max_attempts": 3})
+            ).done
+            == 1
+        )
 
 
 def test_an_area_that_fails_is_reported_and_the_others_are_released(
@@ -126,12 +155,15 @@ def test_an_area_that_fails_is_reported_and_the_others_are_released(
 ) -> None:
     scenes = tmp_path / "scenes"
     shutil.copytree(landcover, scenes)
-    (scenes / "items.json").write_text((scenes / "items.json").read_text().replace(str(landcover), str(scenes)))
+    (scenes / "items.json").write_text(
+        (scenes / "items.json").read_text().replace(str(landcover), str(scenes))
+    )
     gone = scenes / "DEM_N40_E023" / "data.tif"  # the tile that only the western area lies on
     content = gone.read_bytes()
     gone.unlink()
     request = landcover_request(
-        catalog=str(scenes / "items.json"), **{"product.chips_per_class": 1, "limits.max_failed": 0.5}
+        catalog=str(scenes / "items.json"),
+        **{"product.chips_per_class": 1, "limits.max_failed": 0.5},
     )
     status = run(request)
     assert (status.state, status.done, status.failed) == ("partial", 1, 1)
@@ -146,19 +178,37 @@ def test_an_area_that_fails_is_reported_and_the_others_are_released(
     assert json.loads((output / "processed/v1/manifest.json").read_text())["chips"] > before
 
 
-def test_real_maps_give_the_windows_and_the_relief_that_gdal_does(real_data: Path, tmp_path: Path) -> None:
+def test_real_maps_give_the_windows_and_the_relief_that_gdal_does(
+    real_data: Path, tmp_path: Path
+) -> None:
     cover = real_data / "esa-worldcover-2021" / "ESA_WorldCover_10m_2021_v200_N00E006_Map.tif"
     relief = real_data / "cop-dem-glo-30" / "Copernicus_DSM_COG_10_N00_00_E006_00_DEM.tif"
     ground = {"type": "Polygon", "coordinates": [[[6, 0], [7, 0], [7, 1], [6, 1], [6, 0]]]}
 
     def item(name: str, key: str, path: Path) -> dict[str, Any]:
-        facts = {"type": "Feature", "stac_version": "1.0.0", "links": [], "geometry": ground, "bbox": [6, 0, 7, 1]}
+        facts = {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "links": [],
+            "geometry": ground,
+            "bbox": [6, 0, 7, 1],
+        }
         when = {"datetime": "2021-01-01T00:00:00Z"}
-        return {**facts, "id": name, "collection": name, "properties": when, "assets": {key: {"href": str(path)}}}
+        return {
+            **facts,
+            "id": name,
+            "collection": name,
+            "properties": when,
+            "assets": {key: {"href": str(path)}},
+        }
 
     items = [item("worldcover", "map", cover), item("glo-30", "dem", relief)]
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    (tmp_path / "aois.json").write_text(json.dumps({"type": "Feature", "properties": {}, "geometry": ground}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
+    (tmp_path / "aois.json").write_text(
+        json.dumps({"type": "Feature", "properties": {}, "geometry": ground})
+    )
     names = {10: "tree cover", 80: "permanent water bodies"}
     request = {
         "catalog": str(tmp_path / "items.json"),
@@ -167,13 +217,17 @@ def test_real_maps_give_the_windows_and_the_relief_that_gdal_does(real_data: Pat
                 "id": "worldcover",
                 "dtype": "uint8",
                 "nodata": 0,
-                "bands": {"land_cover": {"asset": "map", "resolution": 0.0000833333, "categorical": True}},
+                "bands": {
+                    "land_cover": {"asset": "map", "resolution": 0.0000833333, "categorical": True}
+                },
                 "classes": {number: {"name": name} for number, name in names.items()},
             },
             {
                 "id": "glo-30",
                 "dtype": "float32",
-                "bands": {"elevation": {"asset": "dem", "resolution": 0.000277778, "uniform": True}},
+                "bands": {
+                    "elevation": {"asset": "dem", "resolution": 0.000277778, "uniform": True}
+                },
             },
         ],
         "grid": {"crs": "EPSG:32632", "bounds": [219840, 960, 252480, 46080]},
@@ -190,7 +244,9 @@ def test_real_maps_give_the_windows_and_the_relief_that_gdal_does(real_data: Pat
         "runner": "serial",
     }
     assert run(validate_request(request)).state == "succeeded"
-    told = json.loads((tmp_path / "out/aoi_metadata.geojson").read_text())["features"][0]["properties"]
+    told = json.loads((tmp_path / "out/aoi_metadata.geojson").read_text())["features"][0][
+        "properties"
+    ]
     assert told["windows"] == 34 * 47
     assert told["homogeneous_windows"] == {"10": 141, "80": 606}
     assert told["rejected_windows"] == {}
@@ -248,10 +304,16 @@ def test_real_items_are_scenes_with_what_chips_need(real_data: Path) -> None:
 
     def scenes(folder: str) -> list[Any]:
         provider, collection = folder.split("__")
-        items = [json.loads(path.read_text()) for path in sorted((real_data / "stac-items" / folder).glob("*.json"))]
+        items = [
+            json.loads(path.read_text())
+            for path in sorted((real_data / "stac-items" / folder).glob("*.json"))
+        ]
         return [scene_from_item(item, records[provider, collection]) for item in items]
 
-    assert {scene.wrs for scene in scenes("planetary-computer__landsat-c2-l2")} >= {"084/068", "084/072"}
+    assert {scene.wrs for scene in scenes("planetary-computer__landsat-c2-l2")} >= {
+        "084/068",
+        "084/072",
+    }
     assert all(scene.relative_orbit for scene in scenes("planetary-computer__sentinel-1-rtc"))
     for provider in ("planetary-computer", "earth-search"):
         for scene in scenes(f"{provider}__cop-dem-glo-30"):
@@ -277,12 +339,38 @@ def test_a_plan_tells_what_it_would_take(landcover_request: Make) -> None:
     assert "00003: its geometry is not valid" in describe(facts)["cannot be made"]
 
 
-def test_the_command_is_the_request(landcover: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_is_the_request(
+    landcover: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     document = landcover_document(landcover, tmp_path / "unused")
     (tmp_path / "request.json").write_text(json.dumps(document))
-    words = ["landcover", str(landcover / "aois.geojson"), "--catalog", str(landcover / "items.json")]
-    words += ["--include", "0,1", "--exclude", "1", "--dataset-version", "v9", "--chips-per-class", "1", "--no-zip"]
-    words += ["--without", "s1rtc", "--without", "dem", "-o", str(tmp_path / "out"), "--runner", "serial"]
+    words = [
+        "landcover",
+        str(landcover / "aois.geojson"),
+        "--catalog",
+        str(landcover / "items.json"),
+    ]
+    words += [
+        "--include",
+        "0,1",
+        "--exclude",
+        "1",
+        "--dataset-version",
+        "v9",
+        "--chips-per-class",
+        "1",
+        "--no-zip",
+    ]
+    words += [
+        "--without",
+        "s1rtc",
+        "--without",
+        "dem",
+        "-o",
+        str(tmp_path / "out"),
+        "--runner",
+        "serial",
+    ]
     periods = json.dumps(document["product"]["periods"])
     sets = {
         "product.periods": periods,
@@ -303,7 +391,9 @@ def test_the_command_is_the_request(landcover: Path, tmp_path: Path, capsys: pyt
 
 
 def test_the_demo_makes_a_balanced_release_whose_archive_opens(tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["demo", "--product", "landcover", "--output", str(tmp_path / "demo")])
+    told = CliRunner().invoke(
+        main, ["demo", "--product", "landcover", "--output", str(tmp_path / "demo")]
+    )
     assert told.exit_code == 0, told.output
     assert "demo: succeeded, 2 of 2 tasks" in told.output
     folder = tmp_path / "demo/landcover/processed"

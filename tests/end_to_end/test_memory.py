@@ -14,13 +14,15 @@ import rasterio
 from rasterio.windows import Window
 
 from resident import PEAK_KIB
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene
 
-TILE = SandboxScene("34TFL", 32634, 600_000, 4_500_000, datetime(2021, 6, 10, 9, 20, 31), size=10980)
+TILE = SandboxScene(
+    "34TFL", 32634, 600_000, 4_500_000, datetime(2021, 6, 10, 9, 20, 31), size=10980
+)
 
 RUN = f"""
 import sys
@@ -51,7 +53,11 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> 
         {
             "catalog": str(tmp_path / "items.json"),
             "collections": ["sentinel-2-l2a"],
-            "grid": {"crs": "EPSG:32634", "resolution": 5, "bounds": [600_000, 4_390_200, 709_800, 4_500_000]},
+            "grid": {
+                "crs": "EPSG:32634",
+                "resolution": 5,
+                "bounds": [600_000, 4_390_200, 709_800, 4_500_000],
+            },
             "product": {"kind": "mosaic", "bands": ["red"]},
             "output": str(tmp_path / "out"),
             "runner": "serial",
@@ -82,7 +88,11 @@ def test_an_index_of_half_a_gigapixel_stays_under_a_gibibyte_on_all_cores(tmp_pa
         {
             "catalog": str(tmp_path / "items.json"),
             "collections": ["sentinel-2-l2a"],
-            "grid": {"crs": "EPSG:32634", "resolution": 5, "bounds": [600_000, 4_390_200, 709_800, 4_500_000]},
+            "grid": {
+                "crs": "EPSG:32634",
+                "resolution": 5,
+                "bounds": [600_000, 4_390_200, 709_800, 4_500_000],
+            },
             "product": {"kind": "index", "index": "ndvi"},
             "output": str(tmp_path / "out"),
             "runner": {"kind": "direct", "workers": 3},

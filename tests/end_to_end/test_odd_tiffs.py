@@ -23,7 +23,7 @@ from scenebeam.raster.validate import validate
 from scenebeam.request import Checks
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.transfer.ranges import Budget
 
 LEFT, TOP = 600_000, 4_500_000
@@ -37,7 +37,12 @@ def numbers(seed: int, low: int, high: int, dtype: str = "uint8", side: int = 12
 
 
 def write(
-    path: Path, pixels: np.ndarray, *, left: float = LEFT, mask: np.ndarray | None = None, **changes: Any
+    path: Path,
+    pixels: np.ndarray,
+    *,
+    left: float = LEFT,
+    mask: np.ndarray | None = None,
+    **changes: Any,
 ) -> Path:
     profile = {
         "driver": "GTiff", "dtype": pixels.dtype, "height": pixels.shape[-2], "width": pixels.shape[-1], "count": 1,
@@ -57,14 +62,22 @@ class Case:
         self.folder = folder
 
     def run(
-        self, files: list[Path], record: dict[str, Any], grid: dict[str, Any] | None = None, **product: Any
+        self,
+        files: list[Path],
+        record: dict[str, Any],
+        grid: dict[str, Any] | None = None,
+        **product: Any,
     ) -> RunStatus:
         items = [self._item(file, number) for number, file in enumerate(files)]
-        (self.folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+        (self.folder / "items.json").write_text(
+            json.dumps({"type": "FeatureCollection", "features": items})
+        )
         self.request = validate_request(
             {
                 "catalog": str(self.folder / "items.json"),
-                "collections": [{"id": "c", "bands": {"b": {"asset": "b", "resolution": 10}}, **record}],
+                "collections": [
+                    {"id": "c", "bands": {"b": {"asset": "b", "resolution": 10}}, **record}
+                ],
                 "grid": {"crs": "EPSG:32634", "bounds": BOUNDS} if grid is None else grid,
                 "product": {"kind": "mosaic", "bands": ["b"], **product},
                 "output": str(self.folder / "out"),
@@ -99,7 +112,9 @@ class Case:
 
     @property
     def asset(self) -> dict[str, Any]:
-        return json.loads((self.path.parent / f"{self.path.parent.name}.json").read_text())["assets"]["b"]
+        return json.loads((self.path.parent / f"{self.path.parent.name}.json").read_text())[
+            "assets"
+        ]["b"]
 
     def valid_percent(self) -> float:
         return self.asset["raster:bands"][0]["statistics"]["valid_percent"]
@@ -124,8 +139,17 @@ def with_mask_beside(folder: Path, pixels: np.ndarray, mask: np.ndarray) -> Path
 
 def with_alpha(folder: Path, pixels: np.ndarray, mask: np.ndarray) -> Path:
     path = folder / "masked.tif"
-    profile = {"driver": "GTiff", "dtype": "uint8", "height": 128, "width": 128, "count": 2, "crs": "EPSG:32634"}
-    with rasterio.open(path, "w", **profile, **TILED, transform=Affine(10, 0, LEFT, 0, -10, TOP), ALPHA="YES") as file:
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint8",
+        "height": 128,
+        "width": 128,
+        "count": 2,
+        "crs": "EPSG:32634",
+    }
+    with rasterio.open(
+        path, "w", **profile, **TILED, transform=Affine(10, 0, LEFT, 0, -10, TOP), ALPHA="YES"
+    ) as file:
         file.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
         file.write(np.stack([pixels, mask * np.uint8(100)]))
     return path
@@ -135,7 +159,9 @@ MASKS = {"internal": with_internal_mask, "beside": with_mask_beside, "alpha": wi
 
 
 @pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize("record", [{"dtype": "uint8"}, {"dtype": "uint8", "nodata": 0}], ids=["no-nodata", "nodata"])
+@pytest.mark.parametrize(
+    "record", [{"dtype": "uint8"}, {"dtype": "uint8", "nodata": 0}], ids=["no-nodata", "nodata"]
+)
 def test_masked_pixels_are_no_data(case: Case, kind: str, record: dict[str, Any]) -> None:
     """What a mask or an alpha band hides never covers another tile, and is a hole where there is no other."""
     junk, other = numbers(1, 90, 110), numbers(2, 190, 210)
@@ -151,7 +177,9 @@ def test_masked_pixels_are_no_data(case: Case, kind: str, record: dict[str, Any]
     assert not np.ma.is_masked(case.pixels)
     case.run([first], record)
     found = case.pixels
-    np.testing.assert_array_equal(np.ma.getmaskarray(found), np.pad(~shown, ((0, 0), (0, 32)), constant_values=True))
+    np.testing.assert_array_equal(
+        np.ma.getmaskarray(found), np.pad(~shown, ((0, 0), (0, 32)), constant_values=True)
+    )
     np.testing.assert_array_equal(found[:, :64], junk[:, :64])
     assert case.valid_percent() == 40.0
 
@@ -162,7 +190,12 @@ def test_masked_pixels_have_no_weight_when_they_are_warped(case: Case, resamplin
     pixels, mask = numbers(3, 90, 110), np.ones((128, 128), np.uint8)
     mask[40:70, 30:90] = 0
     grid = {"crs": "EPSG:32635", "resolution": 10, "bounds": [92_600, 4_509_000, 93_800, 4_510_200]}
-    case.run([with_internal_mask(case.folder, pixels, mask)], {"dtype": "uint8"}, grid, resampling=resampling)
+    case.run(
+        [with_internal_mask(case.folder, pixels, mask)],
+        {"dtype": "uint8"},
+        grid,
+        resampling=resampling,
+    )
     truth = np.zeros((120, 120), np.uint8)
     reproject(
         np.where(mask, pixels, 0), truth, src_transform=Affine(10, 0, LEFT, 0, -10, TOP), src_crs="EPSG:32634",
@@ -209,13 +242,24 @@ def test_a_datum_of_its_own_is_not_taken_for_a_code(case: Case) -> None:
 
 @pytest.mark.parametrize("crs", ["EPSG:32634", "EPSG:4326", "EPSG:3035", "EPSG:2100", "EPSG:5070"])
 def test_a_code_stays_a_code(case: Case, crs: str) -> None:
-    transform = Affine(0.001, 0, 22, 0, -0.001, 41) if crs == "EPSG:4326" else Affine(10, 0, LEFT, 0, -10, TOP)
-    for name, options in (("tiled", {}), ("strips", {"tiled": False, "blockxsize": None, "blockysize": 8})):
-        path = write(case.folder / f"{name}.tif", numbers(6, 1, 9), crs=crs, transform=transform, **options)
+    transform = (
+        Affine(0.001, 0, 22, 0, -0.001, 41)
+        if crs == "EPSG:4326"
+        else Affine(10, 0, LEFT, 0, -10, TOP)
+    )
+    for name, options in (
+        ("tiled", {}),
+        ("strips", {"tiled": False, "blockxsize": None, "blockysize": 8}),
+    ):
+        path = write(
+            case.folder / f"{name}.tif", numbers(6, 1, 9), crs=crs, transform=transform, **options
+        )
         assert open_source(str(path), 1, Budget()).info.crs == crs
 
 
-@pytest.mark.parametrize("crs", ["EPSG:2263", "+proj=utm +zone=34 +datum=WGS84 +units=us-ft", "EPSG:4807"])
+@pytest.mark.parametrize(
+    "crs", ["EPSG:2263", "+proj=utm +zone=34 +datum=WGS84 +units=us-ft", "EPSG:4807"]
+)
 def test_units_and_meridians_other_than_plain_ones_are_gdals_to_tell(case: Case, crs: str) -> None:
     """US feet, grads from Paris: the header's code or keys are read by GDAL, and nothing is lost."""
     path = write(case.folder / "x.tif", numbers(6, 1, 9), crs=crs)
@@ -241,15 +285,28 @@ def test_a_negative_pixel_scale_is_placed_as_gdal_places_it(case: Case, tiled: b
 
 @pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("turned", ["south-up", "east-left", "both"])
-def test_an_image_that_is_turned_over_is_its_north_up_twin(case: Case, tiled: bool, turned: str) -> None:
+def test_an_image_that_is_turned_over_is_its_north_up_twin(
+    case: Case, tiled: bool, turned: str
+) -> None:
     pixels = numbers(8, 500, 9000, "uint16")
     down, across = turned != "east-left", turned != "south-up"
     stored = pixels[:: -1 if down else 1, :: -1 if across else 1]
     transform = Affine(
-        -10 if across else 10, 0, LEFT + (1280 if across else 0), 0, 10 if down else -10, TOP - (1280 if down else 0)
+        -10 if across else 10,
+        0,
+        LEFT + (1280 if across else 0),
+        0,
+        10 if down else -10,
+        TOP - (1280 if down else 0),
     )
     options = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 8}
-    path = write(case.folder / "turned.tif", np.ascontiguousarray(stored), transform=transform, nodata=0, **options)
+    path = write(
+        case.folder / "turned.tif",
+        np.ascontiguousarray(stored),
+        transform=transform,
+        nodata=0,
+        **options,
+    )
     assert case.run([path], {"dtype": "uint16", "nodata": 0}).incomplete == 0
     np.testing.assert_array_equal(case.pixels[:, :128], pixels)
     source = open_source(str(path), 1, Budget())
@@ -258,7 +315,9 @@ def test_an_image_that_is_turned_over_is_its_north_up_twin(case: Case, tiled: bo
 
 def test_a_rotated_image_is_warped(case: Case) -> None:
     pixels = numbers(9, 500, 9000, "uint16")
-    transform = Affine.translation(LEFT + 300, TOP - 100) @ Affine.rotation(-20) @ Affine.scale(10, -10)
+    transform = (
+        Affine.translation(LEFT + 300, TOP - 100) @ Affine.rotation(-20) @ Affine.scale(10, -10)
+    )
     path = write(case.folder / "rotated.tif", pixels, transform=transform, nodata=0)
     case.run([path], {"dtype": "uint16", "nodata": 0})
     truth = np.zeros((128, 160), np.uint16)
@@ -270,16 +329,30 @@ def test_a_rotated_image_is_warped(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "nodata", [-3.4028234663852886e38, 3.4028234663852886e38, -3.4028235e38, 1e20, -1e20, 0.1, -9999.9, float("nan")]
+    "nodata",
+    [
+        -3.4028234663852886e38,
+        3.4028234663852886e38,
+        -3.4028235e38,
+        1e20,
+        -1e20,
+        0.1,
+        -9999.9,
+        float("nan"),
+    ],
 )
 @pytest.mark.parametrize("tiled", [True, False])
-def test_any_float_nodata_survives_to_items_and_tables(case: Case, nodata: float, tiled: bool) -> None:
+def test_any_float_nodata_survives_to_items_and_tables(
+    case: Case, nodata: float, tiled: bool
+) -> None:
     """Compared as float32, in both doors, with the record's own word for it."""
     pixels = np.random.default_rng(10).normal(0.3, 0.1, (128, 128)).astype("float32")
     pixels[:, 64:] = nodata
     options = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 8}
     path = write(case.folder / "x.tif", pixels, nodata=nodata, **options)
-    status = case.run([path], {"dtype": "float32", "nodata": nodata if np.isfinite(nodata) else "nan"})
+    status = case.run(
+        [path], {"dtype": "float32", "nodata": nodata if np.isfinite(nodata) else "nan"}
+    )
     assert (status.state, status.incomplete) == ("succeeded", 0)
     assert np.ma.getmaskarray(case.pixels)[:, 64:].all()
     np.testing.assert_array_equal(case.pixels[:, :64], pixels[:, :64])
@@ -296,12 +369,16 @@ def test_nodata_values_that_differ_are_still_a_conflict(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "method"), [("uint8", "first"), ("uint8", "max"), ("int16", "median"), ("float32", "first")]
+    ("dtype", "method"),
+    [("uint8", "first"), ("uint8", "max"), ("int16", "median"), ("float32", "first")],
 )
 def test_holes_that_no_nodata_value_marks_have_a_mask(case: Case, dtype: str, method: str) -> None:
     """A gap between two tiles of a collection without a nodata value, and the ground beyond them."""
     one, other = (numbers(seed, 90, 110, dtype, 64) for seed in (11, 12))
-    files = [write(case.folder / "a.tif", one), write(case.folder / "b.tif", other, left=LEFT + 800)]
+    files = [
+        write(case.folder / "a.tif", one),
+        write(case.folder / "b.tif", other, left=LEFT + 800),
+    ]
     status = case.run(files, {"dtype": dtype}, method=method)
     assert status.state == "succeeded"
     valid = np.zeros((128, 160), bool)
@@ -323,16 +400,22 @@ def test_an_image_without_holes_has_no_mask(case: Case) -> None:
         assert file.mask_flag_enums == ([rasterio.enums.MaskFlags.all_valid],)
 
 
-def test_a_masked_mosaic_in_shards_is_that_in_one(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_masked_mosaic_in_shards_is_that_in_one(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(14)
     path = write(case.folder / "a.tif", rng.integers(0, 250, (1500, 1100)).astype("uint8"))
-    grid = {"crs": "EPSG:32634", "bounds": [LEFT - 3000, TOP - 16_000, LEFT + 11_000, TOP + 2000], "resolution": 10}
+    grid = {
+        "crs": "EPSG:32634",
+        "bounds": [LEFT - 3000, TOP - 16_000, LEFT + 11_000, TOP + 2000],
+        "resolution": 10,
+    }
     case.run([path], {"dtype": "uint8"}, grid)
     whole = case.path.read_bytes()
     with rasterio.open(case.path) as file:
         assert file.overviews(1) == [2, 4]
-    monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**19)
-    monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**19)
+    monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     assert case.run([path], {"dtype": "uint8"}, grid).tasks > 2
     assert case.path.read_bytes() == whole
     assert cog_validate(case.path, strict=True) == (True, [], [])
@@ -341,7 +424,9 @@ def test_a_masked_mosaic_in_shards_is_that_in_one(case: Case, monkeypatch: pytes
 def test_a_crs_that_proj_cannot_use_leaves_that_tile_out(case: Case) -> None:
     good = write(case.folder / "good.tif", numbers(15, 500, 9000, "uint16"), nodata=0)
     odd = write(case.folder / "odd.tif", numbers(16, 500, 9000, "uint16"), nodata=0)
-    odd.write_bytes(odd.read_bytes().replace(np.uint16(32634).tobytes(), np.uint16(29999).tobytes()))
+    odd.write_bytes(
+        odd.read_bytes().replace(np.uint16(32634).tobytes(), np.uint16(29999).tobytes())
+    )
     status = case.run([odd, good], {"dtype": "uint16", "nodata": 0})
     assert (status.state, status.incomplete) == ("succeeded", 1)
     (missing,) = case.asset["scenebeam:missing"]
@@ -355,7 +440,14 @@ def test_a_crs_that_proj_cannot_use_leaves_that_tile_out(case: Case) -> None:
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
 def test_complex_numbers_are_refused_in_words(case: Case, dtype: str) -> None:
     path = case.folder / "x.tif"
-    profile = {"driver": "GTiff", "dtype": dtype, "height": 64, "width": 64, "count": 1, "crs": "EPSG:32634"}
+    profile = {
+        "driver": "GTiff",
+        "dtype": dtype,
+        "height": 64,
+        "width": 64,
+        "count": 1,
+        "crs": "EPSG:32634",
+    }
     with rasterio.open(path, "w", **profile, transform=Affine(10, 0, LEFT, 0, -10, TOP)) as file:
         file.write(np.zeros((1, 64, 64), "complex64" if dtype == "complex_int16" else dtype))
     with pytest.raises(ReadError, match="complex numbers"):
@@ -415,7 +507,12 @@ def test_lzw_clears_its_table_as_the_specification_says(kind: str) -> None:
 
 def make_dem(folder: Path) -> Path:
     pixels = np.random.default_rng(19).normal(300, 80, (200, 200)).astype("float32")
-    return write(folder / "dem.tif", pixels, crs="EPSG:4326", transform=Affine(1 / 3600, 0, 24, 0, -1 / 3600, 41))
+    return write(
+        folder / "dem.tif",
+        pixels,
+        crs="EPSG:4326",
+        transform=Affine(1 / 3600, 0, 24, 0, -1 / 3600, 41),
+    )
 
 
 @pytest.mark.parametrize("kind", ["mosaic", "stack"])
@@ -424,7 +521,9 @@ def test_a_model_in_degrees_has_pixels_of_metres(case: Case, kind: str) -> None:
     path = make_dem(case.folder)
     item = case._item(path, 0)
     item |= {"collection": "cop-dem-glo-30", "assets": {"data": {"href": str(path)}}}
-    (case.folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+    (case.folder / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [item]})
+    )
     request = validate_request(
         {
             "catalog": str(case.folder / "items.json"), "collections": ["cop-dem-glo-30"], "runner": "serial",
@@ -440,11 +539,15 @@ def test_a_model_in_degrees_has_pixels_of_metres(case: Case, kind: str) -> None:
         assert pixel == 30 if kind == "mosaic" else pixel == pytest.approx(1 / 3600)
 
 
-def test_a_grid_of_too_many_pixels_is_refused_with_the_figure(case: Case, make_request: Callable[..., Any]) -> None:
+def test_a_grid_of_too_many_pixels_is_refused_with_the_figure(
+    case: Case, make_request: Callable[..., Any]
+) -> None:
     from scenebeam.errors import RequestError
-    from scenebeam.run.search import make_plan
+    from scenebeam.planning.search import make_plan
 
-    with pytest.raises(RequestError, match=r"pixels of 0\.0003, more than limits\.max_pixels = 100,000,000,000"):
+    with pytest.raises(
+        RequestError, match=r"pixels of 0\.0003, more than limits\.max_pixels = 100,000,000,000"
+    ):
         make_plan(make_request(**{"grid.resolution": 0.0003}))
     with pytest.raises(RequestError, match=r"limits\.max_pixels = 1,000"):
         make_plan(make_request(**{"limits.max_pixels": 1000}))

@@ -76,9 +76,12 @@ def mosaics(request: RunRequest) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("side", "bands"), [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "swir22", "scl"])]
+    ("side", "bands"),
+    [(100, ["blue", "green", "red", "nir"]), (200, ["rededge1", "swir16", "swir22", "scl"])],
 )
-def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, side: int, bands: list[str]) -> None:
+def test_bit_for_bit_on_its_own_grid(
+    real_data: Path, request_for: Callable, side: int, bands: list[str]
+) -> None:
     with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[bands[0]]}.tif") as file:
         grid = {"crs": "EPSG:32629", "resolution": file.transform.a, "bounds": list(file.bounds)}
         assert file.transform.a == pytest.approx(side, rel=0.01)
@@ -95,7 +98,9 @@ def test_bit_for_bit_on_its_own_grid(real_data: Path, request_for: Callable, sid
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
 @pytest.mark.parametrize(
-    "grid", [{"crs": "EPSG:32628"}, {"crs": "EPSG:32630"}, {"crs": "EPSG:4326", "resolution": 0.001}], ids=str
+    "grid",
+    [{"crs": "EPSG:32628"}, {"crs": "EPSG:32630"}, {"crs": "EPSG:4326", "resolution": 0.001}],
+    ids=str,
 )
 def test_within_one_number_of_reproject_on_another_crs(
     real_data: Path, request_for: Callable, grid: dict, resampling: str
@@ -113,7 +118,9 @@ def test_within_one_number_of_reproject_on_another_crs(
                 resampling=Resampling.nearest if band == "scl" else Resampling[resampling],
             )  # fmt: skip
             difference = np.abs(ours.read(1).astype(int) - expected.astype(int))
-            assert (difference <= 1).all(), f"{band}: {(difference > 1).sum()} pixels, at most {difference.max()}"
+            assert (difference <= 1).all(), (
+                f"{band}: {(difference > 1).sum()} pixels, at most {difference.max()}"
+            )
 
 
 def test_its_own_files_come_whole(request_for: Callable[..., RunRequest], real_data: Path) -> None:
@@ -125,15 +132,21 @@ def test_its_own_files_come_whole(request_for: Callable[..., RunRequest], real_d
         served = (real_data / "sentinel-2-l2a-29RKH" / f"{name}.tif").read_bytes()
         assert (folder / f"{band}.tif").read_bytes() == served
         assert item["assets"][band]["file:checksum"] == "1220" + hashlib.sha256(served).hexdigest()
-        assert item["assets"][band]["scenebeam:shift"] == 0, "its item says that the offset was taken out"
+        assert item["assets"][band]["scenebeam:shift"] == 0, (
+            "its item says that the offset was taken out"
+        )
 
 
 @pytest.mark.parametrize("form", ["geotiff", "vrt"])
-def test_six_bands_as_gdalwarp_stacks_them(request_for: Callable[..., RunRequest], real_data: Path, form: str) -> None:
+def test_six_bands_as_gdalwarp_stacks_them(
+    request_for: Callable[..., RunRequest], real_data: Path, form: str
+) -> None:
     request = request_for({}, kind="stack", bands=[], format=form)
     assert run(request).state == "succeeded"
     name = "S2A_29RKH_20200219_0_L2A"
-    with rasterio.open(Path(request.output) / "stacks" / name / f"{name}.{'vrt' if form == 'vrt' else 'tif'}") as ours:
+    with rasterio.open(
+        Path(request.output) / "stacks" / name / f"{name}.{'vrt' if form == 'vrt' else 'tif'}"
+    ) as ours:
         assert ours.descriptions == ("blue", "green", "red", "nir", "swir16", "swir22")
         for number, band in enumerate(ours.descriptions, start=1):
             with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
@@ -159,7 +172,10 @@ def test_its_ndvi_needs_no_offset(request_for: Callable[..., RunRequest], real_d
     assert not np.isnan(found).any()
     assert found.mean(dtype=np.float64) == pytest.approx(0.0662, abs=5e-5)
     masked = whole.model_copy(
-        update={"product": whole.product.model_copy(update={"mask": True}), "output": f"{whole.output}2"}
+        update={
+            "product": whole.product.model_copy(update={"mask": True}),
+            "output": f"{whole.output}2",
+        }
     )
     assert run(masked).state == "succeeded"
     with rasterio.open(Path(masked.output) / "indices" / "20200219T112111Z" / "ndvi.tif") as file:
@@ -224,11 +240,25 @@ def test_chips_of_it_are_its_windows(api: str, real_data: Path, tmp_path: Path) 
             with rasterio.open(folder / name / f"{name}_{season}_image_s2.tif") as image:
                 assert image.descriptions == ("red", "green", "blue", "nir", "scl")
                 with rasterio.open(folder / name / "mask.tif") as mask:
-                    assert (image.crs, image.transform, image.shape) == (mask.crs, mask.transform, mask.shape)
+                    assert (image.crs, image.transform, image.shape) == (
+                        mask.crs,
+                        mask.transform,
+                        mask.shape,
+                    )
                 for number, band in enumerate(image.descriptions[:4], start=1):
-                    with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif") as file:
-                        np.testing.assert_array_equal(image.read(number), file.read(1, window=window))
-                here = classes[window.row_off : window.row_off + side, window.col_off : window.col_off + side]
+                    with rasterio.open(
+                        real_data / "sentinel-2-l2a-29RKH" / f"{FILES[band]}.tif"
+                    ) as file:
+                        np.testing.assert_array_equal(
+                            image.read(number), file.read(1, window=window)
+                        )
+                here = classes[
+                    window.row_off : window.row_off + side, window.col_off : window.col_off + side
+                ]
                 np.testing.assert_array_equal(image.read(5), here)
-            told = json.loads((folder / name / f"{name}_{season}_s2.json").read_text())["properties"]
-            assert told["eo:cloud_cover"] == pytest.approx(100 * np.isin(here, (3, 8, 9, 10)).mean(), abs=1e-3)
+            told = json.loads((folder / name / f"{name}_{season}_s2.json").read_text())[
+                "properties"
+            ]
+            assert told["eo:cloud_cover"] == pytest.approx(
+                100 * np.isin(here, (3, 8, 9, 10)).mean(), abs=1e-3
+            )

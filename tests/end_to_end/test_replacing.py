@@ -33,9 +33,17 @@ Make = Callable[..., RunRequest]
 PRODUCTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mosaic": ("scenes", {}, {"product.method": "last"}),
     "shards": ("scenes", {"limits.memory": "100MB"}, {"product.method": "last"}),
-    "stack": ("scenes", {"product": {"kind": "stack", "bands": ["red", "nir"]}}, {"product.values": "raw"}),
+    "stack": (
+        "scenes",
+        {"product": {"kind": "stack", "bands": ["red", "nir"]}},
+        {"product.values": "raw"},
+    ),
     "index": ("scenes", {"product": {"kind": "index", "index": "ndvi"}}, {"product.mask": False}),
-    "assets": ("scenes", {"product": {"kind": "assets", "bands": ["red"]}}, {"product.bands": ["nir"]}),
+    "assets": (
+        "scenes",
+        {"product": {"kind": "assets", "bands": ["red"]}},
+        {"product.bands": ["nir"]},
+    ),
     "fields": ("fields", {"product.bands": ["red"]}, {"product.bands": ["nir"]}),
     "landcover": ("landcover", {"product.include": [0]}, {"product.seed": 3}),
 }
@@ -54,7 +62,9 @@ LOCAL_AND_CLOUD = [*PRODUCTS, *(_marked(name, "gs ") for name in PRODUCTS)]
 class Case:
     """A product, and the server that its scenes come from."""
 
-    def __init__(self, make: Make, server: Behaviour, catalog: Path, output: str, name: str) -> None:
+    def __init__(
+        self, make: Make, server: Behaviour, catalog: Path, output: str, name: str
+    ) -> None:
         _, first, change = PRODUCTS[name]
         limits = {"limits.retry_wait": 0.01, "limits.max_attempts": 2}
         first = deepcopy(first)
@@ -67,7 +77,11 @@ class Case:
         """What stands, but for what tells the time."""
         store = open_store(self.output)
         names = store._names("")
-        return {name: store.read(name) or b"" for name in sorted(names) if not name.endswith(OF_ITS_TIME)}
+        return {
+            name: store.read(name) or b""
+            for name in sorted(names)
+            if not name.endswith(OF_ITS_TIME)
+        }
 
     def unwell(self) -> None:
         self.server.faults = [Fault(pattern=r"\.tif", status=503)]
@@ -77,12 +91,18 @@ class Case:
 
 
 @pytest.fixture
-def served(sandbox: Path, fields: Path, landcover: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+def served(
+    sandbox: Path, fields: Path, landcover: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Any:
     """Scenes over HTTP, and the catalog that names them there."""
     name = request.param.removeprefix("gs ")
     folder = {"scenes": sandbox, "fields": fields, "landcover": landcover}[PRODUCTS[name][0]]
     with serve(folder) as server:
-        yield request.param, server, write_served_items(folder, server.url, tmp_path / "catalog.json")
+        yield (
+            request.param,
+            server,
+            write_served_items(folder, server.url, tmp_path / "catalog.json"),
+        )
 
 
 @pytest.fixture
@@ -110,7 +130,9 @@ def dead_links(output: str) -> list[str]:
                 dead.append(f"{where}: {href}")
 
     for name in names:
-        if name.endswith("collection.json") or (name.endswith(".json") and b'"Feature"' in (store.read(name) or b"")):
+        if name.endswith("collection.json") or (
+            name.endswith(".json") and b'"Feature"' in (store.read(name) or b"")
+        ):
             document = json.loads(store.read(name) or b"")
             for linked in [*document.get("links", []), *document.get("assets", {}).values()]:
                 check(name, linked["href"])
@@ -128,7 +150,9 @@ def products(files: dict[str, bytes]) -> dict[str, bytes]:
     return {
         name: files[name]
         for name in files
-        if "/" in name and not name.startswith(("parts/", "report/", "cells/")) and name.endswith((".tif", ".json"))
+        if "/" in name
+        and not name.startswith(("parts/", "report/", "cells/"))
+        and name.endswith((".tif", ".json"))
     }
 
 
@@ -137,7 +161,9 @@ def reference(case: Case, request: RunRequest) -> dict[str, bytes]:
     fresh = request.model_copy(update={"output": f"{case.output}-fresh"})
     assert run(fresh).state == "succeeded"
     found = open_store(fresh.output)
-    return {name: found.read(name) or b"" for name in found.list() if not name.endswith(OF_ITS_TIME)}
+    return {
+        name: found.read(name) or b"" for name in found.list() if not name.endswith(OF_ITS_TIME)
+    }
 
 
 def same(files: dict[str, bytes], right: dict[str, bytes]) -> None:
@@ -181,14 +207,20 @@ def test_older_products_are_listed_as_such(case: Case) -> None:
 
 def listed(case: Case) -> dict[str, bool | None]:
     """Ids of the items of the output's table, and whether they are told to be of another request."""
-    (name,) = [name for name in case.files() if name.endswith("items.parquet") and not name.startswith("cells/")]
+    (name,) = [
+        name
+        for name in case.files()
+        if name.endswith("items.parquet") and not name.startswith("cells/")
+    ]
     with case.store.fetched(name) as path:
         items = rustac.read_sync(str(path))["features"]
     return {item["id"]: item["properties"].get("scenebeam:superseded") for item in items}
 
 
 @pytest.mark.parametrize("served", [_marked(name) for name in PRODUCTS], indirect=True)
-def test_killed_while_replacing_nothing_is_lost_and_it_resumes(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_while_replacing_nothing_is_lost_and_it_resumes(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(case.first)
     before = case.files()
     right = reference(case, case.then)
@@ -210,8 +242,13 @@ def test_killed_while_replacing_nothing_is_lost_and_it_resumes(case: Case, monke
         published.left = 10**9
         stands = case.files()
         if SUPERSEDED in stands:  # else the new ones are whole
-            assert products(before).keys() <= stands.keys(), f"after {allowed} files something is gone"
-        assert run(case.then, overwrite=not (Path(case.output) / "run.json").exists()).state in ("succeeded", "failed")
+            assert products(before).keys() <= stands.keys(), (
+                f"after {allowed} files something is gone"
+            )
+        assert run(case.then, overwrite=not (Path(case.output) / "run.json").exists()).state in (
+            "succeeded",
+            "failed",
+        )
         if run(case.then).state != "succeeded":
             pytest.fail("it does not resume")
         same(case.files(), right)
@@ -247,7 +284,10 @@ def test_moved_while_it_is_replaced_it_is_made_anew(case: Case, tmp_path: Path) 
     request, _ = load_request(tmp_path / "copy" / "run.json")
     assert run(request).state == "succeeded"
     copy = open_store(str(tmp_path / "copy"))
-    same({name: copy.read(name) or b"" for name in copy.list() if not name.endswith(OF_ITS_TIME)}, right)
+    same(
+        {name: copy.read(name) or b"" for name in copy.list() if not name.endswith(OF_ITS_TIME)},
+        right,
+    )
 
 
 @pytest.mark.parametrize("served", ["mosaic", "assets", "fields"], indirect=True)

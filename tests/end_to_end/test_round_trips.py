@@ -28,7 +28,9 @@ BANDS = ["B04", "nir", "SCL"]
 @pytest.fixture
 def archive(make_request: Make, tmp_path: Path) -> Path:
     """All scenes of the sandbox, downloaded."""
-    request = make_request(output=str(tmp_path / "archive"), run="archive", product={"kind": "assets", "bands": BANDS})
+    request = make_request(
+        output=str(tmp_path / "archive"), run="archive", product={"kind": "assets", "bands": BANDS}
+    )
     assert run(request).state == "succeeded"
     return tmp_path / "archive"
 
@@ -75,27 +77,38 @@ def test_an_archive_is_a_catalog(
 
 
 @pytest.mark.parametrize("form", ["collection.json", "items.parquet"])
-def test_an_archive_in_a_bucket_is_a_catalog(make_request: Make, prefix: str, tmp_path: Path, form: str) -> None:
+def test_an_archive_in_a_bucket_is_a_catalog(
+    make_request: Make, prefix: str, tmp_path: Path, form: str
+) -> None:
     """Dropped into the bucket; moved inside it, it is a catalog still."""
-    dropped = make_request(output=f"{prefix}/dropped", run="archive", product={"kind": "assets", "bands": BANDS})
+    dropped = make_request(
+        output=f"{prefix}/dropped", run="archive", product={"kind": "assets", "bands": BANDS}
+    )
     assert run(dropped).state == "succeeded"
     before, moved = open_store(f"{prefix}/dropped"), open_store(f"{prefix}/moved")
     for name in before.list():
         moved.write(name, before.read(name) or b"")
     before.delete(before.list())
     product = {"kind": "mosaic", "bands": ["red"]}
-    request = make_request(catalog=f"{prefix}/moved/{form}", output=str(tmp_path / "out"), product=product)
+    request = make_request(
+        catalog=f"{prefix}/moved/{form}", output=str(tmp_path / "out"), product=product
+    )
     assert run(request).state == "succeeded"
     direct = make_request(output=str(tmp_path / "direct"), product=product)
     run(direct)
     same_pixels(tmp_path / "out", tmp_path / "direct")
 
 
-def test_an_archive_is_the_root_of_a_time_series(make_request: Make, archive: Path, tmp_path: Path) -> None:
+def test_an_archive_is_the_root_of_a_time_series(
+    make_request: Make, archive: Path, tmp_path: Path
+) -> None:
     product = {"kind": "mosaic", "bands": ["red", "nir"]}
     direct = make_request(output=str(tmp_path / "direct"), product=product)
     run(direct)
-    series = {"time_series": str(tmp_path / "direct" / "time_serie.csv"), "root": str(archive / "raw")}
+    series = {
+        "time_series": str(tmp_path / "direct" / "time_serie.csv"),
+        "root": str(archive / "raw"),
+    }
     shutil.copy(archive / "time_serie.csv", series["time_series"])
     request = make_request(catalog=series, dates=[], output=str(tmp_path / "out"), product=product)
     assert run(request).state == "succeeded"
@@ -103,9 +116,15 @@ def test_an_archive_is_the_root_of_a_time_series(make_request: Make, archive: Pa
 
 
 @pytest.mark.parametrize("kind", ["mosaic", "index"])
-def test_a_table_of_products_is_a_catalog_of_its_own(make_request: Make, tmp_path: Path, kind: str) -> None:
+def test_a_table_of_products_is_a_catalog_of_its_own(
+    make_request: Make, tmp_path: Path, kind: str
+) -> None:
     """Hrefs start from the table: with an inline record its images can be mosaicked again."""
-    product = {"kind": "mosaic", "bands": ["scl"]} if kind == "mosaic" else {"kind": "index", "index": "ndvi"}
+    product = (
+        {"kind": "mosaic", "bands": ["scl"]}
+        if kind == "mosaic"
+        else {"kind": "index", "index": "ndvi"}
+    )
     first = make_request(run="first", output=str(tmp_path / "first"), product=product)
     run(first)
     band = "scl" if kind == "mosaic" else "ndvi"
@@ -132,7 +151,9 @@ def test_a_table_of_products_is_a_catalog_of_its_own(make_request: Make, tmp_pat
 
 def test_the_run_of_a_demo_can_be_run_again(tmp_path: Path) -> None:
     for product in ("fields", "landcover"):
-        demo = CliRunner().invoke(main, ["demo", "--product", product, "-o", str(tmp_path / product)])
+        demo = CliRunner().invoke(
+            main, ["demo", "--product", product, "-o", str(tmp_path / product)]
+        )
         assert demo.exit_code == 0, demo.output
         (record,) = (tmp_path / product).glob("*/run.json")
         again = CliRunner().invoke(main, ["run", str(record)])
@@ -156,7 +177,9 @@ def flat(chips: Path, tmp_path: Path) -> Path:
         for asset in item["assets"].values():
             shutil.copy(path.parent / asset["href"], folder / "masks")
             asset["href"] = f"./masks/{Path(asset['href']).name}"
-        item["links"] = [{"rel": "collection", "href": "./collection.json", "type": "application/json"}]
+        item["links"] = [
+            {"rel": "collection", "href": "./collection.json", "type": "application/json"}
+        ]
         item["properties"]["own:name"] = "kept"
         (folder / path.name).write_text(json.dumps(item))
         links.append({"rel": "item", "href": f"./{path.name}", "type": "application/geo+json"})
@@ -170,7 +193,12 @@ def test_a_catalog_of_others_is_only_added_to(fields_request: Make, flat: Path) 
     own = json.loads((flat / "collection.json").read_text())["links"]
     masks = {path.name: path.read_bytes() for path in (flat / "masks").iterdir()}
     request = fields_request(
-        **{"product.boundaries": None, "product.chips": str(flat), "output": str(flat), "product.bands": ["red"]}
+        **{
+            "product.boundaries": None,
+            "product.chips": str(flat),
+            "output": str(flat),
+            "product.bands": ["red"],
+        }
     )
     assert run(request).state == "succeeded"
     links = json.loads((flat / "collection.json").read_text())["links"]
@@ -196,7 +224,9 @@ def test_a_catalog_of_others_is_only_added_to(fields_request: Make, flat: Path) 
 # Chips without their boundaries
 
 
-def test_chips_that_stand_need_no_boundaries(fields: Path, fields_request: Make, tmp_path: Path) -> None:
+def test_chips_that_stand_need_no_boundaries(
+    fields: Path, fields_request: Make, tmp_path: Path
+) -> None:
     boundaries = tmp_path / "fields.geojson"
     shutil.copy(fields / "fields.geojson", boundaries)
     made = {"product.boundaries": str(boundaries), "product.bands": ["red"]}
@@ -209,11 +239,17 @@ def test_chips_that_stand_need_no_boundaries(fields: Path, fields_request: Make,
     assert run(fields_request(**steps, **{"product.images": "download"})).state == "succeeded"
     left, right = tree(tmp_path / "out"), tree(tmp_path / "at-once")
     assert left.keys() == right.keys()
-    assert [name for name in left if left[name] != right[name] and name.endswith((".tif", ".json", ".csv"))] == []
+    assert [
+        name
+        for name in left
+        if left[name] != right[name] and name.endswith((".tif", ".json", ".csv"))
+    ] == []
 
 
 @pytest.mark.parametrize(("size", "digits"), [(64, 3), (128, 3), (160, 2), (16, 3)])
-def test_small_chips_are_named_by_finer_digits(fields_request: Make, size: int, digits: int) -> None:
+def test_small_chips_are_named_by_finer_digits(
+    fields_request: Make, size: int, digits: int
+) -> None:
     request = fields_request(**{"product.grid": {"size": size}, "product.images": "none"})
     assert run(request).state == "succeeded"
     names = [path.name for path in Path(request.output).glob("ftw-*")]
@@ -232,7 +268,9 @@ def test_a_moved_run_goes_on_by_the_command(fields_request: Make, tmp_path: Path
     request = fields_request(**{"product.images": "select", "product.bands": ["red"]})
     run(request)
     shutil.move(request.output, tmp_path / "moved")
-    told = CliRunner().invoke(main, ["fields", "download", str(tmp_path / "moved"), "--runner", "serial"])
+    told = CliRunner().invoke(
+        main, ["fields", "download", str(tmp_path / "moved"), "--runner", "serial"]
+    )
     assert told.exit_code == 0, told.output
     assert list((tmp_path / "moved").glob("ftw-*/*_s2.tif"))
     assert not Path(request.output).exists()

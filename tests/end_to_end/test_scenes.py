@@ -21,11 +21,11 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import search
+from scenebeam.planning.search_cache import read_search, write_search
 from scenebeam.request import Area, RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run, write_scenes
-from scenebeam.run.items import read_search, write_search
-from scenebeam.run.search import search
 from scenebeam.sandbox.scenes import SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 from scenebeam.storage import open_store
@@ -81,11 +81,19 @@ def test_the_numbers_are_those_of_the_scenes(make_request: Make) -> None:
     west, south, east, north = whole.bounds
     metres = 111_320**2 * (east - west) * (north - south) * np.cos(np.radians((south + north) / 2))
     assert float(series[0]["coverage_area"]) == pytest.approx(metres, rel=0.01)
-    assert [row["has_full_cover"] for row in table(request.output, "timestamps_coverage.csv")] == ["False", "False"]
-    assert [row["min_cloud"] for row in table(request.output, "timestamps_coverage.csv")] == ["5.0", "0.0"]
+    assert [row["has_full_cover"] for row in table(request.output, "timestamps_coverage.csv")] == [
+        "False",
+        "False",
+    ]
+    assert [row["min_cloud"] for row in table(request.output, "timestamps_coverage.csv")] == [
+        "5.0",
+        "0.0",
+    ]
 
 
-def test_an_unknown_cloud_cover_is_an_empty_field(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_an_unknown_cloud_cover_is_an_empty_field(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     items = json.loads((sandbox / "items.json").read_text())
     for item in items["features"]:
         if item["id"].startswith("S2A_35TKF_2021"):
@@ -128,26 +136,34 @@ def counted(tmp_path: Path) -> Any:
 
 def test_the_second_run_asks_no_catalogue(make_request: Make, counted: Behaviour) -> None:
     catalog = f"{counted.url}/catalog.json"
-    first = make_request(catalog=catalog, **{"product.bands": ["scl"], "select.max_cloud_cover": 15})
+    first = make_request(
+        catalog=catalog, **{"product.bands": ["scl"], "select.max_cloud_cover": 15}
+    )
     write_scenes(first)
     assert counted.requests.total() > 0
     counted.forget()
     run(first)
     other = make_request(catalog=catalog, **{"product.bands": ["scl"]})
     run(other, overwrite=True)
-    assert not [path for path in counted.requests if path.endswith(".json")], "another filter is no other question"
+    assert not [path for path in counted.requests if path.endswith(".json")], (
+        "another filter is no other question"
+    )
     counted.forget()
     run(make_request(catalog=catalog, dates="2021", **{"product.bands": ["scl"]}), overwrite=True)
     assert [path for path in counted.requests if path.endswith(".json")], "other dates are"
 
 
-def test_refresh_asks_again_and_makes_only_what_changed(make_request: Make, counted: Behaviour) -> None:
+def test_refresh_asks_again_and_makes_only_what_changed(
+    make_request: Make, counted: Behaviour
+) -> None:
     catalog = f"{counted.url}/catalog.json"
     request = make_request(catalog=catalog, dates=["2021", "2022"], **{"product.bands": ["scl"]})
     late = [scene for scene in SCENES if scene.taken.year == 2022]
     listing = counted.folder / "catalog.json"
     everything = json.loads(listing.read_text())
-    early = [link for link in everything["links"] if not any(scene.id in link["href"] for scene in late)]
+    early = [
+        link for link in everything["links"] if not any(scene.id in link["href"] for scene in late)
+    ]
     listing.write_text(json.dumps({**everything, "links": early}))
     assert run(request).tasks == 1
     listing.write_text(json.dumps(everything))
@@ -155,11 +171,15 @@ def test_refresh_asks_again_and_makes_only_what_changed(make_request: Make, coun
     stamp = Path(request.output, "mosaics/20210610T092031Z/scl.tif").stat().st_mtime_ns
     status = run(request, refresh=True)
     assert (status.state, status.tasks, status.done) == ("succeeded", 2, 2)
-    assert Path(request.output, "mosaics/20210610T092031Z/scl.tif").stat().st_mtime_ns == stamp, "not made again"
+    assert Path(request.output, "mosaics/20210610T092031Z/scl.tif").stat().st_mtime_ns == stamp, (
+        "not made again"
+    )
     fewer = [link for link in everything["links"] if "34TGK_2021" not in link["href"]]
     listing.write_text(json.dumps({**everything, "links": fewer}))
     assert run(request, refresh=True).state == "succeeded"
-    assert Path(request.output, "mosaics/20210610T092031Z/scl.tif").stat().st_mtime_ns > stamp, "it has other tiles now"
+    assert Path(request.output, "mosaics/20210610T092031Z/scl.tif").stat().st_mtime_ns > stamp, (
+        "it has other tiles now"
+    )
 
 
 @pytest.fixture
@@ -179,7 +199,9 @@ def test_requests_to_a_catalogue_are_a_pause_apart(make_request: Make, api: str)
 def test_scenes_are_asked_for_by_their_ids(make_request: Make, api: str) -> None:
     wanted = [SCENES[0].id, SCENES[1].id, "S2A_nowhere"]
     request = make_request(
-        catalog=api, dates=[], **{"select.scenes": [{"id": name, "anchor": "2021-06-01"} for name in wanted]}
+        catalog=api,
+        dates=[],
+        **{"select.scenes": [{"id": name, "anchor": "2021-06-01"} for name in wanted]},
     )
     found = search(request)
     assert {item["id"] for item in found.items} == set(wanted[:2])
@@ -198,15 +220,22 @@ SENTINEL_2 = [
 
 
 def recorded(real_data: Path, folder: str, tmp_path: Path, **select: Any) -> RunRequest:
-    items = [json.loads(path.read_text()) for path in sorted((real_data / "stac-items" / folder).glob("*.json"))]
+    items = [
+        json.loads(path.read_text())
+        for path in sorted((real_data / "stac-items" / folder).glob("*.json"))
+    ]
     path = tmp_path / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    west, south, east, north = shapely.union_all([shapely.geometry.shape(item["geometry"]) for item in items]).bounds
+    west, south, east, north = shapely.union_all(
+        [shapely.geometry.shape(item["geometry"]) for item in items]
+    ).bounds
     return validate_request(
         {
             "catalog": str(path),
             "collections": [items[0]["collection"]],
-            "area": {"bbox": [west, south, east, north]} if east - west < 180 else {"mgrs": ["60VUJ"]},
+            "area": {"bbox": [west, south, east, north]}
+            if east - west < 180
+            else {"mgrs": ["60VUJ"]},
             "product": {"kind": "assets", "download_n": 0, "band_resolution": 20},
             "select": select,
             "output": str(tmp_path / "out"),
@@ -215,7 +244,9 @@ def recorded(real_data: Path, folder: str, tmp_path: Path, **select: Any) -> Run
 
 
 @pytest.mark.parametrize("folder", SENTINEL_2)
-def test_recorded_items_give_the_tables_and_the_manifest(real_data: Path, folder: str, tmp_path: Path) -> None:
+def test_recorded_items_give_the_tables_and_the_manifest(
+    real_data: Path, folder: str, tmp_path: Path
+) -> None:
     request = recorded(real_data, folder, tmp_path)
     assert run(request).state == "succeeded"
     check_columns(request.output)
@@ -268,7 +299,8 @@ def thessaloniki_items(real_data: Path) -> list[dict[str, Any]]:
             },
             "links": [],
             "assets": {
-                key: {"href": f"s3://eodata/{row['id']}/{key}.jp2"} for key in ("B04_10m", "B08_10m", "SCL_20m")
+                key: {"href": f"s3://eodata/{row['id']}/{key}.jp2"}
+                for key in ("B04_10m", "B08_10m", "SCL_20m")
             },
         }
     return list(items.values())
@@ -276,7 +308,9 @@ def thessaloniki_items(real_data: Path) -> list[dict[str, Any]]:
 
 def test_the_recorded_selection_comes_out_again(real_data: Path, tmp_path: Path) -> None:
     items = tmp_path / "items.json"
-    items.write_text(json.dumps({"type": "FeatureCollection", "features": thessaloniki_items(real_data)}))
+    items.write_text(
+        json.dumps({"type": "FeatureCollection", "features": thessaloniki_items(real_data)})
+    )
     before = table(real_data / "thessaloniki", "time_series.csv")
     with stac_server(items) as url:
         request = validate_request(
@@ -285,7 +319,12 @@ def test_the_recorded_selection_comes_out_again(real_data: Path, tmp_path: Path)
                 "collections": ["sentinel-2-l2a"],
                 "area": {"geojson": str(real_data / "thessaloniki" / "aoi.geojson")},
                 "dates": "2023-02-02/2026-02-18",
-                "select": {"mode": "anchors", "max_cloud_cover": 20, "n_anchors": 18, "window_days": 21},
+                "select": {
+                    "mode": "anchors",
+                    "max_cloud_cover": 20,
+                    "n_anchors": 18,
+                    "window_days": 21,
+                },
                 "product": {"kind": "assets", "download_n": 0},
                 "output": str(tmp_path / "out"),
             }
@@ -304,17 +343,29 @@ def test_the_recorded_selection_comes_out_again(real_data: Path, tmp_path: Path)
 
 def test_the_recorded_table_of_scenes_makes_a_manifest(real_data: Path, tmp_path: Path) -> None:
     items = tmp_path / "items.json"
-    items.write_text(json.dumps({"type": "FeatureCollection", "features": thessaloniki_items(real_data)}))
+    items.write_text(
+        json.dumps({"type": "FeatureCollection", "features": thessaloniki_items(real_data)})
+    )
     before = table(real_data / "thessaloniki", "scenes_selected.csv")
     with stac_server(items) as url:
-        words = ["assets", "--catalog", url, "--scenes", str(real_data / "thessaloniki" / "scenes_selected.csv")]
-        told = CliRunner().invoke(main, [*words, "--download-n", "0", "--output", str(tmp_path / "out")])
+        words = [
+            "assets",
+            "--catalog",
+            url,
+            "--scenes",
+            str(real_data / "thessaloniki" / "scenes_selected.csv"),
+        ]
+        told = CliRunner().invoke(
+            main, [*words, "--download-n", "0", "--output", str(tmp_path / "out")]
+        )
     assert told.exit_code == 0, told.output
     manifest = table(tmp_path / "out", "assets_manifest_selected.csv")
     assert {row["scene_id"] for row in manifest} == {row["id"] for row in before}
     clouds = [float(row["cloud_cover"]) for row in manifest]
     assert clouds == sorted(clouds)
-    anchors = {row["id"]: row["anchor_date"] for row in table(tmp_path / "out", "scenes_selected.csv")}
+    anchors = {
+        row["id"]: row["anchor_date"] for row in table(tmp_path / "out", "scenes_selected.csv")
+    }
     assert anchors == {row["id"]: row["anchor_date"] for row in before}
 
 
@@ -353,10 +404,19 @@ def write_tile(path: Path, tile: str, value: int) -> None:
     """A whole tile at 500 m."""
     zone = int(tile[:2])
     to_utm = Transformer.from_crs(4326, 32600 + zone, always_xy=True)
-    outline = shapely.transform(area_geometry(Area(mgrs=[tile])), to_utm.transform, interleaved=False)
+    outline = shapely.transform(
+        area_geometry(Area(mgrs=[tile])), to_utm.transform, interleaved=False
+    )
     left, top = outline.bounds[0], outline.bounds[3]
     size = 220
-    profile = {"driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint16", "nodata": 0}
+    profile = {
+        "driver": "GTiff",
+        "width": size,
+        "height": size,
+        "count": 1,
+        "dtype": "uint16",
+        "nodata": 0,
+    }
     profile |= {"tiled": True, "blockxsize": 128, "blockysize": 128, "crs": f"EPSG:{32600 + zone}"}
     transform = rasterio.Affine(500, 0, round(left / 500) * 500, 0, -500, round(top / 500) * 500)
     with rasterio.open(path, "w", **profile, transform=transform) as file:

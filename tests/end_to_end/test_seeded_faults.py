@@ -20,8 +20,14 @@ from scenebeam.request import Checks
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.transfer.ranges import Budget
 
-S2 = next(record for record in known_records() if (record.provider, record.id) == ("earth-search", "sentinel-2-l2a"))
-LANDSAT = next(r for r in known_records() if (r.provider, r.id) == ("planetary-computer", "landsat-c2-l2"))
+S2 = next(
+    record
+    for record in known_records()
+    if (record.provider, record.id) == ("earth-search", "sentinel-2-l2a")
+)
+LANDSAT = next(
+    r for r in known_records() if (r.provider, r.id) == ("planetary-computer", "landsat-c2-l2")
+)
 LINEAR = next(record for record in known_records() if record.id == "sentinel-1-rtc")
 DB = CollectionRecord.model_validate({**LINEAR.model_dump(), "unit": "db", "nodata": -99})
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -40,7 +46,11 @@ def all_images(folder: Path) -> list[Path]:
 
 def record_of(path: Path) -> CollectionRecord | None:
     folder = path.parent.name
-    return {"sentinel-2-l2a-29RKH": S2, "landsat-c2-l2-001062": LANDSAT, "sentinel-1-vv-db": DB}.get(folder)
+    return {
+        "sentinel-2-l2a-29RKH": S2,
+        "landsat-c2-l2-001062": LANDSAT,
+        "sentinel-1-vv-db": DB,
+    }.get(folder)
 
 
 def test_no_false_alarm_on_any_real_file(real_data: Path) -> None:
@@ -67,7 +77,9 @@ def test_no_false_alarm_on_a_stack_of_real_files(real_data: Path, tmp_path: Path
         assert not report.findings, report.explain()
 
 
-def stacked(root: Path, files: dict[str, str], folder: Path, order: dict[str, str] | None = None) -> Path:
+def stacked(
+    root: Path, files: dict[str, str], folder: Path, order: dict[str, str] | None = None
+) -> Path:
     """Copies of files and a VRT over them; `order` puts some under other names."""
     entries, grid = [], None
     for band, name in files.items():
@@ -85,7 +97,9 @@ def stacked(root: Path, files: dict[str, str], folder: Path, order: dict[str, st
     return path
 
 
-def rewritten(path: Path, target: Path, change: Callable[[np.ndarray, float | None], np.ndarray]) -> Path:
+def rewritten(
+    path: Path, target: Path, change: Callable[[np.ndarray, float | None], np.ndarray]
+) -> Path:
     with rasterio.open(path) as file:
         profile, pixels = file.profile, file.read()
     with rasterio.open(target, "w", **{**profile, "driver": "GTiff"}) as file:
@@ -95,7 +109,11 @@ def rewritten(path: Path, target: Path, change: Callable[[np.ndarray, float | No
 
 def stuck(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     """Nodata stays; all else is one number."""
-    return np.where(pixels == nodata, pixels, pixels[len(pixels) // 2, pixels.shape[1] // 2, pixels.shape[2] // 2] or 7)
+    return np.where(
+        pixels == nodata,
+        pixels,
+        pixels[len(pixels) // 2, pixels.shape[1] // 2, pixels.shape[2] // 2] or 7,
+    )
 
 
 ONE_FILE: dict[str, Callable[[Path, Path], Path]] = {
@@ -109,7 +127,11 @@ ONE_FILE: dict[str, Callable[[Path, Path], Path]] = {
 def seeded(real: Path, sandbox: Path, tmp_path: Path) -> Iterator[tuple[str, ImageReport, str]]:
     """(fault, report, the band that should be named) for every fault in every image that it can befall."""
     bands = [(S2, sandbox / SCENES[0].id / f"{band}.tif", band) for band in SIX]
-    bands += [(record, real / name, band) for record, files in REAL.values() for band, name in files.items()]
+    bands += [
+        (record, real / name, band)
+        for record, files in REAL.values()
+        for band, name in files.items()
+    ]
     bands += [(DB, path, "vv") for path in all_images(real / "sentinel-1-vv-db")]
     for fault, spoil in ONE_FILE.items():
         for number, (record, path, band) in enumerate(bands):
@@ -123,16 +145,26 @@ def seeded(real: Path, sandbox: Path, tmp_path: Path) -> Iterator[tuple[str, Ima
             folder = tmp_path / "pixels" / f"{name} {one} {other}"
             folder.mkdir(parents=True)
             path = stacked(root, files, folder, {one: other, other: one})
-            yield "swapped bands (pixels alone)", validate(str(path), Checks(), record), f"{one} and {other}"
+            yield (
+                "swapped bands (pixels alone)",
+                validate(str(path), Checks(), record),
+                f"{one} and {other}",
+            )
             folder = tmp_path / "names" / f"{name} {one} {other}"
             folder.mkdir(parents=True)
             path = stacked(root, files, folder)
-            text = path.read_text().replace(f">{one}.tif", ">@").replace(f">{other}.tif", f">{one}.tif")
+            text = (
+                path.read_text()
+                .replace(f">{one}.tif", ">@")
+                .replace(f">{other}.tif", f">{one}.tif")
+            )
             path.write_text(text.replace(">@", f">{other}.tif"))
             yield "swapped bands (files in a VRT)", validate(str(path), Checks(), record), one
     for number, path in enumerate(all_images(real / "sentinel-1-vv-db")):
         yield "dB taken for linear", validate(str(path), Checks(), LINEAR, ["vv"]), "vv"
-        linear = rewritten(path, tmp_path / f"vv_{number}.tif", lambda p, n: np.where(p == n, n, 10 ** (p / 10)))
+        linear = rewritten(
+            path, tmp_path / f"vv_{number}.tif", lambda p, n: np.where(p == n, n, 10 ** (p / 10))
+        )
         yield "linear taken for dB", validate(str(linear), Checks(), DB), "vv"
 
 
@@ -150,7 +182,9 @@ def test_at_least_95_of_100_seeded_faults_are_found(
             print(f"{fault:32} {sum(hits):3} of {len(hits):3}")
         print(f"{'all':32} {found:3} of {all_of_them:3}  ({100 * found / all_of_them:.1f} %)")
     assert found >= 0.95 * all_of_them
-    assert all(all(hits) for fault, hits in table.items() if fault != "swapped bands (pixels alone)")
+    assert all(
+        all(hits) for fault, hits in table.items() if fault != "swapped bands (pixels alone)"
+    )
 
 
 def _names(finding: Any, band: str) -> bool:

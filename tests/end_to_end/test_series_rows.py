@@ -18,9 +18,9 @@ import scenebeam
 from conftest import OF_ITS_TIME, tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 from series import (
     item_of,
     level_of,
@@ -78,7 +78,9 @@ def test_a_row_without_tiles_is_in_the_report_of_an_index(two_tiles: Path) -> No
     assert (status.state, status.tasks, status.failed) == ("partial", 2, 1)
     reported = {row["name"]: row["status"] for row in rows_of(two_tiles, "indices_status.csv")}
     assert reported == {stamp("02"): "success", stamp("12"): "failed_no_tiles"}
-    monthly = make_plan(series_request(two_tiles, product={**INDEX, "per": "month", "min_scenes_per_period": 1}))
+    monthly = make_plan(
+        series_request(two_tiles, product={**INDEX, "per": "month", "min_scenes_per_period": 1})
+    )
     assert len(monthly.tasks) == 1
 
 
@@ -347,8 +349,8 @@ def test_a_grid_that_grows_into_shards_is_made_in_shards(
     two_tiles: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**14)
-    monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**14)
+    monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     request = series_request(two_tiles)
     write_table(two_tiles / "time_serie.csv", row("02", "A"))
     assert run(request).tasks == 1

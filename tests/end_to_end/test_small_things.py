@@ -16,15 +16,15 @@ from click.testing import CliRunner
 import scenebeam
 from scenebeam.cli import main
 from scenebeam.errors import CatalogError, RequestError
-from scenebeam.products.virtual import write_vrts
+from scenebeam.imaging.virtual import write_vrts
+from scenebeam.planning.search import make_plan
 from scenebeam.raster.checks import BandSpec, judge
 from scenebeam.raster.sample import sample_pieces
+from scenebeam.report.facts import Measure, gather
+from scenebeam.report.render import _worst
 from scenebeam.request import Checks, Limits, RunRequest
 from scenebeam.requestfile import load_request
 from scenebeam.run.driver import run
-from scenebeam.run.page.facts import Measure, gather
-from scenebeam.run.page.render import _worst
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
 
@@ -32,7 +32,9 @@ Make = Callable[..., RunRequest]
 CONFIG = Path(__file__).parents[2] / "config"
 
 
-@pytest.mark.parametrize(("status", "hint"), [(401, "account"), (403, "may not search"), (404, "root of the API")])
+@pytest.mark.parametrize(
+    ("status", "hint"), [(401, "account"), (403, "may not search"), (404, "root of the API")]
+)
 def test_a_catalog_that_refuses_is_told_with_a_hint(
     make_request: Make, server: Behaviour, status: int, hint: str
 ) -> None:
@@ -58,7 +60,9 @@ def test_bands_of_an_index_have_their_names_in_its_vrt(make_request: Make, tmp_p
         ("product.gcs_prefix", "p", "product.gcs"),
     ],
 )
-def test_keys_of_another_tool_lead_to_ours(make_request: Make, tmp_path: Path, key: str, value: str, told: str) -> None:
+def test_keys_of_another_tool_lead_to_ours(
+    make_request: Make, tmp_path: Path, key: str, value: str, told: str
+) -> None:
     file = tmp_path / "request.json"
     file.write_text(make_request(product={"kind": "assets"}).model_dump_json())
     refused = CliRunner().invoke(main, ["plan", str(file), "--set", f"{key}={value}"])
@@ -113,7 +117,11 @@ def test_an_optional_band_that_is_missing_is_no_warning(
     (tmp_path / "catalog.json").write_text(json.dumps(catalog))
     product = {"kind": "stack", "bands": ["red", "nir"], "required": ["red"], "format": "geotiff"}
     run(make_request(catalog=str(tmp_path / "catalog.json"), product=product))
-    assert not [record for record in caplog.records if record.levelname == "WARNING" and "nir" in record.message]
+    assert not [
+        record
+        for record in caplog.records
+        if record.levelname == "WARNING" and "nir" in record.message
+    ]
 
 
 def test_an_unknown_output_scheme_is_refused_in_the_request(make_request: Make) -> None:
@@ -129,7 +137,11 @@ def test_zero_power_is_no_data() -> None:
     sample = sample_pieces([power], None)
     (finding,) = [one for one in judge("vv", sample, spec, Checks()) if one.check == "nodata"]
     assert "60.0 % is nodata" in finding.message
-    assert not [one for one in judge("vv", sample_pieces([power[240:]], None), spec, Checks()) if one.level == "error"]
+    assert not [
+        one
+        for one in judge("vv", sample_pieces([power[240:]], None), spec, Checks())
+        if one.level == "error"
+    ]
 
 
 def test_scenes_of_chips_that_none_is_of_are_not_told_as_taken(fields_request: Make) -> None:

@@ -67,7 +67,10 @@ def test_a_tile_that_is_not_on_disk_is_missing(sandbox: Path, tmp_path: Path) ->
     (row, _) = csv.DictReader((tmp_path / "out/timestamps_aggregation_band_report.csv").open())
     assert "S2A_34TXX_20210610_0_L2A" in row["message"]
     strict = request_for(
-        path, sandbox, tmp_path / "strict", product={"kind": "mosaic", "bands": ["red"], "on_missing": "fail"}
+        path,
+        sandbox,
+        tmp_path / "strict",
+        product={"kind": "mosaic", "bands": ["red"], "on_missing": "fail"},
     )
     assert run(strict).state == "failed"
 
@@ -98,9 +101,15 @@ def test_a_table_that_is_none_is_told(sandbox: Path, tmp_path: Path, text: str, 
 
 def test_the_recorded_series_is_understood(real_data: Path, tmp_path: Path) -> None:
     """Its tiles are not here, so nothing can be made; but every row becomes a timestamp with its tiles."""
-    request = request_for(real_data / "thessaloniki" / "time_series.csv", tmp_path, tmp_path / "out")
+    request = request_for(
+        real_data / "thessaloniki" / "time_series.csv", tmp_path, tmp_path / "out"
+    )
     request = request.model_copy(
-        update={"area": validate_request({**request.model_dump(), "area": {"bbox": [22.85, 40.55, 23.05, 40.75]}}).area}
+        update={
+            "area": validate_request(
+                {**request.model_dump(), "area": {"bbox": [22.85, 40.55, 23.05, 40.75]}}
+            ).area
+        }
     )
     status = run(request)
     assert status.state == "failed"

@@ -40,7 +40,9 @@ def not_halted() -> Iterator[None]:
 def catalog(server: Behaviour, tmp_path: Path) -> Callable[..., Path]:
     """An ItemCollection on the server's files; `edit` changes each item, `only` takes some."""
 
-    def write(edit: Callable[[dict[str, Any]], None] = lambda item: None, only: tuple[str, ...] = ()) -> Path:
+    def write(
+        edit: Callable[[dict[str, Any]], None] = lambda item: None, only: tuple[str, ...] = ()
+    ) -> Path:
         items = [scene.item(server.url) for scene in SCENES if not only or scene.id in only]
         for item in items:
             edit(item)
@@ -79,10 +81,14 @@ def rows(request: RunRequest, name: str) -> list[dict[str, str]]:
 
 
 def status_of(request: RunRequest, scene: str = SCENE) -> dict[str, str]:
-    return next(row for row in rows(request, "assets_download_status.csv") if row["scene_id"] == scene)
+    return next(
+        row for row in rows(request, "assets_download_status.csv") if row["scene_id"] == scene
+    )
 
 
-def test_every_band_is_there_and_is_the_file_that_was_served(ask: Assets, sandbox: Path, server: Behaviour) -> None:
+def test_every_band_is_there_and_is_the_file_that_was_served(
+    ask: Assets, sandbox: Path, server: Behaviour
+) -> None:
     request = ask()
     status = run(request)
     assert (status.state, status.done) == ("succeeded", 6)
@@ -93,7 +99,11 @@ def test_every_band_is_there_and_is_the_file_that_was_served(ask: Assets, sandbo
             assert Path(row[f"local_{label}"]).read_bytes() == served.read_bytes()
             assert row[f"available_{label}"] == "True"
     assert {row["status"] for row in rows(request, "assets_download_status.csv")} == {"success"}
-    spending = [f"{kind}_{band}" for kind in ("seconds", "bytes", "retries") for band in ("b04", "b08", "scl")]
+    spending = [
+        f"{kind}_{band}"
+        for kind in ("seconds", "bytes", "retries")
+        for band in ("b04", "b08", "scl")
+    ]
     columns = ["scene_id", "status", "ok_b04", "ok_b08", "ok_scl", "message", *spending]
     assert list(status_of(request)) == columns
 
@@ -112,10 +122,14 @@ def test_each_scene_has_an_item_that_tells_what_its_files_hold(ask: Assets, sand
         assert item["properties"]["eo:cloud_cover"] == source["properties"]["eo:cloud_cover"]
         content = path.with_name("B04.tif").read_bytes()
         assert item["assets"]["B04"]["file:size"] == len(content)
-        assert item["assets"]["B04"]["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        assert (
+            item["assets"]["B04"]["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+        )
         shifted = source["properties"]["s2:processing_baseline"] >= "04.00"
         shifted &= not source["properties"].get("earthsearch:boa_offset_applied", False)
-        assert item["assets"]["B04"]["raster:bands"][0]["offset"] == pytest.approx(-0.1 if shifted else 0)
+        assert item["assets"]["B04"]["raster:bands"][0]["offset"] == pytest.approx(
+            -0.1 if shifted else 0
+        )
         assert item["assets"]["SCL"]["raster:bands"][0]["offset"] == 0
 
 
@@ -142,7 +156,9 @@ def test_overwriting_leaves_no_half_download(ask: Assets, server: Behaviour) -> 
     server.faults += [Fault(f"{SCENE}/nir", cut=5000, times=1), Fault(f"{SCENE}/nir", status=404)]
     request = ask()
     run(request)
-    assert [path.name for path in Path(request.output).rglob(".*.arriving")] == [".B08.tif.arriving"]
+    assert [path.name for path in Path(request.output).rglob(".*.arriving")] == [
+        ".B08.tif.arriving"
+    ]
     run(ask(**{"product.bands": ["SCL"]}), overwrite=True)
     assert {path.name for path in Path(request.output, "raw").rglob("*.arriving*")} == set()
     assert {path.name for path in Path(request.output, "raw").rglob("*.tif")} == {"SCL.tif"}
@@ -156,9 +172,13 @@ def test_options_choose_the_rows_and_how_many_are_downloaded(ask: Assets) -> Non
     assert clouds == sorted(clouds)
     assert clouds[0] == 0
     assert [len(manifest), len(rows(by_cloud, "assets_download_status.csv"))] == [4, 2]
-    by_time = ask(**{"product.sort_mode": "time", "product.date_start": "2022-01-01", "product.download_n": 0})
+    by_time = ask(
+        **{"product.sort_mode": "time", "product.date_start": "2022-01-01", "product.download_n": 0}
+    )
     run(by_time, overwrite=True)
-    assert {row["datetime"][:4] for row in rows(by_time, "assets_manifest_selected.csv")} == {"2022"}
+    assert {row["datetime"][:4] for row in rows(by_time, "assets_manifest_selected.csv")} == {
+        "2022"
+    }
 
 
 def test_a_date_after_all_scenes_is_named(ask: Assets) -> None:
@@ -205,13 +225,20 @@ def test_a_band_that_fails_is_named_and_loses_no_other(
     request = ask(**{"limits.max_failed": 0.5})
     assert run(request).state == "partial"
     row = status_of(request)
-    assert (row["status"], row["ok_b04"], row["ok_b08"], row["ok_scl"]) == (status, "True", "False", "True")
+    assert (row["status"], row["ok_b04"], row["ok_b08"], row["ok_scl"]) == (
+        status,
+        "True",
+        "False",
+        "True",
+    )
     assert row["message"].startswith("B08: ")
     assert told in row["message"]
     server.faults.clear()
     server.forget()
     assert run(request).state == "succeeded"
-    assert {path.rpartition("/")[2] for path in server.requests} == {"nir.tif"}, "what is there is not fetched again"
+    assert {path.rpartition("/")[2] for path in server.requests} == {"nir.tif"}, (
+        "what is there is not fetched again"
+    )
     assert status_of(request)["status"] == "success"
 
 
@@ -234,13 +261,23 @@ def test_a_missing_href_is_a_status_of_its_own(ask: Assets, catalog: Callable[..
     status = run(request)
     assert (status.state, status.skipped) == ("failed", 6)
     row = status_of(request)
-    assert (row["status"], row["ok_b04"], row["ok_b08"]) == ("skipped_missing_href", "True", "False")
+    assert (row["status"], row["ok_b04"], row["ok_b08"]) == (
+        "skipped_missing_href",
+        "True",
+        "False",
+    )
     assert "no file of nir" in row["message"]
     manifest = rows(request, "assets_manifest_selected.csv")[0]
-    assert (manifest["href_b08"], manifest["local_b08"], manifest["available_b08"]) == ("", "", "False")
+    assert (manifest["href_b08"], manifest["local_b08"], manifest["available_b08"]) == (
+        "",
+        "",
+        "False",
+    )
 
 
-def test_an_empty_file_is_told(ask: Assets, server: Behaviour, catalog: Callable[..., Path]) -> None:
+def test_an_empty_file_is_told(
+    ask: Assets, server: Behaviour, catalog: Callable[..., Path]
+) -> None:
     (server.folder / "empty.tif").write_bytes(b"")
 
     def edit(item: dict[str, Any]) -> None:
@@ -254,7 +291,9 @@ def test_an_empty_file_is_told(ask: Assets, server: Behaviour, catalog: Callable
     assert not list(Path(request.output).rglob("*B08*")), "nothing is left of it"
 
 
-@pytest.mark.parametrize("content", ["<html>log in</html>", "II*\0 and nothing more"], ids=["html", "header"])
+@pytest.mark.parametrize(
+    "content", ["<html>log in</html>", "II*\0 and nothing more"], ids=["html", "header"]
+)
 def test_what_is_no_image_is_not_kept(
     ask: Assets, server: Behaviour, catalog: Callable[..., Path], content: str
 ) -> None:
@@ -271,7 +310,9 @@ def test_what_is_no_image_is_not_kept(
     assert not list(Path(request.output).rglob("*B08*"))
 
 
-def test_a_block_that_does_not_decode_is_found(ask: Assets, server: Behaviour, sandbox: Path) -> None:
+def test_a_block_that_does_not_decode_is_found(
+    ask: Assets, server: Behaviour, sandbox: Path
+) -> None:
     broken = bytearray((sandbox / SCENE / "nir.tif").read_bytes())
     broken[-2000:] = b"\xff" * 2000
     (server.folder / "broken.tif").write_bytes(broken)
@@ -283,7 +324,9 @@ def test_a_block_that_does_not_decode_is_found(ask: Assets, server: Behaviour, s
     assert "corrupt" in row["message"]
 
 
-def test_another_number_type_is_not_what_was_asked_for(ask: Assets, catalog: Callable[..., Path]) -> None:
+def test_another_number_type_is_not_what_was_asked_for(
+    ask: Assets, catalog: Callable[..., Path]
+) -> None:
     def edit(item: dict[str, Any]) -> None:
         item["assets"]["nir"]["href"] = item["assets"]["scl"]["href"]
 
@@ -293,7 +336,9 @@ def test_another_number_type_is_not_what_was_asked_for(ask: Assets, catalog: Cal
     assert (row["status"], "uint8" in row["message"]) == ("validation_failed", True)
 
 
-def with_checksum(server: Behaviour, make: Callable[[bytes], str]) -> Callable[[dict[str, Any]], None]:
+def with_checksum(
+    server: Behaviour, make: Callable[[bytes], str]
+) -> Callable[[dict[str, Any]], None]:
     def edit(item: dict[str, Any]) -> None:
         asset = item["assets"]["nir"]
         content = (server.folder / asset["href"].removeprefix(f"{server.url}/")).read_bytes()
@@ -309,7 +354,12 @@ def with_checksum(server: Behaviour, make: Callable[[bytes], str]) -> Callable[[
         (lambda content: "1620" + hashlib.sha3_256(content).hexdigest(), "success", "", 1),
         (lambda content: "md5:" + hashlib.md5(content).hexdigest(), "success", "", 1),
         (lambda content: hashlib.md5(content).hexdigest(), "success", "", 1),
-        (lambda content: "d501" + hashlib.sha256(content).hexdigest(), "success", "malformed or unknown", 1),
+        (
+            lambda content: "d501" + hashlib.sha256(content).hexdigest(),
+            "success",
+            "malformed or unknown",
+            1,
+        ),
         (lambda content: "1220" + "0" * 64, "validation_failed", "fetched twice", 2),
     ],
     ids=["sha256", "sha3", "prefix", "bare", "malformed", "wrong"],
@@ -372,16 +422,32 @@ def test_a_table_of_chosen_scenes_is_all_that_is_fetched(ask: Assets, tmp_path: 
 def test_a_table_without_its_columns_is_told_which(ask: Assets, tmp_path: Path) -> None:
     chosen = tmp_path / "chosen.csv"
     chosen.write_text("scene,datetime\nx,2021-06-10\n")
-    with pytest.raises(RequestError, match="lacks the columns anchor_date, id; it has scene, datetime"):
+    with pytest.raises(
+        RequestError, match="lacks the columns anchor_date, id; it has scene, datetime"
+    ):
         ask(**{"select.table": str(chosen)})
 
 
-def test_jpeg_2000_stays_jpeg_2000(ask: Assets, server: Behaviour, catalog: Callable[..., Path]) -> None:
+def test_jpeg_2000_stays_jpeg_2000(
+    ask: Assets, server: Behaviour, catalog: Callable[..., Path]
+) -> None:
     pixels = np.arange(256 * 256, dtype=np.uint16).reshape(256, 256)
-    profile = {"driver": "JP2OpenJPEG", "width": 256, "height": 256, "count": 1, "dtype": "uint16", "crs": "EPSG:32634"}
+    profile = {
+        "driver": "JP2OpenJPEG",
+        "width": 256,
+        "height": 256,
+        "count": 1,
+        "dtype": "uint16",
+        "crs": "EPSG:32634",
+    }
     transform = rasterio.transform.from_origin(600000, 4500000, 10, 10)
     with rasterio.open(
-        server.folder / "B08.jp2", "w", **profile, transform=transform, QUALITY="100", REVERSIBLE="YES"
+        server.folder / "B08.jp2",
+        "w",
+        **profile,
+        transform=transform,
+        QUALITY="100",
+        REVERSIBLE="YES",
     ) as file:
         file.write(pixels, 1)
 
@@ -396,7 +462,9 @@ def test_jpeg_2000_stays_jpeg_2000(ask: Assets, server: Behaviour, catalog: Call
 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
-def test_no_more_files_at_once_than_a_host_may_bear(ask: Assets, server: Behaviour, runner: str) -> None:
+def test_no_more_files_at_once_than_a_host_may_bear(
+    ask: Assets, server: Behaviour, runner: str
+) -> None:
     server.latency = 0.05
     request = ask(runner=runner, **{"limits.max_per_host": 2, "limits.max_download_workers": 8})
     assert run(request).state == "succeeded"

@@ -29,7 +29,11 @@ Ask = Callable[..., RunRequest]
 @pytest.fixture
 def ask(served_items: Path, tmp_path: Path) -> Ask:
     def make(
-        mode: str | None, gcs: str | None = None, output: str | None = None, runner: str = "serial", **product: Any
+        mode: str | None,
+        gcs: str | None = None,
+        output: str | None = None,
+        runner: str = "serial",
+        **product: Any,
     ) -> RunRequest:
         named = {"raw_storage_mode": mode, "gcs": gcs, "download_n": 2, **product}
         return validate_request(
@@ -37,7 +41,10 @@ def ask(served_items: Path, tmp_path: Path) -> Ask:
                 "catalog": str(served_items),
                 "collections": [COLLECTION],
                 "area": {"bbox": list(AREA)},
-                "product": {"kind": "assets", **{key: value for key, value in named.items() if value is not None}},
+                "product": {
+                    "kind": "assets",
+                    **{key: value for key, value in named.items() if value is not None},
+                },
                 "output": output or str(tmp_path / "out"),
                 "runner": runner,
             }
@@ -85,7 +92,9 @@ def test_url_to_gcs_keep_local(ask: Ask, prefix: str, sandbox: Path) -> None:
         assert content == Path(row["local_b08"]).read_bytes() == served(sandbox, row, "nir")
 
 
-def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(ask: Ask, prefix: str, sandbox: Path) -> None:
+def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(
+    ask: Ask, prefix: str, sandbox: Path
+) -> None:
     request = ask("url_to_gcs_drop_local", prefix)
     assert run(request).state == "succeeded"
     assert raw(request) == set()
@@ -93,11 +102,16 @@ def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(ask: Ask, prefix:
         assert open_store(prefix).read(f"{row['scene_id']}/SCL.tif") == served(sandbox, row, "scl")
         asset = item(request, row)["assets"]["SCL"]
         assert asset["href"] == row["gcs_scl"]
-        assert open_store(prefix).checksum(f"{row['scene_id']}/SCL.tif") == (asset["file:size"], asset["file:checksum"])
+        assert open_store(prefix).checksum(f"{row['scene_id']}/SCL.tif") == (
+            asset["file:size"],
+            asset["file:checksum"],
+        )
     assert len(open_store(prefix).list()) == 6, "nothing but the files"
 
 
-def test_gcs_to_local_asks_nobody_else(ask: Ask, prefix: str, server: Behaviour, sandbox: Path, tmp_path: Path) -> None:
+def test_gcs_to_local_asks_nobody_else(
+    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, tmp_path: Path
+) -> None:
     run(ask("url_to_gcs_drop_local", prefix))
     server.forget()
     request = ask("gcs_to_local", prefix, output=str(tmp_path / "back"))
@@ -116,18 +130,24 @@ def test_gcs_to_local_of_what_was_never_there_is_told(ask: Ask, prefix: str) -> 
 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
-def test_a_gs_output_streams_by_itself(ask: Ask, prefix: str, server: Behaviour, sandbox: Path, runner: str) -> None:
+def test_a_gs_output_streams_by_itself(
+    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, runner: str
+) -> None:
     request = ask(None, output=prefix, runner=runner)
     assert run(request).state == "succeeded"
     for row in manifest(request):
-        assert open_store(prefix).read(f"raw/{row['scene_id']}/B04.tif") == served(sandbox, row, "red")
+        assert open_store(prefix).read(f"raw/{row['scene_id']}/B04.tif") == served(
+            sandbox, row, "red"
+        )
         assert row["gcs_b04"] == f"{prefix}/raw/{row['scene_id']}/B04.tif"
     server.forget()
     assert run(request).state == "succeeded"
     assert server.requests.total() == 0
 
 
-def test_drop_local_sends_what_is_already_here_instead_of_fetching_it(ask: Ask, prefix: str, server: Behaviour) -> None:
+def test_drop_local_sends_what_is_already_here_instead_of_fetching_it(
+    ask: Ask, prefix: str, server: Behaviour
+) -> None:
     request = ask("url_to_local")
     run(request)
     server.forget()
@@ -160,7 +180,9 @@ def test_a_crash_between_upload_and_deletion_loses_nothing(
     before = {path: path.read_bytes() for path in Path(local.output).rglob("raw/*/*.tif")}
     server.forget()
     request = ask("url_to_gcs_drop_local", prefix, download_n=1)
-    process = multiprocessing.get_context("spawn").Process(target=_run_and_crash, args=(request.model_dump_json(),))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_and_crash, args=(request.model_dump_json(),)
+    )
     process.start()
     process.join()
     assert process.exitcode == 9
@@ -170,11 +192,15 @@ def test_a_crash_between_upload_and_deletion_loses_nothing(
     assert raw(request) == set()
     row = manifest(request)[0]
     for label, band in (("B04", "red"), ("B08", "nir"), ("SCL", "scl")):
-        assert open_store(prefix).read(f"{row['scene_id']}/{label}.tif") == served(sandbox, row, band)
+        assert open_store(prefix).read(f"{row['scene_id']}/{label}.tif") == served(
+            sandbox, row, band
+        )
     assert server.requests.total() == 0, "nothing was fetched again"
 
 
-def test_a_local_file_stays_while_the_object_is_another(ask: Ask, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_file_stays_while_the_object_is_another(
+    ask: Ask, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = ask("url_to_gcs_keep_local", prefix, download_n=1)
     run(request)
     names = raw(request)
@@ -184,7 +210,9 @@ def test_a_local_file_stays_while_the_object_is_another(ask: Ask, prefix: str, m
     assert raw(request) == names
 
 
-def test_a_stream_that_breaks_off_goes_on_in_the_same_object(prefix: str, server: Behaviour) -> None:
+def test_a_stream_that_breaks_off_goes_on_in_the_same_object(
+    prefix: str, server: Behaviour
+) -> None:
     content = os.urandom(3 * CHUNK + 5)
     (server.folder / "long.bin").write_bytes(content)
     server.faults.append(Fault("long", cut=CHUNK + 9, times=2))
@@ -208,7 +236,9 @@ def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behavi
     assert store.list() == set()
 
 
-def test_what_is_no_image_is_not_kept_in_the_bucket(ask: Ask, prefix: str, server: Behaviour) -> None:
+def test_what_is_no_image_is_not_kept_in_the_bucket(
+    ask: Ask, prefix: str, server: Behaviour
+) -> None:
     (server.folder / "page.html").write_text("<html>log in</html>")
     server.faults.append(Fault("nir", status=302, location="/page.html"))
     request = ask("url_to_gcs_drop_local", prefix, download_n=1)
@@ -225,6 +255,8 @@ def test_what_is_no_image_is_not_kept_in_the_bucket(ask: Ask, prefix: str, serve
         ("url_to_local", "/tmp/x", None, "product.gcs"),
     ],
 )
-def test_a_mode_that_does_not_fit_is_told(ask: Ask, mode: str, gcs: str | None, output: str | None, told: str) -> None:
+def test_a_mode_that_does_not_fit_is_told(
+    ask: Ask, mode: str, gcs: str | None, output: str | None, told: str
+) -> None:
     with pytest.raises(RequestError, match=told):
         ask(mode, gcs, output)

@@ -24,11 +24,11 @@ from rasterio.warp import reproject
 from conftest import OF_ITS_TIME, tree
 from known_fields import best, cloud, image, noon
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import make_plan
+from scenebeam.products.fields.cloud_report import measure_clouds
 from scenebeam.products.fields.items import FTW, ftw_schema
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.refine import measure_clouds
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.fields import SCENES, YEAR, write_calendar
 from scenebeam.sandbox.server import Fault, serve
 
@@ -46,7 +46,11 @@ def write_items(path: Path, url: str) -> Path:
 def rows(output: Path, epsg: int | None = 32634) -> list[dict[str, str]]:
     """What was said of the chips of a zone, by default that of the scenes; the other's chips are warped."""
     with (output / "chips_status.csv").open() as file:
-        return [row for row in csv.DictReader(file) if epsg is None or crs_of(output, row["chip"]) == f"EPSG:{epsg}"]
+        return [
+            row
+            for row in csv.DictReader(file)
+            if epsg is None or crs_of(output, row["chip"]) == f"EPSG:{epsg}"
+        ]
 
 
 def crs_of(output: Path, chip: str) -> str:
@@ -96,11 +100,17 @@ def test_every_chip_gets_the_scene_and_the_pixels_that_the_known_functions_say(
         chosen.add(expected.id)
         with rasterio.open(f"{stem}_image_s2.tif") as file:
             assert file.descriptions == BANDS
-            assert (file.nodata, set(file.dtypes), file.crs.to_epsg()) == (0, {"uint16"}, by_id[expected.id].epsg)
+            assert (file.nodata, set(file.dtypes), file.crs.to_epsg()) == (
+                0,
+                {"uint16"},
+                by_id[expected.id].epsg,
+            )
             assert set(file.scales) == {0.0001}
             assert set(file.offsets) == {0.0}
             for number, band in enumerate(BANDS, start=1):
-                np.testing.assert_array_equal(file.read(number), image(expected, band, where), err_msg=f"{row}")
+                np.testing.assert_array_equal(
+                    file.read(number), image(expected, band, where), err_msg=f"{row}"
+                )
         if rule.get("pixels"):
             assert float(row["cloud_cover"]) == pytest.approx(cloud(expected, where), abs=1e-4)
     assert len(chosen) > 1
@@ -117,7 +127,9 @@ def test_chips_of_the_next_zone_are_warped_as_gdal_does(
         if not row["scene"]:
             continue
         seen += 1
-        with rasterio.open(output / row["chip"] / f"{row['chip']}_{row['season']}_image_s2.tif") as image:
+        with rasterio.open(
+            output / row["chip"] / f"{row['chip']}_{row['season']}_image_s2.tif"
+        ) as image:
             for number, band in enumerate(BANDS, start=1):
                 with rasterio.open(fields / row["scene"] / f"{band}.tif") as file:
                     expected = np.zeros(image.shape, np.uint16)
@@ -144,7 +156,11 @@ def test_masks_are_of_the_fields(fields_request: Callable[..., RunRequest], fiel
         stem = folder / folder.name
         item = json.loads(Path(f"{stem}.json").read_text())
         masks = {}
-        for mask, dtype in (("instance", "uint32"), ("semantic_2_class", "uint8"), ("semantic_3_class", "uint8")):
+        for mask, dtype in (
+            ("instance", "uint32"),
+            ("semantic_2_class", "uint8"),
+            ("semantic_3_class", "uint8"),
+        ):
             with rasterio.open(f"{stem}_{mask}.tif") as file:
                 assert file.dtypes == (dtype,)
                 assert list(file.transform)[:6] == item["properties"]["proj:transform"]
@@ -155,11 +171,15 @@ def test_masks_are_of_the_fields(fields_request: Callable[..., RunRequest], fiel
         x = transform.c + (np.arange(SIDE // 10) + 0.5)[None, :] * 10
         y = transform.f - (np.arange(SIDE // 10) + 0.5)[:, None] * 10
         shape = (SIDE // 10, SIDE // 10)
-        within = np.broadcast_to((x % 480 > 10) & (x % 480 < 470) & (y % 480 > 10) & (y % 480 < 470), shape)
+        within = np.broadcast_to(
+            (x % 480 > 10) & (x % 480 < 470) & (y % 480 > 10) & (y % 480 < 470), shape
+        )
         known = {name: number for number, name in enumerate(names, start=1)}
         numbers = np.zeros(shape, np.int64)
         for row, column in np.argwhere(within):
-            numbers[row, column] = known.get(f"{int(x[0, column] // 480)}-{int(y[row, 0] // 480)}", 0)
+            numbers[row, column] = known.get(
+                f"{int(x[0, column] // 480)}-{int(y[row, 0] // 480)}", 0
+            )
         np.testing.assert_array_equal(masks["instance"], numbers)
         np.testing.assert_array_equal(masks["semantic_2_class"], numbers > 0)
         seen |= set(np.unique(numbers)) - {0}
@@ -184,11 +204,15 @@ def two_pixels_inside(numbers: np.ndarray) -> np.ndarray:
     same[2:-2, 2:-2] = numbers[2:-2, 2:-2] > 0
     for down in range(-2, 3):
         for right in range(-2, 3):
-            same[2:-2, 2:-2] &= np.roll(numbers, (down, right), (0, 1))[2:-2, 2:-2] == numbers[2:-2, 2:-2]
+            same[2:-2, 2:-2] &= (
+                np.roll(numbers, (down, right), (0, 1))[2:-2, 2:-2] == numbers[2:-2, 2:-2]
+            )
     return np.where(same, 2, 9)
 
 
-def test_presence_only_says_unknown_where_nothing_is_drawn(fields_request: Callable[..., RunRequest]) -> None:
+def test_presence_only_says_unknown_where_nothing_is_drawn(
+    fields_request: Callable[..., RunRequest],
+) -> None:
     request = fields_request(**{"product.images": "none", "product.grid.presence_only": True})
     assert run(request).state == "succeeded"
     for path in Path(request.output).glob("ftw-*/*_semantic_?_class.tif"):
@@ -225,26 +249,42 @@ def test_items_are_stac_and_ftw(fields_request: Callable[..., RunRequest]) -> No
     told = parent["properties"]
     assert {link["rel"] for link in parent["links"]} >= {"ftw:planting", "ftw:harvest"}
     assert told["start_datetime"] == item["properties"]["datetime"]
-    assert (told["ftw:planting_day"], told["ftw:harvest_day"], told["ftw:calendar_year"]) == (96, 298, YEAR)
-    assert (told["ftw:buffer_days"], told["ftw:pixel_check"], told["ftw:cloud_cover_scene_threshold"]) == (
+    assert (told["ftw:planting_day"], told["ftw:harvest_day"], told["ftw:calendar_year"]) == (
+        96,
+        298,
+        YEAR,
+    )
+    assert (
+        told["ftw:buffer_days"],
+        told["ftw:pixel_check"],
+        told["ftw:cloud_cover_scene_threshold"],
+    ) == (
         14,
         False,
         10,
     )
     collection = pystac.Collection.from_file(str(output / "collection.json"))
     collection.validate()
-    assert sorted(item.id for item in collection.get_items()) == sorted(p.stem for p in output.glob("ftw-*/*.json"))
+    assert sorted(item.id for item in collection.get_items()) == sorted(
+        p.stem for p in output.glob("ftw-*/*.json")
+    )
     stored = rustac.read_sync(str(output / "items.parquet"))["features"]
-    assert sorted(item["id"] for item in stored) == [path.stem for path in sorted(paths, key=lambda p: p.stem)]
+    assert sorted(item["id"] for item in stored) == [
+        path.stem for path in sorted(paths, key=lambda p: p.stem)
+    ]
 
 
 @pytest.mark.parametrize("breakage", ["season", "day", "link", "split"])
-def test_the_ftw_schema_refuses_what_is_wrong(fields_request: Callable[..., RunRequest], breakage: str) -> None:
+def test_the_ftw_schema_refuses_what_is_wrong(
+    fields_request: Callable[..., RunRequest], breakage: str
+) -> None:
     request = fields_request(**{"product.images": "select"})
     run(request)
     path = next(iter(sorted(Path(request.output).glob("ftw-*/*planting_s2.json"))))
     name = path.parent.name
-    item = json.loads((path if breakage in ("season", "link") else path.parent / f"{name}.json").read_text())
+    item = json.loads(
+        (path if breakage in ("season", "link") else path.parent / f"{name}.json").read_text()
+    )
     check = jsonschema.Draft7Validator(ftw_schema())
     check.validate(item)
     if breakage == "season":
@@ -267,7 +307,9 @@ def test_select_then_download_gives_what_one_run_gives(
     chosen = on_chips(**{"output": str(tmp_path / "in_two"), "product.images": "select"})
     assert run(chosen).state == "succeeded"
     assert not list(Path(chosen.output).glob("*/*.tif"))
-    items = {path.name: json.loads(path.read_text()) for path in Path(chosen.output).glob("*/*_s2.json")}
+    items = {
+        path.name: json.loads(path.read_text()) for path in Path(chosen.output).glob("*/*_s2.json")
+    }
     assert items
     assert not any("clipped" in item["assets"] for item in items.values())
     then = on_chips(output=str(tmp_path / "in_two"))
@@ -279,7 +321,9 @@ def test_select_then_download_gives_what_one_run_gives(
     )
 
 
-def test_a_catalogue_is_brought_up_to_date_in_its_place(on_chips: Callable[..., RunRequest], chips: Path) -> None:
+def test_a_catalogue_is_brought_up_to_date_in_its_place(
+    on_chips: Callable[..., RunRequest], chips: Path
+) -> None:
     request = on_chips(run="imagery")
     before = {path.name: json.loads(path.read_text()) for path in chips.glob("ftw-*/*.json")}
     masks = {path.name: path.read_bytes() for path in chips.glob("ftw-*/*.tif")}
@@ -291,31 +335,41 @@ def test_a_catalogue_is_brought_up_to_date_in_its_place(on_chips: Callable[..., 
         assert after["assets"] == item["assets"]
         assert {**after["properties"], **item["properties"]}.keys() == after["properties"].keys()
         assert after["properties"]["ftw:split"] == item["properties"]["ftw:split"]
-    assert {path.name: path.read_bytes() for path in here.glob("ftw-*/*.tif") if path.name in masks} == masks
-    assert {json.loads(path.read_text())["collection"] for path in here.glob("ftw-*/*.json")} == {"austria"}
+    assert {
+        path.name: path.read_bytes() for path in here.glob("ftw-*/*.tif") if path.name in masks
+    } == masks
+    assert {json.loads(path.read_text())["collection"] for path in here.glob("ftw-*/*.json")} == {
+        "austria"
+    }
     with pytest.raises(RequestError, match=r"resampling: 'bilinear' → 'nearest'"):
         run(on_chips(run="imagery", **{"product.resampling": "nearest"}))
     run(on_chips(run="imagery", **{"product.cloud_cover_scene": 1}))
     left = {row["scene"] for row in rows(here) if row["scene"]}
     assert left == {"S2A_34TGL_20210405_1_L2A"}
     images = {path.name for path in here.glob("ftw-*/*_s2.*")}
-    assert len(images) == 2 * len([row for row in rows(here, None) if row["scene"]])  # no stale file
+    assert len(images) == 2 * len(
+        [row for row in rows(here, None) if row["scene"]]
+    )  # no stale file
     for path in here.glob("ftw-*/ftw-*_2021.json"):
         links = {link["rel"] for link in json.loads(path.read_text())["links"]}
         assert "ftw:harvest" not in links
 
 
-def test_a_table_alone_is_a_catalogue(on_chips: Callable[..., RunRequest], chips: Path, tmp_path: Path) -> None:
+def test_a_table_alone_is_a_catalogue(
+    on_chips: Callable[..., RunRequest], chips: Path, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
     items = [json.loads(path.read_text()) for path in sorted(chips.glob("ftw-*/ftw-*_2021.json"))]
     for item in items:
         for asset in item["assets"].values():
             asset["href"] = str(chips / item["id"] / asset["href"].removeprefix("./"))
-    from scenebeam.products.catalogue import dump_items
+    from scenebeam.metadata.item_tables import dump_items
 
     (alone / "items.parquet").write_bytes(dump_items(items))
-    other = on_chips(**{"product.chips": str(alone / "items.parquet"), "output": str(tmp_path / "a")})
+    other = on_chips(
+        **{"product.chips": str(alone / "items.parquet"), "output": str(tmp_path / "a")}
+    )
     usual = on_chips(output=str(tmp_path / "b"))
     assert run(other).state == run(usual).state == "succeeded"
     pick = lambda output: {k: v for k, v in tree(Path(output)).items() if k.endswith(".tif")}  # noqa: E731
@@ -325,13 +379,17 @@ def test_a_table_alone_is_a_catalogue(on_chips: Callable[..., RunRequest], chips
     assert Path(parent["assets"]["instance"]["href"]).is_file()
 
 
-def test_items_without_projection_take_their_masks_grid(on_chips: Callable[..., RunRequest], tmp_path: Path) -> None:
+def test_items_without_projection_take_their_masks_grid(
+    on_chips: Callable[..., RunRequest], tmp_path: Path
+) -> None:
     request = on_chips()
     here = Path(request.output)
     (here / "items.parquet").unlink()
     for path in here.glob("ftw-*/*.json"):
         item = json.loads(path.read_text())
-        item["properties"] = {k: v for k, v in item["properties"].items() if not k.startswith("proj:")}
+        item["properties"] = {
+            k: v for k, v in item["properties"].items() if not k.startswith("proj:")
+        }
         path.write_text(json.dumps(item))
     assert run(request).state == "succeeded"
     for row in rows(here):
@@ -341,7 +399,11 @@ def test_items_without_projection_take_their_masks_grid(on_chips: Callable[..., 
                 rasterio.open(f"{stem}_{row['season']}_image_s2.tif") as image,
                 rasterio.open(f"{stem}_instance.tif") as mask,
             ):
-                assert (image.crs, image.transform, image.shape) == (mask.crs, mask.transform, mask.shape)
+                assert (image.crs, image.transform, image.shape) == (
+                    mask.crs,
+                    mask.transform,
+                    mask.shape,
+                )
 
 
 def test_a_mask_elsewhere_fails_its_chip_and_no_other(on_chips: Callable[..., RunRequest]) -> None:
@@ -379,7 +441,9 @@ def rows_after(request: RunRequest) -> list[dict[str, str]]:
         ("no items", r"holds no chips"),
     ],
 )
-def test_chips_that_cannot_be_used_are_named(on_chips: Callable[..., RunRequest], breakage: str, told: str) -> None:
+def test_chips_that_cannot_be_used_are_named(
+    on_chips: Callable[..., RunRequest], breakage: str, told: str
+) -> None:
     request = on_chips()
     here = Path(request.output)
     (here / "items.parquet").unlink()
@@ -413,7 +477,9 @@ def test_what_is_not_there_is_said(on_chips: Callable[..., RunRequest], tmp_path
 
 def test_a_year_without_scenes(on_chips: Callable[..., RunRequest], stac_of_fields: str) -> None:
     request = on_chips(**{"product.year": 2023, "catalog": stac_of_fields})
-    with pytest.raises(RequestError, match="Are there scenes within 56 days of planting and harvest in 2023"):
+    with pytest.raises(
+        RequestError, match="Are there scenes within 56 days of planting and harvest in 2023"
+    ):
         run(request)
     assert not (Path(request.output) / "run.json").exists()
 
@@ -435,18 +501,28 @@ def test_an_api_is_asked_once_a_cell_and_season(
 
     asked = []
     real = search._searches
-    monkeypatch.setattr(search, "_searches", lambda *given: [asked.append(w) or w for w in real(*given)])
+    monkeypatch.setattr(
+        search, "_searches", lambda *given: [asked.append(w) or w for w in real(*given)]
+    )
     request = on_chips(catalog=stac_of_fields)
     plan = make_plan(request)
     assert len(asked) == 2 * 4  # four squares of 100 km meet here, on two sides of a zone's edge
-    assert {scene for task in plan.tasks for scene in task.sources} == {scene.id for scene in SCENES}
+    assert {scene for task in plan.tasks for scene in task.sources} == {
+        scene.id for scene in SCENES
+    }
 
 
-def test_classifications_are_read_once_a_scene(on_chips: Callable[..., RunRequest], fields: Path) -> None:
+def test_classifications_are_read_once_a_scene(
+    on_chips: Callable[..., RunRequest], fields: Path
+) -> None:
     with serve(fields) as server:
         catalog = write_items(Path(on_chips().output) / "served.json", server.url)
         request = on_chips(
-            **{"catalog": str(catalog), "product.pixel_check": True, "product.include_alternatives": True}
+            **{
+                "catalog": str(catalog),
+                "product.pixel_check": True,
+                "product.include_alternatives": True,
+            }
         )
         plan = make_plan(request)
         server.forget()
@@ -457,14 +533,18 @@ def test_classifications_are_read_once_a_scene(on_chips: Callable[..., RunReques
                 spans.setdefault(path, []).append((start, stop))
         for path, ranges in spans.items():
             cells = sum(path.split("/")[1] in task.sources for task in plan.tasks)
-            for one in ranges:  # each cell asks for what it needs once; two that meet may both need a block
+            for one in (
+                ranges
+            ):  # each cell asks for what it needs once; two that meet may both need a block
                 assert ranges.count(one) <= cells, path
         looked = {path.split("/")[1] for path in spans if path.endswith("scl.tif")}
         assert len(looked) == len(SCENES)
 
 
 @pytest.mark.parametrize("on_missing", ["skip", "fail", "best-available"])
-def test_chips_that_no_scene_will_do_for(on_chips: Callable[..., RunRequest], on_missing: str) -> None:
+def test_chips_that_no_scene_will_do_for(
+    on_chips: Callable[..., RunRequest], on_missing: str
+) -> None:
     request = on_chips(**{"product.cloud_cover_scene": 0.5, "product.on_missing": on_missing})
     status = run(request)
     output = Path(request.output)
@@ -488,7 +568,11 @@ def test_chips_that_no_scene_will_do_for(on_chips: Callable[..., RunRequest], on
         assert status.state == "succeeded"
         for row in covered:
             where = window(output, row["chip"])
-            least = min(s.cloud_cover for s in SCENES if abs(s.taken - noon(row["season"])).days < 56 and s.cloud_cover)
+            least = min(
+                s.cloud_cover
+                for s in SCENES
+                if abs(s.taken - noon(row["season"])).days < 56 and s.cloud_cover
+            )
             assert row["status"] == "success"
             assert float(row["cloud_cover_scene"]) == least, where
             assert row["message"] == "least cloudy there is"
@@ -529,7 +613,9 @@ def test_a_scene_that_ends_inside_a_chip_is_not_taken(
     catalog = tmp_path / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     request = on_chips(catalog=str(catalog))
-    assert run(request).state == "succeeded"  # the item says that half of the scene is empty, so its classes are asked
+    assert (
+        run(request).state == "succeeded"
+    )  # the item says that half of the scene is empty, so its classes are asked
     output = Path(request.output)
     scenes = {row["scene"] for row in rows(output) if row["season"] == "planting"}
     assert cut.id in scenes
@@ -565,7 +651,9 @@ def test_a_broken_file_fails_its_chips_and_the_next_run_makes_them_alone(
         report = json.loads((output / "report.json").read_text())
         assert report["failed"]
         assert all("404" in fault["error"] for fault in report["failed"])
-        harvest = [row for row in rows(output) if row["season"] == "harvest" and row["status"] == "success"]
+        harvest = [
+            row for row in rows(output) if row["season"] == "harvest" and row["status"] == "success"
+        ]
         assert len(harvest) > 10
         server.faults.clear()
         server.forget()
@@ -586,9 +674,15 @@ def test_a_classification_that_cannot_be_read_never_counts_as_clear(
     output, others = Path(request.output), [scene for scene in SCENES if scene.id != lost]
     for row in rows(output):
         where = window(output, row["chip"])
-        expected = best(row["season"], where, pixels=True, most=0.0, buffer=4, times=0, scenes=others)
+        expected = best(
+            row["season"], where, pixels=True, most=0.0, buffer=4, times=0, scenes=others
+        )
         assert row["scene"] == (expected.id if expected else "")
-    told = [one for path in output.glob("cells/*/planting.json") for one in json.loads(path.read_text())["choices"]]
+    told = [
+        one
+        for path in output.glob("cells/*/planting.json")
+        for one in json.loads(path.read_text())["choices"]
+    ]
     assert any("404" in one["unchecked"].get(lost, "") for one in told)
     assert any("could not be looked at" in one["reason"] for one in told)
 
@@ -599,7 +693,10 @@ def test_a_server_that_is_unwell_is_asked_again(
     with serve(fields) as server:
         catalog = write_items(tmp_path / "served.json", server.url)
         request = on_chips(**{"catalog": str(catalog), "product.pixel_check": True})
-        server.faults += [Fault(r"scl\.tif", times=3, status=503), Fault(r"red\.tif", times=2, cut=10)]
+        server.faults += [
+            Fault(r"scl\.tif", times=3, status=503),
+            Fault(r"red\.tif", times=2, cut=10),
+        ]
         assert run(request).state == "succeeded"
         served = {k: v for k, v in tree(Path(request.output)).items() if k.endswith(".tif")}
     local = on_chips(**{"product.pixel_check": True, "output": str(tmp_path / "local")})
@@ -637,12 +734,16 @@ def test_in_a_bucket(on_chips: Callable[..., RunRequest], prefix: str, tmp_path:
     assert run(cloud_run).state == "succeeded"
     store = open_store(prefix)
     names = {name for name in store.list() if name.endswith((".tif", "_s2.json"))}
-    assert names == {name for name in tree(tmp_path / "local") if name.endswith((".tif", "_s2.json"))}
+    assert names == {
+        name for name in tree(tmp_path / "local") if name.endswith((".tif", "_s2.json"))
+    }
     for name in sorted(names)[:6]:
         assert store.read(name) == (tmp_path / "local" / name).read_bytes()
 
 
-def test_a_catalogue_in_a_bucket_in_its_place(on_chips: Callable[..., RunRequest], prefix: str, tmp_path: Path) -> None:
+def test_a_catalogue_in_a_bucket_in_its_place(
+    on_chips: Callable[..., RunRequest], prefix: str, tmp_path: Path
+) -> None:
     from scenebeam.storage import open_store
 
     store, here = open_store(prefix), Path(on_chips().output)
@@ -659,26 +760,43 @@ def test_a_catalogue_in_a_bucket_in_its_place(on_chips: Callable[..., RunRequest
         assert store.read(item) == (here / item).read_bytes()
 
 
-def test_harvest_in_the_year_after(fields: Path, on_chips: Callable[..., RunRequest], tmp_path: Path) -> None:
+def test_harvest_in_the_year_after(
+    fields: Path, on_chips: Callable[..., RunRequest], tmp_path: Path
+) -> None:
     """Planting in October, harvest in April: of a season that wraps the year."""
     calendar = write_calendar(tmp_path / "south", planting=298, harvest=96)
-    later = [replace(scene, taken=scene.taken.replace(year=YEAR + 1)) for scene in SCENES if scene.taken.month < 6]
+    later = [
+        replace(scene, taken=scene.taken.replace(year=YEAR + 1))
+        for scene in SCENES
+        if scene.taken.month < 6
+    ]
     items = [scene.item(str(fields)) for scene in (*SCENES, *later)]
     catalog = tmp_path / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    request = on_chips(**{"catalog": str(catalog), "product.crop_calendar": str(calendar), "product.images": "select"})
+    request = on_chips(
+        **{
+            "catalog": str(catalog),
+            "product.crop_calendar": str(calendar),
+            "product.images": "select",
+        }
+    )
     assert run(request).state == "succeeded"
     found = [row for row in rows(Path(request.output)) if row["scene"]]
     assert {row["scene"][10:16] for row in found if row["season"] == "planting"} == {"202110"}
     assert {row["scene"][10:14] for row in found if row["season"] == "harvest"} == {"2022"}
 
 
-def test_raw_numbers_keep_their_shift_and_say_so(on_chips: Callable[..., RunRequest], tmp_path: Path) -> None:
+def test_raw_numbers_keep_their_shift_and_say_so(
+    on_chips: Callable[..., RunRequest], tmp_path: Path
+) -> None:
     raw = on_chips(**{"product.values": "raw", "output": str(tmp_path / "raw")})
     harmonized = on_chips(output=str(tmp_path / "harmonized"))
     assert run(raw).state == run(harmonized).state == "succeeded"
     for path in sorted((tmp_path / "raw").glob("*/*_image_s2.tif")):
-        with rasterio.open(path) as one, rasterio.open(tmp_path / "harmonized" / path.parent.name / path.name) as other:
+        with (
+            rasterio.open(path) as one,
+            rasterio.open(tmp_path / "harmonized" / path.parent.name / path.name) as other,
+        ):
             shift = 1000 if "harvest" in path.name else 0
             np.testing.assert_array_equal(one.read().astype(int) - shift, other.read())
             assert one.offsets[0] == pytest.approx(-shift * 0.0001)
@@ -697,7 +815,14 @@ def test_a_plan_of_chips_writes_nothing(on_chips: Callable[..., RunRequest]) -> 
 def test_the_plan_is_a_table(fields_request: Callable[..., RunRequest]) -> None:
     request = fields_request()
     run(request)
-    table = pq.ParquetFile(Path(request.output) / "plan.parquet").read(columns=["task"]).column("task").to_pylist()
+    table = (
+        pq.ParquetFile(Path(request.output) / "plan.parquet")
+        .read(columns=["task"])
+        .column("task")
+        .to_pylist()
+    )
     cells = {name.partition("/")[0] for name in table}
-    assert sorted(table) == sorted(f"{cell}/{step}" for cell in cells for step in ("masks", "planting", "harvest"))
+    assert sorted(table) == sorted(
+        f"{cell}/{step}" for cell in cells for step in ("masks", "planting", "harvest")
+    )
     assert {cell[:5] for cell in cells} == {"34TGK", "34TGL", "35TKE", "35TKF"}

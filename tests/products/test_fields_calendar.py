@@ -51,10 +51,13 @@ def test_an_empty_cell_takes_the_nearest_that_has_both(real_data: Path) -> None:
             days.append(file.read(1))
             transform = file.transform
     rows, columns = np.nonzero((days[0] > 0) & (days[1] > 0))
-    x, y = np.radians(transform.c + (columns + 0.5) * 0.5), np.radians(transform.f - (rows + 0.5) * 0.5)
-    dot = np.sin(y) * np.sin(np.radians(latitude)) + np.cos(y) * np.cos(np.radians(latitude)) * np.cos(
-        x - np.radians(longitude)
+    x, y = (
+        np.radians(transform.c + (columns + 0.5) * 0.5),
+        np.radians(transform.f - (rows + 0.5) * 0.5),
     )
+    dot = np.sin(y) * np.sin(np.radians(latitude)) + np.cos(y) * np.cos(
+        np.radians(latitude)
+    ) * np.cos(x - np.radians(longitude))
     near = int(np.argmax(dot))
     column, row = ~transform @ (longitude, latitude)
     assert days[0][int(row), int(column)] == 0
@@ -92,10 +95,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, broken: str) -> None:
         path.write_text("<html>")
         told = "cannot be opened"
     elif broken == "empty":
-        write_image(path, np.zeros((360, 720), np.float32), "EPSG:4326", (-180.0, 90.0), 0.5, block=512)
+        write_image(
+            path, np.zeros((360, 720), np.float32), "EPSG:4326", (-180.0, 90.0), 0.5, block=512
+        )
         told = "no cell of the files"
     else:
-        write_image(path, np.ones((180, 360), np.float32), "EPSG:4326", (-180.0, 90.0), 1.0, block=512)
+        write_image(
+            path, np.ones((180, 360), np.float32), "EPSG:4326", (-180.0, 90.0), 1.0, block=512
+        )
         told = "different grids"
     with pytest.raises(RequestError, match=told):
         CropCalendar(str(tmp_path)).days(10, 10)

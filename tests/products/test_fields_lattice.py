@@ -19,10 +19,10 @@ from mgrs import MGRS
 from pyproj import CRS, Transformer
 
 from scenebeam.errors import RequestError
+from scenebeam.imaging.split import split_chips
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
 from scenebeam.products.fields.place import homes, outlines, spans, squares
-from scenebeam.products.split import split_chips
 from scenebeam.request import ChipGrid, RunRequest, Split
 
 
@@ -35,7 +35,11 @@ def write(path: Path, geometries: list[Any], ids: list[Any] | None = None) -> st
             "columns": {"geometry": {"encoding": "WKB", "geometry_types": []}},
         }
         table = pa.table(
-            {"geometry": pa.array([None if g is None else shapely.to_wkb(g) for g in geometries], pa.binary())}
+            {
+                "geometry": pa.array(
+                    [None if g is None else shapely.to_wkb(g) for g in geometries], pa.binary()
+                )
+            }
         )
         if ids:
             table = table.append_column("id", pa.array(ids))
@@ -73,7 +77,9 @@ def test_names_are_those_of_the_military_grid(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 60), st.booleans(), st.integers(80, 250), st.integers(20, 3100))
-def test_names_are_what_the_mgrs_library_says_inside_a_zone(zone: int, north: bool, column: int, row: int) -> None:
+def test_names_are_what_the_mgrs_library_says_inside_a_zone(
+    zone: int, north: bool, column: int, row: int
+) -> None:
     epsg = (32600 if north else 32700) + zone
     row = row if north else 3906 - row
     to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
@@ -88,9 +94,13 @@ def test_names_are_what_the_mgrs_library_says_inside_a_zone(zone: int, north: bo
 @pytest.mark.parametrize("suffix", [".parquet", ".geojson"])
 def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
     fields = [square(24.0 + n * 0.01, 40.5, 700) for n in range(-8, 8)]
-    found = chips_of_fields(write(tmp_path / f"f{suffix}", fields, list(range(16))), ChipGrid(), 2021)
+    found = chips_of_fields(
+        write(tmp_path / f"f{suffix}", fields, list(range(16))), ChipGrid(), 2021
+    )
     usual = made(tmp_path, fields)
-    assert [chip.name.replace("2021", "2024") for chip in found.chips] == [chip.name for chip in usual.chips]
+    assert [chip.name.replace("2021", "2024") for chip in found.chips] == [
+        chip.name for chip in usual.chips
+    ]
     assert found.coverage == usual.coverage
 
 
@@ -100,7 +110,11 @@ def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
 @example([(-36.025191539048016, -44.845149982045704, 8894.755178224399)])
 @example([(-66.04324458626894, 81.31650787141407, 5226.212501370791)])
 @given(
-    st.lists(st.tuples(st.floats(-179.9, 179.5), st.floats(-79, 83), st.floats(50, 9000)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.floats(-179.9, 179.5), st.floats(-79, 83), st.floats(50, 9000)),
+        min_size=1,
+        max_size=6,
+    ),
 )
 def test_chips_cover_all_fields_once(
     tmp_path_factory: pytest.TempPathFactory, places: list[tuple[float, float, float]]
@@ -132,7 +146,10 @@ def test_coverage_is_what_fields_cover(tmp_path: Path) -> None:
         field(left - 100, bottom + 5120, 200, 2560),
     ]
     found = made(tmp_path, fields, min_coverage=1.5)
-    told = {chip.transform[2:6:3]: share for chip, share in zip(found.chips, found.coverage, strict=True)}
+    told = {
+        chip.transform[2:6:3]: share
+        for chip, share in zip(found.chips, found.coverage, strict=True)
+    }
     assert told[(left, bottom + 2560)] == pytest.approx(50, abs=0.05)
     assert (left + 2560.0, bottom + 2560.0) not in told  # one percent
     assert told[(left, bottom + 7680)] == pytest.approx(100 * 100 / 2560, abs=0.05)
@@ -140,11 +157,16 @@ def test_coverage_is_what_fields_cover(tmp_path: Path) -> None:
 
 
 def test_over_the_antimeridian(tmp_path: Path) -> None:
-    around = shapely.Polygon([(179.95, -17.05), (-179.95, -17.05), (-179.95, -16.95), (179.95, -16.95)])
+    around = shapely.Polygon(
+        [(179.95, -17.05), (-179.95, -17.05), (-179.95, -16.95), (179.95, -16.95)]
+    )
     found = made(tmp_path, [around])
     assert {chip.crs for chip in found.chips} == {"EPSG:32760", "EPSG:32701"}
     shapes, centres = outlines(found.chips)
-    assert max(shapely.bounds(part)[2] - shapely.bounds(part)[0] for part in shapely.get_parts(shapes)) < 1
+    assert (
+        max(shapely.bounds(part)[2] - shapely.bounds(part)[0] for part in shapely.get_parts(shapes))
+        < 1
+    )
     boxes = spans(shapes)
     assert len(boxes) == 2
     assert all(east - west < 1 for west, _, east, _ in boxes)
@@ -153,7 +175,11 @@ def test_over_the_antimeridian(tmp_path: Path) -> None:
 
 def test_invalid_fields_are_mended_and_noted(tmp_path: Path) -> None:
     bowtie = shapely.Polygon([(10, 50), (10.01, 50.01), (10.01, 50), (10, 50.01)])
-    path = write(tmp_path / "f.parquet", [square(10.1, 50), bowtie, None, shapely.Polygon()], ["a", "b", "c", "d"])
+    path = write(
+        tmp_path / "f.parquet",
+        [square(10.1, 50), bowtie, None, shapely.Polygon()],
+        ["a", "b", "c", "d"],
+    )
     faults = Faults()
     ((numbers, geometries),) = list(read_fields(path, faults))
     assert numbers.tolist() == [1, 2]
@@ -172,7 +198,9 @@ def test_invalid_fields_are_mended_and_noted(tmp_path: Path) -> None:
     ],
     ids=["point", "flat"],
 )
-def test_fields_that_cannot_be_used_are_left_out_and_listed(tmp_path: Path, geometry: Any, told: str) -> None:
+def test_fields_that_cannot_be_used_are_left_out_and_listed(
+    tmp_path: Path, geometry: Any, told: str
+) -> None:
     faults = Faults()
     path = write(tmp_path / "f.parquet", [square(10, 50), geometry], ["a", "b"])
     ((numbers, _),) = list(read_fields(path, faults))
@@ -204,10 +232,14 @@ def test_a_projected_file_is_brought_to_degrees(tmp_path: Path) -> None:
     crs = CRS.from_epsg(32633)
     geo = {"version": "1.1.0", "primary_column": "geometry",
            "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": crs.to_json_dict()}}}  # fmt: skip
-    table = pa.table({"geometry": [shapely.to_wkb(box)]}).replace_schema_metadata({"geo": json.dumps(geo)})
+    table = pa.table({"geometry": [shapely.to_wkb(box)]}).replace_schema_metadata(
+        {"geo": json.dumps(geo)}
+    )
     pq.write_table(table, tmp_path / "f.parquet")
     ((_, (found,)),) = list(read_fields(str(tmp_path / "f.parquet"), Faults()))
-    back = shapely.transform(found, Transformer.from_crs(4326, 32633, always_xy=True).transform, interleaved=False)
+    back = shapely.transform(
+        found, Transformer.from_crs(4326, 32633, always_xy=True).transform, interleaved=False
+    )
     assert back.equals_exact(box, 1e-3)
 
 
@@ -222,7 +254,13 @@ def test_no_two_splits_touch(
     cells: set[tuple[int, int]], block: int, seed: int, shares: tuple[float, float, float]
 ) -> None:
     places = [(32633, 180 + column, 2000 + row) for column, row in sorted(cells)]
-    shapes = shapely.box(*(np.array([(c * 0.03, r * 0.02, c * 0.03 + 0.03, r * 0.02 + 0.02) for _, c, r in places]).T))
+    shapes = shapely.box(
+        *(
+            np.array(
+                [(c * 0.03, r * 0.02, c * 0.03 + 0.03, r * 0.02 + 0.02) for _, c, r in places]
+            ).T
+        )
+    )
     asked = Split(train=shares[0], val=shares[1], test=shares[2], block=block, seed=seed)
     found = split_chips(places, np.asarray(shapes), asked)
     by_place = dict(zip(places, found, strict=True))
@@ -253,16 +291,22 @@ def test_no_two_splits_touch_over_the_antimeridian_and_the_edges_of_zones(tmp_pa
             parts = [band]
         found = made(tmp_path, parts, split=Split(train=0.4, val=0.3, test=0.3, block=3))
         shapes, _ = outlines(found.chips)
-        told = np.array(split_chips(found.places, shapes, Split(train=0.4, val=0.3, test=0.3, block=3)))
+        told = np.array(
+            split_chips(found.places, shapes, Split(train=0.4, val=0.3, test=0.3, block=3))
+        )
         assert len(set(told)) == 4
         assert len({chip.crs for chip in found.chips}) == 2
         round_earth = (
-            shapely.transform(shapes, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]])) if west > 179 else shapes
+            shapely.transform(shapes, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+            if west > 179
+            else shapes
         )
         sides = [np.flatnonzero(told == name) for name in ("train", "val", "test")]
         for one in range(3):
             for other in range(one):
-                away = shapely.distance(round_earth[sides[one]][:, None], round_earth[sides[other]][None, :])
+                away = shapely.distance(
+                    round_earth[sides[one]][:, None], round_earth[sides[other]][None, :]
+                )
                 assert away.min() > 1e-6
 
 
@@ -273,10 +317,14 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
     from scenebeam.collections import known_records
     from scenebeam.sandbox.scenes import SCENES
 
-    record = next(r for r in known_records() if (r.provider, r.id) == ("earth-search", "sentinel-2-l2a"))
+    record = next(
+        r for r in known_records() if (r.provider, r.id) == ("earth-search", "sentinel-2-l2a")
+    )
     one = scene_from_item(SCENES[0].item("/x"), record, base="/x")
     west, south, east, north = one.footprint.bounds
-    other = replace(one, tile="34TZZ", footprint=shapely.box(west + 0.05, south, east + 0.05, north))
+    other = replace(
+        one, tile="34TZZ", footprint=shapely.box(west + 0.05, south, east + 0.05, north)
+    )
     places = [(west + 0.02, 0), (west + 0.1, 1), (east + 0.02, 1), (east + 0.2, None)]
     shapes = np.array([square(x, (south + north) / 2, 200) for x, _ in places], object)
     assert homes(shapes, ["home"] * 4, [one, other]) == [
@@ -284,7 +332,9 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
     ]
 
 
-def test_chips_lie_on_the_pixels_of_the_imagery(tmp_path: Path, fields_request: Callable[..., RunRequest]) -> None:
+def test_chips_lie_on_the_pixels_of_the_imagery(
+    tmp_path: Path, fields_request: Callable[..., RunRequest]
+) -> None:
     """Landsat's edges are at 15 mod 30: so are those of its chips, and Sentinel-2's stay on multiples of 10."""
     from scenebeam.products.fields.plan import _origin
 
@@ -294,8 +344,12 @@ def test_chips_lie_on_the_pixels_of_the_imagery(tmp_path: Path, fields_request: 
         "product.grid": {"size": 64, "resolution": 30},
     }
     assert _origin(fields_request(**changes)) == (15, 15)
-    assert _origin(fields_request(**{**changes, "product.grid": {"size": 256, "resolution": 10}})) == (0, 0)
-    assert _origin(fields_request(collections=["sentinel-2-l2a"], **{"product.bands": ["red"]})) == (0, 0)
+    assert _origin(
+        fields_request(**{**changes, "product.grid": {"size": 256, "resolution": 10}})
+    ) == (0, 0)
+    assert _origin(
+        fields_request(collections=["sentinel-2-l2a"], **{"product.bands": ["red"]})
+    ) == (0, 0)
     fields = [square(24.0, 40.5, 3000)]
     path = write(tmp_path / "fields.parquet", fields)
     plain = chips_of_fields(path, ChipGrid(size=64, resolution=30), 2024).chips

@@ -26,13 +26,20 @@ from scenebeam.sandbox.scenes import SandboxScene, write_image, write_sandbox
 PLANTING = next(scene for scene in SCENES if scene.taken == datetime(2021, 4, 10, 9, 20, 31))
 
 
-def test_on_both_sides_of_the_antimeridian(fields_request: Callable[..., RunRequest], tmp_path: Path) -> None:
+def test_on_both_sides_of_the_antimeridian(
+    fields_request: Callable[..., RunRequest], tmp_path: Path
+) -> None:
     """One tile of zone 1 lies across it: its own chips are pasted, those of zone 60 are warped, and none is lost."""
-    tile = SandboxScene("01KAB", 32701, 175_000, 8_130_000, datetime(2021, 4, 5, 9, 0), cloud_cover=1.0)
+    tile = SandboxScene(
+        "01KAB", 32701, 175_000, 8_130_000, datetime(2021, 4, 5, 9, 0), cloud_cover=1.0
+    )
     later = replace(tile, taken=datetime(2021, 10, 25, 9, 0))
     catalog = write_sandbox(tmp_path / "scenes", scenes=[tile, later])
     to_lonlat = Transformer.from_crs(32701, 4326, always_xy=True)
-    corners = [to_lonlat.transform(176_500 + x, 8_128_500 - y) for x, y in ((0, 7000), (7000, 7000), (7000, 0), (0, 0))]
+    corners = [
+        to_lonlat.transform(176_500 + x, 8_128_500 - y)
+        for x, y in ((0, 7000), (7000, 7000), (7000, 0), (0, 0))
+    ]
     assert {longitude > 0 for longitude, _ in corners} == {True, False}
     path = tmp_path / "fields.geojson"
     feature = {
@@ -46,10 +53,17 @@ def test_on_both_sides_of_the_antimeridian(fields_request: Callable[..., RunRequ
     assert run(request).state == "succeeded"
     output = Path(request.output)
     report = json.loads((output / "report.json").read_text())
-    items = {path.parent.name: json.loads(path.read_text()) for path in output.glob("ftw-*/ftw-*_2021.json")}
+    items = {
+        path.parent.name: json.loads(path.read_text())
+        for path in output.glob("ftw-*/ftw-*_2021.json")
+    }
     codes = {name: item["properties"]["proj:code"] for name, item in items.items()}
     assert set(codes.values()) == {"EPSG:32701", "EPSG:32760"}
-    assert all(item["bbox"][2] - item["bbox"][0] < 1 for item in items.values() if item["bbox"][0] < item["bbox"][2])
+    assert all(
+        item["bbox"][2] - item["bbox"][0] < 1
+        for item in items.values()
+        if item["bbox"][0] < item["bbox"][2]
+    )
     made = {name for name in items if (output / name / f"{name}_planting_image_s2.tif").exists()}
     assert len(made) == report["successful"]
     assert {codes[name] for name in made} == {"EPSG:32701", "EPSG:32760"}
@@ -72,7 +86,9 @@ def test_a_cloud_probability_is_looked_at_before_classes(
 ) -> None:
     """As Sentinel-2 Collection 1 at Earth Search has it: 50 percent is cloud, 49 is none; shadows do not count."""
     x, y = PLANTING.centres(20)
-    probability = np.where(earth.is_cloud(x, y, earth.day_number(PLANTING.taken)), 50, 49).astype(np.uint8)
+    probability = np.where(earth.is_cloud(x, y, earth.day_number(PLANTING.taken)), 50, 49).astype(
+        np.uint8
+    )
     corner = (float(PLANTING.left), float(PLANTING.top))
     write_image(tmp_path / "cloud.tif", probability, f"EPSG:{PLANTING.epsg}", corner, 20, 256)
     items: list[dict[str, Any]] = [
@@ -100,7 +116,10 @@ def test_a_cloud_probability_is_looked_at_before_classes(
         if item["properties"]["proj:code"] != "EPSG:32634":
             continue
         _, _, left, _, _, top = item["properties"]["proj:transform"]
-        east, north = np.arange(left + 10, left + 1600, 20)[None, :], np.arange(top - 10, top - 1600, -20)[:, None]
+        east, north = (
+            np.arange(left + 10, left + 1600, 20)[None, :],
+            np.arange(top - 10, top - 1600, -20)[:, None],
+        )
         share = 100 * earth.is_cloud(east, north, earth.day_number(PLANTING.taken)).mean()
         assert abs(item["properties"]["eo:cloud_cover"] - share) < 1e-3
         seen.add(share > 0)

@@ -17,12 +17,12 @@ import rasterio
 import rustac
 
 from scenebeam.errors import RequestError
+from scenebeam.planning.plan import read_plan
 from scenebeam.products.fields import calendar
 from scenebeam.products.fields.choose import choose
 from scenebeam.products.fields.plan import _is_of_zone
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.plan import read_plan
 from scenebeam.sandbox.fields import HARVEST, PLANTING, SCENES, YEAR, boundaries
 from scenebeam.sandbox.server import serve
 from scenebeam.storage import open_store
@@ -109,7 +109,9 @@ def test_at_equal_cloud_and_day_the_own_zone_is_first(fields_request: Make) -> N
     run(request)
     plan = read_plan(open_store(request.output))
     assert plan is not None
-    task = max((task for task in plan.tasks if task.step == "planting"), key=lambda task: len(task.chips))
+    task = max(
+        (task for task in plan.tasks if task.step == "planting"), key=lambda task: len(task.chips)
+    )
     best = min(task.candidates, key=lambda one: one.cloud)
     best = best.model_copy(update={"nodata": 0.0, "looked_at": ()})
     nearer = best.when + timedelta(seconds=20)
@@ -126,7 +128,10 @@ def with_hole(fields: Path, tmp_path: Path) -> Path:
     """A catalog whose clearest scene at planting is empty in one half, and says nothing of it."""
     taken = next(scene for scene in SCENES if scene.cloud_cover < 1).taken
     cut = replace(
-        next(s for s in SCENES if s.cloud_cover < 1), cut=True, cloud_cover=0.0, taken=taken + timedelta(days=1)
+        next(s for s in SCENES if s.cloud_cover < 1),
+        cut=True,
+        cloud_cover=0.0,
+        taken=taken + timedelta(days=1),
     )
     cut.write(tmp_path / "cut")
     items = [scene.item(str(fields)) for scene in SCENES]
@@ -138,7 +143,9 @@ def with_hole(fields: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_after_a_hole_the_next_scene_is_taken(fields_request: Make, with_hole: Path, tmp_path: Path) -> None:
+def test_after_a_hole_the_next_scene_is_taken(
+    fields_request: Make, with_hole: Path, tmp_path: Path
+) -> None:
     usual = fields_request(output=str(tmp_path / "usual"))
     run(usual)
     request = fields_request(catalog=str(with_hole))
@@ -149,7 +156,9 @@ def test_after_a_hole_the_next_scene_is_taken(fields_request: Make, with_hole: P
     for row in turned_down:
         key = row["chip"], row["season"]
         assert after[key] == before[key], "the next best is that which was best without it"
-        item = json.loads((Path(request.output) / row["chip"] / f"{row['chip']}_planting_s2.json").read_text())
+        item = json.loads(
+            (Path(request.output) / row["chip"] / f"{row['chip']}_planting_s2.json").read_text()
+        )
         assert item["properties"]["ftw:scene"] == row["scene"]
         (path,) = (Path(request.output) / row["chip"]).glob("*_planting_image_s2.tif")
         with rasterio.open(path) as file:
@@ -157,13 +166,19 @@ def test_after_a_hole_the_next_scene_is_taken(fields_request: Make, with_hole: P
     assert run(request).requests == 0
 
 
-def test_where_no_other_scene_will_do_the_chip_says_so(fields_request: Make, with_hole: Path) -> None:
+def test_where_no_other_scene_will_do_the_chip_says_so(
+    fields_request: Make, with_hole: Path
+) -> None:
     catalog = json.loads(with_hole.read_text())
     catalog["features"] = catalog["features"][-1:]
     with_hole.write_text(json.dumps(catalog))
     request = fields_request(catalog=str(with_hole))
     run(request)
-    skipped = [row for row in rows(request.output) if row["season"] == "planting" and row["status"] == "skipped"]
+    skipped = [
+        row
+        for row in rows(request.output)
+        if row["season"] == "planting" and row["status"] == "skipped"
+    ]
     assert any("has no data in" in row["message"] for row in skipped)
     for row in skipped:
         assert not list((Path(request.output) / row["chip"]).glob("*_planting_*_s2.*"))
@@ -174,7 +189,9 @@ def test_where_no_other_scene_will_do_the_chip_says_so(fields_request: Make, wit
 
 @pytest.fixture
 def made(fields_request: Make, caplog: pytest.LogCaptureFixture) -> tuple[Path, str]:
-    request = fields_request(**{"product.bands": ["red"], "product.grid": {"size": 160, "split": {"block": 32}}})
+    request = fields_request(
+        **{"product.bands": ["red"], "product.grid": {"size": 160, "split": {"block": 32}}}
+    )
     run(request)
     return Path(request.output), caplog.text
 
@@ -184,8 +201,14 @@ def test_an_empty_split_is_warned_of(made: tuple[Path, str]) -> None:
     assert "val" in made[1]
 
 
-def test_no_warning_where_no_split_is_empty(fields_request: Make, caplog: pytest.LogCaptureFixture) -> None:
-    run(fields_request(**{"product.images": "none", "product.grid": {"size": 64, "split": {"block": 1}}}))
+def test_no_warning_where_no_split_is_empty(
+    fields_request: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(
+        fields_request(
+            **{"product.images": "none", "product.grid": {"size": 64, "split": {"block": 1}}}
+        )
+    )
     assert "no chip is in the split" not in caplog.text
 
 

@@ -125,7 +125,10 @@ def test_a_damaged_local_file_is_not_sent_into_the_bucket(
     server.forget()
     moved = ask(**{"product.raw_storage_mode": "url_to_gcs_drop_local", "product.gcs": prefix})
     assert run(moved).state == "succeeded"
-    assert open_store(prefix).read(f"{SCENE.id}/B08.tif") == (sandbox / SCENE.id / "nir.tif").read_bytes()
+    assert (
+        open_store(prefix).read(f"{SCENE.id}/B08.tif")
+        == (sandbox / SCENE.id / "nir.tif").read_bytes()
+    )
     assert {name.rpartition("/")[2] for name in server.requests} == {"nir.tif"}
 
 
@@ -134,7 +137,9 @@ def test_objects_in_the_bucket_are_held_against_the_catalog(
     ask: Ask, server: Behaviour, sandbox: Path, prefix: str, checksums: bool
 ) -> None:
     """By the digest that they were published with; where the catalog has none, they must be images."""
-    request = ask(checksums, **{"product.raw_storage_mode": "url_to_gcs_drop_local", "product.gcs": prefix})
+    request = ask(
+        checksums, **{"product.raw_storage_mode": "url_to_gcs_drop_local", "product.gcs": prefix}
+    )
     server.faults.append(Fault("scl", status=503))
     assert run(request).state == "failed"
     server.faults.clear()
@@ -142,7 +147,10 @@ def test_objects_in_the_bucket_are_held_against_the_catalog(
     open_store(prefix).write(f"{SCENE.id}/B04.tif", b"another file")
     assert run(request).state == "succeeded"
     assert {name.rpartition("/")[2] for name in server.requests} == {"red.tif", "scl.tif"}
-    assert open_store(prefix).read(f"{SCENE.id}/B04.tif") == (sandbox / SCENE.id / "red.tif").read_bytes()
+    assert (
+        open_store(prefix).read(f"{SCENE.id}/B04.tif")
+        == (sandbox / SCENE.id / "red.tif").read_bytes()
+    )
 
 
 def test_each_band_tells_its_seconds_bytes_and_retries(

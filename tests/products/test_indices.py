@@ -18,10 +18,10 @@ from rio_cogeo import cog_validate
 from conftest import tree
 from known import first, layers
 from scenebeam.errors import RequestError
-from scenebeam.products.virtual import block_table, write_vrts
+from scenebeam.imaging.virtual import block_table, write_vrts
+from scenebeam.planning.search import make_plan
 from scenebeam.request import Limits, RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
 from scenebeam.sandbox.server import Behaviour, Fault
@@ -37,7 +37,9 @@ CLOUDY = (3, 8, 9, 10)
 def index_request(make_request: Make) -> Make:
     def make(**changes: Any) -> RunRequest:
         product = {"kind": "index", "index": "ndvi", "resampling": "nearest"}
-        return make_request(**{"product": product, "grid": GRID, "select": {"platform": "sentinel-2a"}, **changes})
+        return make_request(
+            **{"product": product, "grid": GRID, "select": {"platform": "sentinel-2a"}, **changes}
+        )
 
     return make
 
@@ -50,7 +52,9 @@ def item_of(request: RunRequest, name: str) -> dict[str, Any]:
     return json.loads((Path(request.output) / "indices" / name / f"{name}.json").read_text())
 
 
-def truth(path: Path, scenes: list[SandboxScene], formula: Callable[..., np.ndarray], *bands: str) -> np.ndarray:
+def truth(
+    path: Path, scenes: list[SandboxScene], formula: Callable[..., np.ndarray], *bands: str
+) -> np.ndarray:
     """The formula of the merged bands as reflectance, NaN under clouds and where nothing is."""
     stacks = {band: first(layers(path, scenes, band)) for band in (*bands, "scl")}
     seen = np.all([stacks[band] > 0 for band in bands], axis=0)
@@ -66,10 +70,14 @@ def read(path: Path) -> np.ndarray:
         return file.read(1)
 
 
-def ranked(year: int, *tiles: str, scenes: tuple[SandboxScene, ...] | None = None) -> list[SandboxScene]:
+def ranked(
+    year: int, *tiles: str, scenes: tuple[SandboxScene, ...] | None = None
+) -> list[SandboxScene]:
     from scenebeam.sandbox.scenes import SCENES
 
-    found = [s for s in scenes or SCENES if s.taken.year == year and s.tile in tiles and not s.error]
+    found = [
+        s for s in scenes or SCENES if s.taken.year == year and s.tile in tiles and not s.error
+    ]
     return sorted(found, key=lambda scene: scene.cloud_cover)
 
 
@@ -101,7 +109,9 @@ def test_ndvi_before_and_after_the_offset_change(index_request: Make) -> None:
         ("evi", lambda n, r, b: 2.5 * (n - r) / (n + 6 * r - 7.5 * b + 1), ("nir", "red", "blue")),
     ],
 )
-def test_indices_by_name(index_request: Make, index: str, formula: Callable, bands: tuple[str, ...]) -> None:
+def test_indices_by_name(
+    index_request: Make, index: str, formula: Callable, bands: tuple[str, ...]
+) -> None:
     request = index_request(**{"product.index": index, "dates": "2021"})
     assert run(request).state == "succeeded"
     path = image(request, BEFORE, index.lower())
@@ -112,11 +122,14 @@ def test_indices_by_name(index_request: Make, index: str, formula: Callable, ban
 def test_an_expression_of_band_names(index_request: Make) -> None:
     text = "where(B08 > 2 * red, sqrt(nir), -1) + 0 * B11 ** 2"
     request = index_request(
-        product={"kind": "index", "expression": text, "mask": False, "resampling": "nearest"}, dates="2021"
+        product={"kind": "index", "expression": text, "mask": False, "resampling": "nearest"},
+        dates="2021",
     )
     assert run(request).state == "succeeded"
     path = image(request, BEFORE, "expression")
-    nir, red, swir = (first(layers(path, ranked(2021, "34TGL", "34TGK"), b)) for b in ("nir", "red", "swir16"))
+    nir, red, swir = (
+        first(layers(path, ranked(2021, "34TGL", "34TGK"), b)) for b in ("nir", "red", "swir16")
+    )
     seen = (nir > 0) & (red > 0) & (swir > 0)
     expected = np.where(nir > 2 * red, np.sqrt(nir * 1e-4), -1)
     np.testing.assert_allclose(read(path), np.where(seen, expected, np.nan), atol=1e-6)
@@ -128,7 +141,9 @@ def test_one_image_per_scene(index_request: Make) -> None:
     assert (status.state, status.tasks) == ("succeeded", 3)
     for scene in ranked(2021, "34TGL", "34TGK"):
         path = image(request, scene.id)
-        np.testing.assert_allclose(read(path), truth(path, [scene], normalized, "nir", "red"), atol=2e-6)
+        np.testing.assert_allclose(
+            read(path), truth(path, [scene], normalized, "nir", "red"), atol=2e-6
+        )
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +151,15 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Sandbo
     """One tile on many days: three in May, one in June, two in August."""
     days = [(5, 2), (5, 12), (5, 22), (6, 11), (8, 5), (8, 20)]
     scenes = tuple(
-        SandboxScene("34TGL", 32634, 745_000, 4_502_000, datetime(2023, m, d, 9, 20), cloud_cover=float(d), size=512)
+        SandboxScene(
+            "34TGL",
+            32634,
+            745_000,
+            4_502_000,
+            datetime(2023, m, d, 9, 20),
+            cloud_cover=float(d),
+            size=512,
+        )
         for m, d in days
     )
     folder = tmp_path_factory.mktemp("season")
@@ -146,8 +169,12 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Sandbo
 SMALL = {"crs": "EPSG:32634", "resolution": 10, "bounds": [746_000, 4_498_000, 749_000, 4_501_000]}
 
 
-@pytest.mark.parametrize(("composite", "merged"), [("median", np.nanmedian), ("max", np.nanmax), ("mean", np.nanmean)])
-def test_composites_by_month(index_request: Make, season: Any, composite: str, merged: Callable) -> None:
+@pytest.mark.parametrize(
+    ("composite", "merged"), [("median", np.nanmedian), ("max", np.nanmax), ("mean", np.nanmean)]
+)
+def test_composites_by_month(
+    index_request: Make, season: Any, composite: str, merged: Callable
+) -> None:
     catalog, scenes = season
     request = index_request(
         catalog=str(catalog), grid=SMALL, area=None, dates="2023",
@@ -155,11 +182,16 @@ def test_composites_by_month(index_request: Make, season: Any, composite: str, m
     )  # fmt: skip
     assert run(request).state == "succeeded"
     months = {"2023-05": scenes[:3], "2023-06": scenes[3:4], "2023-08": scenes[4:]}
-    assert {path.parent.name for path in Path(request.output).glob("indices/*/ndvi.tif")} == set(months)
+    assert {path.parent.name for path in Path(request.output).glob("indices/*/ndvi.tif")} == set(
+        months
+    )
     for name, inside in months.items():
         path = image(request, name)
         stack = np.array([truth(path, [scene], normalized, "nir", "red") for scene in inside])
-        with np.errstate(all="ignore"), pytest.warns(RuntimeWarning) if np.isnan(stack).all(axis=0).any() else _calm():
+        with (
+            np.errstate(all="ignore"),
+            pytest.warns(RuntimeWarning) if np.isnan(stack).all(axis=0).any() else _calm(),
+        ):
             np.testing.assert_allclose(read(path), merged(stack, axis=0), atol=2e-6)
     properties = item_of(request, "2023-05")["properties"]
     assert properties["start_datetime"] == "2023-05-01T00:00:00Z"
@@ -173,7 +205,9 @@ def _calm() -> Any:
     return nullcontext()
 
 
-def test_a_month_with_too_few_scenes_gives_way_to_its_quarter(index_request: Make, season: Any) -> None:
+def test_a_month_with_too_few_scenes_gives_way_to_its_quarter(
+    index_request: Make, season: Any
+) -> None:
     catalog, scenes = season
     request = index_request(
         catalog=str(catalog), grid=SMALL, area=None, dates="2023",
@@ -193,7 +227,11 @@ def test_a_month_with_too_few_scenes_gives_way_to_its_quarter(index_request: Mak
 def test_dnbr_is_before_less_after(index_request: Make, season: Any) -> None:
     catalog, scenes = season
     request = index_request(
-        catalog=str(catalog), grid=SMALL, area=None, dates=["2023-05", "2023-08"], **{"product.index": "dnbr"}
+        catalog=str(catalog),
+        grid=SMALL,
+        area=None,
+        dates=["2023-05", "2023-08"],
+        **{"product.index": "dnbr"},
     )
     assert run(request).state == "succeeded"
     path = image(request, "20230501-20230831", "dnbr")
@@ -206,7 +244,9 @@ def test_dnbr_is_before_less_after(index_request: Make, season: Any) -> None:
     np.testing.assert_allclose(read(path), sides[0] - sides[1], atol=2e-6)
 
 
-def test_shards_and_runners_give_the_same_numbers(index_request: Make, season: Any, tmp_path: Path) -> None:
+def test_shards_and_runners_give_the_same_numbers(
+    index_request: Make, season: Any, tmp_path: Path
+) -> None:
     catalog, _ = season
     same = {
         "catalog": str(catalog),
@@ -214,7 +254,9 @@ def test_shards_and_runners_give_the_same_numbers(index_request: Make, season: A
         "area": None,
     }
     trees = []
-    for number, (runner, memory) in enumerate((("serial", "1GiB"), ("serial", "300MB"), ("direct", "300MB"))):
+    for number, (runner, memory) in enumerate(
+        (("serial", "1GiB"), ("serial", "300MB"), ("direct", "300MB"))
+    ):
         request = index_request(
             **same, dates="2023", runner=runner, output=str(tmp_path / str(number)),
             **{"product.per": "quarter", "limits.memory": memory},
@@ -236,7 +278,9 @@ def test_the_same_bytes_again(index_request: Make, tmp_path: Path) -> None:
     }
 
 
-def test_a_tile_that_is_gone_is_left_out_and_named(index_request: Make, served_items: Path, server: Behaviour) -> None:
+def test_a_tile_that_is_gone_is_left_out_and_named(
+    index_request: Make, served_items: Path, server: Behaviour
+) -> None:
     server.faults.append(Fault("S2A_34TGK_20210610_1_L2A/scl.tif", status=404))
     seam = {
         "catalog": str(served_items),
@@ -265,7 +309,11 @@ def test_a_tile_that_is_gone_is_left_out_and_named(index_request: Make, served_i
 def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
     index_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
 ) -> None:
-    grid = {"crs": "EPSG:32634", "resolution": 10, "bounds": [747_000, 4_499_000, 749_000, 4_500_500]}
+    grid = {
+        "crs": "EPSG:32634",
+        "resolution": 10,
+        "bounds": [747_000, 4_499_000, 749_000, 4_500_500],
+    }
     request = index_request(catalog=str(served_items), grid=grid, dates="2021")
     plan = make_plan(request)
     server.forget()
@@ -279,7 +327,10 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
     told = sum(row["bytes"] for row in table.rows)
     assert server.bytes_sent <= told + 3 * headers, "pixels as foretold, and headers"
     assert sum(row["requests"] for row in table.rows) <= sum(server.requests.values())
-    whole = sum((server.folder / "S2A_34TGL_20210610_1_L2A" / f"{b}.tif").stat().st_size for b in ("nir", "red", "scl"))
+    whole = sum(
+        (server.folder / "S2A_34TGL_20210610_1_L2A" / f"{b}.tif").stat().st_size
+        for b in ("nir", "red", "scl")
+    )
     assert told < 0.5 * whole
     write_vrts(plan.tasks, tmp_path / "vrts", Limits(private_addresses=True))
     with rasterio.open(tmp_path / "vrts" / f"{BEFORE}.vrt") as file:
@@ -293,7 +344,9 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
         np.testing.assert_allclose(normalized(nir, red)[clear], found[clear], atol=1e-6)
 
 
-def test_the_virtual_index_of_two_zones_has_warped_files(index_request: Make, tmp_path: Path) -> None:
+def test_the_virtual_index_of_two_zones_has_warped_files(
+    index_request: Make, tmp_path: Path
+) -> None:
     plan = make_plan(index_request(grid={}, dates="2021"))
     write_vrts(plan.tasks, tmp_path / "vrts", Limits(private_addresses=True))
     with rasterio.open(tmp_path / "vrts" / f"{BEFORE}.vrt") as file:
@@ -333,7 +386,9 @@ def test_bits_of_a_quality_band_hide_the_ground(index_request: Make, tmp_path: P
     with rasterio.open(tmp_path / "landsat" / scene.id / "qa.tif", "w", **profile) as file:
         file.write(flags, 1)
     document = json.loads(catalog.read_text())
-    document["features"][0]["assets"]["qa"] = {"href": str(tmp_path / "landsat" / scene.id / "qa.tif")}
+    document["features"][0]["assets"]["qa"] = {
+        "href": str(tmp_path / "landsat" / scene.id / "qa.tif")
+    }
     catalog.write_text(json.dumps(document))
     record = {
         "id": "sentinel-2-l2a", "dtype": "uint16", "nodata": 0, "scale": 0.00005, "offset": -0.02, "sensor": "optical",
@@ -344,11 +399,16 @@ def test_bits_of_a_quality_band_hide_the_ground(index_request: Make, tmp_path: P
         },
         "mask_bits": {"qa": [0, 3]},
     }  # fmt: skip
-    request = index_request(catalog=str(catalog), collections=[record], grid={}, area=None, dates=[])
+    request = index_request(
+        catalog=str(catalog), collections=[record], grid={}, area=None, dates=[]
+    )
     assert run(request).state == "succeeded"
     found = read(image(request, "20230502T000000Z"))
     x, y = scene.centres(10)
-    nir, red = (earth.pixel(band, x, y, earth.day_number(scene.taken)) * 0.00005 - 0.02 for band in ("nir", "red"))
+    nir, red = (
+        earth.pixel(band, x, y, earth.day_number(scene.taken)) * 0.00005 - 0.02
+        for band in ("nir", "red")
+    )
     clear = flags == 0b1000000
     np.testing.assert_allclose(found[clear], normalized(nir, red)[clear], atol=2e-5)
     assert np.isnan(found[~clear]).all()

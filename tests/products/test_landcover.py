@@ -69,15 +69,23 @@ def test_every_window_of_one_class_is_counted_and_the_drawn_are_chips(landcover_
         assert {int(k): n for k, n in told["homogeneous_windows"].items()} == homogeneous(area)
         expected = drawn(area, 2)
         record = json.loads((landcover_run / f"chips/{aoi}/chips.json").read_text())
-        assert {(chip["left"], chip["top"]): chip["land_class"] for chip in record["chips"]} == expected
+        assert {
+            (chip["left"], chip["top"]): chip["land_class"] for chip in record["chips"]
+        } == expected
     rejected = features(landcover_run)["00001"]["rejected_windows"]
-    assert sum(rejected.values()) == sum(homogeneous(EAST)[n] for n in (1, 2, 5, 7, 8, 11)) - len(fit(EAST))
+    assert sum(rejected.values()) == sum(homogeneous(EAST)[n] for n in (1, 2, 5, 7, 8, 11)) - len(
+        fit(EAST)
+    )
     assert {*rejected} == {"cloud s2l2a", "cloud lc2l2"}
 
 
 def test_dates_are_of_one_tile_one_orbit_and_one_path(landcover_run: Path) -> None:
     for told in features(landcover_run).values():
-        assert (told["mgrs_tile"], told["relative_orbit"], told["wrs_path_row"]) == ("34TGL", "102", "184/032")
+        assert (told["mgrs_tile"], told["relative_orbit"], told["wrs_path_row"]) == (
+            "34TGL",
+            "102",
+            "184/032",
+        )
         assert (told["status"], told["reason"], told["epsg"]) == ("done", "", str(EPSG))
         assert told["s2l2a_dates"] == [f"{day:%Y-%m-%d}" for day in DAYS]
         assert told["s1rtc_dates"] == [f"{day:%Y-%m-%d}" for day in SAR_DAYS]
@@ -96,7 +104,9 @@ def test_sentinel_2_is_harmonized_in_16_bits(landcover_run: Path) -> None:
             x, y = centres(*chip["window"], 10)
             for band, values in zip(("blue", "green", "red", "nir"), found, strict=True):
                 # The files carry 1000 more: it has been taken out.
-                np.testing.assert_array_equal(values, earth.pixel(band, x, y, earth.day_number(when)))
+                np.testing.assert_array_equal(
+                    values, earth.pixel(band, x, y, earth.day_number(when))
+                )
 
 
 def test_radar_keeps_its_power_across_the_seam_of_its_frames(landcover_run: Path) -> None:
@@ -107,7 +117,9 @@ def test_radar_keeps_its_power_across_the_seam_of_its_frames(landcover_run: Path
             assert found.dtype == np.float32
             x, y = centres(*chip["window"], 10)
             for band, values in zip(("vv", "vh"), found, strict=True):
-                np.testing.assert_array_equal(values, earth.backscatter(band, x, y, earth.day_number(when)))
+                np.testing.assert_array_equal(
+                    values, earth.backscatter(band, x, y, earth.day_number(when))
+                )
         several += len(chip["s1rtc_scene_ids"]) == 8
         assert len(chip["s1rtc_scene_ids"]) in (4, 8)
     assert several, "no chip lies across the seam"
@@ -149,12 +161,16 @@ def test_landsat_is_reflectance_on_the_same_ground(landcover_run: Path, landcove
                 np.testing.assert_allclose(values, numbers * 2.75e-5 - 0.2, atol=0.51 * 2.75e-5)
 
 
-def test_elevation_is_as_gdal_warps_it_and_the_sea_is_no_hole(landcover_run: Path, landcover: Path) -> None:
+def test_elevation_is_as_gdal_warps_it_and_the_sea_is_no_hole(
+    landcover_run: Path, landcover: Path
+) -> None:
     seas = seams = 0
     for chip in chips(landcover_run):
         path = landcover_run / "processed/v1" / chip["dem_files"][0]
         found = pixels(path)[0]
-        expected = warped([landcover / one / "data.tif" for one in chip["dem_scene_ids"]], path, "float64")
+        expected = warped(
+            [landcover / one / "data.tif" for one in chip["dem_scene_ids"]], path, "float64"
+        )
         # Pixels shrink to three quarters from west to east, and how wide the kernel is then differs a little. Slopes
         # are steep: half a pixel off would be 1.7 m.
         np.testing.assert_allclose(found, expected, atol=0.6)
@@ -168,14 +184,19 @@ def test_elevation_is_as_gdal_warps_it_and_the_sea_is_no_hole(landcover_run: Pat
 
 def test_every_chip_has_all_dates_of_every_modality(landcover_run: Path) -> None:
     for chip in chips(landcover_run):
-        counts = {name: len(set(chip[f"{name}_files"])) for name in ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")}
+        counts = {
+            name: len(set(chip[f"{name}_files"]))
+            for name in ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")
+        }
         assert counts == {"s2l2a": 4, "s1rtc": 4, "lc2l2": 4, "dem": 1, "lulc": 1}
         for name in counts:
             for file, picture in zip(chip[f"{name}_files"], chip[f"{name}_thumbs"], strict=True):
                 assert (landcover_run / "processed/v1" / file).exists()
                 assert pixels(landcover_run / "processed/v1" / picture).shape[0] == 3
         assert chip["class"] == land_class(chip["window"])
-        assert (pixels(landcover_run / "processed/v1" / chip["lulc_files"][0]) == chip["class"]).all()
+        assert (
+            pixels(landcover_run / "processed/v1" / chip["lulc_files"][0]) == chip["class"]
+        ).all()
         assert (chip["epsg"], chip["status"]) == (EPSG, "released")
 
 
@@ -202,7 +223,9 @@ def test_classes_are_balanced_and_ids_follow_each_other(landcover_run: Path) -> 
     }
 
 
-def test_another_factor_releases_anew_and_makes_nothing(landcover_run: Path, landcover_request: Make) -> None:
+def test_another_factor_releases_anew_and_makes_nothing(
+    landcover_run: Path, landcover_request: Make
+) -> None:
     output = Path(landcover_request().output)
     shutil.copytree(landcover_run, output)
     before = {path: path.stat().st_mtime_ns for path in (output / "chips").rglob("*")}
@@ -233,7 +256,10 @@ def test_the_archive_holds_the_release_and_the_manifest_its_checksums(landcover_
         for name, told in manifest["files"].items():
             content = archive.read(f"v1/{name}")
             assert content == (folder / name).read_bytes()
-            assert (len(content), hashlib.sha256(content).hexdigest()) == (told["size"], told["sha256"])
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (
+                told["size"],
+                told["sha256"],
+            )
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     digest, name = (landcover_run / "processed/v1.zip.sha256").read_text().split()
     assert digest == hashlib.sha256((landcover_run / "processed" / name).read_bytes()).hexdigest()
@@ -249,70 +275,108 @@ def test_every_raster_of_the_release_is_fit_to_use(landcover_run: Path) -> None:
     for path in files:
         report = validate(str(path), Checks())
         assert report.valid, report.explain()
-        assert not [finding for finding in report.findings if finding.level == "warning"], report.explain()
+        assert not [finding for finding in report.findings if finding.level == "warning"], (
+            report.explain()
+        )
 
 
 def test_every_item_is_stac(landcover_run: Path) -> None:
     folder = landcover_run / "processed/v1"
     collection = pystac.Collection.from_file(str(folder / "collection.json"))
     collection.validate()
-    items = [json.loads((folder / f"chip_{chip['id']:06}.json").read_text()) for chip in chips(landcover_run)]
-    assert {link.href for link in collection.links if link.rel == "item"} == {f"./{item['id']}.json" for item in items}
+    items = [
+        json.loads((folder / f"chip_{chip['id']:06}.json").read_text())
+        for chip in chips(landcover_run)
+    ]
+    assert {link.href for link in collection.links if link.rel == "item"} == {
+        f"./{item['id']}.json" for item in items
+    }
     for item in items:
         pystac.Item.from_dict({**item, "stac_extensions": []}).validate()
         assert item["collection"] == "v1"
         for asset in item["assets"].values():
             content = (folder / asset["href"]).read_bytes()
             assert asset["file:checksum"] == f"1220{hashlib.sha256(content).hexdigest()}"
-        assert {link["title"] for link in item["links"] if link["rel"] == "derived_from"} >= {"34T-2021"}
+        assert {link["title"] for link in item["links"] if link["rel"] == "derived_from"} >= {
+            "34T-2021"
+        }
     table = rustac.read_sync(str(folder / "items.parquet"))["features"]
     assert {item["id"]: item["properties"]["scenebeam:class"] for item in table} == {
         item["id"]: item["properties"]["scenebeam:class"] for item in items
     }
 
 
-def test_tables_name_thumbnails_by_where_they_will_be_served(landcover_run: Path, landcover_request: Make) -> None:
+def test_tables_name_thumbnails_by_where_they_will_be_served(
+    landcover_run: Path, landcover_request: Make
+) -> None:
     output = Path(landcover_request().output)
     shutil.copytree(landcover_run, output)
-    run(landcover_request(**{"product.sampling_factor": 1, "product.public_url": "https://chips.example/v1/"}))
+    run(
+        landcover_request(
+            **{"product.sampling_factor": 1, "product.public_url": "https://chips.example/v1/"}
+        )
+    )
     released = rows(output / "processed/v1")
     assert released[0]["dem_thumbs"] == "https://chips.example/v1/dem_000000.png"
     assert len(released[0]["s2l2a_thumbs"].split("|")) == 4
 
 
 def test_areas_that_cannot_be_made_say_why_and_the_others_are_made(landcover_request: Make) -> None:
-    status = run(landcover_request(**{"product.include": None, "product.exclude": [1], "product.chips_per_class": 1}))
+    status = run(
+        landcover_request(
+            **{"product.include": None, "product.exclude": [1], "product.chips_per_class": 1}
+        )
+    )
     assert (status.state, status.done, status.skipped, status.failed) == ("succeeded", 1, 3, 0)
     told = features(Path(status.output))
-    assert [told[aoi]["status"] for aoi in sorted(told)] == ["done", "skipped", "skipped", "skipped"]
+    assert [told[aoi]["status"] for aoi in sorted(told)] == [
+        "done",
+        "skipped",
+        "skipped",
+        "skipped",
+    ]
     assert "no Sentinel-2 tile has a scene with less than 30 % cloud" in told["00002"]["reason"]
     assert "Self-intersection" in told["00003"]["reason"]
     assert told["00004"]["reason"] == "its geometry is empty"
 
 
 def test_without_any_area_that_can_be_made_nothing_is_made(landcover_request: Make) -> None:
-    with pytest.raises(RequestError, match="none of 2 areas can be used; the first: its geometry is not valid"):
+    with pytest.raises(
+        RequestError, match="none of 2 areas can be used; the first: its geometry is not valid"
+    ):
         run(landcover_request(**{"product.include": [3, 4]}))
-    with pytest.raises(RequestError, match="no area of interest can be made: area 00002: no Sentinel-2 tile"):
+    with pytest.raises(
+        RequestError, match="no area of interest can be made: area 00002: no Sentinel-2 tile"
+    ):
         run(landcover_request(**{"product.include": [2]}))
     with pytest.raises(RequestError, match=r"areas 0 to 4, not \[7\]"):
         run(landcover_request(**{"product.include": [7]}))
 
 
-def test_a_modality_that_does_not_overlap_is_named(landcover: Path, landcover_request: Make, tmp_path: Path) -> None:
+def test_a_modality_that_does_not_overlap_is_named(
+    landcover: Path, landcover_request: Make, tmp_path: Path
+) -> None:
     document = json.loads((landcover / "items.json").read_text())
     for item in document["features"]:
         if item["collection"] == "cop-dem-glo-30":
-            item["geometry"]["coordinates"] = [[[x + 1, y] for x, y in item["geometry"]["coordinates"][0]]]
+            item["geometry"]["coordinates"] = [
+                [[x + 1, y] for x, y in item["geometry"]["coordinates"][0]]
+            ]
     (tmp_path / "items.json").write_text(json.dumps(document))
     with pytest.raises(RequestError, match="there is no elevation of the area"):
         run(landcover_request(catalog=str(tmp_path / "items.json")))
 
 
 @pytest.mark.parametrize("band", ["scl", "qa_pixel"])
-def test_masks_are_among_the_rasters_only_where_they_are_asked_for(landcover_request: Make, band: str) -> None:
+def test_masks_are_among_the_rasters_only_where_they_are_asked_for(
+    landcover_request: Make, band: str
+) -> None:
     platform, others = ("s2l2a", ["red"]) if band == "scl" else ("lc2l2", ["red"])
-    changes = {f"product.{platform}.bands": [*others, band], "product.include": [0], "product.chips_per_class": 1}
+    changes = {
+        f"product.{platform}.bands": [*others, band],
+        "product.include": [0],
+        "product.chips_per_class": 1,
+    }
     output = Path(run(landcover_request(**changes)).output)
     with rasterio.open(output / "processed/v1" / chips(output)[0][f"{platform}_files"][0]) as file:
         assert file.descriptions == ("red", band)
@@ -341,7 +405,11 @@ def test_a_chip_with_a_hole_gives_way_to_the_next_of_its_class(
     expected = drawn(WEST, 2)
     victim = next(window for window in expected if expected[window] == 2 and window[1] > 4_500_100)
     hole(scenes / f"S1A_{SAR_DAYS[2]:%Y%m%dT%H%M%S}_102_N_rtc" / "vh.tif", victim)
-    output = Path(run(landcover_request(catalog=str(scenes / "items.json"), **{"product.include": [0]})).output)
+    output = Path(
+        run(
+            landcover_request(catalog=str(scenes / "items.json"), **{"product.include": [0]})
+        ).output
+    )
     record = json.loads((output / "chips/00000/chips.json").read_text())
     found = {(chip["left"], chip["top"]): chip["land_class"] for chip in record["chips"]}
     assert victim not in found
@@ -368,7 +436,9 @@ def test_without_any_chip_the_release_is_empty_and_says_so(landcover_request: Ma
     assert (status.state, status.done) == ("failed", 1)
     assert status.message.startswith("nothing was made: no chip")
     output = Path(status.output)
-    assert features(output)["00001"]["reason"] == "no window is of one class and clear on every date"
+    assert (
+        features(output)["00001"]["reason"] == "no window is of one class and clear on every date"
+    )
     manifest = json.loads((output / "processed/v1/manifest.json").read_text())
     assert (manifest["chips"], manifest["missing_classes"]) == (0, ["built area"])
     assert (rows(output), chips(output)) == ([], [])
@@ -381,7 +451,9 @@ def test_a_disk_too_small_for_the_archive_is_said_before(
     usage = shutil.disk_usage("/")
     with monkeypatch.context() as small:
         small.setattr(local.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
-        with pytest.raises(StorageError, match="its archive takes 3 MB, and the disk has 0 MB free"):
+        with pytest.raises(
+            StorageError, match="its archive takes 3 MB, and the disk has 0 MB free"
+        ):
             run(request)
     output = Path(request.output)
     assert not (output / "processed").exists()
@@ -393,7 +465,12 @@ def test_a_disk_too_small_for_the_archive_is_said_before(
 
 
 def test_without_archive_and_pictures_there_are_none(landcover_request: Make) -> None:
-    changes = {"product.zip": False, "product.thumbnails": False, "product.include": [0], "product.chips_per_class": 1}
+    changes = {
+        "product.zip": False,
+        "product.thumbnails": False,
+        "product.include": [0],
+        "product.chips_per_class": 1,
+    }
     output = Path(run(landcover_request(**changes)).output)
     assert [path.name for path in (output / "processed").iterdir()] == ["v1"]
     assert not list(output.rglob("*.png"))
@@ -416,10 +493,17 @@ def test_a_bucket_holds_the_same_release(landcover_request: Make, prefix: str) -
 
 
 def test_seeds_draw_other_chips(landcover_request: Make) -> None:
-    changes = {"product.include": [0], "product.chips_per_class": 2, "product.seed": 5, "product.dem": None}
+    changes = {
+        "product.include": [0],
+        "product.chips_per_class": 2,
+        "product.seed": 5,
+        "product.dem": None,
+    }
     output = Path(run(landcover_request(**changes)).output)
     record = json.loads((output / "chips/00000/chips.json").read_text())
-    assert {(chip["left"], chip["top"]): chip["land_class"] for chip in record["chips"]} == drawn(WEST, 2, seed=5)
+    assert {(chip["left"], chip["top"]): chip["land_class"] for chip in record["chips"]} == drawn(
+        WEST, 2, seed=5
+    )
     assert drawn(WEST, 2, seed=5) != drawn(WEST, 2)
 
 
@@ -428,7 +512,9 @@ def test_retry_failed_asks_again_for_what_found_no_scenes(
 ) -> None:
     document = json.loads((landcover / "items.json").read_text())
     whole = json.dumps(document)
-    east = json.loads((landcover / "aois.geojson").read_text())["features"][1]["geometry"]["coordinates"][0]
+    east = json.loads((landcover / "aois.geojson").read_text())["features"][1]["geometry"][
+        "coordinates"
+    ][0]
     edge = min(x for x, _ in east)
     for item in document["features"]:
         # Of the first period there is nothing yet of the eastern half.
@@ -451,7 +537,9 @@ def test_retry_failed_asks_again_for_what_found_no_scenes(
     assert {chip["aoi"] for chip in chips(output)} == {"00000", "00001"}
 
 
-def test_another_class_list_is_another_dataset(landcover_run: Path, landcover_request: Make) -> None:
+def test_another_class_list_is_another_dataset(
+    landcover_run: Path, landcover_request: Make
+) -> None:
     output = Path(landcover_request().output)
     shutil.copytree(landcover_run, output)
     other = landcover_request(**{"product.lulc.classes": [2, 5]})
@@ -466,5 +554,8 @@ def test_another_class_list_is_another_dataset(landcover_run: Path, landcover_re
 
 def test_times_are_those_of_the_scenes(landcover_run: Path) -> None:
     item = json.loads((landcover_run / "processed/v1/chip_000000.json").read_text())
-    times = [datetime.fromisoformat(item["properties"][name]) for name in ("start_datetime", "end_datetime")]
+    times = [
+        datetime.fromisoformat(item["properties"][name])
+        for name in ("start_datetime", "end_datetime")
+    ]
     assert [f"{time:%Y-%m-%d}" for time in times] == ["2021-03-09", "2021-11-18"]

@@ -28,12 +28,21 @@ QUARTERS = [datetime(2023, month, 10, 10, tzinfo=UTC) for month in (2, 5, 8, 11)
 
 
 def scene(name: str, when: datetime, footprint: Polygon = ALL, **facts: Any) -> Scene:
-    return Scene(name, facts.pop("collection", "x"), "inline", when, when, footprint=footprint, **facts)
+    return Scene(
+        name, facts.pop("collection", "x"), "inline", when, when, footprint=footprint, **facts
+    )
 
 
 def s2(when: datetime, tile: str = "32UNB", cloud: float | None = 5.0, **facts: Any) -> Scene:
     facts = {"nodata": 0.0, **facts}
-    return scene(f"S2_{tile}_{when:%Y%m%d}_{cloud}", when, tile=tile, cloud_cover=cloud, platform="s2a", **facts)
+    return scene(
+        f"S2_{tile}_{when:%Y%m%d}_{cloud}",
+        when,
+        tile=tile,
+        cloud_cover=cloud,
+        platform="s2a",
+        **facts,
+    )
 
 
 def s1(when: datetime, orbit: int = 66, **facts: Any) -> Scene:
@@ -41,7 +50,14 @@ def s1(when: datetime, orbit: int = 66, **facts: Any) -> Scene:
 
 
 def l8(when: datetime, wrs: str = "194/025", cloud: float | None = 5.0, **facts: Any) -> Scene:
-    return scene(f"LC_{wrs}_{when:%Y%m%d}_{cloud}", when, wrs=wrs, cloud_cover=cloud, platform="landsat-8", **facts)
+    return scene(
+        f"LC_{wrs}_{when:%Y%m%d}_{cloud}",
+        when,
+        wrs=wrs,
+        cloud_cover=cloud,
+        platform="landsat-8",
+        **facts,
+    )
 
 
 def request(**changes: Any) -> LandcoverRequest:
@@ -75,14 +91,22 @@ def test_the_least_cloudy_scene_of_each_quarter_is_taken() -> None:
 
 def test_all_dates_are_of_the_tile_that_shows_most() -> None:
     half = box(10.05, 49.0, 11.0, 51.0)
-    found = choose(s2l2a=[s2(day, "32UPB", 0.0, footprint=half) for day in QUARTERS] + [s2(day) for day in QUARTERS])
+    found = choose(
+        s2l2a=[s2(day, "32UPB", 0.0, footprint=half) for day in QUARTERS]
+        + [s2(day) for day in QUARTERS]
+    )
     assert found.tile == "32UNB"
     assert found.common.equals(AREA)
 
 
 def test_a_tile_without_a_scene_in_one_quarter_is_none() -> None:
-    with pytest.raises(CheckError, match=r"in each of 4 periods: 32UNB has none in 2023-10/2023-12"):
-        choose(s2l2a=[s2(day) for day in QUARTERS[:3]] + [s2(QUARTERS[3], "32UPB"), s2(QUARTERS[3], cloud=30.0)])
+    with pytest.raises(
+        CheckError, match=r"in each of 4 periods: 32UNB has none in 2023-10/2023-12"
+    ):
+        choose(
+            s2l2a=[s2(day) for day in QUARTERS[:3]]
+            + [s2(QUARTERS[3], "32UPB"), s2(QUARTERS[3], cloud=30.0)]
+        )
     with pytest.raises(CheckError, match="there is no scene"):
         choose(s2l2a=[])
     with pytest.raises(CheckError, match="none of 4 scenes has"):
@@ -96,7 +120,9 @@ def test_two_frames_of_a_pass_are_one_acquisition() -> None:
         for day in QUARTERS
         for number, ground in enumerate((north, south))
     ]
-    frames = [one.__class__(**{**one.__dict__, "id": f"{one.id}_{n}"}) for n, one in enumerate(frames)]
+    frames = [
+        one.__class__(**{**one.__dict__, "id": f"{one.id}_{n}"}) for n, one in enumerate(frames)
+    ]
     found = choose(s1rtc=frames)
     assert [len(one.scenes) for one in found.dates["s1rtc"]] == [2, 2, 2, 2]
     assert found.common.equals(AREA)
@@ -106,20 +132,31 @@ def test_one_orbit_has_a_pass_of_its_own_for_each_date() -> None:
     near = [s1(day) for day in QUARTERS[:3]]  # nearer, but there is none of the last date
     far = [s1(day + timedelta(days=12), 139) for day in QUARTERS]
     assert choose(s1rtc=[*near, *far]).orbit == "139"
-    with pytest.raises(CheckError, match="no relative orbit has a Sentinel-1 scene of its own within 12 days"):
+    with pytest.raises(
+        CheckError, match="no relative orbit has a Sentinel-1 scene of its own within 12 days"
+    ):
         choose(s1rtc=[*near, s1(QUARTERS[3] + timedelta(days=13))])
 
 
 def test_landsat_is_the_clearest_of_one_path_and_row() -> None:
     days = [day + timedelta(days=16) for day in QUARTERS]
-    found = choose(lc2l2=[*(l8(day, cloud=30.0) for day in QUARTERS), *(l8(day, cloud=2.0) for day in days)])
+    found = choose(
+        lc2l2=[*(l8(day, cloud=30.0) for day in QUARTERS), *(l8(day, cloud=2.0) for day in days)]
+    )
     assert [one.cloud_cover for one in found.dates["lc2l2"]] == [2.0] * 4
     assert len({*ids(found, "lc2l2")}) == 4
     silent = [l8(day, cloud=None) for day in QUARTERS]  # nearer, but who knows
     found = choose(lc2l2=[*silent, *(l8(day, cloud=2.0) for day in days)])
     assert [one.cloud_cover for one in found.dates["lc2l2"]] == [2.0] * 4
-    with pytest.raises(CheckError, match="no WRS path and row has a Landsat scene of its own within 91 days"):
-        choose(lc2l2=[*(l8(day) for day in QUARTERS[:2]), *(l8(day, "193/025") for day in QUARTERS[2:])])
+    with pytest.raises(
+        CheckError, match="no WRS path and row has a Landsat scene of its own within 91 days"
+    ):
+        choose(
+            lc2l2=[
+                *(l8(day) for day in QUARTERS[:2]),
+                *(l8(day, "193/025") for day in QUARTERS[2:]),
+            ]
+        )
 
 
 def test_a_map_of_another_year_is_none() -> None:
@@ -130,17 +167,25 @@ def test_a_map_of_another_year_is_none() -> None:
 def test_modalities_that_show_different_parts_do_not_overlap() -> None:
     west, east = box(9.0, 49.0, 10.04, 51.0), box(10.06, 49.0, 11.0, 51.0)
     with pytest.raises(CheckError, match="the elevation scenes do not overlap the others"):
-        choose(s2l2a=[s2(day, footprint=west) for day in QUARTERS], dem=[scene("dem", QUARTERS[0], east)])
+        choose(
+            s2l2a=[s2(day, footprint=west) for day in QUARTERS],
+            dem=[scene("dem", QUARTERS[0], east)],
+        )
 
 
 costs = st.tuples(st.integers(0, 50).map(float), st.integers(0, 20).map(float))
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 6), costs, max_size=5), min_size=1, max_size=4))
-def test_each_place_gets_a_thing_of_its_own_at_the_least_cost(options: list[dict[int, Any]]) -> None:
+def test_each_place_gets_a_thing_of_its_own_at_the_least_cost(
+    options: list[dict[int, Any]],
+) -> None:
     ways = [way for way in itertools.product(*options) if len(set(way)) == len(way)]
     totals = [
-        tuple(sum(options[place][thing][part] for place, thing in enumerate(way)) for part in (0, 1)) for way in ways
+        tuple(
+            sum(options[place][thing][part] for place, thing in enumerate(way)) for part in (0, 1)
+        )
+        for way in ways
     ]
     found = match(options)
     if not ways:
@@ -150,14 +195,20 @@ def test_each_place_gets_a_thing_of_its_own_at_the_least_cost(options: list[dict
     cost, taken = found
     assert len(set(taken)) == len(options)
     assert cost == min(totals)
-    assert cost == tuple(sum(options[place][thing][part] for place, thing in enumerate(taken)) for part in (0, 1))
+    assert cost == tuple(
+        sum(options[place][thing][part] for place, thing in enumerate(taken)) for part in (0, 1)
+    )
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 5), st.binary(min_size=2, max_size=4).map(bytes.hex)), max_size=80),
+    st.lists(
+        st.tuples(st.integers(1, 5), st.binary(min_size=2, max_size=4).map(bytes.hex)), max_size=80
+    ),
     st.one_of(st.none(), st.floats(1, 5, allow_nan=False)),
 )
-def test_no_class_has_more_than_the_factor_allows(lots: list[tuple[int, str]], factor: float | None) -> None:
+def test_no_class_has_more_than_the_factor_allows(
+    lots: list[tuple[int, str]], factor: float | None
+) -> None:
     kept = balanced(lots, factor)
     before, after = Counter(one for one, _ in lots), Counter(lots[place][0] for place in kept)
     assert len(set(kept)) == len(kept)
@@ -170,12 +221,27 @@ def test_no_class_has_more_than_the_factor_allows(lots: list[tuple[int, str]], f
     assert max(after.values()) <= factor * min(after.values())
     for number in before:
         ours = sorted((lot, place) for place, (one, lot) in enumerate(lots) if one == number)
-        assert {place for _, place in ours[: after[number]]} == {place for place in kept if lots[place][0] == number}
+        assert {place for _, place in ours[: after[number]]} == {
+            place for place in kept if lots[place][0] == number
+        }
 
 
 def asset(**facts: Any) -> Asset:
-    known = {"band": "red", "href": "", "index": 1, "resolution": 10.0, "dtype": "uint16", "nodata": 0.0}
-    known |= {"scale": 0.0001, "offset": 0.0, "shift": 1000, "categorical": False, "sensor": "optical"}
+    known = {
+        "band": "red",
+        "href": "",
+        "index": 1,
+        "resolution": 10.0,
+        "dtype": "uint16",
+        "nodata": 0.0,
+    }
+    known |= {
+        "scale": 0.0001,
+        "offset": 0.0,
+        "shift": 1000,
+        "categorical": False,
+        "sensor": "optical",
+    }
     return Asset(**{**known, **facts})
 
 
@@ -198,7 +264,9 @@ def test_floating_point_is_physical_and_nan_is_a_hole() -> None:
     np.testing.assert_allclose(found, [[-999, -0.2, 0.8]], rtol=1e-6)
     assert valid is not None
     assert valid.tolist() == [[False, True, True]]
-    found, valid = written(asset(shift=0, scale=1.0), np.array([[np.nan, 3.0, -999.0]], "f4"), None, recipe("float32"))
+    found, valid = written(
+        asset(shift=0, scale=1.0), np.array([[np.nan, 3.0, -999.0]], "f4"), None, recipe("float32")
+    )
     assert valid is not None
     assert valid.tolist() == [[False, True, True]]
     assert found[0, 0] == -999
@@ -248,7 +316,13 @@ def test_a_request_that_cannot_be_meant_is_refused(changes: dict[str, Any], told
     ("geometry", "told"),
     [
         ({"type": "Point", "coordinates": [1, 2]}, "is a Point with nothing inside"),
-        ({"type": "Polygon", "coordinates": [[[500000, 0], [500001, 0], [500001, 1], [500000, 0]]]}, "not in degrees"),
+        (
+            {
+                "type": "Polygon",
+                "coordinates": [[[500000, 0], [500001, 0], [500001, 1], [500000, 0]]],
+            },
+            "not in degrees",
+        ),
         ({"type": "Hexagon", "coordinates": [[1, 2]]}, "not GeoJSON"),
         (None, "is empty"),
     ],
@@ -258,7 +332,9 @@ def test_areas_that_cannot_be_drawn_say_why(tmp_path: Any, geometry: Any, told: 
 
     good = {"type": "Polygon", "coordinates": [[[1, 1], [2, 1], [2, 2], [1, 1]]]}
     features = [{"type": "Feature", "properties": {}, "geometry": one} for one in (good, geometry)]
-    (tmp_path / "aois.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (tmp_path / "aois.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": features})
+    )
     product = LandcoverRequest(kind="landcover", aois=str(tmp_path / "aois.geojson"))
     found = read_aois(product)
     assert [bool(aoi.fault) for aoi in found] == [False, True]

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import make_plan, search
 from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
 from scenebeam.products.landcover.survey import _of_one_class
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan, search
 from scenebeam.transfer.ranges import Budget
 
 Make = Callable[..., RunRequest]
@@ -46,7 +46,9 @@ def twice(landcover: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_ground_that_two_areas_show_is_released_once(landcover_request: Make, twice: Path, tmp_path: Path) -> None:
+def test_ground_that_two_areas_show_is_released_once(
+    landcover_request: Make, twice: Path, tmp_path: Path
+) -> None:
     once = landcover_request(output=str(tmp_path / "once"), **{"product.include": [0]})
     both = landcover_request(output=str(tmp_path / "both"), **{"product.aois": str(twice)})
     assert run(once).state == run(both).state == "succeeded"
@@ -106,10 +108,13 @@ def test_windows_of_mostly_one_class(share: float) -> None:
     assert sorted(_of_one_class(windows, share)) == expected
 
 
-def test_a_smaller_share_gives_more_chips_of_no_less(landcover_request: Make, tmp_path: Path) -> None:
+def test_a_smaller_share_gives_more_chips_of_no_less(
+    landcover_request: Make, tmp_path: Path
+) -> None:
     strict = landcover_request(output=str(tmp_path / "strict"), **{"product.chips_per_class": 400})
     lax = landcover_request(
-        output=str(tmp_path / "lax"), **{"product.chips_per_class": 400, "product.lulc.min_share": 0.8}
+        output=str(tmp_path / "lax"),
+        **{"product.chips_per_class": 400, "product.lulc.min_share": 0.8},
     )
     run(strict)
     run(lax)
@@ -164,7 +169,9 @@ def test_lower_clouds_leave_no_more_areas(landcover_request: Make) -> None:
     assert counts == sorted(counts, reverse=True)
     for most, count in told.items():
         try:
-            tasks = make_plan(landcover_request(**{"product.s2l2a.max_cloud_cover": float(most)})).tasks
+            tasks = make_plan(
+                landcover_request(**{"product.s2l2a.max_cloud_cover": float(most)})
+            ).tasks
         except RequestError:
             tasks = ()
         assert count == sum(not task.fault for task in tasks)
@@ -178,7 +185,9 @@ def test_other_products_have_no_classes(fields_request: Make, tmp_path: Path) ->
     assert "only land-cover chips" in refused.output
 
 
-def test_missing_bands_are_not_taken_for_clouds(landcover: Path, landcover_request: Make, tmp_path: Path) -> None:
+def test_missing_bands_are_not_taken_for_clouds(
+    landcover: Path, landcover_request: Make, tmp_path: Path
+) -> None:
     catalog = json.loads((landcover / "items.json").read_text())
     for item in catalog["features"]:
         for asset in item["assets"].values():
@@ -198,7 +207,9 @@ def test_null_is_null(landcover_request: Make, tmp_path: Path, word: str) -> Non
     file.write_text(landcover_request(**{"product.sampling_factor": 1}).model_dump_json())
     command = ["plan", str(file), "--show-request", "--json"]
     before: dict[str, Any] = json.loads(CliRunner().invoke(main, command).output)
-    after = json.loads(CliRunner().invoke(main, [*command, "--set", f"product.sampling_factor={word}"]).output)
+    after = json.loads(
+        CliRunner().invoke(main, [*command, "--set", f"product.sampling_factor={word}"]).output
+    )
     assert before["request"]["product"]["sampling_factor"] == 1
     assert after["request"]["product"]["sampling_factor"] is None
     assert after["from"]["product.sampling_factor"] == "command line"

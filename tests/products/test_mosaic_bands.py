@@ -157,8 +157,8 @@ def test_shards_without_a_band_are_one_mosaic(
     request = series_request(without_scl, product=THREE, grid=grid)
     assert run(request).tasks == 1
     whole = tree(without_scl / "out" / "mosaics")
-    monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**18)
-    monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**18)
+    monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     status = run(request, overwrite=True)
     assert (status.state, status.tasks, status.done) == ("succeeded", 4, 4)
     assert tree(without_scl / "out" / "mosaics") == whole
@@ -166,7 +166,9 @@ def test_shards_without_a_band_are_one_mosaic(
     assert missing == [{"band": "scl", "scene": "A", "reason": NO_BAND}]
 
 
-@pytest.mark.parametrize("written", [["B04", "SCL"], ["b04", "scl"], ["red", "scl"], ["RED", "SCL"]])
+@pytest.mark.parametrize(
+    "written", [["B04", "SCL"], ["b04", "scl"], ["red", "scl"], ["RED", "SCL"]]
+)
 def test_files_bear_the_names_that_the_request_has(tmp_path: Path, written: list[str]) -> None:
     """And the item tells the common name beside each."""
     tile(tmp_path / "raw", "A", "B04", "SCL")
@@ -181,7 +183,9 @@ def test_files_bear_the_names_that_the_request_has(tmp_path: Path, written: list
         [{"name": written[1], "eo:common_name": "scl"}],
     ]
     (report,) = [
-        one for one in rows_of(tmp_path, "timestamps_aggregation_band_report.csv") if one["band"] == written[0]
+        one
+        for one in rows_of(tmp_path, "timestamps_aggregation_band_report.csv")
+        if one["band"] == written[0]
     ]
     assert report["output_path"] == f"mosaics/{stamp('02')}/{written[0]}.tif"
     assert set(scenebeam.open_mosaics(str(tmp_path / "out")).data_vars) == set(written)

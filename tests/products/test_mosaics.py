@@ -16,9 +16,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from known import check, first, layers, read
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 
 Make = Callable[..., RunRequest]
@@ -27,7 +27,9 @@ BEFORE, AFTER = "20210610T092031Z", "20220615T092029Z"
 
 def ranked(year: int) -> list[SandboxScene]:
     """The scenes of a year that are taken, best first."""
-    return sorted((s for s in SCENES if s.taken.year == year and not s.error), key=lambda s: s.cloud_cover)
+    return sorted(
+        (s for s in SCENES if s.taken.year == year and not s.error), key=lambda s: s.cloud_cover
+    )
 
 
 def mosaic(request: RunRequest, timestamp: str = BEFORE, band: str = "red") -> Path:
@@ -69,7 +71,9 @@ def test_raw_numbers_are_as_in_the_files(done: Make) -> None:
     for timestamp, shift, offset in ((BEFORE, 0, 0.0), (AFTER, 1000, -0.1)):
         path = mosaic(request, timestamp)
         with rasterio.open(path) as file:
-            (seen,) = layers(path, [s for s in ranked(int(timestamp[:4])) if s.tile == "34TGL"], "red")
+            (seen,) = layers(
+                path, [s for s in ranked(int(timestamp[:4])) if s.tile == "34TGL"], "red"
+            )
             np.testing.assert_array_equal(file.read(1)[seen > 0], seen[seen > 0] + shift)
             assert file.scales == (1e-4,)
             assert file.offsets == pytest.approx((offset,))
@@ -79,10 +83,14 @@ def test_raw_numbers_are_as_in_the_files(done: Make) -> None:
 def test_both_ways_give_the_same_reflectance(make_request: Make, tmp_path: Path) -> None:
     physical = []
     for values in ("raw", "harmonized"):
-        request = make_request(output=str(tmp_path / values), **{"product.values": values, "product.bands": ["nir"]})
+        request = make_request(
+            output=str(tmp_path / values), **{"product.values": values, "product.bands": ["nir"]}
+        )
         run(request)
         with rasterio.open(mosaic(request, AFTER, "nir")) as file:
-            physical.append(np.where(file.read(1) > 0, file.read(1) * file.scales[0] + file.offsets[0], np.nan))
+            physical.append(
+                np.where(file.read(1) > 0, file.read(1) * file.scales[0] + file.offsets[0], np.nan)
+            )
     np.testing.assert_allclose(physical[0], physical[1], atol=1e-9)
 
 
@@ -117,7 +125,9 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
         assert sources == {s.id for s in ranked(item.datetime.year)}  # type: ignore[union-attr]
         for band, asset in item.assets.items():
             content = (path.parent / asset.href).read_bytes()
-            assert asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+            assert (
+                asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+            )
             assert asset.extra_fields["file:size"] == len(content)
             if band == "thumbnail":
                 continue
@@ -180,7 +190,10 @@ def test_a_day_is_one_mosaic_named_by_its_first_scene(done: Make) -> None:
 def test_resampling_is_per_band_and_never_touches_classes(make_request: Make) -> None:
     (task, *_) = make_plan(
         make_request(
-            **{"product.resampling": {"red": "bilinear", "scl": "cubic"}, "product.bands": ["red", "scl", "nir"]}
+            **{
+                "product.resampling": {"red": "bilinear", "scl": "cubic"},
+                "product.bands": ["red", "scl", "nir"],
+            }
         )
     ).tasks
     assert {band.name: band.resampling for band in task.bands} == {
@@ -197,9 +210,9 @@ def test_shards_are_one_cog_of_the_same_pixels(
     bands = {**ZONE, "product.bands": ["red", "scl"]}
     assert run(make_request(output=str(tmp_path / "whole"), **bands)).tasks == 2
     if cut_by == "rows":
-        monkeypatch.setattr("scenebeam.products.shards._LARGEST_SHARD", 2**18)
-        monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
-    monkeypatch.setattr("scenebeam.products.shards._NARROW_SHARD", 2**18)
+        monkeypatch.setattr("scenebeam.imaging.shards._LARGEST_SHARD", 2**18)
+        monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.imaging.shards._NARROW_SHARD", 2**18)
     memory = "1GB" if cut_by == "rows" else "100MB"
     status = run(make_request(output=str(tmp_path / "cut"), **bands, **{"limits.memory": memory}))
     assert status.state == "succeeded"

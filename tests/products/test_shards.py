@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from resident import PEAK_KIB
-from scenebeam.products.shards import cut, shared_levels
+from scenebeam.imaging.shards import cut, shared_levels
+from scenebeam.planning.search import make_plan
 from scenebeam.raster.pyramid import TILE, level_shapes
 from scenebeam.request import RunRequest
-from scenebeam.run.search import make_plan
 
 shapes = st.tuples(st.integers(1, 200_000), st.integers(1, 200_000))
 
@@ -26,7 +26,10 @@ shapes = st.tuples(st.integers(1, 200_000), st.integers(1, 200_000))
 @given(shapes, st.integers(1, 60_000))
 def test_windows_cover_a_grid_once(shape: tuple[int, int], widest: int) -> None:
     windows, cell = cut(shape, widest)
-    assert sum((bottom - top) * (right - left) for top, bottom, left, right in windows) == shape[0] * shape[1]
+    assert (
+        sum((bottom - top) * (right - left) for top, bottom, left, right in windows)
+        == shape[0] * shape[1]
+    )
     assert len({(top, left) for top, _, left, _ in windows}) == len(windows)
     for top, bottom, left, right in windows:
         assert 0 <= top < bottom <= shape[0]
@@ -39,7 +42,9 @@ def test_windows_cover_a_grid_once(shape: tuple[int, int], widest: int) -> None:
 
 
 @given(shapes, st.integers(1, 60_000))
-def test_tiles_of_the_shared_levels_do_not_reach_beyond_a_shard(shape: tuple[int, int], widest: int) -> None:
+def test_tiles_of_the_shared_levels_do_not_reach_beyond_a_shard(
+    shape: tuple[int, int], widest: int
+) -> None:
     windows, cell = cut(shape, widest)
     if len(windows) == 1:
         return
@@ -54,7 +59,10 @@ def test_columns_are_as_few_as_memory_allows(height: int, width: int, widest: in
     windows, cell = cut((height, width), widest)
     columns = {(left, right) for _, _, left, right in windows}
     unit = 2 * TILE if widest >= 2 * TILE else TILE
-    usable = max(widest // unit * unit if widest < 8 * TILE else 0, widest * 3 // 4 if widest >= 8 * TILE else 0)
+    usable = max(
+        widest // unit * unit if widest < 8 * TILE else 0,
+        widest * 3 // 4 if widest >= 8 * TILE else 0,
+    )
     assert -(-width // widest) <= len(columns) <= -(-width // usable)
     assert len(columns) == 1 or cell >= unit
 
@@ -63,11 +71,16 @@ def test_a_task_holds_no_more_for_more_shards(
     make_request: Callable[..., RunRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Plans grow with the shards, not with their square."""
-    grid = {"grid.crs": "EPSG:32634", "grid.resolution": 2, "product.bands": ["red"], "limits.memory": "350MB"}
+    grid = {
+        "grid.crs": "EPSG:32634",
+        "grid.resolution": 2,
+        "product.bands": ["red"],
+        "limits.memory": "350MB",
+    }
     sizes = {}
-    monkeypatch.setattr("scenebeam.products.shards._CELL_LEVELS", 1)
+    monkeypatch.setattr("scenebeam.imaging.shards._CELL_LEVELS", 1)
     for shard in (2**26, 2**18):
-        monkeypatch.setattr("scenebeam.products.shards._NARROW_SHARD", shard)
+        monkeypatch.setattr("scenebeam.imaging.shards._NARROW_SHARD", shard)
         tasks = make_plan(make_request(**grid)).tasks
         sizes[len(tasks)] = max(len(task.model_dump_json()) for task in tasks)
     few, many = sorted(sizes)
@@ -81,15 +94,26 @@ def test_a_year_of_a_country_is_planned_in_bounded_memory(tmp_path: Path) -> Non
     to_lonlat = Transformer.from_crs(32632, 4326, always_xy=True).transform
 
     def ring(left: float, top: float, side: float) -> list[list[float]]:
-        corners = ((left, top), (left + side, top), (left + side, top - side), (left, top - side), (left, top))
+        corners = (
+            (left, top),
+            (left + side, top),
+            (left + side, top - side),
+            (left, top - side),
+            (left, top),
+        )
         return [list(to_lonlat(*corner)) for corner in corners]
 
     items = []
     for number in range(1000):
         day = datetime(2023, 1, 3, 10, 20, 31) + timedelta(days=5 * (number // 16))
-        outline = ring(300_000 + 100_000 * (number // 4 % 4), 5_500_020 - 100_000 * (number % 4), 109_800)
+        outline = ring(
+            300_000 + 100_000 * (number // 4 % 4), 5_500_020 - 100_000 * (number % 4), 109_800
+        )
         xs, ys = zip(*outline, strict=True)
-        properties = {"datetime": f"{day:%Y-%m-%dT%H:%M:%SZ}", "earthsearch:boa_offset_applied": True}
+        properties = {
+            "datetime": f"{day:%Y-%m-%dT%H:%M:%SZ}",
+            "earthsearch:boa_offset_applied": True,
+        }
         items.append(
             {
                 "type": "Feature", "stac_version": "1.0.0", "id": f"s{number}", "collection": "sentinel-2-l2a", "links": [],
@@ -98,7 +122,9 @@ def test_a_year_of_a_country_is_planned_in_bounded_memory(tmp_path: Path) -> Non
                 "assets": {band: {"href": f"{tmp_path}/{band}.tif"} for band in ("red", "nir", "scl")},
             }
         )  # fmt: skip
-    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    (tmp_path / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": items})
+    )
     request = {
         "catalog": str(tmp_path / "items.json"), "collections": ["sentinel-2-l2a"], "dates": "2023",
         "area": {"geometry": {"type": "Polygon", "coordinates": [ring(340_000, 5_456_228, 316_228)]}},
@@ -111,7 +137,9 @@ def test_a_year_of_a_country_is_planned_in_bounded_memory(tmp_path: Path) -> Non
         "try: main(['plan', sys.argv[1], '--json'])\n"
         f"finally: print({PEAK_KIB}, file=sys.stderr)"
     )
-    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path / "request.json")], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "request.json")], capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["tasks"] > 100
     assert int(ended.stderr.strip().splitlines()[-1]) < 2**20, "kibibytes"

@@ -21,10 +21,10 @@ from rasterio.warp import transform_bounds
 from conftest import changed
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -128,7 +128,9 @@ def row(request: RunRequest) -> dict[str, str]:
 
 
 def item_of(request: RunRequest) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(request.output) / "stacks" / SCENE / f"{SCENE}.json").read_text())
+    found: dict[str, Any] = json.loads(
+        (Path(request.output) / "stacks" / SCENE / f"{SCENE}.json").read_text()
+    )
     return found
 
 
@@ -477,7 +479,9 @@ def test_checks_off_and_a_least_spread_of_zero_take_a_constant_band(bands: Path,
     items = catalog(bands)
     assert run(stack_of(items, form, "checked")).state == "failed"
     assert run(stack_of(items, form, "off", checks=False)).state == "succeeded"
-    assert run(stack_of(items, form, "zero", **{"checks.optical.min_std_dev": 0})).state == "succeeded"
+    assert (
+        run(stack_of(items, form, "zero", **{"checks.optical.min_std_dev": 0})).state == "succeeded"
+    )
 
 
 @pytest.mark.parametrize("words", [["--set", "checks=off"], ["--set", "checks.enabled=false"]])
@@ -511,7 +515,9 @@ def test_five_good_bands_of_six_make_a_stack_with_a_warning_where_the_request_sa
     (bands / "swir22.tif").unlink()
     items = catalog(bands)
     assert run(stack_of(items, form, "six")).state == "failed"
-    request = stack_of(items, form, "five", **{"product.required": ["B02", "green", "red", "nir", "swir16"]})
+    request = stack_of(
+        items, form, "five", **{"product.required": ["B02", "green", "red", "nir", "swir16"]}
+    )
     assert run(request).state == "succeeded"
     found = row(request)
     assert (found["bands"], found["missing_bands"]) == ("blue|green|red|nir|swir16", "swir22")
@@ -526,7 +532,11 @@ def test_required_bands_are_bands_of_the_stack(bands: Path) -> None:
         RequestError,
         match="product.required: 'B12' is not among the bands of the stack .*blue, red",
     ):
-        make_plan(stack_of(items, "vrt", **{"product.bands": ["red", "blue"], "product.required": ["B12"]}))
+        make_plan(
+            stack_of(
+                items, "vrt", **{"product.bands": ["red", "blue"], "product.required": ["B12"]}
+            )
+        )
     with pytest.raises(RequestError, match="product.required: visualization_only"):
         stack_of(items, "vrt", **{"product.visualization_only": True, "product.required": ["red"]})
     listed = stack_of(items, "vrt", **{"product.required": "blue, B04"})

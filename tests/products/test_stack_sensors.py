@@ -11,9 +11,9 @@ import pytest
 import rasterio
 from affine import Affine
 
+from scenebeam.planning.search import make_plan
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 
 OPTICAL = ["blue", "green", "red", "nir", "swir16", "swir22"]
 LANDSAT = ["blue", "green", "red", "nir08", "swir16", "swir22"]
@@ -37,7 +37,9 @@ def radar(folder: Path, unit: str = "linear") -> Path:
         "properties": {"datetime": "2023-04-09T04:58:01Z", "platform": "SENTINEL-1A", "sat:orbit_state": "ascending"}, "links": [],
         "assets": {band: {"href": str(folder / f"{band}.tif")} for band in ("vh", "vv")},
     }  # fmt: skip
-    (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+    (folder / "items.json").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [item]})
+    )
     return folder / "items.json"
 
 
@@ -83,13 +85,21 @@ def test_decibels_where_power_is_declared_are_refused(tmp_path: Path) -> None:
         ("cdse__sentinel-2-l2a", "sentinel-2-l2a", OPTICAL, "cdse"),
         ("earth-search-v1__landsat-c2-l2", "landsat-c2-l2", LANDSAT, "s3-requester-pays"),
         ("planetary-computer__landsat-c2-l2", "landsat-c2-l2", LANDSAT, "planetary-computer"),
-        ("planetary-computer__sentinel-1-rtc", "sentinel-1-rtc", ["vv", "vh"], "planetary-computer"),
+        (
+            "planetary-computer__sentinel-1-rtc",
+            "sentinel-1-rtc",
+            ["vv", "vh"],
+            "planetary-computer",
+        ),
     ],
 )
 def test_the_bands_of_recorded_items(
     real_data: Path, tmp_path: Path, folder: str, collection: str, bands: list[str], signing: str
 ) -> None:
-    items = [json.loads(path.read_text()) for path in sorted((real_data / "stac-items" / folder).glob("*.json"))]
+    items = [
+        json.loads(path.read_text())
+        for path in sorted((real_data / "stac-items" / folder).glob("*.json"))
+    ]
     catalog = tmp_path / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     plan = make_plan(request_of(catalog, tmp_path, collection))
@@ -98,6 +108,8 @@ def test_the_bands_of_recorded_items(
         assert task.format == "geotiff", "its files lie elsewhere"
         assert [band.name for band in task.bands] == bands
         there = [band.asset for band in task.bands if band.asset is not None]
-        assert len(there) == len(bands) or collection == "sentinel-1-rtc", "some radar scenes have other polarizations"
+        assert len(there) == len(bands) or collection == "sentinel-1-rtc", (
+            "some radar scenes have other polarizations"
+        )
         assert {asset.signing for asset in there} == {signing}
         assert task.estimate.memory <= 2**30

@@ -23,9 +23,9 @@ from rio_cogeo import cog_validate
 from conftest import tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 from scenebeam.sandbox.server import Behaviour, Fault
@@ -52,7 +52,11 @@ def made(request: RunRequest, scene: SandboxScene = SCENE, ending: str = "") -> 
     status = run(request)
     assert status.state == "succeeded", status.message
     folder = Path(request.output) / "stacks" / scene.id
-    return next(path for path in folder.iterdir() if path.stem == scene.id + ending and path.suffix in (".tif", ".vrt"))
+    return next(
+        path
+        for path in folder.iterdir()
+        if path.stem == scene.id + ending and path.suffix in (".tif", ".vrt")
+    )
 
 
 def item_of(request: RunRequest, scene: SandboxScene = SCENE) -> dict[str, Any]:
@@ -70,7 +74,9 @@ def known(scene: SandboxScene, band: str) -> np.ndarray:
     return np.where(scene.seen(x, y), earth.pixel(band, x, y, earth.day_number(scene.taken)), 0)
 
 
-def onto(path: Path, grid: rasterio.DatasetReader, resampling: Resampling = Resampling.bilinear) -> np.ndarray:
+def onto(
+    path: Path, grid: rasterio.DatasetReader, resampling: Resampling = Resampling.bilinear
+) -> np.ndarray:
     """A file's first band on another file's grid by GDAL's warper."""
     with rasterio.open(path) as file:
         found = np.zeros(grid.shape, file.dtypes[0])
@@ -92,7 +98,9 @@ def local_copy(sandbox: Path, folder: Path, scene: SandboxScene = SCENE) -> Path
     """One scene with a catalogue of its own, to be spoilt; gives the catalogue."""
     shutil.copytree(sandbox / scene.id, folder / scene.id)
     path = folder / "items.json"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": [scene.item(str(folder))]}))
+    path.write_text(
+        json.dumps({"type": "FeatureCollection", "features": [scene.item(str(folder))]})
+    )
     return path
 
 
@@ -123,7 +131,9 @@ def test_six_bands_by_wavelength_on_one_grid(stack_request: Make, sandbox: Path,
         assert cog_validate(path, strict=True) == (True, [], [])
 
 
-def test_files_of_this_machine_are_laid_over_by_a_small_vrt(stack_request: Make, sandbox: Path) -> None:
+def test_files_of_this_machine_are_laid_over_by_a_small_vrt(
+    stack_request: Make, sandbox: Path
+) -> None:
     path = made(stack_request())
     assert path.suffix == ".vrt"
     text = path.read_text()
@@ -138,12 +148,18 @@ def test_classes_are_nearest_and_stand_behind(stack_request: Make, sandbox: Path
     for form in ("vrt", "geotiff"):
         path = made(
             stack_request(
-                **{"product.format": form, "product.bands": ["SCL", "B11", "red"], "output": f"{sandbox}-{form}"}
+                **{
+                    "product.format": form,
+                    "product.bands": ["SCL", "B11", "red"],
+                    "output": f"{sandbox}-{form}",
+                }
             )
         )
         with rasterio.open(path) as file:
             assert file.descriptions == ("red", "swir16", "scl")
-            np.testing.assert_array_equal(file.read(3), known(SCENE, "scl").repeat(2, axis=0).repeat(2, axis=1))
+            np.testing.assert_array_equal(
+                file.read(3), known(SCENE, "scl").repeat(2, axis=0).repeat(2, axis=1)
+            )
 
 
 @pytest.mark.parametrize("form", ["geotiff", "vrt"])
@@ -161,8 +177,12 @@ def test_before_and_after_the_offset_change_reflectance_is_the_same(
         with rasterio.open(path) as file:
             numbers = file.read(1).astype(np.int64)
             assert file.offsets[0] == pytest.approx(-1e-4 * shift if values == "raw" else 0)
-            np.testing.assert_array_equal(numbers, known(scene, "red") + (shift if values == "raw" else 0))
-            np.testing.assert_allclose(numbers * file.scales[0] + file.offsets[0], known(scene, "red") * 1e-4)
+            np.testing.assert_array_equal(
+                numbers, known(scene, "red") + (shift if values == "raw" else 0)
+            )
+            np.testing.assert_allclose(
+                numbers * file.scales[0] + file.offsets[0], known(scene, "red") * 1e-4
+            )
 
 
 @pytest.fixture(autouse=True)
@@ -186,17 +206,28 @@ def test_an_area_is_cut_out_and_nothing_else_is_read(
     box = [23.935, 40.585, 23.955, 40.6]
     request = stack_request(catalog=str(served_items), area={"bbox": box})
     with rasterio.open(made(request)) as file:
-        left, top = (round((a - b) / 10) for a, b in ((file.transform.c, SCENE.left), (SCENE.top, file.transform.f)))
+        left, top = (
+            round((a - b) / 10)
+            for a, b in ((file.transform.c, SCENE.left), (SCENE.top, file.transform.f))
+        )
         height, width = file.shape
         assert 150 < height < 200
         assert 150 < width < 200
-        np.testing.assert_array_equal(file.read(1), known(SCENE, "blue")[top : top + height, left : left + width])
+        np.testing.assert_array_equal(
+            file.read(1), known(SCENE, "blue")[top : top + height, left : left + width]
+        )
     whole = sum((server.folder / SCENE.id / f"{band}.tif").stat().st_size for band in SIX)
     assert server.bytes_sent < 0.6 * whole
 
 
-def test_one_grid_for_all_scenes_where_the_request_names_one(stack_request: Make, sandbox: Path) -> None:
-    grid = {"crs": "EPSG:32635", "resolution": 20, "bounds": [243_000, 4_496_000, 247_000, 4_500_000]}
+def test_one_grid_for_all_scenes_where_the_request_names_one(
+    stack_request: Make, sandbox: Path
+) -> None:
+    grid = {
+        "crs": "EPSG:32635",
+        "resolution": 20,
+        "bounds": [243_000, 4_496_000, 247_000, 4_500_000],
+    }
     request = stack_request(grid=grid, **{"product.bands": ["red"], "product.format": "geotiff"})
     with rasterio.open(made(request)) as file:
         assert (file.crs.to_epsg(), file.shape) == (32635, (200, 200))
@@ -206,23 +237,34 @@ def test_one_grid_for_all_scenes_where_the_request_names_one(stack_request: Make
         make_plan(stack_request(grid=grid, **{"product.resolution_mode": "preserve"}))
 
 
-def test_intersect_ends_where_the_smallest_band_does(stack_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_intersect_ends_where_the_smallest_band_does(
+    stack_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     catalog = local_copy(sandbox, tmp_path / "scenes")
     nir = tmp_path / "scenes" / SCENE.id / "nir.tif"
     with rasterio.open(nir) as file:
         profile, pixels = file.profile, file.read(1)
-    profile.update(driver="GTiff", height=600, width=700, transform=profile["transform"] @ Affine.translation(100, 50))
+    profile.update(
+        driver="GTiff",
+        height=600,
+        width=700,
+        transform=profile["transform"] @ Affine.translation(100, 50),
+    )
     with rasterio.open(nir, "w", **profile) as file:
         file.write(pixels[50:650, 100:800], 1)
     for form in ("geotiff", "vrt"):
         request = stack_request(
-            catalog=str(catalog), output=form, **{"product.resolution_mode": "intersect", "product.format": form}
+            catalog=str(catalog),
+            output=form,
+            **{"product.resolution_mode": "intersect", "product.format": form},
         )
         with rasterio.open(made(request)) as file:
             assert file.shape == (600, 700)
             np.testing.assert_array_equal(file.read(4), known(SCENE, "nir")[50:650, 100:800])
             np.testing.assert_array_equal(file.read(1), known(SCENE, "blue")[50:650, 100:800])
-    request = stack_request(catalog=str(catalog), output="whole", **{"checks.max_nodata_percent": 100})
+    request = stack_request(
+        catalog=str(catalog), output="whole", **{"checks.max_nodata_percent": 100}
+    )
     with rasterio.open(made(request)) as file:
         assert file.shape == (1024, 1024)
         assert (file.read(4) > 0).mean() == pytest.approx(600 * 700 / 1024**2)
@@ -239,7 +281,9 @@ def test_a_band_in_another_crs_goes_onto_the_first_bands(
     catalog = local_copy(sandbox, tmp_path / "scenes")
     path = tmp_path / "scenes" / SCENE.id / "red.tif"
     with rasterio.open(path) as file:
-        transform, width, height = calculate_default_transform(file.crs, crs, file.width, file.height, *file.bounds)
+        transform, width, height = calculate_default_transform(
+            file.crs, crs, file.width, file.height, *file.bounds
+        )
         pixels = np.zeros((height, width), np.uint16)
         reproject(file.read(1), pixels, src_transform=file.transform, src_crs=file.crs, src_nodata=0,
                   dst_transform=transform, dst_crs=crs, dst_nodata=0)  # fmt: skip
@@ -272,7 +316,10 @@ def test_a_required_band_that_is_missing_fails_the_stack_and_is_named(
     del document["features"][0]["assets"]["red"]
     catalog.write_text(json.dumps(document))
     request = stack_request(catalog=str(catalog), output="two", **{"product.format": form})
-    assert "4/6 bands complete, 2 failed: red: the item has no file of red; swir22:" in run(request).message
+    assert (
+        "4/6 bands complete, 2 failed: red: the item has no file of red; swir22:"
+        in run(request).message
+    )
 
 
 @pytest.mark.parametrize("form", ["geotiff", "vrt"])
@@ -282,7 +329,8 @@ def test_an_optional_band_that_is_missing_is_listed(
     catalog = local_copy(sandbox, tmp_path / "scenes")
     (tmp_path / "scenes" / SCENE.id / "scl.tif").unlink()
     request = stack_request(
-        catalog=str(catalog), **{"product.format": form, "product.bands": ["blue", "coastal", "scl"]}
+        catalog=str(catalog),
+        **{"product.format": form, "product.bands": ["blue", "coastal", "scl"]},
     )
     with rasterio.open(made(request)) as file:
         assert file.descriptions == ("blue",)
@@ -294,10 +342,14 @@ def test_an_optional_band_that_is_missing_is_listed(
 
 
 def test_a_resolution_without_any_band_is_no_stack(stack_request: Make) -> None:
-    request = stack_request(**{"product.bands": ["blue", "coastal"], "product.resolution_mode": "preserve"})
+    request = stack_request(
+        **{"product.bands": ["blue", "coastal"], "product.resolution_mode": "preserve"}
+    )
     status = run(request)
     assert status.state == "failed"
-    assert "1/2 bands complete, 1 failed: coastal: the item has no file of coastal" in status.message
+    assert (
+        "1/2 bands complete, 1 failed: coastal: the item has no file of coastal" in status.message
+    )
 
 
 def test_bands_come_from_the_command_line_then_the_environment_then_the_request(
@@ -310,7 +362,9 @@ def test_bands_come_from_the_command_line_then_the_environment_then_the_request(
     words = ["plan", str(request), "--show-request", "--json"]
 
     def bands(*more: str) -> list[str]:
-        return json.loads(CliRunner().invoke(main, [*words, *more]).output)["request"]["product"]["bands"]
+        return json.loads(CliRunner().invoke(main, [*words, *more]).output)["request"]["product"][
+            "bands"
+        ]
 
     assert bands() == ["nir"]
     monkeypatch.setenv("SCENEBEAM_BANDS", "green,B08")
@@ -341,10 +395,15 @@ def test_fetched_bands_are_gone_on_with(
     stack_request: Make, served_items: Path, server: Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
     monkeypatch.setattr("scenebeam.transfer.download._STALLS", 1)
-    request = stack_request(catalog=str(served_items), **{"product.format": "vrt", "limits.max_attempts": 1})
+    request = stack_request(
+        catalog=str(served_items), **{"product.format": "vrt", "limits.max_attempts": 1}
+    )
     server.faults = [Fault(f"{SCENE.id}/nir.tif", status=503)]
     assert run(request).state == "failed"  # planned, with sizes and headers
-    server.faults = [Fault(f"{SCENE.id}/nir.tif", times=1, cut=100_000), Fault(f"{SCENE.id}/nir.tif", status=503)]
+    server.faults = [
+        Fault(f"{SCENE.id}/nir.tif", times=1, cut=100_000),
+        Fault(f"{SCENE.id}/nir.tif", status=503),
+    ]
     assert run(request).state == "failed"
     server.faults.clear()
     server.forget()
@@ -352,14 +411,21 @@ def test_fetched_bands_are_gone_on_with(
         path = made(request)
     assert "blue.tif is there already, skipping" in caplog.text
     assert "6/6 bands complete" in caplog.text
-    assert {(name.rpartition("/")[2], start >= 100_000) for name, start, _ in server.ranges} == {("nir.tif", True)}
+    assert {(name.rpartition("/")[2], start >= 100_000) for name, start, _ in server.ranges} == {
+        ("nir.tif", True)
+    }
     with rasterio.open(path) as file:
-        assert file.files[1:] == [str(path.parent / f"{band}.tif") for band in SIX] or len(file.files) > 1
+        assert (
+            file.files[1:] == [str(path.parent / f"{band}.tif") for band in SIX]
+            or len(file.files) > 1
+        )
         np.testing.assert_array_equal(file.read(4), known(SCENE, "nir"))
     moved = path.parent.rename(path.parents[2] / "elsewhere") / path.name
     with rasterio.open(moved) as file:
         np.testing.assert_array_equal(file.read(1), known(SCENE, "blue"))
-    assert {"blue", "nir", "stack"} <= set(json.loads((moved.parent / f"{SCENE.id}.json").read_text())["assets"])
+    assert {"blue", "nir", "stack"} <= set(
+        json.loads((moved.parent / f"{SCENE.id}.json").read_text())["assets"]
+    )
 
 
 def test_progress_is_told_band_by_band(
@@ -380,7 +446,9 @@ def with_visual(sandbox: Path, folder: Path, server: str = "") -> Path:
         with rasterio.open(folder / SCENE.id / f"{band}.tif") as file:
             bands.append((file.read(1) // 20).clip(1, 255).astype(np.uint8))
             profile = {**file.profile, "driver": "GTiff", "count": 3, "dtype": "uint8"}
-    with rasterio.open(folder / SCENE.id / "TCI.tif", "w", **{**profile, "interleave": "pixel"}) as file:
+    with rasterio.open(
+        folder / SCENE.id / "TCI.tif", "w", **{**profile, "interleave": "pixel"}
+    ) as file:
         file.write(np.stack(bands))
     document = json.loads(catalog.read_text())
     href = f"{server or folder}/{SCENE.id}/TCI.tif"
@@ -398,7 +466,9 @@ def test_visualization_only_takes_the_true_colour_image_and_says_so(
     folder = tmp_path / "scenes"
     with serve(folder) as server:
         catalog = with_visual(sandbox, folder, server.url)
-        request = stack_request(catalog=str(catalog), **{"product.visualization_only": True, "product.format": form})
+        request = stack_request(
+            catalog=str(catalog), **{"product.visualization_only": True, "product.format": form}
+        )
         path = made(request)
         assert {name.rpartition("/")[2] for name in server.requests} == {"TCI.tif"}
     with rasterio.open(path) as file:
@@ -417,7 +487,14 @@ def test_visualization_only_takes_the_true_colour_image_and_says_so(
 
 
 def test_without_a_true_colour_image_the_command_says_so(sandbox: Path, tmp_path: Path) -> None:
-    words = ["stack", "--catalog", f"{sandbox}/items.json", "--visualization-only", "--output", str(tmp_path / "v")]
+    words = [
+        "stack",
+        "--catalog",
+        f"{sandbox}/items.json",
+        "--visualization-only",
+        "--output",
+        str(tmp_path / "v"),
+    ]
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 1
     assert "No visualization asset available for this item" in told.output
@@ -505,7 +582,10 @@ def test_files_that_were_downloaded_before_are_stacked_where_they_lie(
         product={"kind": "assets", "bands": ["B02", "B03", "B04", "B08", "B11", "B12"]},
     )  # fmt: skip
     assert run(raw).state == "succeeded"
-    series = {"time_series": str(tmp_path / "files" / "time_serie.csv"), "root": str(tmp_path / "files" / "raw")}
+    series = {
+        "time_series": str(tmp_path / "files" / "time_serie.csv"),
+        "root": str(tmp_path / "files" / "raw"),
+    }
     path = made(stack_request(AFTER, catalog=series, select={}, dates=[]), AFTER)
     assert path.suffix == ".vrt"
     assert ">../../../files/raw/" in path.read_text()

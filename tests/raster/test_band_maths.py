@@ -44,7 +44,10 @@ def test_an_expression_of_reflectance(text: str, expected: list) -> None:
     ],
 )  # fmt: skip
 def test_nothing_else_can_be_said(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expression|names no band|only numbers|functions|number|compare|characters"):
+    with pytest.raises(
+        ValueError,
+        match=r"expression|names no band|only numbers|functions|number|compare|characters",
+    ):
         parse_expression(text)
 
 
@@ -72,6 +75,8 @@ def test_numbers_become_reflectance() -> None:
 def test_classes_and_bits_that_hide_the_ground() -> None:
     scl = np.array([[0, 3, 4, 9]], np.uint8)
     np.testing.assert_array_equal(obscured(scl, 0, (3, 8, 9, 10), ()), [[True, True, False, True]])
-    qa = np.array([[1, 21824, 22280, 55052, 30048]], np.uint16)  # fill, clear, cloud, cirrus and cloud, water and cloud
+    qa = np.array(
+        [[1, 21824, 22280, 55052, 30048]], np.uint16
+    )  # fill, clear, cloud, cirrus and cloud, water and cloud
     found = obscured(qa, 1, (), (0, 1, 2, 3, 4))
     np.testing.assert_array_equal(found, [[True, False, True, True, bool(30048 & 0b11111)]])

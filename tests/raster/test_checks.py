@@ -17,10 +17,14 @@ BACKSCATTER_DB = RNG.normal(-11, 4, (400, 400)).astype(np.float32)
 BACKSCATTER = (10 ** (BACKSCATTER_DB / 10)).astype(np.float32)
 
 
-def found(pixels: np.ndarray, spec: BandSpec, nodata: float | None = 0, **checks: object) -> list[tuple[str, str]]:
+def found(
+    pixels: np.ndarray, spec: BandSpec, nodata: float | None = 0, **checks: object
+) -> list[tuple[str, str]]:
     sample = Sample(pixels.size)
     sample.add(pixels, nodata)
-    return [(one.level, one.check) for one in judge("b", sample, spec, Checks.model_validate(checks))]
+    return [
+        (one.level, one.check) for one in judge("b", sample, spec, Checks.model_validate(checks))
+    ]
 
 
 def with_nodata(pixels: np.ndarray, fraction: float, nodata: float = 0) -> np.ndarray:
@@ -38,7 +42,10 @@ def with_nodata(pixels: np.ndarray, fraction: float, nodata: float = 0) -> np.nd
         (with_nodata(LAND, 0.4), []),
         (with_nodata(LAND, 0.6), [("error", "nodata")]),
         (LAND + 40_000, [("warning", "range")]),
-        (np.where(RNG.random(LAND.shape) < 0.005, 21_494, LAND).astype(np.uint16), []),  # some pixels of glint
+        (
+            np.where(RNG.random(LAND.shape) < 0.005, 21_494, LAND).astype(np.uint16),
+            [],
+        ),  # some pixels of glint
     ],
 )
 def test_optical(pixels: np.ndarray, expected: list) -> None:
@@ -50,7 +57,9 @@ def test_thresholds_are_the_requests() -> None:
     assert found(with_nodata(LAND, 0.6), OPTICAL, max_nodata_percent=70) == []
     assert found(LAND, OPTICAL, optical={"value_range": [0, 1000]}) == [("warning", "range")]
     assert found(BACKSCATTER_DB, DB, None, sar={"min_std_dev_db": 5}) == [("error", "blank")]
-    assert found(BACKSCATTER_DB, DB, None, sar={"backscatter_range_db": [-15, 0]}) == [("warning", "range")]
+    assert found(BACKSCATTER_DB, DB, None, sar={"backscatter_range_db": [-15, 0]}) == [
+        ("warning", "range")
+    ]
 
 
 def test_reflectance_as_fractions_is_blank_only_where_it_is_constant() -> None:
@@ -74,7 +83,9 @@ def test_reflectance_as_fractions_is_blank_only_where_it_is_constant() -> None:
         (BACKSCATTER_DB * 0 - 11, BandSpec("sar"), [("error", "blank")]),
     ],
 )
-def test_radar_goes_by_the_declared_unit(pixels: np.ndarray, spec: BandSpec, expected: list) -> None:
+def test_radar_goes_by_the_declared_unit(
+    pixels: np.ndarray, spec: BandSpec, expected: list
+) -> None:
     assert found(pixels, spec, None) == expected
 
 

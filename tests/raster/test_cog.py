@@ -17,14 +17,23 @@ from scenebeam.raster.pyramid import Pyramid, halve, level_shapes
 
 
 def cog(
-    pixels: np.ndarray, nodata: float | None, codec: str = "deflate", *, average: bool = True, **more: object
+    pixels: np.ndarray,
+    nodata: float | None,
+    codec: str = "deflate",
+    *,
+    average: bool = True,
+    **more: object,
 ) -> bytes:
-    pyramid = Pyramid(level_shapes(*pixels.shape), pixels.dtype, nodata, codec=codec, average=average)
+    pyramid = Pyramid(
+        level_shapes(*pixels.shape), pixels.dtype, nodata, codec=codec, average=average
+    )
     for top in range(0, len(pixels), 512):
         pyramid.add(pixels[top : top + 512])
     levels = [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
     transform = Affine(10, 0, 600_000, 0, -10, 4_500_000)
-    profile = CogProfile(*pixels.shape, pixels.dtype, nodata, "EPSG:32634", transform, codec, **more)  # type: ignore[arg-type]
+    profile = CogProfile(
+        *pixels.shape, pixels.dtype, nodata, "EPSG:32634", transform, codec, **more
+    )  # type: ignore[arg-type]
     file = io.BytesIO()
     write_cog(file, profile, levels)
     return file.getvalue()
@@ -56,7 +65,9 @@ def test_pixels_come_back_and_judges_are_content(
 ) -> None:
     pixels = some(shape, dtype, nodata)
     path = tmp_path / "x.tif"
-    path.write_bytes(cog(pixels, nodata, codec, bands=(CogBand("red", 1e-4, -0.1),), tags={"A": "<&>"}))
+    path.write_bytes(
+        cog(pixels, nodata, codec, bands=(CogBand("red", 1e-4, -0.1),), tags={"A": "<&>"})
+    )
     assert cog_validate(path, strict=True) == (True, [], [])
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), pixels)

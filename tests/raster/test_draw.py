@@ -15,7 +15,9 @@ GRID = Grid((20, 30), from_origin(500_000, 5_000_000, 10, 10), "EPSG:32633")
 
 def field(left: float, top: float, right: float, bottom: float) -> shapely.Polygon:
     """In pixels of the grid."""
-    return shapely.box(500_000 + left * 10, 5_000_000 - bottom * 10, 500_000 + right * 10, 5_000_000 - top * 10)
+    return shapely.box(
+        500_000 + left * 10, 5_000_000 - bottom * 10, 500_000 + right * 10, 5_000_000 - top * 10
+    )
 
 
 def test_a_pixel_is_the_fields_that_its_centre_lies_in() -> None:
@@ -34,7 +36,9 @@ def test_a_pixel_is_the_fields_that_its_centre_lies_in() -> None:
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_of_two_fields_the_first_in_the_file_has_the_pixel(order: tuple[int, int]) -> None:
     fields, numbers = [field(0, 0, 10, 10), field(5, 5, 15, 15)], [3, 8]
-    drawn = draw_masks([fields[n] for n in order], [numbers[n] for n in order], GRID, presence_only=False)
+    drawn = draw_masks(
+        [fields[n] for n in order], [numbers[n] for n in order], GRID, presence_only=False
+    )
     assert (drawn.instance[:10, :10] == 3).all()
     assert (drawn.instance[10:15, 5:15] == 8).all()
     assert drawn.overlap == 25

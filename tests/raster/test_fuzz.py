@@ -26,7 +26,9 @@ def test_a_minute_of_mutants(tmp_path: Path) -> None:
 def test_the_same_seed_makes_the_same_mutants(tmp_path: Path) -> None:
     seeds = make_seeds(tmp_path)
     assert all(len(content) < 2**18 for content in seeds.values())
-    assert all(read_header(content) is not None for name, content in seeds.items() if name.endswith(".tif"))
+    assert all(
+        read_header(content) is not None for name, content in seeds.items() if name.endswith(".tif")
+    )
     for name, content in seeds.items():
         once, again = (mutate(content, random.Random(name)) for _ in range(2))
         assert once == again

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.catalog.area import area_geometry
-from scenebeam.products.stac import grid_footprint, item_bbox
+from scenebeam.metadata.stac_items import grid_footprint, item_bbox
 from scenebeam.raster.grid import choose_grid, project, project_footprint, utm_crs
 from scenebeam.request import Area, GridRequest
 
@@ -26,7 +26,9 @@ def test_the_grid_covers_the_area_and_snaps_to_the_resolution(
     area = area_geometry(Area(bbox=(west, south, west + wide, south + high)))
     grid = choose_grid(area, GridRequest(), resolution)
     left, bottom, right, top = grid.extent.boundingbox.bbox
-    assert left % resolution == pytest.approx(0, abs=1e-6) or left % resolution == pytest.approx(resolution, abs=1e-6)
+    assert left % resolution == pytest.approx(0, abs=1e-6) or left % resolution == pytest.approx(
+        resolution, abs=1e-6
+    )
     bounds = project(area, str(grid.crs)).bounds
     assert left <= bounds[0] + 1e-5
     assert bottom <= bounds[1] + 1e-5
@@ -64,7 +66,9 @@ def test_a_grid_over_the_antimeridian_is_as_narrow_as_its_area() -> None:
 
 
 def test_bounds_are_taken_as_they_are() -> None:
-    asked = GridRequest(crs="EPSG:32621", resolution=30, bounds=(694_005, -2_832_795, 778_575, -2_766_615))
+    asked = GridRequest(
+        crs="EPSG:32621", resolution=30, bounds=(694_005, -2_832_795, 778_575, -2_766_615)
+    )
     grid = choose_grid(None, asked, 10)
     assert grid.shape == (2206, 2819)
     assert tuple(grid.extent.boundingbox.bbox) == asked.bounds

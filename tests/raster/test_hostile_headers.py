@@ -65,7 +65,13 @@ TILED: Tags = {
 """One tile of 64 x 64 uint16."""
 
 
-STRIPS: Tags = {TILE_WIDTH: None, TILE_HEIGHT: None, OFFSETS: None, SIZES: None, ROWS_PER_STRIP: (LONG, [64])}
+STRIPS: Tags = {
+    TILE_WIDTH: None,
+    TILE_HEIGHT: None,
+    OFFSETS: None,
+    SIZES: None,
+    ROWS_PER_STRIP: (LONG, [64]),
+}
 
 
 def directory(start: int, tags: Tags, *, big: bool = False, after: int = 0) -> bytes:
@@ -76,7 +82,11 @@ def directory(start: int, tags: Tags, *, big: bool = False, after: int = 0) -> b
     behind = start + len(head) + (4 + 2 * width) * len(known) + width
     values = b""
     for tag, (kind, value) in known.items():
-        packed = value if isinstance(value, bytes) else struct.pack(f"<{len(value)}{LETTERS[kind]}", *value)
+        packed = (
+            value
+            if isinstance(value, bytes)
+            else struct.pack(f"<{len(value)}{LETTERS[kind]}", *value)
+        )
         head += struct.pack(f"<HH{offset}", tag, kind, len(value))
         if len(packed) <= width:
             head += packed.ljust(width, b"\0")
@@ -86,12 +96,18 @@ def directory(start: int, tags: Tags, *, big: bool = False, after: int = 0) -> b
     return head + struct.pack(f"<{offset}", after) + values
 
 
-def build(path: Path, changes: Tags | None = None, data: bytes | None = None, *, big: bool = False) -> Path:
+def build(
+    path: Path, changes: Tags | None = None, data: bytes | None = None, *, big: bool = False
+) -> Path:
     """Write a tiled file of which some tags are other ones; None leaves one out."""
     data = zlib.compress(PIXELS.tobytes()) if data is None else data
     tags: Tags = {OFFSETS: (LONG, [FIRST]), SIZES: (LONG, [len(data)])}
     start = FIRST + len(data) + len(data) % 2
-    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, start) if big else struct.pack("<2sHI", b"II", 42, start)
+    head = (
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, start)
+        if big
+        else struct.pack("<2sHI", b"II", 42, start)
+    )
     head = head.ljust(FIRST, b"\0") + data + bytes(len(data) % 2)
     path.write_bytes(head + directory(start, {**TILED, **tags, **(changes or {})}, big=big))
     return path
@@ -159,7 +175,9 @@ def test_a_nodata_value_of_another_type_than_text_counts(tmp_path: Path, kind: i
     ],
     ids=["too few", "too many", "no text", "no double", "version", "revision", "twice", "cut"],
 )
-def test_geokeys_that_are_not_as_the_standard_has_them_are_left_to_gdal(tmp_path: Path, keys: list[int]) -> None:
+def test_geokeys_that_are_not_as_the_standard_has_them_are_left_to_gdal(
+    tmp_path: Path, keys: list[int]
+) -> None:
     path = build(tmp_path / "x.tif", {KEYS: (SHORT, keys)})
     with rasterio.open(path) as file:
         theirs = file.crs
@@ -171,10 +189,32 @@ def test_geokeys_that_are_not_as_the_standard_has_them_are_left_to_gdal(tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", [b"WGS 84\0/ UTM zone 34N|\0", b"WGS 84\0|\0", b"\0\0\x81\xa4\2\0\2\0", b"WGS\x84 84|\0"]
+    "text",
+    [b"WGS 84\0/ UTM zone 34N|\0", b"WGS 84\0|\0", b"\0\0\x81\xa4\2\0\2\0", b"WGS\x84 84|\0"],
 )
 def test_a_citation_that_no_reader_can_read_is_left_to_gdal(tmp_path: Path, text: bytes) -> None:
-    keys = [1, 1, 0, 4, 1024, 0, 1, 1, 1025, 0, 1, 1, 1026, 34737, len(text) - 1, 0, 3072, 0, 1, 32634]
+    keys = [
+        1,
+        1,
+        0,
+        4,
+        1024,
+        0,
+        1,
+        1,
+        1025,
+        0,
+        1,
+        1,
+        1026,
+        34737,
+        len(text) - 1,
+        0,
+        3072,
+        0,
+        1,
+        32634,
+    ]
     path = build(tmp_path / "x.tif", {KEYS: (SHORT, keys), TEXTS: (ASCII, text)})
     with rasterio.open(path) as file:
         theirs = file.crs
@@ -196,7 +236,9 @@ def test_nodata_values_of_64_bit_integers_are_gdals(tmp_path: Path, text: bytes)
     wide: Tags = {SAMPLE_BITS: (SHORT, [64]), NODATA: (ASCII, text)}
     path = build(tmp_path / "x.tif", wide, zlib.compress(PIXELS.astype("<u8").tobytes()))
     with rasterio.open(path) as file:
-        np.testing.assert_equal(open_band(path).info.nodata, held_nodata(file.nodata, np.dtype("uint64")))
+        np.testing.assert_equal(
+            open_band(path).info.nodata, held_nodata(file.nodata, np.dtype("uint64"))
+        )
 
 
 def test_a_pixel_scale_that_is_no_double_is_left_to_gdal(tmp_path: Path) -> None:
@@ -220,8 +262,12 @@ def test_a_predictor_says_nothing_where_nothing_is_compressed(tmp_path: Path) ->
     np.testing.assert_array_equal(whole(source), PIXELS)
 
 
-def test_a_block_that_was_never_written_holds_what_gdal_makes_of_its_nodata_value(tmp_path: Path) -> None:
-    path = build(tmp_path / "x.tif", {OFFSETS: (LONG, [0]), SIZES: (LONG, [0]), NODATA: (ASCII, b"65536\0")})
+def test_a_block_that_was_never_written_holds_what_gdal_makes_of_its_nodata_value(
+    tmp_path: Path,
+) -> None:
+    path = build(
+        tmp_path / "x.tif", {OFFSETS: (LONG, [0]), SIZES: (LONG, [0]), NODATA: (ASCII, b"65536\0")}
+    )
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(whole(open_band(path)), file.read(1))
 
@@ -229,7 +275,11 @@ def test_a_block_that_was_never_written_holds_what_gdal_makes_of_its_nodata_valu
 def test_a_description_that_is_no_utf_8_is_read_as_latin_1(tmp_path: Path) -> None:
     text = b'<GDALMetadata><Item name="D" sample="0" role="description">r\xff</Item></GDALMetadata>'
     tiled: Tags = {METADATA: (ASCII, text + b"\0")}
-    places: Tags = {COMPRESSION: (SHORT, [1]), STRIP_OFFSETS: (LONG, [FIRST]), STRIP_SIZES: (LONG, [8192])}
+    places: Tags = {
+        COMPRESSION: (SHORT, [1]),
+        STRIP_OFFSETS: (LONG, [FIRST]),
+        STRIP_SIZES: (LONG, [8192]),
+    }
     source = open_band(build(tmp_path / "x.tif", {**tiled, **STRIPS, **places}, PIXELS.tobytes()))
     assert source.info.descriptions == ("rÿ",)
     np.testing.assert_array_equal(whole(source), PIXELS)
@@ -247,7 +297,9 @@ def test_a_description_that_is_no_utf_8_is_read_as_latin_1(tmp_path: Path) -> No
 )
 def test_strips_of_an_odd_header_are_what_gdal_makes_of_them(tmp_path: Path, odd: Tags) -> None:
     places: Tags = {STRIP_OFFSETS: (LONG, [FIRST]), STRIP_SIZES: (LONG, [PIXELS.nbytes])}
-    path = build(tmp_path / "x.tif", {COMPRESSION: (SHORT, [1]), **STRIPS, **places, **odd}, PIXELS.tobytes())
+    path = build(
+        tmp_path / "x.tif", {COMPRESSION: (SHORT, [1]), **STRIPS, **places, **odd}, PIXELS.tobytes()
+    )
     try:
         source = open_band(path)
     except ReadError:
@@ -304,14 +356,23 @@ def peak(call: Callable[[], Any]) -> int:
 
 
 @pytest.mark.parametrize("compression", [1, 5, 8, 50_000])
-def test_a_tile_of_gigabytes_is_refused_before_memory_is_asked_for(tmp_path: Path, compression: int) -> None:
-    side: Tags = {TILE_WIDTH: (LONG, [48_000]), TILE_HEIGHT: (LONG, [48_000]), COMPRESSION: (SHORT, [compression])}
+def test_a_tile_of_gigabytes_is_refused_before_memory_is_asked_for(
+    tmp_path: Path, compression: int
+) -> None:
+    side: Tags = {
+        TILE_WIDTH: (LONG, [48_000]),
+        TILE_HEIGHT: (LONG, [48_000]),
+        COMPRESSION: (SHORT, [compression]),
+    }
     image: Tags = {WIDTH: (LONG, [48_000]), HEIGHT: (LONG, [48_000])}
     path = build(tmp_path / "x.tif", {**image, **side}, b"x" * 10)
     assert path.stat().st_size < 400
 
     def refused() -> None:
-        with pytest.raises(ReadError, match="4,608,000,000 bytes are larger than the 268,435,456 that can be decoded"):
+        with pytest.raises(
+            ReadError,
+            match="4,608,000,000 bytes are larger than the 268,435,456 that can be decoded",
+        ):
             open_band(path)
         assert "268,435,456" in errors(path)
 
@@ -319,7 +380,9 @@ def test_a_tile_of_gigabytes_is_refused_before_memory_is_asked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize("compression", [1, 8])
-def test_a_strip_of_gigabytes_is_refused_before_memory_is_asked_for(tmp_path: Path, compression: int) -> None:
+def test_a_strip_of_gigabytes_is_refused_before_memory_is_asked_for(
+    tmp_path: Path, compression: int
+) -> None:
     strip: Tags = {
         STRIP_OFFSETS: (LONG, [FIRST]),
         STRIP_SIZES: (LONG, [10]),
@@ -337,7 +400,9 @@ def test_a_strip_of_gigabytes_is_refused_before_memory_is_asked_for(tmp_path: Pa
         "report = validate(sys.argv[1], Checks(), deep=True)\n"
         f"print({PEAK_KIB} - before, report.valid)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
     growth, valid = done.stdout.split()
     assert valid == "False"
     assert int(growth) * 1024 < 2**28
@@ -356,10 +421,21 @@ def test_blocks_that_lie_beyond_all_files_are_truncated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [WIDTH, HEIGHT])
-def test_more_strips_than_a_file_of_its_size_can_list_are_refused(tmp_path: Path, side: int) -> None:
-    odd: Tags = {side: (LONG, [2**24]), PREDICTOR: (SHORT, [2]), 338: (SHORT, [2]), SAMPLES: (SHORT, [2])}
-    path = build(tmp_path / "x.tif", {**odd, SAMPLE_BITS: (SHORT, [16, 16]), FORMAT: (SHORT, [1, 1])})
-    with pytest.raises(ReadError, match="has a header of 262,144 blocks, more than a file of its size can list"):
+def test_more_strips_than_a_file_of_its_size_can_list_are_refused(
+    tmp_path: Path, side: int
+) -> None:
+    odd: Tags = {
+        side: (LONG, [2**24]),
+        PREDICTOR: (SHORT, [2]),
+        338: (SHORT, [2]),
+        SAMPLES: (SHORT, [2]),
+    }
+    path = build(
+        tmp_path / "x.tif", {**odd, SAMPLE_BITS: (SHORT, [16, 16]), FORMAT: (SHORT, [1, 1])}
+    )
+    with pytest.raises(
+        ReadError, match="has a header of 262,144 blocks, more than a file of its size can list"
+    ):
         open_band(path)
 
 
@@ -425,7 +501,9 @@ def chained(path: Path, tags: Tags, count: int, back_to: int | None, cut: int = 
     offsets, sizes = (STRIP_OFFSETS, STRIP_SIZES) if strips else (OFFSETS, SIZES)
     own: Tags = {**TILED, **tags, offsets: (LONG, [FIRST]), sizes: (LONG, [len(data)])}
     first = FIRST + len(data) + len(data) % 2
-    content = struct.pack("<2sHI", b"II", 42, first).ljust(FIRST, b"\0") + data + bytes(len(data) % 2)
+    content = (
+        struct.pack("<2sHI", b"II", 42, first).ljust(FIRST, b"\0") + data + bytes(len(data) % 2)
+    )
     step = len(directory(first, own))
     step += step % 2
     for number in range(count):
@@ -455,7 +533,9 @@ def test_a_chain_of_directories_ends_where_it_leads_back(
 
 @pytest.mark.parametrize("strips", [False, True], ids=["tiles", "strips"])
 @pytest.mark.parametrize("cut", [10, 100, 250])
-def test_a_file_that_is_cut_within_its_second_directory_is_truncated(tmp_path: Path, cut: int, strips: bool) -> None:
+def test_a_file_that_is_cut_within_its_second_directory_is_truncated(
+    tmp_path: Path, cut: int, strips: bool
+) -> None:
     path = chained(tmp_path / "x.tif", STRIPS if strips else {}, 2, None, cut)
     assert missing_bytes(str(path)) > 0
     with pytest.raises(ReadError, match=r"is truncated: [\d,]+ bytes of it are not there"):
@@ -469,10 +549,19 @@ def test_a_file_that_is_cut_within_its_second_directory_is_truncated(tmp_path: P
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "complex_int16"])
 def test_complex_numbers_are_refused_in_words(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "x.tif"
-    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": dtype, "crs": "EPSG:32634"}
+    profile = {
+        "driver": "GTiff",
+        "width": 64,
+        "height": 64,
+        "count": 1,
+        "dtype": dtype,
+        "crs": "EPSG:32634",
+    }
     with rasterio.open(path, "w", **profile, tiled=True, transform=Affine(10, 0, 0, 0, -10, 0)):
         pass
-    with pytest.raises(ReadError, match="holds complex numbers; scenebeam reads integers and floats"):
+    with pytest.raises(
+        ReadError, match="holds complex numbers; scenebeam reads integers and floats"
+    ):
         open_band(path)
     assert "holds complex numbers" in errors(path)
 
@@ -484,9 +573,17 @@ def test_complex_numbers_are_refused_in_words(tmp_path: Path, dtype: str) -> Non
 def test_a_file_of_20_000_bands_is_told_in_words(tmp_path: Path, planar: int) -> None:
     places = 20_000 if planar == 2 else 1
     sides: Tags = dict.fromkeys((WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT), (LONG, [16]))
-    kinds: Tags = {SAMPLE_BITS: (SHORT, [8] * 20_000), FORMAT: (SHORT, [1] * 20_000), SAMPLES: (SHORT, [20_000])}
+    kinds: Tags = {
+        SAMPLE_BITS: (SHORT, [8] * 20_000),
+        FORMAT: (SHORT, [1] * 20_000),
+        SAMPLES: (SHORT, [20_000]),
+    }
     tile = zlib.compress(np.arange(16 * 16 * 20_000 // places, dtype=np.uint8).tobytes())
-    stored: Tags = {OFFSETS: (LONG, [FIRST] * places), SIZES: (LONG, [len(tile)] * places), 284: (SHORT, [planar])}
+    stored: Tags = {
+        OFFSETS: (LONG, [FIRST] * places),
+        SIZES: (LONG, [len(tile)] * places),
+        284: (SHORT, [planar]),
+    }
     path = build(tmp_path / "x.tif", {**sides, **kinds, **stored}, tile)
     assert whole(open_band(path, 20_000)).shape == (16, 16)
     assert errors(path) == (
@@ -517,15 +614,30 @@ def spectra(tmp_path: Path) -> Path:
     rng = np.random.default_rng(2)
     pixels = rng.integers(1000, 4000, (BANDS, SIDE, SIDE)).astype(np.uint16)
     path = tmp_path / "spectra.tif"
-    profile = {"driver": "GTiff", "width": SIDE, "height": SIDE, "count": BANDS, "dtype": "uint16", "nodata": 0}
-    tiled = {"tiled": True, "blockxsize": 64, "blockysize": 64, "interleave": "pixel", "compress": "zstd"}
+    profile = {
+        "driver": "GTiff",
+        "width": SIDE,
+        "height": SIDE,
+        "count": BANDS,
+        "dtype": "uint16",
+        "nodata": 0,
+    }
+    tiled = {
+        "tiled": True,
+        "blockxsize": 64,
+        "blockysize": 64,
+        "interleave": "pixel",
+        "compress": "zstd",
+    }
     placed = {"crs": "EPSG:32632", "transform": Affine(10, 0, 600_000, 0, -10, 5_200_000)}
     with rasterio.open(path, "w", **profile, **tiled, **placed) as file:
         file.write(pixels)
     return path
 
 
-def test_each_block_of_many_bands_is_decoded_once_for_all_of_them(spectra: Path, decoded: list[int]) -> None:
+def test_each_block_of_many_bands_is_decoded_once_for_all_of_them(
+    spectra: Path, decoded: list[int]
+) -> None:
     budget = Budget(private=True)
     sources = [open_source(str(spectra), band, budget) for band in range(1, BANDS + 1)]
     with rasterio.open(spectra) as file:
@@ -537,7 +649,9 @@ def test_each_block_of_many_bands_is_decoded_once_for_all_of_them(spectra: Path,
     assert budget.bytes < 1.3 * spectra.stat().st_size
 
 
-def test_bands_are_validated_without_decoding_blocks_for_each(spectra: Path, decoded: list[int]) -> None:
+def test_bands_are_validated_without_decoding_blocks_for_each(
+    spectra: Path, decoded: list[int]
+) -> None:
     assert errors(spectra) == ""
     assert len(decoded) < 25 * 4, "every block once for each look at the file, not for each band"
 
@@ -561,7 +675,9 @@ def test_deep_looks_at_many_bands_hold_the_pixels_of_one(spectra: Path) -> None:
     assert peak(lambda: damage_of(source)) < file / 2
 
 
-def test_a_stack_of_many_bands_reads_its_file_once(spectra: Path, tmp_path: Path, decoded: list[int]) -> None:
+def test_a_stack_of_many_bands_reads_its_file_once(
+    spectra: Path, tmp_path: Path, decoded: list[int]
+) -> None:
     names = [f"b{number:03}" for number in range(1, BANDS + 1)]
     record = {
         "id": "spectra",
@@ -569,7 +685,9 @@ def test_a_stack_of_many_bands_reads_its_file_once(spectra: Path, tmp_path: Path
         "sensor": "optical",
         "dtype": "uint16",
         "nodata": 0,
-        "bands": {name: {"asset": "all", "band": n, "resolution": 10} for n, name in enumerate(names, 1)},
+        "bands": {
+            name: {"asset": "all", "band": n, "resolution": 10} for n, name in enumerate(names, 1)
+        },
     }
     west, south, east, north = rasterio.warp.transform_bounds(
         "EPSG:32632", 4326, 600_000, 5_200_000 - 10 * SIDE, 600_000 + 10 * SIDE, 5_200_000

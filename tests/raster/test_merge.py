@@ -12,7 +12,11 @@ from scenebeam.raster.merge import harmonize, new_merge
 from scenebeam.raster.validity import all_valid, valid_count, valid_mask
 
 WHOLE = (slice(0, 4), slice(0, 5))
-tiles = st.lists(hnp.arrays(np.uint16, (4, 5), elements=st.sampled_from([0, 1, 2, 900, 65535])), min_size=1, max_size=5)
+tiles = st.lists(
+    hnp.arrays(np.uint16, (4, 5), elements=st.sampled_from([0, 1, 2, 900, 65535])),
+    min_size=1,
+    max_size=5,
+)
 
 
 def obvious(method: str, stack: list[np.ndarray], nodata: int | None) -> np.ndarray:
@@ -37,7 +41,9 @@ def obvious(method: str, stack: list[np.ndarray], nodata: int | None) -> np.ndar
 @pytest.mark.parametrize("method", ["first", "min", "max", "mean", "median"])
 @settings(max_examples=40)
 @given(stack=tiles)
-def test_every_method_is_what_it_says(method: str, nodata: int | None, stack: list[np.ndarray]) -> None:
+def test_every_method_is_what_it_says(
+    method: str, nodata: int | None, stack: list[np.ndarray]
+) -> None:
     merge = new_merge(method, (4, 5), np.dtype(np.uint16), nodata)
     for tile in stack:
         merge.add(WHOLE, tile, None)
@@ -95,7 +101,10 @@ def test_harmonizing_steps_over_a_nodata_in_the_middle(values: np.ndarray) -> No
     np.testing.assert_array_equal(found == -5, values == -5)
 
 
-@given(hnp.arrays(np.int16, (3, 4), elements=st.integers(-3, 3)), st.sampled_from([None, -3.0, 0.0, 2.0, 99999.0]))
+@given(
+    hnp.arrays(np.int16, (3, 4), elements=st.integers(-3, 3)),
+    st.sampled_from([None, -3.0, 0.0, 2.0, 99999.0]),
+)
 def test_counting_and_certainty_agree(values: np.ndarray, nodata: float | None) -> None:
     truth = values.size if nodata is None else int((values != nodata).sum())
     assert valid_count(values, nodata) == truth

@@ -25,13 +25,23 @@ GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_0
 @pytest.fixture
 def make_file(tmp_path: Path) -> Callable[..., Path]:
     def make(
-        name: str = "x.tif", *, dtype: str = "uint16", shape: tuple[int, ...] = (1, 300, 420), **options: object
+        name: str = "x.tif",
+        *,
+        dtype: str = "uint16",
+        shape: tuple[int, ...] = (1, 300, 420),
+        **options: object,
     ) -> Path:
         rng = np.random.default_rng(7)
         pixels = (rng.normal(1000, 300, shape)).clip(0, 60000)
         pixels = (pixels % 250 if dtype.endswith("int8") else pixels).astype(dtype)
         path = tmp_path / name
-        profile = {"driver": "GTiff", "count": shape[0], "height": shape[1], "width": shape[2], "dtype": dtype}
+        profile = {
+            "driver": "GTiff",
+            "count": shape[0],
+            "height": shape[1],
+            "width": shape[2],
+            "dtype": dtype,
+        }
         with rasterio.open(path, "w", **{**profile, **GRID, **options}) as file:  # type: ignore[arg-type]
             file.write(pixels)
         return path
@@ -47,7 +57,11 @@ def same_as_rasterio(path: Path, band: int = 1) -> str:
         assert info.transform == file.transform
         assert info.nodata == file.nodata or (np.isnan(info.nodata or 0) and np.isnan(file.nodata))
         assert rasterio.crs.CRS.from_user_input(info.crs) == file.crs
-        for row, column, height, width in ((0, 0, info.height, info.width), (13, 200, 250, 150), (299, 419, 1, 1)):
+        for row, column, height, width in (
+            (0, 0, info.height, info.width),
+            (13, 200, 250, 150),
+            (299, 419, 1, 1),
+        ):
             expected = file.read(band, window=Window(column, row, width, height))
             found = read_window(source, row, column, height, width)
             assert found.dtype == expected.dtype
@@ -85,10 +99,18 @@ STRIPS = [
 
 
 @pytest.mark.parametrize(("compress", "rows", "interleave"), STRIPS)
-def test_strips_are_blocks_too(make_file: Callable[..., Path], compress: str, rows: int, interleave: str) -> None:
+def test_strips_are_blocks_too(
+    make_file: Callable[..., Path], compress: str, rows: int, interleave: str
+) -> None:
     options = {} if compress == "none" else {"predictor": 2}
     path = make_file(
-        shape=(2, 300, 420), compress=compress, blockysize=rows, interleave=interleave, nodata=0, tiled=False, **options
+        shape=(2, 300, 420),
+        compress=compress,
+        blockysize=rows,
+        interleave=interleave,
+        nodata=0,
+        tiled=False,
+        **options,
     )
     assert same_as_rasterio(path, 2) == "StripSource"
 
@@ -107,7 +129,9 @@ def test_a_damaged_strip_is_an_error(make_file: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
 @pytest.mark.parametrize("band", [1, 2, 3])
 def test_one_band_of_many(make_file: Callable[..., Path], interleave: str, band: int) -> None:
-    path = make_file(shape=(3, 300, 420), interleave=interleave, compress="deflate", predictor=2, **TILED)
+    path = make_file(
+        shape=(3, 300, 420), interleave=interleave, compress="deflate", predictor=2, **TILED
+    )
     assert same_as_rasterio(path, band) == "TiffSource"
 
 
@@ -132,7 +156,13 @@ def test_other_forms_of_tiled_files(make_file: Callable[..., Path], options: dic
     "options",
     [
         {"name": "x.jp2", "driver": "JP2OpenJPEG", "quality": 100, "reversible": "YES"},
-        {"dtype": "uint8", "shape": (3, 300, 420), "compress": "jpeg", "photometric": "YCBCR", **TILED},
+        {
+            "dtype": "uint8",
+            "shape": (3, 300, 420),
+            "compress": "jpeg",
+            "photometric": "YCBCR",
+            **TILED,
+        },
         {"crs": "+proj=laea +lat_0=50 +lon_0=11.3 +ellps=sphere", **TILED},
         {"NBITS": 12, **TILED},
         {"compress": "packbits", **TILED},
@@ -157,7 +187,9 @@ def test_the_other_door_reads_over_http_too(make_file: Callable[..., Path], opti
     path = make_file(options.pop("name", "x.tif"), **options)
     with serve(path.parent) as server, rasterio.open(path) as file:
         source = open_source(f"{server.url}/{path.name}", 1, Budget(private=True))
-        np.testing.assert_array_equal(read_window(source, 20, 30, 200, 300), file.read(1)[20:220, 30:330])
+        np.testing.assert_array_equal(
+            read_window(source, 20, 30, 200, 300), file.read(1)[20:220, 30:330]
+        )
         source.close()
         assert server.statuses[404] == 0, "no side-car files are asked for"
 
@@ -178,7 +210,8 @@ def test_any_window_reads_as_rasterio_reads_it(sandbox: Path, data: st.DataObjec
     with rasterio.open(path) as file:
         expected = file.read(1, window=Window(column, row, width, height))
     np.testing.assert_array_equal(
-        read_window(open_source(str(path), 1, Budget(private=True)), row, column, height, width), expected
+        read_window(open_source(str(path), 1, Budget(private=True)), row, column, height, width),
+        expected,
     )
 
 
@@ -220,7 +253,9 @@ def test_real_files_of_many_kinds_read_the_same(real_data: Path) -> None:
     ],
     ids=["empty", "html", "header-only", "truncated", "zeroed"],
 )
-def test_a_broken_file_is_never_a_blank_block(make_file: Callable[..., Path], spoil: Callable, told: str) -> None:
+def test_a_broken_file_is_never_a_blank_block(
+    make_file: Callable[..., Path], spoil: Callable, told: str
+) -> None:
     path = make_file(compress="deflate", predictor=2, **TILED)
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ReadError, match=told) as fault:

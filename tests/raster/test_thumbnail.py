@@ -21,7 +21,9 @@ def test_reflectance_is_red_green_and_blue_up_to_three_tenths() -> None:
         "nir": np.ones((2, 3)),
     }
     np.testing.assert_array_equal(drawn(natural_colour(bands)), np.full((2, 3, 3), [255, 128, 0]))
-    np.testing.assert_array_equal(drawn(natural_colour({"nir": np.full((2, 2), 0.6)})), np.full((2, 2, 3), 255))
+    np.testing.assert_array_equal(
+        drawn(natural_colour({"nir": np.full((2, 2), 0.6)})), np.full((2, 2, 3), 255)
+    )
 
 
 def test_radar_is_vv_vh_and_their_ratio_in_decibels() -> None:
@@ -31,13 +33,17 @@ def test_radar_is_vv_vh_and_their_ratio_in_decibels() -> None:
     assert drawn(backscatter({"hh": np.zeros((2, 2))})).max() == 0
 
 
-@pytest.mark.parametrize(("across", "up", "brighter"), [(-1, 1, False), (1, -1, True), (1, 1, None), (-1, -1, None)])
+@pytest.mark.parametrize(
+    ("across", "up", "brighter"), [(-1, 1, False), (1, -1, True), (1, 1, None), (-1, -1, None)]
+)
 def test_relief_is_lit_from_the_north_west(across: int, up: int, brighter: bool | None) -> None:
     """A plane that rises to the east and to the north by so much a metre."""
     rows, columns = np.mgrid[0:8, 0:8] * 30.0
     image = drawn(shaded(0.2 * (across * columns - up * rows), 30))[4, 4, 0]
     flat = round(255 * np.sin(np.radians(45)))
-    light = np.array([np.sin(np.radians(315)), np.cos(np.radians(315)), 1]) * np.sqrt(0.5) * [1, 1, 1]
+    light = (
+        np.array([np.sin(np.radians(315)), np.cos(np.radians(315)), 1]) * np.sqrt(0.5) * [1, 1, 1]
+    )
     normal = np.array([-0.2 * across, -0.2 * up, 1]) / np.sqrt(1 + 2 * 0.2**2)
     assert abs(int(image) - 255 * float(light @ normal)) <= 1
     assert brighter is None or (image > flat) == brighter

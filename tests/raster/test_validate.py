@@ -25,7 +25,11 @@ from scenebeam.sandbox.server import serve
 from scenebeam.transfer.ranges import Budget
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
-S2 = next(record for record in known_records() if record.provider == "earth-search" and record.id == "sentinel-2-l2a")
+S2 = next(
+    record
+    for record in known_records()
+    if record.provider == "earth-search" and record.id == "sentinel-2-l2a"
+)
 RTC = next(record for record in known_records() if record.id == "sentinel-1-rtc")
 SPECTRUM = {"blue": 500, "green": 800, "red": 600, "nir": 3200, "swir16": 2000, "swir22": 1100}
 """Of fields, more or less."""
@@ -37,7 +41,9 @@ def pixels(band: str, shape: tuple[int, int] = (600, 600), dtype: str = "uint16"
     return (SPECTRUM.get(band, 1000) * ground + rng.normal(0, 25, shape)).clip(1).astype(dtype)
 
 
-def write(path: Path, bands: Sequence[np.ndarray], names: Sequence[str] = (), **options: Any) -> Path:
+def write(
+    path: Path, bands: Sequence[np.ndarray], names: Sequence[str] = (), **options: Any
+) -> Path:
     height, width = bands[0].shape
     resolution = options.pop("resolution", 10)
     with rasterio.open(
@@ -52,7 +58,9 @@ def write(path: Path, bands: Sequence[np.ndarray], names: Sequence[str] = (), **
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Path:
-    return write(tmp_path / "stack.tif", [pixels(band) for band in SIX], [name.upper() for name in SIX])
+    return write(
+        tmp_path / "stack.tif", [pixels(band) for band in SIX], [name.upper() for name in SIX]
+    )
 
 
 def told(report: ImageReport, level: str = "error") -> list[str]:
@@ -93,7 +101,9 @@ def test_a_band_that_should_be_there_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "five.tif", [pixels(band) for band in SIX[:5]], SIX[:5])
     report = validate(str(path), Checks(), S2)
     assert [(one.check, one.band) for one in report.findings] == [("band", "swir22")]
-    assert "swir22 is not there; it holds blue, green, red, nir, swir16" in report.findings[0].message
+    assert (
+        "swir22 is not there; it holds blue, green, red, nir, swir16" in report.findings[0].message
+    )
     more = validate(str(path), Checks(), S2, SIX[:4])
     assert more.valid
     assert told(more, "warning") == ["band"], "a count that differs is a warning"
@@ -108,7 +118,9 @@ def test_another_order_is_a_warning_and_a_name_twice_an_error(tmp_path: Path) ->
     twice = write(tmp_path / "twice.tif", [pixels("red"), pixels("nir")], ("red", "B04"))
     assert told(validate(str(twice), Checks(), S2, ("red",))) == ["order"]
     liar = write(tmp_path / "B08.tif", [pixels("red")], ("red",))
-    assert told(validate(str(liar), Checks(), S2)) == ["order"], "its name says another band than its description"
+    assert told(validate(str(liar), Checks(), S2)) == ["order"], (
+        "its name says another band than its description"
+    )
 
 
 @pytest.mark.parametrize("pair", [("red", "nir"), ("green", "swir16"), ("blue", "nir")])
@@ -147,10 +159,16 @@ def test_a_truncated_file_in_strips_is_told_too(tmp_path: Path) -> None:
 
 def test_without_overviews_blocks_from_all_over_it_are_looked_at(tmp_path: Path) -> None:
     red = pixels("red", (3000, 3000))
-    path = write(tmp_path / "B04.tif", [red], driver="GTiff", tiled=True, blockxsize=256, blockysize=256)
-    assert validate(str(path), Checks(), S2).statistics["red"].mean == pytest.approx(red.mean(), rel=0.01)
+    path = write(
+        tmp_path / "B04.tif", [red], driver="GTiff", tiled=True, blockxsize=256, blockysize=256
+    )
+    assert validate(str(path), Checks(), S2).statistics["red"].mean == pytest.approx(
+        red.mean(), rel=0.01
+    )
     red[: 3000 * 6 // 10] = 0
-    path = write(tmp_path / "B04.tif", [red], driver="GTiff", tiled=True, blockxsize=256, blockysize=256)
+    path = write(
+        tmp_path / "B04.tif", [red], driver="GTiff", tiled=True, blockxsize=256, blockysize=256
+    )
     assert told(validate(str(path), Checks(), S2)) == ["nodata"]
 
 
@@ -175,13 +193,17 @@ def test_radar_by_the_unit_of_its_record(tmp_path: Path) -> None:
     assert validate(str(db), Checks(), in_db).valid
     assert set(told(validate(str(db), Checks(), RTC))) == {"unit"}
     assert set(told(validate(str(linear), Checks(), in_db))) == {"unit"}
-    assert told(validate(str(db), Checks()), "note") == ["unit", "unit"], "without a record nothing is guessed"
+    assert told(validate(str(db), Checks()), "note") == ["unit", "unit"], (
+        "without a record nothing is guessed"
+    )
 
 
 def test_both_polarizations_are_wanted(tmp_path: Path) -> None:
     decibels = np.random.default_rng(1).normal(0.1, 0.02, (300, 300)).astype(np.float32)
     path = write(tmp_path / "x.tif", [decibels, decibels], ("vv", "hh"), nodata=-32768)
-    missing = [one.band for one in validate(str(path), Checks(), RTC).findings if one.check == "band"]
+    missing = [
+        one.band for one in validate(str(path), Checks(), RTC).findings if one.check == "band"
+    ]
     assert missing == ["vh"]
 
 
@@ -193,11 +215,19 @@ def vrt(tmp_path: Path) -> Path:
         size, resolution = (600, 10) if not band.startswith("swir") else (300, 20)
         path = write(tmp_path / f"{band}.tif", [pixels(band, (size, size))], resolution=resolution)
         info = open_source(str(path), 1, Budget(private=True)).info
-        entries.append(VrtBand(band, "uint16", 0, 1e-4, 0.0, "bilinear", [VrtSource(f"{band}.tif", True, 1, info)]))
+        entries.append(
+            VrtBand(
+                band, "uint16", 0, 1e-4, 0.0, "bilinear", [VrtSource(f"{band}.tif", True, 1, info)]
+            )
+        )
     path = tmp_path / "stack.vrt"
     from odc.geo.geobox import GeoBox
 
-    path.write_bytes(make_vrt(GeoBox((600, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"), entries))
+    path.write_bytes(
+        make_vrt(
+            GeoBox((600, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"), entries
+        )
+    )
     return path
 
 
@@ -257,7 +287,9 @@ def test_vrt_no_descriptions(vrt: Path) -> None:
     assert list(report.bands) == list(SIX), "by position, as there are just as many"
 
 
-@pytest.mark.parametrize("target", ["../elsewhere/nir.tif", "/vsicurl/http://127.0.0.1:9/nir.tif", "/vsimem/nir.tif"])
+@pytest.mark.parametrize(
+    "target", ["../elsewhere/nir.tif", "/vsicurl/http://127.0.0.1:9/nir.tif", "/vsimem/nir.tif"]
+)
 def test_vrt_with_a_source_elsewhere_only_when_allowed(vrt: Path, target: str) -> None:
     (vrt.parent.parent / "elsewhere").mkdir(exist_ok=True)
     shutil.copy(vrt.parent / "nir.tif", vrt.parent.parent / "elsewhere" / "nir.tif")
@@ -287,7 +319,12 @@ def test_a_vrt_that_is_none(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_sources_under_the_wrong_description(vrt: Path) -> None:
-    text = vrt.read_text().replace("red.tif", "@").replace("nir.tif", "red.tif").replace("@", "nir.tif")
+    text = (
+        vrt.read_text()
+        .replace("red.tif", "@")
+        .replace("nir.tif", "red.tif")
+        .replace("@", "nir.tif")
+    )
     vrt.write_text(text)
     report = validate(str(vrt), Checks(), S2)
     assert told(report) == ["order", "order"]
@@ -300,7 +337,11 @@ def test_the_command(stack: Path, tmp_path: Path) -> None:
     assert good.output.startswith("valid")
     with rasterio.open(tmp_path / "pictures" / "stack.png") as file:
         assert (file.driver, file.count) == ("PNG", 4)
-    write(stack, [pixels("blue"), *(pixels(band) for band in SIX[1:5]), np.full((600, 600), 9, np.uint16)], SIX)
+    write(
+        stack,
+        [pixels("blue"), *(pixels(band) for band in SIX[1:5]), np.full((600, 600), 9, np.uint16)],
+        SIX,
+    )
     bad = CliRunner().invoke(main, [*words, "--json"])
     assert bad.exit_code == 1
     (report,) = json.loads(bad.output)
@@ -308,4 +349,6 @@ def test_the_command(stack: Path, tmp_path: Path) -> None:
     assert [(one["check"], one["band"]) for one in report["findings"]] == [("blank", "swir22")]
     assert set(report["statistics"]) == set(SIX)
     assert CliRunner().invoke(main, [*words, "--set", "nosuch=1"]).exit_code == 2
-    assert CliRunner().invoke(main, ["validate", str(stack), "--collection", "nowhere"]).exit_code == 2
+    assert (
+        CliRunner().invoke(main, ["validate", str(stack), "--collection", "nowhere"]).exit_code == 2
+    )

@@ -67,9 +67,14 @@ def test_a_damaged_block_in_the_middle_is_found_by_a_deep_look(tmp_path: Path) -
     assert command(path).exit_code == 0, "an overview does not show it"
     done = command(path, "--deep")
     assert done.exit_code == 1
-    assert "red: 1 of 25 blocks cannot be decoded: (row, column) (2, 2); fetch the file again" in done.output
+    assert (
+        "red: 1 of 25 blocks cannot be decoded: (row, column) (2, 2); fetch the file again"
+        in done.output
+    )
     report = validate(str(path), Checks(), deep=True)
-    assert [(one.level, one.check, one.band) for one in report.findings] == [("error", "block", "red")]
+    assert [(one.level, one.check, one.band) for one in report.findings] == [
+        ("error", "block", "red")
+    ]
 
 
 @pytest.mark.parametrize("number", range(0, 25, 6))
@@ -175,7 +180,9 @@ def test_radar_of_more_than_a_megapixel_is_drawn(tmp_path: Path, driver: str) ->
 def test_a_large_image_without_overviews_is_drawn_as_it_is(tmp_path: Path) -> None:
     pixels = smooth(2500)
     pixels[:600, :700] = 0
-    path = write(tmp_path / "B04.tif", pixels, driver="GTiff", tiled=True, blockxsize=256, blockysize=512)
+    path = write(
+        tmp_path / "B04.tif", pixels, driver="GTiff", tiled=True, blockxsize=256, blockysize=512
+    )
     source = open_source(str(path), 1, Budget())
     found = small_picture(source, 0)
     source.close()
@@ -198,7 +205,9 @@ def test_an_empty_image_is_reported_and_why_there_is_no_picture(tmp_path: Path) 
     empty = write(tmp_path / "empty.tif", np.zeros((64, 64), "uint16"))
     good = write(tmp_path / "B04.tif", smooth(300))
     pictures = tmp_path / "pictures"
-    done = CliRunner().invoke(main, ["validate", str(empty), str(good), "--screenshot", str(pictures), "--json"])
+    done = CliRunner().invoke(
+        main, ["validate", str(empty), str(good), "--screenshot", str(pictures), "--json"]
+    )
     assert done.exit_code == 1
     reports = json.loads(done.stdout)
     assert [one["valid"] for one in reports] == [False, True]
@@ -215,7 +224,9 @@ def test_what_cannot_be_read_or_written_is_reported_too(tmp_path: Path) -> None:
     assert f"no picture of {page}: none of its bands could be read" in done.output
     good = write(tmp_path / "B04.tif", smooth(300))
     (tmp_path / "taken").write_text("a file")
-    done = CliRunner().invoke(main, ["validate", str(good), "--screenshot", str(tmp_path / "taken" / "below")])
+    done = CliRunner().invoke(
+        main, ["validate", str(good), "--screenshot", str(tmp_path / "taken" / "below")]
+    )
     assert done.exit_code == 0
     assert "no picture of" in done.output
 
@@ -229,7 +240,9 @@ def test_a_stack_over_files_elsewhere_is_told_which_option_allows_it(
 ) -> None:
     """scenebeam's own default stack of files on this machine names them where they lie."""
     words = ["stack", "--catalog", str(sandbox / "items.json"), "--output", str(tmp_path / "out")]
-    done = CliRunner().invoke(main, [*words, "--dates", "2021-06-10", "--set", "checks.max_nodata_percent=100"])
+    done = CliRunner().invoke(
+        main, [*words, "--dates", "2021-06-10", "--set", "checks.max_nodata_percent=100"]
+    )
     assert done.exit_code == 0, done.output
     stack = next((tmp_path / "out" / "stacks").glob("*/*.vrt"))
     refused = command(stack, "--collection", "sentinel-2-l2a")

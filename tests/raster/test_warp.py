@@ -27,7 +27,9 @@ def red(sandbox: Path) -> Path:
 
 def composed(path: Path, grid: GeoBox, resampling: str = "nearest") -> np.ndarray:
     source = open_source(str(path), 1, Budget(private=True))
-    band = BandLayers("b", [Layer("x", source)], source.info.dtype, source.info.nodata, resampling, "first")
+    band = BandLayers(
+        "b", [Layer("x", source)], source.info.dtype, source.info.nodata, resampling, "first"
+    )
     return np.concatenate([strip for _, _, strip in compose(grid, [band])])
 
 
@@ -47,8 +49,12 @@ def own_grid(path: Path) -> GeoBox:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(-1200, 1200), st.integers(-1200, 1200), st.integers(1, 1300), st.integers(1, 1300))
-def test_same_grid_in_same_numbers_out(sandbox: Path, down: int, right: int, height: int, width: int) -> None:
+@given(
+    st.integers(-1200, 1200), st.integers(-1200, 1200), st.integers(1, 1300), st.integers(1, 1300)
+)
+def test_same_grid_in_same_numbers_out(
+    sandbox: Path, down: int, right: int, height: int, width: int
+) -> None:
     path = sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
     grid = own_grid(path)
     moved = GeoBox((height, width), grid.transform @ Affine.translation(right, down), "EPSG:32634")
@@ -72,20 +78,33 @@ def test_20_m_on_10_m_is_aligned_by_edges(sandbox: Path, red: Path) -> None:
     # An odd origin: the first row and column show half a pixel of 20 m.
     odd = GeoBox((333, 401), own_grid(red).transform @ Affine.translation(7, 11), "EPSG:32634")
     np.testing.assert_array_equal(composed(swir, odd), doubled[11:344, 7:408])
-    np.testing.assert_array_equal(composed(swir, own_grid(red)), reprojected(swir, own_grid(red), "nearest"))
+    np.testing.assert_array_equal(
+        composed(swir, own_grid(red)), reprojected(swir, own_grid(red), "nearest")
+    )
 
 
-GRIDS = [("EPSG:32635", 10), ("EPSG:32634", 7.5), ("EPSG:32634", 25), ("EPSG:4326", 0.0001), ("EPSG:3035", 10)]
+GRIDS = [
+    ("EPSG:32635", 10),
+    ("EPSG:32634", 7.5),
+    ("EPSG:32634", 25),
+    ("EPSG:4326", 0.0001),
+    ("EPSG:3035", 10),
+]
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
 @pytest.mark.parametrize(("crs", "resolution"), GRIDS)
-def test_warped_as_reproject_does_it(red: Path, crs: str, resolution: float, resampling: str) -> None:
+def test_warped_as_reproject_does_it(
+    red: Path, crs: str, resolution: float, resampling: str
+) -> None:
     with rasterio.open(red) as file:
         left, bottom, right, top = transform_bounds(file.crs, crs, *file.bounds)
     shape = (int((top - bottom) / resolution) + 1, int((right - left) / resolution) + 1)
     grid = GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs)
-    found, expected = composed(red, grid, resampling).astype(int), reprojected(red, grid, resampling).astype(int)
+    found, expected = (
+        composed(red, grid, resampling).astype(int),
+        reprojected(red, grid, resampling).astype(int),
+    )
     far = np.abs(found - expected) > 1
     assert far.mean() < 2e-4, f"{far.sum()} of {far.size} pixels are more than 1 DN off"
     if resampling == "nearest" and crs != "EPSG:3035":
@@ -96,7 +115,9 @@ def test_the_cheapest_way_is_taken(red: Path) -> None:
     info = open_source(str(red), 1, Budget(private=True)).info
     grid = own_grid(red)
     assert type(place(info, grid, "bilinear", 0)).__name__ == "_Pasted"
-    half = GeoBox((2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634")
+    half = GeoBox(
+        (2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634"
+    )
     assert type(place(info, half, "nearest", 0)).__name__ == "_Pasted"
     assert type(place(info, half, "bilinear", 0)).__name__ == "_Interpolated"
     assert type(place(info, half, "cubic", 0)).__name__ == "_Warped"
@@ -117,16 +138,26 @@ def test_a_whole_factor_is_interpolated_as_reproject_does_it(
     if holes:
         pixels[300:420, 200:260] = 0
     path = tmp_path / "coarse.tif"
-    profile = {"driver": "GTiff", "tiled": True, "blockxsize": 128, "blockysize": 128, "nodata": 0 if holes else None}
+    profile = {
+        "driver": "GTiff",
+        "tiled": True,
+        "blockxsize": 128,
+        "blockysize": 128,
+        "nodata": 0 if holes else None,
+    }
     with rasterio.open(
         path, "w", height=700, width=530, count=1, dtype=dtype, crs="EPSG:32634",
         transform=Affine(10 * factor, 0, 600_000, 0, -10 * factor, 4_500_000), **profile,
     ) as file:  # fmt: skip
         file.write(pixels, 1)
-    whole = GeoBox((700 * factor, 530 * factor), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
+    whole = GeoBox(
+        (700 * factor, 530 * factor), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"
+    )
     part = GeoBox((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
     assert (
-        type(place(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)).__name__
+        type(
+            place(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)
+        ).__name__
         == "_Interpolated"
     )
     expected = reprojected(path, whole, "bilinear")

@@ -28,20 +28,34 @@ SCENE = SCENES[0]
 
 def grid(row: int, column: int, side: int = 64, resolution: float = 10) -> Grid:
     return Grid(
-        (side, side), from_origin(SCENE.left + column * 10, SCENE.top - row * 10, resolution, resolution), "EPSG:32634"
+        (side, side),
+        from_origin(SCENE.left + column * 10, SCENE.top - row * 10, resolution, resolution),
+        "EPSG:32634",
     )
 
 
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 960), st.integers(0, 960)), min_size=1, max_size=30), st.randoms())
-def test_each_grid_gets_its_own_pixels(sandbox: Path, places: list[tuple[int, int]], order: object) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 960), st.integers(0, 960)), min_size=1, max_size=30),
+    st.randoms(),
+)
+def test_each_grid_gets_its_own_pixels(
+    sandbox: Path, places: list[tuple[int, int]], order: object
+) -> None:
     path = sandbox / SCENE.id / "red.tif"
-    windows = Windows(open_source(str(path), 1, Budget(private=True)), [grid(*place) for place in places], "nearest", 0)
+    windows = Windows(
+        open_source(str(path), 1, Budget(private=True)),
+        [grid(*place) for place in places],
+        "nearest",
+        0,
+    )
     numbers = sorted(range(len(places)), key=windows.place_of)
     with rasterio.open(path) as file:
         for number in numbers:
             row, column = places[number]
-            np.testing.assert_array_equal(windows.read(number), file.read(1, window=Window(column, row, 64, 64)))
+            np.testing.assert_array_equal(
+                windows.read(number), file.read(1, window=Window(column, row, 64, 64))
+            )
     assert not windows._blocks  # nothing is kept
 
 
@@ -54,7 +68,9 @@ def test_every_block_is_fetched_once(server: Behaviour) -> None:
     server.forget()
     for number in sorted(range(len(places)), key=windows.place_of):
         windows.read(number)
-    assert size <= server.bytes_sent <= size + 8 * 16  # GDAL keeps four bytes before each block, and four behind
+    assert (
+        size <= server.bytes_sent <= size + 8 * 16
+    )  # GDAL keeps four bytes before each block, and four behind
     assert sum(server.requests.values()) <= 4
 
 
@@ -109,7 +125,10 @@ def test_a_grid_beyond_the_image_is_nodata_there(sandbox: Path) -> None:
 def test_where_a_file_that_declares_no_nodata_ends_is_told_apart(sandbox: Path, shift: int) -> None:
     source = open_source(str(sandbox / SCENE.id / "red.tif"), 1, Budget(private=True))
     corner, inside = grid(-32, 992), grid(100, 100)
-    moved = [Grid(one.shape, one.transform @ Affine.translation(shift / 10, 0), one.crs) for one in (corner, inside)]
+    moved = [
+        Grid(one.shape, one.transform @ Affine.translation(shift / 10, 0), one.crs)
+        for one in (corner, inside)
+    ]
     windows = Windows(source, moved, "nearest", None)
     values, extent = windows.read_and_extent(0)
     assert extent is not None
@@ -121,7 +140,9 @@ def test_where_a_file_that_declares_no_nodata_ends_is_told_apart(sandbox: Path, 
     assert (values > 0).all()
 
 
-@pytest.mark.parametrize(("side", "tile"), [(16, 16), (96, 96), (250, 256), (256, 256), (512, 512), (700, 512)])
+@pytest.mark.parametrize(
+    ("side", "tile"), [(16, 16), (96, 96), (250, 256), (256, 256), (512, 512), (700, 512)]
+)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32"])
 def test_small_cogs_hold_what_was_put_in(tmp_path: Path, side: int, tile: int, dtype: str) -> None:
     pixels = np.random.default_rng(1).integers(1, 200, (3, side, side)).astype(dtype)

@@ -12,13 +12,13 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
-from scenebeam.products.task import Outcome
 from scenebeam.request import Limits, RunRequest
 from scenebeam.run.driver import run, settle_plan
 from scenebeam.run.engine import MakeTask, report, undone_tasks
 from scenebeam.run.make import MemoryGate
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
+from scenebeam.tasks import Outcome
 
 Make = Callable[..., RunRequest]
 
@@ -48,13 +48,20 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
             pipeline
             | beam.Create(["20210610T092031Z"])
             | beam.ParDo(MakeTask(output, Limits().model_dump_json()))
-            | beam.Map(lambda text: (Outcome.model_validate_json(text).task, Outcome.model_validate_json(text).state))
+            | beam.Map(
+                lambda text: (
+                    Outcome.model_validate_json(text).task,
+                    Outcome.model_validate_json(text).state,
+                )
+            )
         )
         assert_that(states, equal_to([("20210610T092031Z", "done")]))
     assert (Path(output) / "mosaics/20210610T092031Z/scl.tif").exists()
 
 
-def test_who_listens_is_told_while_it_goes_and_at_its_end(make_request: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_listens_is_told_while_it_goes_and_at_its_end(
+    make_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[int] = []
     output = settled(make_request)
     make = MakeTask(output, Limits().model_dump_json(), lambda: told.append(1))
@@ -64,7 +71,12 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(make_request: Make, mo
     monkeypatch.setattr("scenebeam.run.engine._TELL_EVERY", 0.0)
     made += make.process("20220615T092029Z")
     assert len(told) == 1
-    report(made, output, RunStatus(run="test", state="running", tasks=2).model_dump_json(), lambda: told.append(2))
+    report(
+        made,
+        output,
+        RunStatus(run="test", state="running", tasks=2).model_dump_json(),
+        lambda: told.append(2),
+    )
     assert told == [1, 2]
 
 
@@ -91,7 +103,9 @@ def test_a_finished_run_makes_nothing_again(make_request: Make) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(request.output).glob("mosaics/*/*")}
     status = run(request)
     assert (status.state, status.requests) == ("succeeded", 0)
-    assert {path: path.stat().st_mtime_ns for path in Path(request.output).glob("mosaics/*/*")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in Path(request.output).glob("mosaics/*/*")
+    } == before
 
 
 def test_the_gate_bounds_what_is_held_at_once() -> None:
@@ -110,7 +124,9 @@ def test_the_gate_bounds_what_is_held_at_once() -> None:
             with lock:
                 held[0] -= size
 
-    threads = [threading.Thread(target=work, args=(size,)) for size in [40, 40, 40, 60, 30, 90, 10] * 3]
+    threads = [
+        threading.Thread(target=work, args=(size,)) for size in [40, 40, 40, 60, 30, 90, 10] * 3
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

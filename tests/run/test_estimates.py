@@ -15,14 +15,14 @@ from click.testing import CliRunner
 from conftest import write_served_items
 from resident import PEAK_KIB
 from scenebeam.cli import main
-from scenebeam.products.task import Estimate
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.run.explain import describe, explain
-from scenebeam.run.search import make_plan
-from scenebeam.run.status import RunStatus
 from scenebeam.sandbox.server import Behaviour, serve
+from scenebeam.status import RunStatus
+from scenebeam.tasks import Estimate
 
 Make = Callable[..., RunRequest]
 FACTOR = 1.3
@@ -35,7 +35,9 @@ SCENES: dict[str, dict[str, Any]] = {
     "index": {"product": {"kind": "index", "index": "ndvi"}},
     "months": {"product": {"kind": "index", "index": "ndvi", "per": "month"}},
     "vrt": {"product": {"kind": "stack", "bands": ["red", "nir"], "format": "vrt"}},
-    "geotiff": {"product": {"kind": "stack", "bands": ["red", "nir", "swir16"], "format": "geotiff"}},
+    "geotiff": {
+        "product": {"kind": "stack", "bands": ["red", "nir", "swir16"], "format": "geotiff"}
+    },
     "assets": {"product": {"kind": "assets", "bands": ["red", "SCL"]}},
 }
 FIELDS: dict[str, dict[str, Any]] = {
@@ -74,7 +76,9 @@ def served(folder: Path, target: Path) -> Iterator[tuple[Behaviour, Path]]:
 
 @pytest.mark.parametrize("where", ["served", "local"])
 @pytest.mark.parametrize("product", SCENES)
-def test_products_of_scenes(make_request: Make, served_items: Path, product: str, where: str) -> None:
+def test_products_of_scenes(
+    make_request: Make, served_items: Path, product: str, where: str
+) -> None:
     catalog = {"catalog": str(served_items)} if where == "served" else {}
     compare(make_request(**SCENES[product], **catalog))
 
@@ -186,7 +190,9 @@ def test_a_band_that_is_in_no_item_is_said(
     for feature in catalog["features"]:
         del feature["assets"]["nir"]
     (tmp_path / "catalog.json").write_text(json.dumps(catalog))
-    facts = explain(make_plan(make_request(catalog=str(tmp_path / "catalog.json"), product=product)))
+    facts = explain(
+        make_plan(make_request(catalog=str(tmp_path / "catalog.json"), product=product))
+    )
     assert facts["lacking_bands"] == {"nir": tasks}
     assert describe(facts)["bands that are missing"] == f"nir in {tasks} tasks"
 
@@ -197,8 +203,13 @@ def test_no_band_is_said_to_be_missing_where_none_is(make_request: Make) -> None
     assert describe(facts)["bands that are missing"] == ""
 
 
-def test_sizes_are_asked_of_a_few_files(make_request: Make, served_items: Path, server: Behaviour) -> None:
-    make_plan(make_request(catalog=str(served_items), product={"kind": "assets", "bands": ["red"]}), measure=True)
+def test_sizes_are_asked_of_a_few_files(
+    make_request: Make, served_items: Path, server: Behaviour
+) -> None:
+    make_plan(
+        make_request(catalog=str(served_items), product={"kind": "assets", "bands": ["red"]}),
+        measure=True,
+    )
     assert sum(server.requests.values()) == 3
 
 
@@ -208,7 +219,9 @@ def test_a_catalog_that_knows_the_shape_tells_the_size(make_request: Make, tmp_p
         feature["assets"]["red"]["href"] = "https://127.0.0.1:9/none.tif"
         feature["assets"]["red"]["proj:shape"] = [1000, 2000]
     (tmp_path / "catalog.json").write_text(json.dumps(catalog))
-    request = make_request(catalog=str(tmp_path / "catalog.json"), product={"kind": "assets", "bands": ["red"]})
+    request = make_request(
+        catalog=str(tmp_path / "catalog.json"), product={"kind": "assets", "bands": ["red"]}
+    )
     document = request.model_dump(mode="json")
     document["limits"] |= {"private_addresses": True}
     estimate = make_plan(validate_request(document), measure=True).estimate

@@ -20,13 +20,17 @@ Make = Callable[..., RunRequest]
 SCENEBEAM = str(Path(sys.executable).parent / "scenebeam")
 
 
-def told(request: RunRequest, tmp_path: Path, *options: str, code: int = 0, **environment: str) -> list[str]:
+def told(
+    request: RunRequest, tmp_path: Path, *options: str, code: int = 0, **environment: str
+) -> list[str]:
     """The lines that a run writes to stderr."""
     (tmp_path / "request.json").write_text(request.model_dump_json())
     command = [SCENEBEAM, *options, "run", str(tmp_path / "request.json")]
     import os
 
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
     assert done.returncode == code, done.stderr
     return done.stderr.splitlines()
 
@@ -48,7 +52,9 @@ def test_a_line_for_each_timestamp_and_band(
     server.faults = [Fault(pattern=r"20220615.*red", times=2, status=503)]
     request = make_request(catalog=str(served_items), runner=runner, **{"limits.retry_wait": 0.01})
     lines = told(request, tmp_path, "-v")
-    others = [line for line in lines if re.match(r"(DEBUG|INFO|WARNING|ERROR) (?!scenebeam\.)", line)]
+    others = [
+        line for line in lines if re.match(r"(DEBUG|INFO|WARNING|ERROR) (?!scenebeam\.)", line)
+    ]
     assert others == []
     said = "\n".join(lines)
     assert "7 scenes found" in said
@@ -59,8 +65,12 @@ def test_a_line_for_each_timestamp_and_band(
         assert "MB read" in end
         assert "requests" in end
         for band in ("red", "scl"):
-            (line,) = [line for line in lines if f"{timestamp}: {band}: " in line and "read in" in line]
-            assert line.endswith("2 retries" if band == "red" and "2022" in timestamp else "0 retries")
+            (line,) = [
+                line for line in lines if f"{timestamp}: {band}: " in line and "read in" in line
+            ]
+            assert line.endswith(
+                "2 retries" if band == "red" and "2022" in timestamp else "0 retries"
+            )
     assert [line for line in lines if "20220615T092029Z: red: retry" in line]
 
 
@@ -80,7 +90,9 @@ def test_debug_shows_tracebacks_one_task_after_another(
 ) -> None:
     server.faults = [Fault(pattern="red", status=404)]
     request = make_request(
-        catalog=str(served_items), runner="direct", **{"product.on_missing": "fail", "product.bands": ["red"]}
+        catalog=str(served_items),
+        runner="direct",
+        **{"product.on_missing": "fail", "product.bands": ["red"]},
     )
     lines = told(request, tmp_path, "--debug", code=1)
     assert '"runner": "serial"' in (Path(request.output) / "status.json").read_text()
@@ -130,9 +142,17 @@ def test_what_a_run_has_taken_is_told_band_by_band(
         assert sum(parts) == pytest.approx(all_of_it, rel=0.05)
 
 
-def test_areas_and_chips_are_told_of(landcover_request: Make, fields_request: Make, tmp_path: Path) -> None:
+def test_areas_and_chips_are_told_of(
+    landcover_request: Make, fields_request: Make, tmp_path: Path
+) -> None:
     said = "\n".join(told(landcover_request(**{"product.include": [0]}), tmp_path, "-v"))
     assert "area 00000: " in said
     assert " windows, " in said
-    said = "\n".join(told(fields_request(output=str(tmp_path / "f"), **{"product.images": "select"}), tmp_path, "-v"))
+    said = "\n".join(
+        told(
+            fields_request(output=str(tmp_path / "f"), **{"product.images": "select"}),
+            tmp_path,
+            "-v",
+        )
+    )
     assert "/planting: a scene for " in said

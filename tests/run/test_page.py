@@ -18,12 +18,12 @@ import shapely
 from shapely.geometry import box
 
 from browser import dom, screenshot
+from scenebeam.report import gather, render
+from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, _joined
+from scenebeam.report.figures import MOST, coverage_map, spread, timeline
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.page import gather, render
-from scenebeam.run.page.facts import Facts, Histogram, Measure, SceneFact, _joined
-from scenebeam.run.page.figures import MOST, coverage_map, spread, timeline
-from scenebeam.run.status import PAGE_FILE, RunStatus
+from scenebeam.status import PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
@@ -71,7 +71,10 @@ def large(count: int = 50_000) -> Facts:
     return Facts(
         status,
         record,
-        scenes=[SceneFact(f"s{n}", BEGAN + timedelta(hours=5 * n), n % 101, n % 3 == 0) for n in range(20_000)],
+        scenes=[
+            SceneFact(f"s{n}", BEGAN + timedelta(hours=5 * n), n % 101, n % 3 == 0)
+            for n in range(20_000)
+        ],
         footprints=shapely.box(np.arange(400) / 10, 40, np.arange(400) / 10 + 1, 41),
         products=shapely.box(west / 50, south / 50, west / 50 + 0.02, south / 50 + 0.02),
         names=[f"chip_{n:06d}" for n in range(count)],
@@ -80,7 +83,14 @@ def large(count: int = 50_000) -> Facts:
             "Chips by area": Counter(map(str, range(300))),
         },
         colors={"water": "#419bdf"},
-        measures=[Measure("Cloud", "%", [n % 30 for n in range(count)], [f"chip_{n:06d}" for n in range(count)])],
+        measures=[
+            Measure(
+                "Cloud",
+                "%",
+                [n % 30 for n in range(count)],
+                [f"chip_{n:06d}" for n in range(count)],
+            )
+        ],
         histograms=[Histogram("red", [0, 1, 2], [3, 4])],
         failures=[{"task": f"t{n}", "kind": "ReadError", "reason": HOSTILE} for n in range(5000)],
         pictures=[f"chips/{n // 200:05d}/chip_{n:06d}.png" for n in range(count)],
@@ -102,7 +112,12 @@ def test_a_run_has_a_page_that_needs_no_network(done: Path) -> None:
     for link in page.links:
         assert not re.match(r"\w+:|//", link), link
         assert (done / "report" / link).resolve().is_file(), link
-    for told in ("2 of 2", "6 of 7", "20210610T092031Z", "older processing of the same acquisition left out 1"):
+    for told in (
+        "2 of 2",
+        "6 of 7",
+        "20210610T092031Z",
+        "older processing of the same acquisition left out 1",
+    ):
         assert told in text
     assert "http" not in re.sub(r'xmlns="[^"]+"', "", text)
 
@@ -126,9 +141,14 @@ def test_numbers_of_a_mosaic_are_told_by_its_item(done: Path) -> None:
     classes = np.unique(pixels[pixels > 0])
     drawn = [found["min"] + 0.5 + number for number, count in enumerate(found["buckets"]) if count]
     assert set(drawn) <= set(classes.tolist()), "classes are counted, not averaged"
-    facts = gather(RunStatus(run="x", state="succeeded"), "items.parquet", set(), open_store(str(done)))
+    facts = gather(
+        RunStatus(run="x", state="succeeded"), "items.parquet", set(), open_store(str(done))
+    )
     assert {histogram.band for histogram in facts.histograms} == {"red", "green", "blue", "scl"}
-    both = [json.loads(path.read_text())["assets"]["red"]["raster:bands"][0] for path in done.glob("mosaics/*/*.json")]
+    both = [
+        json.loads(path.read_text())["assets"]["red"]["raster:bands"][0]
+        for path in done.glob("mosaics/*/*.json")
+    ]
     red = next(one for one in facts.histograms if one.band == "red")
     assert sum(red.counts) == pytest.approx(sum(sum(one["histogram"]["buckets"]) for one in both))
     [valid] = [one for one in facts.measures if one.title.startswith("Valid")]
@@ -162,7 +182,12 @@ def test_a_run_that_made_nothing_has_a_page() -> None:
 
 def test_the_map_does_not_go_round_the_world() -> None:
     sides = shapely.MultiPolygon([box(179.5, -17, 180, -16), box(-180, -17, -179.5, -16)])
-    facts = Facts(RunStatus(run="x", state="succeeded"), {}, products=np.asarray([sides], object), names=["fiji"])
+    facts = Facts(
+        RunStatus(run="x", state="succeeded"),
+        {},
+        products=np.asarray([sides], object),
+        names=["fiji"],
+    )
     found = coverage_map(facts, None)
     assert found is not None
     assert [tick.text for tick in found.below] == ["179.5°E", "180°E", "179.5°W"]
@@ -174,7 +199,9 @@ def test_scenes_of_unknown_cloud_are_drawn_below_all_others() -> None:
     scenes = [SceneFact("a", BEGAN, None, True), SceneFact("b", BEGAN, 0.0, False)]
     found = timeline(scenes)
     assert found is not None
-    heights = {mark.title[:1]: float(mark.path.split()[1].partition("a")[0]) for mark in found.marks}
+    heights = {
+        mark.title[:1]: float(mark.path.split()[1].partition("a")[0]) for mark in found.marks
+    }
     assert heights["a"] > heights["b"]
     assert [mark.kind for mark in found.marks] == ["left", "taken"], "what was taken lies on top"
     assert timeline([]) is None

@@ -11,11 +11,11 @@ import pytest
 import rustac
 
 from scenebeam.errors import RequestError, StorageError
+from scenebeam.planning.plan import read_plan
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run, settle_plan
 from scenebeam.run.explain import explain
-from scenebeam.run.plan import read_plan
-from scenebeam.run.search import make_plan
 from scenebeam.sandbox.server import Behaviour
 from scenebeam.storage import open_store
 
@@ -27,7 +27,9 @@ def test_a_plan_is_frozen_as_files_to_open(make_request: Make) -> None:
     store = open_store(request.output)
     plan = settle_plan(request, store)
     out = Path(request.output)
-    assert pq.ParquetFile(out / "plan.parquet").read().column("task").to_pylist() == [task.id for task in plan.tasks]
+    assert pq.ParquetFile(out / "plan.parquet").read().column("task").to_pylist() == [
+        task.id for task in plan.tasks
+    ]
     head = json.loads((out / "run.json").read_text())
     assert head["fingerprint"] == request.fingerprint()
     assert head["versions"]["rasterio"]
@@ -38,17 +40,23 @@ def test_a_plan_is_frozen_as_files_to_open(make_request: Make) -> None:
 def test_what_was_searched_can_be_searched_again(make_request: Make, tmp_path: Path) -> None:
     request = make_request()
     first = settle_plan(request, open_store(request.output))
-    again = make_request(catalog=str(Path(request.output) / "scenes.parquet"), output=str(tmp_path / "again"))
+    again = make_request(
+        catalog=str(Path(request.output) / "scenes.parquet"), output=str(tmp_path / "again")
+    )
     assert make_plan(again).tasks == first.tasks
 
 
-def test_planning_reads_headers_alone(make_request: Make, served_items: Path, server: Behaviour) -> None:
+def test_planning_reads_headers_alone(
+    make_request: Make, served_items: Path, server: Behaviour
+) -> None:
     plan = make_plan(make_request(catalog=str(served_items)))
     assert sum(server.requests.values()) == 2, "one header a band"
     assert not Path(plan.request.output).exists()
 
 
-def test_the_estimate_is_close_to_what_is_read(make_request: Make, served_items: Path, server: Behaviour) -> None:
+def test_the_estimate_is_close_to_what_is_read(
+    make_request: Make, served_items: Path, server: Behaviour
+) -> None:
     request = make_request(catalog=str(served_items))
     guess = make_plan(request).estimate
     server.forget()
@@ -62,7 +70,9 @@ def test_the_same_question_gives_the_same_plan(make_request: Make, tmp_path: Pat
     assert one.tasks == other.tasks
 
 
-def test_a_resumed_run_does_not_search_again(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_does_not_search_again(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
     catalog = tmp_path / "items.json"
     catalog.write_bytes((sandbox / "items.json").read_bytes())
     request = make_request(catalog=str(catalog))

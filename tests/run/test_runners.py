@@ -11,17 +11,19 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from conftest import tree
 from scenebeam.errors import RequestError
-from scenebeam.products.task import Estimate, Task
+from scenebeam.planning.plan import Plan
+from scenebeam.planning.search import make_plan
 from scenebeam.request import Runner, RunRequest
 from scenebeam.run.driver import run
-from scenebeam.run.plan import Plan
 from scenebeam.run.runners import advice, choose_runner, pipeline_arguments
-from scenebeam.run.search import make_plan
+from scenebeam.tasks import Estimate, Task
 
 Make = Callable[..., RunRequest]
 
 
-@pytest.mark.parametrize(("blocks", "kind"), [(0, "serial"), (99, "serial"), (100, "direct"), (10**6, "direct")])
+@pytest.mark.parametrize(
+    ("blocks", "kind"), [(0, "serial"), (99, "serial"), (100, "direct"), (10**6, "direct")]
+)
 def test_auto_goes_by_blocks(make_request: Make, blocks: int, kind: str) -> None:
     task = Task(id="a", outputs=(), item_path="a", estimate=Estimate(blocks=blocks))
     assert choose_runner(Plan(make_request(runner="auto"), (task,))) == kind
@@ -35,10 +37,18 @@ def test_thresholds_of_auto_are_the_requests(make_request: Make) -> None:
         return choose_runner(Plan(request, (task,)))
 
     cluster = {"options": {"project": "p", "region": "r", "temp_location": "gs://bucket/tmp"}}
-    assert [kind(blocks, **cluster) for blocks in (99, 100, 999, 1000)] == ["serial", "direct", "direct", "dataflow"]
+    assert [kind(blocks, **cluster) for blocks in (99, 100, 999, 1000)] == [
+        "serial",
+        "direct",
+        "direct",
+        "dataflow",
+    ]
     assert [kind(blocks) for blocks in (999, 10**6)] == ["direct", "direct"], "no cluster is named"
     assert kind(10**6, output="out", **cluster) == "direct", "a cluster cannot write to this disk"
-    assert [kind(20, serial_blocks=10, local_blocks=n, **cluster) for n in (30, 20)] == ["direct", "dataflow"]
+    assert [kind(20, serial_blocks=10, local_blocks=n, **cluster) for n in (30, 20)] == [
+        "direct",
+        "dataflow",
+    ]
 
 
 def test_what_only_waits_needs_no_beam_here(make_request: Make) -> None:
@@ -67,16 +77,26 @@ def test_direct_makes_the_same_bytes_as_serial(make_request: Make, tmp_path: Pat
 
 
 def test_dataflow_options(make_request: Make) -> None:
-    options = {"project": "p", "region": "europe-west1", "temp_location": "gs://b/tmp", "machine_type": "n2-standard-4"}
+    options = {
+        "project": "p",
+        "region": "europe-west1",
+        "temp_location": "gs://b/tmp",
+        "machine_type": "n2-standard-4",
+    }
     request = make_request()
     plan = make_plan(request)
     on_gcs = request.model_copy(
-        update={"output": "gs://bucket/run", "runner": Runner(kind="dataflow", workers=7, options=options)}
+        update={
+            "output": "gs://bucket/run",
+            "runner": Runner(kind="dataflow", workers=7, options=options),
+        }
     )
     arguments = pipeline_arguments("dataflow", on_gcs.runner, replace(plan, request=on_gcs))
     parsed = PipelineOptions(arguments)
     assert parsed.view_as(GoogleCloudOptions).region == "europe-west1"
-    assert parsed.view_as(GoogleCloudOptions).job_name == f"scenebeam-test-{request.fingerprint()[:8]}"
+    assert (
+        parsed.view_as(GoogleCloudOptions).job_name == f"scenebeam-test-{request.fingerprint()[:8]}"
+    )
     assert parsed.view_as(WorkerOptions).machine_type == "n2-standard-4"
     assert parsed.view_as(WorkerOptions).max_num_workers == 7
     assert "--no_save_main_session" in arguments

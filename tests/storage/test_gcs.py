@@ -42,7 +42,9 @@ def test_a_packed_object_is_not_unpacked(prefix: str) -> None:
     packed = gzip.compress(bytes(2**20))
     store = open_store(prefix)
     bucket, _, folder = prefix.removeprefix("gs://").partition("/")
-    blob = storage.Client(project="test").bucket(bucket).blob(f"{folder}/bomb" if folder else "bomb")
+    blob = (
+        storage.Client(project="test").bucket(bucket).blob(f"{folder}/bomb" if folder else "bomb")
+    )
     blob.content_encoding = "gzip"
     blob.upload_from_string(packed, content_type="application/json")
     assert store.read("bomb") == packed
@@ -106,7 +108,9 @@ def test_a_run_in_a_bucket_gives_the_bytes_of_a_local_run(
     assert (again.state, again.requests) == ("succeeded", 0)
 
 
-def test_inputs_may_lie_in_a_bucket_too(make_request: Make, prefix: str, sandbox: Path, tmp_path: Path) -> None:
+def test_inputs_may_lie_in_a_bucket_too(
+    make_request: Make, prefix: str, sandbox: Path, tmp_path: Path
+) -> None:
     scene = SCENES[0]
     store = open_store(prefix)
     for file in (sandbox / scene.id).glob("*.tif"):
@@ -119,19 +123,26 @@ def test_inputs_may_lie_in_a_bucket_too(make_request: Make, prefix: str, sandbox
 
 
 @pytest.mark.parametrize(
-    "product", [{"kind": "stack"}, {"kind": "stack", "format": "vrt"}, {"kind": "index", "index": "ndvi"}]
+    "product",
+    [{"kind": "stack"}, {"kind": "stack", "format": "vrt"}, {"kind": "index", "index": "ndvi"}],
 )
 def test_other_products_in_a_bucket_are_those_of_a_folder(
     make_request: Make, served_items: Path, prefix: str, tmp_path: Path, product: dict[str, str]
 ) -> None:
-    same = {"catalog": str(served_items), "product": product, "checks": {"max_nodata_percent": 100, "screenshot": True}}
+    same = {
+        "catalog": str(served_items),
+        "product": product,
+        "checks": {"max_nodata_percent": 100, "screenshot": True},
+    }
     folder = {"stack": "stacks/", "index": "indices/"}[product["kind"]]
     assert run(make_request(output=str(tmp_path / "local"), **same)).state == "succeeded"
     ended = run(make_request(output=prefix, **same))
     assert ended.state == "succeeded", ended.message
     store = open_store(prefix)
     there = {name: store.read(name) for name in store.list(folder)}
-    assert there == {name: data for name, data in tree(tmp_path / "local").items() if name.startswith(folder)}
+    assert there == {
+        name: data for name, data in tree(tmp_path / "local").items() if name.startswith(folder)
+    }
     assert there
 
 

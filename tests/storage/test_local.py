@@ -36,7 +36,9 @@ def test_a_file_that_fails_halfway_never_appears(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_a_copy_takes_no_room_and_outlives_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_takes_no_room_and_outlives_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(str(tmp_path))
     store.write("a/x", b"one")
     store.copy("a/x", "b/y")
@@ -45,7 +47,11 @@ def test_a_copy_takes_no_room_and_outlives_the_first(tmp_path: Path, monkeypatch
     store.write("a/x", b"another")
     assert store.read("b/y") == b"one"
     with monkeypatch.context() as plain:
-        plain.setattr(os, "link", lambda *names, **how: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+        plain.setattr(
+            os,
+            "link",
+            lambda *names, **how: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")),
+        )
         store.copy("a/x", "b/z")
     assert store.read("b/z") == b"another"
     assert store.list() == {"a/x", "b/y", "b/z"}
@@ -55,7 +61,9 @@ def test_a_copy_takes_no_room_and_outlives_the_first(tmp_path: Path, monkeypatch
     assert store.room() > 0
 
 
-def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -66,7 +74,9 @@ def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "", "a//../x", ".", "a/./b", "x\ny", "~/x"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/x", "", "a//../x", ".", "a/./b", "x\ny", "~/x"]
+)
 def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StorageError, match="not a name"):
         open_store(str(tmp_path)).write(name, b"")
@@ -83,7 +93,10 @@ def test_leftovers_of_a_killed_run_are_swept_and_never_listed(tmp_path: Path) ->
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with open_store(str(tmp_path)).exclusive():
-        with pytest.raises(StorageError, match="another run"), open_store(str(tmp_path)).exclusive():
+        with (
+            pytest.raises(StorageError, match="another run"),
+            open_store(str(tmp_path)).exclusive(),
+        ):
             pass
     with open_store(str(tmp_path)).exclusive():
         pass
@@ -100,19 +113,26 @@ def test_deleting_removes_empty_folders_too(tmp_path: Path) -> None:
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("a file")
-    with pytest.raises(StorageError, match="cannot use"), open_store(str(tmp_path / "x")).exclusive():
+    with (
+        pytest.raises(StorageError, match="cannot use"),
+        open_store(str(tmp_path / "x")).exclusive(),
+    ):
         pass
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A local folder, and a bucket."""
-    return open_store(str(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("prefix"))
+    return open_store(
+        str(tmp_path / "out") if request.param == "folder" else request.getfixturevalue("prefix")
+    )
 
 
 def test_of_many_who_create_a_file_one_does(any_store: Store) -> None:
     with ThreadPoolExecutor(8) as threads:
-        made = list(threads.map(lambda number: any_store.create("runs/a.json", b"%d" % number), range(16)))
+        made = list(
+            threads.map(lambda number: any_store.create("runs/a.json", b"%d" % number), range(16))
+        )
     assert sum(made) == 1
     assert any_store.read("runs/a.json") == b"%d" % made.index(True)
 

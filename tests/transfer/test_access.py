@@ -52,7 +52,9 @@ def test_an_unknown_scheme_is_refused() -> None:
 # --- Planetary Computer
 
 
-def test_planetary_computer_tokens_are_asked_of_its_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_planetary_computer_tokens_are_asked_of_its_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import planetary_computer.sas
     from planetary_computer.settings import Settings
 
@@ -92,7 +94,9 @@ def signed(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Behaviour:
 def ask(server: Behaviour, tmp_path: Path) -> Callable[..., RunRequest]:
     """A request on the server's files, opened as `signing` says."""
 
-    def make(signing: str, product: dict[str, Any], edit: Callable[[dict[str, Any]], None] | None = None) -> RunRequest:
+    def make(
+        signing: str, product: dict[str, Any], edit: Callable[[dict[str, Any]], None] | None = None
+    ) -> RunRequest:
         items = [scene.item(server.url) for scene in SCENES]
         for item in items:
             if edit is not None:
@@ -103,7 +107,13 @@ def ask(server: Behaviour, tmp_path: Path) -> Callable[..., RunRequest]:
             "red": {"asset": "red", "resolution": 10},
             "scl": {"asset": "scl", "resolution": 20, "dtype": "uint8", "categorical": True},
         }
-        record = {"id": "sentinel-2-l2a", "dtype": "uint16", "nodata": 0, "signing": signing, "bands": bands}
+        record = {
+            "id": "sentinel-2-l2a",
+            "dtype": "uint16",
+            "nodata": 0,
+            "signing": signing,
+            "bands": bands,
+        }
         return validate_request(
             {
                 "catalog": str(path),
@@ -118,15 +128,24 @@ def ask(server: Behaviour, tmp_path: Path) -> Callable[..., RunRequest]:
     return make
 
 
-PRODUCTS = [{"kind": "mosaic", "bands": ["red", "scl"]}, {"kind": "assets", "bands": ["red", "scl"]}]
+PRODUCTS = [
+    {"kind": "mosaic", "bands": ["red", "scl"]},
+    {"kind": "assets", "bands": ["red", "scl"]},
+]
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=["mosaic", "assets"])
 def test_secrets_reach_no_file_and_no_log(
-    ask: Callable[..., RunRequest], signed: Behaviour, caplog: pytest.LogCaptureFixture, product: dict[str, Any]
+    ask: Callable[..., RunRequest],
+    signed: Behaviour,
+    caplog: pytest.LogCaptureFixture,
+    product: dict[str, Any],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    signed.faults += [Fault(f"{SCENE}/red", status=404), Fault(f"{SCENES[1].id}/scl", cut=10, times=2)]
+    signed.faults += [
+        Fault(f"{SCENE}/red", status=404),
+        Fault(f"{SCENES[1].id}/scl", cut=10, times=2),
+    ]
     request = ask("planetary-computer", product)
     status = run(request)
     assert status.done, "the signed files were read"
@@ -136,7 +155,9 @@ def test_secrets_reach_no_file_and_no_log(
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_a_file_that_gdal_opens_is_signed_too_and_its_faults_show_no_secret(signed: Behaviour) -> None:
+def test_a_file_that_gdal_opens_is_signed_too_and_its_faults_show_no_secret(
+    signed: Behaviour,
+) -> None:
     pixels = write_jp2(signed.folder / "B08.jp2")
     source = open_source(f"{signed.url}/B08.jp2", 1, Budget(private=True), "planetary-computer")
     assert (read_window(source, 0, 0, 256, 256) == pixels).all()
@@ -151,9 +172,18 @@ def test_a_file_that_gdal_opens_is_signed_too_and_its_faults_show_no_secret(sign
 
 def write_jp2(path: Path) -> np.ndarray:
     pixels = np.arange(256 * 256, dtype=np.uint16).reshape(256, 256)
-    profile = {"driver": "JP2OpenJPEG", "width": 256, "height": 256, "count": 1, "dtype": "uint16", "crs": "EPSG:32634"}
+    profile = {
+        "driver": "JP2OpenJPEG",
+        "width": 256,
+        "height": 256,
+        "count": 1,
+        "dtype": "uint16",
+        "crs": "EPSG:32634",
+    }
     transform = rasterio.Affine(10, 0, 600000, 0, -10, 4500000)
-    with rasterio.open(path, "w", **profile, transform=transform, QUALITY="100", REVERSIBLE="YES") as file:
+    with rasterio.open(
+        path, "w", **profile, transform=transform, QUALITY="100", REVERSIBLE="YES"
+    ) as file:
         file.write(pixels, 1)
     return pixels
 
@@ -195,7 +225,11 @@ def test_a_cdse_token_opens_the_https_alternates(
 
 def test_a_cdse_token_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDSE_ACCESS_TOKEN", SECRET)
-    for host in ("evil.example", "dataspace.copernicus.eu.evil.example", "notdataspace.copernicus.eu"):
+    for host in (
+        "evil.example",
+        "dataspace.copernicus.eu.evil.example",
+        "notdataspace.copernicus.eu",
+    ):
         found = access(f"https://{host}/a.jp2", "cdse")
         assert found is not None
         assert found.headers == {}
@@ -204,7 +238,9 @@ def test_a_cdse_token_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> 
     assert real.headers == {"Authorization": f"Bearer {SECRET}"}
 
 
-def test_without_an_account_the_message_says_what_to_set(ask: Callable[..., RunRequest], bearer: Behaviour) -> None:
+def test_without_an_account_the_message_says_what_to_set(
+    ask: Callable[..., RunRequest], bearer: Behaviour
+) -> None:
     with pytest.raises(ReadError, match="set CDSE_USERNAME and CDSE_PASSWORD"):
         access(f"{bearer.url}/a.tif", "cdse")
     with pytest.raises(ReadError, match="CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY"):
@@ -251,8 +287,15 @@ def test_a_login_fetches_tokens_and_renews_them_before_they_end(
     clock[0] += 2
     third = access(href, "cdse")
     assert first == second
-    assert [found.headers["Authorization"] for found in (first, third) if found] == ["Bearer token-1", "Bearer token-2"]
-    assert (len(login), login[0]["username"], login[0]["client_id"]) == (2, ["somebody"], ["cdse-public"])
+    assert [found.headers["Authorization"] for found in (first, third) if found] == [
+        "Bearer token-1",
+        "Bearer token-2",
+    ]
+    assert (len(login), login[0]["username"], login[0]["client_id"]) == (
+        2,
+        ["somebody"],
+        ["cdse-public"],
+    )
 
 
 def test_a_wrong_password_is_told_without_it(
@@ -288,7 +331,14 @@ def signature(path: str, headers: Mapping[str, str], region: str, secret: str) -
     canonical = "\n".join(["GET", path, "", lines, names, lower["x-amz-content-sha256"]])
     day = lower["x-amz-date"][:8]
     scope = f"{day}/{region}/s3/aws4_request"
-    text = "\n".join(["AWS4-HMAC-SHA256", lower["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    text = "\n".join(
+        [
+            "AWS4-HMAC-SHA256",
+            lower["x-amz-date"],
+            scope,
+            hashlib.sha256(canonical.encode()).hexdigest(),
+        ]
+    )
     key = f"AWS4{secret}".encode()
     for part in (day, region, "s3", "aws4_request"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
@@ -298,7 +348,9 @@ def signature(path: str, headers: Mapping[str, str], region: str, secret: str) -
 def s3_guard(region: str, *, pays: bool) -> Callable[[str, Mapping[str, str]], int | None]:
     def guard(path: str, headers: Mapping[str, str]) -> int | None:
         told = headers.get("Authorization", "")
-        if not told.endswith(f"Signature={signature(path, headers, region, SECRET)}" if told else "-"):
+        if not told.endswith(
+            f"Signature={signature(path, headers, region, SECRET)}" if told else "-"
+        ):
             return 403
         return None if not pays or headers.get("x-amz-request-payer") == "requester" else 403
 
@@ -336,7 +388,9 @@ def bucket(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behav
     module._aws_session.cache_clear()
 
 
-def test_requester_pays_is_signed_and_said(bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requester_pays_is_signed_and_said(
+    bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     bucket.guard = s3_guard("us-west-2", pays=True)
@@ -349,12 +403,16 @@ def test_requester_pays_is_signed_and_said(bucket: Behaviour, sandbox: Path, mon
         read_range(href, 0, 100, Budget(private=True), "s3")
 
 
-def test_a_public_bucket_needs_no_keys(bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_public_bucket_needs_no_keys(
+    bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket.guard = lambda path, headers: 403 if "Authorization" in headers else None
     assert read_range(f"s3://landsat/{SCENE}/red.tif", 0, 4, Budget(private=True)) == b"II*\0"
 
 
-def test_signing_without_keys_says_what_to_set(bucket: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signing_without_keys_says_what_to_set(
+    bucket: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

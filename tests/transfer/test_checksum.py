@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scenebeam.transfer.checksum import parse_checksum
 
 CONTENT = b"a band"
-CODES = {"sha1": "1114", "sha256": "1220", "sha512": "1340", "sha3_512": "1440", "sha3_256": "1620", "md5": "d50110"}
+CODES = {
+    "sha1": "1114",
+    "sha256": "1220",
+    "sha512": "1340",
+    "sha3_512": "1440",
+    "sha3_256": "1620",
+    "md5": "d50110",
+}
 
 
 @pytest.mark.parametrize("algorithm", CODES)
@@ -36,7 +43,8 @@ def test_a_multihash_may_say_that_it_is_one(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "algorithm"), [("sha2-256", "sha256"), ("sha2-512", "sha512"), ("sha3-256", "sha3_256")]
+    ("name", "algorithm"),
+    [("sha2-256", "sha256"), ("sha2-512", "sha512"), ("sha3-256", "sha3_256")],
 )
 def test_names_of_the_multihash_table_are_understood(name: str, algorithm: str) -> None:
     digest = hashlib.new(algorithm, CONTENT).hexdigest()

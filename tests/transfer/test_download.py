@@ -34,7 +34,9 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "out"))
 
 
-def fetch(host: Behaviour, store: Store, budget: Budget | None = None, name: str = "band.tif") -> str:
+def fetch(
+    host: Behaviour, store: Store, budget: Budget | None = None, name: str = "band.tif"
+) -> str:
     url = f"{host.url}/{name}"
     with store.receiving("a/band.tif", url) as arrival:
         download(url, arrival, budget or Budget(private=True, first_wait=0.01))
@@ -61,7 +63,9 @@ def test_an_answer_that_breaks_off_is_gone_on_with(host: Behaviour, store: Store
     assert host.ranges[1][1:] == (HALF, SIZE)
 
 
-def test_another_process_goes_on_where_one_was_stopped(host: Behaviour, store: Store, tmp_path: Path) -> None:
+def test_another_process_goes_on_where_one_was_stopped(
+    host: Behaviour, store: Store, tmp_path: Path
+) -> None:
     host.faults.append(Fault("band", cut=HALF, times=1))
     host.faults.append(Fault("band", status=503))
     with pytest.raises(ReadError) as fault:
@@ -74,10 +78,14 @@ def test_another_process_goes_on_where_one_was_stopped(host: Behaviour, store: S
     fetch(host, open_store(str(tmp_path / "out")))
     assert store.read("a/band.tif") == whole(host)
     assert host.bytes_sent == SIZE - HALF
-    assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["band.tif"], "no leftovers"
+    assert [path.name for path in (tmp_path / "out" / "a").iterdir()] == ["band.tif"], (
+        "no leftovers"
+    )
 
 
-def test_what_came_whole_and_was_not_published_is_not_asked_for_again(host: Behaviour, store: Store) -> None:
+def test_what_came_whole_and_was_not_published_is_not_asked_for_again(
+    host: Behaviour, store: Store
+) -> None:
     url = f"{host.url}/band.tif"
     with store.receiving("a/band.tif", url) as arrival:
         download(url, arrival, Budget(private=True))
@@ -119,7 +127,9 @@ def test_a_file_that_became_shorter_starts_anew(host: Behaviour, store: Store) -
         fetch(host, store)
     stamp = (host.folder / "band.tif").stat()
     (host.folder / "band.tif").write_bytes(b"short")
-    os.utime(host.folder / "band.tif", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # the same tag: a server that lies
+    os.utime(
+        host.folder / "band.tif", ns=(stamp.st_atime_ns, stamp.st_mtime_ns)
+    )  # the same tag: a server that lies
     host.faults.clear()
     fetch(host, store)
     assert store.read("a/band.tif") == b"short"
@@ -160,7 +170,9 @@ def test_what_will_never_work_is_asked_once(host: Behaviour, store: Store, statu
     assert host.requests.total() == 1
 
 
-def test_an_interrupt_stops_at_the_next_chunk_and_keeps_what_came(host: Behaviour, store: Store) -> None:
+def test_an_interrupt_stops_at_the_next_chunk_and_keeps_what_came(
+    host: Behaviour, store: Store
+) -> None:
     host.rate = 4 * CHUNK
     timer = threading.Timer(0.5, halted.set)
     timer.start()

@@ -27,9 +27,15 @@ def budget() -> Budget:
 
 
 def test_http_and_local_files_give_the_same_bytes(host: Behaviour, budget: Budget) -> None:
-    for place in (f"{host.url}/file.bin", str(host.folder / "file.bin"), f"file://{host.folder}/file.bin"):
+    for place in (
+        f"{host.url}/file.bin",
+        str(host.folder / "file.bin"),
+        f"file://{host.folder}/file.bin",
+    ):
         assert read_range_and_size(place, 100, 300, budget) == (CONTENT[100:300], len(CONTENT))
-        assert read_range(place, len(CONTENT) - 5, len(CONTENT) + 50, budget) == CONTENT[-5:], "the file ends there"
+        assert read_range(place, len(CONTENT) - 5, len(CONTENT) + 50, budget) == CONTENT[-5:], (
+            "the file ends there"
+        )
     assert budget.requests == 6
     assert budget.bytes == 3 * 205
 
@@ -65,8 +71,12 @@ def test_one_budget_bounds_all_waiting(host: Behaviour) -> None:
     assert not fault.value.permanent
 
 
-@pytest.mark.parametrize(("status", "told"), [(404, "404"), (403, "403"), (410, "410"), (401, "401")])
-def test_permanent_faults_are_not_retried(host: Behaviour, budget: Budget, status: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "told"), [(404, "404"), (403, "403"), (410, "410"), (401, "401")]
+)
+def test_permanent_faults_are_not_retried(
+    host: Behaviour, budget: Budget, status: int, told: str
+) -> None:
     host.faults.append(Fault("file", status=status))
     with pytest.raises(ReadError, match=told) as fault:
         read_range(f"{host.url}/file.bin", 0, 10, budget)
@@ -84,7 +94,9 @@ def test_redirects_are_followed(host: Behaviour, budget: Budget) -> None:
     assert read_range(f"{host.url}/moved.bin", 100, 300, budget) == CONTENT[100:300]
 
 
-def test_a_server_that_ignores_ranges_still_gives_small_files(host: Behaviour, budget: Budget) -> None:
+def test_a_server_that_ignores_ranges_still_gives_small_files(
+    host: Behaviour, budget: Budget
+) -> None:
     host.faults.append(Fault("file", ignore_range=True))
     assert read_range(f"{host.url}/file.bin", 100, 300, budget) == CONTENT[100:300]
 

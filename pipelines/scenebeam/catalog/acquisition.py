@@ -43,14 +43,20 @@ class Acquisition:
     def cloud_cover(self) -> float | None:
         """The largest of its scenes', in percent; None where one of them does not say."""
         clouds = [scene.cloud_cover for scene in self.scenes]
-        return None if None in clouds else max((cloud for cloud in clouds if cloud is not None), default=None)
+        return (
+            None
+            if None in clouds
+            else max((cloud for cloud in clouds if cloud is not None), default=None)
+        )
 
 
 def rank(scene: Scene, area: BaseGeometry | None) -> tuple[bool, float, float, str]:
     """Sort key: least cloud first (0 is the best, unknown comes last), then coverage of the area,
     then id.
     """
-    covered = 0.0 if area is None or scene.footprint is None else scene.footprint.intersection(area).area
+    covered = (
+        0.0 if area is None or scene.footprint is None else scene.footprint.intersection(area).area
+    )
     return scene.cloud_cover is None, scene.cloud_cover or 0.0, -round(covered, 9), scene.id
 
 
@@ -128,7 +134,10 @@ def coverage(scenes: Sequence[Scene], area: BaseGeometry | None) -> float | None
     whole = square_metres(area)
     if whole == 0:
         return None
-    return min(1.0, square_metres(shapely.union_all([one.intersection(area) for one in footprints])) / whole)
+    return min(
+        1.0,
+        square_metres(shapely.union_all([one.intersection(area) for one in footprints])) / whole,
+    )
 
 
 def square_metres(geometry: BaseGeometry) -> float:

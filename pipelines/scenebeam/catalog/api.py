@@ -60,7 +60,9 @@ class CatalogIO(StacApiIO):
             raise CatalogError(f"a catalog on the network names the local file {href!r}; refused")
         return super().read_text(source, *args, **kwargs)
 
-    def read_document(self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    def read_document(
+        self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Read a JSON object. Raises CatalogError where the answer is none."""
         document = json.loads(self.request(url, method=method, parameters=parameters))
         if not isinstance(document, dict):
@@ -83,7 +85,8 @@ class CatalogIO(StacApiIO):
         patience = self._limits.retry_seconds
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Transient),
-            stop=tenacity.stop_after_attempt(self._limits.max_attempts) | tenacity.stop_after_delay(patience),
+            stop=tenacity.stop_after_attempt(self._limits.max_attempts)
+            | tenacity.stop_after_delay(patience),
             wait=self._wait,
             sleep=tenacity.sleep_using_event(halted),
             reraise=True,
@@ -99,17 +102,29 @@ class CatalogIO(StacApiIO):
     def _wait(self, state: tenacity.RetryCallState) -> float:
         fault = state.outcome.exception() if state.outcome else None
         first = max(self._limits.retry_wait, 0.01)
-        backoff = float(tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)(state))
+        backoff = float(
+            tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)(state)
+        )
         seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
         log.info("the catalog is asked again in %.1f s: %s", seconds, fault)
         return seconds
 
-    def _ask(self, href: str, method: str, headers: dict[str, str] | None, parameters: dict[str, Any] | None) -> str:
+    def _ask(
+        self,
+        href: str,
+        method: str,
+        headers: dict[str, str] | None,
+        parameters: dict[str, Any] | None,
+    ) -> str:
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + APART
-        sent: dict[str, Any] = {"json": parameters} if method == "POST" else {"params": parameters or {}}
+        sent: dict[str, Any] = (
+            {"json": parameters} if method == "POST" else {"params": parameters or {}}
+        )
         try:
-            answer = self.session.request(method, href, headers=headers, timeout=_TIMEOUT, stream=True, **sent)
+            answer = self.session.request(
+                method, href, headers=headers, timeout=_TIMEOUT, stream=True, **sent
+            )
         except (requests.ConnectionError, requests.Timeout) as error:
             raise Transient(f"it cannot be reached: {type(error).__name__}") from None
         except (requests.RequestException, ValueError) as error:
@@ -146,16 +161,22 @@ class CatalogIO(StacApiIO):
         while True:
             question = json.dumps(where, sort_keys=True)
             if question in asked:
-                raise CatalogError(f"{shown(url)}: its pages lead in a circle after {received:,} items")
+                raise CatalogError(
+                    f"{shown(url)}: its pages lead in a circle after {received:,} items"
+                )
             asked.add(question)
             page = self._page(*where)
             promised = max(promised, _matched(page))
             received += len(page["features"])
             empty = 0 if page["features"] else empty + 1
             if empty > _EMPTY_PAGES:
-                raise CatalogError(f"{shown(url)}: {empty} empty pages in a row name a next one; its search has no end")
+                raise CatalogError(
+                    f"{shown(url)}: {empty} empty pages in a row name a next one; its search has no end"
+                )
             yield page
-            following = next((one for one in links_of(page, "next") if isinstance(one.get("href"), str)), None)
+            following = next(
+                (one for one in links_of(page, "next") if isinstance(one.get("href"), str)), None
+            )
             if following is None:
                 break
             where = _next_page(where, following)
@@ -174,9 +195,17 @@ class CatalogIO(StacApiIO):
             page = self.read_document(url, method, parameters)
             if page.get("type") == "FeatureCollection" and isinstance(page.get("features"), list):
                 return page
-            told = str(page.get("description") or page.get("message") or page.get("detail") or page.get("type") or "")
+            told = str(
+                page.get("description")
+                or page.get("message")
+                or page.get("detail")
+                or page.get("type")
+                or ""
+            )
             halted.wait(self._limits.retry_wait)
-        raise CatalogError(f"{shown(url)}: the answer is not a FeatureCollection: {told[:200] or 'no description'}")
+        raise CatalogError(
+            f"{shown(url)}: the answer is not a FeatureCollection: {told[:200] or 'no description'}"
+        )
 
 
 def _body(answer: requests.Response) -> bytes:
@@ -186,7 +215,9 @@ def _body(answer: requests.Response) -> bytes:
         for piece in answer.iter_content(2**16):
             body += piece
             if len(body) > _LARGEST_ANSWER:
-                raise CatalogError(f"{shown(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page")
+                raise CatalogError(
+                    f"{shown(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page"
+                )
             if time.monotonic() > until:
                 raise Transient("its answer takes too long")
     except (requests.RequestException, OSError) as error:

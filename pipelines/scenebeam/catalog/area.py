@@ -32,7 +32,11 @@ def area_geometry(area: Area) -> MultiPolygon:
     """
     if area.bbox is not None:
         west, south, east, north = area.bbox
-        parts = [box(west, south, 180, north), box(-180, south, east, north)] if west > east else [box(*area.bbox)]
+        parts = (
+            [box(west, south, 180, north), box(-180, south, east, north)]
+            if west > east
+            else [box(*area.bbox)]
+        )
         found: BaseGeometry = MultiPolygon(parts)
     elif area.mgrs is not None:
         found = shapely.union_all([_mgrs_tile(tile) for tile in area.mgrs])
@@ -87,7 +91,12 @@ def lonlat_geometry(
     for part in _flatten(found):
         if part.bounds and part.bounds[0] >= 180:
             part = shapely.transform(part, lambda lonlat: lonlat - (360, 0))
-        if crosses and isinstance(part, Polygon) and part.bounds and part.bounds[2] - part.bounds[0] > 180:
+        if (
+            crosses
+            and isinstance(part, Polygon)
+            and part.bounds
+            and part.bounds[2] - part.bounds[0] > 180
+        ):
             part = antimeridian.fix_polygon(part, fix_winding=True)
         parts.append(part if part.is_valid else shapely.make_valid(part))
     return parts[0] if len(parts) == 1 else shapely.union_all(parts)
@@ -112,7 +121,9 @@ def _flatten(geometry: BaseGeometry) -> list[BaseGeometry]:
 def _mgrs_tile(tile: str) -> BaseGeometry:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a square may reach over its band's edge
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # a square may reach over its band's edge
             zone, hemisphere, easting, northing = MGRS().MGRSToUTM(f"{tile}0000000000")
     except Exception as error:
         raise RequestError(f"area.mgrs: {tile!r} is not an MGRS tile: {error}") from None

@@ -19,7 +19,9 @@ from scenebeam.request import Select, parse_interval
 Interval = tuple[datetime, datetime]
 
 
-def choose(candidates: Sequence[Acquisition], asked: Select, intervals: Sequence[Interval]) -> list[Acquisition]:
+def choose(
+    candidates: Sequence[Acquisition], asked: Select, intervals: Sequence[Interval]
+) -> list[Acquisition]:
     """The acquisitions that `select.mode` takes, in order of time, each with its `anchor`.
 
     `intervals` are the request's dates; without any, the period is that of the candidates.
@@ -33,11 +35,21 @@ def choose(candidates: Sequence[Acquisition], asked: Select, intervals: Sequence
     last = max((end for _, end in intervals), default=max(one.acquired for one in candidates))
     if asked.mode == "least-cloudy-per-period":
         given = asked.period
-        periods = calendar(first, last, given) if isinstance(given, str) else [parse_interval(text) for text in given]
+        periods = (
+            calendar(first, last, given)
+            if isinstance(given, str)
+            else [parse_interval(text) for text in given]
+        )
         chosen = least_cloudy_per_period(candidates, periods)
     else:
-        full = [one for one in candidates if one.coverage is None or one.coverage >= asked.full_cover_threshold]
-        anchors = [parse_interval(day)[0] for day in asked.anchors] or spread(first, last, asked.n_anchors)
+        full = [
+            one
+            for one in candidates
+            if one.coverage is None or one.coverage >= asked.full_cover_threshold
+        ]
+        anchors = [parse_interval(day)[0] for day in asked.anchors] or spread(
+            first, last, asked.n_anchors
+        )
         take = best_near if asked.mode == "anchors" else nearest
         chosen = take(full, anchors, asked.window_days)
     return sorted(chosen, key=lambda one: one.acquired)
@@ -64,7 +76,9 @@ def calendar(first: datetime, last: datetime, period: str) -> list[Interval]:
     return found
 
 
-def best_near(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
+def best_near(
+    candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int
+) -> list[Acquisition]:
     """For each anchor in turn the best acquisition that is at most `window_days` away from it, if
     there is one.
     """
@@ -74,7 +88,9 @@ def best_near(candidates: Sequence[Acquisition], anchors: Sequence[datetime], wi
     )
 
 
-def nearest(candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int) -> list[Acquisition]:
+def nearest(
+    candidates: Sequence[Acquisition], anchors: Sequence[datetime], window_days: int
+) -> list[Acquisition]:
     """For each date in turn the acquisition nearest to it, at most `window_days` away; the better
     of two as near.
     """
@@ -84,10 +100,15 @@ def nearest(candidates: Sequence[Acquisition], anchors: Sequence[datetime], wind
     )
 
 
-def least_cloudy_per_period(candidates: Sequence[Acquisition], periods: Sequence[Interval]) -> list[Acquisition]:
+def least_cloudy_per_period(
+    candidates: Sequence[Acquisition], periods: Sequence[Interval]
+) -> list[Acquisition]:
     """The best acquisition of each period; its anchor is the period's start."""
     return _one_each(
-        ((start, [one for one in candidates if start <= one.acquired <= end]) for start, end in periods),
+        (
+            (start, [one for one in candidates if start <= one.acquired <= end])
+            for start, end in periods
+        ),
         lambda one, start: (*quality(one), one.acquired),
     )
 
@@ -96,18 +117,28 @@ def quality(one: Acquisition) -> tuple[bool, bool, float, float]:
     """Sort key: with all bands before without; known cloud before unknown, less before more; then
     more of the area before less.
     """
-    return not one.complete, one.cloud_cover is None, one.cloud_cover or 0.0, -round(one.coverage or 0.0, 9)
+    return (
+        not one.complete,
+        one.cloud_cover is None,
+        one.cloud_cover or 0.0,
+        -round(one.coverage or 0.0, 9),
+    )
 
 
 def _one_each(
-    rounds: Iterable[tuple[datetime, Sequence[Acquisition]]], key: Callable[[Acquisition, datetime], tuple[Any, ...]]
+    rounds: Iterable[tuple[datetime, Sequence[Acquisition]]],
+    key: Callable[[Acquisition, datetime], tuple[Any, ...]],
 ) -> list[Acquisition]:
     """Of each round, an anchor and those that would do, the first by `key` and name that no earlier
     round has taken.
     """
     taken: dict[str, Acquisition] = {}
     for anchor, fitting in rounds:
-        left = [((*key(one, anchor), one.timestamp), one) for one in fitting if one.timestamp not in taken]
+        left = [
+            ((*key(one, anchor), one.timestamp), one)
+            for one in fitting
+            if one.timestamp not in taken
+        ]
         if left:
             best = min(left, key=lambda pair: pair[0])[1]
             taken[best.timestamp] = replace(best, anchor=anchor)
@@ -115,7 +146,11 @@ def _one_each(
 
 
 def _near(candidates: Sequence[Acquisition], anchor: datetime, days: int) -> list[Acquisition]:
-    return [one for one in candidates if abs((one.acquired.astimezone(UTC).date() - anchor.date()).days) <= days]
+    return [
+        one
+        for one in candidates
+        if abs((one.acquired.astimezone(UTC).date() - anchor.date()).days) <= days
+    ]
 
 
 def _distance(one: Acquisition, anchor: datetime) -> timedelta:

@@ -118,7 +118,11 @@ class Scene:
 
 
 def scene_from_item(
-    item: dict[str, Any], record: CollectionRecord, *, base: str | None = None, resolution: float | None = None
+    item: dict[str, Any],
+    record: CollectionRecord,
+    *,
+    base: str | None = None,
+    resolution: float | None = None,
 ) -> Scene:
     """A STAC item (as JSON) → Scene, by what `record` knows of its collection.
 
@@ -156,20 +160,30 @@ def scene_from_item(
         processed=identity.processed(name, properties),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         nodata=_number(
-            properties.get("s2:nodata_pixel_percentage", (properties.get("statistics") or {}).get("nodata"))
+            properties.get(
+                "s2:nodata_pixel_percentage", (properties.get("statistics") or {}).get("nodata")
+            )
         ),
         relative_orbit=_integer(properties.get("sat:relative_orbit")),
         orbit_state=properties.get("sat:orbit_state"),
         wrs=_wrs(properties),
         footprint=footprint,
         item_href=self_href,
-        properties={key: properties[key] for key in sorted(identity.names) if properties.get(key) is not None},
+        properties={
+            key: properties[key]
+            for key in sorted(identity.names)
+            if properties.get(key) is not None
+        },
         assets={
             band: asset
             for band in record.bands
             if (
                 asset := _asset(
-                    item, band, record, lambda href: _absolute_href(href, self_href, base, name), resolution
+                    item,
+                    band,
+                    record,
+                    lambda href: _absolute_href(href, self_href, base, name),
+                    resolution,
                 )
             )
         },
@@ -276,7 +290,9 @@ def _hrefs(stored: Any) -> list[str]:
     if not isinstance(stored, dict):
         return []
     places = [stored, *(stored.get("alternate") or {}).values()]
-    named = [str(place["href"]) for place in places if isinstance(place, dict) and place.get("href")]
+    named = [
+        str(place["href"]) for place in places if isinstance(place, dict) and place.get("href")
+    ]
     return [href for href in named if _has_parts(href)]
 
 
@@ -298,9 +314,13 @@ def _absolute_href(href: str, self_href: str | None, base: str | None, item: str
     href = href.removeprefix("file://")
     if is_url(href):
         if urlsplit(href).scheme.lower() not in _REMOTE_SCHEMES:
-            raise CatalogError(f"item {item}: will not read {href!r}; hrefs may be http(s), s3 or gs")
+            raise CatalogError(
+                f"item {item}: will not read {href!r}; hrefs may be http(s), s3 or gs"
+            )
     elif base is None:
-        raise CatalogError(f"item {item}: a catalogue on the network names the local file {href!r}; refused")
+        raise CatalogError(
+            f"item {item}: a catalogue on the network names the local file {href!r}; refused"
+        )
     return href
 
 

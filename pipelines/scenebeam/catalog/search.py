@@ -25,7 +25,13 @@ from shapely.geometry import MultiPolygon
 from scenebeam.catalog.api import CatalogIO, describe_refusal
 from scenebeam.catalog.bucket import BucketIO
 from scenebeam.catalog.kept import Item, KeptItems, links_of
-from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene, is_archived, scene_from_item
+from scenebeam.catalog.scene import (
+    SOURCE_COLLECTION,
+    SOURCE_PROVIDER,
+    Scene,
+    is_archived,
+    scene_from_item,
+)
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
 from scenebeam.request import (
@@ -86,7 +92,9 @@ def resolve_bands(request: RunRequest) -> list[str]:
         name = next((known for record in records if (known := record.band_name(typed))), None)
         if name is None:
             known_names = sorted({band for record in records for band in record.bands})
-            raise RequestError(f"product.bands: unknown band {typed!r}; known: {', '.join(known_names)}")
+            raise RequestError(
+                f"product.bands: unknown band {typed!r}; known: {', '.join(known_names)}"
+            )
         names.append(name)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and not isinstance(request.product, IndexRequest):  # an expression may say red and B04
@@ -100,12 +108,16 @@ def bands_of(record: CollectionRecord, request: RunRequest) -> list[str]:
     """
     if not request.product.bands:
         return record.default_bands
-    return list(dict.fromkeys(name for typed in request.product.bands if (name := record.band_name(typed))))
+    return list(
+        dict.fromkeys(name for typed in request.product.bands if (name := record.band_name(typed)))
+    )
 
 
 def record_of(scene: Scene, request: RunRequest) -> CollectionRecord:
     """The record that a scene of the request was read by."""
-    return next(r for r in records_for(request) if (r.id, r.provider) == (scene.collection, scene.provider))
+    return next(
+        r for r in records_for(request) if (r.id, r.provider) == (scene.collection, scene.provider)
+    )
 
 
 def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> CollectionRecord | None:
@@ -121,7 +133,11 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
     if is_archived(item):
         properties = item["properties"]
         collection, provider = properties[SOURCE_COLLECTION], properties.get(SOURCE_PROVIDER)
-        own = [record for record in candidates if (record.id, record.provider) == (collection, provider)]
+        own = [
+            record
+            for record in candidates
+            if (record.id, record.provider) == (collection, provider)
+        ]
         candidates = own or candidates
     if collection or len({record.id for record in candidates}) > 1:
         candidates = [record for record in candidates if record.id == collection]
@@ -131,7 +147,9 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
 def _fit(record: CollectionRecord, item: Item) -> tuple[int, bool]:
     keys = set(item.get("assets") or {})
     home = KNOWN_CATALOGS.get(record.provider)
-    linked = home is not None and any(str(link.get("href")).startswith(home) for link in links_of(item))
+    linked = home is not None and any(
+        str(link.get("href")).startswith(home) for link in links_of(item)
+    )
     return sum(band.asset in keys for band in record.bands.values()), linked
 
 
@@ -154,7 +172,9 @@ class Question:
         """The interval as a STAC API wants it."""
         if self.interval is None:
             return None
-        return "/".join(f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for instant in self.interval)
+        return "/".join(
+            f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for instant in self.interval
+        )
 
 
 def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Question]:
@@ -163,7 +183,11 @@ def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Questio
     """
     intervals: Sequence[tuple[datetime, datetime] | None] = request.intervals or [None]
     cells: Sequence[Any] = area.geoms if area is not None else [None]
-    return [Question(None if cell is None else cell.bounds, interval) for interval in intervals for cell in cells]
+    return [
+        Question(None if cell is None else cell.bounds, interval)
+        for interval in intervals
+        for cell in cells
+    ]
 
 
 def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItems:
@@ -181,7 +205,9 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
     url = KNOWN_CATALOGS.get(catalog, catalog)
     found, seen = KeptItems(), set[tuple[str, str]]()
     try:
-        for number, item in enumerate(_ask(url, request, questions) if is_url(url) else _read(Path(url)), start=1):
+        for number, item in enumerate(
+            _ask(url, request, questions) if is_url(url) else _read(Path(url)), start=1
+        ):
             if not isinstance(item, dict):
                 log.warning("%s: item %d is left out: it is no JSON object", shown(url), number)
                 continue
@@ -189,7 +215,9 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
             if key in seen:
                 continue
             seen.add(key)
-            found.append(item if is_remote(catalog) else _with_absolute_hrefs(item, Path(catalog).parent))
+            found.append(
+                item if is_remote(catalog) else _with_absolute_hrefs(item, Path(catalog).parent)
+            )
             if len(seen) > request.limits.max_scenes:
                 raise RequestError(
                     f"the search finds more than limits.max_scenes = {request.limits.max_scenes} scenes; "
@@ -197,7 +225,14 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
                 )
     except APIError as error:
         raise CatalogError(f"{shown(url)} refused the search: {describe_refusal(error)}") from error
-    except (OSError, ValueError, KeyError, pystac.STACError, rustac.RustacError, ReadError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        pystac.STACError,
+        rustac.RustacError,
+        ReadError,
+    ) as error:
         raise CatalogError(f"cannot read the catalogue {shown(url)}: {error}") from error
     return found
 
@@ -225,7 +260,9 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
     elif kind == "Catalog":
         yield from _ask_catalog(url, document, stac_io, request, questions)
     else:
-        raise CatalogError(f"{shown(url)} is no STAC API, catalogue, collection, ItemCollection or item")
+        raise CatalogError(
+            f"{shown(url)} is no STAC API, catalogue, collection, ItemCollection or item"
+        )
 
 
 def _read_bucket(url: str, stac_io: BucketIO) -> Iterator[Any]:
@@ -247,7 +284,9 @@ def _ask_catalog(
     url: str, document: Item, stac_io: CatalogIO, request: RunRequest, questions: Sequence[Question]
 ) -> Iterator[Item]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PystacClientWarning)  # a static catalogue: said below, in our words
+        warnings.simplefilter(
+            "ignore", PystacClientWarning
+        )  # a static catalogue: said below, in our words
         client = pystac_client.Client.from_dict(document, href=url)
         client._stac_io = stac_io
     if not client.conforms_to("ITEM_SEARCH"):
@@ -304,11 +343,15 @@ def _located(item: Any, url: str) -> Any:
     return {**item, "links": [*links_of(item), {"rel": "self", "href": url}]}
 
 
-def _searches(request: RunRequest, questions: Sequence[Question], queries: bool) -> Iterator[dict[str, Any]]:
+def _searches(
+    request: RunRequest, questions: Sequence[Question], queries: bool
+) -> Iterator[dict[str, Any]]:
     """The words of each search: by id where scenes are named, else by place and time; `queries`: by
     properties too.
     """
-    collections = [wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections]
+    collections = [
+        wanted if isinstance(wanted, str) else wanted.id for wanted in request.collections
+    ]
     if request.select.scenes is not None:
         names = sorted({scene.id for scene in request.select.scenes})
         for start in range(0, len(names), PAGE_SIZE):
@@ -330,7 +373,9 @@ def _read(path: Path) -> Iterator[Any]:
     """
     if not path.exists():
         known = ", ".join(KNOWN_CATALOGS)
-        raise RequestError(f"catalog: {path} does not exist, and is none of {known}, nor the URL of a STAC API")
+        raise RequestError(
+            f"catalog: {path} does not exist, and is none of {known}, nor the URL of a STAC API"
+        )
     if path.suffix in (".parquet", ".geoparquet"):
         yield from rustac.read_sync(str(path))["features"]
         return
@@ -349,7 +394,9 @@ def _read(path: Path) -> Iterator[Any]:
             item.make_asset_hrefs_absolute()
             yield item.to_dict(transform_hrefs=False)
     else:
-        raise RequestError(f"catalog: {path} is no ItemCollection, Item, Catalog or stac-geoparquet file")
+        raise RequestError(
+            f"catalog: {path} is no ItemCollection, Item, Catalog or stac-geoparquet file"
+        )
 
 
 def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]:
@@ -358,19 +405,35 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
     """
     catalog = request.catalog
     records = records_for(request)
-    base = str(Path(catalog).parent) if isinstance(catalog, str) and not is_remote(catalog) else None
+    base = (
+        str(Path(catalog).parent) if isinstance(catalog, str) and not is_remote(catalog) else None
+    )
     scenes, odd = [], 0
     for item in items:
         try:
             record = record_for_item(item, records)
             if record is not None:
-                scenes.append(scene_from_item(item, record, base=base, resolution=request.product.band_resolution))
-        except (SceneBeamError, ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+                scenes.append(
+                    scene_from_item(
+                        item, record, base=base, resolution=request.product.band_resolution
+                    )
+                )
+        except (
+            SceneBeamError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            IndexError,
+            ArithmeticError,
+        ) as error:
             odd += 1
             log.warning("item %s is left out: %s", str(item.get("id"))[:100], error)
         except shapely.errors.ShapelyError as error:
             odd += 1
-            log.warning("item %s is left out: its geometry is none: %s", str(item.get("id"))[:100], error)
+            log.warning(
+                "item %s is left out: its geometry is none: %s", str(item.get("id"))[:100], error
+            )
     if odd and not scenes:
         raise CatalogError(f"none of {odd} items can be used: the log says why")
     return scenes
@@ -381,7 +444,11 @@ def _with_absolute_hrefs(item: Item, base: Path) -> Item:
     its catalog.
     """
     stored = item.get("assets")
-    assets = {key: one for key, one in stored.items() if isinstance(one, dict)} if isinstance(stored, dict) else {}
+    assets = (
+        {key: one for key, one in stored.items() if isinstance(one, dict)}
+        if isinstance(stored, dict)
+        else {}
+    )
     self_href = next((str(link.get("href")) for link in links_of(item, "self")), "")
     if not is_url(self_href):
         for key, asset in assets.items():

@@ -45,7 +45,9 @@ class Selection:
 
     def explain(self) -> str:
         """One line: found, and what each filter left out."""
-        removed = ", ".join(f"{name} left out {count}" for name, count in self.left_out.items() if count)
+        removed = ", ".join(
+            f"{name} left out {count}" for name, count in self.left_out.items() if count
+        )
         return f"{len(self.found)} scenes found" + (f"; {removed}" if removed else "")
 
 
@@ -82,7 +84,9 @@ def select(
     if most is not None:
         left = measure(left)
         clouds = {(scene.collection, scene.id): scene.aoi_cloud for scene in left}
-        found = [replace(scene, aoi_cloud=clouds.get((scene.collection, scene.id))) for scene in found]
+        found = [
+            replace(scene, aoi_cloud=clouds.get((scene.collection, scene.id))) for scene in found
+        ]
         clear = [scene for scene in left if scene.aoi_cloud is None or scene.aoi_cloud <= most]
         left_out["select.max_aoi_cloud"] = len(left) - len(clear)
         left = clear
@@ -94,7 +98,11 @@ def select(
         kept = drop_duplicates(left)
         left_out["older processing of the same acquisition"] = len(left) - len(kept)
         candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
-    good = [one for one in candidates if one.coverage is None or one.coverage >= request.select.min_coverage]
+    good = [
+        one
+        for one in candidates
+        if one.coverage is None or one.coverage >= request.select.min_coverage
+    ]
     left_out["select.min_coverage"] = _count(candidates) - _count(good)
     chosen = choose([_with_bands(one, request) for one in good], request.select, request.intervals)
     left_out[f"select.mode {request.select.mode}"] = _count(good) - _count(chosen)
@@ -131,12 +139,17 @@ def _with_bands(one: Acquisition, request: RunRequest) -> Acquisition:
     """An acquisition that knows whether all its scenes have the bands that are asked for."""
     if request.select.mode == "all":
         return one
-    complete = all(set(bands_of(record_of(scene, request), request)) <= scene.assets.keys() for scene in one.scenes)
+    complete = all(
+        set(bands_of(record_of(scene, request), request)) <= scene.assets.keys()
+        for scene in one.scenes
+    )
     return replace(one, complete=complete)
 
 
 def _anchored(one: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:
-    return replace(one, anchor=min((anchors[s.id] for s in one.scenes if s.id in anchors), default=None))
+    return replace(
+        one, anchor=min((anchors[s.id] for s in one.scenes if s.id in anchors), default=None)
+    )
 
 
 def _count(acquisitions: Iterable[Acquisition]) -> int:
@@ -169,7 +182,10 @@ def _filters(
             "select.relative_orbit",
             lambda s: not asked.relative_orbit or s.relative_orbit in asked.relative_orbit,
         ),
-        ("select.orbit_state", lambda s: asked.orbit_state is None or s.orbit_state == asked.orbit_state),
+        (
+            "select.orbit_state",
+            lambda s: asked.orbit_state is None or s.orbit_state == asked.orbit_state,
+        ),
     ]
 
 
@@ -199,7 +215,11 @@ def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
     scenes = list(scenes)
     nameless = sum(scene.tile_key is None or scene.pass_key is None for scene in scenes)
     if nameless:
-        log.info("%d of %d scenes name no tile or no pass: times and footprints tell them apart", nameless, len(scenes))
+        log.info(
+            "%d of %d scenes name no tile or no pass: times and footprints tell them apart",
+            nameless,
+            len(scenes),
+        )
     for scene in sorted(scenes, key=lambda s: (s.processed, s.id), reverse=True):
         siblings = kept.setdefault(_same_pass(scene), [])
         newer = next((one for one in siblings if _is_same_part(scene, one)), None)

@@ -17,11 +17,28 @@ _SCENE = ("id", "datetime", "cloud_cover", "platform", "constellation", "collect
 _AOI_CLOUD = "aoi_cloud_percent"
 """Column that is there where it was measured."""
 _SELECTED = ("anchor_date", "acq_datetime", *_SCENE, "coverage_frac_union", "coverage_area_union")
-_SERIES = ("anchor_date", "acq_datetime", "tile_ids", "tiles_count", "cloud_score", "coverage_frac", "coverage_area")
-_COVERAGE = ("acq_datetime", "coverage_frac", "tiles_count", "min_cloud", "max_cloud", "has_full_cover")
+_SERIES = (
+    "anchor_date",
+    "acq_datetime",
+    "tile_ids",
+    "tiles_count",
+    "cloud_score",
+    "coverage_frac",
+    "coverage_area",
+)
+_COVERAGE = (
+    "acq_datetime",
+    "coverage_frac",
+    "tiles_count",
+    "min_cloud",
+    "max_cloud",
+    "has_full_cover",
+)
 
 
-def scene_tables(selection: Selection, area: BaseGeometry | None, full_cover: float) -> dict[str, Table]:
+def scene_tables(
+    selection: Selection, area: BaseGeometry | None, full_cover: float
+) -> dict[str, Table]:
     """The four tables by file name. Areas are in square metres, clouds in percent, times in UTC.
 
     `scenes_catalog.csv`: every scene found; `timestamps_coverage.csv`: every acquisition that the filters left;
@@ -33,10 +50,16 @@ def scene_tables(selection: Selection, area: BaseGeometry | None, full_cover: fl
     more = (_AOI_CLOUD,) if measured else ()
     return {
         CATALOG_FILE: Table((*_SCENE, *more), [_scene(scene) for scene in selection.found]),
-        "timestamps_coverage.csv": Table(_COVERAGE, [_coverage(one, full_cover) for one in selection.candidates]),
+        "timestamps_coverage.csv": Table(
+            _COVERAGE, [_coverage(one, full_cover) for one in selection.candidates]
+        ),
         SELECTED_FILE: Table(
             (*_SELECTED, *more),
-            [_selected(scene, one, whole) for one in selection.acquisitions for scene in one.scenes],
+            [
+                _selected(scene, one, whole)
+                for one in selection.acquisitions
+                for scene in one.scenes
+            ],
         ),
         "time_serie.csv": Table(_SERIES, [_series(one, whole) for one in selection.acquisitions]),
     }

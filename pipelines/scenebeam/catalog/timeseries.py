@@ -172,7 +172,9 @@ def scenes_of_series(
     return scenes
 
 
-def _read_scene(name: str, records: list[CollectionRecord], root: Files, checksums: bool) -> ListedScene:
+def _read_scene(
+    name: str, records: list[CollectionRecord], root: Files, checksums: bool
+) -> ListedScene:
     """A scene by what lies in its folder; its row says the rest."""
     listed = sorted(file for file in root.list(f"{name}/") if file.count("/") == 1)
     files = {}
@@ -265,7 +267,11 @@ def _damage(file: str, told: Mapping[str, Any], checksums: bool) -> str:
         found = os.path.getsize(file)
         if size is not None and found != size:
             return f"has {found:,} bytes, and its item says {size:,}"
-        if checksums and str(checksum).startswith(SHA256_PREFIX) and file_multihash(Path(file)) != checksum:
+        if (
+            checksums
+            and str(checksum).startswith(SHA256_PREFIX)
+            and file_multihash(Path(file)) != checksum
+        ):
             return "has another SHA-256 than its item says"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
@@ -291,7 +297,9 @@ def _local_asset(
     damage = "" if is_url(file) else _damage(file, told, checksums)
     source = told.get("scenebeam:source") if damage else None
     if damage:
-        log.warning("%s %s%s", file, damage, f"; it is read from {shown(source)} instead" if source else "")
+        log.warning(
+            "%s %s%s", file, damage, f"; it is read from {shown(source)} instead" if source else ""
+        )
     return Asset(
         band=band,
         href=source or file,

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from scenebeam.cli.common import json_option, main, output_option, overrides_of, set_option, show_status
+from scenebeam.cli.common import (
+    json_option,
+    main,
+    output_option,
+    overrides_of,
+    set_option,
+    show_status,
+)
 
 
 @main.command()
@@ -36,7 +43,9 @@ def launch(request_file: str, as_json: bool, **given: Any) -> None:
     settings = CloudSettings.from_environment()
     desk = Launch(settings, Runs(open_store(settings.state)), new_launcher(settings), publish)
     # Each call is a message of its own: a run that failed is launched again.
-    status = desk.answer(Message(f"terminal-{uuid.uuid4().hex}", request.model_dump_json().encode()))
+    status = desk.answer(
+        Message(f"terminal-{uuid.uuid4().hex}", request.model_dump_json().encode())
+    )
     if status.state == "rejected":
         raise RequestError(status.message)
     show_status(status, as_json)

@@ -16,7 +16,7 @@ from scenebeam.errors import RequestError, SceneBeamError, Terminated
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
-    from scenebeam.run.status import RunStatus
+    from scenebeam.status import RunStatus
 
 
 def set_up_logging(verbose: int, debug: bool = False) -> None:
@@ -75,21 +75,31 @@ def main(verbose: int, debug: bool) -> None:
     set_up_logging(verbose, debug)
 
 
-refresh_option = click.option("--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used.")
+refresh_option = click.option(
+    "--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used."
+)
 retry_option = click.option(
     "--retry-failed",
     is_flag=True,
     help="Make again what failed, found no scenes, or lacks a tile, and ask the catalog anew for it; all else stays.",
 )
 verify_option = click.option(
-    "--verify", is_flag=True, help="Hold what stands against its checksums; make or fetch anew what is damaged."
+    "--verify",
+    is_flag=True,
+    help="Hold what stands against its checksums; make or fetch anew what is damaged.",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what another request left in the output.")
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace what another request left in the output."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
 output_option = click.option("-o", "--output", help="Folder or gs:// prefix for the products.")
 set_option = click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Set any field: select.max_cloud_cover=20."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set any field: select.max_cloud_cover=20.",
 )
 
 
@@ -104,7 +114,9 @@ def options(*several: Callable[..., Any]) -> Callable[..., Any]:
     return add
 
 
-run_options = options(output_option, runner_option, set_option, refresh_option, overwrite_option, json_option)
+run_options = options(
+    output_option, runner_option, set_option, refresh_option, overwrite_option, json_option
+)
 """Of every command that runs a request."""
 
 
@@ -159,7 +171,13 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] 
         yield None
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         columns = (TextColumn("making"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -183,7 +201,7 @@ class _LinePerMinute:
 
 def show_status(status: RunStatus, as_json: bool) -> None:
     """A run's status in words, or as JSON."""
-    from scenebeam.run.status import FAILURES_FILE, PAGE_FILE
+    from scenebeam.status import FAILURES_FILE, PAGE_FILE
 
     if as_json:
         click.echo(status.model_dump_json(indent=2))

@@ -23,38 +23,93 @@ from scenebeam.errors import RequestError
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
-    from scenebeam.run.status import RunStatus
+    from scenebeam.status import RunStatus
 
 _SELECTION = (
-    *("year", "crop_calendar", "bands", "cloud_cover_scene", "pixel_check", "cloud_cover_pixel", "nodata_max"),
-    *("buffer_days", "buffer_expansions", "buffer_expansion_size", "include_alternatives", "on_missing"),
+    *(
+        "year",
+        "crop_calendar",
+        "bands",
+        "cloud_cover_scene",
+        "pixel_check",
+        "cloud_cover_pixel",
+        "nodata_max",
+    ),
+    *(
+        "buffer_days",
+        "buffer_expansions",
+        "buffer_expansion_size",
+        "include_alternatives",
+        "on_missing",
+    ),
     "keep_remote_refs",
 )
 
 
 _selection_options = options(
     click.option("--crop-calendar", help="Folder or URL with the two files of the crop calendar."),
-    click.option("--catalog", help="A known name, a URL or a file of scenes.  [default: earth-search]"),
+    click.option(
+        "--catalog", help="A known name, a URL or a file of scenes.  [default: earth-search]"
+    ),
     click.option("--collection", help="[default: sentinel-2-c1-l2a]"),
     click.option("--bands", help="[default: red,green,blue,nir]"),
-    click.option("--cloud-cover-scene", type=float, help="Percent of the scene, at most.  [default: 10]"),
-    click.option("--pixel-check/--no-pixel-check", default=None, help="Look at the chip's own pixels."),
-    click.option("--cloud-cover-pixel", type=float, help="Percent of the chip, with --pixel-check.  [default: 0]"),
-    click.option("--nodata-max", type=float, help="Percent of the chip without data, at most.  [default: 0]"),
+    click.option(
+        "--cloud-cover-scene", type=float, help="Percent of the scene, at most.  [default: 10]"
+    ),
+    click.option(
+        "--pixel-check/--no-pixel-check", default=None, help="Look at the chip's own pixels."
+    ),
+    click.option(
+        "--cloud-cover-pixel",
+        type=float,
+        help="Percent of the chip, with --pixel-check.  [default: 0]",
+    ),
+    click.option(
+        "--nodata-max", type=float, help="Percent of the chip without data, at most.  [default: 0]"
+    ),
     click.option("--buffer-days", type=int, help="Around planting and harvest.  [default: 14]"),
-    click.option("--buffer-expansions", type=int, help="How often to widen that where no scene will do.  [default: 3]"),
+    click.option(
+        "--buffer-expansions",
+        type=int,
+        help="How often to widen that where no scene will do.  [default: 3]",
+    ),
     click.option("--buffer-expansion-size", type=int, help="By how many days.  [default: 14]"),
-    click.option("--include-alternatives", is_flag=True, default=None, help="List the other scenes that would do."),
-    click.option("--on-missing", type=click.Choice(["skip", "fail", "best-available"]), help="[default: skip]"),
+    click.option(
+        "--include-alternatives",
+        is_flag=True,
+        default=None,
+        help="List the other scenes that would do.",
+    ),
+    click.option(
+        "--on-missing",
+        type=click.Choice(["skip", "fail", "best-available"]),
+        help="[default: skip]",
+    ),
 )
 _run_options = options(
     click.option("--num-workers", type=click.IntRange(1), help="Tasks made at once."),
-    click.option("--resume/--no-resume", default=True, help="Go on with what stands (default), or begin anew."),
-    click.option("--force", "--overwrite", is_flag=True, help="Replace what other parameters have made."),
-    click.option("--preview", is_flag=True, default=None, help="A small picture beside each image."),
-    click.option("--keep-remote-refs/--no-keep-remote-refs", default=None, help="Name the scene's own files too."),
-    click.option("--output-report", type=click.Path(dir_okay=False), help="Write the report here too."),
-    click.option("--show-stats", is_flag=True, help="Show cloud, and how wide the windows had to be."),
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        help="Go on with what stands (default), or begin anew.",
+    ),
+    click.option(
+        "--force", "--overwrite", is_flag=True, help="Replace what other parameters have made."
+    ),
+    click.option(
+        "--preview", is_flag=True, default=None, help="A small picture beside each image."
+    ),
+    click.option(
+        "--keep-remote-refs/--no-keep-remote-refs",
+        default=None,
+        help="Name the scene's own files too.",
+    ),
+    click.option(
+        "--output-report", type=click.Path(dir_okay=False), help="Write the report here too."
+    ),
+    click.option(
+        "--show-stats", is_flag=True, help="Show cloud, and how wide the windows had to be."
+    ),
     runner_option,
     set_option,
     json_option,
@@ -70,7 +125,11 @@ def fields() -> None:
 @click.argument("catalogue")
 @click.option("--year", type=int, help="Of planting.")
 @click.option("-o", "--output", help="Default: the catalogue's own folder.")
-@click.option("--clear-selections", is_flag=True, help="Forget what was chosen, with its imagery, and ask again.")
+@click.option(
+    "--clear-selections",
+    is_flag=True,
+    help="Forget what was chosen, with its imagery, and ask again.",
+)
 @_selection_options
 @_run_options
 def select(catalogue: str, clear_selections: bool, **given: Any) -> None:
@@ -86,7 +145,9 @@ def select(catalogue: str, clear_selections: bool, **given: Any) -> None:
 def download(catalogue: str, **given: Any) -> None:
     """Fetch the imagery of the scenes that were chosen."""
     if _frozen(catalogue) is None:
-        raise RequestError(f"{catalogue}: nothing was chosen there yet; begin with `scenebeam fields select`")
+        raise RequestError(
+            f"{catalogue}: nothing was chosen there yet; begin with `scenebeam fields select`"
+        )
     _run(_request_on(catalogue, "download", given), given)
 
 
@@ -95,11 +156,23 @@ def download(catalogue: str, **given: Any) -> None:
 @click.argument("folder")
 @click.option("--name", required=True, help="Of the dataset; its folder is FOLDER/NAME-chips.")
 @click.option("--year", type=int, required=True, help="Of planting.")
-@click.option("--images", type=click.Choice(["none", "select", "download"]), default="download", show_default=True)
+@click.option(
+    "--images",
+    type=click.Choice(["none", "select", "download"]),
+    default="download",
+    show_default=True,
+)
 @click.option("--chip-size", type=int, help="Pixels to a side.  [default: 256]")
 @click.option("--resolution", type=float, help="Metres to a pixel.  [default: 10]")
-@click.option("--min-coverage", type=float, help="Percent of a chip under fields, at least.  [default: 0.01]")
-@click.option("--presence-only", is_flag=True, default=None, help="What is not drawn is unknown, not background.")
+@click.option(
+    "--min-coverage", type=float, help="Percent of a chip under fields, at least.  [default: 0.01]"
+)
+@click.option(
+    "--presence-only",
+    is_flag=True,
+    default=None,
+    help="What is not drawn is unknown, not background.",
+)
 @_selection_options
 @_run_options
 def create(boundaries: str, folder: str, name: str, images: str, **given: Any) -> None:
@@ -123,19 +196,35 @@ def create(boundaries: str, folder: str, name: str, images: str, **given: Any) -
 
 @fields.command()
 @click.argument("catalogue")
-@click.option("--cloud-cover-pixel", type=float, default=0.0, show_default=True, help="Percent of the chip, at most.")
-@click.option("--update-items", is_flag=True, help="Choose again what is above, and note the cloud of the rest.")
+@click.option(
+    "--cloud-cover-pixel",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Percent of the chip, at most.",
+)
+@click.option(
+    "--update-items",
+    is_flag=True,
+    help="Choose again what is above, and note the cloud of the rest.",
+)
 @click.option("--output-report", type=click.Path(dir_okay=False), help="Write the report here too.")
 @json_option
 def refine(
-    catalogue: str, cloud_cover_pixel: float, update_items: bool, output_report: str | None, as_json: bool
+    catalogue: str,
+    cloud_cover_pixel: float,
+    update_items: bool,
+    output_report: str | None,
+    as_json: bool,
 ) -> None:
     """How cloudy the chosen scenes are over the chips themselves, by their pixels."""
-    from scenebeam.run.refine import CLOUD_REPORT, measure_clouds
+    from scenebeam.products.fields.cloud_report import CLOUD_REPORT, measure_clouds
 
     frozen = _frozen(catalogue)
     if frozen is None:
-        raise RequestError(f"{catalogue}: nothing was chosen there yet; begin with `scenebeam fields select`")
+        raise RequestError(
+            f"{catalogue}: nothing was chosen there yet; begin with `scenebeam fields select`"
+        )
     document = measure_clouds(_folder(catalogue), cloud_cover_pixel)
     _show_report(document, f"{_folder(catalogue)}/{CLOUD_REPORT}", output_report, as_json)
     if update_items:
@@ -171,11 +260,17 @@ def _request_on(catalogue: str, images: str, given: dict[str, Any]) -> RunReques
     if frozen is not None:
         return load_request(overrides={**frozen, **_overrides(given, images)})[0]
     base = {**_defaults(), "run": "fields", "output": given.get("output") or _folder(catalogue)}
-    return load_request(overrides={**base, "product.chips": catalogue, **_overrides(given, images)})[0]
+    return load_request(
+        overrides={**base, "product.chips": catalogue, **_overrides(given, images)}
+    )[0]
 
 
 def _defaults() -> dict[str, Any]:
-    return {"catalog": "earth-search", "collections": ["sentinel-2-c1-l2a"], "product": {"kind": "fields"}}
+    return {
+        "catalog": "earth-search",
+        "collections": ["sentinel-2-c1-l2a"],
+        "product": {"kind": "fields"},
+    }
 
 
 def _overrides(given: dict[str, Any], images: str) -> dict[str, Any]:
@@ -195,7 +290,9 @@ def _overrides(given: dict[str, Any], images: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _run(request: RunRequest, given: dict[str, Any], *, refresh: bool = False, overwrite: bool = False) -> None:
+def _run(
+    request: RunRequest, given: dict[str, Any], *, refresh: bool = False, overwrite: bool = False
+) -> None:
     """Run, show the report beside the status, and exit accordingly."""
     from scenebeam.products.fields.report import REPORT_FILE
     from scenebeam.run.driver import run
@@ -214,7 +311,9 @@ def _run(request: RunRequest, given: dict[str, Any], *, refresh: bool = False, o
     else:
         show_status(status, False)
         told = f"{report['successful']} of {report['total_processed']} chips have all that was asked for"
-        click.echo(f"{told}, {len(report['skipped'])} skipped, {len(report['failed'])} failed: see {REPORT_FILE}")
+        click.echo(
+            f"{told}, {len(report['skipped'])} skipped, {len(report['failed'])} failed: see {REPORT_FILE}"
+        )
         if given.get("show_stats"):
             click.echo(json.dumps(report["statistics"], indent=2))
     sys.exit(status.exit_code)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @main.command()
 @click.argument("files", nargs=-1)
 @click.option("--collection", help="Show one collection's bands.")
-@click.option("--bands", "sensor", metavar="SENSOR", help="Show the bands of a sensor's collections: sentinel-2.")
+@click.option(
+    "--bands",
+    "sensor",
+    metavar="SENSOR",
+    help="Show the bands of a sensor's collections: sentinel-2.",
+)
 @json_option
 def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_json: bool) -> None:
     """Show what the reader sees in FILES: size, bands, numbers, CRS, nodata, masks, blocks.
@@ -48,8 +53,18 @@ def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_
         for name in record.canonical(record.bands) if collection or sensor else ():
             band = record.bands[name]
             also = ", ".join(dict.fromkeys([band.asset, *band.alias]))
-            wave = f"{band.wavelength:g} µm" if band.wavelength else ("classes" if band.categorical else "")
-            need = "required" if name in record.required else "default" if name in record.default_bands else "optional"
+            wave = (
+                f"{band.wavelength:g} µm"
+                if band.wavelength
+                else ("classes" if band.categorical else "")
+            )
+            need = (
+                "required"
+                if name in record.required
+                else "default"
+                if name in record.default_bands
+                else "optional"
+            )
             click.echo(f"  {name:14} {also:18} {band.resolution:>4g} m  {wave:10} {need}")
 
 
@@ -69,11 +84,23 @@ def _show_files(files: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("--collection", help="What they are of: an id that `info` lists, or a YAML file with a record.")
+@click.option(
+    "--collection", help="What they are of: an id that `info` lists, or a YAML file with a record."
+)
 @click.option("--bands", help="What each of them should hold: blue,green,red,nir.")
-@click.option("--screenshot", type=click.Path(file_okay=False), help="Write a small PNG of each into this folder.")
+@click.option(
+    "--screenshot",
+    type=click.Path(file_okay=False),
+    help="Write a small PNG of each into this folder.",
+)
 @click.option("--deep", is_flag=True, help="Decode every block, and name the damaged ones.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A threshold: max_nodata_percent=80.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A threshold: max_nodata_percent=80.",
+)
 @json_option
 def validate(
     files: tuple[str, ...],
@@ -116,7 +143,9 @@ def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "d
     target = folder / f"{Path(report.file).stem}.png"
     try:
         if not report.pictures:
-            raise CheckError("; ".join(report.undrawn.values()) or "none of its bands could be read")
+            raise CheckError(
+                "; ".join(report.undrawn.values()) or "none of its bands could be read"
+            )
         image = preview(report.pictures, unit)
         folder.mkdir(parents=True, exist_ok=True)
         target.write_bytes(image)

@@ -49,7 +49,12 @@ def run(
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
     run_and_show(
-        request, refresh=refresh, retry_failed=retry_failed, verify=verify, overwrite=overwrite, as_json=as_json
+        request,
+        refresh=refresh,
+        retry_failed=retry_failed,
+        verify=verify,
+        overwrite=overwrite,
+        as_json=as_json,
     )
 
 
@@ -79,10 +84,26 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
 
 @main.command()
 @click.argument("request_file", type=click.Path(dir_okay=False))
-@click.option("--show-request", is_flag=True, help="Print the resolved request and where each value came from.")
-@click.option("--blocks", type=click.Path(dir_okay=False), help="Write a table of the blocks that would be read.")
-@click.option("--vrt", type=click.Path(file_okay=False), help="Write a VRT of each task's inputs into this folder.")
-@click.option("--classes", is_flag=True, help="Of land-cover chips: count the windows of each class, by thresholds.")
+@click.option(
+    "--show-request",
+    is_flag=True,
+    help="Print the resolved request and where each value came from.",
+)
+@click.option(
+    "--blocks",
+    type=click.Path(dir_okay=False),
+    help="Write a table of the blocks that would be read.",
+)
+@click.option(
+    "--vrt",
+    type=click.Path(file_okay=False),
+    help="Write a VRT of each task's inputs into this folder.",
+)
+@click.option(
+    "--classes",
+    is_flag=True,
+    help="Of land-cover chips: count the windows of each class, by thresholds.",
+)
 @output_option
 @runner_option
 @set_option
@@ -103,8 +124,8 @@ def plan(
     if show_request:
         _show_request(request, came_from, as_json)
         return
+    from scenebeam.planning.search import make_plan
     from scenebeam.run.explain import describe, explain
-    from scenebeam.run.search import make_plan
     from scenebeam.storage import open_store
 
     if classes:
@@ -112,7 +133,7 @@ def plan(
         return
     made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
-        from scenebeam.products.virtual import block_table, write_vrts
+        from scenebeam.imaging.virtual import block_table, write_vrts
         from scenebeam.transfer.access import effective_limits
 
         if blocks is not None:
@@ -145,7 +166,13 @@ def status(output: str, as_json: bool) -> None:
     default="mosaic",
     show_default=True,
 )
-@click.option("-o", "--output", default="demo", show_default=True, help="Folder for the scenes and the products.")
+@click.option(
+    "-o",
+    "--output",
+    default="demo",
+    show_default=True,
+    help="Folder for the scenes and the products.",
+)
 def demo(product: str, output: str) -> None:
     """Products of a small synthetic Earth: no network, no account."""
     from scenebeam.sandbox.demo import run_demo
@@ -163,14 +190,16 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
     from scenebeam.requestfile import leaves
 
     for name, value in leaves(document):
-        source = came_from.get(name) or next((came_from[n] for n in came_from if name.startswith(f"{n}.")), "default")
+        source = came_from.get(name) or next(
+            (came_from[n] for n in came_from if name.startswith(f"{n}.")), "default"
+        )
         click.echo(f"{name} = {json.dumps(value)}  ({source})")
 
 
 def _show_classes(request: RunRequest, as_json: bool) -> None:
+    from scenebeam.planning.search import plan_found, search
     from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
     from scenebeam.request import LandcoverRequest
-    from scenebeam.run.search import plan_found, search
     from scenebeam.storage import open_store
     from scenebeam.transfer.access import effective_limits
     from scenebeam.transfer.ranges import Budget
@@ -190,15 +219,24 @@ def _show_classes(request: RunRequest, as_json: bool) -> None:
     click.echo(f"{found['areas']} areas; chips by class, for each product.lulc.min_share:")
     click.echo(f"{'':{width}}" + "".join(f"{share:>10}" for share in shares))
     for name in found["windows"]:
-        click.echo(f"{name:{width}}" + "".join(f"{found['chips'][share][name]:>10,}" for share in shares))
+        click.echo(
+            f"{name:{width}}" + "".join(f"{found['chips'][share][name]:>10,}" for share in shares)
+        )
     if found["areas_by_cloud"]:
-        told = ", ".join(f"{count:,} at {cloud} %" for cloud, count in found["areas_by_cloud"].items())
+        told = ", ".join(
+            f"{count:,} at {cloud} %" for cloud, count in found["areas_by_cloud"].items()
+        )
         click.echo(f"areas with all dates, by product.s2l2a.max_cloud_cover: {told}")
     click.echo("released, for each product.sampling_factor:")
     for factor in found["released"][shares[0]]:
-        click.echo(f"{factor:{width}}" + "".join(f"{found['released'][share][factor]:>10,}" for share in shares))
+        click.echo(
+            f"{factor:{width}}"
+            + "".join(f"{found['released'][share][factor]:>10,}" for share in shares)
+        )
 
 
 def _aligned(facts: dict[str, Any]) -> str:
     width = max(len(name) for name in facts)
-    return "\n".join(f"{name:{width}}  {value}" for name, value in facts.items() if value not in ("", None))
+    return "\n".join(
+        f"{name:{width}}  {value}" for name, value in facts.items() if value not in ("", None)
+    )

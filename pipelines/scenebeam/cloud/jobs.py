@@ -31,7 +31,9 @@ class LocalJobs:
         if number == job or not number.isdigit():
             return UNKNOWN
         with suppress(OSError):
-            os.waitpid(int(number), os.WNOHANG)  # a child that has ended is there until somebody asks
+            os.waitpid(
+                int(number), os.WNOHANG
+            )  # a child that has ended is there until somebody asks
         return RUNNING if os.path.exists(f"/proc/{number}") else "JOB_STATE_DONE"
 
     def counts(self, job: str) -> dict[str, int]:
@@ -78,7 +80,11 @@ class DataflowJobs:
         counts: dict[str, int] = {}
         for one in found.metrics:
             context = one.name.context
-            if context.get("namespace") == NAMESPACE and "tentative" not in context and one.scalar is not None:
+            if (
+                context.get("namespace") == NAMESPACE
+                and "tentative" not in context
+                and one.scalar is not None
+            ):
                 counts[one.name.name] = int(one.scalar)
         return counts
 

@@ -15,7 +15,7 @@ from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError, SceneBeamError, unexpected
 from scenebeam.request import RunRequest
-from scenebeam.run.status import RunStatus, now
+from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
 
 REJECTED = "rejected/"
@@ -93,7 +93,9 @@ class Launch:
             return message.content
         reference = normal_below(message.reference, self.settings.requests)
         if reference is None:
-            allowed = " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
+            allowed = (
+                " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
+            )
             raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
         folder, _, name = reference.rpartition("/")
         if not name:
@@ -119,7 +121,9 @@ class Launch:
                 again = status is not None and status.ended and status.state != "succeeded"
                 if message.id in (claim.message, *claim.answered) or not again:
                     return None
-                ours = Claim(message=message.id, since=time.time(), answered=(*claim.answered, claim.message))
+                ours = Claim(
+                    message=message.id, since=time.time(), answered=(*claim.answered, claim.message)
+                )
             else:
                 age = self.runs.claim_age(run)
                 if not claim.released and age < self.settings.claim_seconds:
@@ -139,7 +143,9 @@ class Launch:
         except LaunchError as error:
             job, fault = "none", str(error)
         except BaseException:
-            self._settle(run, claim.model_copy(update={"released": True}))  # the next delivery need not wait
+            self._settle(
+                run, claim.model_copy(update={"released": True})
+            )  # the next delivery need not wait
             raise
         self._settle(run, claim.model_copy(update={"job": job}))
         fresh = _launched(run, request, job, fault)
@@ -161,7 +167,9 @@ class Launch:
         """Record a message that can never start a run, and pass it on to the dead letters."""
         reason = _printable(reason)[:2000]
         name = re.sub(r"[^A-Za-z0-9_-]", "_", message.id)[:80] or "unnamed"
-        status = RunStatus(run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason)
+        status = RunStatus(
+            run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
+        )
         self.runs.store.create(f"{REJECTED}{name}.json", status.dump())
         if self.settings.dead_letter_topic:
             content = message.content or _printable(message.reference).encode()
@@ -174,7 +182,9 @@ class Launch:
 
     def _told(self, status: RunStatus) -> RunStatus:
         if self.settings.status_topic:
-            self.publish(self.settings.status_topic, status.dump(), {"run": status.id, "state": status.state})
+            self.publish(
+                self.settings.status_topic, status.dump(), {"run": status.id, "state": status.state}
+            )
         return status
 
 
@@ -205,4 +215,8 @@ def _cut(text: str, size: int) -> str:
 
 def _later(before: RunStatus | None, fresh: RunStatus) -> RunStatus:
     """What was just launched, unless the job has said more of itself already."""
-    return before if before is not None and before.job == fresh.job and before.state != "queued" else fresh
+    return (
+        before
+        if before is not None and before.job == fresh.job and before.state != "queued"
+        else fresh
+    )

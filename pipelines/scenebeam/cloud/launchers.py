@@ -28,7 +28,9 @@ PASSING = (
     exceptions.RetryError,
 )
 SECONDS = 30.0
-RETRY: Any = Retry(lambda error: isinstance(error, PASSING), initial=0.5, maximum=8, timeout=SECONDS)
+RETRY: Any = Retry(
+    lambda error: isinstance(error, PASSING), initial=0.5, maximum=8, timeout=SECONDS
+)
 
 
 def new_launcher(settings: CloudSettings) -> Launcher:
@@ -41,13 +43,21 @@ class LocalLauncher:
 
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
         """Start the process; its number is the job's id."""
-        with tempfile.NamedTemporaryFile("w", prefix=f"{run}-", suffix=".json", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"{run}-", suffix=".json", delete=False
+        ) as file:
             file.write(request.model_dump_json())
         command = [str(Path(sys.executable).parent / "scenebeam"), "run", file.name]
         # The functions' own settings are nothing that a run should see.
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")}
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")
+        }
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            start_new_session=True,
         )
         return f"process-{process.pid}"
 
@@ -56,9 +66,15 @@ class DataflowLauncher:
     """A Flex Template of Dataflow."""
 
     def __init__(self, settings: CloudSettings) -> None:
-        missing = [name for name in ("project", "region", "template", "temp_location") if not getattr(settings, name)]
+        missing = [
+            name
+            for name in ("project", "region", "template", "temp_location")
+            if not getattr(settings, name)
+        ]
         if missing:
-            raise LaunchError(f"the deployment is not set up: {', '.join(f'SCENEBEAM_{n.upper()}' for n in missing)}")
+            raise LaunchError(
+                f"the deployment is not set up: {', '.join(f'SCENEBEAM_{n.upper()}' for n in missing)}"
+            )
         self._settings = settings
 
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
@@ -113,7 +129,9 @@ class DataflowLauncher:
         try:
             jobs = list(self._jobs.list_jobs(call, retry=RETRY, timeout=SECONDS))
         except exceptions.GoogleAPICallError as error:
-            raise PassingError(f"Dataflow has a job {job_name}, and does not tell its id: {error.message}") from error
+            raise PassingError(
+                f"Dataflow has a job {job_name}, and does not tell its id: {error.message}"
+            ) from error
         found = next((str(job.id) for job in jobs if job.name == job_name), None)
         if found is None:
             raise PassingError(f"Dataflow had a job {job_name}, and has none any more")

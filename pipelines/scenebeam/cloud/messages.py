@@ -39,7 +39,10 @@ def read_message(kind: str, event_id: str, data: Any) -> Message:
         bucket, name = data.get("bucket"), data.get("name")
         if not isinstance(bucket, str) or not isinstance(name, str):
             raise RequestError("the event of the object names no bucket and no object")
-        return Message(f"{_plain(event_id)}-{_plain(data.get('generation'))}", reference=f"gs://{bucket}/{name}")
+        return Message(
+            f"{_plain(event_id)}-{_plain(data.get('generation'))}",
+            reference=f"gs://{bucket}/{name}",
+        )
     if kind != PUBLISHED:
         raise RequestError(f"events of the type {kind[:100]!r} start nothing")
     message = data.get("message")
@@ -57,14 +60,18 @@ def read_message(kind: str, event_id: str, data: Any) -> Message:
 
 def _plain(value: Any) -> str:
     """An id as text that can be stored; empty where it is none."""
-    return str(value)[:200].encode("utf-8", "replace").decode() if isinstance(value, str | int) else ""
+    return (
+        str(value)[:200].encode("utf-8", "replace").decode() if isinstance(value, str | int) else ""
+    )
 
 
 def _decoded(data: Any) -> bytes:
     if not isinstance(data, str) or not data:
         raise RequestError("the message is empty")
     if len(data) > _LARGEST * 4 // 3:
-        raise RequestError(f"the message is larger than {_LARGEST:,} bytes: name a request file in the bucket instead")
+        raise RequestError(
+            f"the message is larger than {_LARGEST:,} bytes: name a request file in the bucket instead"
+        )
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:

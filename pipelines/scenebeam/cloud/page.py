@@ -16,7 +16,7 @@ import jinja2
 from scenebeam.cloud.guard import is_below
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.run.status import FAILURES_FILE, PAGE_FILE, RunStatus
+from scenebeam.status import FAILURES_FILE, PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
 
 _ID = r"[a-z0-9][a-z0-9-]{0,62}"
@@ -107,7 +107,9 @@ def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
         "pictures": [],
     }
     if is_below(status.output, settings.outputs):
-        found["pictures"] = [f"/runs/{status.id}/pictures/{number}" for number in range(len(status.pictures))]
+        found["pictures"] = [
+            f"/runs/{status.id}/pictures/{number}" for number in range(len(status.pictures))
+        ]
     if status.output.startswith("gs://"):
         output = quote(status.output[5:])
         found["output"] = f"{_CONSOLE}/storage/browser/{output}"
@@ -117,15 +119,21 @@ def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
             found["failures"] = f"{_CONSOLE}/storage/browser/_details/{output}/{FAILURES_FILE}"
     if settings.launcher == "dataflow" and status.job not in ("", "none"):
         project = f"project={quote(settings.project)}"
-        query = quote(f'resource.type="dataflow_step"\nresource.labels.job_id="{status.job}"', safe="")
-        found["job"] = f"{_CONSOLE}/dataflow/jobs/{quote(settings.region)}/{quote(status.job)}?{project}"
+        query = quote(
+            f'resource.type="dataflow_step"\nresource.labels.job_id="{status.job}"', safe=""
+        )
+        found["job"] = (
+            f"{_CONSOLE}/dataflow/jobs/{quote(settings.region)}/{quote(status.job)}?{project}"
+        )
         found["logs"] = f"{_CONSOLE}/logs/query;query={query}?{project}"
     return found
 
 
 def _picture(status: RunStatus, number: int, ask: Ask, settings: CloudSettings) -> Page:
     name = status.pictures[number] if number < len(status.pictures) else ""
-    inside = is_below(status.output, settings.outputs) and is_below(f"{status.output}/{name}", (status.output,))
+    inside = is_below(status.output, settings.outputs) and is_below(
+        f"{status.output}/{name}", (status.output,)
+    )
     content = open_store(status.output).read(name) if inside else None
     if content is not None and content.startswith(_PNG):
         return _tagged(content, "image/png", "private, max-age=3600", ask)
@@ -134,7 +142,10 @@ def _picture(status: RunStatus, number: int, ask: Ask, settings: CloudSettings) 
 
 def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
     if ask.html:
-        body, kind = _templates().get_template(template).render(document).encode(), "text/html; charset=utf-8"
+        body, kind = (
+            _templates().get_template(template).render(document).encode(),
+            "text/html; charset=utf-8",
+        )
     else:
         body, kind = (json.dumps(document, indent=2) + "\n").encode(), "application/json"
     return _tagged(body, kind, "no-cache", ask)
@@ -142,7 +153,13 @@ def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
 
 def _tagged(body: bytes, kind: str, cache: str, ask: Ask) -> Page:
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"Content-Type": kind, "ETag": etag, "Cache-Control": cache, "Vary": "Accept", **_SAFE}
+    headers = {
+        "Content-Type": kind,
+        "ETag": etag,
+        "Cache-Control": cache,
+        "Vary": "Accept",
+        **_SAFE,
+    }
     if etag in [one.strip().removeprefix("W/") for one in ask.etag.split(",")]:
         return Page(304, b"", headers)
     return Page(200, body, headers)
@@ -157,9 +174,15 @@ _SAFE = {
 
 def _fault(status: int, message: str, ask: Ask) -> Page:
     if ask.html:
-        body = _templates().get_template("fault.html").render(status=status, message=message).encode()
+        body = (
+            _templates().get_template("fault.html").render(status=status, message=message).encode()
+        )
         return Page(status, body, {"Content-Type": "text/html; charset=utf-8", **_SAFE})
-    return Page(status, (json.dumps({"error": message}) + "\n").encode(), {"Content-Type": "application/json", **_SAFE})
+    return Page(
+        status,
+        (json.dumps({"error": message}) + "\n").encode(),
+        {"Content-Type": "application/json", **_SAFE},
+    )
 
 
 @cache

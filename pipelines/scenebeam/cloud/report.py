@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scenebeam.cloud.launch import Publish
 from scenebeam.cloud.runs import RUN_LABEL, Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.run.status import STATUS_FILE, RunStatus, State, now
+from scenebeam.status import STATUS_FILE, RunStatus, State, now
 from scenebeam.storage import open_store
 
 _SAID = (
@@ -88,7 +88,9 @@ class Report:
         if after == before[0]:
             return None
         if self.settings.status_topic:
-            self.publish(self.settings.status_topic, after.dump(), {"run": run, "state": after.state})
+            self.publish(
+                self.settings.status_topic, after.dump(), {"run": run, "state": after.state}
+            )
         return after
 
     def _said(self, known: RunStatus) -> RunStatus | None:
@@ -100,7 +102,9 @@ class Report:
             return None
         if said is None or said.fingerprint != known.fingerprint:
             return None
-        earlier = known.started is not None and said.started is not None and said.started < known.started
+        earlier = (
+            known.started is not None and said.started is not None and said.started < known.started
+        )
         return None if earlier and said.ended else said
 
 
@@ -116,17 +120,25 @@ def brought_up_to_date(
         return current
     found = current
     if said is not None:
-        found = current.model_copy(update={name: getattr(said, name) for name in _SAID} | {"finished": said.finished})
+        found = current.model_copy(
+            update={name: getattr(said, name) for name in _SAID} | {"finished": said.finished}
+        )
     if not found.ended and counts:
         left = max(found.tasks - said.done, 0) if said is not None else 0
         done = (said.done if said is not None else 0) + min(counts.get("tasks_done", 0), left)
         read = max(found.read_bytes, counts.get("read_bytes", 0))
-        found = found.model_copy(update={"done": done, "failed": counts.get("tasks_failed", 0), "read_bytes": read})
+        found = found.model_copy(
+            update={"done": done, "failed": counts.get("tasks_failed", 0), "read_bytes": read}
+        )
     if not found.ended and job in _ENDS:
-        told = f"its job ended as {job} and it does not say that it is done: look into the job's log"
+        told = (
+            f"its job ended as {job} and it does not say that it is done: look into the job's log"
+        )
         if _ENDS[job] == "cancelled":
             told = "its job was cancelled: send the request again to go on"
-        found = found.model_copy(update={"state": _ENDS[job], "finished": now(), "message": found.message or told})
+        found = found.model_copy(
+            update={"state": _ENDS[job], "finished": now(), "message": found.message or told}
+        )
     elif not found.ended and job == UNKNOWN and _silent(current):
         told = f"nobody knows a job {current.job}, and nothing has been heard of the run: send the request again"
         found = found.model_copy(update={"state": "failed", "finished": now(), "message": told})
@@ -150,7 +162,9 @@ def run_of(data: Any) -> str:
     labels = _inside(data, "payload", "labels")
     attributes = _inside(data, "message", "attributes")
     found = labels.get(RUN_LABEL) or attributes.get("run") or ""
-    return found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", found) else ""
+    return (
+        found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", found) else ""
+    )
 
 
 def _inside(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.errors import StorageError
 from scenebeam.request import RunRequest
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 
 RUNS = "runs/"
@@ -69,7 +69,11 @@ class Runs:
     def ids(self) -> list[str]:
         """All runs that have a status, in order of their ids."""
         names = self.store.list(RUNS)
-        return sorted(name.split("/")[1] for name in names if name.count("/") == 2 and name.endswith("/status.json"))
+        return sorted(
+            name.split("/")[1]
+            for name in names
+            if name.count("/") == 2 and name.endswith("/status.json")
+        )
 
     def status(self, run: str) -> RunStatus | None:
         """What is known of a run."""
@@ -147,7 +151,9 @@ class Runs:
                 else self.store.replace(name, changed.dump(), found[1])
             )
             if not done:
-                raise _OvertakenError(f"{self.store.path(name)} is written to by too many at once: try again later")
+                raise _OvertakenError(
+                    f"{self.store.path(name)} is written to by too many at once: try again later"
+                )
             # A marker names its job: one that is removed late cannot be that of the next launch.
             if before is not None and (changed.ended or before.job != changed.job):
                 self.close(run, before.job)
@@ -174,7 +180,11 @@ class Runs:
     def take(self, run: str, claim: Claim, version: str | None) -> bool:
         """Claim a run that nobody has claimed, or in place of that version of its claim; whether it was claimed."""
         name, content = self.name(run, "claim"), (claim.model_dump_json() + "\n").encode()
-        return self.store.create(name, content) if version is None else self.store.replace(name, content, version)
+        return (
+            self.store.create(name, content)
+            if version is None
+            else self.store.replace(name, content, version)
+        )
 
 
 def _marker(run: str, job: str) -> str:

@@ -69,9 +69,15 @@ class CloudSettings(BaseModel):
             text = environ.get(f"{_PREFIX}{name.upper()}")
             if text is not None:
                 listed = str(field.annotation).startswith("tuple")
-                found[name] = tuple(part.strip() for part in text.split(",") if part.strip()) if listed else text
+                found[name] = (
+                    tuple(part.strip() for part in text.split(",") if part.strip())
+                    if listed
+                    else text
+                )
         try:
             return cls.model_validate(found)
         except ValidationError as error:
-            faults = "; ".join(f"{_PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+            faults = "; ".join(
+                f"{_PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()
+            )
             raise RequestError(f"the deployment is not set up: {faults}") from None

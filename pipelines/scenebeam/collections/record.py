@@ -75,7 +75,9 @@ class Shift(BaseModel):
     def carried_by(self, properties: dict[str, Any]) -> bool:
         """Whether an item with these `properties` has pixels that carry the shift."""
         applied = any(str(properties.get(key, "")) >= lowest for key, lowest in self.since.items())
-        undone = any(key in properties and properties[key] == value for key, value in self.unless.items())
+        undone = any(
+            key in properties and properties[key] == value for key, value in self.unless.items()
+        )
         return applied and not undone
 
     def is_carried(self, scene_id: str, properties: dict[str, Any]) -> bool | None:
@@ -159,7 +161,13 @@ class CollectionRecord(BaseModel):
         wrong = [name for name in self.bands if name != name.lower()]
         if wrong:
             raise ValueError(f"band names are written in lower case: {', '.join(wrong)}")
-        named = {*self.required, *self.default, *self.mask_classes, *self.cloud_probability, *self.mask_bits}
+        named = {
+            *self.required,
+            *self.default,
+            *self.mask_classes,
+            *self.cloud_probability,
+            *self.mask_bits,
+        }
         unknown = sorted(named - self.bands.keys())
         if unknown:
             raise ValueError(f"named, but not among the bands: {', '.join(unknown)}")
@@ -174,14 +182,23 @@ class CollectionRecord(BaseModel):
         """Bands by wavelength, those without one behind them, in the record's order."""
         order = list(self.bands)
         return sorted(
-            names, key=lambda n: (self.bands[n].wavelength is None, self.bands[n].wavelength or 0.0, order.index(n))
+            names,
+            key=lambda n: (
+                self.bands[n].wavelength is None,
+                self.bands[n].wavelength or 0.0,
+                order.index(n),
+            ),
         )
 
     def band_name(self, name: str) -> str | None:
         """Our name of a band that a user typed by any of its names in any case; None where unknown."""
         typed = name.lower()
         for known, band in self.bands.items():
-            if typed == known or typed == band.asset.lower() or typed in (a.lower() for a in band.alias):
+            if (
+                typed == known
+                or typed == band.asset.lower()
+                or typed in (a.lower() for a in band.alias)
+            ):
                 return known
         return None
 
@@ -193,7 +210,9 @@ class CollectionRecord(BaseModel):
     def may_be_uniform(self, name: str) -> bool:
         """Whether one number throughout is nothing odd: classes, and by-products such as aerosol maps."""
         band = self.bands[name]
-        derived = self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
+        derived = (
+            self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
+        )
         return band.categorical or band.uniform or derived
 
     def band_dtype(self, name: str) -> str:

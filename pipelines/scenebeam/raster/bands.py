@@ -69,7 +69,9 @@ class TiffSource(Source):
         rows, columns = -(-layout.height // height), -(-layout.width // width)
         for future in self.fetch({(0, 0), (rows - 1, columns - 1)}).values():
             future.result()
-        small = [one for one in (self._file, *overviews) if one.layout.width * one.layout.height <= LOOK]
+        small = [
+            one for one in (self._file, *overviews) if one.layout.width * one.layout.height <= LOOK
+        ]
         if small and (small[0] is self._file or not at_full_size):
             source = open_band(small[0], self._band)
             return [read_window(source, 0, 0, source.info.height, source.info.width)]
@@ -90,7 +92,9 @@ class StripSource(TiffSource):
         super().__init__(file, band)
         self._group = max(1, _STRIP_ROWS // file.layout.block[0])
         self._strips = -(-file.layout.height // file.layout.block[0])
-        self.info = replace(self.info, block=(self._group * file.layout.block[0], file.layout.width))
+        self.info = replace(
+            self.info, block=(self._group * file.layout.block[0], file.layout.width)
+        )
 
     @property
     def block_bytes(self) -> int:

@@ -78,7 +78,9 @@ class TiffFile:
                 if layout is None:
                     raise ReadError(f"{name} has changed while it was read", permanent=False)
                 if layout.missing:
-                    raise ReadError(f"{name} is truncated: {layout.missing:,} bytes of it are not there")
+                    raise ReadError(
+                        f"{name} is truncated: {layout.missing:,} bytes of it are not there"
+                    )
                 smaller = [TiffFile(one, self._file, self.budget) for one in layout.overviews]
                 for one in smaller:
                     one._bands = self._bands
@@ -188,7 +190,9 @@ class TiffFile:
         layout = self.layout
         for fresh in (False, True):
             try:
-                body = read_range(layout.href, start, stop, self.budget, layout.signing, fresh=fresh)
+                body = read_range(
+                    layout.href, start, stop, self.budget, layout.signing, fresh=fresh
+                )
             except ReadError as error:
                 if fresh or not error.permanent:
                     raise
@@ -213,7 +217,9 @@ class TiffFile:
         with _decoding_large:
             return decode(self.layout, encoded, rows)
 
-    def _read_again(self, decoded: _Decoded, encoded: memoryview, stored: Stored, reason: str) -> None:
+    def _read_again(
+        self, decoded: _Decoded, encoded: memoryview, stored: Stored, reason: str
+    ) -> None:
         """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings
         the same bytes.
         """
@@ -221,7 +227,14 @@ class TiffFile:
         try:
             for _ in range(self.budget.attempts):
                 again = memoryview(
-                    read_range(self.layout.href, offset, offset + size, self.budget, self.layout.signing, fresh=True)
+                    read_range(
+                        self.layout.href,
+                        offset,
+                        offset + size,
+                        self.budget,
+                        self.layout.signing,
+                        fresh=True,
+                    )
                 )
                 if again == encoded:
                     self._check_header()
@@ -232,7 +245,8 @@ class TiffFile:
                 except Exception as error:
                     encoded, reason = again, str(error)
             raise ReadError(
-                f"{name}: block {block} comes differently each time that it is read; run again later", permanent=False
+                f"{name}: block {block} comes differently each time that it is read; run again later",
+                permanent=False,
             )
         except BaseException as error:
             decoded.settle(error)
@@ -244,7 +258,9 @@ class TiffFile:
         layout = self.layout
         again = RangeFile(layout.href, self.budget, layout.signing, fresh=True)
         if not self._file.agrees_with(again):
-            raise ReadError(f"{shown(layout.href)} comes differently each time that it is read", permanent=False)
+            raise ReadError(
+                f"{shown(layout.href)} comes differently each time that it is read", permanent=False
+            )
 
     def _pixels(self, block: Block, band: int, samples: Array) -> Array:
         pixels = self._cut(samples[:, :, (band - 1) if self.layout.interleaved else 0], block)

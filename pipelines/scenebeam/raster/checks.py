@@ -65,7 +65,9 @@ def statistics(sample: Sample, spec: BandSpec) -> Statistics:
     negative = 100 * float((values < 0).mean()) if values.size else 0.0
     nodata = sample.nodata_percent
     if spec.sensor == "sar" and spec.unit == "linear" and values.size:
-        nodata += (100 - nodata) * float((values == 0).mean())  # zero power is where nothing was seen
+        nodata += (100 - nodata) * float(
+            (values == 0).mean()
+        )  # zero power is where nothing was seen
     values = decibels(values, spec)
     if not values.size:
         return Statistics(0, nodata, 0.0, 0.0, 0.0, 0.0, negative)
@@ -100,7 +102,14 @@ def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Fin
         return []
     found = statistics(sample, spec)
     if sample.total and not sample.values.size:
-        return [Finding("error", "nodata", band, "all nodata: there is nothing in it; leave the band or the scene out")]
+        return [
+            Finding(
+                "error",
+                "nodata",
+                band,
+                "all nodata: there is nothing in it; leave the band or the scene out",
+            )
+        ]
     if spec.uniform:
         return []
     if spec.sensor == "sar":
@@ -145,7 +154,9 @@ def _range(band: str, found: Statistics, spec: BandSpec, checks: Checks) -> list
     return [Finding("warning", "range", band, told)]
 
 
-def _judge_sar(band: str, sample: Sample, found: Statistics, spec: BandSpec, checks: Checks) -> list[Finding]:
+def _judge_sar(
+    band: str, sample: Sample, found: Statistics, spec: BandSpec, checks: Checks
+) -> list[Finding]:
     if spec.unit is None:
         told = "nothing declares whether it is linear or dB: name its collection, and its backscatter is checked too"
         blanks = _blank(band, sample, 0.0) if checks.sar.min_std_dev_db > 0 else []
@@ -159,7 +170,9 @@ def _judge_sar(band: str, sample: Sample, found: Statistics, spec: BandSpec, che
     least, (low, high) = checks.sar.min_std_dev_db, checks.sar.backscatter_range_db
     findings = []
     if found.std_dev < least:
-        told = f"blank: it spreads {found.std_dev:.2f} dB, and speckle alone is {least:g} dB or more"
+        told = (
+            f"blank: it spreads {found.std_dev:.2f} dB, and speckle alone is {least:g} dB or more"
+        )
         findings.append(Finding("error", "blank", band, told))
     elif found.low < low or found.high > high:
         told = (

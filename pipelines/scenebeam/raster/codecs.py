@@ -16,7 +16,12 @@ _MOST_PACKED = 1500
 
 def block_bytes(layout: TiffLayout) -> int:
     """Bytes of a block, decoded."""
-    return layout.block[0] * layout.block[1] * layout.dtype.itemsize * (layout.count if layout.interleaved else 1)
+    return (
+        layout.block[0]
+        * layout.block[1]
+        * layout.dtype.itemsize
+        * (layout.count if layout.interleaved else 1)
+    )
 
 
 _DECODE: dict[str, Any] = {"deflate": imagecodecs.deflate_decode, "zstd": imagecodecs.zstd_decode}
@@ -49,5 +54,7 @@ def decode(layout: TiffLayout, encoded: memoryview, rows: int | None = None) -> 
     if not pixels.dtype.isnative:
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if layout.predictor == 2:
-        pixels = imagecodecs.delta_decode(pixels, axis=-2, out=pixels if pixels.flags.writeable else None)
+        pixels = imagecodecs.delta_decode(
+            pixels, axis=-2, out=pixels if pixels.flags.writeable else None
+        )
     return pixels

@@ -131,7 +131,11 @@ def write_cog(
     for number, level in enumerate(levels):
         images.append(_Image(level, reduced=number > 0, mask=False))
         if masks is not None:
-            images.append(_Image(_mask_level(level, masks[number], profile.tile), reduced=number > 0, mask=True))
+            images.append(
+                _Image(
+                    _mask_level(level, masks[number], profile.tile), reduced=number > 0, mask=True
+                )
+            )
     total = sum(sum(image.level.sizes) + _AROUND * len(image.level.sizes) for image in images)
     big = total + 64 * sum(len(image.level.sizes) for image in images) > _CLASSIC_LIMIT
     blank = [[0] * len(image.level.sizes) for image in images]
@@ -165,7 +169,11 @@ def small_cog(pixels: np.ndarray[Any, Any], profile: CogProfile, *, average: boo
     for shape in level_shapes(*pixels.shape[1:]):
         if levels:
             pixels = np.stack([halve(band, profile.nodata, average=average) for band in pixels])
-        tiles = [_encoded(band, profile, row, column) for band in pixels for row, column in _corners(shape, profile)]
+        tiles = [
+            _encoded(band, profile, row, column)
+            for band in pixels
+            for row, column in _corners(shape, profile)
+        ]
         levels.append(Level(*shape, [len(tile) for tile in tiles], tiles))
     file = BytesIO()
     write_cog(file, profile, levels)
@@ -177,25 +185,36 @@ def _corners(shape: tuple[int, int], profile: CogProfile) -> Iterator[tuple[int,
 
 
 def _encoded(band: np.ndarray[Any, Any], profile: CogProfile, row: int, column: int) -> bytes:
-    return encode(_padded(band[row : row + profile.tile, column : column + profile.tile], profile), profile.codec)
+    return encode(
+        _padded(band[row : row + profile.tile, column : column + profile.tile], profile),
+        profile.codec,
+    )
 
 
 def _padded(pixels: np.ndarray[Any, Any], profile: CogProfile) -> np.ndarray[Any, Any]:
     """A tile at the image's edge, filled up with nodata."""
     if pixels.shape == (profile.tile, profile.tile):
         return pixels
-    full = np.full((profile.tile, profile.tile), 0 if profile.nodata is None else profile.nodata, profile.dtype)
+    full = np.full(
+        (profile.tile, profile.tile), 0 if profile.nodata is None else profile.nodata, profile.dtype
+    )
     full[: pixels.shape[0], : pixels.shape[1]] = pixels
     return full
 
 
-def _head(profile: CogProfile, images: Sequence[_Image], offsets: Sequence[Sequence[int]], big: bool) -> bytes:
+def _head(
+    profile: CogProfile, images: Sequence[_Image], offsets: Sequence[Sequence[int]], big: bool
+) -> bytes:
     """Everything before the first tile."""
     ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_LAYOUT):06d} bytes\n{_LAYOUT}".encode()
     ghost += b"\0" * (-len(ghost) % 8)
     header_size = 16 if big else 8
     first = header_size + len(ghost)
-    header = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHI", b"II", 42, first)
+    header = (
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, first)
+        if big
+        else struct.pack("<2sHI", b"II", 42, first)
+    )
     body = b""
     for number, image in enumerate(images):
         entries = (_mask_entries if image.mask else _entries)(profile, image, offsets[number], big)
@@ -207,7 +226,9 @@ Entry = tuple[int, int, Any]
 """Tag, type, values."""
 
 
-def _mask_entries(profile: CogProfile, image: _Image, offsets: Sequence[int], big: bool) -> list[Entry]:
+def _mask_entries(
+    profile: CogProfile, image: _Image, offsets: Sequence[int], big: bool
+) -> list[Entry]:
     """One bit a pixel, for all bands (https://gdal.org/drivers/raster/gtiff.html#internal-nodata-masks)."""
     return [
         (254, _LONG, [5 if image.reduced else 4]),  # NewSubfileType: a transparency mask
@@ -286,7 +307,13 @@ def _crs_entries(crs: str) -> list[Entry]:
     """The tags that GDAL writes for a CRS."""
     with MemoryFile() as memory:
         with memory.open(
-            driver="GTiff", width=1, height=1, count=1, dtype="uint8", crs=crs, transform=Affine(2, 0, 1, 0, -2, 1)
+            driver="GTiff",
+            width=1,
+            height=1,
+            count=1,
+            dtype="uint8",
+            crs=crs,
+            transform=Affine(2, 0, 1, 0, -2, 1),
         ) as image:
             image.write(np.zeros((1, 1, 1), np.uint8))
         with tifffile.TiffFile(memory) as tiff:
@@ -310,15 +337,20 @@ def _values(value: Any) -> Any:
 def _gdal_metadata(profile: CogProfile) -> str:
     items = []
     for number, band in enumerate(profile.bands):
-        items.append(f'<Item name="DESCRIPTION" sample="{number}" role="description">{escape(band.description)}</Item>')
+        items.append(
+            f'<Item name="DESCRIPTION" sample="{number}" role="description">{escape(band.description)}</Item>'
+        )
         items.append(f'<Item name="OFFSET" sample="{number}" role="offset">{band.offset!r}</Item>')
         items.append(f'<Item name="SCALE" sample="{number}" role="scale">{band.scale!r}</Item>')
     # Values are escaped twice: GDAL unescapes once as XML, and once more as it takes them for metadata.
     items += [
-        f"<Item name={quoteattr(key)}>{escape(escape(value))}</Item>" for key, value in sorted(profile.tags.items())
+        f"<Item name={quoteattr(key)}>{escape(escape(value))}</Item>"
+        for key, value in sorted(profile.tags.items())
     ]
     return "<GDALMetadata>\n  " + "\n  ".join(items) + "\n</GDALMetadata>\n"
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+    return (
+        str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+    )

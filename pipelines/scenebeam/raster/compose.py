@@ -77,7 +77,9 @@ class LayerError(SceneBeamError):
         self.band, self.name, self.cause = band, name, cause
 
 
-def compose(grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD) -> Iterator[tuple[int, int, Array]]:
+def compose(
+    grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD
+) -> Iterator[tuple[int, int, Array]]:
     """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in
     turn.
 
@@ -105,7 +107,9 @@ class _Stack:
         self._tiles = [_Tile(layer, grid, band) for layer in ordered]
         covering: BaseGeometry = shapely.Polygon()
         for tile in self._tiles:
-            tile.covered_before = covering if band.method in ("first", "last") else shapely.Polygon()
+            tile.covered_before = (
+                covering if band.method in ("first", "last") else shapely.Polygon()
+            )
             shapely.prepare(tile.covered_before)
             covering = shapely.union(covering, tile.footprint)
 
@@ -115,7 +119,12 @@ class _Stack:
             tile.start([block for top, bottom in strips for block in tile.foreseen(top, bottom)])
 
     def strip(self, top: int, bottom: int) -> Array:
-        merge = new_merge(self._band.method, (bottom - top, self._grid.shape[1]), self._band.dtype, self._band.nodata)
+        merge = new_merge(
+            self._band.method,
+            (bottom - top, self._grid.shape[1]),
+            self._band.dtype,
+            self._band.nodata,
+        )
         for tile in self._tiles:
             tile.lay(merge, top, bottom, self._band.nodata)
             tile.forget(bottom, self._ahead)
@@ -153,7 +162,9 @@ class _Tile:
             return image
         inverse = ~grid.transform
         pixels = shapely.transform(
-            self.layer.footprint, lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])), include_z=False
+            self.layer.footprint,
+            lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])),
+            include_z=False,
         )
         return shapely.intersection(shapely.make_valid(pixels), image)
 
@@ -174,7 +185,9 @@ class _Tile:
 
     def lay(self, merge: Merge, top: int, bottom: int, nodata: float | None) -> None:
         """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
-        wanted = [block for block, region in self.placement.needs(top, bottom) if merge.wants(region)]
+        wanted = [
+            block for block, region in self.placement.needs(top, bottom) if merge.wants(region)
+        ]
         self.start(wanted)
         for region, pixels, reach in self.placement.pieces(top, bottom, wanted, self._get):
             values, inside = split(pixels, reach)
@@ -183,7 +196,9 @@ class _Tile:
                 values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
             merge.add(region, values, inside)
 
-    def _count(self, region: Region, top: int, values: Array, inside: Mask | None, nodata: float | None) -> None:
+    def _count(
+        self, region: Region, top: int, values: Array, inside: Mask | None, nodata: float | None
+    ) -> None:
         """Note how much of a piece holds data."""
         self._seen += values.size
         if not self._valid:

@@ -19,7 +19,13 @@ def describe_file(href: str, signing: str = "none") -> dict[str, Any]:
     budget = Budget(private=True)
     first = open_source(href, 1, budget, signing)
     info = first.info
-    bands = [info, *(open_source(href, number, budget, signing).info for number in range(2, min(info.count, 512) + 1))]
+    bands = [
+        info,
+        *(
+            open_source(href, number, budget, signing).info
+            for number in range(2, min(info.count, 512) + 1)
+        ),
+    ]
     transform = info.transform
     corners = [transform @ corner for corner in ((0, 0), (info.width, info.height))]
     return {

@@ -80,7 +80,9 @@ def end_of(file: File, size: int) -> int:
     return end
 
 
-def _directory(file: File, start: int, size: int, form: _Format) -> tuple[dict[int, _Values], int, int]:
+def _directory(
+    file: File, start: int, size: int, form: _Format
+) -> tuple[dict[int, _Values], int, int]:
     """Values by tag, the byte after the directory, and where the next one lies; 0 if nowhere."""
     first = start + form.size(form.count_of_entries)
     if first > size:
@@ -124,7 +126,9 @@ def _blocks_end(file: File, tags: dict[int, _Values], size: int, form: _Format) 
     return int(starts[last]) + int(lengths[last])
 
 
-def _numbers(file: File, values: _Values, form: _Format) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def _numbers(
+    file: File, values: _Values, form: _Format
+) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     body = _read(file, values.start, values.stop - values.start)
     dtype = np.dtype(f"{form.order}u{form.size(values.letter)}")
     return np.frombuffer(body, dtype, len(body) // dtype.itemsize).astype(np.uint64)

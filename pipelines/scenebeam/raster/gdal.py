@@ -132,7 +132,9 @@ class GdalFile:
                         raise ReadError(
                             f"{shown(self.href)} cannot be opened as an image: it is {_looks_like(file.head)}"
                         )
-                    dataset = rasterio.open("image", driver=driver, sharing=False, opener=_Alone("image", file))
+                    dataset = rasterio.open(
+                        "image", driver=driver, sharing=False, opener=_Alone("image", file)
+                    )
                     if file.fault is not None:  # GDAL makes do with what it has got
                         dataset.close()
                         raise file.fault
@@ -143,7 +145,9 @@ class GdalFile:
         except (rasterio.errors.RasterioError, OSError, ValueError) as error:
             if file.fault is not None:
                 raise file.fault from None
-            why = str(error).replace("'image'", "it") if driver else f"it is {_looks_like(file.head)}"
+            why = (
+                str(error).replace("'image'", "it") if driver else f"it is {_looks_like(file.head)}"
+            )
             raise ReadError(f"{shown(self.href)} cannot be opened as an image: {why}") from None
 
     def dataset(self) -> DatasetReader:
@@ -167,9 +171,7 @@ class GdalFile:
         elif file.driver == "GTiff" and SMALLEST_ENTRY * _block_count(file) > self._file.size:
             reason = f"has a header of {_block_count(file):,} blocks, more than a file of its size can list"
         elif _natural_bytes(file) > LARGEST_BLOCK:
-            reason = (
-                f"has blocks of {_natural_bytes(file):,} bytes, more than the {LARGEST_BLOCK:,} that can be decoded"
-            )
+            reason = f"has blocks of {_natural_bytes(file):,} bytes, more than the {LARGEST_BLOCK:,} that can be decoded"
         if reason:
             file.close()
             raise ReadError(f"{name} {reason}")
@@ -199,9 +201,13 @@ class GdalFile:
     def band_info(self, band: int) -> RasterInfo:
         """What the file says of one band, from 1."""
         dtype = np.dtype(self._dataset.dtypes[band - 1])
-        return replace(self.info, dtype=dtype, nodata=held_nodata(self._dataset.nodatavals[band - 1], dtype))
+        return replace(
+            self.info, dtype=dtype, nodata=held_nodata(self._dataset.nodatavals[band - 1], dtype)
+        )
 
-    def read(self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None = None) -> Array:
+    def read(
+        self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None = None
+    ) -> Array:
         """A window of a band, or all of it; with a `shape` every so many-th pixel.
 
         Raises ReadError: permanent where two independent readings bring the same bytes, and GDAL
@@ -210,7 +216,9 @@ class GdalFile:
         with self._lock:
             return self._context.run(self._read, band, window, what, shape)
 
-    def _read(self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None) -> Array:
+    def _read(
+        self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None
+    ) -> Array:
         for _ in range(max(self.budget.attempts, 2)):
             try:
                 pixels = self._pixels(band, window, shape)
@@ -219,14 +227,19 @@ class GdalFile:
             else:
                 self._failed = None
                 return pixels
-        raise ReadError(f"{shown(self.href)}: {what} comes differently each time that it is read", permanent=False)
+        raise ReadError(
+            f"{shown(self.href)}: {what} comes differently each time that it is read",
+            permanent=False,
+        )
 
     def _judge(self, error: Exception, what: str) -> None:
         """Open the file anew after a read that failed. Raises ReadError where another try cannot
         help.
         """
         file, failed = self._file, self._failed
-        told = file.fault or ReadError(f"{shown(self.href)}: {what} cannot be read: {_reason(error)}")
+        told = file.fault or ReadError(
+            f"{shown(self.href)}: {what} cannot be read: {_reason(error)}"
+        )
         self._reopen()
         if not told.permanent or self.local or (failed is not None and failed.agrees_with(file)):
             self._failed = None
@@ -248,11 +261,18 @@ class GdalFile:
         turned = self._turned(window)
         with rasterio.Env(**self._options):
             pixels: Array = self._dataset.read(band, window=turned, out_shape=shape)
-            valid = self._dataset.read_masks(band, window=turned, out_shape=shape) != 0 if self.info.masked else None
+            valid = (
+                self._dataset.read_masks(band, window=turned, out_shape=shape) != 0
+                if self.info.masked
+                else None
+            )
         if self._file.fault is not None:
             raise self._file.fault
         if self._down or self._across:
-            flip = (slice(None, None, -1 if self._down else 1), slice(None, None, -1 if self._across else 1))
+            flip = (
+                slice(None, None, -1 if self._down else 1),
+                slice(None, None, -1 if self._across else 1),
+            )
             pixels = np.ascontiguousarray(pixels[flip])
             valid = None if valid is None else valid[flip]
         if self.local:
@@ -285,7 +305,9 @@ class GdalSource(Source):
     def _read(self, block: Block) -> Array:
         height, width = self.info.block
         row, column = block[0] * height, block[1] * width
-        window = Window(column, row, min(width, self.info.width - column), min(height, self.info.height - row))
+        window = Window(
+            column, row, min(width, self.info.width - column), min(height, self.info.height - row)
+        )
         return self._file.read(self._band, window, f"block {block}")
 
     def look(self, *, at_full_size: bool = False) -> list[Array]:

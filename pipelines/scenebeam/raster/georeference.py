@@ -55,7 +55,9 @@ def crs_of_geokeys(keys: Mapping[int, float]) -> str | None:
     """The CRS of a header's GeoKeys where they name an EPSG code and say nothing else; else None,
     and GDAL must tell.
     """
-    return _crs_of_geokeys(frozenset((key, value) for key, value in keys.items() if key not in _CITATIONS))
+    return _crs_of_geokeys(
+        frozenset((key, value) for key, value in keys.items() if key not in _CITATIONS)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -80,11 +82,17 @@ def _agree(crs: CRS, keys: Mapping[int, float], projected: bool) -> bool:
     """Whether units, datum and ellipsoid that a header names beside a code are the code's own."""
     if crs.is_projected != projected or crs.is_geographic == projected or crs.geodetic_crs is None:
         return False
-    if projected and (keys.get(_LINEAR_UNITS, _METRE) != _METRE or crs.axis_info[0].unit_name != "metre"):
+    if projected and (
+        keys.get(_LINEAR_UNITS, _METRE) != _METRE or crs.axis_info[0].unit_name != "metre"
+    ):
         return False
     if keys.get(_ANGULAR_UNITS, _DEGREE) != _DEGREE:
         return False
-    if projected and _GEOGRAPHIC_CRS in keys and crs.geodetic_crs.to_epsg() != keys[_GEOGRAPHIC_CRS]:
+    if (
+        projected
+        and _GEOGRAPHIC_CRS in keys
+        and crs.geodetic_crs.to_epsg() != keys[_GEOGRAPHIC_CRS]
+    ):
         return False
     ellipsoid = crs.ellipsoid
     if ellipsoid is None:

@@ -59,10 +59,14 @@ def choose_grid(
         left, bottom, right, top = asked.bounds
         columns, rows = (right - left) / resolution, (top - bottom) / resolution
         if abs(columns - round(columns)) > _WHOLE or abs(rows - round(rows)) > _WHOLE:
-            raise RequestError(f"grid.bounds are {columns:g} x {rows:g} pixels of {resolution:g}: make them whole")
+            raise RequestError(
+                f"grid.bounds are {columns:g} x {rows:g} pixels of {resolution:g}: make them whole"
+            )
     else:
         left, bottom, right, top = _bounds(_needed(area), crs)
-        _check_pixels((right - left) / resolution, (top - bottom) / resolution, resolution, max_pixels)
+        _check_pixels(
+            (right - left) / resolution, (top - bottom) / resolution, resolution, max_pixels
+        )
         x, y = (0.0, 0.0) if origin is None else origin(crs_text(crs), resolution)
         left, right = _outward(left, right, x, resolution)
         bottom, top = _outward(bottom, top, y, resolution)
@@ -123,7 +127,9 @@ def utm_crs(area: MultiPolygon) -> CRS:
 
 def project(geometry: BaseGeometry, crs: CRS | str) -> BaseGeometry:
     """Degrees → `crs`, with points every tenth of a degree so that straight edges follow the ground."""
-    return shapely.transform(shapely.segmentize(geometry, 0.1), _from_lonlat(crs).transform, interleaved=False)
+    return shapely.transform(
+        shapely.segmentize(geometry, 0.1), _from_lonlat(crs).transform, interleaved=False
+    )
 
 
 def project_footprint(footprint: BaseGeometry, crs: CRS | str) -> BaseGeometry | None:

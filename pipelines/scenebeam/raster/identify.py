@@ -38,7 +38,9 @@ class Identified:
             unit=_agreed([record.unit for record in self.records]) if self.certain else None,
             uniform=bool(_agreed([record.may_be_uniform(self.name) for record in self.records])),
             # The range is of digital numbers: of a band in physical values it says nothing.
-            value_range=_agreed([record.value_range for record in self.records]) if digital else None,
+            value_range=_agreed([record.value_range for record in self.records])
+            if digital
+            else None,
             digital=digital,
         )
 
@@ -50,7 +52,9 @@ class Identified:
     @property
     def reflectance(self) -> tuple[float, float] | None:
         """(scale, offset) of an optical band with a wavelength, as far as it is known."""
-        scalings: tuple[float, float] | None = _agreed([record.band_scaling(self.name) for record in self.records])
+        scalings: tuple[float, float] | None = _agreed(
+            [record.band_scaling(self.name) for record in self.records]
+        )
         optical = _agreed([record.band_sensor(self.name) for record in self.records]) == "optical"
         return scalings if optical else None
 
@@ -61,7 +65,10 @@ def _agreed(values: Sequence[Any]) -> Any:
 
 
 def identify(
-    href: str, descriptions: Sequence[str], record: CollectionRecord | None, expected: Sequence[str] = ()
+    href: str,
+    descriptions: Sequence[str],
+    record: CollectionRecord | None,
+    expected: Sequence[str] = (),
 ) -> list[Identified]:
     """The bands of a file: by description in any case, else by the file's name where it has one band, else by
     position where it has just as many bands as are expected.
@@ -80,12 +87,25 @@ def identify(
         if not name and positions:
             name, fitting = by_name(positions[number], records)
             name = name or positions[number]
-        found.append(Identified(number + 1, name or f"band {number + 1}", tuple(fitting), record is not None, conflict))
+        found.append(
+            Identified(
+                number + 1,
+                name or f"band {number + 1}",
+                tuple(fitting),
+                record is not None,
+                conflict,
+            )
+        )
     return found
 
 
-def _positions(count: int, record: CollectionRecord | None, expected: Sequence[str]) -> Sequence[str]:
-    candidates = [expected, *((record.required, record.default_bands) if record is not None else ())]
+def _positions(
+    count: int, record: CollectionRecord | None, expected: Sequence[str]
+) -> Sequence[str]:
+    candidates = [
+        expected,
+        *((record.required, record.default_bands) if record is not None else ()),
+    ]
     return next((names for names in candidates if len(names) == count), ())
 
 
@@ -109,7 +129,9 @@ class Named(NamedTuple):
 
 def by_name(text: str, records: Sequence[CollectionRecord]) -> Named:
     """Our name of a band, and the records that know it so; the first record's word where they differ."""
-    fitting = [(name, record) for record in records if text and (name := record.band_name(text.strip()))]
+    fitting = [
+        (name, record) for record in records if text and (name := record.band_name(text.strip()))
+    ]
     if not fitting:
         return Named("", ())
     name = fitting[0][0]
@@ -118,7 +140,9 @@ def by_name(text: str, records: Sequence[CollectionRecord]) -> Named:
 
 def by_file_name(href: str, records: Sequence[CollectionRecord]) -> Named:
     """By the last and longest part of a file's name that is the name of a band: `..._SR_B2.TIF`, `B04_10m.jp2`."""
-    words = [word for word in re.split(r"[_\-. ]+", PurePosixPath(urlsplit(href).path).stem) if word]
+    words = [
+        word for word in re.split(r"[_\-. ]+", PurePosixPath(urlsplit(href).path).stem) if word
+    ]
     for length in (3, 2, 1):
         for start in range(len(words) - length, -1, -1):
             found = by_name("_".join(words[start : start + length]), records)

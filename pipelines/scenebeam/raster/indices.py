@@ -87,7 +87,9 @@ def physical(numbers: Array, nodata: float | None, scale: float, offset: float) 
     return values
 
 
-def obscured(classes: Array, nodata: float | None, masked: tuple[int, ...], bits: tuple[int, ...]) -> Mask:
+def obscured(
+    classes: Array, nodata: float | None, masked: tuple[int, ...], bits: tuple[int, ...]
+) -> Mask:
     """Where a classification has one of the classes `masked`, or any of the bits set, or nothing at all."""
     valid = valid_mask(classes, nodata)
     classes = np.asarray(classes)

@@ -54,7 +54,9 @@ def check_file(
         try:
             info = source.info
             if info.dtype.name != dtype:
-                raise CheckError(f"it holds {info.dtype.name}, and its collection is known for {dtype}")
+                raise CheckError(
+                    f"it holds {info.dtype.name}, and its collection is known for {dtype}"
+                )
             known = info.nodata if nodata is None else nodata
             sample = sample_source(source, known, at_full_size=spec.sensor == "sar")
             damage = damage_of(source) if deep else ""
@@ -67,7 +69,9 @@ def check_file(
             raise
         raise CheckError(f"it is no image that can be used: {error}") from error
     whole = checks.model_copy(update={"max_nodata_percent": 100.0})
-    errors = [finding.message for finding in judge("", sample, spec, whole) if finding.level == "error"]
+    errors = [
+        finding.message for finding in judge("", sample, spec, whole) if finding.level == "error"
+    ]
     if errors:
         raise CheckError("; ".join(errors))
 

@@ -31,7 +31,9 @@ def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | Non
     return moved if valid is None else np.where(valid, moved, values)
 
 
-def renumbered(values: Array, nodata: float | None, dtype: np.dtype[Any], wanted: float | None) -> Array:
+def renumbered(
+    values: Array, nodata: float | None, dtype: np.dtype[Any], wanted: float | None
+) -> Array:
     """Values in another dtype, which holds them all, their `nodata` written as the `wanted` one."""
     if wanted is not None and (np.ma.is_masked(values) or not same_nodata(nodata, wanted)):
         valid = valid_mask(values, nodata)
@@ -105,7 +107,9 @@ class _First(Merge):
             self._filled[region] |= holes
 
     def wants(self, region: Region) -> bool:
-        return not any(_meet(region, earlier) for earlier in self._touched) or bool(self._holes(region).any())
+        return not any(_meet(region, earlier) for earlier in self._touched) or bool(
+            self._holes(region).any()
+        )
 
     @property
     def _data(self) -> Mask | None:
@@ -225,6 +229,8 @@ _METHODS: dict[str, type[Merge]] = {
 }
 
 
-def new_merge(method: str, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> Merge:
+def new_merge(
+    method: str, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None
+) -> Merge:
     """An empty strip for `first`, `last`, `min`, `max`, `mean` or `median`."""
     return _METHODS[method](shape, dtype, nodata)

@@ -34,17 +34,23 @@ def preview(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
     True colour where the bands are there, else false colour, else the first band in grey. Radar is drawn in dB, `unit`
     being that of its numbers. Raises CheckError where there is nothing to draw.
     """
-    drawn = {name.lower(): picture for name, picture in pictures.items() if np.isfinite(picture).any()}
+    drawn = {
+        name.lower(): picture for name, picture in pictures.items() if np.isfinite(picture).any()
+    }
     if not drawn:
         raise CheckError("there is nothing to draw: no band has data")
     chosen = next((names for names in _COLOURS if all(name in drawn for name in names)), None)
-    names = chosen or next(([name] for name in _POLARIZATIONS if name in drawn), [next(iter(drawn))])
+    names = chosen or next(
+        ([name] for name in _POLARIZATIONS if name in drawn), [next(iter(drawn))]
+    )
     shape = drawn[names[0]].shape
     channels = [resized(drawn[name], *shape) for name in names]
     if names[0] in _POLARIZATIONS and unit == "linear":
         channels = [10 * np.log10(np.where(channel > 0, channel, np.nan)) for channel in channels]
     seen = np.isfinite(channels).all(axis=0)
-    image = np.stack([*(_stretched(channel) for channel in channels), np.where(seen, 255, 0).astype(np.uint8)])
+    image = np.stack(
+        [*(_stretched(channel) for channel in channels), np.where(seen, 255, 0).astype(np.uint8)]
+    )
     return png(np.moveaxis(image, 0, -1))
 
 
@@ -56,7 +62,9 @@ def png(image: Array) -> bytes:
 
 
 def _stretched(channel: Array) -> Array:
-    low, high = np.nanpercentile(channel, [_DARK, _BRIGHT]) if np.isfinite(channel).any() else (0, 1)
+    low, high = (
+        np.nanpercentile(channel, [_DARK, _BRIGHT]) if np.isfinite(channel).any() else (0, 1)
+    )
     scaled = (np.nan_to_num(channel, nan=low) - low) / max(high - low, 1e-9)
     return np.asarray((255 * np.clip(scaled, 0, 1)).round(), np.uint8)
 

@@ -109,7 +109,9 @@ def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
         halved[count == 0] = nodata
         hit = (count > 0) & (halved == dtype.type(nodata))
         if hit.any():  # a mean that lands on nodata is data all the same
-            halved[hit] = np.nextafter(halved[hit], np.inf) if dtype.kind == "f" else halved[hit] + 1
+            halved[hit] = (
+                np.nextafter(halved[hit], np.inf) if dtype.kind == "f" else halved[hit] + 1
+            )
     return halved
 
 
@@ -133,7 +135,13 @@ def _lzw_encode(tile: Array) -> bytes:
     readers that hold on to that cannot read what other encoders write.
     """
     raw = np.frombuffer(np.ascontiguousarray(tile).tobytes(), np.uint8)
-    shape = {"width": raw.size, "height": 1, "count": 1, "blockysize": 1, "transform": Affine(1, 0, 0, 0, -1, 1)}
+    shape = {
+        "width": raw.size,
+        "height": 1,
+        "count": 1,
+        "blockysize": 1,
+        "transform": Affine(1, 0, 0, 0, -1, 1),
+    }
     with MemoryFile() as memory:
         with memory.open(driver="GTiff", dtype="uint8", compress="lzw", **shape) as strip:
             strip.write(raw[None, None])
@@ -199,7 +207,9 @@ class Pyramid:
     def _emit(self, level: int, strip: Array) -> None:
         tiles = self.levels[level]
         for left in range(0, tiles.width, TILE):
-            self._pending.append((level, cpu_threads().submit(self._tile, strip[:, left : left + TILE])))
+            self._pending.append(
+                (level, cpu_threads().submit(self._tile, strip[:, left : left + TILE]))
+            )
         self._seen[level] += len(strip)
         self._drain(_PENDING)
         last = level + 1 == len(self.levels)

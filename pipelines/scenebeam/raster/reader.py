@@ -68,7 +68,10 @@ def _open(href: str, budget: Budget, signing: str) -> OpenFile:
             if attempt > 0 and _same(first, file):
                 raise
             first = file
-    raise ReadError(f"{shown(href)} comes differently each time that it is read; run again later", permanent=False)
+    raise ReadError(
+        f"{shown(href)} comes differently each time that it is read; run again later",
+        permanent=False,
+    )
 
 
 def _same(one: RangeFile | None, other: RangeFile | None) -> bool:

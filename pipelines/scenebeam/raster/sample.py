@@ -121,8 +121,15 @@ def histogram(picture: Array, *, whole_numbers: bool = False) -> dict[str, Any]:
     if whole_numbers:
         low, high = low - 0.5, high + 0.5
     # Between numbers that differ in their last digits alone there are no buckets to tell apart.
-    if high - low <= _BUCKETS * np.spacing(max(abs(low), abs(high))) or (whole_numbers and high - low > _CLASSES):
+    if high - low <= _BUCKETS * np.spacing(max(abs(low), abs(high))) or (
+        whole_numbers and high - low > _CLASSES
+    ):
         return {}
     buckets, _ = np.histogram(values, round(high - low) if whole_numbers else _BUCKETS, (low, high))
-    told = {"count": len(buckets), "min": round(low, 6), "max": round(high, 6), "buckets": buckets.tolist()}
+    told = {
+        "count": len(buckets),
+        "min": round(low, 6),
+        "max": round(high, 6),
+        "buckets": buckets.tolist(),
+    }
     return {"histogram": told}

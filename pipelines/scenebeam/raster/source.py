@@ -92,14 +92,16 @@ def read_window(source: Source, row: int, column: int, height: int, width: int) 
         block = future.result()
         rows = slice(max(top, row), min(top + block.shape[0], row + height))
         columns = slice(max(left, column), min(left + block.shape[1], column + width))
-        found[rows.start - row : rows.stop - row, columns.start - column : columns.stop - column] = block[
-            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-        ]
+        found[
+            rows.start - row : rows.stop - row, columns.start - column : columns.stop - column
+        ] = block[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     return found
 
 
 def blocks_meeting(info: RasterInfo, row: int, column: int, height: int, width: int) -> list[Block]:
     """Blocks of an image that meet a window of it, in file order."""
     rows = range(max(row, 0) // info.block[0], -(-min(row + height, info.height) // info.block[0]))
-    columns = range(max(column, 0) // info.block[1], -(-min(column + width, info.width) // info.block[1]))
+    columns = range(
+        max(column, 0) // info.block[1], -(-min(column + width, info.width) // info.block[1])
+    )
     return [(r, c) for r in rows for c in columns]

@@ -58,7 +58,8 @@ def swapped(
     across = min(picture.shape[1] for _, picture, _, _ in known.values())
     spectra = np.stack(
         [
-            resized(known[_BANDS[number]][1], rows, across) * known[_BANDS[number]][2] + known[_BANDS[number]][3]
+            resized(known[_BANDS[number]][1], rows, across) * known[_BANDS[number]][2]
+            + known[_BANDS[number]][3]
             for number in columns
         ],
         axis=-1,

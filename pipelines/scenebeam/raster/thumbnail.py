@@ -20,7 +20,9 @@ _SUN = (np.radians(315.0), np.radians(45.0))
 def natural_colour(reflectance: Mapping[str, Array]) -> bytes:
     """Bands of reflectance by name, 2-D → PNG: red, green, blue from 0 to 0.3; the first band in grey without them."""
     names = (
-        ("red", "green", "blue") if {"red", "green", "blue"} <= reflectance.keys() else (next(iter(reflectance)),) * 3
+        ("red", "green", "blue")
+        if {"red", "green", "blue"} <= reflectance.keys()
+        else (next(iter(reflectance)),) * 3
     )
     return png(np.stack([_scaled(reflectance[name], 0.0, _BRIGHT) for name in names], axis=-1))
 
@@ -32,7 +34,11 @@ def backscatter(power: Mapping[str, Array]) -> bytes:
         channels = [decibels["vv"], decibels["vh"], decibels["vv"] - decibels["vh"]]
     else:
         channels = [next(iter(decibels.values()))] * 3
-    return png(np.stack([_scaled(one, *span) for one, span in zip(channels, _RANGES, strict=True)], axis=-1))
+    return png(
+        np.stack(
+            [_scaled(one, *span) for one, span in zip(channels, _RANGES, strict=True)], axis=-1
+        )
+    )
 
 
 def shaded(elevation: Array, pixel: float) -> bytes:
@@ -42,11 +48,15 @@ def shaded(elevation: Array, pixel: float) -> bytes:
     """
     z = np.pad(elevation.astype(np.float64), 1, mode="edge")
     west, east = (z[:-2, c] + 2 * z[1:-1, c] + z[2:, c] for c in (slice(None, -2), slice(2, None)))
-    north, south = (z[r, :-2] + 2 * z[r, 1:-1] + z[r, 2:] for r in (slice(None, -2), slice(2, None)))
+    north, south = (
+        z[r, :-2] + 2 * z[r, 1:-1] + z[r, 2:] for r in (slice(None, -2), slice(2, None))
+    )
     across, up = (east - west) / (8 * pixel), (north - south) / (8 * pixel)
     azimuth, height = _SUN
     # The cosine between the ground's upward normal and the light.
-    light = np.array([np.sin(azimuth) * np.cos(height), np.cos(azimuth) * np.cos(height), np.sin(height)])
+    light = np.array(
+        [np.sin(azimuth) * np.cos(height), np.cos(azimuth) * np.cos(height), np.sin(height)]
+    )
     shade = (light[2] - across * light[0] - up * light[1]) / np.sqrt(1 + across**2 + up**2)
     grey = _scaled(shade, 0.0, 1.0)
     return png(np.stack([grey, grey, grey], axis=-1))

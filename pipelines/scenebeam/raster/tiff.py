@@ -30,7 +30,18 @@ LARGEST_BLOCK = 2**28
 SMALLEST_ENTRY = 2
 """Bytes that a header takes for a block, at least."""
 _CODECS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-_DTYPES = {"uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32", "float64"}
+_DTYPES = {
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+}
 """Of numbers that GDAL gives as they are stored: of float16 it makes float32."""
 _MOST_IMAGES = 1000
 """Images of one file that are looked at: overviews and masks come first."""
@@ -42,7 +53,26 @@ _PLAIN_NUMBER = re.compile(r" *([+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan) *",
 _ASCII, _DOUBLE = 2, 12
 _WHOLE = {3, 4, 16}
 """Types of numbers (SHORT, LONG, LONG8) that every reader takes in the tags that are `_NUMBERS`."""
-_NUMBERS = (256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 338, 339)
+_NUMBERS = (
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    273,
+    277,
+    278,
+    279,
+    284,
+    317,
+    322,
+    323,
+    324,
+    325,
+    338,
+    339,
+)
 _TILES = (322, 323, 324, 325)
 """TileWidth, TileLength, TileOffsets, TileByteCounts."""
 _STRIPS = (273, 279)
@@ -126,10 +156,14 @@ def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | Non
     try:
         with tifffile.TiffFile(file.open(), size=file.size) as tiff:
             layout = _first_layout(tiff, file)
-            return _with_overviews(layout, tiff, file) if overviews and layout is not None else layout
+            return (
+                _with_overviews(layout, tiff, file) if overviews and layout is not None else layout
+            )
     except ReadError:
         raise
-    except Exception:  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
+    except (
+        Exception
+    ):  # a broken or exotic header, in whatever way tifffile meets it: GDAL judges it
         if file.fault is not None:
             raise file.fault from None
         return None
@@ -167,7 +201,9 @@ def _images(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
         yield page
 
 
-def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Affine, tuple[int, int]] | None:
+def read_grid(
+    href: str, budget: Budget, signing: str = "none"
+) -> tuple[str, Affine, tuple[int, int]] | None:
     """CRS, transform and shape of any north-up TIFF by its header; None for what only GDAL can
     tell.
 
@@ -179,7 +215,11 @@ def read_grid(href: str, budget: Budget, signing: str = "none") -> tuple[str, Af
             page = tiff.pages[0]
             keys = _geo_keys(page)
             crs, transform = crs_of_geokeys(keys), _transform(page, keys)
-            found = None if crs is None or transform is None else (crs, transform, (page.imagelength, page.imagewidth))
+            found = (
+                None
+                if crs is None or transform is None
+                else (crs, transform, (page.imagelength, page.imagewidth))
+            )
     except ReadError:
         raise
     except Exception:  # as above
@@ -192,7 +232,9 @@ def _with_overviews(layout: TiffLayout, tiff: tifffile.TiffFile, file: RangeFile
     for page in _images(tiff):
         if page.is_reduced and page.index != 0:
             scale = Affine.scale(layout.width / page.imagewidth, layout.height / page.imagelength)
-            smaller = _layout(page, file, layout.crs, layout.transform @ scale, layout.declared_nodata)
+            smaller = _layout(
+                page, file, layout.crs, layout.transform @ scale, layout.declared_nodata
+            )
             if smaller is not None:
                 found.append(smaller)
     end = end_of(file.open(), file.size)
@@ -231,7 +273,9 @@ def _layout(
     ):
         return None
     interleaved = page.planarconfig == 1
-    block = (page.tilelength, page.tilewidth) if page.is_tiled else (_strip_rows(page), page.imagewidth)
+    block = (
+        (page.tilelength, page.tilewidth) if page.is_tiled else (_strip_rows(page), page.imagewidth)
+    )
     size = block[0] * block[1] * dtype.itemsize * (page.samplesperpixel if interleaved else 1)
     if not page.is_tiled and (size > LARGEST_BLOCK or not _lists_each_strip(page, block[0])):
         return None
@@ -278,7 +322,9 @@ def _strip_rows(page: tifffile.TiffPage) -> int:
     return int(max(1, min(page.rowsperstrip, page.imagelength)))
 
 
-def _check_sizes(page: tifffile.TiffPage, file: RangeFile, block: tuple[int, int], size: int) -> None:
+def _check_sizes(
+    page: tifffile.TiffPage, file: RangeFile, block: tuple[int, int], size: int
+) -> None:
     """Hold what a header says against the file's length and what a process can bear, before
     anything is allocated.
 
@@ -295,8 +341,13 @@ def _check_sizes(page: tifffile.TiffPage, file: RangeFile, block: tuple[int, int
         raise ReadError(
             f"{name}: its blocks of {size:,} bytes are larger than the {LARGEST_BLOCK:,} that can be decoded"
         )
-    if not blocks == len(page.dataoffsets) == len(page.databytecounts) or SMALLEST_ENTRY * blocks > file.size:
-        raise ReadError(f"{name}: its header lists {len(page.dataoffsets):,} blocks, and its image has {blocks:,}")
+    if (
+        not blocks == len(page.dataoffsets) == len(page.databytecounts)
+        or SMALLEST_ENTRY * blocks > file.size
+    ):
+        raise ReadError(
+            f"{name}: its header lists {len(page.dataoffsets):,} blocks, and its image has {blocks:,}"
+        )
     if min(page.dataoffsets) < 0 or min(page.databytecounts) < 0:
         raise ReadError(f"{name}: its header places blocks before the file's first byte")
 
@@ -353,7 +404,9 @@ def _descriptions(page: tifffile.TiffPage) -> tuple[str, ...]:
 
 def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None:
     """Pixel corner → CRS. None where the header does not give a north-up grid by one tiepoint."""
-    if any(code in page.tags and page.tags[code].dtype != _DOUBLE for code in (_PIXEL_SCALE, _TIEPOINT)):
+    if any(
+        code in page.tags and page.tags[code].dtype != _DOUBLE for code in (_PIXEL_SCALE, _TIEPOINT)
+    ):
         return None
     scale, tie = _tag(page, _PIXEL_SCALE), _tag(page, _TIEPOINT)
     if scale is None or tie is None or len(tie) != 6 or _tag(page, _MATRIX) is not None:
@@ -363,7 +416,9 @@ def _transform(page: tifffile.TiffPage, keys: dict[int, float]) -> Affine | None
     column, row, _, x, y, _ = tie
     # RasterPixelIsPoint (2) ties the centre of a pixel, not its corner.
     half = 0.5 if keys.get(RASTER_TYPE) == 2 else 0.0
-    transform = Affine(scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1])
+    transform = Affine(
+        scale[0], 0, x - (column + half) * scale[0], 0, -scale[1], y + (row + half) * scale[1]
+    )
     return transform if is_placed(transform) else None
 
 

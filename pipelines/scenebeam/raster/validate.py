@@ -57,7 +57,10 @@ class ImageReport:
         """In words, a line for each finding."""
         held = ", ".join(self.bands) or "nothing that could be read"
         lines = [f"{'valid' if self.valid else 'INVALID'}  {self.file}: {held}"]
-        lines += [f"  {one.level}: {f'{one.band}: ' if one.band else ''}{one.message}" for one in self.findings]
+        lines += [
+            f"  {one.level}: {f'{one.band}: ' if one.band else ''}{one.message}"
+            for one in self.findings
+        ]
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
@@ -66,7 +69,9 @@ class ImageReport:
         del whole["pictures"], whole["undrawn"]
         return {"valid": self.valid, **whole}
 
-    def add(self, level: Literal["error", "warning"], check: str, message: str, band: str = "") -> None:
+    def add(
+        self, level: Literal["error", "warning"], check: str, message: str, band: str = ""
+    ) -> None:
         """Note a finding."""
         self.findings.append(Finding(level, check, band, message))
 
@@ -105,7 +110,9 @@ def validate(
     return report
 
 
-def _vrt_is_sound(report: ImageReport, vrt: Path, checks: Checks, records: Sequence[CollectionRecord]) -> bool:
+def _vrt_is_sound(
+    report: ImageReport, vrt: Path, checks: Checks, records: Sequence[CollectionRecord]
+) -> bool:
     """Whether a VRT's XML is sound and its sources are there and what they are called, before GDAL opens it.
 
     The same of VRTs among its sources: their own must lie in the first one's folder too.
@@ -125,7 +132,11 @@ def _vrt_is_sound(report: ImageReport, vrt: Path, checks: Checks, records: Seque
             fault = _source_fault(source, vrt.parent, checks)
             if fault:
                 report.add("error", "source", fault, band)
-            elif source.lower().endswith(".vrt") and Path(source).resolve() not in seen and len(seen) < _MOST_VRTS:
+            elif (
+                source.lower().endswith(".vrt")
+                and Path(source).resolve() not in seen
+                and len(seen) < _MOST_VRTS
+            ):
                 seen.add(Path(source).resolve())
                 waiting.append(Path(source))
     return report.valid
@@ -170,7 +181,10 @@ def _look(
             f"it has {first.info.count:,} bands, more than the {_MOST_BANDS:,} that are checked; "
             "split it into files of fewer bands"
         )
-    sources = [first, *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1))]
+    sources = [
+        first,
+        *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1)),
+    ]
     try:
         named = identify(href, first.info.descriptions or [""] * first.info.count, record, expected)
         report.bands = {one.name: one.index for one in named}
@@ -178,7 +192,9 @@ def _look(
         for one, source in zip(named, sources, strict=True):
             _check_band(report, one, source, checks, deep=deep)
         if report.valid:  # of a broken band there is no spectrum
-            for names, message in swapped(report.pictures, {one.name: one.reflectance for one in named}):
+            for names, message in swapped(
+                report.pictures, {one.name: one.reflectance for one in named}
+            ):
                 report.add("warning", "order", message, names)
         if pictures:  # last, as they decide nothing
             for one, source in zip(named, sources, strict=True):
@@ -238,9 +254,13 @@ def _compare(
 ) -> None:
     """Hold the bands that were found against those that should be there."""
     found = [one.name for one in named]
-    wanted = [record.band_name(name) or name.lower() if record else name.lower() for name in expected]
+    wanted = [
+        record.band_name(name) or name.lower() if record else name.lower() for name in expected
+    ]
     if not wanted and record is not None and len(named) > 1:
-        wanted = list(checks.sar.required_polarizations if record.sensor == "sar" else record.required)
+        wanted = list(
+            checks.sar.required_polarizations if record.sensor == "sar" else record.required
+        )
     for name in wanted:
         if name not in found:
             report.add("error", "band", f"{name} is not there; it holds {', '.join(found)}", name)

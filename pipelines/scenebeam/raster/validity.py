@@ -46,7 +46,9 @@ def same_nodata(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     with np.errstate(over="ignore"):
-        return bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True)) or one == other
+        return (
+            bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True)) or one == other
+        )
 
 
 def valid_mask(values: Array, nodata: float | None) -> Mask | None:
@@ -77,7 +79,9 @@ def all_valid(values: Array, nodata: float | None) -> bool:
     if nodata is None or values.size == 0:
         return True
     least = values.min()
-    return bool(least > nodata or values.max() < nodata or (np.isnan(nodata) and not np.isnan(least)))
+    return bool(
+        least > nodata or values.max() < nodata or (np.isnan(nodata) and not np.isnan(least))
+    )
 
 
 def valid_count(values: Array, nodata: float | None) -> int:

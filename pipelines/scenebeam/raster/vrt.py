@@ -114,23 +114,33 @@ def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) 
         "ySize": to_grid.e * info.height,
     }
     for tag, rect in (("SrcRect", place), ("DstRect", target)):
-        ET.SubElement(complex_source, tag, {key: _number(round(value, 6)) for key, value in rect.items()})
-    if info.masked:  # GDAL heeds one of the two: a mask has a nodata value in it, but not the other way round
+        ET.SubElement(
+            complex_source, tag, {key: _number(round(value, 6)) for key, value in rect.items()}
+        )
+    if (
+        info.masked
+    ):  # GDAL heeds one of the two: a mask has a nodata value in it, but not the other way round
         ET.SubElement(complex_source, "UseMaskBand").text = "true"
     elif band.nodata is not None:
         ET.SubElement(complex_source, "NODATA").text = _number(band.nodata)
     if source.shift:
-        ET.SubElement(complex_source, "LUT").text = _shift_table(info.dtype, band.nodata, source.shift)
+        ET.SubElement(complex_source, "LUT").text = _shift_table(
+            info.dtype, band.nodata, source.shift
+        )
 
 
 def _shift_table(dtype: np.dtype[Any], nodata: float | None, shift: int) -> str:
     """`raster.merge.harmonize` in straight lines: what would fall to nodata or below is the lowest that is data."""
     limits = np.iinfo(dtype)
     lowest = int(limits.min) + (1 if nodata == limits.min else 0)
-    return f"{lowest}:{lowest},{lowest + shift}:{lowest},{int(limits.max)}:{int(limits.max) - shift}"
+    return (
+        f"{lowest}:{lowest},{lowest + shift}:{lowest},{int(limits.max)}:{int(limits.max) - shift}"
+    )
 
 
-def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: float | None, budget: Budget) -> bytes:
+def warped_vrt(
+    href: str, signing: str, grid: Grid, resampling: str, nodata: float | None, budget: Budget
+) -> bytes:
     """A VRT of one file warped onto `grid`, by GDAL when it is read. Opens the file."""
     file = GdalFile(RangeFile(href, budget, signing), budget)
     with (
@@ -158,17 +168,31 @@ def warped_vrt(href: str, signing: str, grid: Grid, resampling: str, nodata: flo
 def gdal_path(href: str) -> str:
     """The name under which GDAL opens a file that needs no account."""
     where = access(href)
-    return os.path.abspath(href.removeprefix("file://")) if where is None else f"/vsicurl/{where.url}"
+    return (
+        os.path.abspath(href.removeprefix("file://")) if where is None else f"/vsicurl/{where.url}"
+    )
 
 
 def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -> RasterInfo:
     """What a file says of itself once it is warped onto `grid`."""
     height, width = grid.shape
-    return RasterInfo(name, str(grid.crs), grid.transform, width, height, info.count, info.dtype, nodata, (512, 128))
+    return RasterInfo(
+        name,
+        str(grid.crs),
+        grid.transform,
+        width,
+        height,
+        info.count,
+        info.dtype,
+        nodata,
+        (512, 128),
+    )
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+    return (
+        str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+    )
 
 
 def parse_vrt(text: bytes, name: str) -> ET.Element:
@@ -198,7 +222,10 @@ def vrt_sources(root: ET.Element, vrt: Path) -> list[tuple[str, str]]:
     """(description of the band, file as it can be opened) for every source of a VRT."""
     found = []
     for band in root.iter("VRTRasterBand"):
-        found += [(band.findtext("Description") or "", _resolved(node, vrt)) for node in band.iter("SourceFilename")]
+        found += [
+            (band.findtext("Description") or "", _resolved(node, vrt))
+            for node in band.iter("SourceFilename")
+        ]
     return found + [("", _resolved(node, vrt)) for node in root.iter("SourceDataset")]
 
 

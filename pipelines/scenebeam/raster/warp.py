@@ -57,7 +57,9 @@ class Placement(ABC):
         """
 
     @abstractmethod
-    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+    def pieces(
+        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
+    ) -> Iterator[Piece]:
         """Pixels for rows [top, bottom) out of `blocks`: within those rows."""
 
     @property
@@ -78,7 +80,10 @@ def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -
         factor = round(to_grid.a)
         whole = (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height)
         aligned = to_grid.b == to_grid.d == 0 and all(abs(x - round(x)) < _WHOLE for x in whole)
-        same = abs(to_grid.a - factor) * info.width < _WHOLE and abs(to_grid.e - factor) * info.height < _WHOLE
+        same = (
+            abs(to_grid.a - factor) * info.width < _WHOLE
+            and abs(to_grid.e - factor) * info.height < _WHOLE
+        )
         if aligned and same and (factor == 1 or (factor > 1 and resampling == "nearest")):
             return _Pasted(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
         if aligned and same and 1 < factor <= _LARGEST_FACTOR and resampling == "bilinear":
@@ -89,7 +94,9 @@ def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -
 class _Pasted(Placement):
     """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges."""
 
-    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int) -> None:
+    def __init__(
+        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
+    ) -> None:
         super().__init__(info, grid, nodata)
         self._factor, self._top, self._left = factor, top, left
 
@@ -100,7 +107,10 @@ class _Pasted(Placement):
 
     def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
         first, last = (top - self._top) // self._factor, -(-(bottom - self._top) // self._factor)
-        left, right = -self._left // self._factor, -(-(self.grid.shape[1] - self._left) // self._factor)
+        left, right = (
+            -self._left // self._factor,
+            -(-(self.grid.shape[1] - self._left) // self._factor),
+        )
         blocks = blocks_meeting(self.info, first, left, last - first, right - left)
         regions = [(block, self._region(block, top, bottom)) for block in blocks]
         return [(block, region) for block, region in regions if _has_inside(region)]
@@ -111,13 +121,17 @@ class _Pasted(Placement):
         row = self._top + block[0] * height * self._factor
         column = self._left + block[1] * width * self._factor
         last_row = min(row + height * self._factor, self._top + self.info.height * self._factor)
-        last_column = min(column + width * self._factor, self._left + self.info.width * self._factor)
+        last_column = min(
+            column + width * self._factor, self._left + self.info.width * self._factor
+        )
         return (
             slice(max(row, top) - top, max(min(last_row, bottom), top) - top),
             slice(max(column, 0), max(min(last_column, self.grid.shape[1]), 0)),
         )
 
-    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+    def pieces(
+        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
+    ) -> Iterator[Piece]:
         for block in blocks:
             rows, columns = region = self._region(block, top, bottom)
             row = self._top + block[0] * self.info.block[0] * self._factor
@@ -125,7 +139,10 @@ class _Pasted(Placement):
             values = get(block)
             if self._factor == 1:
                 down, right = top - row, -column
-                values = values[rows.start + down : rows.stop + down, columns.start + right : columns.stop + right]
+                values = values[
+                    rows.start + down : rows.stop + down,
+                    columns.start + right : columns.stop + right,
+                ]
             else:
                 row_index = (np.arange(rows.start, rows.stop) + top - row) // self._factor
                 column_index = (np.arange(columns.start, columns.stop) - column) // self._factor
@@ -142,7 +159,9 @@ class _Interpolated(Placement):
     they can. Where nodata lies among the pixels, GDAL's warper says how they weigh.
     """
 
-    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int) -> None:
+    def __init__(
+        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
+    ) -> None:
         super().__init__(info, grid, nodata)
         self._factor, self._top, self._left = factor, top, left
         self._warped = _Warped(info, grid, nodata, "bilinear")
@@ -157,8 +176,14 @@ class _Interpolated(Placement):
         on.
         """
         factor = self._factor
-        rows = max((top - self._top) // factor, 0), min(-(-(bottom - self._top) // factor), self.info.height)
-        columns = max(-self._left // factor, 0), min(-(-(self.grid.shape[1] - self._left) // factor), self.info.width)
+        rows = (
+            max((top - self._top) // factor, 0),
+            min(-(-(bottom - self._top) // factor), self.info.height),
+        )
+        columns = (
+            max(-self._left // factor, 0),
+            min(-(-(self.grid.shape[1] - self._left) // factor), self.info.width),
+        )
         return *rows, *columns
 
     def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
@@ -178,12 +203,16 @@ class _Interpolated(Placement):
             slice(max(left, 0), min(right, self.grid.shape[1])),
         )
 
-    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+    def pieces(
+        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
+    ) -> Iterator[Piece]:
         if not blocks:
             return
         source, row, column = _joined(self.info, blocks, get, self.nodata)
         first, last, left, right = self._span(top, bottom)
-        around = source[max(first - 1 - row, 0) : last + 1 - row, max(left - 1 - column, 0) : right + 1 - column]
+        around = source[
+            max(first - 1 - row, 0) : last + 1 - row, max(left - 1 - column, 0) : right + 1 - column
+        ]
         if not all_valid(around, self.nodata):
             yield from self._warped.pieces(top, bottom, blocks, get)
             return
@@ -193,7 +222,13 @@ class _Interpolated(Placement):
         rows, columns = region = self._region(top, bottom)
         down = rows.start + top - (self._top + first * self._factor)
         over = columns.start - (self._left + left * self._factor)
-        yield region, values[down : down + rows.stop - rows.start, over : over + columns.stop - columns.start], None
+        yield (
+            region,
+            values[
+                down : down + rows.stop - rows.start, over : over + columns.stop - columns.start
+            ],
+            None,
+        )
 
 
 def _between(pixels: Array, factor: int) -> Array:
@@ -204,7 +239,13 @@ def _between(pixels: Array, factor: int) -> Array:
     """
     rows, columns = pixels.shape[0] - 2, pixels.shape[1] - 2
     dtype = pixels.dtype
-    wide: Any = np.uint32 if dtype in (np.uint8, np.uint16) else np.float64 if dtype.kind == "f" else np.int64
+    wide: Any = (
+        np.uint32
+        if dtype in (np.uint8, np.uint16)
+        else np.float64
+        if dtype.kind == "f"
+        else np.int64
+    )
     found = np.empty((rows * factor, columns * factor), dtype)
     whole = 4 * factor * factor
     for top in range(0, rows, _SLAB):
@@ -219,7 +260,11 @@ def _between(pixels: Array, factor: int) -> Array:
                 mixed /= whole
             else:
                 mixed += whole // 2
-                mixed = mixed >> (whole.bit_length() - 1) if whole & (whole - 1) == 0 else mixed // whole
+                mixed = (
+                    mixed >> (whole.bit_length() - 1)
+                    if whole & (whole - 1) == 0
+                    else mixed // whole
+                )
             found[top * factor : top * factor + len(tall), phase::factor] = mixed
     return found
 
@@ -245,7 +290,9 @@ class _Warped(Placement):
 
     @cached_property
     def outline(self) -> tuple[float, float, float, float]:
-        across, down = np.meshgrid(np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33))
+        across, down = np.meshgrid(
+            np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33)
+        )
         x, y = _apply(self.info.transform, across, down)
         x, y = self._to_source.transform(x, y, direction="INVERSE")
         columns, rows = _apply(~self.grid.transform, x, y)
@@ -262,7 +309,9 @@ class _Warped(Placement):
         image = shapely.segmentize(box(0, 0, width, height), max(width, height) / 32)
 
         def onto_grid(column: Array, row: Array) -> tuple[Array, Array]:
-            x, y = self._to_source.transform(*_apply(self.info.transform, column, row), direction="INVERSE")
+            x, y = self._to_source.transform(
+                *_apply(self.info.transform, column, row), direction="INVERSE"
+            )
             return _apply(~self.grid.transform, x, y)
 
         found = shapely.transform(image, onto_grid, interleaved=False)
@@ -311,12 +360,20 @@ class _Warped(Placement):
             return []
         left, first, right, last = self.outline
         region = (
-            slice(max(0, math.floor(first) - 1 - top), min(bottom - top, math.ceil(last) + 1 - top)),
+            slice(
+                max(0, math.floor(first) - 1 - top), min(bottom - top, math.ceil(last) + 1 - top)
+            ),
             slice(max(0, math.floor(left) - 1), min(self.grid.shape[1], math.ceil(right) + 1)),
         )
-        return [(block, region) for block in blocks_meeting(self.info, *window)] if _has_inside(region) else []
+        return (
+            [(block, region) for block in blocks_meeting(self.info, *window)]
+            if _has_inside(region)
+            else []
+        )
 
-    def pieces(self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]) -> Iterator[Piece]:
+    def pieces(
+        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
+    ) -> Iterator[Piece]:
         if not blocks:
             return
         source, first_row, first_column = _joined(self.info, blocks, get, self.nodata)
@@ -332,7 +389,9 @@ class _Warped(Placement):
             inside = self._warp(np.ones(source.shape, np.uint8), transform, top, bottom, 0)
             yield region, values, inside.astype(bool)
 
-    def _warp_masked(self, source: Array, transform: Affine, top: int, bottom: int) -> tuple[Array, Mask]:
+    def _warp_masked(
+        self, source: Array, transform: Affine, top: int, bottom: int
+    ) -> tuple[Array, Mask]:
         """Pixels that no number of their dtype can mark as invalid are NaN among float64 while they
         are warped.
         """
@@ -340,10 +399,14 @@ class _Warped(Placement):
         values = self._warp(floats, transform, top, bottom, float("nan"))
         inside = ~np.isnan(values)
         whole = source.dtype.kind != "f"
-        found = np.where(inside, np.floor(values + 0.5) if whole else values, 0).astype(source.dtype)
+        found = np.where(inside, np.floor(values + 0.5) if whole else values, 0).astype(
+            source.dtype
+        )
         return found, inside
 
-    def _warp(self, source: Array, transform: Affine, top: int, bottom: int, nodata: float | None) -> Array:
+    def _warp(
+        self, source: Array, transform: Affine, top: int, bottom: int, nodata: float | None
+    ) -> Array:
         fill: Any = 0 if nodata is None else nodata
         values = np.full((bottom - top, self.grid.shape[1]), fill, source.dtype)
         across, down = self._scale
@@ -393,7 +456,10 @@ def _joined(
 def _apply(transform: Affine, x: Any, y: Any) -> tuple[Array, Array]:
     """A transform on arrays of coordinates."""
     x, y = np.asarray(x), np.asarray(y)
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
 
 
 def _has_inside(region: Region) -> bool:

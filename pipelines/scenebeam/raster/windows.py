@@ -24,10 +24,14 @@ ROWS_AHEAD = 1
 class Windows:
     """One band on grids 0 … n - 1. Not for several threads at once."""
 
-    def __init__(self, source: Source, grids: Sequence[Grid], resampling: str, nodata: float | None) -> None:
+    def __init__(
+        self, source: Source, grids: Sequence[Grid], resampling: str, nodata: float | None
+    ) -> None:
         self._source, self._nodata = source, nodata
         self._grids = grids
-        self._placements: list[Placement] = [place(source.info, grid, resampling, nodata) for grid in grids]
+        self._placements: list[Placement] = [
+            place(source.info, grid, resampling, nodata) for grid in grids
+        ]
         self._needs: list[list[Block]] = [
             list(dict.fromkeys(block for block, _ in placement.needs(0, placement.grid.shape[0])))
             for placement in self._placements
@@ -63,7 +67,9 @@ class Windows:
         height, width = self._grids[number].shape
         # The reading of one strip as high as the grid: regions lie within it.
         pieces = list(
-            placement.pieces(0, height, needs, lambda block: marked(self._blocks[block].result(), self._nodata))
+            placement.pieces(
+                0, height, needs, lambda block: marked(self._blocks[block].result(), self._nodata)
+            )
         )
         found = self._laid(pieces, (height, width))
         for block in needs:

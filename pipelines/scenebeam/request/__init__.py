@@ -15,7 +15,13 @@ from scenebeam.request.parts import (
     Select,
     TimeSeries,
 )
-from scenebeam.request.products import VISUAL, AssetsRequest, IndexRequest, MosaicRequest, StackRequest
+from scenebeam.request.products import (
+    VISUAL,
+    AssetsRequest,
+    IndexRequest,
+    MosaicRequest,
+    StackRequest,
+)
 from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
 
 __all__ = [

@@ -62,7 +62,9 @@ def parse_text(text: str, name: str) -> Any:
     except UnicodeEncodeError:
         raise RequestError(f"{name} contains invalid Unicode (unpaired surrogates)") from None
     if size > MAX_BYTES:
-        raise RequestError(f"{name} is larger than {MAX_BYTES:,} bytes: put the area into a file of its own")
+        raise RequestError(
+            f"{name} is larger than {MAX_BYTES:,} bytes: put the area into a file of its own"
+        )
     try:
         found = _parse_json(text)
     except _RefusedError as error:
@@ -219,7 +221,11 @@ class _Builder:
         return self._open[-1].place if self._open else ()
 
     def _awaits_key(self) -> bool:
-        return bool(self._open) and isinstance(self._open[-1].content, dict) and self._open[-1].key is None
+        return (
+            bool(self._open)
+            and isinstance(self._open[-1].content, dict)
+            and self._open[-1].key is None
+        )
 
     def _add(self, event: yaml.Event, value: Any) -> None:
         self._values += 1
@@ -239,7 +245,10 @@ class _Builder:
     def _resolve(self, event: yaml.ScalarEvent) -> Any:
         """The value of a scalar by the core schema (YAML 1.2.2 section 10.3.2)."""
         if event.tag is None and event.implicit[0]:
-            return next((read(event.value) for pattern, read in _CORE if pattern.fullmatch(event.value)), event.value)
+            return next(
+                (read(event.value) for pattern, read in _CORE if pattern.fullmatch(event.value)),
+                event.value,
+            )
         if event.tag in (None, "!", f"{_TAG}str"):
             return event.value
         kind = event.tag.removeprefix(_TAG)

@@ -94,7 +94,9 @@ def parse_expression(text: str) -> ast.expr:
         ValueError: Something else is in it. The message names that.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"an expression has {_LONGEST:,} characters at most; this one has {len(text):,}")
+        raise ValueError(
+            f"an expression has {_LONGEST:,} characters at most; this one has {len(text):,}"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -113,7 +115,9 @@ def _check_depth(tree: ast.AST) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return
-    raise ValueError(f"an expression has at most {_DEEPEST} operations inside one another: write it shorter")
+    raise ValueError(
+        f"an expression has at most {_DEEPEST} operations inside one another: write it shorter"
+    )
 
 
 def _check(node: ast.AST) -> None:
@@ -121,7 +125,9 @@ def _check(node: ast.AST) -> None:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if FUNCTIONS.get(name) != len(node.args) or node.keywords:
             known = ", ".join(f"{name} ({count})" for name, count in FUNCTIONS.items())
-            raise ValueError(f"{ast.unparse(node)!r}: functions and how many arguments they take: {known}")
+            raise ValueError(
+                f"{ast.unparse(node)!r}: functions and how many arguments they take: {known}"
+            )
         inner: list[ast.AST] = list(node.args)
     elif isinstance(node, ast.Constant):
         if isinstance(node.value, bool) or not isinstance(node.value, int | float):
@@ -136,7 +142,9 @@ def _check(node: ast.AST) -> None:
             raise ValueError(f"{ast.unparse(node)!r}: compare two things at a time")
         inner = list(ast.iter_child_nodes(node))
     else:
-        raise ValueError(f"{ast.unparse(node)!r}: only numbers, bands, + - * / **, comparisons and functions")
+        raise ValueError(
+            f"{ast.unparse(node)!r}: only numbers, bands, + - * / **, comparisons and functions"
+        )
     for child in inner:
         _check(child)
 

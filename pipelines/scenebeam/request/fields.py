@@ -104,7 +104,14 @@ class FieldsRequest(Product):
         | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
     )
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"cloud_cover_scene", "pixel_check", "cloud_cover_pixel", "nodata_max", "include_alternatives", "on_missing"}
+        {
+            "cloud_cover_scene",
+            "pixel_check",
+            "cloud_cover_pixel",
+            "nodata_max",
+            "include_alternatives",
+            "on_missing",
+        }
         | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
     )
     """Fields that decide which scene a chip gets; one that was chosen before and still keeps them stays."""
@@ -124,7 +131,9 @@ class FieldsRequest(Product):
                 f"at most {MAX_DAYS:,}"
             )
         if (self.chips is None) == (self.boundaries is None):
-            raise ValueError("give chips, a catalogue of them, or boundaries, of which they are made: one of the two")
+            raise ValueError(
+                "give chips, a catalogue of them, or boundaries, of which they are made: one of the two"
+            )
         if self.images == "none" and self.boundaries is None:
             raise ValueError("product.images: none makes chips alone, of product.boundaries")
         if self.days is not None and self.crop_calendar is not None:

@@ -30,7 +30,9 @@ def _parse_day(text: str, *, end: bool) -> datetime:
             return datetime(year, month or 1, day or 1, tzinfo=UTC)
         month = month or 12
         day = day or monthrange(year, month)[1]
-        return datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+        return (
+            datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+        )
     except ValueError as error:
         raise ValueError(f"{text[:100]!r} is not a date like 2023-02-03: {error}") from None
 

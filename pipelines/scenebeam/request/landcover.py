@@ -17,7 +17,14 @@ PLATFORMS: tuple[Platform, ...] = ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")
 """Modalities, by the names that files begin with."""
 Dtype = Literal["int16", "uint16", "uint8", "float32"]
 QaFlag = Literal["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow"]
-QA_BITS: dict[str, int] = {"fill": 0, "dilated_cloud": 1, "cirrus": 2, "cloud": 3, "cloud_shadow": 4, "snow": 5}
+QA_BITS: dict[str, int] = {
+    "fill": 0,
+    "dilated_cloud": 1,
+    "cirrus": 2,
+    "cloud": 3,
+    "cloud_shadow": 4,
+    "snow": 5,
+}
 """Of Landsat Collection 2 QA_PIXEL: USGS LSDS-1619, table 6-3."""
 _QUARTERS = ["2023-01/2023-03", "2023-04/2023-06", "2023-07/2023-09", "2023-10/2023-12"]
 
@@ -110,7 +117,9 @@ class Landsat(Modality):
     """Landsat 8 and 9 surface reflectance: near each Sentinel-2 date, of one WRS path and row."""
 
     collection: str = "landsat-c2-l2"
-    bands: Several[str] = Field(default=["coastal", "blue", "green", "red", "nir08", "swir16", "swir22"])
+    bands: Several[str] = Field(
+        default=["coastal", "blue", "green", "red", "nir08", "swir16", "swir22"]
+    )
     resolution: float = Field(default=30, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
     max_cloud_cover: float = Field(default=50, ge=0, le=101)
@@ -118,7 +127,9 @@ class Landsat(Modality):
     platforms: Several[str] = Field(default=["landsat-8", "landsat-9"])
     delta_days: int = Field(default=91, ge=0, le=MAX_DAYS)
     """Days before or after the Sentinel-2 date."""
-    reject: Several[QaFlag] = Field(default=["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"])
+    reject: Several[QaFlag] = Field(
+        default=["fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow"]
+    )
     """A chip with any pixel so flagged is left out."""
 
     @property
@@ -207,8 +218,12 @@ class LandcoverRequest(Part):
     """Whether the release is also one archive, `processed/<version>.zip`."""
     public_url: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://")
     """Where the release will be served: thumbnails are named by it."""
-    asks: ClassVar[frozenset[str]] = frozenset({"aois", "include", "exclude", "periods", *PLATFORMS})
-    released: ClassVar[frozenset[str]] = frozenset({"version", "sampling_factor", "split", "zip", "public_url"})
+    asks: ClassVar[frozenset[str]] = frozenset(
+        {"aois", "include", "exclude", "periods", *PLATFORMS}
+    )
+    released: ClassVar[frozenset[str]] = frozenset(
+        {"version", "sampling_factor", "split", "zip", "public_url"}
+    )
     """Fields that decide what is released of the chips, and nothing of the chips themselves."""
     bands: ClassVar[tuple[str, ...]] = ()
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
@@ -229,7 +244,9 @@ class LandcoverRequest(Part):
         spans = sorted((parse_interval(text), text) for text in self.periods)
         for (before, one), (after, other) in pairwise(spans):
             if after[0] <= before[1]:
-                raise ValueError(f"product.periods: {one} and {other} overlap: each date is to be another")
+                raise ValueError(
+                    f"product.periods: {one} and {other} overlap: each date is to be another"
+                )
         return self
 
     @model_validator(mode="after")
@@ -242,5 +259,7 @@ class LandcoverRequest(Part):
                     f"{modality.resolution:g} m: make them whole"
                 )
         if self.s2l2a is None and (self.s1rtc is not None or self.lc2l2 is not None):
-            raise ValueError("product.s2l2a: the dates of the other sensors are those of Sentinel-2; it cannot be null")
+            raise ValueError(
+                "product.s2l2a: the dates of the other sensors are those of Sentinel-2; it cannot be null"
+            )
         return self

@@ -68,9 +68,15 @@ class Area(Part):
 
     @model_validator(mode="after")
     def _one_form(self) -> Area:
-        given = [name for name in ("bbox", "geojson", "geometry", "mgrs") if getattr(self, name) is not None]
+        given = [
+            name
+            for name in ("bbox", "geojson", "geometry", "mgrs")
+            if getattr(self, name) is not None
+        ]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of bbox, geojson, geometry or mgrs (found {given or 'none'})")
+            raise ValueError(
+                f"give exactly one of bbox, geojson, geometry or mgrs (found {given or 'none'})"
+            )
         return self
 
     @field_validator("bbox")
@@ -79,8 +85,15 @@ class Area(Part):
         if value is None:
             return value
         west, south, east, north = value
-        if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= 90 and -90 <= north <= 90):
-            raise ValueError("a bbox is west, south, east, north in degrees of longitude and latitude")
+        if not (
+            -180 <= west <= 180
+            and -180 <= east <= 180
+            and -90 <= south <= 90
+            and -90 <= north <= 90
+        ):
+            raise ValueError(
+                "a bbox is west, south, east, north in degrees of longitude and latitude"
+            )
         if south >= north:
             raise ValueError(f"south ({south}) must be less than north ({north})")
         if west == east:
@@ -108,14 +121,18 @@ class Area(Part):
             elif isinstance(found, list | tuple):
                 pending.extend(found)
             elif found is not None and not isinstance(found, str | int | float):
-                raise ValueError(f"a GeoJSON geometry holds numbers and text, not {type(found).__name__}")
+                raise ValueError(
+                    f"a GeoJSON geometry holds numbers and text, not {type(found).__name__}"
+                )
         return value
 
     @field_validator("mgrs")
     @classmethod
     def _check_mgrs(cls, value: list[str] | None) -> Any:
         for tile in value or []:
-            if not re.fullmatch(r"(?:0?[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()):
+            if not re.fullmatch(
+                r"(?:0?[1-9]|[1-5][0-9]|60)[C-HJ-NP-X][A-HJ-NP-Z]{2}", tile.upper()
+            ):
                 raise ValueError(f"{tile!r} is not an MGRS tile like 34TFK")
         return [tile.upper() for tile in value] if value else value
 
@@ -166,7 +183,9 @@ class Select(Part):
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Select:
         if self.mode != "all" and (self.scenes is not None or self.table is not None):
-            raise ValueError("select.mode chooses among what is found; a table of chosen scenes goes with mode: all")
+            raise ValueError(
+                "select.mode chooses among what is found; a table of chosen scenes goes with mode: all"
+            )
         if self.mode == "nearest-to-date" and not self.anchors:
             raise ValueError("select.anchors: nearest to which dates?")
         return self
@@ -194,7 +213,9 @@ class GridRequest(Part):
                 raise ValueError("grid.bounds needs grid.crs: in which CRS are they?")
             left, bottom, right, top = self.bounds
             if max(abs(value) for value in self.bounds) > _FARTHEST:
-                raise ValueError("grid.bounds lie farther from the origin than any CRS reaches on Earth")
+                raise ValueError(
+                    "grid.bounds lie farther from the origin than any CRS reaches on Earth"
+                )
             if left >= right or bottom >= top:
                 raise ValueError("grid.bounds are left, bottom, right, top")
         return self

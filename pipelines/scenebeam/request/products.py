@@ -91,9 +91,13 @@ class StackRequest(Product):
     @model_validator(mode="after")
     def _true_colour_or_bands(self) -> StackRequest:
         if self.visualization_only and self.bands:
-            raise ValueError("product.visualization_only takes the true-colour image alone: name no bands")
+            raise ValueError(
+                "product.visualization_only takes the true-colour image alone: name no bands"
+            )
         if self.visualization_only and self.required is not None:
-            raise ValueError("product.required: visualization_only takes the true-color image alone; leave it out")
+            raise ValueError(
+                "product.required: visualization_only takes the true-color image alone; leave it out"
+            )
         return self
 
 
@@ -122,9 +126,13 @@ class IndexRequest(Part):
     @model_validator(mode="after")
     def _one_formula(self) -> IndexRequest:
         if (self.index is None) == (self.expression is None):
-            raise ValueError(f"give an index ({', '.join(INDICES)}) or an expression of band names, one of the two")
+            raise ValueError(
+                f"give an index ({', '.join(INDICES)}) or an expression of band names, one of the two"
+            )
         if self.index is not None and self.index.lower() not in INDICES:
-            raise ValueError(f"product.index: {self.index!r} is none of {', '.join(INDICES)}; or give an expression")
+            raise ValueError(
+                f"product.index: {self.index!r} is none of {', '.join(INDICES)}; or give an expression"
+            )
         parse_expression(self.formula.expression)
         if self.formula.differenced and self.per != "acquisition":
             raise ValueError(f"product.per: {self.index} is one image of two periods; leave it out")
@@ -138,7 +146,11 @@ class IndexRequest(Part):
     @property
     def formula(self) -> Formula:
         """What is computed."""
-        return INDICES[self.index.lower()] if self.index is not None else Formula("", self.expression or "", "request")
+        return (
+            INDICES[self.index.lower()]
+            if self.index is not None
+            else Formula("", self.expression or "", "request")
+        )
 
     @property
     def bands(self) -> list[str]:
@@ -166,13 +178,16 @@ class AssetsRequest(Product):
     band_resolution: Literal[10, 20, 60] | None = None
     """Where a catalogue keeps a band at several resolutions (`B04_10m`, `B04_20m`): which; else its own."""
     raw_storage_mode: (
-        Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"] | None
+        Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"]
+        | None
     ) = None
     """Default: `url_to_local`, or `url_to_gcs_drop_local` where the output is gs://."""
     gcs: str | None = Field(default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$")
     """`gs://bucket/prefix` of the modes with gcs in their name; default: the output, where that is one."""
     group_by: ClassVar[Literal["acquisition"]] = "acquisition"
-    adjustable: ClassVar[frozenset[str]] = frozenset({"max_scenes", "date_start", "sort_mode", "download_n"})
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        {"max_scenes", "date_start", "sort_mode", "download_n"}
+    )
     """Fields that decide which scenes are downloaded, and nothing of their files."""
 
 
@@ -181,8 +196,12 @@ def check_storage(product: AssetsRequest, output: str) -> None:
     in_cloud = output.startswith("gs://")
     mode = product.raw_storage_mode
     if in_cloud and mode not in (None, "url_to_gcs_drop_local"):
-        raise ValueError(f"product.raw_storage_mode: {mode} keeps files on this machine, and the output is {output}")
+        raise ValueError(
+            f"product.raw_storage_mode: {mode} keeps files on this machine, and the output is {output}"
+        )
     if mode is not None and "gcs" in mode and product.gcs is None and not in_cloud:
         raise ValueError(f"product.gcs: {mode} needs a gs://bucket/prefix")
     if mode in (None, "url_to_local") and product.gcs is not None and not in_cloud:
-        raise ValueError("product.gcs is given, and product.raw_storage_mode does not use it: which is meant?")
+        raise ValueError(
+            "product.gcs is given, and product.raw_storage_mode does not use it: which is meant?"
+        )

@@ -25,7 +25,13 @@ from scenebeam.request.parts import (
     Several,
     TimeSeries,
 )
-from scenebeam.request.products import AssetsRequest, IndexRequest, MosaicRequest, StackRequest, check_storage
+from scenebeam.request.products import (
+    AssetsRequest,
+    IndexRequest,
+    MosaicRequest,
+    StackRequest,
+    check_storage,
+)
 
 KNOWN_CATALOGS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
@@ -63,12 +69,19 @@ class RunRequest(Part):
     select: Select = Select()
     grid: GridRequest = GridRequest()
     product: Annotated[
-        MosaicRequest | StackRequest | IndexRequest | AssetsRequest | FieldsRequest | LandcoverRequest,
+        MosaicRequest
+        | StackRequest
+        | IndexRequest
+        | AssetsRequest
+        | FieldsRequest
+        | LandcoverRequest,
         Field(discriminator="kind"),
     ]
     checks: Checks = Checks()
     output: Annotated[str, AfterValidator(_storable)] = Field(min_length=1)
-    runner: Annotated[Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())] = Runner()
+    runner: Annotated[
+        Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())
+    ] = Runner()
     limits: Limits = Limits()
 
     @model_validator(mode="after")
@@ -87,24 +100,44 @@ class RunRequest(Part):
         if isinstance(self.product, AssetsRequest):
             check_storage(self.product, self.output)
         if isinstance(self.product, FieldsRequest) and (self.dates or self.grid != GridRequest()):
-            raise ValueError("dates, grid: leave them out; the crop calendar says when, and the chips say where")
+            raise ValueError(
+                "dates, grid: leave them out; the crop calendar says when, and the chips say where"
+            )
         if isinstance(self.product, LandcoverRequest):
             self._check_landcover(self.product)
-        if isinstance(self.product, IndexRequest) and self.product.formula.differenced and len(self.dates) != 2:
-            raise ValueError(f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]")
+        if (
+            isinstance(self.product, IndexRequest)
+            and self.product.formula.differenced
+            and len(self.dates) != 2
+        ):
+            raise ValueError(
+                f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]"
+            )
         return self
 
     def _check_landcover(self, product: LandcoverRequest) -> None:
         if self.dates or self.area is not None:
-            raise ValueError("dates, area: leave them out; product.periods says when, and product.aois says where")
-        if self.grid != GridRequest() and (self.grid.bounds is None or self.grid.resolution is not None):
-            raise ValueError("grid: give crs and bounds, or leave it out; pixels are those of product.*.resolution")
+            raise ValueError(
+                "dates, area: leave them out; product.periods says when, and product.aois says where"
+            )
+        if self.grid != GridRequest() and (
+            self.grid.bounds is None or self.grid.resolution is not None
+        ):
+            raise ValueError(
+                "grid: give crs and bounds, or leave it out; pixels are those of product.*.resolution"
+            )
         if product.s2l2a is None and self.grid.bounds is None:
-            raise ValueError("grid: without Sentinel-2 there is no tile to lay chips on; give crs and bounds")
+            raise ValueError(
+                "grid: without Sentinel-2 there is no tile to lay chips on; give crs and bounds"
+            )
         known = [wanted if isinstance(wanted, str) else wanted.id for wanted in self.collections]
         for name, modality in product.modalities.items():
             if modality.collection not in known:
-                hint = "" if name == "lulc" else f", or leave the modality out with product.{name}: null"
+                hint = (
+                    ""
+                    if name == "lulc"
+                    else f", or leave the modality out with product.{name}: null"
+                )
                 raise ValueError(
                     f"product.{name}.collection: {modality.collection} is not among collections; name it there{hint}"
                 )
@@ -128,7 +161,9 @@ class RunRequest(Part):
     def decisive(self, unused: frozenset[str] | None = None) -> dict[str, Any]:
         """The parts that decide what the products hold, as JSON; without `unused`, by default the request's own."""
         parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
-        names = {name.removeprefix("product.") for name in (self.unused if unused is None else unused)}
+        names = {
+            name.removeprefix("product.") for name in (self.unused if unused is None else unused)
+        }
         inside = {"raw_storage_mode", "gcs", "images"} | LandcoverRequest.released | (names - parts)
         return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
 
@@ -137,7 +172,9 @@ class RunRequest(Part):
         """Names of what decides which products are made, and nothing of a product that is made either way."""
         product = self.product
         if isinstance(product, AssetsRequest):
-            return frozenset({"dates", "select", *(f"product.{name}" for name in product.adjustable)})
+            return frozenset(
+                {"dates", "select", *(f"product.{name}" for name in product.adjustable)}
+            )
         if isinstance(product, FieldsRequest):
             return frozenset({"select", *(f"product.{name}" for name in product.adjustable)})
         if isinstance(product, LandcoverRequest):
@@ -155,7 +192,9 @@ class RunRequest(Part):
             fields = {"bands", "resampling", "values", "compression", "keep_remote_refs"}
             return frozenset({"checks"} | {f"product.{name}" for name in fields})
         fields = FieldsRequest.model_fields.keys() - {"kind", "year", "boundaries", "grid", "chips"}
-        return frozenset({"catalog", "collections", "select", "checks"} | {f"product.{name}" for name in fields})
+        return frozenset(
+            {"catalog", "collections", "select", "checks"} | {f"product.{name}" for name in fields}
+        )
 
 
 def is_url(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
-    from scenebeam.run.status import RunStatus
+    from scenebeam.status import RunStatus
 
 
 class _Room(ModuleType):

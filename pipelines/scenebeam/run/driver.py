@@ -12,19 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from scenebeam.errors import RequestError, StorageError
+from scenebeam.imaging.shards import PARTS
+from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
+from scenebeam.planning.reuse import carry_over, is_outdated, is_same
+from scenebeam.planning.search import Found, make_plan, search
+from scenebeam.planning.search_cache import write_search
+from scenebeam.planning.verify import find_damaged
 from scenebeam.products import PRODUCTS
-from scenebeam.products.shards import PARTS
-from scenebeam.products.task import Task
 from scenebeam.request import RunRequest, TimeSeries
-from scenebeam.run.items import write_search
 from scenebeam.run.make import few_arenas
-from scenebeam.run.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
-from scenebeam.run.search import Found, make_plan, search
-from scenebeam.run.series import carry_over, is_outdated, is_same
-from scenebeam.run.status import STATUS_FILE, RunStatus, now
-from scenebeam.run.verify import find_damaged
+from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
+from scenebeam.tasks import Task
 from scenebeam.transfer.ranges import halted
 
 log = logging.getLogger(__name__)
@@ -84,16 +84,26 @@ def settle_plan(
     as_before, adjusted = False, False
     if frozen is not None and not overwrite:
         adjusted = _is_adjusted(frozen, request, store) or damaged
-        as_before = not (refresh or retry_failed or adjusted) and frozen.request.product == request.product
+        as_before = (
+            not (refresh or retry_failed or adjusted) and frozen.request.product == request.product
+        )
         if as_before and not is_outdated(frozen, request, store):
-            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
+            return Plan(
+                request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent
+            )
     plan = make_plan(request, store, refresh=refresh or retry_failed)
     if frozen is not None and not overwrite and (as_before or retry_failed or adjusted):
         if retry_failed:
             _reopen_incomplete(frozen, store)
-        plan = _keep_finished(frozen, plan, store) if as_before or retry_failed else _adjust(frozen, plan, store)
+        plan = (
+            _keep_finished(frozen, plan, store)
+            if as_before or retry_failed
+            else _adjust(frozen, plan, store)
+        )
         if as_before and (plan.tasks, plan.series) == (frozen.tasks, frozen.series):
-            return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
+            return Plan(
+                request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent
+            )
     if frozen is not None:
         give_way(frozen, store, successor=None if overwrite else plan)
     elif unreadable:
@@ -121,7 +131,9 @@ def _reopen_incomplete(plan: Plan, store: Store) -> None:
     finished = sorted({task.item_path for task in plan.tasks if task.is_done(existing)})
     with ThreadPoolExecutor(16) as threads:
         items = zip(finished, threads.map(store.read, finished), strict=True)
-        store.supersede([name for name, content in items if content is not None and _is_incomplete(content)])
+        store.supersede(
+            [name for name, content in items if content is not None and _is_incomplete(content)]
+        )
 
 
 def _is_incomplete(item: bytes) -> bool:
@@ -183,9 +195,13 @@ def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None
     """
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
     kept = PRODUCTS[plan.request.product.kind].kept(plan.tasks, tuple(following.values()))
-    files = _made_by(plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task})
+    files = _made_by(
+        plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task}
+    )
     store.supersede(files - kept)
-    store.delete(sorted(files - kept - store.superseded()))  # what has come of files that are not whole
+    store.delete(
+        sorted(files - kept - store.superseded())
+    )  # what has come of files that are not whole
     store.delete(sorted(store.list(PARTS) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
@@ -194,7 +210,9 @@ def _made_by(plan: Plan, store: Store, but: Container[str] = ()) -> set[str]:
     """Names of all that a plan's tasks may have left; of folders of their own, but for those of some tasks."""
     files = {name for task in plan.tasks for name in task.everything}
     folders = {task.own_folder for task in plan.tasks if task.own_folder and task.id not in but}
-    return files | ({name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set())
+    return files | (
+        {name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set()
+    )
 
 
 def run(
@@ -218,7 +236,12 @@ def run(
     with store.exclusive():
         store.sweep()
         plan = settle_plan(
-            request, store, overwrite=overwrite, refresh=refresh, retry_failed=retry_failed, verify=verify
+            request,
+            store,
+            overwrite=overwrite,
+            refresh=refresh,
+            retry_failed=retry_failed,
+            verify=verify,
         )
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
@@ -242,7 +265,9 @@ def run(
             raise
 
 
-def submit(request: RunRequest, options: Sequence[str], tell: Callable[[], None] | None = None) -> RunStatus:
+def submit(
+    request: RunRequest, options: Sequence[str], tell: Callable[[], None] | None = None
+) -> RunStatus:
     """Plan a request, or go on with its plan, and hand the pipeline to the runner that Beam's `options` name.
 
     The pipeline writes the status from then on, and calls `tell` (which is pickled) now and then and when it has ended;
@@ -257,7 +282,9 @@ def submit(request: RunRequest, options: Sequence[str], tell: Callable[[], None]
             status = _begin(plan, store, "dataflow")
             submit_tasks(options, plan, store, status, tell)
         except Exception as error:
-            failed = RunStatus(run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri)
+            failed = RunStatus(
+                run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri
+            )
             ended = {"started": now(), "updated": now(), "finished": now(), "message": str(error)}
             store.write(STATUS_FILE, failed.model_copy(update=ended).dump())
             raise

@@ -13,13 +13,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from scenebeam.products.task import Outcome, Task
+from scenebeam.planning.plan import Plan, read_plan, vanished
+from scenebeam.report.finish import finish
 from scenebeam.request import Limits
 from scenebeam.run.make import few_arenas, make_task
-from scenebeam.run.plan import Plan, read_plan, vanished
-from scenebeam.run.report import finish
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
+from scenebeam.tasks import Outcome, Task
 
 Tell = Callable[[], None]
 """Says to whom it may concern that a run has got further. Pickled with the graph; raises nothing."""
@@ -27,7 +27,9 @@ _TELL_EVERY = 60.0
 """Seconds between two words of a worker's thread."""
 
 
-def build(pipeline: Any, output: str, status: RunStatus, limits: Limits, tell: Tell | None = None) -> Any:
+def build(
+    pipeline: Any, output: str, status: RunStatus, limits: Limits, tell: Tell | None = None
+) -> Any:
     """Lay the graph for the plan that is frozen in `output` onto a pipeline.
 
     `tell` is called now and then while it goes, and at its end.

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ByteSize
 
+from scenebeam.imaging.estimate import PROCESS
+from scenebeam.planning.plan import Plan
 from scenebeam.products import PRODUCTS
-from scenebeam.products.estimate import PROCESS
-from scenebeam.run.plan import Plan
 from scenebeam.run.runners import advice, choose_runner, dataflow_cost, seconds_here
 
 
@@ -55,7 +55,9 @@ def describe(facts: dict[str, Any]) -> dict[str, Any]:
         "scenes": facts["scenes"],
         "tasks": facts["tasks"],
         "cannot be made": told,
-        "bands that are missing": ", ".join(f"{band} in {count} tasks" for band, count in lacking.items()),
+        "bands that are missing": ", ".join(
+            f"{band} in {count} tasks" for band, count in lacking.items()
+        ),
         "blocks": facts["blocks"],
         "requests": _span([f"{number:,}" for number in facts["requests"]]),
         "bytes to read": _span([_bytes(number) for number in facts["read_bytes"]]),

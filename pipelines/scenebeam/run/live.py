@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from scenebeam.errors import RequestError
-from scenebeam.run.plan import read_plan
-from scenebeam.run.status import STATUS_FILE, RunStatus
+from scenebeam.planning.plan import read_plan
+from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import open_store
 
 _ENDED = "its process has ended without a word; run it again to resume"

@@ -14,9 +14,9 @@ import psutil
 
 from scenebeam.errors import SceneBeamError, is_permanent, unexpected
 from scenebeam.products import PRODUCTS
-from scenebeam.products.task import Outcome, Task
 from scenebeam.request import Limits
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome, Task
 from scenebeam.transfer.ranges import Budget
 
 _M_ARENA_MAX = -8
@@ -79,7 +79,9 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         )
     except Exception as error:
         log.exception("task %s", task.id)
-        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error))
+        outcome = Outcome(
+            task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error)
+        )
     seconds = time.monotonic() - start
     log.info(
         "%s: %s in %.1f s, %.1f MB read in %d requests, %d retries%s",

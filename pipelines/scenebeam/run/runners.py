@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scenebeam.errors import RequestError, RunnerError, SceneBeamError
+from scenebeam.planning.plan import Plan
 from scenebeam.products import PRODUCTS
-from scenebeam.products.task import Estimate
 from scenebeam.request import Runner
-from scenebeam.run.plan import Plan
-from scenebeam.run.status import RunStatus
+from scenebeam.status import RunStatus
 from scenebeam.storage import Store
+from scenebeam.tasks import Estimate
 from scenebeam.transfer.access import effective_limits
 from scenebeam.transfer.ranges import halted
 
@@ -48,7 +48,9 @@ def choose_runner(plan: Plan) -> str:
         return asked.kind
     if plan.estimate.blocks < asked.serial_blocks or PRODUCTS[plan.request.product.kind].waits:
         return "serial"
-    cluster = all(name in asked.options for name in _DATAFLOW_NEEDS) and plan.request.output.startswith("gs://")
+    cluster = all(
+        name in asked.options for name in _DATAFLOW_NEEDS
+    ) and plan.request.output.startswith("gs://")
     return "dataflow" if plan.estimate.blocks >= asked.local_blocks and cluster else "direct"
 
 
@@ -61,7 +63,11 @@ def seconds_here(estimate: Estimate) -> float:
 def dataflow_cost(estimate: Estimate) -> tuple[float, float]:
     """(minutes, USD) on Dataflow with up to 20 workers of one CPU, start-up of 4 minutes included."""
     cpu_hours = (
-        max(estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL, estimate.read_bytes / (2 * _BYTES_PER_SECOND)) / 3600
+        max(
+            estimate.pixels / 1e6 * _SECONDS_PER_MEGAPIXEL,
+            estimate.read_bytes / (2 * _BYTES_PER_SECOND),
+        )
+        / 3600
     )
     minutes = 4 + 60 * cpu_hours / _WORKERS
     busy = cpu_hours + _WORKERS * 4 / 60
@@ -86,14 +92,22 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
     if kind == "direct":
         product, limits = PRODUCTS[plan.request.product.kind], plan.request.limits
         # One more than cores: while a task waits for its first blocks, another computes.
-        workers = asked.workers or (limits.max_download_workers if product.waits else (os.cpu_count() or 1) + 1)
-        options = {"direct_num_workers": workers, "direct_running_mode": "multi_threading", **options}
+        workers = asked.workers or (
+            limits.max_download_workers if product.waits else (os.cpu_count() or 1) + 1
+        )
+        options = {
+            "direct_num_workers": workers,
+            "direct_running_mode": "multi_threading",
+            **options,
+        }
     elif kind == "dataflow":
         missing = [name for name in _DATAFLOW_NEEDS if name not in options]
         if missing:
             raise RequestError(f"runner.options: Dataflow needs {', '.join(missing)}")
         if not plan.request.output.startswith("gs://"):
-            raise RequestError("output: Dataflow's workers share no disk with this machine; give a gs:// output")
+            raise RequestError(
+                "output: Dataflow's workers share no disk with this machine; give a gs:// output"
+            )
         options = {
             "runner": "DataflowRunner",
             "job_name": f"scenebeam-{plan.request.run.lower().replace('_', '-')}-{plan.request.fingerprint()[:8]}",
@@ -119,7 +133,11 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
 
 
 def submit_tasks(
-    options: Sequence[str], plan: Plan, store: Store, status: RunStatus, tell: Callable[[], None] | None = None
+    options: Sequence[str],
+    plan: Plan,
+    store: Store,
+    status: RunStatus,
+    tell: Callable[[], None] | None = None,
 ) -> None:
     """Hand the pipeline to the runner that `options` name, with what its workers need; does not wait for it."""
     import apache_beam as beam
@@ -127,10 +145,14 @@ def submit_tasks(
 
     from scenebeam.run.engine import build
 
-    given = dict(option.removeprefix("--").partition("=")[::2] for option in options if "=" in option)
+    given = dict(
+        option.removeprefix("--").partition("=")[::2] for option in options if "=" in option
+    )
     machine = given.get("worker_machine_type") or given.get("machine_type") or _MACHINE
     wanted = [*worker_options(machine, plan), "--no_save_main_session"]
-    added = [option for option in wanted if option.removeprefix("--").partition("=")[0] not in given]
+    added = [
+        option for option in wanted if option.removeprefix("--").partition("=")[0] not in given
+    ]
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
     build(pipeline, store.uri, status, plan.request.limits, tell)
     pipeline.run()
@@ -158,13 +180,15 @@ def worker_options(machine_type: str, plan: Plan) -> list[str]:
 
 def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     """In this process, one after another; tasks that wait for the network wait together."""
+    from scenebeam.report.finish import finish
     from scenebeam.run.make import make_task
-    from scenebeam.run.report import finish
 
     kind, limits = plan.request.product.kind, effective_limits(plan.request)
     undone = plan.undone(store.list())
     if not PRODUCTS[kind].waits:
-        return finish(plan, [make_task(kind, task, store, limits) for task in undone], store, status)
+        return finish(
+            plan, [make_task(kind, task, store, limits) for task in undone], store, status
+        )
     threads = ThreadPoolExecutor(limits.max_download_workers)
     try:
         outcomes = list(threads.map(lambda task: make_task(kind, task, store, limits), undone))
@@ -179,7 +203,9 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
 def _cause(error: Exception) -> str:
     """What a runner's error comes to: Beam hands on a worker's exception as the text of its traceback."""
     text = str(error)
-    lines = re.findall(r"^(?:[a-z_]\w*\.)*[A-Z]\w*: (.+?)(?: \[while running .*)?$", text, re.MULTILINE)
+    lines = re.findall(
+        r"^(?:[a-z_]\w*\.)*[A-Z]\w*: (.+?)(?: \[while running .*)?$", text, re.MULTILINE
+    )
     return str(lines[-1]) if lines else f"{type(error).__name__}: {text}"
 
 
@@ -188,7 +214,7 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from scenebeam.run.engine import build
-    from scenebeam.run.status import STATUS_FILE
+    from scenebeam.status import STATUS_FILE
 
     options = PipelineOptions(pipeline_arguments(kind, plan.request.runner, plan))
     runner: Any = None
@@ -211,7 +237,9 @@ def _run_beam(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
         raise
     except Exception as error:
         log.debug("runner %s", kind, exc_info=True)
-        raise RunnerError(f"runner {kind!r} ended before all tasks were made: {_cause(error)}") from error
+        raise RunnerError(
+            f"runner {kind!r} ended before all tasks were made: {_cause(error)}"
+        ) from error
     content = store.read(STATUS_FILE)
     assert content is not None, "the pipeline's last step writes it"
     return RunStatus.model_validate_json(content)

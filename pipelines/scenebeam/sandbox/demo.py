@@ -8,17 +8,23 @@ from typing import Any
 
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.run.status import PAGE_FILE
 from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import YEAR, write_fields
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
 from scenebeam.sandbox.server import serve
+from scenebeam.status import PAGE_FILE
 
 PRODUCTS: dict[str, dict[str, Any]] = {
     "mosaic": {"kind": "mosaic", "bands": ["blue", "green", "red", "nir", "scl"]},
     "stack": {"kind": "stack"},
     "index": {"kind": "index", "index": "ndvi"},
-    "fields": {"kind": "fields", "year": YEAR, "pixel_check": True, "cloud_cover_pixel": 5, "grid": {"size": 160}},
+    "fields": {
+        "kind": "fields",
+        "year": YEAR,
+        "pixel_check": True,
+        "cloud_cover_pixel": 5,
+        "grid": {"size": 160},
+    },
     "landcover": {
         "kind": "landcover",
         "include": [0, 1],
@@ -42,7 +48,10 @@ def _prepare(scenes: Path, url: str, product: dict[str, Any]) -> dict[str, Any]:
 
 def _prepare_fields(scenes: Path, url: str, product: dict[str, Any]) -> dict[str, Any]:
     write_fields(scenes, url)
-    files = {"boundaries": str(scenes / "fields.geojson"), "crop_calendar": str(scenes / "calendar")}
+    files = {
+        "boundaries": str(scenes / "fields.geojson"),
+        "crop_calendar": str(scenes / "calendar"),
+    }
     return {"product": {**product, **files}}
 
 

@@ -38,7 +38,9 @@ def reflectance(band: str, easting: Array, northing: Array, day: int) -> Array:
     season = _wave(np.asarray(day), 365, 400)
     green = field * 60 if band == "nir" else field * -20
     grain = (x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(band) * 2971215073) % 53
-    return np.asarray(_BRIGHTNESS[band] + hills + green + (season if band == "nir" else -season // 4) + grain + 60)
+    return np.asarray(
+        _BRIGHTNESS[band] + hills + green + (season if band == "nir" else -season // 4) + grain + 60
+    )
 
 
 def is_cloud(easting: Array, northing: Array, day: int) -> Array:
@@ -79,9 +81,13 @@ def elevation(easting: Array, northing: Array) -> Array:
 def backscatter(polarization: str, easting: Array, northing: Array, day: int) -> Array:
     """Radar power at pixel centres, linear, with speckle; float32, always > 0."""
     x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
-    speckle = (x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(polarization) * 2971215073) % 97
+    speckle = (
+        x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(polarization) * 2971215073
+    ) % 97
     ground = 40 + 30 * land_class(x, y)
-    return np.asarray((ground + 4 * speckle) / (4096 if polarization == "vv" else 16384), np.float32)
+    return np.asarray(
+        (ground + 4 * speckle) / (4096 if polarization == "vv" else 16384), np.float32
+    )
 
 
 def landsat(band: str, easting: Array, northing: Array, day: int) -> Array:

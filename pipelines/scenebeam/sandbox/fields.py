@@ -52,11 +52,18 @@ def boundaries() -> dict[str, Any]:
                 continue
             x, y = column * _SIDE, row * _SIDE
             field = shapely.transform(
-                box(x + 10, y + 10, x + _SIDE - 10, y + _SIDE - 10), to_lonlat.transform, interleaved=False
+                box(x + 10, y + 10, x + _SIDE - 10, y + _SIDE - 10),
+                to_lonlat.transform,
+                interleaved=False,
             )
             properties = {"crop": ("wheat", "maize", "beet")[(column + row) % 3]}
             features.append(
-                {"type": "Feature", "id": f"{column}-{row}", "properties": properties, "geometry": mapping(field)}
+                {
+                    "type": "Feature",
+                    "id": f"{column}-{row}",
+                    "properties": properties,
+                    "geometry": mapping(field),
+                }
             )
     return {"type": "FeatureCollection", "features": features}
 

@@ -24,11 +24,22 @@ from scenebeam.sandbox.scenes import SandboxScene, write_catalogue, write_image
 YEAR = 2021
 EPSG, LEFT, TOP, SIDE = 32634, 745_000, 4_502_000, 15_360
 """The tile of Sentinel-2: its CRS, upper left corner and metres to a side."""
-PERIODS = [f"{YEAR}-01/{YEAR}-03", f"{YEAR}-04/{YEAR}-06", f"{YEAR}-07/{YEAR}-09", f"{YEAR}-10/{YEAR}-12"]
-DAYS = tuple(datetime(YEAR, month, day, 9, 20, 31) for month, day in ((3, 9), (5, 8), (7, 14), (11, 4)))
+PERIODS = [
+    f"{YEAR}-01/{YEAR}-03",
+    f"{YEAR}-04/{YEAR}-06",
+    f"{YEAR}-07/{YEAR}-09",
+    f"{YEAR}-10/{YEAR}-12",
+]
+DAYS = tuple(
+    datetime(YEAR, month, day, 9, 20, 31) for month, day in ((3, 9), (5, 8), (7, 14), (11, 4))
+)
 """When the least cloudy scene of each period was taken."""
-SAR_DAYS = tuple(day + timedelta(days=apart, hours=7) for day, apart in zip(DAYS, (2, -3, 1, 5), strict=True))
-LANDSAT_DAYS = tuple(day + timedelta(days=apart) for day, apart in zip(DAYS, (7, -7, 39, 14), strict=True))
+SAR_DAYS = tuple(
+    day + timedelta(days=apart, hours=7) for day, apart in zip(DAYS, (2, -3, 1, 5), strict=True)
+)
+LANDSAT_DAYS = tuple(
+    day + timedelta(days=apart) for day, apart in zip(DAYS, (7, -7, 39, 14), strict=True)
+)
 SEAM = 23.93
 """Longitude at which one tile of the elevation model ends and the next begins."""
 CUT = 4_499_600
@@ -58,14 +69,18 @@ class Image:
         if self.crs == "EPSG:4326":
             to_metres = Transformer.from_crs(4326, EPSG, always_xy=True)
             easting, northing = to_metres.transform(*np.meshgrid(x, y))
-            return self.numbers(np.rint(easting).astype(np.int64), np.rint(northing).astype(np.int64))
+            return self.numbers(
+                np.rint(easting).astype(np.int64), np.rint(northing).astype(np.int64)
+            )
         return self.numbers(x.astype(np.int64)[None, :], y.astype(np.int64)[:, None])
 
     @property
     def outline(self) -> shapely.Polygon:
         """In its CRS."""
         left, top = self.corner
-        return box(left, top - self.shape[0] * self.resolution, left + self.shape[1] * self.resolution, top)
+        return box(
+            left, top - self.shape[0] * self.resolution, left + self.shape[1] * self.resolution, top
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,9 @@ class Scene:
             "bbox": list(ground.bounds),
             "links": [],
             "properties": self.properties,
-            "assets": {image.band: {"href": f"{href}/{self.id}/{image.band}.tif"} for image in self.images},
+            "assets": {
+                image.band: {"href": f"{href}/{self.id}/{image.band}.tif"} for image in self.images
+            },
         }
 
     def write(self, folder: Path) -> None:
@@ -102,18 +119,33 @@ class Scene:
         (folder / self.id).mkdir(parents=True, exist_ok=True)
         for image in self.images:
             path = folder / self.id / f"{image.band}.tif"
-            write_image(path, image.pixels(), image.crs, image.corner, image.resolution, 256, image.nodata)
+            write_image(
+                path, image.pixels(), image.crs, image.corner, image.resolution, 256, image.nodata
+            )
 
 
 def sentinel_2() -> Iterator[tuple[SandboxScene, bool]]:
     """Scenes, and whether they are the ones to take: the cloudier ones and those of a tile that ends early are not."""
     for number, day in enumerate(DAYS):
-        yield SandboxScene("34TGL", EPSG, LEFT, TOP, day, "05.00", cloud_cover=3.0, size=SIDE // 10), True
+        yield (
+            SandboxScene("34TGL", EPSG, LEFT, TOP, day, "05.00", cloud_cover=3.0, size=SIDE // 10),
+            True,
+        )
         worse = day + timedelta(days=5)
-        yield SandboxScene("34TGL", EPSG, LEFT, TOP, worse, "05.00", cloud_cover=4.0, size=SIDE // 10), False
+        yield (
+            SandboxScene(
+                "34TGL", EPSG, LEFT, TOP, worse, "05.00", cloud_cover=4.0, size=SIDE // 10
+            ),
+            False,
+        )
         if number:
             clear = day + timedelta(days=2)
-            yield SandboxScene("34TGK", EPSG, LEFT, TOP, clear, "05.00", cloud_cover=0.0, size=SIDE // 10), False
+            yield (
+                SandboxScene(
+                    "34TGK", EPSG, LEFT, TOP, clear, "05.00", cloud_cover=0.0, size=SIDE // 10
+                ),
+                False,
+            )
 
 
 def sentinel_1() -> Iterator[Scene]:
@@ -125,16 +157,22 @@ def sentinel_1() -> Iterator[Scene]:
             yield _radar(DAYS[number] + timedelta(hours=7), 29, "N", TOP, TOP - SIDE, there=False)
 
 
-def _radar(when: datetime, orbit: int, frame: str, top: int, bottom: int, *, there: bool = True) -> Scene:
+def _radar(
+    when: datetime, orbit: int, frame: str, top: int, bottom: int, *, there: bool = True
+) -> Scene:
     day, shape = earth.day_number(when), ((top - bottom) // 10, SIDE // 10)
 
     def numbers(name: str) -> Callable[..., np.ndarray[Any, Any]]:
         return lambda x, y: earth.backscatter(name, x, y, day)
 
     crs, corner = f"EPSG:{EPSG}", (LEFT, top)
-    images = tuple(Image(name, crs, corner, 10, shape, numbers(name), -32768) for name in ("vv", "vh"))
+    images = tuple(
+        Image(name, crs, corner, 10, shape, numbers(name), -32768) for name in ("vv", "vh")
+    )
     properties = {**_taken(when), "platform": "SENTINEL-1A", "sat:relative_orbit": orbit}
-    return Scene(f"S1A_{when:%Y%m%dT%H%M%S}_{orbit}_{frame}_rtc", "sentinel-1-rtc", images, properties, there)
+    return Scene(
+        f"S1A_{when:%Y%m%dT%H%M%S}_{orbit}_{frame}_rtc", "sentinel-1-rtc", images, properties, there
+    )
 
 
 def landsat() -> Iterator[Scene]:
@@ -154,7 +192,9 @@ def _landsat(when: datetime, path: int, cloud: float, *, there: bool = True) -> 
 
     corner, shape = (_LANDSAT_LEFT, _LANDSAT_TOP), (_LANDSAT_SIZE, _LANDSAT_SIZE)
     images = tuple(
-        Image(band, f"EPSG:{EPSG}", corner, 30, shape, numbers(band), 1 if band == "qa_pixel" else 0)
+        Image(
+            band, f"EPSG:{EPSG}", corner, 30, shape, numbers(band), 1 if band == "qa_pixel" else 0
+        )
         for band in LANDSAT_BANDS
     )
     properties = {
@@ -164,7 +204,9 @@ def _landsat(when: datetime, path: int, cloud: float, *, there: bool = True) -> 
         "landsat:wrs_path": str(path),
         "landsat:wrs_row": "032",
     }
-    return Scene(f"LC08_L2SP_{path}032_{when:%Y%m%d}_02_T1", "landsat-c2-l2", images, properties, there)
+    return Scene(
+        f"LC08_L2SP_{path}032_{when:%Y%m%d}_02_T1", "landsat-c2-l2", images, properties, there
+    )
 
 
 def elevation() -> Iterator[Scene]:
@@ -173,7 +215,9 @@ def elevation() -> Iterator[Scene]:
         shape = (round(0.25 / _SECOND), round((east - west) / _SECOND))
         image = Image("data", "EPSG:4326", (west, 40.68), _SECOND, shape,
                       lambda x, y: earth.elevation(x, y).astype(np.float32))  # fmt: skip
-        yield Scene(f"DEM_N40_{name}", "cop-dem-glo-30", (image,), {"datetime": "2021-04-22T00:00:00Z"})
+        yield Scene(
+            f"DEM_N40_{name}", "cop-dem-glo-30", (image,), {"datetime": "2021-04-22T00:00:00Z"}
+        )
 
 
 def land_cover() -> Iterator[Scene]:
@@ -198,7 +242,10 @@ def records() -> list[CollectionRecord]:
     wanted = ("sentinel-1-rtc", "landsat-c2-l2", "cop-dem-glo-30", "io-lulc-annual-v02")
     known = {(record.provider, record.id): record for record in known_records()}
     ours = [known["planetary-computer", name] for name in wanted]
-    return [known["earth-search", "sentinel-2-l2a"], *(one.model_copy(update={"signing": "none"}) for one in ours)]
+    return [
+        known["earth-search", "sentinel-2-l2a"],
+        *(one.model_copy(update={"signing": "none"}) for one in ours),
+    ]
 
 
 def aois() -> dict[str, Any]:
@@ -209,9 +256,18 @@ def aois() -> dict[str, Any]:
         square = box(LEFT + left, TOP - SIDE + 100, LEFT + right, TOP - 100)
         return dict(mapping(shapely.transform(square, to_lonlat.transform, interleaved=False)))
 
-    bow = {"type": "Polygon", "coordinates": [[[24, 40], [24.1, 40.1], [24.1, 40], [24, 40.1], [24, 40]]]}
+    bow = {
+        "type": "Polygon",
+        "coordinates": [[[24, 40], [24.1, 40.1], [24.1, 40], [24, 40.1], [24, 40]]],
+    }
     far = dict(mapping(box(100.0, 10.0, 100.1, 10.1)))
-    geometries = [ground(100, 7800), ground(7800, SIDE - 100), far, bow, {"type": "Polygon", "coordinates": []}]
+    geometries = [
+        ground(100, 7800),
+        ground(7800, SIDE - 100),
+        far,
+        bow,
+        {"type": "Polygon", "coordinates": []},
+    ]
     names = ("west", "east", "far away", "bow tie", "empty")
     features = [
         {"type": "Feature", "properties": {"name": name}, "geometry": geometry}

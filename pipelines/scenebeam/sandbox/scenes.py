@@ -71,7 +71,9 @@ class SandboxScene:
             pixels = pixels + self.shift + self.error
         return np.where(self.seen(x, y), pixels, 0).astype(np.uint8 if band == "scl" else np.uint16)
 
-    def seen(self, easting: np.ndarray[Any, Any], northing: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def seen(
+        self, easting: np.ndarray[Any, Any], northing: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, Any]:
         """Whether the sensor saw a place of the tile. Boolean."""
         if not self.cut:
             return np.ones(np.broadcast_shapes(easting.shape, northing.shape), bool)
@@ -93,12 +95,16 @@ class SandboxScene:
                     (self.left, bottom),
                 ]
             )
-        return Polygon([(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)])
+        return Polygon(
+            [(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)]
+        )
 
     def item(self, href: str) -> dict[str, Any]:
         """The scene as a STAC item, its files under the folder or URL `href`."""
         to_lonlat = Transformer.from_crs(self.epsg, 4326, always_xy=True)
-        footprint = shapely.transform(shapely.segmentize(self.outline, 500), to_lonlat.transform, interleaved=False)
+        footprint = shapely.transform(
+            shapely.segmentize(self.outline, 500), to_lonlat.transform, interleaved=False
+        )
         start = f"{self.taken:%Y%m%dT%H%M%S}"
         return {
             "type": "Feature",
@@ -138,13 +144,17 @@ class SandboxScene:
             "raster:bands": [{"nodata": 0, "data_type": "uint8" if band == "scl" else "uint16"}],
         }
 
-    def write(self, folder: Path, bands: Sequence[str] = tuple(earth.BANDS), block: int = 256) -> None:
+    def write(
+        self, folder: Path, bands: Sequence[str] = tuple(earth.BANDS), block: int = 256
+    ) -> None:
         """Write the scene's COGs with GDAL's own driver, under `folder/<id>/`."""
         (folder / self.id).mkdir(parents=True, exist_ok=True)
         for band in bands:
             path = folder / self.id / f"{band}.tif"
             corner = (float(self.left), float(self.top))
-            write_image(path, self.numbers(band), f"EPSG:{self.epsg}", corner, earth.BANDS[band], block)
+            write_image(
+                path, self.numbers(band), f"EPSG:{self.epsg}", corner, earth.BANDS[band], block
+            )
 
 
 def write_image(
@@ -187,13 +197,17 @@ SCENES: tuple[SandboxScene, ...] = (
     SandboxScene("35TKF", 32635, 244_000, 4_502_000, _BEFORE, cloud_cover=12.0),
     # After it: pixels carry 1000 more. One tile comes in two processings; the older is wrong by 7.
     SandboxScene("34TGL", 32634, 745_000, 4_502_000, _AFTER, "04.00", "2022-06-20T00:00:00Z", 0.0),
-    SandboxScene("34TGL", 32634, 745_000, 4_502_000, _AFTER, "04.00", "2022-06-16T00:00:00Z", 0.0, error=7),
+    SandboxScene(
+        "34TGL", 32634, 745_000, 4_502_000, _AFTER, "04.00", "2022-06-16T00:00:00Z", 0.0, error=7
+    ),
     SandboxScene("34TGK", 32634, 745_000, 4_494_000, _AFTER, "04.00", "2022-06-20T00:00:00Z", 3.0),
     SandboxScene("35TKF", 32635, 244_000, 4_502_000, _AFTER, "04.00", "2022-06-20T00:00:00Z", 20.0),
 )
 
 
-def write_sandbox(folder: Path, href: str | None = None, scenes: Sequence[SandboxScene] = SCENES) -> Path:
+def write_sandbox(
+    folder: Path, href: str | None = None, scenes: Sequence[SandboxScene] = SCENES
+) -> Path:
     """Write scenes and their catalogue under `folder`; assets are named under `href` (default: the folder itself).
 
     Gives the path of an ItemCollection, `items.json`. A static catalogue lies beside it as `catalog.json`.
@@ -223,7 +237,10 @@ def write_catalogue(folder: Path, base: str, items: Sequence[dict[str, Any]]) ->
         "stac_version": "1.0.0",
         "id": "sandbox",
         "description": "A small synthetic Earth",
-        "links": [{"rel": "item", "href": f"./{item['id']}/item.json", "type": "application/json"} for item in items],
+        "links": [
+            {"rel": "item", "href": f"./{item['id']}/item.json", "type": "application/json"}
+            for item in items
+        ],
     }
     (folder / "catalog.json").write_text(json.dumps(catalog))
     return folder / "items.json"

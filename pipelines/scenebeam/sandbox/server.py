@@ -106,12 +106,18 @@ class _Handler(BaseHTTPRequestHandler):
         fault = behaviour.fault_for(path) or Fault("")
         time.sleep(behaviour.latency + fault.sleep)
         file = (behaviour.folder / path.lstrip("/")).resolve()
-        refused = behaviour.guard(self.path, dict(self.headers.items())) if behaviour.guard is not None else None
+        refused = (
+            behaviour.guard(self.path, dict(self.headers.items()))
+            if behaviour.guard is not None
+            else None
+        )
         if refused is not None:
             self._refuse(refused)
             return
         if fault.status is not None:
-            self._refuse(fault.status, {"Retry-After": fault.retry_after, "Location": fault.location})
+            self._refuse(
+                fault.status, {"Retry-After": fault.retry_after, "Location": fault.location}
+            )
             return
         if not file.is_relative_to(behaviour.folder.resolve()) or not file.is_file():
             self._refuse(404)
@@ -135,7 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", tag)
-        self.send_header("Content-Type", "application/json" if file.suffix == ".json" else "application/octet-stream")
+        self.send_header(
+            "Content-Type",
+            "application/json" if file.suffix == ".json" else "application/octet-stream",
+        )
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         self.end_headers()

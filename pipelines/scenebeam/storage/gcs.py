@@ -68,7 +68,9 @@ class GcsStore(Store):
         """
         with self._blame(f"cannot read {self.path(name)}"):
             try:
-                return bytes(self._blob(name).download_as_bytes(raw_download=True, checksum="crc32c"))
+                return bytes(
+                    self._blob(name).download_as_bytes(raw_download=True, checksum="crc32c")
+                )
             except NotFound:
                 return None
 
@@ -103,7 +105,10 @@ class GcsStore(Store):
         with self._blame(f"cannot write {self.path(name)}"):
             try:
                 self._blob(name).upload_from_string(
-                    content, checksum="crc32c", if_generation_match=int(version), retry=DEFAULT_RETRY
+                    content,
+                    checksum="crc32c",
+                    if_generation_match=int(version),
+                    retry=DEFAULT_RETRY,
                 )
             except PreconditionFailed:
                 return False
@@ -116,17 +121,26 @@ class GcsStore(Store):
             publication = Publication(file)
             yield publication
             file.seek(0)
-            self._publish(name, publication.checksum, lambda blob, **how: blob.upload_from_file(file, **how))
+            self._publish(
+                name, publication.checksum, lambda blob, **how: blob.upload_from_file(file, **how)
+            )
 
     def upload(self, name: str, path: Path) -> None:
         """Publish a file of this machine."""
-        self._publish(name, file_multihash(path), lambda blob, **how: blob.upload_from_filename(path, **how))
+        self._publish(
+            name, file_multihash(path), lambda blob, **how: blob.upload_from_filename(path, **how)
+        )
 
     def _publish(self, name: str, checksum: str, send: Callable[..., Any]) -> None:
         blob = self._blob(name)
         blob.metadata = {_CHECKSUM: checksum}
         with self._blame(f"cannot write {self.path(name)}"), self._first_stands(blob.name):
-            send(blob, checksum="crc32c", if_generation_match=self._generation(blob.name), retry=DEFAULT_RETRY)
+            send(
+                blob,
+                checksum="crc32c",
+                if_generation_match=self._generation(blob.name),
+                retry=DEFAULT_RETRY,
+            )
 
     @contextmanager
     def _first_stands(self, name: str) -> Iterator[None]:
@@ -142,7 +156,9 @@ class GcsStore(Store):
         return current.generation if current is not None else 0
 
     @contextmanager
-    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> Iterator[Arrival]:
+    def receiving(
+        self, name: str, source: str, algorithms: Iterable[str] = ()
+    ) -> Iterator[Arrival]:
         """A file that streams from `source` into an object of another name, through memory alone."""
         arrival = _GcsArrival(self, name, algorithms)
         try:
@@ -166,7 +182,9 @@ class GcsStore(Store):
         with self._blame(f"cannot write {self.path(target)}"), self._first_stands(blob.name):
             match, token = self._generation(blob.name), None
             while True:
-                token, _, _ = blob.rewrite(source, token=token, if_generation_match=match, retry=DEFAULT_RETRY)
+                token, _, _ = blob.rewrite(
+                    source, token=token, if_generation_match=match, retry=DEFAULT_RETRY
+                )
                 if token is None:
                     return
 
@@ -230,7 +248,9 @@ class GcsStore(Store):
         try:
             yield
         except Forbidden as error:
-            raise StorageError(f"{what}: permission denied; give the account access to the bucket") from error
+            raise StorageError(
+                f"{what}: permission denied; give the account access to the bucket"
+            ) from error
         except NotFound as error:
             raise StorageError(f"{what}: no such bucket or object") from error
         except GoogleAuthError as error:
@@ -255,7 +275,9 @@ class _GcsArrival(Arrival):
     def _append(self, data: bytes) -> None:
         with self._store._blame(f"cannot write {self._store.path(self._name)}"):
             if self._writer is None:
-                self._writer = self._store._blob(self._arriving).open("wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY)
+                self._writer = self._store._blob(self._arriving).open(
+                    "wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY
+                )
             self._writer.write(data)
             self._crc.update(data)
 

@@ -124,7 +124,9 @@ class LocalStore(Store):
             partial.unlink(missing_ok=True)
 
     @contextmanager
-    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> Iterator[Arrival]:
+    def receiving(
+        self, name: str, source: str, algorithms: Iterable[str] = ()
+    ) -> Iterator[Arrival]:
         """A file that comes from `source`; what has come is kept beside its place until it is whole."""
         arrival = _LocalArrival(self._path(name), source, algorithms)
         try:
@@ -202,7 +204,9 @@ class LocalStore(Store):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise StorageError(f"another run is writing to {self._root}: wait for it, or stop it") from None
+                raise StorageError(
+                    f"another run is writing to {self._root}: wait for it, or stop it"
+                ) from None
             yield
 
     def is_held(self) -> bool | None:

@@ -96,7 +96,9 @@ class Store(ABC):
     def _superseded(self) -> _Superseded:
         if self._record is None:
             content = self.read(SUPERSEDED)
-            self._record = _Superseded({}) if content is None else self._recorded(json.loads(content))
+            self._record = (
+                _Superseded({}) if content is None else self._recorded(json.loads(content))
+            )
         return self._record
 
     def _recorded(self, document: dict[str, Any]) -> _Superseded:
@@ -148,7 +150,9 @@ class Store(ABC):
         """A file to write front to back: it appears under its name when the block ends well, else never."""
 
     @abstractmethod
-    def receiving(self, name: str, source: str, algorithms: Iterable[str] = ()) -> AbstractContextManager[Arrival]:
+    def receiving(
+        self, name: str, source: str, algorithms: Iterable[str] = ()
+    ) -> AbstractContextManager[Arrival]:
         """A file that comes from `source` and appears when it is published; `algorithms` are digests wanted of it.
 
         What has come when the block ends without that is kept where it can be: the same source goes on from there.
@@ -229,7 +233,9 @@ class _Superseded:
 
     def dump(self, uri: str) -> bytes:
         """As it is stored."""
-        return (json.dumps({"uri": uri, "files": self.versions}, indent=1, sort_keys=True) + "\n").encode()
+        return (
+            json.dumps({"uri": uri, "files": self.versions}, indent=1, sort_keys=True) + "\n"
+        ).encode()
 
 
 def checked_name(name: str) -> str:

@@ -22,10 +22,16 @@ from scenebeam.transfer.addresses import is_metadata, is_private
 CDSE_HOST = "dataspace.copernicus.eu"
 """A CDSE token is sent to hosts of this domain and to no other, whatever an item names."""
 CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
-CDSE_TOKENS = "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"
+CDSE_TOKENS = (
+    "https://identity.dataspace.copernicus.eu/auth/realms/CDSE/protocol/openid-connect/token"
+)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _TRIES = urllib3.Retry(
-    4, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.5, raise_on_status=False
+    4,
+    status_forcelist=(429, 500, 502, 503, 504),
+    allowed_methods=None,
+    backoff_factor=0.5,
+    raise_on_status=False,
 )
 _RENEW_BEFORE = 60.0
 """Seconds before its end at which a token is renewed."""
@@ -62,11 +68,17 @@ def access(href: str, signing: str = "none") -> Access | None:
         host = os.environ.get("STORAGE_EMULATOR_HOST")
         headers = {} if host else _google_headers()
         server = (host or "https://storage.googleapis.com").rstrip("/")
-        return Access(f"{server}/{parts.netloc}{quote(parts.path)}", headers, trusted=host is not None)
+        return Access(
+            f"{server}/{parts.netloc}{quote(parts.path)}", headers, trusted=host is not None
+        )
     if parts.scheme not in ("http", "https"):
-        raise ReadError(f"{shown(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}")
+        raise ReadError(
+            f"{shown(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}"
+        )
     if is_metadata(parts.hostname or ""):
-        raise ReadError(f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys")
+        raise ReadError(
+            f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys"
+        )
     if signing == "planetary-computer":
         return Access(_planetary_computer(href))
     if signing == "cdse" and _is_cdse(parts.hostname or ""):
@@ -94,7 +106,11 @@ def effective_limits(request: RunRequest) -> Limits:
     A file of this machine is its user's own catalog: whatever it names was meant.
     """
     limits = request.limits
-    if limits.private_addresses or not isinstance(request.catalog, str) or not is_remote(request.catalog):
+    if (
+        limits.private_addresses
+        or not isinstance(request.catalog, str)
+        or not is_remote(request.catalog)
+    ):
         return limits.model_copy(update={"private_addresses": True})
     where = access(KNOWN_CATALOGS.get(request.catalog, request.catalog))
     host = urlsplit(where.url).hostname if where is not None else None
@@ -159,7 +175,9 @@ def _is_cdse(host: str) -> bool:
 
 
 def _has_cdse_token() -> bool:
-    return "CDSE_ACCESS_TOKEN" in os.environ or {"CDSE_USERNAME", "CDSE_PASSWORD"} <= os.environ.keys()
+    return (
+        "CDSE_ACCESS_TOKEN" in os.environ or {"CDSE_USERNAME", "CDSE_PASSWORD"} <= os.environ.keys()
+    )
 
 
 def _cdse_token() -> str:
@@ -186,9 +204,13 @@ def _fetch_cdse_token() -> tuple[str, float]:
         "password": os.environ["CDSE_PASSWORD"],
     }
     try:
-        answer = urllib3.request("POST", CDSE_TOKENS, body=urlencode(fields), headers=_FORM, timeout=30, retries=_TRIES)
+        answer = urllib3.request(
+            "POST", CDSE_TOKENS, body=urlencode(fields), headers=_FORM, timeout=30, retries=_TRIES
+        )
     except urllib3.exceptions.HTTPError as error:
-        raise ReadError(f"{CDSE_TOKENS} cannot be asked: {type(error).__name__}", permanent=False) from None
+        raise ReadError(
+            f"{CDSE_TOKENS} cannot be asked: {type(error).__name__}", permanent=False
+        ) from None
     if answer.status != 200:
         raise ReadError(
             f"{CDSE_TOKENS} answers {answer.status}: are CDSE_USERNAME and CDSE_PASSWORD right?",
@@ -213,7 +235,9 @@ def _google_login() -> _Token:
     from google.auth.transport.requests import Request
 
     try:
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_only"])
+        credentials, _ = google.auth.default(
+            scopes=["https://www.googleapis.com/auth/devstorage.read_only"]
+        )
     except DefaultCredentialsError:
         return _Token(lambda: ("", 1e9))
 
@@ -221,7 +245,9 @@ def _google_login() -> _Token:
         try:
             credentials.refresh(Request())
         except GoogleAuthError as error:
-            raise ReadError(f"Google Cloud gives no token: {type(error).__name__}", permanent=False) from None
+            raise ReadError(
+                f"Google Cloud gives no token: {type(error).__name__}", permanent=False
+            ) from None
         return credentials.token, 3000.0
 
     return _Token(fetch)
@@ -239,7 +265,11 @@ def _s3(bucket: str, key: str, signing: str) -> Access:
         region = os.environ.get("AWS_REGION", "us-east-1") if endpoint else _bucket_region(bucket)
         credentials = None if signing == "none" else _aws_keys()
         wanted = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    place = f"{endpoint.rstrip('/')}/{bucket}" if endpoint else f"https://{bucket}.s3.{region}.amazonaws.com"
+    place = (
+        f"{endpoint.rstrip('/')}/{bucket}"
+        if endpoint
+        else f"https://{bucket}.s3.{region}.amazonaws.com"
+    )
     url = f"{place}/{quote(key)}"
     trusted = bool(endpoint) and signing != "cdse"
     if signing not in ("cdse", "s3", "s3-requester-pays"):
@@ -277,7 +307,11 @@ def _aws_session() -> Any:
 def _bucket_region(bucket: str) -> str:
     """AWS tells a bucket's region to everybody, even with a refusal."""
     try:
-        answer = urllib3.request("HEAD", f"https://{bucket}.s3.amazonaws.com", redirect=False, timeout=30)
+        answer = urllib3.request(
+            "HEAD", f"https://{bucket}.s3.amazonaws.com", redirect=False, timeout=30
+        )
     except urllib3.exceptions.HTTPError as error:
-        raise ReadError(f"s3://{bucket} cannot be found: {type(error).__name__}", permanent=False) from None
+        raise ReadError(
+            f"s3://{bucket} cannot be found: {type(error).__name__}", permanent=False
+        ) from None
     return answer.headers.get("x-amz-bucket-region") or os.environ.get("AWS_REGION", "us-east-1")

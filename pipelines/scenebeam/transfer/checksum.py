@@ -52,7 +52,9 @@ def parse_checksum(text: str) -> Checksum | None:
         algorithm = name.replace("-", "")
         algorithm = _ALIASES.get(algorithm, algorithm)
         return Checksum(algorithm, digest) if _SIZES.get(algorithm) == len(digest) // 2 else None
-    return _multihash(bytes.fromhex(digest)) or (Checksum(_BARE[len(digest)], digest) if len(digest) in _BARE else None)
+    return _multihash(bytes.fromhex(digest)) or (
+        Checksum(_BARE[len(digest)], digest) if len(digest) in _BARE else None
+    )
 
 
 def _multihash(content: bytes) -> Checksum | None:

@@ -11,7 +11,15 @@ import urllib3
 
 from scenebeam.errors import ReadError
 from scenebeam.transfer.access import access, shown, split_url
-from scenebeam.transfer.http import CHUNK, Pace, Transient, content_length, content_range, open_url, plain
+from scenebeam.transfer.http import (
+    CHUNK,
+    Pace,
+    Transient,
+    content_length,
+    content_range,
+    open_url,
+    plain,
+)
 from scenebeam.transfer.ranges import Budget, halted, retrying
 
 _LARGEST_UNSIZED = 16 * 2**30
@@ -63,7 +71,8 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
                 stalls += 1
             if stalls == _STALLS:
                 raise ReadError(
-                    f"{shown(href)} breaks off at byte {furthest:,} again and again; run again later", permanent=False
+                    f"{shown(href)} breaks off at byte {furthest:,} again and again; run again later",
+                    permanent=False,
                 )
             halted.wait(budget.first_wait)
     if target.offset == 0:
@@ -100,7 +109,9 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float
                 target.restart(_validator(answer.headers), total)
             elif not headers or start != target.offset or total not in (None, target.total):
                 target.restart("", None)
-                raise Transient(f"the answer has bytes {start:,} to {stop:,}, and others were asked for")
+                raise Transient(
+                    f"the answer has bytes {start:,} to {stop:,}, and others were asked for"
+                )
         else:
             target.restart(_validator(answer.headers), content_length(answer))
         target.expect()

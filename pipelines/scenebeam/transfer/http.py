@@ -54,9 +54,13 @@ def _pool(private: bool) -> urllib3.PoolManager:
 
 
 def _new_pool(private: bool) -> urllib3.PoolManager:
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # at DEBUG it shows URLs with their signatures
+    logging.getLogger("urllib3.connectionpool").setLevel(
+        logging.INFO
+    )  # at DEBUG it shows URLs with their signatures
     # Redirects are followed here; every other second try is the caller's, who pays for it from the task's budget.
-    once = urllib3.Retry(redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
+    once = urllib3.Retry(
+        redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False
+    )
     pool = urllib3.PoolManager(num_pools=64, maxsize=AT_ONCE, retries=once, timeout=_TIMEOUT)
     pool.pool_classes_by_scheme = pool_classes(private)
     return pool
@@ -96,7 +100,9 @@ def open_url(
         raise Transient(f"the answer is encoded as {encoding}, which was not asked for")
     answer.close()
     if answer.status in TRANSIENT or answer.status >= 500 or answer.status < 400:
-        raise Transient(f"the server answers {answer.status}", retry_after(answer.headers.get("Retry-After")))
+        raise Transient(
+            f"the server answers {answer.status}", retry_after(answer.headers.get("Retry-After"))
+        )
     raise ReadError(
         f"{shown(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
         + _HINTS.get(answer.status, "")
@@ -158,7 +164,10 @@ def content_length(answer: urllib3.BaseHTTPResponse) -> int | None:
 
 def has_known_end(answer: urllib3.BaseHTTPResponse) -> bool:
     """Whether an answer that breaks off can be told from one that has ended."""
-    return content_length(answer) is not None or "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+    return (
+        content_length(answer) is not None
+        or "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+    )
 
 
 def content_range(value: str | None) -> tuple[int, int, int | None]:
@@ -166,7 +175,9 @@ def content_range(value: str | None) -> tuple[int, int, int | None]:
 
     Raises Transient for anything else (RFC 9110 section 14.4).
     """
-    match = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", (value or "").strip())
+    match = re.fullmatch(
+        r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", (value or "").strip()
+    )
     if match is None:
         raise Transient("the answer does not say which bytes it has")
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])

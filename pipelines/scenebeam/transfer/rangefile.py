@@ -26,7 +26,9 @@ class RangeFile:
     `fault`.
     """
 
-    def __init__(self, href: str, budget: Budget, signing: str = "none", *, fresh: bool = False) -> None:
+    def __init__(
+        self, href: str, budget: Budget, signing: str = "none", *, fresh: bool = False
+    ) -> None:
         """Read the first bytes.
 
         Args:
@@ -85,7 +87,10 @@ class RangeFile:
         for start, piece in self._pieces.items():
             for first, others in other._pieces.items():
                 low, high = max(start, first), min(start + len(piece), first + len(others))
-                if low < high and piece[low - start : high - start] != others[low - first : high - first]:
+                if (
+                    low < high
+                    and piece[low - start : high - start] != others[low - first : high - first]
+                ):
                     return False
         return True
 
@@ -100,7 +105,9 @@ class RangeFile:
             self.fault = self.fault or error
             raise
         if len(body) < stop - start:
-            self.fault = ReadError(f"{shown(self.href)} is truncated: it ends at byte {start + len(body):,}")
+            self.fault = ReadError(
+                f"{shown(self.href)} is truncated: it ends at byte {start + len(body):,}"
+            )
             raise self.fault
         self._pieces[start], self._last = body, start
         kept = sum(map(len, self._pieces.values()))

@@ -83,7 +83,9 @@ class Budget:
         says.
         """
         fault = state.outcome.exception() if state.outcome else None
-        backoff = tenacity.wait_exponential_jitter(multiplier=self.first_wait, max=30, jitter=self.first_wait)(state)
+        backoff = tenacity.wait_exponential_jitter(
+            multiplier=self.first_wait, max=30, jitter=self.first_wait
+        )(state)
         seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
         with self._lock:
             self.retries += 1
@@ -172,7 +174,9 @@ def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iter
         while start == 0 or start < size:
             body, size = read_range_and_size(href, start, start + _PIECE, budget, signing)
             if size > most:
-                raise ReadError(f"{shown(href)} has {size:,} bytes, more than the {most:,} that are read")
+                raise ReadError(
+                    f"{shown(href)} has {size:,} bytes, more than the {most:,} that are read"
+                )
             file.write(body)
             start += _PIECE
         file.flush()
@@ -188,7 +192,9 @@ def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
         retry=tenacity.retry_if_exception_type(Transient),
         # Slow tries count too: a server that drips must not hold a request for all of its tries.
         stop=lambda state: (
-            state.attempt_number >= budget.attempts or budget.spent or (state.seconds_since_start or 0) > most
+            state.attempt_number >= budget.attempts
+            or budget.spent
+            or (state.seconds_since_start or 0) > most
         ),
         wait=budget.wait,
         sleep=tenacity.sleep_using_event(halted),
@@ -215,15 +221,21 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
     return body, size
 
 
-def _read_http(href: str, where: Access, start: int, stop: int, budget: Budget, *, fresh: bool) -> tuple[bytes, int]:
+def _read_http(
+    href: str, where: Access, start: int, stop: int, budget: Budget, *, fresh: bool
+) -> tuple[bytes, int]:
     """One request. What comes is held against what was asked for: no other bytes, no fewer, and no
     more are read.
     """
-    answer = open_url(href, where, {"Range": f"bytes={start}-{stop - 1}"}, private=budget.private, fresh=fresh)
+    answer = open_url(
+        href, where, {"Range": f"bytes={start}-{stop - 1}"}, private=budget.private, fresh=fresh
+    )
     body, size = b"", 0
     try:
         if answer.status == 416:
-            told = f"ends before byte {start}: the file is truncated" if start else "is an empty file"
+            told = (
+                f"ends before byte {start}: the file is truncated" if start else "is an empty file"
+            )
             raise ReadError(f"{shown(href)} {told}")
         first, last, total = _extent(answer, start, stop)
         body = read_body(answer, last - first, _SECONDS + (last - first) / _RATE)
@@ -270,10 +282,14 @@ def _extent(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> tuple[in
     length = content_length(answer)
     if answer.status == 200:
         if min(stop, length if length is not None else stop) > _LARGEST_WHOLE_BODY:
-            raise Transient(f"the server ignores Range, and byte {start:,} lies too deep to read all before it")
+            raise Transient(
+                f"the server ignores Range, and byte {start:,} lies too deep to read all before it"
+            )
         return 0, stop if length is None else min(stop, length), length
     first, last, total = content_range(answer.headers.get("Content-Range"))
     wanted = stop if total is None else min(stop, total)
     if (first, last) != (start, wanted) or length not in (None, last - first):
-        raise Transient(f"the answer has bytes {first:,} to {last:,}, and {start:,} to {wanted:,} were asked for")
+        raise Transient(
+            f"the answer has bytes {first:,} to {last:,}, and {start:,} to {wanted:,} were asked for"
+        )
     return first, last, total

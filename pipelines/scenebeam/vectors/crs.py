@@ -44,7 +44,9 @@ def lonlat_transformer(crs: Any) -> Transformer | None:
             warnings.simplefilter("ignore", UserWarning)  # a better grid is not on this machine
             ways = TransformerGroup(known, WGS84, always_xy=True).transformers
     except ProjError as error:
-        raise RequestError(f"{str(crs)[:200]!r} is not a CRS that PROJ can transform: {error}") from None
+        raise RequestError(
+            f"{str(crs)[:200]!r} is not a CRS that PROJ can transform: {error}"
+        ) from None
     if all("Ballpark" in way.description for way in ways):
         log.warning(
             "PROJ knows no datum transformation from %s to WGS 84: what is drawn in it may lie some hundred meters off",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from scenebeam.metadata.item_tables import report_items
 from scenebeam.products.assets.make import make
 from scenebeam.products.assets.plan import plan
 from scenebeam.products.assets.tables import tables
 from scenebeam.products.assets.task import AssetsTask, kept
-from scenebeam.products.catalogue import report_items
-from scenebeam.products.product import Product
+from scenebeam.products.base import Product
 
 __all__ = ["PRODUCT", "AssetsTask", "kept", "make", "plan", "tables"]
 

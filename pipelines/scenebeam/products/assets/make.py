@@ -13,12 +13,12 @@ import shapely
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
-from scenebeam.products import stac
+from scenebeam.imaging.band_budget import BandBudget
+from scenebeam.imaging.fetch import damage_in_place, fetch, file_asset, unchecked
+from scenebeam.metadata import stac_items
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
-from scenebeam.products.fetch import damage_in_place, fetch, file_asset, unchecked
-from scenebeam.products.spending import BandBudget
-from scenebeam.products.task import Outcome
 from scenebeam.storage import Store, open_store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,13 @@ class Brought:
         return self.status == "success"
 
 
-STATUSES = ("exception", "validation_failed", "download_incomplete", "skipped_missing_href", "success")
+STATUSES = (
+    "exception",
+    "validation_failed",
+    "download_incomplete",
+    "skipped_missing_href",
+    "success",
+)
 """The worst first: a scene has the status of its worst band."""
 
 
@@ -59,7 +65,9 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
         here=store.list(f"{RAW}/{task.scene}/"),
         there=bucket.list(f"{task.scene}/") if bucket is not None else set(),
     )
-    results = _workers(budget.download_workers).map(lambda file: _bring(task, file, place, budget), task.files)
+    results = _workers(budget.download_workers).map(
+        lambda file: _bring(task, file, place, budget), task.files
+    )
     brought = dict(zip(task.files, results, strict=True))
     status = min((one.status for one in brought.values()), key=STATUSES.index)
     detail = {}
@@ -68,10 +76,14 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     if status == "success":
         _publish_item(task, store, brought)
         return Outcome(task=task.id, state="done", detail=detail)
-    reason = "; ".join(f"{file.label}: {one.message}" for file, one in brought.items() if not one.ok)
+    reason = "; ".join(
+        f"{file.label}: {one.message}" for file, one in brought.items() if not one.ok
+    )
     missing = status == "skipped_missing_href"
     state = "skipped" if missing else "failed"
-    return Outcome(task=task.id, state=state, kind=status, reason=reason, permanent=missing, detail=detail)
+    return Outcome(
+        task=task.id, state=state, kind=status, reason=reason, permanent=missing, detail=detail
+    )
 
 
 @cache
@@ -91,7 +103,10 @@ class _Place(NamedTuple):
 
 def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> Brought:
     if file.asset is None:
-        return Brought("skipped_missing_href", f"the item has no file of {file.band}; choose another band or scene")
+        return Brought(
+            "skipped_missing_href",
+            f"the item has no file of {file.band}; choose another band or scene",
+        )
     own = BandBudget(budget, f"{task.scene}: {file.label}")
     notes: list[str] = []
     try:
@@ -163,7 +178,9 @@ def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:
             return
         bucket.upload(cloud, path)
         if not bucket.holds(cloud, path):
-            raise StorageError(f"{bucket.path(cloud)} has another checksum than {path}, which is kept: run again")
+            raise StorageError(
+                f"{bucket.path(cloud)} has another checksum than {path}, which is kept: run again"
+            )
 
 
 def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brought]) -> None:
@@ -185,5 +202,7 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brough
     properties = {**task.properties, "scenebeam:values": "raw"}
     if warnings:
         properties["scenebeam:warnings"] = warnings
-    item = stac.make_item(task.scene, task.collection, task.when, geometry, assets, sources, properties)
-    store.write(task.item_path, stac.dump(item))
+    item = stac_items.make_item(
+        task.scene, task.collection, task.when, geometry, assets, sources, properties
+    )
+    store.write(task.item_path, stac_items.dump(item))

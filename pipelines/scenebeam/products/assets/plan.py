@@ -12,12 +12,12 @@ from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
+from scenebeam.imaging.estimate import FileSizes
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
-from scenebeam.products.estimate import FileSizes
-from scenebeam.products.product import Aim, Planned
-from scenebeam.products.task import Estimate
+from scenebeam.products.base import Aim, Planned
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
 from scenebeam.storage import checked_name
+from scenebeam.tasks import Estimate
 from scenebeam.transfer.access import effective_limits
 
 MANIFEST = "assets_manifest_selected.csv"
@@ -35,10 +35,16 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     tasks = [_task(scene, bands, product, request, sizes) for scene in scenes[: product.download_n]]
     tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:
-        raise RequestError(f"product.date_start: no scene is left that is not before {product.date_start}")
+        raise RequestError(
+            f"product.date_start: no scene is left that is not before {product.date_start}"
+        )
     manifest = _manifest(scenes, tasks, request.output)
-    absent = {one.id for one in request.select.scenes or ()} - {scene.id for scene in selection.found}
-    unavailable = dict.fromkeys((name for name in manifest.columns if name.startswith("available_")), False)
+    absent = {one.id for one in request.select.scenes or ()} - {
+        scene.id for scene in selection.found
+    }
+    unavailable = dict.fromkeys(
+        (name for name in manifest.columns if name.startswith("available_")), False
+    )
     rows = [*manifest.rows, *({"scene_id": name, **unavailable} for name in sorted(absent))]
     return Planned(tasks[: product.download_n], {MANIFEST: Table(manifest.columns, rows)})
 
@@ -59,13 +65,20 @@ def _in_order(scenes: Sequence[Scene], product: AssetsRequest) -> list[Scene]:
 
 
 def _task(
-    scene: Scene, bands: dict[str, str], product: AssetsRequest, request: RunRequest, sizes: FileSizes | None
+    scene: Scene,
+    bands: dict[str, str],
+    product: AssetsRequest,
+    request: RunRequest,
+    sizes: FileSizes | None,
 ) -> AssetsTask:
     """The task of a scene; without `sizes` of one that is listed, and not downloaded."""
     in_cloud = request.output.startswith("gs://")
     mode = product.raw_storage_mode or (DROP if in_cloud else "url_to_local")
     gcs = product.gcs or (f"{request.output.rstrip('/')}/{RAW}" if in_cloud else None)
-    files = tuple(BandFile(label=label, band=band, asset=scene.assets.get(band)) for label, band in bands.items())
+    files = tuple(
+        BandFile(label=label, band=band, asset=scene.assets.get(band))
+        for label, band in bands.items()
+    )
     assets = [file.asset for file in files if file.asset is not None]
     size = sum(sizes.of(asset) for asset in assets) if sizes is not None else 0
     item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
@@ -108,7 +121,9 @@ def _task(
     )
     if mode == DROP:
         return task
-    return task.model_copy(update={"outputs": (*(task.local_name(file) for file in files), item_path)})
+    return task.model_copy(
+        update={"outputs": (*(task.local_name(file) for file in files), item_path)}
+    )
 
 
 def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str) -> Table:
@@ -118,10 +133,19 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
     if tasks[0].mode == DROP:
         kinds.remove("local")
     labels = [file.column for file in tasks[0].files]
-    columns = ["scene_id", "datetime", "cloud_cover", *(f"{kind}_{label}" for kind in kinds for label in labels)]
+    columns = [
+        "scene_id",
+        "datetime",
+        "cloud_cover",
+        *(f"{kind}_{label}" for kind in kinds for label in labels),
+    ]
     rows = []
     for scene, task in zip(scenes, tasks, strict=True):
-        row: dict[str, Any] = {"scene_id": scene.id, "datetime": scene.datetime, "cloud_cover": scene.cloud_cover}
+        row: dict[str, Any] = {
+            "scene_id": scene.id,
+            "datetime": scene.datetime,
+            "cloud_cover": scene.cloud_cover,
+        }
         for file in task.files:
             there = file.asset is not None
             places = {

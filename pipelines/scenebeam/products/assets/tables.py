@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.imaging.fetch import unchecked
 from scenebeam.products.assets.task import AssetsTask
-from scenebeam.products.fetch import unchecked
-from scenebeam.products.task import Outcome
+from scenebeam.tasks import Outcome
 
 STATUS = "assets_download_status.csv"
 _SPENDING = ("seconds", "bytes", "retries")
 
 
 def tables(
-    tasks: Sequence[AssetsTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+    tasks: Sequence[AssetsTask],
+    outcomes: Mapping[str, Outcome],
+    items: Mapping[str, dict[str, Any]],
 ) -> dict[str, Table]:
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
 
@@ -25,7 +27,11 @@ def tables(
     labels = [file.column for file in tasks[0].files] if tasks else []
     columns = ["scene_id", "status", *(f"ok_{label}" for label in labels), "message"]
     columns += [f"{kind}_{label}" for kind in _SPENDING for label in labels]
-    return {STATUS: Table(columns, [_row(task, outcomes.get(task.id), task.item_path in items) for task in tasks])}
+    return {
+        STATUS: Table(
+            columns, [_row(task, outcomes.get(task.id), task.item_path in items) for task in tasks]
+        )
+    }
 
 
 def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any]:
@@ -39,7 +45,10 @@ def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any
     return {
         "scene_id": task.scene,
         "status": status,
-        **{f"ok_{file.column}": done or bands.get(file.column, {}).get("ok", False) for file in task.files},
+        **{
+            f"ok_{file.column}": done or bands.get(file.column, {}).get("ok", False)
+            for file in task.files
+        },
         "message": told,
         **_spending(task, bands),
     }

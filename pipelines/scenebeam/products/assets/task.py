@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.fetch import file_suffix
-from scenebeam.products.task import Task
+from scenebeam.imaging.fetch import file_suffix
 from scenebeam.request import Checks
+from scenebeam.tasks import Task
 
 RAW = "raw"
 """Folder of the files: `raw/<scene>/<band>.tif`, the layout that a time series reads."""

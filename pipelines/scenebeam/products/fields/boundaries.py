@@ -51,7 +51,10 @@ class FieldNames:
 
     def add(self, numbers: np.ndarray[Any, Any], features: Features) -> None:
         """Some fields more."""
-        ids, names = ([None if one is None else _text(one) for one in told] for told in (features.ids, features.names))
+        ids, names = (
+            [None if one is None else _text(one) for one in told]
+            for told in (features.ids, features.names)
+        )
         self._writer.write_table(pa.table([numbers, ids, names], schema=_NAMES))
 
     def dump(self) -> bytes:

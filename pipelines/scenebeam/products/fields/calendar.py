@@ -18,7 +18,10 @@ from scenebeam.request import Season
 from scenebeam.storage.local import LocalStore
 from scenebeam.transfer.ranges import Budget, fetched
 
-FILES: dict[Season, str] = {"planting": "sc-sos-3x3-v2-cog.tiff", "harvest": "sc-eos-3x3-v2-cog.tiff"}
+FILES: dict[Season, str] = {
+    "planting": "sc-sos-3x3-v2-cog.tiff",
+    "harvest": "sc-eos-3x3-v2-cog.tiff",
+}
 """Summer crops: start and end of the season, day of year at 0.5 degrees, 0 where there is none."""
 
 
@@ -70,7 +73,9 @@ class CropCalendar:
                 )
         shapes = {(s.info.transform, s.info.width, s.info.height) for s in self._sources.values()}
         if len(shapes) > 1:
-            raise RequestError(f"product.crop_calendar: the two files in {place} lie on different grids")
+            raise RequestError(
+                f"product.crop_calendar: the two files in {place} lie on different grids"
+            )
 
     def days(self, longitude: float, latitude: float) -> tuple[int, int]:
         """Day of year of planting and of harvest; of the nearest cell that has both where this one has not."""
@@ -105,10 +110,14 @@ class CropCalendar:
     def _filled(self) -> tuple[Array, Array, Array]:
         """Longitude and latitude of all cells that have both days, and the days: (n,), (n,), (n, 2)."""
         info = self._sources["planting"].info
-        both = np.stack([self._read(season, 0, 0, info.height, info.width) for season in FILES], axis=-1)
+        both = np.stack(
+            [self._read(season, 0, 0, info.height, info.width) for season in FILES], axis=-1
+        )
         rows, columns = np.nonzero((both > 0).all(axis=-1))
         if not rows.size:
-            raise RequestError(f"product.crop_calendar: no cell of the files in {self._place} has both days")
+            raise RequestError(
+                f"product.crop_calendar: no cell of the files in {self._place} has both days"
+            )
         longitude = info.transform.c + (columns + 0.5) * info.transform.a
         latitude = info.transform.f + (rows + 0.5) * info.transform.e
         return longitude, latitude, both[rows, columns]
@@ -130,7 +139,10 @@ class CropCalendar:
 
 def season_days(year: int, planting: int, harvest: int) -> dict[Season, datetime]:
     """Days of year → midnights: planting in `year`; a harvest day before the planting day is the next year's."""
-    return {"planting": _midnight(year, planting), "harvest": _midnight(year + (harvest < planting), harvest)}
+    return {
+        "planting": _midnight(year, planting),
+        "harvest": _midnight(year + (harvest < planting), harvest),
+    }
 
 
 def _midnight(year: int, day: int) -> datetime:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from scenebeam.errors import ReadError, RequestError
-from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE
+from scenebeam.metadata.item_tables import COLLECTION_FILE, ITEMS_FILE
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_grid
 from scenebeam.request import is_url
@@ -21,7 +21,16 @@ from scenebeam.transfer.ranges import Budget
 
 _MASKS = ("instance", "semantic", "mask", "label")
 """Words in the keys of assets that are masks, the best first."""
-_COLUMNS = ("id", "assets", "ftw:season", "proj:code", "proj:epsg", "proj:transform", "proj:shape", "proj:bbox")
+_COLUMNS = (
+    "id",
+    "assets",
+    "ftw:season",
+    "proj:code",
+    "proj:epsg",
+    "proj:transform",
+    "proj:shape",
+    "proj:bbox",
+)
 
 Transform = tuple[float, float, float, float, float, float]
 
@@ -63,11 +72,17 @@ def read_chips(path: str) -> list[Chip]:
     if not path.endswith(".json") and table in names:
         items = _rows(store, table)
     elif COLLECTION_FILE in names or path.endswith(".json"):
-        items = _items(store, path.rpartition("/")[2] if path.endswith(".json") else COLLECTION_FILE)
+        items = _items(
+            store, path.rpartition("/")[2] if path.endswith(".json") else COLLECTION_FILE
+        )
     else:
-        raise RequestError(f"product.chips: {path} holds neither {ITEMS_FILE} nor {COLLECTION_FILE}")
+        raise RequestError(
+            f"product.chips: {path} holds neither {ITEMS_FILE} nor {COLLECTION_FILE}"
+        )
     faults: dict[str, list[str]] = {}
-    chips = [_chip(item, where, store, names, faults) for item, where in items if not _is_image(item)]
+    chips = [
+        _chip(item, where, store, names, faults) for item, where in items if not _is_image(item)
+    ]
     _refuse(path, faults)
     found = _with_grids([chip for chip in chips if chip is not None], faults)
     _refuse(path, faults)
@@ -86,7 +101,9 @@ def _refuse(path: str, faults: Mapping[str, list[str]]) -> None:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    return ", ".join(sorted(names)[:3]) + (
+        f" and {len(names) - 3} others" if len(names) > 3 else ""
+    )
 
 
 def _rows(store: Store, table: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -96,7 +113,9 @@ def _rows(store: Store, table: str) -> Iterator[tuple[dict[str, Any], str]]:
         known = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(columns=known, batch_size=5000):
             for row in batch.to_pylist():
-                assets = {key: asset for key, asset in (row.pop("assets", None) or {}).items() if asset}
+                assets = {
+                    key: asset for key, asset in (row.pop("assets", None) or {}).items() if asset
+                }
                 properties = {name: value for name, value in row.items() if value is not None}
                 yield {"id": row.get("id"), "assets": assets, "properties": properties}, ""
 
@@ -107,12 +126,18 @@ def _items(store: Store, name: str) -> Iterator[tuple[dict[str, Any], str]]:
     if content is None:
         raise RequestError(f"product.chips: {store.path(name)} is not there")
     collection = json.loads(content)
-    hrefs = [str(link["href"]) for link in collection.get("links") or [] if link.get("rel") == "item"]
+    hrefs = [
+        str(link["href"]) for link in collection.get("links") or [] if link.get("rel") == "item"
+    ]
     names = [os.path.normpath(href) for href in hrefs]
     with ThreadPoolExecutor(16) as threads:
-        for where, item in zip(names, threads.map(store.read, map(checked_name, names)), strict=True):
+        for where, item in zip(
+            names, threads.map(store.read, map(checked_name, names)), strict=True
+        ):
             if item is None:
-                raise RequestError(f"product.chips: {store.path(name)} links to {where}, which is not there")
+                raise RequestError(
+                    f"product.chips: {store.path(name)} links to {where}, which is not there"
+                )
             yield json.loads(item), where
 
 
@@ -146,12 +171,18 @@ def _chip(
 
 
 def _told(asset: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in asset.items() if key.startswith("proj:") and value is not None}
+    return {
+        key: value for key, value in asset.items() if key.startswith("proj:") and value is not None
+    }
 
 
 def _mask(assets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The best of an item's masks."""
-    images = {k: a for k, a in assets.items() if str(a.get("href", "")).lower().endswith((".tif", ".tiff"))}
+    images = {
+        k: a
+        for k, a in assets.items()
+        if str(a.get("href", "")).lower().endswith((".tif", ".tiff"))
+    }
     for word in _MASKS:
         for key in sorted(images):
             if word in key.lower() or word in (images[key].get("roles") or ()):
@@ -162,7 +193,9 @@ def _mask(assets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def _grid(told: Mapping[str, Any]) -> tuple[str, Transform, tuple[int, int]]:
     """CRS, transform and shape by the projection extension; an empty CRS where it does not say."""
     nothing: tuple[str, Transform, tuple[int, int]] = "", (0.0, 0.0, 0.0, 0.0, 0.0, 0.0), (0, 0)
-    code = told.get("proj:code") or (f"EPSG:{int(told['proj:epsg'])}" if told.get("proj:epsg") else "")
+    code = told.get("proj:code") or (
+        f"EPSG:{int(told['proj:epsg'])}" if told.get("proj:epsg") else ""
+    )
     shape, transform, bbox = (told.get(f"proj:{name}") for name in ("shape", "transform", "bbox"))
     if not code or not shape:
         return nothing
@@ -184,7 +217,9 @@ def _with_grids(chips: Sequence[Chip], faults: dict[str, list[str]]) -> list[Chi
         try:
             crs, transform, shape = mask_grid(chip.mask)
         except ReadError:
-            faults.setdefault("have neither a grid nor a mask that can be read", []).append(chip.name)
+            faults.setdefault("have neither a grid nor a mask that can be read", []).append(
+                chip.name
+            )
             return chip
         return chip._replace(crs=crs, transform=transform, shape=shape)
 

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
+from scenebeam.imaging.bands import settled_nodata
 from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask, footprint_of
-from scenebeam.products.inputs import settled_nodata
 from scenebeam.raster.indices import obscured
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import Array, valid_mask
@@ -117,7 +117,9 @@ def choose(
     Raises ReadError where a classification may be read later; one that is broken for good is named, and its scene
     left out.
     """
-    found = [_Found(before.get(chip.name), dict(rejected.get(chip.name, {}))) for chip in task.chips]
+    found = [
+        _Found(before.get(chip.name), dict(rejected.get(chip.name, {}))) for chip in task.chips
+    ]
     pairs = list(_pairs(task, found))
     to_look: dict[str, list[tuple[Candidate, int, Key]]] = {}
     for candidate, number, key in pairs:
@@ -126,12 +128,19 @@ def choose(
         else:
             _judge(task, candidate, found[number], key, Look(None, None))
     # Near scenes first: what they settle is not looked at in others.
-    waiting = sorted(to_look.values(), key=lambda group: min((key[0], key[2], key[3]) for _, _, key in group))
+    waiting = sorted(
+        to_look.values(), key=lambda group: min((key[0], key[2], key[3]) for _, _, key in group)
+    )
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         for start in range(0, len(waiting), _AT_ONCE):
-            wave = [[pair for pair in group if _may_win(task, found, pair)] for group in waiting[start:][:_AT_ONCE]]
+            wave = [
+                [pair for pair in group if _may_win(task, found, pair)]
+                for group in waiting[start:][:_AT_ONCE]
+            ]
             wave = [group for group in wave if group]
-            looks = threads.map(lambda group: look(task, group[0][0], [n for _, n, _ in group], budget), wave)
+            looks = threads.map(
+                lambda group: look(task, group[0][0], [n for _, n, _ in group], budget), wave
+            )
             for group, looked in zip(wave, looks, strict=True):
                 for candidate, number, key in group:
                     if isinstance(looked, str):
@@ -144,13 +153,18 @@ def choose(
 def _pairs(task: FieldsTask, found: Sequence[_Found]) -> Iterator[tuple[Candidate, int, Key]]:
     """(scene, chip, the best key it can have) where the scene shows the chip within the widest window."""
     product, boxes = task.product, task.boxes()
-    noons = [datetime.fromisoformat(chip.target).replace(tzinfo=UTC) + timedelta(hours=12) for chip in task.chips]
+    noons = [
+        datetime.fromisoformat(chip.target).replace(tzinfo=UTC) + timedelta(hours=12)
+        for chip in task.chips
+    ]
     for candidate in task.candidates:
         shown = _shows(candidate, boxes, product.nodata_max, task.pixel[0])
         for number in np.flatnonzero(shown).tolist():
             noon = noons[number]
             days = abs((candidate.when.astimezone(UTC).date() - noon.date()).days)
-            widened = max(0, math.ceil((days - product.buffer_days) / product.buffer_expansion_size))
+            widened = max(
+                0, math.ceil((days - product.buffer_days) / product.buffer_expansion_size)
+            )
             if widened > product.buffer_expansions:
                 continue
             found[number].checked += 1
@@ -174,7 +188,8 @@ def _shows(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) 
     if nodata_max == 0:
         return np.asarray(shapely.covers(footprint, boxes))
     return np.asarray(
-        shapely.area(shapely.intersection(footprint, boxes)) >= (1 - nodata_max / 100) * shapely.area(boxes)
+        shapely.area(shapely.intersection(footprint, boxes))
+        >= (1 - nodata_max / 100) * shapely.area(boxes)
     )
 
 
@@ -260,7 +275,9 @@ def _why_none(task: FieldsTask, number: int, found: _Found) -> str:
     return f"no cloud-free {task.step} scene" + (f" ({told})" if told else "")
 
 
-def look(task: FieldsTask, candidate: Candidate, chips: Sequence[int], budget: Budget) -> dict[int, Look] | str:
+def look(
+    task: FieldsTask, candidate: Candidate, chips: Sequence[int], budget: Budget
+) -> dict[int, Look] | str:
     """What a scene's classification says of some chips, by number, each block fetched once; or why it cannot be read.
 
     Raises ReadError where it may be read later.
@@ -278,7 +295,9 @@ def look(task: FieldsTask, candidate: Candidate, chips: Sequence[int], budget: B
             first = next(iter(windows.values()))
             for place in sorted(range(len(chips)), key=first.place_of):
                 seen = {band: one.read(place) for band, one in windows.items()}
-                looks[chips[place]] = _look_at(seen, {asset.band: asset for asset in candidate.looked_at}, task)
+                looks[chips[place]] = _look_at(
+                    seen, {asset.band: asset for asset in candidate.looked_at}, task
+                )
         except CheckError as error:
             return str(error)
         except ReadError as error:

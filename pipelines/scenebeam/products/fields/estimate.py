@@ -8,12 +8,12 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.estimate import PROCESS, BandProbe, Probing
+from scenebeam.imaging.estimate import PROCESS, BandProbe, Probing
 from scenebeam.products.fields.chips import Transform
 from scenebeam.products.fields.task import Candidate, ChipRef, footprint_of
-from scenebeam.products.task import Estimate
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import FieldsRequest
+from scenebeam.tasks import Estimate
 
 _ROUNDED = 20.0
 """Meters by which footprints, drawn in rounded degrees, may be short of their scene."""
@@ -53,7 +53,12 @@ def estimate(
         size = known.block_bytes
         blocks, most_blocks = blocks + len(together), most_blocks + most
         read, most_read = read + int(len(together) * size), most_read + int(most * size)
-        row += len({column for column, _ in together}) * known.block[0] * known.block[1] * _item_size(asset)
+        row += (
+            len({column for column, _ in together})
+            * known.block[0]
+            * known.block[1]
+            * _item_size(asset)
+        )
         written += int(pixels * known.bytes_per_pixel)
     looks, look_bytes = _looks(chips, candidates, extent, probing)
     if product.images != "download":
@@ -83,7 +88,9 @@ def extent_of(transform: Transform, shape: tuple[int, int]) -> tuple[float, floa
     return shape[0] * abs(transform[4]), shape[1] * abs(transform[0])
 
 
-def _shown(chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tuple[float, float]) -> Sequence[ChipRef]:
+def _shown(
+    chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tuple[float, float]
+) -> Sequence[ChipRef]:
     """Chips that some scene shows."""
     footprints = [footprint_of(candidate) for candidate in candidates]
     if any(one is None for one in footprints):
@@ -96,7 +103,10 @@ def _shown(chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tu
 
 
 def _looks(
-    chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tuple[float, float], probing: Probing
+    chips: Sequence[ChipRef],
+    candidates: Sequence[Candidate],
+    extent: tuple[float, float],
+    probing: Probing,
 ) -> tuple[int, int]:
     """Requests and bytes of looking at the classifications of all scenes."""
     requests = size = 0
@@ -108,7 +118,9 @@ def _looks(
     return requests, size
 
 
-def _met(chip: ChipRef, extent: tuple[float, float], known: BandProbe, asset: Asset) -> Iterator[tuple[int, int]]:
+def _met(
+    chip: ChipRef, extent: tuple[float, float], known: BandProbe, asset: Asset
+) -> Iterator[tuple[int, int]]:
     """Blocks of a band's files that a chip meets, by column and row."""
     high, wide = known.block[0] * asset.resolution, known.block[1] * asset.resolution
     for across in (0.0, extent[1]):

@@ -13,13 +13,13 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.products import stac
+from scenebeam.imaging.bands import asked_resampling, min_std_dev, scaling, settled_nodata
+from scenebeam.imaging.publish_queue import Pending
+from scenebeam.metadata import stac_items
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_elsewhere
-from scenebeam.products.inputs import asked_resampling, min_std_dev, scaling, settled_nodata
-from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
 from scenebeam.raster.merge import harmonize, renumbered
@@ -47,13 +47,17 @@ class Numbers:
     @cached_property
     def bands(self) -> tuple[CogBand, ...]:
         """What an image says of its bands."""
-        return tuple(CogBand(asset.band, *scaling(asset, self.values)) for asset in self.candidate.bands)
+        return tuple(
+            CogBand(asset.band, *scaling(asset, self.values)) for asset in self.candidate.bands
+        )
 
     def settle(self, band: int, values: Array) -> Array:
         """A band's numbers as they stand in the image."""
         own = self.own[band]
         if self.values != "raw":
-            values = harmonize(values, valid_mask(values, own), self.candidate.bands[band].shift, own)
+            values = harmonize(
+                values, valid_mask(values, own), self.candidate.bands[band].shift, own
+            )
         return renumbered(values, own, self.dtype, self.nodata)
 
 
@@ -66,7 +70,9 @@ class NoImages(NamedTuple):
     """What the pixels of the scene are like: another may do."""
 
 
-def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> NoImages:
+def make_images(
+    task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget
+) -> NoImages:
     """Publish the images of some of a cell's chips with their items; tells why some have none.
 
     Raises ReadError where a file may be read later, StorageError where nothing can be published.
@@ -74,7 +80,9 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
     chips = {chip.name: chip for chip in task.chips}
     failed: dict[str, str] = {}
     by_scene: dict[str, list[Choice]] = {}
-    for choice, fault in zip(choices, _masks_fit(task, [chips[one.chip] for one in choices], store), strict=True):
+    for choice, fault in zip(
+        choices, _masks_fit(task, [chips[one.chip] for one in choices], store), strict=True
+    ):
         if fault:
             failed[choice.chip] = fault
         else:
@@ -85,12 +93,16 @@ def make_images(task: FieldsTask, choices: Sequence[Choice], store: Store, budge
     pending: Pending[str] = Pending()
     with pending:
         for candidate in chosen:
-            for choice, result in _read(task, candidate, opened[candidate.id], by_scene[candidate.id], chips):
+            for choice, result in _read(
+                task, candidate, opened[candidate.id], by_scene[candidate.id], chips
+            ):
                 if isinstance(result, str):
                     failed[choice.chip] = result
                     continue
                 numbers, pixels = result
-                pending.add(choice.chip, _publish, task, chips[choice.chip], choice, numbers, pixels, store)
+                pending.add(
+                    choice.chip, _publish, task, chips[choice.chip], choice, numbers, pixels, store
+                )
     return NoImages(failed, pending.failed)
 
 
@@ -101,13 +113,19 @@ def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iter
         if not chip.mask:
             return ""
         try:
-            crs, transform, shape = mask_grid(chip.mask if is_elsewhere(chip.mask) else store.path(chip.mask))
+            crs, transform, shape = mask_grid(
+                chip.mask if is_elsewhere(chip.mask) else store.path(chip.mask)
+            )
         except ReadError as error:
             if error.permanent:
                 return f"its mask cannot be read: {error}"
             raise
         grid = task.grid_of(chip)
-        if same_crs(crs, task.crs) and shape == task.shape and grid.transform.almost_equals(transform, 1e-9):
+        if (
+            same_crs(crs, task.crs)
+            and shape == task.shape
+            and grid.transform.almost_equals(transform, 1e-9)
+        ):
             return ""
         return (
             f"its mask {chip.mask} has {shape[0]} x {shape[1]} pixels from {transform[2]:.10g}, {transform[5]:.10g} in "
@@ -119,7 +137,10 @@ def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iter
 
 
 def _open(candidate: Candidate, budget: Budget) -> list[Future[Source]]:
-    return [io_threads().submit(open_source, a.href, a.index, budget, a.signing) for a in candidate.bands]
+    return [
+        io_threads().submit(open_source, a.href, a.index, budget, a.signing)
+        for a in candidate.bands
+    ]
 
 
 def _read(
@@ -154,7 +175,10 @@ def _read(
                     raise
                 yield choices[number], str(error)
                 continue
-            yield choices[number], (numbers, np.stack([numbers.settle(band, v) for band, v in enumerate(bands)]))
+            yield (
+                choices[number],
+                (numbers, np.stack([numbers.settle(band, v) for band, v in enumerate(bands)])),
+            )
 
 
 def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) -> Numbers:
@@ -171,7 +195,9 @@ def _resampling(task: FieldsTask, asset: Asset) -> str:
     return "nearest" if asset.categorical else asked_resampling(asset.band, task.product.resampling)
 
 
-def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, pixels: Array, store: Store) -> None:
+def _publish(
+    task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, pixels: Array, store: Store
+) -> None:
     """Check, encode and publish one image. The item comes first, the image last: where that stands the chip is whole.
 
     Raises CheckError where the image is not fit to use.
@@ -183,17 +209,22 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
         numbers.nodata,
         codec=task.product.compression,
         bands=numbers.bands,
-        tags={"SCENEBEAM_VALUES": task.product.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(numbers.candidate.when)},
+        tags={
+            "SCENEBEAM_VALUES": task.product.values,
+            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(numbers.candidate.when),
+        },
     )
     asset: dict[str, Any] = {
         "href": f"./{task.image_name(chip).rpartition('/')[2]}",
-        "type": stac.COG_TYPE,
+        "type": stac_items.COG_TYPE,
         "title": f"Clipped {len(pixels)}-band image ({','.join(band.description for band in numbers.bands)})",
         "roles": ["data"],
         "bands": [{"name": band.description} for band in numbers.bands],
         "raster:bands": [
             {
-                **stac.raster_band(numbers.dtype.name, numbers.nodata, band.scale, band.offset, task.pixel[0]),
+                **stac_items.raster_band(
+                    numbers.dtype.name, numbers.nodata, band.scale, band.offset, task.pixel[0]
+                ),
                 "statistics": told,
             }
             for band, told in zip(numbers.bands, statistics, strict=True)
@@ -203,11 +234,15 @@ def _publish(task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, 
     with store.writing(task.image_name(chip)) as file:
         file.write(small_cog(pixels, profile))
         asset |= {"file:size": file.size, "file:checksum": file.checksum}
-        store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, asset, picture)))
+        store.write(
+            task.item_name(chip), stac_items.dump(image_item(task, chip, choice, asset, picture))
+        )
         # Only here, where the block ends, does the image appear.
 
 
-def _picture(task: FieldsTask, chip: ChipRef, numbers: Numbers, pixels: Array, store: Store) -> dict[str, Any]:
+def _picture(
+    task: FieldsTask, chip: ChipRef, numbers: Numbers, pixels: Array, store: Store
+) -> dict[str, Any]:
     """Publish a small picture of an image; its asset."""
     drawn = {
         band.description: np.where(values == numbers.nodata, np.nan, values.astype(np.float32))
@@ -220,7 +255,11 @@ def _picture(task: FieldsTask, chip: ChipRef, numbers: Numbers, pixels: Array, s
 
 def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[str, float]]:
     """Of each band, for its asset. Raises CheckError where a chip is black, blank or full of holes."""
-    valid = np.ones(pixels.shape, bool) if numbers.nodata is None else pixels != numbers.dtype.type(numbers.nodata)
+    valid = (
+        np.ones(pixels.shape, bool)
+        if numbers.nodata is None
+        else pixels != numbers.dtype.type(numbers.nodata)
+    )
     empty = 100 * (1 - float(valid.any(axis=0).mean()))
     if empty > task.product.nodata_max:
         raise CheckError(
@@ -239,7 +278,9 @@ def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[
         mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
         least = min_std_dev(asset, task.checks)
         if least is not None and deviation <= least:
-            raise CheckError(f"{asset.band} of {numbers.candidate.id} is blank here: {mean:g} throughout")
+            raise CheckError(
+                f"{asset.band} of {numbers.candidate.id} is blank here: {mean:g} throughout"
+            )
         told.append(
             {
                 "minimum": float(some.min()),

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from scenebeam.products import stac
+from scenebeam.metadata import stac_items
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
 from scenebeam.request import SEASONS
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension, whose schema lies beside this module."""
-UP = stac.up_links("../")
+UP = stac_items.up_links("../")
 """Links of every item to its collection, whose folder is one up."""
 _JSON = "application/geo+json"
 _OURS = re.compile(
@@ -28,30 +28,44 @@ _OURS = re.compile(
 
 def ftw_schema() -> dict[str, Any]:
     """The JSON Schema of the `ftw` extension."""
-    schema: dict[str, Any] = json.loads(files(__package__).joinpath("ftw-schema.json").read_text(encoding="utf-8"))
+    schema: dict[str, Any] = json.loads(
+        files(__package__).joinpath("ftw-schema.json").read_text(encoding="utf-8")
+    )
     return schema
 
 
 def image_item(
-    task: FieldsTask, chip: ChipRef, choice: Choice, image: dict[str, Any] | None, picture: dict[str, Any] | None
-) -> stac.Item:
+    task: FieldsTask,
+    chip: ChipRef,
+    choice: Choice,
+    image: dict[str, Any] | None,
+    picture: dict[str, Any] | None,
+) -> stac_items.Item:
     """A season's imagery of a chip: the scene's own files and, once there is one, `image`, the chip's own asset."""
     candidates = {candidate.id: candidate for candidate in task.candidates}
     candidate = candidates[str(choice.scene)]
     remote = image is None or task.product.keep_remote_refs
     assets = {
-        **({asset.band: _remote(asset.href, asset.media_type) for asset in candidate.bands} if remote else {}),
-        **({_cloud_key(task, a.band): _remote(a.href, a.media_type) for a in candidate.looked_at} if remote else {}),
+        **(
+            {asset.band: _remote(asset.href, asset.media_type) for asset in candidate.bands}
+            if remote
+            else {}
+        ),
+        **(
+            {_cloud_key(task, a.band): _remote(a.href, a.media_type) for a in candidate.looked_at}
+            if remote
+            else {}
+        ),
         **({} if image is None else {"clipped": image}),
         **({} if picture is None else {"thumbnail": picture}),
     }
     grid = task.grid_of(chip)
     parent = _relative(task.parent_name(chip), chip.name)
-    item = stac.make_item(
+    item = stac_items.make_item(
         task.image_id(chip),
         task.dataset,
         candidate.when,
-        stac.grid_footprint(grid),
+        stac_items.grid_footprint(grid),
         assets,
         [],
         {
@@ -61,7 +75,7 @@ def image_item(
             "ftw:scene": candidate.id,
             "scenebeam:chip": chip.name,
             **({} if choice.cloud is None else {"eo:cloud_cover": choice.cloud}),
-            **stac.grid_properties(grid),
+            **stac_items.grid_properties(grid),
             **_alternatives(choice, candidates),
         },
     )
@@ -70,7 +84,11 @@ def image_item(
         *UP,
         {"rel": "derived_from", "href": parent, "type": _JSON},
         {"rel": "ftw:parent_chip", "href": parent, "type": _JSON},
-        *({"rel": "via", "href": href, "type": _JSON, "title": candidate.id} for href in [candidate.item_href] if href),
+        *(
+            {"rel": "via", "href": href, "type": _JSON, "title": candidate.id}
+            for href in [candidate.item_href]
+            if href
+        ),
     ]
     return item
 
@@ -87,7 +105,11 @@ def _alternatives(choice: Choice, candidates: Mapping[str, Candidate]) -> dict[s
     others = [candidates[name] for name in choice.alternatives]
     return {
         "ftw:alternatives": [
-            {"id": one.id, "datetime": stac.rfc3339(one.when), **({"href": one.item_href} if one.item_href else {})}
+            {
+                "id": one.id,
+                "datetime": stac_items.rfc3339(one.when),
+                **({"href": one.item_href} if one.item_href else {}),
+            }
             for one in others
         ]
     }
@@ -101,15 +123,15 @@ def _remote(href: str, media_type: str | None) -> dict[str, Any]:
     return {"href": href, **({"type": media_type} if media_type else {}), "roles": ["data"]}
 
 
-def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]]) -> stac.Item:
+def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]]) -> stac_items.Item:
     """A chip that the run made: its masks, which split it belongs to, and how much of it is under fields."""
     grid = task.grid_of(chip)
     year = task.product.year
-    item = stac.make_item(
+    item = stac_items.make_item(
         chip.name,
         task.dataset,
-        stac.year_start(year),
-        stac.grid_footprint(grid),
+        stac_items.year_start(year),
+        stac_items.grid_footprint(grid),
         masks,
         [],
         {
@@ -118,7 +140,7 @@ def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]])
             "ftw:calendar_year": year,
             "ftw:field_coverage": chip.coverage,
             "ftw:split": chip.split,
-            **stac.grid_properties(grid),
+            **stac_items.grid_properties(grid),
         },
     )
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
@@ -127,20 +149,34 @@ def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]])
 
 
 def with_seasons(
-    task: FieldsTask, chip: ChipRef, item: stac.Item, chosen: Mapping[str, Choice], images: Mapping[str, stac.Item]
-) -> stac.Item:
+    task: FieldsTask,
+    chip: ChipRef,
+    item: stac_items.Item,
+    chosen: Mapping[str, Choice],
+    images: Mapping[str, stac_items.Item],
+) -> stac_items.Item:
     """A chip's item with what was chosen for it, and nothing of what an earlier choice said."""
     product = task.product
-    links = [link for link in item.get("links") or [] if link.get("rel") not in {f"ftw:{season}" for season in SEASONS}]
+    links = [
+        link
+        for link in item.get("links") or []
+        if link.get("rel") not in {f"ftw:{season}" for season in SEASONS}
+    ]
     kept = {key: value for key, value in item["properties"].items() if not _OURS.match(key)}
     told: dict[str, Any] = {
         "ftw:calendar_year": product.year,
         "ftw:stac_host": task.stac_host,
         "ftw:cloud_cover_scene_threshold": product.cloud_cover_scene,
-        **({"ftw:cloud_cover_pixel_threshold": product.cloud_cover_pixel} if product.pixel_check else {}),
+        **(
+            {"ftw:cloud_cover_pixel_threshold": product.cloud_cover_pixel}
+            if product.pixel_check
+            else {}
+        ),
         "ftw:buffer_days": product.buffer_days,
         "ftw:pixel_check": product.pixel_check,
-        "ftw:expansions_performed": max((choice.expansions for choice in chosen.values()), default=0),
+        "ftw:expansions_performed": max(
+            (choice.expansions for choice in chosen.values()), default=0
+        ),
     }
     times = sorted(image["properties"]["datetime"] for image in images.values())
     if len(times) == len(SEASONS):

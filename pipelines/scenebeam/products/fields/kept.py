@@ -30,7 +30,11 @@ def kept(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
 def _goes_further(before: FieldsTask, after: FieldsTask) -> bool:
     """Whether only how far the run goes has changed."""
     early = before.product.images == "select"  # how images are made was of no account yet
-    product = after.product if early else before.product.model_copy(update={"images": after.product.images})
+    product = (
+        after.product
+        if early
+        else before.product.model_copy(update={"images": after.product.images})
+    )
     further = before.model_copy(
         update={
             "product": product,
@@ -46,7 +50,11 @@ def _goes_further(before: FieldsTask, after: FieldsTask) -> bool:
 def _all_but_table(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
     """All that a task has made; not the table of the cell's items where it goes further now."""
     same = before.product.images == after.product.images
-    return before.everything if same else [name for name in before.everything if name != before.item_path]
+    return (
+        before.everything
+        if same
+        else [name for name in before.everything if name != before.item_path]
+    )
 
 
 def _has_recipe_of(before: FieldsTask, after: FieldsTask) -> bool:

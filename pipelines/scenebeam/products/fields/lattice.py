@@ -24,9 +24,9 @@ import shapely
 from pyproj import Transformer
 
 from scenebeam.errors import RequestError
+from scenebeam.imaging.shards import PARTS
 from scenebeam.products.fields.boundaries import Faults, FieldNames, Geometries, read_fields
 from scenebeam.products.fields.chips import Chip
-from scenebeam.products.shards import PARTS
 from scenebeam.request import ChipGrid
 from scenebeam.transfer.access import shown
 
@@ -78,7 +78,10 @@ class FieldChips:
             places=[self.places[number] for number in kept],
             coverage=[self.coverage[number] for number in kept],
             squares=squares,
-            files={name: self.files[name] for name in sorted({fields_name(square) for square in squares})},
+            files={
+                name: self.files[name]
+                for name in sorted({fields_name(square) for square in squares})
+            },
         )
 
 
@@ -87,7 +90,9 @@ def fields_name(square: str) -> str:
     return f"{PARTS}fields/{square}.parquet"
 
 
-def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, float] = (0.0, 0.0)) -> FieldChips:
+def chips_of_fields(
+    path: str, grid: ChipGrid, year: int, origin: tuple[float, float] = (0.0, 0.0)
+) -> FieldChips:
     """Find all chips that fields cover enough of, by name. One pass over the file, a batch in
     memory.
 
@@ -110,11 +115,16 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
         parts, owners = shapely.get_parts(geometries, return_index=True)
         for epsg, pieces in _within_zones(parts).items():
             _, columns, rows, _ = _laid(_projected(pieces, epsg, origin), side)
-            wanted |= {(epsg, column, row) for column, row in zip(columns.tolist(), rows.tolist(), strict=True)}
+            wanted |= {
+                (epsg, column, row)
+                for column, row in zip(columns.tolist(), rows.tolist(), strict=True)
+            }
         for epsg, own in _near_zones(parts, side).items():
             pairs, columns, rows, areas = _laid(_projected(parts[own], epsg, origin), side)
             squares = []
-            for column, row, area in zip(columns.tolist(), rows.tolist(), areas.tolist(), strict=True):
+            for column, row, area in zip(
+                columns.tolist(), rows.tolist(), areas.tolist(), strict=True
+            ):
                 place = epsg, column, row
                 covered[place] = covered.get(place, 0.0) + area
                 if place not in names:
@@ -122,9 +132,14 @@ def chips_of_fields(path: str, grid: ChipGrid, year: int, origin: tuple[float, f
                 squares.append(names[place][:_SQUARE])
             spool.add(squares, numbers[owners[own[pairs]]], parts[own[pairs]])
     enough = {place: 100 * min(covered[place] / side**2, 1.0) for place in wanted}
-    places = sorted((p for p, share in enough.items() if share >= grid.min_coverage), key=lambda place: names[place])
+    places = sorted(
+        (p for p, share in enough.items() if share >= grid.min_coverage),
+        key=lambda place: names[place],
+    )
     if not places:
-        raise RequestError(f"product.boundaries: no chip is left: fields of {shown(path)} cover none of them enough")
+        raise RequestError(
+            f"product.boundaries: no chip is left: fields of {shown(path)} cover none of them enough"
+        )
     if len({names[place] for place in places}) < len(places):
         raise RequestError("product.grid: two chips have one name; make them larger")
     return FieldChips(
@@ -160,13 +175,19 @@ def _within_zones(parts: Geometries) -> dict[int, Geometries]:
             for base, low, high in ((32600, 0, 90), (32700, -90, 0)):
                 strip = shapely.box(number * 6 - 180, low, number * 6 - 174, high)
                 piece = shapely.intersection(parts[index], strip)
-                found.setdefault(base + number % 60 + 1, []).extend(p for p in shapely.get_parts(piece) if p.area > 0)
+                found.setdefault(base + number % 60 + 1, []).extend(
+                    p for p in shapely.get_parts(piece) if p.area > 0
+                )
     return {epsg: np.array(pieces, object) for epsg, pieces in sorted(found.items()) if pieces}
 
 
 def _zone(longitude: Array, latitude: Array) -> Array:
     """EPSG code of the zone of UTM of each place."""
-    return np.asarray((np.floor((longitude + 180) / 6)).astype(int) % 60 + 1 + np.where(latitude >= 0, 32600, 32700))
+    return np.asarray(
+        (np.floor((longitude + 180) / 6)).astype(int) % 60
+        + 1
+        + np.where(latitude >= 0, 32600, 32700)
+    )
 
 
 def _near_zones(parts: Geometries, side: float) -> dict[int, Array]:
@@ -176,9 +197,14 @@ def _near_zones(parts: Geometries, side: float) -> dict[int, Array]:
     west, south, east, north = shapely.bounds(parts).T
     up = 2 * side * _DEGREES_PER_METRE
     across = up / np.maximum(np.cos(np.radians(np.maximum(abs(south), abs(north)))), 0.05)
-    first, last = (np.floor((west - across + 180) / 6)).astype(int), (np.floor((east + across + 180) / 6)).astype(int)
+    first, last = (
+        (np.floor((west - across + 180) / 6)).astype(int),
+        (np.floor((east + across + 180) / 6)).astype(int),
+    )
     found: dict[int, list[int]] = {}
-    for index, (a, b, bottom, top) in enumerate(zip(first, last, south - up, north + up, strict=True)):
+    for index, (a, b, bottom, top) in enumerate(
+        zip(first, last, south - up, north + up, strict=True)
+    ):
         for zone in {zone % 60 + 1 for zone in range(int(a), int(b) + 1)}:
             for base in ([32600] if top >= 0 else []) + ([32700] if bottom < 0 else []):
                 found.setdefault(base + zone, []).append(index)
@@ -237,7 +263,10 @@ def _mgrs(place: Place, side: float) -> str:
     latitude = float(_to_zone(epsg).transform(x, y, direction="INVERSE")[1])
     band = min(max(int((latitude + 80) // 8), 0), 19)
     band = max(band, 10) if epsg < 32700 else min(band, 9)
-    square = _COLUMNS[(zone - 1) % 3][int(x // 100_000) - 1] + _ROWS[(zone - 1) % 2][int(y // 100_000) % 20]
+    square = (
+        _COLUMNS[(zone - 1) % 3][int(x // 100_000) - 1]
+        + _ROWS[(zone - 1) % 2][int(y // 100_000) % 20]
+    )
     digits = next((count for count in range(2, 5) if side >= 1.5 * 10 ** (5 - count)), 5)
     along, up = (int(part % 100_000) // 10 ** (5 - digits) for part in (x, y))
     return f"{zone:02d}{_BANDS[band]}{square}{along:0{digits}d}{up:0{digits}d}"
@@ -262,8 +291,14 @@ class _Spool:
             some = list(chosen.values())
             columns = {"number": numbers[some], "geometry": shapely.to_wkb(parts[some])}
             (self._folder / square).mkdir(exist_ok=True)
-            pq.write_table(pa.table(columns, schema=_SCHEMA), self._folder / square / f"{self._batches:06d}.parquet")
+            pq.write_table(
+                pa.table(columns, schema=_SCHEMA),
+                self._folder / square / f"{self._batches:06d}.parquet",
+            )
 
     def files(self, squares: Iterable[str]) -> dict[str, Spooled]:
         """What some squares hold, by name in the store."""
-        return {fields_name(square): Spooled(self._folder / square, self._holder) for square in sorted(squares)}
+        return {
+            fields_name(square): Spooled(self._folder / square, self._holder)
+            for square in sorted(squares)
+        }

@@ -6,16 +6,16 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
-from scenebeam.products import stac
-from scenebeam.products.catalogue import read_back
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import read_back
 from scenebeam.products.fields.cells import put_together
 from scenebeam.products.fields.choose import Choice, choose
 from scenebeam.products.fields.images import NoImages, make_images
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.masks import make_masks
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
-from scenebeam.products.task import Outcome
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget, io_threads
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,12 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
     existing = store.list(f"{CELLS}{task.cell}/")
     if task.step == "masks":
         if task.record not in existing:
-            store.write(task.record, stac.dump(make_masks(task, store)))
+            store.write(task.record, stac_items.dump(make_masks(task, store)))
         return put_together(task, store)
     resumed = task.record in existing
-    choices = read_choices(task, store) if resumed else choose(task, budget, _chosen_before(task, store))
+    choices = (
+        read_choices(task, store) if resumed else choose(task, budget, _chosen_before(task, store))
+    )
     with_scene = sum(choice.scene is not None for choice in choices)
     log.info("%s: a scene for %d of %d chips", task.id, with_scene, len(choices))
     if not resumed:
@@ -56,7 +58,10 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
             return refused
     _remove_images(task, {choice.chip for choice in choices if choice.scene is None}, store)
     if task.downloads:
-        store.write(task.images_record, stac.dump({"images": sum(choice.scene is not None for choice in choices)}))
+        store.write(
+            task.images_record,
+            stac_items.dump({"images": sum(choice.scene is not None for choice in choices)}),
+        )
     return put_together(task, store)
 
 
@@ -72,8 +77,14 @@ def _choose_others(
     task: FieldsTask, choices: Sequence[Choice], unfit: Mapping[str, str], budget: Budget
 ) -> list[Choice]:
     """Choices without the scenes that turned out not to be fit for some chips."""
-    rejected = {one.chip: {**one.rejected, str(one.scene): unfit[one.chip]} for one in choices if one.chip in unfit}
-    some = task.model_copy(update={"chips": tuple(chip for chip in task.chips if chip.name in unfit)})
+    rejected = {
+        one.chip: {**one.rejected, str(one.scene): unfit[one.chip]}
+        for one in choices
+        if one.chip in unfit
+    }
+    some = task.model_copy(
+        update={"chips": tuple(chip for chip in task.chips if chip.name in unfit)}
+    )
     others = {one.chip: one for one in choose(some, budget, rejected=rejected)}
     return [others.get(one.chip, one) for one in choices]
 
@@ -100,11 +111,18 @@ def _publish_choices(task: FieldsTask, choices: Sequence[Choice], store: Store) 
         def publish(choice: Choice) -> None:
             chip = chips[choice.chip]
             if not _stands(task, chip, choice, store):
-                store.write(task.item_name(chip), stac.dump(image_item(task, chip, choice, None, None)))
+                store.write(
+                    task.item_name(chip),
+                    stac_items.dump(image_item(task, chip, choice, None, None)),
+                )
 
         list(io_threads().map(publish, (choice for choice in choices if choice.scene is not None)))
-    document = {"cell": task.cell, "season": task.step, "choices": [one.model_dump(mode="json") for one in choices]}
-    store.write(task.record, stac.dump(document))
+    document = {
+        "cell": task.cell,
+        "season": task.step,
+        "choices": [one.model_dump(mode="json") for one in choices],
+    }
+    store.write(task.record, stac_items.dump(document))
 
 
 def _remove_images(task: FieldsTask, chips: set[str], store: Store) -> None:
@@ -121,14 +139,18 @@ def _chosen_before(task: FieldsTask, store: Store) -> dict[str, str]:
     def scene(chip: ChipRef) -> str | None:
         name = task.item_name(chip)
         content = store.read(name) if name in store.list(f"{chip.name}/") else None
-        found: str | None = None if content is None else json.loads(content)["properties"].get("ftw:scene")
+        found: str | None = (
+            None if content is None else json.loads(content)["properties"].get("ftw:scene")
+        )
         return found
 
     scenes = io_threads().map(scene, task.chips)
     return {chip.name: one for chip, one in zip(task.chips, scenes, strict=True) if one is not None}
 
 
-def _download(task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget) -> NoImages:
+def _download(
+    task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget
+) -> NoImages:
     """Make the images that do not stand yet; tells why some chips have none."""
     chips = {chip.name: chip for chip in task.chips}
     wanted = [choice for choice in choices if choice.scene is not None]
@@ -152,7 +174,9 @@ def _stands(task: FieldsTask, chip: ChipRef, choice: Choice, store: Store) -> bo
         return False
     if store.checksum(image) != (asset["file:size"], asset["file:checksum"]):
         return False
-    current = stac.dump(image_item(task, chip, choice, asset, item["assets"].get("thumbnail")))
+    current = stac_items.dump(
+        image_item(task, chip, choice, asset, item["assets"].get("thumbnail"))
+    )
     if current != content:
         store.write(name, current)
     return True

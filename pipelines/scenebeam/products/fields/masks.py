@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import Transformer
 
-from scenebeam.products import stac
+from scenebeam.metadata import stac_items
 from scenebeam.products.fields.lattice import fields_name
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
@@ -26,7 +26,11 @@ _NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOW
 def make_masks(task: FieldsTask, store: Store) -> dict[str, Any]:
     """Publish three masks for each chip that has none yet; the assets of all of them, as JSON."""
     standing = dict(
-        zip(task.chips, io_threads().map(lambda chip: _standing(task, chip, store), task.chips), strict=True)
+        zip(
+            task.chips,
+            io_threads().map(lambda chip: _standing(task, chip, store), task.chips),
+            strict=True,
+        )
     )
     lacking = [chip for chip in task.chips if standing[chip] is None]
     drawn = _draw(task.model_copy(update={"chips": tuple(lacking)}), store) if lacking else {}
@@ -74,7 +78,9 @@ def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
     return shapely.transform(found, to_crs.transform, interleaved=False), owners
 
 
-def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store) -> dict[str, Any]:
+def _publish(
+    task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store
+) -> dict[str, Any]:
     profile = CogProfile.on(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
     name = task.mask_name(chip, mask)
     with store.writing(name) as file:
@@ -85,12 +91,15 @@ def _publish(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: S
 def _asset(task: FieldsTask, mask: str, name: str, size: int, checksum: str) -> dict[str, Any]:
     return {
         "href": f"./{name.rpartition('/')[2]}",
-        "type": stac.COG_TYPE,
+        "type": stac_items.COG_TYPE,
         "roles": ["data", "labels"],
         "file:size": size,
         "file:checksum": checksum,
         "raster:bands": [
-            {"data_type": "uint32" if mask == "instance" else "uint8", "spatial_resolution": task.pixel[0]}
+            {
+                "data_type": "uint32" if mask == "instance" else "uint8",
+                "spatial_resolution": task.pixel[0],
+            }
         ],
         **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
     }
@@ -98,4 +107,7 @@ def _asset(task: FieldsTask, mask: str, name: str, size: int, checksum: str) -> 
 
 def _classes(task: FieldsTask, mask: str) -> list[dict[str, Any]]:
     values: Sequence[int] = (UNKNOWN if task.product.grid.presence_only else BACKGROUND, FIELD)
-    return [{"value": v, "name": _NAMES[v]} for v in sorted((*values, *([BOUNDARY] if "3" in mask else [])))]
+    return [
+        {"value": v, "name": _NAMES[v]}
+        for v in sorted((*values, *([BOUNDARY] if "3" in mask else [])))
+    ]

@@ -31,7 +31,9 @@ def outlines(chips: Sequence[Chip]) -> tuple[Array, Array]:
         centres[own] = np.stack([longitude[:, -1], latitude[:, -1]], axis=-1)
     bounds = shapely.bounds(found)
     for number in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180).tolist():
-        found[number] = shapely.geometry.shape(antimeridian.fix_shape(found[number], fix_winding=True))
+        found[number] = shapely.geometry.shape(
+            antimeridian.fix_shape(found[number], fix_winding=True)
+        )
     return found, centres
 
 
@@ -49,17 +51,27 @@ def squares(centres: Array) -> list[str]:
     grid = MGRS()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return [grid.toMGRS(float(latitude), float(longitude), MGRSPrecision=0) for longitude, latitude in centres]
+        return [
+            grid.toMGRS(float(latitude), float(longitude), MGRSPrecision=0)
+            for longitude, latitude in centres
+        ]
 
 
 def spans(shapes: Array) -> list[tuple[float, float, float, float]]:
     """The bounds of some outlines; of both sides apart, where they lie on both sides of the antimeridian."""
     parts = shapely.bounds(shapely.get_parts(shapes))
-    west, south, east, north = parts[:, 0].min(), parts[:, 1].min(), parts[:, 2].max(), parts[:, 3].max()
+    west, south, east, north = (
+        parts[:, 0].min(),
+        parts[:, 1].min(),
+        parts[:, 2].max(),
+        parts[:, 3].max(),
+    )
     if east - west <= 180:
         return [(float(west), float(south), float(east), float(north))]
     sides = [parts[parts[:, 0] < 0], parts[parts[:, 0] >= 0]]
-    return [(*map(float, side.min(axis=0)[:2]), *map(float, side.max(axis=0)[2:])) for side in sides]  # type: ignore[misc]
+    return [
+        (*map(float, side.min(axis=0)[:2]), *map(float, side.max(axis=0)[2:])) for side in sides
+    ]  # type: ignore[misc]
 
 
 def homes(shapes: Array, default: Sequence[str], scenes: Iterable[Scene]) -> list[str]:
@@ -77,6 +89,8 @@ def homes(shapes: Array, default: Sequence[str], scenes: Iterable[Scene]) -> lis
         # Footprints are drawn in degrees, and rounded: a chip at the very edge of a tile is inside.
         whole = shapely.buffer(shapely.union_all(footprints), 1e-4)
         inside = tree.query(whole, predicate="contains")
-        for number, away in zip(inside.tolist(), shapely.distance(whole.centroid, middles[inside]), strict=True):
+        for number, away in zip(
+            inside.tolist(), shapely.distance(whole.centroid, middles[inside]), strict=True
+        ):
             best[number] = min(best[number], (float(away), tile))
     return [tile for _, tile in best]

@@ -19,7 +19,10 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
-from scenebeam.products.estimate import Probing
+from scenebeam.imaging.bands import scene_ref
+from scenebeam.imaging.estimate import Probing
+from scenebeam.imaging.split import split_chips, warn_of_empty
+from scenebeam.products.base import Aim, Planned
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
 from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_of, read_chips
 from scenebeam.products.fields.estimate import estimate
@@ -27,9 +30,6 @@ from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.place import homes, outlines, spans, squares
 from scenebeam.products.fields.standing import CHIPS_TABLE, StandingChips, standing_chips
 from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
-from scenebeam.products.inputs import scene_ref
-from scenebeam.products.product import Aim, Planned
-from scenebeam.products.split import split_chips, warn_of_empty
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
 from scenebeam.storage import open_store
 from scenebeam.transfer.access import effective_limits
@@ -88,20 +88,35 @@ def aim(request: RunRequest) -> FieldsAim:
         splits = made.splits
     if product.images == "none":
         return FieldsAim(
-            area, [], chips=chips, shapes=shapes, squares=cells, made=made, splits=splits, dataset=request.run
+            area,
+            [],
+            chips=chips,
+            shapes=shapes,
+            squares=cells,
+            made=made,
+            splits=splits,
+            dataset=request.run,
         )
     days = _days(product, centres)
     targets = [season_days(product.year, *pair) for pair in days]
     reach = timedelta(days=product.reach)
     questions = list(_questions(shapes, cells, targets, reach))
     hint = f"Are there scenes within {reach.days} days of planting and harvest in {product.year}? Try another year"
-    dataset = request.run if product.chips is None else str(collection_of(product.chips).get("id") or request.run)
+    dataset = (
+        request.run
+        if product.chips is None
+        else str(collection_of(product.chips).get("id") or request.run)
+    )
     catalogue = product.chips or ""
     if catalogue and open_store(catalogue_folder(catalogue)).uri == open_store(request.output).uri:
         folder = f"{open_store(request.output).uri}/"
         chips = [chip._replace(mask=chip.mask.removeprefix(folder)) for chip in chips]
-        catalogue = catalogue.rpartition("/")[2] if catalogue.endswith((".json", ".parquet")) else "."
-    return FieldsAim(area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset, catalogue)
+        catalogue = (
+            catalogue.rpartition("/")[2] if catalogue.endswith((".json", ".parquet")) else "."
+        )
+    return FieldsAim(
+        area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset, catalogue
+    )
 
 
 def _days(product: FieldsRequest, centres: _Array) -> list[tuple[int, int]]:
@@ -148,7 +163,9 @@ def _origin(request: RunRequest) -> tuple[float, float]:
     return x, y
 
 
-def _inside(chips: Sequence[Chip], shapes: _Array, centres: _Array, area: Any) -> tuple[list[Chip], _Array, _Array]:
+def _inside(
+    chips: Sequence[Chip], shapes: _Array, centres: _Array, area: Any
+) -> tuple[list[Chip], _Array, _Array]:
     kept = np.flatnonzero(shapely.intersects(shapes, area)).tolist()
     if not kept:
         raise RequestError(f"area: none of the {len(chips)} chips lies in it")
@@ -156,7 +173,10 @@ def _inside(chips: Sequence[Chip], shapes: _Array, centres: _Array, area: Any) -
 
 
 def _questions(
-    shapes: _Array, cells: Sequence[str], targets: Sequence[Mapping[Season, datetime]], reach: timedelta
+    shapes: _Array,
+    cells: Sequence[str],
+    targets: Sequence[Mapping[Season, datetime]],
+    reach: timedelta,
 ) -> Iterator[Question]:
     by_cell: dict[str, list[int]] = {}
     for number, cell in enumerate(cells):
@@ -199,14 +219,21 @@ def _cells(aim: FieldsAim, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[
         chip = aim.chips[number]
         a, b, _, d, e, _ = chip.transform
         if b or d:
-            raise RequestError(f"product.chips: the grid of {chip.name} is rotated: north must be up")
+            raise RequestError(
+                f"product.chips: the grid of {chip.name} is rotated: north must be up"
+            )
         groups.setdefault((home, chip.crs, a, e, chip.shape), []).append(number)
     count: dict[str, int] = {}
     for (home, *_), members in sorted(groups.items()):
-        members.sort(key=lambda number: (-aim.chips[number].transform[5], aim.chips[number].transform[2]))
+        members.sort(
+            key=lambda number: (-aim.chips[number].transform[5], aim.chips[number].transform[2])
+        )
         for start in range(0, len(members), LARGEST_CELL):
             count[home] = count.get(home, 0) + 1
-            yield f"{home}-{count[home]}" if count[home] > 1 else home, members[start : start + LARGEST_CELL]
+            yield (
+                f"{home}-{count[home]}" if count[home] > 1 else home,
+                members[start : start + LARGEST_CELL],
+            )
 
 
 def _tasks(
@@ -223,7 +250,11 @@ def _tasks(
     steps += SEASONS if product.images != "none" else ()
     for step in steps:
         chips = tuple(_chip_ref(number, step, aim) for number in members)
-        candidates = () if step == "masks" else tuple(_candidates(chips, members, aim, scenes, request, first.crs))
+        candidates = (
+            ()
+            if step == "masks"
+            else tuple(_candidates(chips, members, aim, scenes, request, first.crs))
+        )
         task = FieldsTask(
             id=f"{cell}/{step}",
             outputs=(),
@@ -245,7 +276,9 @@ def _tasks(
             catalogue=aim.catalogue,
             stac_host=_stac_host(request),
             source="sentinel-2" if records[0].id.startswith("sentinel-2") else records[0].id,
-            product=product if product.chips is None else product.model_copy(update={"chips": aim.catalogue}),
+            product=product
+            if product.chips is None
+            else product.model_copy(update={"chips": aim.catalogue}),
             checks=request.checks,
         )
         images = (task.images_record,) if task.downloads else ()
@@ -257,9 +290,14 @@ def _chip_ref(number: int, step: Step, aim: FieldsAim) -> ChipRef:
     day, target = 0, ""
     if step != "masks":
         planting, harvest = aim.days[number]
-        day, target = planting if step == "planting" else harvest, f"{aim.targets[number][step]:%Y-%m-%d}"
+        day, target = (
+            planting if step == "planting" else harvest,
+            f"{aim.targets[number][step]:%Y-%m-%d}",
+        )
     left, top = chip.transform[2], chip.transform[5]
-    coverage, split = (aim.made.coverage[number], aim.splits[number]) if aim.made is not None else (0.0, "")
+    coverage, split = (
+        (aim.made.coverage[number], aim.splits[number]) if aim.made is not None else (0.0, "")
+    )
     return ChipRef(chip.name, left, top, day, target, chip.mask, chip.item, coverage, split)
 
 
@@ -318,9 +356,17 @@ def _looked_at(scene: Scene, record: CollectionRecord) -> Iterable[Asset]:
 
 def _clouds(records: Sequence[CollectionRecord]) -> Clouds:
     return Clouds(
-        classes={band: tuple(values) for record in records for band, values in record.mask_classes.items()},
-        bits={band: tuple(values) for record in records for band, values in record.mask_bits.items()},
-        probability={band: least for record in records for band, least in record.cloud_probability.items()},
+        classes={
+            band: tuple(values)
+            for record in records
+            for band, values in record.mask_classes.items()
+        },
+        bits={
+            band: tuple(values) for record in records for band, values in record.mask_bits.items()
+        },
+        probability={
+            band: least for record in records for band, least in record.cloud_probability.items()
+        },
     )
 
 

@@ -26,7 +26,11 @@ def measure(task: FieldsTask, store: Store, budget: Budget) -> list[dict[str, An
         chips = by_scene.get(candidate.id, [])
         if not chips:
             continue
-        told = look(task, candidate, chips, budget) if candidate.looked_at else "the scene has no classification"
+        told = (
+            look(task, candidate, chips, budget)
+            if candidate.looked_at
+            else "the scene has no classification"
+        )
         for number in chips:
             rows[number] = {
                 "image": task.image_id(task.chips[number]),

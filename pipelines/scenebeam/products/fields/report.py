@@ -12,38 +12,68 @@ import numpy as np
 import pyarrow as pa
 
 from scenebeam.csvtable import File, Table
-from scenebeam.products import stac
-from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, Joined, Reported, join_items
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import (
+    COLLECTION_FILE,
+    ITEMS_FILE,
+    Dumped,
+    Joined,
+    Reported,
+    join_items,
+)
 from scenebeam.products.fields.chips import collection_of
 from scenebeam.products.fields.task import CELLS, FieldsTask
-from scenebeam.products.task import Outcome
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 
 REPORT_FILE, STATUS_TABLE = "report.json", "chips_status.csv"
 _COLUMNS = (
-    *("chip", "season", "status", "scene", "cloud_cover", "cloud_cover_scene", "nodata", "day", "buffer_used"),
+    *(
+        "chip",
+        "season",
+        "status",
+        "scene",
+        "cloud_cover",
+        "cloud_cover_scene",
+        "nodata",
+        "day",
+        "buffer_used",
+    ),
     *("expansions", "candidates_checked", "message"),
 )
 
 
 def report(
-    request: RunRequest, tasks: Sequence[FieldsTask], done: set[str], outcomes: Mapping[str, Outcome], store: Store
+    request: RunRequest,
+    tasks: Sequence[FieldsTask],
+    done: set[str],
+    outcomes: Mapping[str, Outcome],
+    store: Store,
 ) -> Reported:
     """Tables, `report.json`, `items.parquet` and `collection.json`."""
-    rows = [row for task in tasks if task.step != "masks" for row in _rows(task, outcomes.get(task.id), store)]
+    rows = [
+        row
+        for task in tasks
+        if task.step != "masks"
+        for row in _rows(task, outcomes.get(task.id), store)
+    ]
     document = summary(request, tasks, rows, done)
     files: dict[str, File] = {
         STATUS_TABLE: Table(_COLUMNS, rows),
-        REPORT_FILE: Dumped(stac.dump(document)),
+        REPORT_FILE: Dumped(stac_items.dump(document)),
     }
     older = store.superseded(CELLS)
     cells = sorted({task.item_path for task in tasks if task.id in done or task.item_path in older})
     listed: list[str] = []
-    joined = join_items(cells, store.fetched, lambda table: listed.extend(_names(tasks, table))) if cells else None
+    joined = (
+        join_items(cells, store.fetched, lambda table: listed.extend(_names(tasks, table)))
+        if cells
+        else None
+    )
     if joined is not None:
         files[ITEMS_FILE] = Dumped(joined.content)
-    files[COLLECTION_FILE] = Dumped(stac.dump(_collection(request, joined, sorted(listed))))
+    files[COLLECTION_FILE] = Dumped(stac_items.dump(_collection(request, joined, sorted(listed))))
     return Reported(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
 
 
@@ -61,7 +91,9 @@ def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[d
     faults: Mapping[str, str] = {} if outcome is None else outcome.detail.get("chips", {})
     whole = "" if outcome is None or outcome.state == "done" or faults else outcome.reason
     content = store.read(task.record)
-    choices = {} if content is None else {one["chip"]: one for one in json.loads(content)["choices"]}
+    choices = (
+        {} if content is None else {one["chip"]: one for one in json.loads(content)["choices"]}
+    )
     for chip in task.chips:
         row: dict[str, Any] = {"chip": chip.name, "season": task.step, "day": chip.day}
         one = choices.get(chip.name)
@@ -75,10 +107,18 @@ def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[d
                 "expansions": one["expansions"],
                 "candidates_checked": one["checked"],
                 "message": one["reason"]
-                or ("least cloudy there is" if one["relaxed"] else "; ".join(one["rejected"].values())),
+                or (
+                    "least cloudy there is"
+                    if one["relaxed"]
+                    else "; ".join(one["rejected"].values())
+                ),
             }
         if chip.name in faults or one is None:
-            yield {**row, "status": "failed", "message": faults.get(chip.name) or whole or "not made yet"}
+            yield {
+                **row,
+                "status": "failed",
+                "message": faults.get(chip.name) or whole or "not made yet",
+            }
         elif one["scene"] is None:
             yield {**row, "status": "skipped"}
         elif whole:
@@ -88,28 +128,42 @@ def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[d
 
 
 def summary(
-    request: RunRequest, tasks: Sequence[FieldsTask], rows: Sequence[Mapping[str, Any]], done: set[str]
+    request: RunRequest,
+    tasks: Sequence[FieldsTask],
+    rows: Sequence[Mapping[str, Any]],
+    done: set[str],
 ) -> dict[str, Any]:
     """The report of the reference: a chip is successful where both seasons are, failed where one of them is."""
     product = request.product
     assert isinstance(product, FieldsRequest)
-    by_chip: dict[str, list[Mapping[str, Any]]] = {chip.name: [] for task in tasks for chip in task.chips}
+    by_chip: dict[str, list[Mapping[str, Any]]] = {
+        chip.name: [] for task in tasks for chip in task.chips
+    }
     for row in rows:
         by_chip[row["chip"]].append(row)
-    undone = {chip.name for task in tasks if task.step == "masks" and task.id not in done for chip in task.chips}
+    undone = {
+        chip.name
+        for task in tasks
+        if task.step == "masks" and task.id not in done
+        for chip in task.chips
+    }
     skipped, failed = [], []
     for chip, seasons in sorted(by_chip.items()):
         broken = [row for row in seasons if row["status"] == "failed"]
         without = [row for row in seasons if row["status"] == "skipped"]
         if broken or (chip in undone and not seasons):
-            told = "; ".join(f"{row['season']}: {row['message']}" for row in broken) or "not made yet"
+            told = (
+                "; ".join(f"{row['season']}: {row['message']}" for row in broken) or "not made yet"
+            )
             failed.append({"chip": chip, "error": told})
         elif without:
             checked = sum(row["candidates_checked"] for row in without)
             reason = "; ".join(row["message"] for row in without)
             skipped.append({"chip": chip, "reason": reason, "candidates_checked": checked})
     return {
-        "operation": {"none": "create", "select": "select-images", "download": "download-images"}[product.images],
+        "operation": {"none": "create", "select": "select-images", "download": "download-images"}[
+            product.images
+        ],
         "year": product.year,
         "total_processed": len(by_chip),
         "successful": len(by_chip) - len(skipped) - len(failed),
@@ -127,7 +181,12 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         clouds = [
             cloud
             for row in chosen
-            if (cloud := row["cloud_cover"] if row["cloud_cover"] is not None else row["cloud_cover_scene"]) is not None
+            if (
+                cloud := row["cloud_cover"]
+                if row["cloud_cover"] is not None
+                else row["cloud_cover_scene"]
+            )
+            is not None
         ]
         found[season] = {
             "chips": len(chosen),
@@ -139,7 +198,10 @@ def statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
             if clouds
             else None,
-            "buffer_used": {str(days): n for days, n in sorted(Counter(row["buffer_used"] for row in chosen).items())},
+            "buffer_used": {
+                str(days): n
+                for days, n in sorted(Counter(row["buffer_used"] for row in chosen).items())
+            },
         }
     return found
 
@@ -155,19 +217,29 @@ def _names(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
                 yield task.item_name(chip)
 
 
-def _collection(request: RunRequest, joined: Joined | None, listed: Sequence[str]) -> dict[str, Any]:
+def _collection(
+    request: RunRequest, joined: Joined | None, listed: Sequence[str]
+) -> dict[str, Any]:
     """The catalogue's own collection with what the run has added; a new one where the run makes the chips."""
     product = request.product
     assert isinstance(product, FieldsRequest)
     base = {} if product.chips is None else collection_of(product.chips)
-    made = stac.make_collection(request.run, f"Field chips of {request.run}, {product.year}", [], [])
+    made = stac_items.make_collection(
+        request.run, f"Field chips of {request.run}, {product.year}", [], []
+    )
     document = {**made, **base}
     if joined is not None:
         document["extent"] = joined.extent
     links = list(base.get("links") or ())
     rels = {link.get("rel") for link in links}
-    there = {posixpath.normpath(str(link.get("href"))) for link in links if link.get("rel") == "item"}
-    links += [link for link in made["links"] if link["rel"] not in rels and (listed or link["rel"] != "items")]
+    there = {
+        posixpath.normpath(str(link.get("href"))) for link in links if link.get("rel") == "item"
+    }
+    links += [
+        link
+        for link in made["links"]
+        if link["rel"] not in rels and (listed or link["rel"] != "items")
+    ]
     links += [
         {"rel": "item", "href": f"./{name}", "type": "application/geo+json"}
         for name in dict.fromkeys(listed)

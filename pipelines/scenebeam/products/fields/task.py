@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.task import Task
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks, FieldsRequest, Season, is_url
+from scenebeam.tasks import Task
 
 CELLS = "cells/"
 """Folder of what is told of whole cells: the scenes chosen, the images made, and the items as a table."""
@@ -131,7 +131,9 @@ class FieldsTask(Task):
             return False
         if not self.downloads:
             return True
-        return all((self.item_name(c) in existing) == (self.image_name(c) in existing) for c in self.chips)
+        return all(
+            (self.item_name(c) in existing) == (self.image_name(c) in existing) for c in self.chips
+        )
 
     @property
     def everything(self) -> Iterable[str]:
@@ -147,7 +149,9 @@ class FieldsTask(Task):
 
     def grid_of(self, chip: ChipRef) -> Grid:
         """The grid of a chip's mask and images."""
-        return Grid(self.shape, Affine(self.pixel[0], 0, chip.left, 0, self.pixel[1], chip.top), self.crs)
+        return Grid(
+            self.shape, Affine(self.pixel[0], 0, chip.left, 0, self.pixel[1], chip.top), self.crs
+        )
 
     def boxes(self) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
         """The chips' outlines in the task's CRS."""

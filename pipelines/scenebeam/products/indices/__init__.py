@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scenebeam.products.catalogue import report_items
+from scenebeam.metadata.item_tables import report_items
+from scenebeam.products.base import Product
 from scenebeam.products.indices.make import make
 from scenebeam.products.indices.plan import plan
 from scenebeam.products.indices.tables import tables
 from scenebeam.products.indices.task import IndexTask
-from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "IndexTask", "make", "plan", "tables"]
 

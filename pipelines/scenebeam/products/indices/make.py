@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from scenebeam.products.gridded import Recipe, is_empty, make_gridded, tell
-from scenebeam.products.gridded_task import Missing, Output
+from scenebeam.imaging.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.products.indices.task import IndexTask, label
-from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import STRIP, BandLayers, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.indices import evaluate, obscured, physical
@@ -17,6 +16,7 @@ from scenebeam.raster.merge import Merge, new_merge
 from scenebeam.raster.validity import Array
 from scenebeam.request.expression import parse_expression
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget
 
 
@@ -34,7 +34,11 @@ def _outputs(task: IndexTask, layers: Mapping[str, BandLayers]) -> list[Output]:
 
 def _lacking(task: IndexTask, missing: Missing) -> str:
     def whole(acquisition: str) -> bool:
-        return not any(is_empty(band, missing) for band in task.bands if band.label.startswith(label(acquisition, "")))
+        return not any(
+            is_empty(band, missing)
+            for band in task.bands
+            if band.label.startswith(label(acquisition, ""))
+        )
 
     after = [acquisition for acquisition in task.acquisitions if acquisition not in task.before]
     for side in filter(None, (task.before, after)):
@@ -43,7 +47,9 @@ def _lacking(task: IndexTask, missing: Missing) -> str:
     return ""
 
 
-def _strips(task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]) -> Iterator[tuple[int, int, Array]]:
+def _strips(
+    task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
+) -> Iterator[tuple[int, int, Array]]:
     """Each strip of each acquisition is computed as soon as its last band is there, and its bands forgotten."""
     tree = parse_expression(task.expression)
     bands, last = _in_order(task, layers)
@@ -62,14 +68,18 @@ def _strips(task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]) -> It
             found = evaluate(tree, values)
             for rule in task.masks:
                 classes = label(acquisition, rule.band)
-                found[obscured(waiting[classes], layers[classes].nodata, rule.classes, rule.bits)] = np.nan
+                found[
+                    obscured(waiting[classes], layers[classes].nodata, rule.classes, rule.bits)
+                ] = np.nan
             waiting.clear()
             sides.add(acquisition, found)
         if index == len(bands) - 1:
             yield 0, top, sides.result()
 
 
-def _in_order(task: IndexTask, layers: Mapping[str, BandLayers]) -> tuple[list[BandLayers], dict[int, str]]:
+def _in_order(
+    task: IndexTask, layers: Mapping[str, BandLayers]
+) -> tuple[list[BandLayers], dict[int, str]]:
     """The bands of the acquisitions that have all theirs here, and the acquisition that each last one ends."""
     bands: list[BandLayers] = []
     last: dict[int, str] = {}
@@ -82,7 +92,11 @@ def _in_order(task: IndexTask, layers: Mapping[str, BandLayers]) -> tuple[list[B
 
 
 def _physical(
-    task: IndexTask, acquisition: str, name: str, strips: Mapping[str, Array], layers: Mapping[str, BandLayers]
+    task: IndexTask,
+    acquisition: str,
+    name: str,
+    strips: Mapping[str, Array],
+    layers: Mapping[str, BandLayers],
 ) -> Array:
     band = task.band(acquisition, name)
     assert band is not None, "the plan has it for every acquisition"
@@ -104,7 +118,9 @@ class _Sides:
             return
         side = acquisition in self._task.before
         if side not in self._merges:
-            self._merges[side] = new_merge(self._task.composite, values.shape, np.dtype(np.float32), float("nan"))
+            self._merges[side] = new_merge(
+                self._task.composite, values.shape, np.dtype(np.float32), float("nan")
+            )
         self._merges[side].add((slice(0, values.shape[0]), slice(0, values.shape[1])), values, None)
         self._found = np.full(values.shape, np.nan, np.float32)
 

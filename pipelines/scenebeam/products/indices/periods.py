@@ -28,7 +28,9 @@ class Group:
     """Whether it stands in for months that have too few acquisitions."""
 
 
-def groups(acquisitions: Sequence[Acquisition], product: IndexRequest, dates: Sequence[Interval]) -> list[Group]:
+def groups(
+    acquisitions: Sequence[Acquisition], product: IndexRequest, dates: Sequence[Interval]
+) -> list[Group]:
     """What one image each is made of, in order of time.
 
     Of months, those with fewer than `min_scenes_per_period` acquisitions give way to the quarter that they lie in,
@@ -41,11 +43,19 @@ def groups(acquisitions: Sequence[Acquisition], product: IndexRequest, dates: Se
     if product.formula.differenced:
         return _difference(acquisitions, dates)
     if product.per == "scene":
-        singles = {scene.id: (scene, one) for one in acquisitions for scene in one.scenes}  # a scene may be in two rows
-        return [Group(scene.id, scene.datetime, (replace(one, scenes=(scene,)),)) for scene, one in singles.values()]
+        singles = {
+            scene.id: (scene, one) for one in acquisitions for scene in one.scenes
+        }  # a scene may be in two rows
+        return [
+            Group(scene.id, scene.datetime, (replace(one, scenes=(scene,)),))
+            for scene, one in singles.values()
+        ]
     if not acquisitions:
         return []
-    first, last = min(one.acquired for one in acquisitions), max(one.acquired for one in acquisitions)
+    first, last = (
+        min(one.acquired for one in acquisitions),
+        max(one.acquired for one in acquisitions),
+    )
     found: dict[str, Group] = {}
     for start, _ in calendar(first, last, product.per):
         group = _period(acquisitions, start, product.per)

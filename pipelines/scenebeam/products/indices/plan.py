@@ -13,12 +13,7 @@ from scenebeam.catalog.search import record_of, resolve_bands
 from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
-from scenebeam.products import stac
-from scenebeam.products.estimate import PROCESS, BandProbe, estimate, finer_by, finest, probe_bands, widest_window
-from scenebeam.products.gridded_task import item_path
-from scenebeam.products.indices.periods import Group, groups
-from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
-from scenebeam.products.inputs import (
+from scenebeam.imaging.bands import (
     Band,
     common_properties,
     describe_band,
@@ -27,15 +22,28 @@ from scenebeam.products.inputs import (
     stated_values,
     with_footprints,
 )
-from scenebeam.products.origins import shared_origin
-from scenebeam.products.pictures import THUMBNAIL
-from scenebeam.products.product import Aim, Planned
-from scenebeam.products.shards import cut
-from scenebeam.products.task import GridSpec
+from scenebeam.imaging.estimate import (
+    PROCESS,
+    BandProbe,
+    estimate,
+    finer_by,
+    finest,
+    probe_bands,
+    widest_window,
+)
+from scenebeam.imaging.gridded_task import item_path
+from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.shards import cut
+from scenebeam.imaging.thumbnails import THUMBNAIL
+from scenebeam.metadata import stac_items
+from scenebeam.products.base import Aim, Planned
+from scenebeam.products.indices.periods import Group, groups
+from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.raster.compose import STRIP
 from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import IndexRequest, RunRequest
 from scenebeam.storage import checked_name
+from scenebeam.tasks import GridSpec
 from scenebeam.transfer.access import effective_limits
 
 _AT_ONCE = 3
@@ -60,19 +68,27 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         origin=shared_origin(scenes, list(variables.values()), request),
         max_pixels=limits.max_pixels,
     )
-    extent = shapely.geometry.shape(stac.grid_footprint(grid))
-    found = groups([on for one in acquisitions if (on := _on(one, extent)) is not None], product, request.intervals)
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
+    found = groups(
+        [on for one in acquisitions if (on := _on(one, extent)) is not None],
+        product,
+        request.intervals,
+    )
     if not found:
         raise RequestError(
             "dates: the two periods do not both have scenes on the grid"
             if product.formula.differenced
             else "none of the scenes selected lies on the grid asked for: see grid.bounds"
         )
-    described = {_key(one): _bands(one, variables, request) for group in found for one in group.acquisitions}
+    described = {
+        _key(one): _bands(one, variables, request) for group in found for one in group.acquisitions
+    }
     probes = probe_bands((bands for bands, _ in described.values()), limits)
     tasks = []
     for group in found:
-        masks = tuple(dict.fromkeys(rule for one in group.acquisitions for rule in described[_key(one)][1]))
+        masks = tuple(
+            dict.fromkeys(rule for one in group.acquisitions for rule in described[_key(one)][1])
+        )
         bands = tuple(band for one in group.acquisitions for band in described[_key(one)][0])
         tasks += _tasks(group, bands, masks, variables, request, grid, probes)
     return Planned(tasks, {})
@@ -84,11 +100,15 @@ def _key(one: Acquisition) -> str:
 
 def _on(one: Acquisition, extent: BaseGeometry) -> Acquisition | None:
     """The acquisition without the scenes that lie beside the grid; None where all do."""
-    scenes = tuple(s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent))
+    scenes = tuple(
+        s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)
+    )
     return replace(one, scenes=scenes) if scenes or not one.scenes else None
 
 
-def _bands(one: Acquisition, variables: dict[str, str], request: RunRequest) -> tuple[list[Band], tuple[MaskRule, ...]]:
+def _bands(
+    one: Acquisition, variables: dict[str, str], request: RunRequest
+) -> tuple[list[Band], tuple[MaskRule, ...]]:
     product = request.product
     assert isinstance(product, IndexRequest)
     rules = _rules(record_of(one.scenes[0], request)) if product.mask and one.scenes else ()
@@ -97,7 +117,9 @@ def _bands(one: Acquisition, variables: dict[str, str], request: RunRequest) -> 
 
 
 def _rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
-    by_class = [MaskRule(band=band, classes=tuple(values)) for band, values in record.mask_classes.items()]
+    by_class = [
+        MaskRule(band=band, classes=tuple(values)) for band, values in record.mask_classes.items()
+    ]
     by_bit = [MaskRule(band=band, bits=tuple(values)) for band, values in record.mask_bits.items()]
     return (*by_class, *by_bit)
 
@@ -130,7 +152,11 @@ def _tasks(
         least = int(2 * size / packed)
         task = IndexTask(
             id=name if len(windows) == 1 else f"{name}.{shard:05d}",
-            outputs=(f"{INDICES}/{name}/{product.name}.tif", f"{INDICES}/{name}/{THUMBNAIL}", item_path(INDICES, name)),
+            outputs=(
+                f"{INDICES}/{name}/{product.name}.tif",
+                f"{INDICES}/{name}/{THUMBNAIL}",
+                item_path(INDICES, name),
+            ),
             item_path=item_path(INDICES, name),
             estimate=estimate(grid, window, bands, probes, refs, "first", 1, held).model_copy(
                 # One image of floats, of which a quarter can be packed away, and its overviews; more of a masked one,
@@ -164,11 +190,16 @@ def _tasks(
     return tasks
 
 
-def _properties(group: Group, scenes: list[Any], product: IndexRequest, masks: tuple[MaskRule, ...]) -> dict[str, Any]:
+def _properties(
+    group: Group, scenes: list[Any], product: IndexRequest, masks: tuple[MaskRule, ...]
+) -> dict[str, Any]:
     period = {}
     if group.interval is not None:
         start, end = group.interval
-        period = {"start_datetime": stac.rfc3339(start), "end_datetime": stac.rfc3339(end)}
+        period = {
+            "start_datetime": stac_items.rfc3339(start),
+            "end_datetime": stac_items.rfc3339(end),
+        }
     return {
         **common_properties(scenes),
         **period,
@@ -177,5 +208,9 @@ def _properties(group: Group, scenes: list[Any], product: IndexRequest, masks: t
         "scenebeam:acquisitions": len(group.acquisitions),
         "scenebeam:masked_by": [rule.band for rule in masks],
         **({"scenebeam:composite": product.composite} if len(group.acquisitions) > 1 else {}),
-        **({"scenebeam:period": "quarter, for months with too few acquisitions"} if group.fallback else {}),
+        **(
+            {"scenebeam:period": "quarter, for months with too few acquisitions"}
+            if group.fallback
+            else {}
+        ),
     }

@@ -7,10 +7,20 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.products.indices.task import IndexTask
-from scenebeam.products.task import Outcome
+from scenebeam.tasks import Outcome
 
 STATUS = "indices_status.csv"
-_COLUMNS = ("name", "index", "status", "acquisitions", "scenes", "valid_percent", "missing", "message", "output_path")
+_COLUMNS = (
+    "name",
+    "index",
+    "status",
+    "acquisitions",
+    "scenes",
+    "valid_percent",
+    "missing",
+    "message",
+    "output_path",
+)
 
 
 def tables(
@@ -20,10 +30,16 @@ def tables(
     shards: dict[str, list[IndexTask]] = {}
     for task in tasks:
         shards.setdefault(task.name, []).append(task)
-    return {STATUS: Table(_COLUMNS, [_row(own, outcomes, items.get(own[0].item_path)) for own in shards.values()])}
+    return {
+        STATUS: Table(
+            _COLUMNS, [_row(own, outcomes, items.get(own[0].item_path)) for own in shards.values()]
+        )
+    }
 
 
-def _row(shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome], item: dict[str, Any] | None) -> dict[str, Any]:
+def _row(
+    shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome], item: dict[str, Any] | None
+) -> dict[str, Any]:
     task = shards[0]
     row = {
         "name": task.name,
@@ -42,6 +58,8 @@ def _row(shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome], item: dic
             "message": "; ".join(f"{one['scene']}: {one['reason']}" for one in missing),
             "output_path": task.path(task.index),
         }
-    faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
+    faults = [
+        o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"
+    ]
     kind = next((fault.kind for fault in faults if fault.kind.startswith("failed_")), "exception")
     return {**row, "status": kind, "message": faults[0].reason if faults else "not made yet"}

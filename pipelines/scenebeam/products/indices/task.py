@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.products.gridded_task import GriddedTask
-from scenebeam.products.inputs import Band
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.gridded_task import GriddedTask
 
 INDICES = "indices"
 """Folder of the products."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from scenebeam.products.base import Product
 from scenebeam.products.landcover.make import make
 from scenebeam.products.landcover.plan import aim, plan
 from scenebeam.products.landcover.report import report
 from scenebeam.products.landcover.task import LandcoverTask
-from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "LandcoverTask", "aim", "make", "plan", "report"]
 

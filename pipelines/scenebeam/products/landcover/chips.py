@@ -14,10 +14,10 @@ import shapely
 from shapely.geometry import shape
 
 from scenebeam.collections import LandClass
-from scenebeam.products import stac
+from scenebeam.imaging.split import split_chips, warn_of_empty
+from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord
 from scenebeam.products.landcover.task import LandcoverTask
-from scenebeam.products.split import split_chips, warn_of_empty
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Platform, Split
 
@@ -47,13 +47,13 @@ class Chip:
     def center(self) -> tuple[float, float]:
         """Longitude and latitude."""
         half = self.task.side / 2
-        x, y = stac.to_lonlat(self.crs).transform(self.made.left + half, self.made.top - half)
+        x, y = stac_items.to_lonlat(self.crs).transform(self.made.left + half, self.made.top - half)
         return round(x, 7), round(y, 7)
 
     @cached_property
     def footprint(self) -> dict[str, Any]:
         """Its outline in degrees, as GeoJSON."""
-        return stac.grid_footprint(self.grid("lulc"))
+        return stac_items.grid_footprint(self.grid("lulc"))
 
     def grid(self, platform: Platform) -> Grid:
         """The grid of a modality's rasters."""
@@ -78,7 +78,9 @@ def numbered(
     ]
     chips = [replace(chip, twin=twin) for chip, twin in zip(chips, _twins(chips), strict=True)]
     own = [place for place, chip in enumerate(chips) if not chip.twin]
-    taken = balanced([(chips[place].made.land_class, chips[place].made.lot) for place in own], sampling_factor)
+    taken = balanced(
+        [(chips[place].made.land_class, chips[place].made.lot) for place in own], sampling_factor
+    )
     ids = {place: number for number, place in enumerate(sorted(own[number] for number in taken))}
     chips = [replace(chip, id=ids.get(place)) for place, chip in enumerate(chips)]
     return chips if split is None else _with_splits(chips, split)
@@ -101,7 +103,11 @@ def _twins(chips: Sequence[Chip]) -> list[str]:
 def _with_splits(chips: Sequence[Chip], asked: Split) -> list[Chip]:
     released = [chip for chip in chips if chip.id is not None]
     places = [
-        (chip.crs, math.floor(chip.made.left / chip.task.side), math.floor(chip.made.top / chip.task.side))
+        (
+            chip.crs,
+            math.floor(chip.made.left / chip.task.side),
+            math.floor(chip.made.top / chip.task.side),
+        )
         for chip in released
     ]
     outlines = np.array([shape(chip.footprint) for chip in released], object)
@@ -116,7 +122,11 @@ def balanced(lots: Sequence[tuple[int, str]], sampling_factor: float | None) -> 
     the chips of the smallest class that has any; of a class too large those of the largest lots go.
     """
     counts = Counter(land_class for land_class, _ in lots)
-    most = math.floor(min(counts.values()) * sampling_factor) if counts and sampling_factor is not None else len(lots)
+    most = (
+        math.floor(min(counts.values()) * sampling_factor)
+        if counts and sampling_factor is not None
+        else len(lots)
+    )
     kept: Counter[int] = Counter()
     found = []
     for place in sorted(range(len(lots)), key=lambda place: (lots[place][1], place)):

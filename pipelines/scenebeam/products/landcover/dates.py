@@ -48,10 +48,14 @@ class Chosen:
         self.dates[platform] = list(acquisitions)
         self.common = _shown(acquisitions, self.common)
         if self.common.is_empty:
-            raise CheckError(f"the {_TITLES[platform]} scenes do not overlap the others inside the area")
+            raise CheckError(
+                f"the {_TITLES[platform]} scenes do not overlap the others inside the area"
+            )
 
 
-def choose_dates(area: BaseGeometry, scenes: Mapping[Platform, Sequence[Scene]], product: LandcoverRequest) -> Chosen:
+def choose_dates(
+    area: BaseGeometry, scenes: Mapping[Platform, Sequence[Scene]], product: LandcoverRequest
+) -> Chosen:
     """Choose among scenes that meet the area and have all bands. Raises CheckError where there are not enough.
 
     `area` is in degrees.
@@ -63,11 +67,17 @@ def choose_dates(area: BaseGeometry, scenes: Mapping[Platform, Sequence[Scene]],
     targets = [one.acquired for one in chosen.dates.get("s2l2a", ())]
     if product.s1rtc is not None:
         tracks = _grouped((str(s.relative_orbit), s) for s in scenes["s1rtc"])
-        chosen.orbit, acquisitions = _one_track("s1rtc", tracks, chosen.common, targets, product.s1rtc.delta_days)
+        chosen.orbit, acquisitions = _one_track(
+            "s1rtc", tracks, chosen.common, targets, product.s1rtc.delta_days
+        )
         chosen.take("s1rtc", acquisitions)
     if product.lc2l2 is not None:
-        tracks = _grouped((str(s.wrs), s) for s in _clear(scenes["lc2l2"], product.lc2l2.max_cloud_cover))
-        chosen.wrs, acquisitions = _one_track("lc2l2", tracks, chosen.common, targets, product.lc2l2.delta_days)
+        tracks = _grouped(
+            (str(s.wrs), s) for s in _clear(scenes["lc2l2"], product.lc2l2.max_cloud_cover)
+        )
+        chosen.wrs, acquisitions = _one_track(
+            "lc2l2", tracks, chosen.common, targets, product.lc2l2.delta_days
+        )
         chosen.take("lc2l2", acquisitions)
     if product.dem is not None:
         chosen.take("dem", _once("dem", scenes["dem"], area))
@@ -106,11 +116,17 @@ def _cloud(one: Acquisition) -> float:
     return 100.0 if one.cloud_cover is None else one.cloud_cover
 
 
-def _one_tile(scenes: Sequence[Scene], area: BaseGeometry, product: LandcoverRequest) -> tuple[str, list[Acquisition]]:
+def _one_tile(
+    scenes: Sequence[Scene], area: BaseGeometry, product: LandcoverRequest
+) -> tuple[str, list[Acquisition]]:
     """The tile that has a scene in every period, and shows most of the area; the least cloudy scenes of it."""
     asked = product.s2l2a
     assert asked is not None
-    clear = [s for s in _clear(scenes, asked.max_cloud_cover) if s.nodata is None or s.nodata < asked.max_nodata]
+    clear = [
+        s
+        for s in _clear(scenes, asked.max_cloud_cover)
+        if s.nodata is None or s.nodata < asked.max_nodata
+    ]
     found: list[tuple[float, float, str, list[Acquisition]]] = []  # best first, the tile settles it
     lacking: list[tuple[int, str]] = []
     for tile, members in _grouped((str(s.tile), s) for s in clear).items():
@@ -120,19 +136,29 @@ def _one_tile(scenes: Sequence[Scene], area: BaseGeometry, product: LandcoverReq
         if len(whole) == len(best):
             found.append((-_share(whole, area), sum(map(_cloud, whole)), tile, whole))
         else:
-            without = [period for period, one in zip(product.periods, best, strict=True) if one is None]
+            without = [
+                period for period, one in zip(product.periods, best, strict=True) if one is None
+            ]
             lacking.append((len(without), f"{tile} has none in {', '.join(without)}"))
     if found:
         _, _, tile, whole = min(found, key=lambda one: one[:3])
         return tile, whole
-    nearest = min(lacking)[1] if lacking else f"none of {len(scenes)} scenes has" if scenes else "there is no scene"
+    nearest = (
+        min(lacking)[1]
+        if lacking
+        else f"none of {len(scenes)} scenes has"
+        if scenes
+        else "there is no scene"
+    )
     raise CheckError(
         f"no Sentinel-2 tile has a scene with less than {asked.max_cloud_cover:g} % cloud and {asked.max_nodata:g} % "
         f"nodata in each of {len(product.periods)} periods: {nearest}"
     )
 
 
-def _least_cloudy(acquisitions: Iterable[Acquisition], start: datetime, end: datetime) -> Acquisition | None:
+def _least_cloudy(
+    acquisitions: Iterable[Acquisition], start: datetime, end: datetime
+) -> Acquisition | None:
     inside = [one for one in acquisitions if start <= one.acquired <= end]
     return min(inside, key=lambda one: (one.cloud_cover is None, _cloud(one), -(one.coverage or 0), one.timestamp),
                default=None)  # fmt: skip
@@ -148,7 +174,9 @@ def _one_track(
     """The track that has an acquisition for each date, and shows most of the area; then the least cloudy, nearest."""
     found: list[tuple[float, Cost, str, list[Acquisition]]] = []
     for track, members in tracks.items():
-        acquisitions = [one for one in group(members, area, "day") if one.coverage is None or one.coverage > 0]
+        acquisitions = [
+            one for one in group(members, area, "day") if one.coverage is None or one.coverage > 0
+        ]
         options = [_near(acquisitions, target, delta_days) for target in targets]
         matched = match(options)
         if matched is not None:
@@ -166,7 +194,9 @@ def _one_track(
     )
 
 
-def _near(acquisitions: Sequence[Acquisition], target: datetime, delta_days: int) -> dict[int, Cost]:
+def _near(
+    acquisitions: Sequence[Acquisition], target: datetime, delta_days: int
+) -> dict[int, Cost]:
     """Acquisitions, by number, not too far from a date, and what taking each would cost."""
     found = {}
     for number, one in enumerate(acquisitions):
@@ -184,9 +214,13 @@ def match(options: Sequence[Mapping[int, Cost]]) -> tuple[Cost, list[int]] | Non
     """
     count = len(options)
     # Of its own best `count` things each place finds one that no other takes.
-    ranked = [sorted(costs.items(), key=lambda pair: (pair[1], pair[0]))[:count] for costs in options]
+    ranked = [
+        sorted(costs.items(), key=lambda pair: (pair[1], pair[0]))[:count] for costs in options
+    ]
 
-    def ways(place: int, taken: tuple[int, ...], cost: Cost) -> Iterator[tuple[Cost, tuple[int, ...]]]:
+    def ways(
+        place: int, taken: tuple[int, ...], cost: Cost
+    ) -> Iterator[tuple[Cost, tuple[int, ...]]]:
         if place == count:
             yield cost, taken
             return
@@ -203,7 +237,9 @@ def _once(platform: Platform, scenes: Sequence[Scene], area: BaseGeometry) -> li
     if not scenes:
         raise CheckError(f"there is no {_TITLES[platform]} of the area")
     ranked = sorted(scenes, key=lambda scene: (-(coverage([scene], area) or 0.0), scene.id))
-    return [Acquisition(min(scene.acquired for scene in scenes), tuple(ranked), coverage(scenes, area))]
+    return [
+        Acquisition(min(scene.acquired for scene in scenes), tuple(ranked), coverage(scenes, area))
+    ]
 
 
 def _maps(scenes: Sequence[Scene], dates: str | None) -> list[Scene]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from scenebeam.products import stac
+from scenebeam.imaging.publish_queue import Pending
+from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.lattice import Lattice
 from scenebeam.products.landcover.layers import read_layer
 from scenebeam.products.landcover.numbers import check_fit, cog_bands, written
 from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.task import LandcoverTask, Layer
-from scenebeam.products.pending import Pending
 from scenebeam.raster.cog import CogProfile, small_cog
 from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
 from scenebeam.raster.validity import Array, Mask
@@ -91,10 +91,13 @@ def _publish(
         pixels.dtype,
         recipe.nodata,
         bands=cog_bands(assets, recipe),
-        tags=tags | ({"SCENEBEAM_ACQUIRED": stac.rfc3339(layer.scenes[0].when)} if layer.date else {}),
+        tags=tags
+        | ({"SCENEBEAM_ACQUIRED": stac_items.rfc3339(layer.scenes[0].when)} if layer.date else {}),
     )
     if task.thumbnails:
-        drawn = {band.description: values for band, values in zip(profile.bands, pixels, strict=True)}
+        drawn = {
+            band.description: values for band, values in zip(profile.bands, pixels, strict=True)
+        }
         picture = _PICTURES[layer.platform](drawn, profile, task)
         _write(store, picture_name(task, layer, chip), picture, made)
     average = not any(asset.categorical for asset in assets)
@@ -108,7 +111,10 @@ def _write(store: Store, name: str, content: bytes, made: dict[str, MadeFile]) -
 
 
 def _reflectance(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
-    scaled = {band.description: bands[band.description] * band.scale + band.offset for band in profile.bands}
+    scaled = {
+        band.description: bands[band.description] * band.scale + band.offset
+        for band in profile.bands
+    }
     return natural_colour(scaled)
 
 
@@ -121,7 +127,9 @@ def _shaded(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask
 
 
 def _classes(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
-    return classes(next(iter(bands.values())), {number: one.color for number, one in task.classes.items()})
+    return classes(
+        next(iter(bands.values())), {number: one.color for number, one in task.classes.items()}
+    )
 
 
 _PICTURES: dict[Platform, Callable[[Mapping[str, Array], CogProfile, LandcoverTask], bytes]] = {

@@ -86,7 +86,8 @@ def _tile_corner(task: LandcoverTask, budget: Budget) -> tuple[str, float, float
     corners = {(info.crs, info.transform.c, info.transform.f) for info in infos}
     if len(corners) > 1:
         told = "; ".join(
-            f"{shown(info.href)}: {info.crs} from {info.transform.c:g}, {info.transform.f:g}" for info in infos
+            f"{shown(info.href)}: {info.crs} from {info.transform.c:g}, {info.transform.f:g}"
+            for info in infos
         )
         raise CheckError(f"the Sentinel-2 scenes of one tile do not lie on one grid: {told}")
     return corners.pop()

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.inputs import settled_nodata
+from scenebeam.imaging.bands import settled_nodata
 from scenebeam.products.landcover.task import Layer, SceneFiles
 from scenebeam.raster.grid import Grid, project_footprint
 from scenebeam.raster.reader import open_source
@@ -30,7 +30,12 @@ def as_read(asset: Asset, values: Array, nodata: float | None) -> tuple[Array, M
 
 
 def read_layer(
-    layer: Layer, grids: Sequence[Grid], assets: Assets, settle: Settle, resampling: str, budget: Budget
+    layer: Layer,
+    grids: Sequence[Grid],
+    assets: Assets,
+    settle: Settle,
+    resampling: str,
+    budget: Budget,
 ) -> Iterator[tuple[int, list[tuple[Array, Mask | None]]]]:
     """(number of the grid, for each band its pixels and where they are data), in the order of the files.
 
@@ -40,7 +45,10 @@ def read_layer(
     """
     needs = scenes_needed(layer, grids)
     with ExitStack() as files:
-        own = [[number for number, one in enumerate(needs) if scene in one] for scene in range(len(layer.scenes))]
+        own = [
+            [number for number, one in enumerate(needs) if scene in one]
+            for scene in range(len(layer.scenes))
+        ]
         # All headers at once: over a slow line they would take longer one after another.
         opened = [
             [(asset, io_threads().submit(open_source, asset.href, asset.index, budget, asset.signing))
@@ -52,7 +60,9 @@ def read_layer(
             sources = [(asset, future.result()) for asset, future in bands]
             for _, source in sources:
                 files.callback(source.close)
-            readers.append(_Scene(sources, {number: grids[number] for number in numbers}, resampling))
+            readers.append(
+                _Scene(sources, {number: grids[number] for number in numbers}, resampling)
+            )
         order = sorted(range(len(grids)), key=lambda number: (needs[number][0],
                                                               *readers[needs[number][0]].place_of(number)))  # fmt: skip
         for number in order:
@@ -62,13 +72,17 @@ def read_layer(
 class _Scene:
     """One scene's bands on the grids that need it."""
 
-    def __init__(self, sources: Sequence[tuple[Asset, Source]], grids: Mapping[int, Grid], resampling: str) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[Asset, Source]], grids: Mapping[int, Grid], resampling: str
+    ) -> None:
         self._numbers = {number: place for place, number in enumerate(grids)}
         self._bands = []
         for asset, source in sources:
             nodata = settled_nodata(asset.href, source.info.nodata, asset.nodata)
             method = "nearest" if asset.categorical else resampling
-            self._bands.append((asset, nodata, Windows(source, list(grids.values()), method, nodata)))
+            self._bands.append(
+                (asset, nodata, Windows(source, list(grids.values()), method, nodata))
+            )
 
     def place_of(self, number: int) -> tuple[int, int]:
         """Where in the file the pixels of a grid begin."""
@@ -88,17 +102,23 @@ class _Scene:
 
 def scenes_needed(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
     """For each grid the scenes, by number, that may be needed to fill it: as few as cover it, in their order."""
-    left: Any = shapely.box(*np.array([grid.extent.boundingbox.bbox for grid in grids]).reshape(-1, 4).T)
+    left: Any = shapely.box(
+        *np.array([grid.extent.boundingbox.bbox for grid in grids]).reshape(-1, 4).T
+    )
     needs: list[list[int]] = [[] for _ in grids]
     for number, scene in enumerate(layer.scenes):
         ground = scene.ground
-        shape = None if ground is None or not grids else project_footprint(ground, str(grids[0].crs))
+        shape = (
+            None if ground is None or not grids else project_footprint(ground, str(grids[0].crs))
+        )
         wanted = ~shapely.is_empty(left)
         if shape is not None:
             wanted &= shapely.intersects(shape, left)
         for place in np.flatnonzero(wanted).tolist():
             needs[place].append(number)
-        left = np.where(wanted, shapely.Polygon() if shape is None else shapely.difference(left, shape), left)
+        left = np.where(
+            wanted, shapely.Polygon() if shape is None else shapely.difference(left, shape), left
+        )
     # Where no footprint shows any of it, the pixels have the last word.
     return [found or [0] for found in needs]
 

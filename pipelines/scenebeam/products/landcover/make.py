@@ -12,9 +12,9 @@ from scenebeam.products.landcover.layers import scenes_needed
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord, MadeFile
 from scenebeam.products.landcover.survey import Survey, draw, lot, survey
 from scenebeam.products.landcover.task import LandcoverTask, Layer
-from scenebeam.products.task import Outcome
 from scenebeam.request import Platform
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget, io_threads
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
     alone, so that every run, resumed or not, ends with the same ones. Raises ReadError where a file cannot be read.
     """
     if task.fault:
-        return Outcome(task=task.id, state="skipped", kind="skipped_aoi", reason=task.fault, permanent=True)
+        return Outcome(
+            task=task.id, state="skipped", kind="skipped_aoi", reason=task.fault, permanent=True
+        )
     lattice = lay(task, budget)
     found = survey(lattice, budget)
     made = _standing(task, store)
@@ -56,18 +58,27 @@ def _standing(task: LandcoverTask, store: Store) -> dict[str, MadeFile]:
     """Files that an earlier try has published."""
     names = sorted(store.list(f"{task.own_folder}/"))
     told = io_threads().map(store.checksum, names)
-    return {name: MadeFile(size=size, checksum=checksum) for name, (size, checksum) in zip(names, told, strict=True)}
+    return {
+        name: MadeFile(size=size, checksum=checksum)
+        for name, (size, checksum) in zip(names, told, strict=True)
+    }
 
 
 def _make_chips(
-    lattice: Lattice, chips: Sequence[int], found: Survey, store: Store, budget: Budget, made: dict[str, MadeFile]
+    lattice: Lattice,
+    chips: Sequence[int],
+    found: Survey,
+    store: Store,
+    budget: Budget,
+    made: dict[str, MadeFile],
 ) -> None:
     """Make what some chips lack, and note those that are not fit."""
     for layer in sorted(lattice.task.layers, key=lambda layer: _ORDER.index(layer.platform)):
         lacking = {
             chip: found.classes[chip]
             for chip in chips
-            if chip not in found.rejected and not made.keys() >= set(_names(lattice.task, layer, chip))
+            if chip not in found.rejected
+            and not made.keys() >= set(_names(lattice.task, layer, chip))
         }
         if lacking:
             found.rejected |= make_images(layer, lattice, lacking, store, budget, made)
@@ -79,7 +90,9 @@ def _names(task: LandcoverTask, layer: Layer, chip: int) -> Iterable[str]:
         yield picture_name(task, layer, chip)
 
 
-def _record(lattice: Lattice, chips: Sequence[int], found: Survey, made: dict[str, MadeFile]) -> AoiRecord:
+def _record(
+    lattice: Lattice, chips: Sequence[int], found: Survey, made: dict[str, MadeFile]
+) -> AoiRecord:
     task = lattice.task
     scenes: dict[int, dict[str, tuple[str, ...]]] = {chip: {} for chip in chips}
     for layer in task.layers:

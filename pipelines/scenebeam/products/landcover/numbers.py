@@ -8,14 +8,16 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
-from scenebeam.products.inputs import min_std_dev, scaling
+from scenebeam.imaging.bands import min_std_dev, scaling
 from scenebeam.products.landcover.task import Recipe
 from scenebeam.raster.cog import CogBand
 from scenebeam.raster.validity import Array, Mask, valid_mask
 from scenebeam.request import Checks
 
 
-def written(asset: Asset, values: Array, nodata: float | None, recipe: Recipe) -> tuple[Array, Mask | None]:
+def written(
+    asset: Asset, values: Array, nodata: float | None, recipe: Recipe
+) -> tuple[Array, Mask | None]:
     """Pixels as read → as written: physical values where that is floating point, else harmonized digital numbers.
 
     Nodata is the recipe's; a valid pixel that would become it, or leave the dtype's range, becomes the nearest number
@@ -24,7 +26,8 @@ def written(asset: Asset, values: Array, nodata: float | None, recipe: Recipe) -
     valid = valid_mask(values, nodata)
     dtype = np.dtype(recipe.dtype)
     moved: Array = (
-        values.astype(np.float64 if values.dtype.kind == "f" or dtype.kind == "f" else np.int64) - asset.shift
+        values.astype(np.float64 if values.dtype.kind == "f" or dtype.kind == "f" else np.int64)
+        - asset.shift
     )
     finite = np.isfinite(moved)
     if not finite.all():
@@ -33,7 +36,9 @@ def written(asset: Asset, values: Array, nodata: float | None, recipe: Recipe) -
     if dtype.kind == "f":
         moved = moved * asset.scale + asset.offset
         found = moved.astype(dtype)
-        found[found == dtype.type(recipe.nodata)] = np.nextafter(dtype.type(recipe.nodata), dtype.type(0))
+        found[found == dtype.type(recipe.nodata)] = np.nextafter(
+            dtype.type(recipe.nodata), dtype.type(0)
+        )
     else:
         limits = np.iinfo(dtype)
         found = np.clip(np.rint(moved), limits.min, limits.max).astype(dtype)
@@ -51,7 +56,10 @@ def cog_bands(assets: Sequence[Asset], recipe: Recipe) -> tuple[CogBand, ...]:
 
 
 def check_fit(
-    assets: Sequence[Asset], bands: Sequence[tuple[Array, Mask | None]], recipe: Recipe, checks: Checks
+    assets: Sequence[Asset],
+    bands: Sequence[tuple[Array, Mask | None]],
+    recipe: Recipe,
+    checks: Checks,
 ) -> None:
     """Raise CheckError, `nodata` or `blank`, where a raster has a hole or a band of it is one number throughout."""
     if any(valid is not None and not valid.all() for _, valid in bands):

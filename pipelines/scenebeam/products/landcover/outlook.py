@@ -10,12 +10,12 @@ import numpy as np
 
 from scenebeam.catalog.select import Selection
 from scenebeam.errors import RequestError
+from scenebeam.products.base import Aim
 from scenebeam.products.landcover.lattice import lay
 from scenebeam.products.landcover.layers import as_read, read_layer
 from scenebeam.products.landcover.plan import plan
 from scenebeam.products.landcover.survey import bands_of
 from scenebeam.products.landcover.task import LandcoverTask
-from scenebeam.products.product import Aim
 from scenebeam.request import LandcoverRequest, RunRequest
 from scenebeam.transfer.ranges import Budget
 
@@ -27,7 +27,9 @@ FACTORS = (1.0, 2.0, 4.0)
 """What `product.sampling_factor` may be."""
 
 
-def outlook(tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: Budget) -> dict[str, Any]:
+def outlook(
+    tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: Budget
+) -> dict[str, Any]:
     """Read the land cover of all areas, and count.
 
     Clouds and holes, which only the pixels of the other sensors tell, may leave out some of the windows.
@@ -46,11 +48,17 @@ def outlook(tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: B
     for task in usable:
         for share, counts in _count(task, budget).items():
             windows[share] += counts
-            chips[share] += Counter({number: min(count, product.chips_per_class) for number, count in counts.items()})
+            chips[share] += Counter(
+                {number: min(count, product.chips_per_class) for number, count in counts.items()}
+            )
     return {
         "areas": len(usable),
-        "windows": {names[n]: {f"{share:g}": windows[share][n] for share in SHARES} for n in sorted(names)},
-        "chips": {f"{share:g}": {names[n]: chips[share][n] for n in sorted(names)} for share in SHARES},
+        "windows": {
+            names[n]: {f"{share:g}": windows[share][n] for share in SHARES} for n in sorted(names)
+        },
+        "chips": {
+            f"{share:g}": {names[n]: chips[share][n] for n in sorted(names)} for share in SHARES
+        },
         "released": {f"{share:g}": _released(chips[share]) for share in SHARES},
     }
 
@@ -68,7 +76,9 @@ def areas_by_cloud(request: RunRequest, selection: Selection, aim: Aim) -> dict[
     found = {}
     for most in sorted({asked, *(cloud for cloud in CLOUDS if cloud < asked)}, reverse=True):
         sensor = product.s2l2a.model_copy(update={"max_cloud_cover": most})
-        changed = request.model_copy(update={"product": product.model_copy(update={"s2l2a": sensor})})
+        changed = request.model_copy(
+            update={"product": product.model_copy(update={"s2l2a": sensor})}
+        )
         try:
             tasks = plan(selection, changed, aim).tasks
         except RequestError:  # no area is left
@@ -94,7 +104,9 @@ def _count(task: LandcoverTask, budget: Budget) -> dict[float, Counter[int]]:
     inside = set(map(tuple, lattice.cells.tolist()))
     found: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
     grids = [lattice.row_grid(row, "lulc") for row in rows]
-    for place, [(values, valid)] in read_layer(task.land_cover, grids, bands_of, as_read, "nearest", budget):
+    for place, [(values, valid)] in read_layer(
+        task.land_cover, grids, bands_of, as_read, "nearest", budget
+    ):
         known = values if valid is None else np.where(valid, values, 0)
         windows = known.reshape(size, -1, size)
         there = np.array([(rows[place], column) in inside for column in lattice.columns])

@@ -16,16 +16,16 @@ from scenebeam.catalog.search import Question, records_for
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord, LandClass
 from scenebeam.errors import CheckError, RequestError
-from scenebeam.products.estimate import PROCESS, Probing
+from scenebeam.imaging.estimate import PROCESS, Probing
+from scenebeam.products.base import Aim, Planned
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import Chosen, choose_dates
 from scenebeam.products.landcover.tables import AOIS_FILE, aoi_metadata
 from scenebeam.products.landcover.task import ONCE, LandcoverTask, Layer, Recipe, SceneFiles
-from scenebeam.products.product import Aim, Planned
-from scenebeam.products.task import Estimate, GridSpec
 from scenebeam.raster.grid import choose_grid
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import LandcoverRequest, Modality, Platform, RunRequest, parse_interval
+from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.access import effective_limits
 
 Interval = tuple[datetime, datetime]
@@ -67,10 +67,15 @@ def _product(request: RunRequest) -> LandcoverRequest:
     return request.product
 
 
-def _when(name: Platform, product: LandcoverRequest) -> Iterator[tuple[Interval | None, Mapping[str, float]]]:
+def _when(
+    name: Platform, product: LandcoverRequest
+) -> Iterator[tuple[Interval | None, Mapping[str, float]]]:
     """When a modality's scenes are wanted, and how little cloud they have."""
     if name in ONCE:
-        yield parse_interval(product.lulc.dates) if name == "lulc" and product.lulc.dates else None, {}
+        yield (
+            parse_interval(product.lulc.dates) if name == "lulc" and product.lulc.dates else None,
+            {},
+        )
         return
     asked = product.modalities[name]
     days = timedelta(days=asked.reach)
@@ -94,19 +99,27 @@ def _records(modality: Modality, request: RunRequest) -> list[CollectionRecord]:
     return [record for record in records_for(request) if record.id == modality.collection]
 
 
-def _bands(name: Platform, modality: Modality, record: CollectionRecord) -> tuple[list[str], str | None]:
+def _bands(
+    name: Platform, modality: Modality, record: CollectionRecord
+) -> tuple[list[str], str | None]:
     """The bands of a modality by their names in a collection, and the mask that tells clear ground."""
     names = [record.band_name(band) or "" for band in modality.bands] or record.default_bands
     if not all(names):
         unknown = [band for band in modality.bands if record.band_name(band) is None]
         known = ", ".join(sorted(record.bands))
-        raise RequestError(f"product.{name}.bands: {record.id} has no band {', '.join(unknown)}; known: {known}")
+        raise RequestError(
+            f"product.{name}.bands: {record.id} has no band {', '.join(unknown)}; known: {known}"
+        )
     if not (modality.kept_classes or modality.rejected_bits):
         return names, None
     masks = [*(record.mask_classes if modality.kept_classes else record.mask_bits)]
     if not masks:
-        field, key = ("keep_classes", "mask_classes") if modality.kept_classes else ("reject", "mask_bits")
-        raise RequestError(f"product.{name}.{field}: the record of {record.id} names no band in {key} to go by")
+        field, key = (
+            ("keep_classes", "mask_classes") if modality.kept_classes else ("reject", "mask_bits")
+        )
+        raise RequestError(
+            f"product.{name}.{field}: the record of {record.id} names no band in {key} to go by"
+        )
     return names, masks[0]
 
 
@@ -114,7 +127,10 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     """A task for each area of interest; one that cannot be made says why. Raises RequestError where none can be."""
     assert isinstance(aim, LandcoverAim)
     product = _product(request)
-    scenes = {name: _Scenes(name, modality, selection.scenes, request) for name, modality in product.modalities.items()}
+    scenes = {
+        name: _Scenes(name, modality, selection.scenes, request)
+        for name, modality in product.modalities.items()
+    }
     shared = _shared_fields(request)
     probing = Probing(effective_limits(request), ask=aim.measure)
     tasks = [_task(aoi, scenes, request, shared, probing) for aoi in aim.aois]
@@ -128,8 +144,12 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
 class _Scenes:
     """The scenes of a modality that have all its bands, to be found by place."""
 
-    def __init__(self, name: Platform, modality: Modality, scenes: Sequence[Scene], request: RunRequest) -> None:
-        self._bands = {(r.id, r.provider): _bands(name, modality, r) for r in _records(modality, request)}
+    def __init__(
+        self, name: Platform, modality: Modality, scenes: Sequence[Scene], request: RunRequest
+    ) -> None:
+        self._bands = {
+            (r.id, r.provider): _bands(name, modality, r) for r in _records(modality, request)
+        }
         self._whole = [
             scene
             for scene in scenes
@@ -140,11 +160,14 @@ class _Scenes:
         self._partial = [
             scene
             for scene in scenes
-            if scene.collection == modality.collection and not self._names(scene) <= scene.assets.keys()
+            if scene.collection == modality.collection
+            and not self._names(scene) <= scene.assets.keys()
         ]
         nowhere = shapely.Polygon()
         self._tree = shapely.STRtree([scene.footprint or nowhere for scene in self._whole])
-        self._anywhere = [number for number, scene in enumerate(self._whole) if scene.footprint is None]
+        self._anywhere = [
+            number for number, scene in enumerate(self._whole) if scene.footprint is None
+        ]
 
     def _names(self, scene: Scene) -> set[str]:
         names, mask = self._bands[scene.collection, scene.provider]
@@ -159,8 +182,12 @@ class _Scenes:
 
     def lacking(self, area: Any) -> str:
         """What is to be said of scenes near an area that lack bands; empty where there is none."""
-        near = [one for one in self._partial if one.footprint is None or one.footprint.intersects(area)]
-        bands = sorted({name for scene in near for name in self._names(scene) - scene.assets.keys()})
+        near = [
+            one for one in self._partial if one.footprint is None or one.footprint.intersects(area)
+        ]
+        bands = sorted(
+            {name for scene in near for name in self._names(scene) - scene.assets.keys()}
+        )
         return f"{len(near)} scenes of {near[0].collection} lack {', '.join(bands)}" if near else ""
 
     def files(self, scene: Scene) -> SceneFiles:
@@ -170,7 +197,9 @@ class _Scenes:
             id=scene.id,
             when=scene.acquired,
             item_href=scene.item_href,
-            footprint=None if scene.footprint is None else shapely.to_wkb(scene.footprint, hex=True),
+            footprint=None
+            if scene.footprint is None
+            else shapely.to_wkb(scene.footprint, hex=True),
             bands=tuple(scene.assets[name] for name in names),
             mask=scene.assets[mask] if mask else None,
         )
@@ -180,15 +209,23 @@ def _shared_fields(request: RunRequest) -> dict[str, Any]:
     """What all tasks of a request have in common."""
     product = _product(request)
     record = _records(product.lulc, request)[0]
-    unknown = [number for number in product.lulc.classes if record.classes and number not in record.classes]
+    unknown = [
+        number for number in product.lulc.classes if record.classes and number not in record.classes
+    ]
     if unknown:
         known = ", ".join(f"{number} {one.name}" for number, one in record.classes.items())
-        raise RequestError(f"product.lulc.classes: {record.id} has no class {unknown}; known: {known}")
+        raise RequestError(
+            f"product.lulc.classes: {record.id} has no class {unknown}; known: {known}"
+        )
     return {
-        "grid": GridSpec.of(choose_grid(None, request.grid, product.side)) if request.grid.bounds else None,
+        "grid": GridSpec.of(choose_grid(None, request.grid, product.side))
+        if request.grid.bounds
+        else None,
         "recipes": {name: _recipe(modality) for name, modality in product.modalities.items()},
         "side": product.side,
-        "classes": {n: record.classes.get(n, LandClass(name=f"class {n}")) for n in product.lulc.classes},
+        "classes": {
+            n: record.classes.get(n, LandClass(name=f"class {n}")) for n in product.lulc.classes
+        },
         "min_share": product.lulc.min_share,
         "chips_per_class": product.chips_per_class,
         "seed": product.seed,
@@ -215,12 +252,17 @@ def _task(
     shared: Mapping[str, Any],
     probing: Probing,
 ) -> LandcoverTask:
-    task = LandcoverTask(id=aoi.id, outputs=(), item_path="", aoi=aoi.id, name=aoi.name, fault=aoi.fault, **shared)
+    task = LandcoverTask(
+        id=aoi.id, outputs=(), item_path="", aoi=aoi.id, name=aoi.name, fault=aoi.fault, **shared
+    )
     task = task.model_copy(update={"outputs": (task.record,), "item_path": task.record})
     if aoi.area is None:
         return task
     near = {name: known.near(aoi.area) for name, known in scenes.items()}
-    told = {"outline": shapely.to_wkb(aoi.area, hex=True), "found": {name: len(found) for name, found in near.items()}}
+    told = {
+        "outline": shapely.to_wkb(aoi.area, hex=True),
+        "found": {name: len(found) for name, found in near.items()},
+    }
     try:
         chosen = choose_dates(aoi.area, near, _product(request))
     except CheckError as error:
@@ -251,14 +293,19 @@ def _date(name: Platform, acquisition: Acquisition) -> str:
     return "" if name in ONCE else f"{acquisition.acquired:%Y%m%d}"
 
 
-def _estimate(layers: Sequence[Layer], task: LandcoverTask, square_metres: float, probing: Probing) -> Estimate:
+def _estimate(
+    layers: Sequence[Layer], task: LandcoverTask, square_metres: float, probing: Probing
+) -> Estimate:
     """At least, the map is read all over. At most, so is all else, and as many chips are made as may be."""
     chips = min(int(square_metres / task.side**2), len(task.classes) * task.chips_per_class)
     side = square_metres**0.5
     blocks = least = most = pixels = written = row = 0
     for layer in layers:
         recipe, own = task.recipes[layer.platform], 0
-        assets: list[Asset] = [*layer.scenes[0].bands, *([layer.scenes[0].mask] if layer.scenes[0].mask else [])]
+        assets: list[Asset] = [
+            *layer.scenes[0].bands,
+            *([layer.scenes[0].mask] if layer.scenes[0].mask else []),
+        ]
         for asset in assets:
             # A resolution in degrees says little here: the rasters' own is near enough.
             known = asset if asset.resolution > 1 else replace(asset, resolution=recipe.resolution)
@@ -267,7 +314,12 @@ def _estimate(layers: Sequence[Layer], task: LandcoverTask, square_metres: float
             blocks += count
             most += int(2 * count * block.block_bytes) * len(layer.scenes)
             least += int(fewest * block.block_bytes) if layer.platform == "lulc" else 0
-            own += int(side / (known.resolution * block.block[1]) + 1) * block.block[0] * block.block[1] * _item(asset)
+            own += (
+                int(side / (known.resolution * block.block[1]) + 1)
+                * block.block[0]
+                * block.block[1]
+                * _item(asset)
+            )
         row = max(row, own)
         count = chips * task.chip_side(layer.platform) ** 2 * len(layer.scenes[0].bands)
         pixels += count

@@ -19,9 +19,15 @@ from typing import Any
 from scenebeam.collections import LandClass
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import (
+    COLLECTION_FILE,
+    ITEMS_FILE,
+    Dumped,
+    dump_items,
+    join_items,
+)
 from scenebeam.multihash import SHA256_PREFIX
-from scenebeam.products import stac
-from scenebeam.products.catalogue import COLLECTION_FILE, ITEMS_FILE, Dumped, dump_items, join_items
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.items import chip_item, item_id
 from scenebeam.products.landcover.record import MadeFile
@@ -49,7 +55,11 @@ class Copy:
 
 
 def release(
-    run: str, product: LandcoverRequest, classes: Mapping[int, LandClass], chips: Sequence[Chip], store: Store
+    run: str,
+    product: LandcoverRequest,
+    classes: Mapping[int, LandClass],
+    chips: Sequence[Chip],
+    store: Store,
 ) -> None:
     """Publish the release of some chips, those that have an id. Its manifest comes last: where that stands all of it
     stands, and what stands of the same chips is not made again. One of other chips is replaced file by file. `classes`
@@ -68,8 +78,10 @@ def release(
         _check_room(copies, len(released), store)
     with ThreadPoolExecutor(_COPIERS) as threads:
         list(threads.map(lambda name: store.copy(copies[name].source, folder + name), copies))
-    files = {name: copy.made for name, copy in copies.items()} | _documents(run, product, released, store, folder)
-    manifest = stac.dump(_manifest(run, product, classes, chips, inputs, files))
+    files = {name: copy.made for name, copy in copies.items()} | _documents(
+        run, product, released, store, folder
+    )
+    manifest = stac_items.dump(_manifest(run, product, classes, chips, inputs, files))
     if product.zip:
         _write_archive(archive, product.version, sorted(files), manifest, store)
     store.write(f"{folder}{MANIFEST_FILE}", manifest)
@@ -127,17 +139,23 @@ def _documents(
         names = []
         for start in range(0, len(chips), _BATCH):
             items = [chip_item(chip, product.version) for chip in chips[start : start + _BATCH]]
-            list(threads.map(lambda item: publish(f"{item['id']}.json", Dumped(stac.dump(item))), items))
+            list(
+                threads.map(
+                    lambda item: publish(f"{item['id']}.json", Dumped(stac_items.dump(item))), items
+                )
+            )
             names.append(f"{parts}/{start}.parquet")
             Path(names[-1]).write_bytes(dump_items(items))
         if names:
             joined = join_items(names, lambda name: nullcontext(Path(name)))
             publish(ITEMS_FILE, Dumped(joined.content))
     title = f"Land-cover chips {product.version} of the run {run}"
-    collection = stac.make_collection(product.version, title, [], [f"{item_id(chip)}.json" for chip in chips])
+    collection = stac_items.make_collection(
+        product.version, title, [], [f"{item_id(chip)}.json" for chip in chips]
+    )
     if joined is not None:
         collection["extent"] = joined.extent
-    publish(COLLECTION_FILE, Dumped(stac.dump(collection)))
+    publish(COLLECTION_FILE, Dumped(stac_items.dump(collection)))
     publish(CHIPS_FILE, chip_table(chips, product))
     publish(TRACKER_FILE, tracker(chips, product))
     return files
@@ -162,7 +180,9 @@ def _manifest(
             {"class": number, "category": one.name, "made": made[number], "released": kept[number]}
             for number, one in sorted(classes.items())
         ],
-        "missing_classes": [one.name for number, one in sorted(classes.items()) if not made[number]],
+        "missing_classes": [
+            one.name for number, one in sorted(classes.items()) if not made[number]
+        ],
         "sampling_factor": product.sampling_factor,
         "inputs": inputs,
         "files": {
@@ -172,12 +192,17 @@ def _manifest(
     }
 
 
-def _write_archive(name: str, release: str, members: Sequence[str], manifest: bytes, store: Store) -> None:
+def _write_archive(
+    name: str, release: str, members: Sequence[str], manifest: bytes, store: Store
+) -> None:
     """One ZIP of the release, streamed; ZIP64 where it needs to be. The same release gives the same bytes.
 
     Nothing is compressed in it: rasters and pictures are already.
     """
-    with store.writing(name) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with (
+        store.writing(name) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
         for member in members:
             with (
                 store.fetched(f"{RELEASES}{release}/{member}") as path,

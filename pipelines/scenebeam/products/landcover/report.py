@@ -7,21 +7,25 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scenebeam.csvtable import File
-from scenebeam.products.catalogue import ITEMS_FILE, Reported, read_back
+from scenebeam.metadata.item_tables import ITEMS_FILE, Reported, read_back
 from scenebeam.products.landcover.chips import numbered
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import RELEASES, release
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
 from scenebeam.products.landcover.task import CHIPS, LandcoverTask
-from scenebeam.products.task import Outcome
 from scenebeam.request import LandcoverRequest, RunRequest
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 
 log = logging.getLogger(__name__)
 
 
 def report(
-    request: RunRequest, tasks: Sequence[LandcoverTask], done: set[str], outcomes: Mapping[str, Outcome], store: Store
+    request: RunRequest,
+    tasks: Sequence[LandcoverTask],
+    done: set[str],
+    outcomes: Mapping[str, Outcome],
+    store: Store,
 ) -> Reported:
     """Release the chips of the areas that are done; tables of all areas and all chips."""
     product = request.product
@@ -30,7 +34,9 @@ def report(
         finished = [task for task in tasks if task.id in done]
         records = {
             task.id: record
-            for task, record in zip(finished, threads.map(lambda task: _read(task, store), finished), strict=True)
+            for task, record in zip(
+                finished, threads.map(lambda task: _read(task, store), finished), strict=True
+            )
         }
     chips = numbered(finished, records, product.sampling_factor, product.split)
     classes = tasks[0].classes
@@ -42,8 +48,15 @@ def report(
         log.warning("%s%s stays as it is until all areas are made anew", RELEASES, product.version)
     else:
         release(request.run, product, classes, chips, store)
-    files: dict[str, File] = {AOIS_FILE: aoi_metadata(tasks, records, outcomes), CHIPS_FILE: chip_table(chips, product)}
-    nothing = "" if chips or not finished else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
+    files: dict[str, File] = {
+        AOIS_FILE: aoi_metadata(tasks, records, outcomes),
+        CHIPS_FILE: chip_table(chips, product),
+    }
+    nothing = (
+        ""
+        if chips or not finished
+        else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
+    )
     return Reported(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
 
 

@@ -48,7 +48,9 @@ def survey(lattice: Lattice, budget: Budget) -> Survey:
             continue
         candidates = sorted(found.classes.keys() - found.rejected.keys())
         grids = [lattice.grid(chip, layer.platform) for chip in candidates]
-        for place, [(values, valid)] in read_layer(layer, grids, _mask, as_read, recipe.resampling, budget):
+        for place, [(values, valid)] in read_layer(
+            layer, grids, _mask, as_read, recipe.resampling, budget
+        ):
             if valid is not None and not valid.all():
                 found.rejected[candidates[place]] = f"nodata {layer.platform}"
             elif _is_obscured(values, recipe):
@@ -65,7 +67,9 @@ def _classes(lattice: Lattice, budget: Budget) -> Iterator[tuple[int, int]]:
     rows = sorted(set(lattice.cells[:, 0].tolist()))
     grids = [lattice.row_grid(row, "lulc") for row in rows]
     chips = {(row, column): chip for chip, (row, column) in enumerate(lattice.cells.tolist())}
-    for place, [(values, valid)] in read_layer(task.land_cover, grids, bands_of, as_read, "nearest", budget):
+    for place, [(values, valid)] in read_layer(
+        task.land_cover, grids, bands_of, as_read, "nearest", budget
+    ):
         known = values if valid is None else np.where(valid, values, 0)
         for number, land_class in _of_one_class(known.reshape(size, -1, size), task.min_share):
             chip = chips.get((rows[place], lattice.columns.start + number))
@@ -77,13 +81,18 @@ def _of_one_class(windows: Array, min_share: float) -> Iterator[tuple[int, int]]
     """(number, class) of the windows, (rows, number, columns), that are of one class; 0 is none."""
     if min_share == 1:
         least, most = windows.min(axis=(0, 2)), windows.max(axis=(0, 2))
-        yield from ((number, int(least[number])) for number in np.flatnonzero((least == most) & (least > 0)).tolist())
+        yield from (
+            (number, int(least[number]))
+            for number in np.flatnonzero((least == most) & (least > 0)).tolist()
+        )
         return
     wanted = min_share * windows.shape[0] * windows.shape[2] - 1e-6
     for land_class in np.unique(windows).tolist():
         if land_class > 0:
             counts = np.count_nonzero(windows == land_class, axis=(0, 2))
-            yield from ((number, int(land_class)) for number in np.flatnonzero(counts >= wanted).tolist())
+            yield from (
+                (number, int(land_class)) for number in np.flatnonzero(counts >= wanted).tolist()
+            )
 
 
 def bands_of(scene: SceneFiles) -> Sequence[Asset]:
@@ -111,10 +120,14 @@ def draw(lattice: Lattice, classes: Mapping[int, int], rejected: Mapping[int, st
     by_class: dict[int, list[int]] = {}
     for chip in sorted(classes.keys() - rejected.keys(), key=lambda chip: lot(lattice, chip)):
         by_class.setdefault(classes[chip], []).append(chip)
-    return sorted(chip for chips in by_class.values() for chip in chips[: lattice.task.chips_per_class])
+    return sorted(
+        chip for chips in by_class.values() for chip in chips[: lattice.task.chips_per_class]
+    )
 
 
 def lot(lattice: Lattice, chip: int) -> bytes:
     """What decides between a chip and another: the same for the same place."""
     left, top = lattice.corner(chip)
-    return blake2b(f"{lattice.task.seed}/{lattice.crs}/{left:.3f}/{top:.3f}".encode(), digest_size=16).digest()
+    return blake2b(
+        f"{lattice.task.seed}/{lattice.crs}/{left:.3f}/{top:.3f}".encode(), digest_size=16
+    ).digest()

@@ -11,23 +11,29 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from scenebeam.csvtable import Table
-from scenebeam.products import stac
-from scenebeam.products.catalogue import Dumped
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import Dumped
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.task import LandcoverTask, Layer
-from scenebeam.products.task import Outcome
 from scenebeam.request import LandcoverRequest
+from scenebeam.tasks import Outcome
 
-AOIS_FILE, CHIPS_FILE, TRACKER_FILE = "aoi_metadata.geojson", "chip_metadata.csv", "gelos_chip_tracker.geojson"
+AOIS_FILE, CHIPS_FILE, TRACKER_FILE = (
+    "aoi_metadata.geojson",
+    "chip_metadata.csv",
+    "gelos_chip_tracker.geojson",
+)
 
 
 def aoi_metadata(
-    tasks: Sequence[LandcoverTask], records: Mapping[str, AoiRecord], outcomes: Mapping[str, Outcome]
+    tasks: Sequence[LandcoverTask],
+    records: Mapping[str, AoiRecord],
+    outcomes: Mapping[str, Outcome],
 ) -> Dumped:
     """Areas of interest with their scenes and chips, and why there are none: `aoi_metadata.geojson`."""
     features = [_aoi(task, records.get(task.id), outcomes.get(task.id)) for task in tasks]
-    return Dumped(stac.dump({"type": "FeatureCollection", "features": features}))
+    return Dumped(stac_items.dump({"type": "FeatureCollection", "features": features}))
 
 
 def _aoi(task: LandcoverTask, record: AoiRecord | None, outcome: Outcome | None) -> dict[str, Any]:
@@ -35,7 +41,10 @@ def _aoi(task: LandcoverTask, record: AoiRecord | None, outcome: Outcome | None)
     if task.fault:
         status, reason = "skipped", task.fault
     elif record is not None:
-        status, reason = "done", "" if record.chips else "no window is of one class and clear on every date"
+        status, reason = (
+            "done",
+            "" if record.chips else "no window is of one class and clear on every date",
+        )
     elif outcome is not None:
         status, reason = "failed", outcome.reason
     told: dict[str, Any] = {
@@ -85,7 +94,9 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
     """What is told of a chip, by column; lists where there are several."""
     longitude, latitude = chip.center
     task, released = chip.task, chip.id is not None
-    base = "" if product.public_url is None or not released else f"{product.public_url.rstrip('/')}/"
+    base = (
+        "" if product.public_url is None or not released else f"{product.public_url.rstrip('/')}/"
+    )
     facts: dict[str, Any] = {
         "id": chip.id,
         "aoi": task.aoi,
@@ -105,9 +116,14 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
     dates = _dates(task.layers)
     for name in dict.fromkeys(layer.platform for layer in task.layers):
         layers = [layer for layer in task.layers if layer.platform == name]
-        names = [layer.name(chip.made.chip) if chip.id is None else layer.release_name(chip.id) for layer in layers]
+        names = [
+            layer.name(chip.made.chip) if chip.id is None else layer.release_name(chip.id)
+            for layer in layers
+        ]
         folder = f"{task.own_folder}/" if chip.id is None else base
-        facts[f"{name}_scene_ids"] = [scene for layer in layers for scene in chip.made.scene_ids(layer)]
+        facts[f"{name}_scene_ids"] = [
+            scene for layer in layers for scene in chip.made.scene_ids(layer)
+        ]
         if name in dates:
             facts[f"{name}_dates"] = dates[name]
         facts[f"{name}_files"] = [f"{folder}{one}.tif" for one in names]
@@ -119,7 +135,11 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
 def _status(chip: Chip) -> str:
     if chip.id is not None:
         return "released"
-    return f"left out: area {chip.twin} shows the same ground" if chip.twin else "left out by sampling_factor"
+    return (
+        f"left out: area {chip.twin} shows the same ground"
+        if chip.twin
+        else "left out by sampling_factor"
+    )
 
 
 def chip_table(chips: Sequence[Chip], product: LandcoverRequest) -> Table:
@@ -128,7 +148,10 @@ def chip_table(chips: Sequence[Chip], product: LandcoverRequest) -> Table:
     for chip in chips:
         facts = chip_facts(chip, product)
         rows.append(
-            {key: "|".join(value) if isinstance(value, list) else value for key, value in facts.items()}
+            {
+                key: "|".join(value) if isinstance(value, list) else value
+                for key, value in facts.items()
+            }
             | {"footprint": shape(chip.footprint).wkt}
         )
     columns = dict.fromkeys(column for row in rows for column in row)
@@ -138,7 +161,12 @@ def chip_table(chips: Sequence[Chip], product: LandcoverRequest) -> Table:
 def tracker(chips: Sequence[Chip], product: LandcoverRequest) -> Dumped:
     """A feature for each chip: `gelos_chip_tracker.geojson`."""
     features = [
-        {"type": "Feature", "id": chip.id, "geometry": chip.footprint, "properties": chip_facts(chip, product)}
+        {
+            "type": "Feature",
+            "id": chip.id,
+            "geometry": chip.footprint,
+            "properties": chip_facts(chip, product),
+        }
         for chip in chips
     ]
     return Dumped(json.dumps({"type": "FeatureCollection", "features": features}).encode() + b"\n")

@@ -11,9 +11,9 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.collections import LandClass
-from scenebeam.products.task import GridSpec, Task
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks, Platform
+from scenebeam.tasks import GridSpec, Task
 
 CHIPS = "chips/"
 """Folder of the working chips, a folder for each area of interest."""
@@ -138,7 +138,9 @@ class LandcoverTask(Task):
         """The map."""
         return next(layer for layer in self.layers if layer.platform == "lulc")
 
-    def chip_grid(self, crs: str, left: float, top: float, platform: Platform, chips: int = 1) -> Grid:
+    def chip_grid(
+        self, crs: str, left: float, top: float, platform: Platform, chips: int = 1
+    ) -> Grid:
         """The grid of a chip's rasters of a modality: of all of them the same ground, edge on edge.
 
         Of several `chips`: those beside each other, as one.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from scenebeam.products.catalogue import report_items
+from scenebeam.metadata.item_tables import report_items
+from scenebeam.products.base import Product
 from scenebeam.products.mosaics.make import make
 from scenebeam.products.mosaics.plan import plan
 from scenebeam.products.mosaics.tables import tables
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.products.product import Product
 
 __all__ = ["PRODUCT", "MosaicTask", "make", "plan", "tables"]
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from scenebeam.products.gridded import Recipe, is_empty, make_gridded, tell
-from scenebeam.products.gridded_task import Missing, Output
+from scenebeam.imaging.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import BandLayers, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget
 
 
@@ -38,7 +38,9 @@ def _outputs(task: MosaicTask, layers: Mapping[str, BandLayers]) -> list[Output]
     ]
 
 
-def _strips(task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]) -> Iterator[tuple[int, int, Array]]:
+def _strips(
+    task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]
+) -> Iterator[tuple[int, int, Array]]:
     bands = []
     for band in task.made:
         # A shard that no scene of the band reaches is all nodata.

@@ -7,10 +7,7 @@ import shapely
 from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.errors import RequestError
-from scenebeam.products import stac
-from scenebeam.products.estimate import estimate, finest, probe_bands, widest_window
-from scenebeam.products.gridded_task import item_path
-from scenebeam.products.inputs import (
+from scenebeam.imaging.bands import (
     common_properties,
     describe_band,
     only,
@@ -19,13 +16,16 @@ from scenebeam.products.inputs import (
     stated_values,
     with_footprints,
 )
+from scenebeam.imaging.estimate import estimate, finest, probe_bands, widest_window
+from scenebeam.imaging.gridded_task import item_path
+from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.shards import cut
+from scenebeam.metadata import stac_items
+from scenebeam.products.base import Aim, Planned
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.products.origins import shared_origin
-from scenebeam.products.product import Aim, Planned
-from scenebeam.products.shards import cut
-from scenebeam.products.task import GridSpec
 from scenebeam.raster.grid import choose_grid
 from scenebeam.request import MosaicRequest, RunRequest
+from scenebeam.tasks import GridSpec
 from scenebeam.transfer.access import effective_limits
 
 
@@ -52,20 +52,25 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
         origin=shared_origin(scenes, names, request),
         max_pixels=limits.max_pixels,
     )
-    extent = shapely.geometry.shape(stac.grid_footprint(grid))
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
     bands_of = {
-        one.timestamp: [describe_band(name, one, request, labels[name]) for name in names] for one in acquisitions
+        one.timestamp: [describe_band(name, one, request, labels[name]) for name in names]
+        for one in acquisitions
     }
     probes = probe_bands(bands_of.values(), limits)
     spec = GridSpec.of(grid)
     tasks = []
     for one in acquisitions:
-        scenes = [s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)]
+        scenes = [
+            s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)
+        ]
         if not scenes and one.scenes:
             continue  # inside the area searched, outside the grid asked for
         refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
         bands = tuple(only(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
-        windows, cell = cut(spec.shape, widest_window(bands, product.method, request.limits.memory, len(bands)))
+        windows, cell = cut(
+            spec.shape, widest_window(bands, product.method, request.limits.memory, len(bands))
+        )
         for shard, window in enumerate(windows):
             task = MosaicTask(
                 id=one.timestamp if len(windows) == 1 else f"{one.timestamp}.{shard:05d}",
@@ -88,7 +93,11 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 codec=product.compression,
                 properties={
                     **common_properties(scenes),
-                    **({} if one.coverage is None else {"scenebeam:coverage": round(one.coverage, 6)}),
+                    **(
+                        {}
+                        if one.coverage is None
+                        else {"scenebeam:coverage": round(one.coverage, 6)}
+                    ),
                 },
             )
             images = [task.path(band.label) for band in task.made]
@@ -96,5 +105,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
             size = estimate(grid, window, bands, probes, refs, product.method, len(bands))
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
     if not tasks:
-        raise RequestError("none of the scenes selected lies on the grid asked for: see grid.bounds")
+        raise RequestError(
+            "none of the scenes selected lies on the grid asked for: see grid.bounds"
+        )
     return Planned(tasks, {})

@@ -6,22 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.products.inputs import Band
+from scenebeam.imaging.bands import Band
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.products.task import Outcome
+from scenebeam.tasks import Outcome
 
 STATUS = "timestamps_aggregation_status.csv"
 SUMMARY = "timestamps_aggregation_summary.csv"
 BANDS = "timestamps_aggregation_band_report.csv"
 _COLUMNS = {
     STATUS: ("timestamp", "status"),
-    SUMMARY: ("timestamp", "success", "failed_bands", "missing_files", "error_message", "output_folder"),
+    SUMMARY: (
+        "timestamp",
+        "success",
+        "failed_bands",
+        "missing_files",
+        "error_message",
+        "output_folder",
+    ),
     BANDS: ("timestamp", "band", "status", "input_files", "output_path", "message"),
 }
 
 
 def tables(
-    tasks: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+    tasks: Sequence[MosaicTask],
+    outcomes: Mapping[str, Outcome],
+    items: Mapping[str, dict[str, Any]],
 ) -> dict[str, Table]:
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
 
@@ -33,7 +42,9 @@ def tables(
         by_timestamp.setdefault(task.name, []).append(task)
     for timestamp, shards in by_timestamp.items():
         task, item = shards[0], items.get(shards[0].item_path)
-        faults = [o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"]
+        faults = [
+            o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"
+        ]
         missing = _missing(item, faults)
         made = set() if item is None else item["assets"].keys()
         failed = [band.label for band in task.bands if band.label not in made]
@@ -45,7 +56,9 @@ def tables(
                 "timestamp": timestamp,
                 "success": status == "success",
                 "failed_bands": "|".join(failed),
-                "missing_files": "|".join(f"{s}/{band}" for band, scenes in missing.items() for s in scenes),
+                "missing_files": "|".join(
+                    f"{s}/{band}" for band, scenes in missing.items() for s in scenes
+                ),
                 "error_message": message,
                 "output_folder": f"mosaics/{timestamp}" if item is not None else "",
             }
@@ -70,7 +83,9 @@ def _band_row(
         "timestamp": task.name,
         "band": band.label,
         "status": status,
-        "input_files": "|".join(source.href for source in band.sources if source.scene not in missing),
+        "input_files": "|".join(
+            source.href for source in band.sources if source.scene not in missing
+        ),
         "output_path": task.path(band.label) if success else "",
         "message": told or ("" if success else message),
     }

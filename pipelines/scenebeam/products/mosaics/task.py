@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scenebeam.products.gridded_task import GriddedTask
-from scenebeam.products.inputs import Band
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.gridded_task import GriddedTask
 
 
 class MosaicTask(GriddedTask):

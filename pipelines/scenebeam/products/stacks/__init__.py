@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scenebeam.products.catalogue import report_items
-from scenebeam.products.product import Product
+from scenebeam.metadata.item_tables import report_items
+from scenebeam.products.base import Product
 from scenebeam.products.stacks.make import make
 from scenebeam.products.stacks.plan import plan
 from scenebeam.products.stacks.tables import tables

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scenebeam.errors import CheckError, SceneBeamError
-from scenebeam.products.inputs import spec_of
-from scenebeam.products.spending import BandBudget
+from scenebeam.imaging.band_budget import BandBudget
+from scenebeam.imaging.bands import spec_of
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.checks import BandSpec, Finding, judge
 from scenebeam.raster.sample import Sample

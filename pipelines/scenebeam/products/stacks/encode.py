@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.products import stac
-from scenebeam.products.inputs import settled_nodata
-from scenebeam.products.pictures import LONGEST
-from scenebeam.products.shards import KeptPart, write_part
+from scenebeam.imaging.bands import settled_nodata
+from scenebeam.imaging.shards import KeptPart, write_part
+from scenebeam.imaging.thumbnails import LONGEST
+from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.item import MadeStack, scaling
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.products.task import GridSpec
 from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
@@ -28,6 +27,7 @@ from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array, valid_count
 from scenebeam.storage import Store
+from scenebeam.tasks import GridSpec
 
 _KEPT_FROM = 2**24
 """Pixels of a band from which it is kept when it is finished: what is made in a second is made again."""
@@ -44,7 +44,12 @@ class Numbers:
 def stack_numbers(bands: Sequence[tuple[StackBand, RasterInfo]]) -> Numbers:
     """A GeoTIFF has one dtype, which holds the numbers of all bands, and one nodata value: the first band's."""
     dtype = np.result_type(*(info.dtype for _, info in bands))
-    return Numbers(dtype, next((nodata for band, info in bands if (nodata := nodata_of(band, info)) is not None), None))
+    return Numbers(
+        dtype,
+        next(
+            (nodata for band, info in bands if (nodata := nodata_of(band, info)) is not None), None
+        ),
+    )
 
 
 def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
@@ -157,7 +162,10 @@ def encode_band(
     """Read a band, lay it onto the grid, and encode it, unless `parts` of the store hold it already."""
     path = task.part_path(band.name)
     numbers_told = [numbers.dtype.str, repr(numbers.nodata)]
-    facts: dict[str, Any] = {"grid": GridSpec.of(grid).model_dump(mode="json"), "numbers": numbers_told}
+    facts: dict[str, Any] = {
+        "grid": GridSpec.of(grid).model_dump(mode="json"),
+        "numbers": numbers_told,
+    }
     if path in parts:
         part = KeptPart(kept.enter_context(store.fetched(path)))
         told = part.part.facts
@@ -168,7 +176,11 @@ def encode_band(
     assert band.asset is not None, "a band without a file has failed before"
     own = nodata_of(band, source.info)
     pyramid = Pyramid(
-        level_shapes(*grid.shape), numbers.dtype, numbers.nodata, codec=task.codec, average=not band.asset.categorical
+        level_shapes(*grid.shape),
+        numbers.dtype,
+        numbers.nodata,
+        codec=task.codec,
+        average=not band.asset.categorical,
     )
     content = BandOnGrid.of(grid)
     for pixels in _composed(task, band, source, grid, own):
@@ -199,7 +211,7 @@ def write_stack(
         numbers.nodata,
         codec=task.codec,
         bands=tuple(CogBand(band.name, *scaling(band, task.values)) for band in bands),
-        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac.rfc3339(task.when)},
+        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac_items.rfc3339(task.when)},
     )
     with store.writing(task.stack_path(stack)) as file:
         write_cog(file, profile, stacked([one.levels for one in encoded]), _shared_masks(encoded))
@@ -227,5 +239,7 @@ def _shared_tile(tiles: Sequence[bytes]) -> bytes:
     different = {tile for tile in tiles if tile}
     if len(different) < 2:
         return next(iter(different), b"")
-    bits = np.bitwise_and.reduce([np.frombuffer(zlib.decompress(one), np.uint8) for one in different])
+    bits = np.bitwise_and.reduce(
+        [np.frombuffer(zlib.decompress(one), np.uint8) for one in different]
+    )
     return encode_mask(np.unpackbits(bits).reshape(TILE, TILE).astype(bool))

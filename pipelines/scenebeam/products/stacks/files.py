@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
-from scenebeam.products.fetch import damage_in_place, fetch, unchecked
-from scenebeam.products.inputs import settled_nodata
+from scenebeam.imaging.bands import settled_nodata
+from scenebeam.imaging.fetch import damage_in_place, fetch, unchecked
 from scenebeam.products.stacks.bands import BandStates
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.reader import open_source

@@ -70,7 +70,9 @@ def _cut(grid: Grid, left: int, top: int, right: int, bottom: int, fault: str) -
 def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
     """What a user should know of how a band lies on the grid of its stack."""
     if not same_crs(info.crs, str(grid.crs)):
-        return [f"{band.name} is in {_short(info.crs)}, the stack in {_short(str(grid.crs))}: warped onto it"]
+        return [
+            f"{band.name} is in {_short(info.crs)}, the stack in {_short(str(grid.crs))}: warped onto it"
+        ]
     left, top, right, bottom = place(info, grid, "nearest", None).outline
     short = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)
     if short > abs(info.transform.a / grid.transform.a) + _WHOLE:

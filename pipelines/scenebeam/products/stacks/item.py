@@ -10,8 +10,9 @@ from typing import Any
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products import inputs, stac
-from scenebeam.products.fetch import file_asset
+from scenebeam.imaging import bands as inputs
+from scenebeam.imaging.fetch import file_asset
+from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import Store
@@ -40,12 +41,16 @@ def scaling(band: StackBand, values: str) -> tuple[float, float]:
 
 
 def publish_item(
-    task: StackTask, store: Store, made: Mapping[str, MadeStack], missing: Mapping[str, str], warnings: Sequence[str]
+    task: StackTask,
+    store: Store,
+    made: Mapping[str, MadeStack],
+    missing: Mapping[str, str],
+    warnings: Sequence[str],
 ) -> None:
     """Write the item, the last of a task's outputs."""
     first = next(iter(made.values()))
     footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
-    extent = shapely.geometry.shape(stac.grid_footprint(first.grid))
+    extent = shapely.geometry.shape(stac_items.grid_footprint(first.grid))
     seen = extent if footprint is None else shapely.intersection(footprint, extent)
     geometry = json.loads(shapely.to_geojson(extent if seen.is_empty else seen))
     assets = {f"stack{stack}": _asset(task, stack, one) for stack, one in made.items()}
@@ -54,7 +59,7 @@ def publish_item(
         name = task.screenshot_path.rpartition("/")[2]
         assets["thumbnail"] = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
     properties = {
-        **stac.grid_properties(first.grid),
+        **stac_items.grid_properties(first.grid),
         **task.properties,
         "scenebeam:values": task.values,
         "scenebeam:analysis_ready": not task.visualization,
@@ -62,10 +67,16 @@ def publish_item(
         "scenebeam:missing_bands": [{"band": band, "reason": missing[band]} for band in missing],
         "scenebeam:warnings": list(warnings),
     }
-    item = stac.make_item(
-        task.scene, task.collection, task.when, geometry, assets, [(task.scene, task.item_href)], properties
+    item = stac_items.make_item(
+        task.scene,
+        task.collection,
+        task.when,
+        geometry,
+        assets,
+        [(task.scene, task.item_href)],
+        properties,
     )
-    store.write(task.item_path, stac.dump(item))
+    store.write(task.item_path, stac_items.dump(item))
 
 
 def _file_assets(
@@ -96,16 +107,20 @@ def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
     bands = []
     for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
         scale, offset = scaling(band, task.values)
-        described = stac.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a))
+        described = stac_items.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a))
         valid_percent = round(100 * one.valid[number], 4)
         bands.append({**described, "statistics": {"valid_percent": valid_percent}})
     return {
         "href": f"./{name}",
-        "type": VRT_TYPE if task.format == "vrt" else stac.COG_TYPE,
+        "type": VRT_TYPE if task.format == "vrt" else stac_items.COG_TYPE,
         "roles": ["visual" if task.visualization else "data"],
         "file:size": one.size,
         "file:checksum": one.checksum,
-        **{key: value for key, value in stac.grid_properties(one.grid).items() if key != "proj:bbox"},
+        **{
+            key: value
+            for key, value in stac_items.grid_properties(one.grid).items()
+            if key != "proj:bbox"
+        },
         "bands": [{"name": band.name} for band in one.bands],
         "raster:bands": bands,
     }

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, SceneBeamError, is_permanent
-from scenebeam.products.pictures import draw, look_back
+from scenebeam.imaging.thumbnails import draw, look_back
 from scenebeam.products.stacks.bands import BandStates, band_spec
 from scenebeam.products.stacks.encode import (
     BandOnGrid,
@@ -24,12 +24,12 @@ from scenebeam.products.stacks.grids import own_grid, warnings_of
 from scenebeam.products.stacks.item import MadeStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.products.task import Outcome
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget
 
 log = logging.getLogger("scenebeam.progress")
@@ -56,7 +56,9 @@ def make(task: StackTask, store: Store, budget: Budget) -> Outcome:
     with ExitStack() as files:
         opened = open_bands(task, store, bands, files)
         grids = {
-            stack: own_grid(task, [(band, opened[band.name].info) for band in bands.left if band.stack == stack])
+            stack: own_grid(
+                task, [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
+            )
             for stack in {band.stack for band in bands.left}
         }
         for band in bands.left:
@@ -76,7 +78,9 @@ def _encode(
     """One COG a stack: bands are made side by side, and a finished one is kept while another is not."""
     encoded: dict[str, Encoded] = {}
     numbers = {
-        stack: stack_numbers([(band, opened[band.name].info) for band in bands.left if band.stack == stack])
+        stack: stack_numbers(
+            [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
+        )
         for stack in grids
     }
     parts = store.list(os.path.dirname(task.part_path("")) + "/")
@@ -100,7 +104,9 @@ def _encode(
             inside = [band for band in bands.left if band.stack == stack]
             if inside:
                 facts = [encoded[band.name] for band in inside]
-                made[stack] = write_stack(task, stack, inside, facts, grids[stack], numbers[stack], store)
+                made[stack] = write_stack(
+                    task, stack, inside, facts, grids[stack], numbers[stack], store
+                )
     _publish(task, store, made, bands)
     store.delete(sorted(parts | {task.part_path(band.name) for band in task.bands}))
     return _done(bands)
@@ -171,11 +177,15 @@ def _publish(
         bands.warnings.append(f"{name} is not in the stack: {why}")
     if task.checks.screenshot:
         stack, first = next(iter(made.items()))
-        if seen is not None:  # a VRT names other files, and in a bucket none that names others is opened
+        if (
+            seen is not None
+        ):  # a VRT names other files, and in a bucket none that names others is opened
             pictures = {band.name: seen[band.name] for band in first.bands}
         else:
             path = task.stack_path(stack)
-            bands_of = {band.name: (path, number) for number, band in enumerate(first.bands, start=1)}
+            bands_of = {
+                band.name: (path, number) for number, band in enumerate(first.bands, start=1)
+            }
             pictures = look_back(store, bands_of)
         store.write(task.screenshot_path, draw(pictures, band_spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)

@@ -32,13 +32,24 @@ def write_overlay(
         if nodata is None and content[band.name].masked:
             nodata = content[band.name].free_number(info.dtype)
             if nodata is None:
-                raise CheckError(f"{band.name} has holes, and no number to mark them by in a VRT: take format: geotiff")
+                raise CheckError(
+                    f"{band.name} has holes, and no number to mark them by in a VRT: take format: geotiff"
+                )
         if same_crs(info.crs, str(grid.crs)):
-            source = VrtSource(_path(task, info.href, store), True, band.asset.index, info, _shift(task, band))
+            source = VrtSource(
+                _path(task, info.href, store), True, band.asset.index, info, _shift(task, band)
+            )
         else:
             source = _warped(task, band, info, grid, nodata, store)
         entries.append(
-            VrtBand(band.name, info.dtype.name, nodata, *scaling(band, task.values), band.resampling, [source])
+            VrtBand(
+                band.name,
+                info.dtype.name,
+                nodata,
+                *scaling(band, task.values),
+                band.resampling,
+                [source],
+            )
         )
     document = make_vrt(grid, entries)
     with store.writing(task.stack_path(stack)) as file:
@@ -61,7 +72,12 @@ def _path(task: StackTask, href: str, store: Store) -> str:
 
 
 def _warped(
-    task: StackTask, band: StackBand, info: RasterInfo, grid: Grid, nodata: float | None, store: Store
+    task: StackTask,
+    band: StackBand,
+    info: RasterInfo,
+    grid: Grid,
+    nodata: float | None,
+    store: Store,
 ) -> VrtSource:
     assert band.asset is not None, "a band without a file has failed before"
     name = f"{band.name}_warped.vrt"

@@ -14,17 +14,17 @@ from scenebeam.catalog.search import bands_of, record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
-from scenebeam.products.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
-from scenebeam.products.fetch import file_suffix
-from scenebeam.products.inputs import asked_resampling, common_properties, shown_area, stated_values
-from scenebeam.products.origins import shared_origin
-from scenebeam.products.product import Aim, Planned
+from scenebeam.imaging.bands import asked_resampling, common_properties, shown_area, stated_values
+from scenebeam.imaging.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
+from scenebeam.imaging.fetch import file_suffix
+from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.products.base import Aim, Planned
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
-from scenebeam.products.task import Estimate, GridSpec
 from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
 from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
 from scenebeam.storage import checked_name
+from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.access import effective_limits
 
 _FAR_AHEAD = 3
@@ -40,7 +40,9 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     grid = None
     if request.grid.crs or request.grid.resolution or request.grid.bounds:
         if product.resolution_mode == "preserve":
-            raise RequestError("product.resolution_mode: preserve keeps the scene's own grids: leave grid out")
+            raise RequestError(
+                "product.resolution_mode: preserve keeps the scene's own grids: leave grid out"
+            )
         whole = area or shown_area(selection.scenes)
         grid = GridSpec.of(
             choose_grid(
@@ -56,7 +58,11 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
 
 
 def _task(
-    scene: Scene, request: RunRequest, grid: GridSpec | None, area: MultiPolygon | None, probing: Probing
+    scene: Scene,
+    request: RunRequest,
+    grid: GridSpec | None,
+    area: MultiPolygon | None,
+    probing: Probing,
 ) -> StackTask:
     product = request.product
     assert isinstance(product, StackRequest)
@@ -65,8 +71,14 @@ def _task(
     form = product.format or ("geotiff" if in_cloud or any(band.file for band in bands) else "vrt")
     if form == "geotiff":
         bands = tuple(band.model_copy(update={"file": ""}) for band in bands)
-    if form == "vrt" and in_cloud and any(band.asset is not None and not band.file for band in bands):
-        raise RequestError("product.format: a VRT in a bucket cannot name files on this machine; take geotiff")
+    if (
+        form == "vrt"
+        and in_cloud
+        and any(band.asset is not None and not band.file for band in bands)
+    ):
+        raise RequestError(
+            "product.format: a VRT in a bucket cannot name files on this machine; take geotiff"
+        )
     if form == "vrt" and product.compression != "deflate":
         raise RequestError("product.compression: a VRT holds no pixels; take format: geotiff")
     size, at_once, ahead = _estimate(scene, bands, form, request, grid, area, probing)
@@ -91,7 +103,10 @@ def _task(
         visualization=product.visualization_only,
         at_once=at_once,
         ahead=ahead,
-        properties={**common_properties([scene]), **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {})},
+        properties={
+            **common_properties([scene]),
+            **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {}),
+        },
     )
     files = [task.file_path(band.file) for band in bands if band.file and band.required]
     pictures = [task.screenshot_path] if request.checks.screenshot else []
@@ -113,7 +128,9 @@ def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple
         names = record.canonical(bands_of(record, request))
         required = _required(names, record, request)
     if not names:
-        raise RequestError(f"product.bands: {scene.id} of {record.id} has none of {', '.join(product.bands)}")
+        raise RequestError(
+            f"product.bands: {scene.id} of {record.id} has none of {', '.join(product.bands)}"
+        )
     assets = {name: scene.assets.get(name) for name in names}
 
     def resolution(name: str) -> float:
@@ -202,7 +219,9 @@ def _estimate(
         read, most_read = read + least * size_each, most_read + most * size_each
     if form == "vrt":
         # The files come whole, and are looked at where they lie.
-        coming = sum(probing.sizes.of(band.asset) for band in bands if band.file and band.asset is not None)
+        coming = sum(
+            probing.sizes.of(band.asset) for band in bands if band.file and band.asset is not None
+        )
         size = Estimate(
             blocks=blocks,
             requests=2 * len(there),

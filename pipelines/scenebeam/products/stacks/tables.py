@@ -7,7 +7,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.products.stacks.task import StackTask
-from scenebeam.products.task import Outcome
+from scenebeam.tasks import Outcome
 
 STATUS = "stacks_status.csv"
 _SPENDING = ("seconds", "bytes", "retries")
@@ -26,7 +26,12 @@ def tables(
     `failed_bands_for_now`, `exception`. `seconds`, `bytes` and `retries` are what this run has spent
     on each band.
     """
-    return {STATUS: Table(_COLUMNS, [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks])}
+    return {
+        STATUS: Table(
+            _COLUMNS,
+            [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks],
+        )
+    }
 
 
 def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.shards import PARTS
-from scenebeam.products.task import GridSpec, Task
+from scenebeam.imaging.shards import PARTS
 from scenebeam.request import Checks
+from scenebeam.tasks import GridSpec, Task
 
 STACKS = "stacks"
 """Folder of the products."""
@@ -77,7 +77,9 @@ class StackTask(Task):
 
     def stack_path(self, stack: str) -> str:
         """Name of a stack in the store."""
-        return f"{STACKS}/{self.scene}/{self.scene}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
+        return (
+            f"{STACKS}/{self.scene}/{self.scene}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
+        )
 
     def file_path(self, file: str) -> str:
         """Name of a band's own file in the store."""

@@ -1,0 +1,1 @@
+"""What products on a grid share: composing, shards, estimates, writers and small pictures."""

@@ -1,0 +1,269 @@
+"""Gridded products: inputs of many files → COGs on one grid, whole or in shards, with a STAC item.
+
+What is computed of the inputs is the product's (a Recipe); reading, encoding, publishing, shards, and what becomes of a
+file that cannot be used are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import shapely
+
+from scenebeam.errors import CheckError, ReadError
+from scenebeam.imaging.band_budget import BandBudget
+from scenebeam.imaging.bands import Band, settled_nodata
+from scenebeam.imaging.gridded_item import cog_profile, describe_output, publish_item
+from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
+from scenebeam.imaging.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
+from scenebeam.raster.cog import write_cog
+from scenebeam.raster.compose import BandLayers, Layer, LayerError
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.pyramid import Pyramid, level_shapes
+from scenebeam.raster.reader import open_source
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import Array, held_nodata, valid_count
+from scenebeam.storage import Store
+from scenebeam.tasks import Outcome
+from scenebeam.transfer.ranges import Budget, io_threads
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a product makes of its inputs."""
+
+    outputs: Callable[[Any, Mapping[str, BandLayers]], list[Output]]
+    """The task's outputs; the open inputs, by label, say more of their numbers than the plan, where there are any."""
+    strips: Callable[[Any, Grid, Mapping[str, BandLayers]], Iterator[tuple[int, int, Array]]]
+    """(number of the output, first row, pixels), strip by strip, top to bottom."""
+    lacking: Callable[[Any, Missing], str]
+    """Why nothing can be made of what is left; empty where something can."""
+
+
+def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget) -> Outcome:
+    """Make the COGs of one task, or one shard of them, and publish them.
+
+    A file that is missing or broken for good is left out and named, or ends the task, as `on_missing` says.
+    Raises ReadError where a file may be read later, and StorageError where nothing can be published.
+    """
+    missing = _absent(task)
+    if not any(band.sources for band in task.bands):
+        return _refusal(
+            task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands"
+        )
+    parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
+    budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
+    if task.shards == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
+        while True:
+            refused = _check_missing(task, recipe, missing)
+            if refused is not None:
+                return refused
+            try:
+                _compose(task, recipe, store, budgets, missing)
+                break
+            except LayerError as fault:
+                # From the start without the file: the result does not depend on how far it had been read.
+                missing[fault.band][fault.name] = str(fault.cause)
+    for own in budgets.values():
+        own.log_end()
+    spending = {label: own.spending for label, own in budgets.items()}
+    if task.shards > 1:
+        return _put_together(task, recipe, store, spending)
+    return Outcome(task=task.id, state="done", detail=spending)
+
+
+def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outcome | None:
+    if task.on_missing != "best-available" and any(missing.values()):
+        return _refusal(task, missing, "failed_missing_inputs", tell(missing))
+    lacking = recipe.lacking(task, missing)
+    return _refusal(task, missing, "failed_missing_inputs", lacking) if lacking else None
+
+
+def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Outcome:
+    state = "skipped" if task.on_missing == "skip" else "failed"
+    detail = {"missing": missing}
+    return Outcome(
+        task=task.id, state=state, kind=kind, reason=reason, permanent=True, detail=detail
+    )
+
+
+def is_empty(band: Band, missing: Missing) -> bool:
+    """Whether no file of a band is left."""
+    return len(missing[band.label]) == len(band.sources) + len(band.absent)
+
+
+def tell(missing: Missing) -> str:
+    """What is missing, and why, in words."""
+    return "; ".join(
+        f"{band} of {scene}: {why}"
+        for band, scenes in missing.items()
+        for scene, why in scenes.items()
+    )
+
+
+def _compose(
+    task: GriddedTask, recipe: Recipe, store: Store, budgets: Mapping[str, Budget], missing: Missing
+) -> None:
+    """Read, compute, encode and publish what is not missing. Raises LayerError for one file more that is broken."""
+    top, bottom, left, right = task.window
+    grid = task.grid.grid[top:bottom, left:right]
+    opened = _open_all(task, budgets, missing)
+    try:
+        footprints = {ref.id: ref.footprint for ref in task.scenes}
+        layers = {
+            band.label: layers_of(band, opened[band.label], footprints)
+            for band in task.bands
+            if opened[band.label]
+        }
+        outputs = recipe.outputs(task, layers)
+        sharded = task.shards > 1
+        levels = shared_levels(task.grid.shape, task.cell) if sharded else 0
+        shapes = shard_shapes(task.window, levels) if sharded else level_shapes(*grid.shape)
+        pyramids = [
+            Pyramid(
+                shapes,
+                output.dtype,
+                output.nodata,
+                codec=task.codec,
+                average=not output.categorical,
+                keep_coarse=sharded and levels < len(level_shapes(*task.grid.shape)),
+            )
+            for output in outputs
+        ]
+        valid = [0] * len(outputs)
+        for index, _, strip in recipe.strips(task, grid, layers):
+            valid[index] += valid_count(strip, outputs[index].nodata)
+            pyramids[index].add(strip)
+    finally:
+        for sources in opened.values():
+            for source in sources.values():
+                source.close()
+    facts = [
+        {"valid": valid[index], "missing": _missing_of(output, missing)}
+        for index, output in enumerate(outputs)
+    ]
+    if sharded:
+        for output, pyramid, fact in zip(outputs, pyramids, facts, strict=True):
+            with store.writing(task.part_path(output.name, task.shard)) as file:
+                write_part(file, pyramid, task.window, fact)
+        return
+
+    def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
+        with store.writing(task.path(output.name)) as file:
+            write_cog(file, cog_profile(task, output), pyramid.finish(), pyramid.masks)
+        return describe_output(task, output, file, [fact])
+
+    described = io_threads().map(publish, outputs, pyramids, facts)
+    assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
+    publish_item(task, store, outputs, assets, missing)
+
+
+def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
+    return {scene: why for band in output.inputs for scene, why in missing[band.label].items()}
+
+
+def _open_all(
+    task: GriddedTask, budgets: Mapping[str, Budget], missing: Missing
+) -> dict[str, dict[str, Source]]:
+    """Open every file that the window needs, all headers in flight at once: label → scene → source."""
+    scenes = _scenes_in_window(task)
+    futures: dict[tuple[str, str], Future[Source]] = {
+        (band.label, source.scene): io_threads().submit(
+            open_source, source.href, source.index, budgets[band.label], source.signing
+        )
+        for band in task.bands
+        for source in band.sources
+        if source.scene in scenes and source.scene not in missing[band.label]
+    }
+    opened: dict[str, dict[str, Source]] = {band.label: {} for band in task.bands}
+    fault: Exception | None = None
+    for (band, scene), future in futures.items():
+        try:
+            opened[band][scene] = future.result()
+        except ReadError as error:
+            if fault is None or not error.permanent:
+                fault = LayerError(band, scene, error) if error.permanent else error
+    if fault is not None:
+        for sources in opened.values():
+            for source in sources.values():
+                source.close()
+        raise fault
+    return opened
+
+
+def _scenes_in_window(task: GriddedTask) -> set[str]:
+    top, bottom, left, right = task.window
+    extent = shapely.geometry.box(*task.grid.grid[top:bottom, left:right].extent.boundingbox.bbox)
+    return {
+        ref.id
+        for ref in task.scenes
+        if ref.footprint is None or shapely.from_wkb(ref.footprint).intersects(extent)
+    }
+
+
+def layers_of(
+    band: Band,
+    opened: Mapping[str, Source],
+    footprints: Mapping[str, str | None],
+    method: str = "first",
+) -> BandLayers:
+    """A band ready to compose. Raises LayerError for a file whose nodata contradicts its collection's."""
+    nodata = band.nodata
+    layers = []
+    for source in band.sources:
+        if source.scene not in opened:
+            continue
+        try:
+            nodata = settled_nodata(source.href, opened[source.scene].info.nodata, nodata)
+        except CheckError as fault:
+            raise LayerError(band.label, source.scene, fault) from None
+        footprint = footprints[source.scene]
+        layers.append(
+            Layer(
+                name=source.scene,
+                source=opened[source.scene],
+                shift=source.shift,
+                footprint=None if footprint is None else shapely.from_wkb(footprint),
+            )
+        )
+    # Kept, or promoted to what holds every file's numbers.
+    dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
+    nodata = held_nodata(nodata, dtype)
+    return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
+
+
+def _put_together(
+    task: GriddedTask, recipe: Recipe, store: Store, spending: dict[str, Any]
+) -> Outcome:
+    """The last shard to finish puts the whole together; two at once publish the same bytes."""
+    shards = range(task.shards)
+    outputs = recipe.outputs(task, {})
+    wanted = {task.part_path(output.name, shard) for output in outputs for shard in shards}
+    if not wanted <= store.list(f"{PARTS}{task.name}/"):
+        # Others are still to come, or another worker was faster, and has tidied up.
+        return Outcome(task=task.id, state="done", detail=spending)
+    assets = {}
+    for output in outputs:
+        names = [task.part_path(output.name, shard) for shard in shards]
+        file, parts = assemble(
+            store,
+            names,
+            task.path(output.name),
+            cog_profile(task, output),
+            average=not output.categorical,
+        )
+        made = replace(output, dtype=np.dtype(parts[0].dtype), nodata=parts[0].nodata)
+        assets[output.name] = describe_output(task, made, file, [part.facts for part in parts])
+    publish_item(task, store, outputs, assets, _absent(task))
+    store.delete(sorted(wanted))
+    return Outcome(task=task.id, state="done", detail=spending)
+
+
+def _absent(task: GriddedTask) -> Missing:
+    """Scenes that lack a band, as the plan has them."""
+    reason = "the scene has no such band"
+    return {band.label: dict.fromkeys(band.absent, reason) for band in task.bands}

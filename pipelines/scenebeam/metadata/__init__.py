@@ -1,0 +1,1 @@
+"""STAC items and the tables of them."""

@@ -1,0 +1,1 @@
+"""Search, plan, freeze, and decide what is made again."""

@@ -1,0 +1,114 @@
+"""Task and Outcome: one unit of work, and what became of it. Small, frozen, and JSON all through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from affine import Affine
+from pydantic import BaseModel, ConfigDict
+
+from scenebeam.raster.grid import Grid
+
+
+class GridSpec(BaseModel):
+    """An output grid as a plan writes it down."""
+
+    model_config = ConfigDict(frozen=True)
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+    shape: tuple[int, int]
+    """Rows, columns."""
+
+    @classmethod
+    def of(cls, grid: Grid) -> GridSpec:
+        """The spec of a grid."""
+        a, b, c, d, e, f = tuple(grid.transform)[:6]
+        return cls(
+            crs=str(grid.crs), transform=(a, b, c, d, e, f), shape=(grid.shape[0], grid.shape[1])
+        )
+
+    @property
+    def grid(self) -> Grid:
+        """The grid itself."""
+        return Grid(self.shape, Affine(*self.transform), self.crs)
+
+
+class Estimate(BaseModel):
+    """What a task will take, as far as headers and footprints tell.
+
+    Where they do not tell it within a third, `most_…` is the upper end of a range; else it is 0.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    blocks: int = 0
+    requests: int = 0
+    most_requests: int = 0
+    read_bytes: int = 0
+    most_read_bytes: int = 0
+    write_bytes: int = 0
+    most_write_bytes: int = 0
+    pixels: int = 0
+    """Pixels of output."""
+    memory: int = 0
+    """Most bytes held at once."""
+
+
+class Task(BaseModel):
+    """What every product's task has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    outputs: tuple[str, ...]
+    """Names in the store; where all of them exist the task is done."""
+    item_path: str
+    """Name of the STAC item in the store; tasks of one product share it, and it is published last."""
+    estimate: Estimate = Estimate()
+    fault: str = ""
+    """Why it cannot be made, where planning has seen that already: it is skipped, and says so."""
+
+    def is_done(self, existing: set[str]) -> bool:
+        """Whether nothing is left to do, by the names of all files in the store."""
+        return existing.issuperset(self.outputs)
+
+    @property
+    def everything(self) -> Iterable[str]:
+        """Names of all that it may leave in the store."""
+        return self.outputs
+
+    @property
+    def own_folder(self) -> str:
+        """A folder that is its alone: whatever lies in it, it has made. Empty where it has none."""
+        return ""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Bands that were asked for, and that none of its scenes has."""
+        return ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Ids of the scenes that it reads."""
+        return ()
+
+
+class Outcome(BaseModel):
+    """What became of a task. A task that fails is an outcome, not an exception."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    state: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    kind: str = ""
+    """Class of the error, or the status that the product gives it (`failed_missing_inputs`)."""
+    permanent: bool = False
+    """Whether making it again would end the same, unless the request or its sources change."""
+    detail: dict[str, Any] = {}
+    seconds: float = 0.0
+    requests: int = 0
+    read_bytes: int = 0
+    retries: int = 0

@@ -84,7 +84,7 @@ def published(project: str, catalog: str, output: str) -> None:
 
 
 def follow(url: str) -> bool:
-    """Tell how the only run goes until it has ended, and what it has made; whether it succeeded."""
+    """Report how the only run goes until it has ended, and what it has made; whether it succeeded."""
     shown = ""
     while True:
         with urllib.request.urlopen(f"{url}/runs", timeout=30) as answer:

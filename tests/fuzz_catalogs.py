@@ -23,7 +23,7 @@ from typing import Any
 
 from bad_api import serve_bad_api
 from resident import reset_peak, resident_bytes
-from scenebeam.catalog.search import Question, scenes_from_items, search_items
+from scenebeam.catalog.search import SearchQuery, scenes_from_items, search_items
 from scenebeam.catalog.select import select
 from scenebeam.errors import SceneBeamError
 from scenebeam.planning.search_cache import read_search, write_search
@@ -124,7 +124,7 @@ def check_answers(rng: random.Random, folder: Path) -> None:
         item["geometry"] = SCENES[0].item("https://example.com")["geometry"]
     with serve_bad_api(rng.choice(modes), items, page=3) as api:
         request = request_on(api.url, folder)
-        found = search_items(request, [Question((23.9, 40.5, 24.0, 40.6))])
+        found = search_items(request, [SearchQuery((23.9, 40.5, 24.0, 40.6))])
         scenes_from_items(found, request)
         store = open_store(str(folder / "out"))
         write_search(request, found, store)

@@ -37,15 +37,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from resident import reset_peak, resident_bytes
-from scenebeam.cloud.guard import admit, normal_below
+from scenebeam.cloud.guard import authorize, normal_below
 from scenebeam.cloud.launch import Launch
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
-from scenebeam.cloud.page import Ask, answer
+from scenebeam.cloud.page import HttpRequest, handle
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError, SceneBeamError
 from scenebeam.request import RunRequest
-from scenebeam.requestfile import parse_document, scalar, validate_request
+from scenebeam.requestfile import parse_document, parse_value, validate_request
 from scenebeam.storage import open_store
 
 SECONDS = 2.0
@@ -81,7 +81,7 @@ _RECORD = {
     "id": "landsat-l1",
     "dtype": "uint16",
     "nodata": 0,
-    "bands": {"red": {"asset": "B2", "resolution": 30, "also": {"60": "B2_60"}}},
+    "bands": {"red": {"asset": "B2", "resolution": 30, "alternate_assets": {"60": "B2_60"}}},
 }
 _FIELDS = {
     "kind": "fields",
@@ -311,14 +311,14 @@ class Targets:
                 first, _, last = name.partition(".")
                 if last and not isinstance(document.get(first), dict):
                     document[first] = {}
-                (document[first] if last else document)[last or first] = scalar(text, name)
+                (document[first] if last else document)[last or first] = parse_value(text, name)
                 validate_request(document)
             except SceneBeamError:
                 continue
 
     def guard(self, text: str) -> None:
         """A message's text before the guard."""
-        found = admit(text.encode("utf-8", "surrogatepass"), self.settings)
+        found = authorize(text.encode("utf-8", "surrogatepass"), self.settings)
         if normal_below(found.output, self.settings.outputs) != found.output.rstrip(
             "/"
         ) + "/" * found.output.endswith("/"):
@@ -348,7 +348,7 @@ class Targets:
         except RequestError as error:
             status = self.launch.reject(Message("e"), str(error))
         else:
-            status = self.launch.answer(message)
+            status = self.launch.handle(message)
         if status.state not in ("rejected", "queued"):
             raise WrongResultError(f"a message comes to {status.state}")
         if "fault of scenebeam" in status.message:
@@ -366,13 +366,13 @@ class Targets:
     def page(self, text: str) -> None:
         """A page that is asked for by odd names."""
         for ask in (
-            Ask("GET", "/runs", {"limit": text[:5000]}),
-            Ask("GET", "/runs", {"after": text[:5000]}, accept="text/html"),
-            Ask("GET", f"/runs/{text[:5000]}", {}),
-            Ask("GET", f"/runs/x/pictures/{text[:5000]}", {}, etag=text[:5000]),
-            Ask(text[:5000], "/runs", {}),
+            HttpRequest("GET", "/runs", {"limit": text[:5000]}),
+            HttpRequest("GET", "/runs", {"after": text[:5000]}, accept="text/html"),
+            HttpRequest("GET", f"/runs/{text[:5000]}", {}),
+            HttpRequest("GET", f"/runs/x/pictures/{text[:5000]}", {}, etag=text[:5000]),
+            HttpRequest(text[:5000], "/runs", {}),
         ):
-            page = answer(ask, self.launch.runs, self.settings)
+            page = handle(ask, self.launch.runs, self.settings)
             if page.status not in (200, 304, 400, 404, 405):
                 raise WrongResultError(f"{page.status}")
 

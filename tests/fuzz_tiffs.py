@@ -663,14 +663,14 @@ def work() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # nothing else writes between the answers
-    from scenebeam.raster import bands
+    from scenebeam.raster import band_reader
 
-    largest_look = bands.LOOK
+    largest_look = band_reader.LOOK
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         task = json.loads(line)
         # Small images have overviews too; they are looked at where they are called large.
-        bands.LOOK = 8192 if task["small_look"] else largest_look
+        band_reader.LOOK = 8192 if task["small_look"] else largest_look
         reset_peak()
         before = resident_bytes("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)

@@ -61,7 +61,7 @@ def fit(area: tuple[int, int]) -> dict[tuple[int, int], int]:
     return {w: land_class(w) for w in windows(area) if land_class(w) in ASKED and is_clear(w)}
 
 
-def lot(window: tuple[int, int], seed: int = 0) -> bytes:
+def sampling_key(window: tuple[int, int], seed: int = 0) -> bytes:
     text = f"{seed}/EPSG:{EPSG}/{window[0]:.3f}/{window[1]:.3f}"
     return blake2b(text.encode(), digest_size=16).digest()
 
@@ -70,7 +70,7 @@ def drawn(area: tuple[int, int], most: int, seed: int = 0) -> dict[tuple[int, in
     """The chips of an area → their class."""
     chosen: dict[tuple[int, int], int] = {}
     taken: Counter[int] = Counter()
-    for window, number in sorted(fit(area).items(), key=lambda pair: lot(pair[0], seed)):
+    for window, number in sorted(fit(area).items(), key=lambda pair: sampling_key(pair[0], seed)):
         if taken[number] < most:
             taken[number] += 1
             chosen[window] = number

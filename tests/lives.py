@@ -20,7 +20,7 @@ class Lives:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 10**9
-        for name in ("writing", "copy"):
+        for name in ("open_write", "copy"):
             monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
 
     def _counted(self, publish: Callable[..., object]) -> Callable[..., object]:

@@ -24,7 +24,7 @@ from scenebeam.request import MosaicRequest, RunRequest, parse_interval
 from scenebeam.request.document import MAX_BYTES, _Builder, parse_text
 from scenebeam.request.expression import parse_expression
 from scenebeam.request.values import MAX_LIST, MAX_TEXT, check_values
-from scenebeam.requestfile import load_request, parse_document, scalar, validate_request
+from scenebeam.requestfile import load_request, parse_document, parse_value, validate_request
 
 REQUEST: dict[str, Any] = {
     "run": "t",
@@ -323,7 +323,7 @@ def test_words_for_booleans_still_switch_what_is_boolean(word: str) -> None:
 
 
 def test_a_number_in_scientific_notation_is_a_number() -> None:
-    assert scalar("1e3", "limits.max_scenes") == 1000.0
+    assert parse_value("1e3", "limits.max_scenes") == 1000.0
     assert (
         validate_request(changed(limits=parse_document("max_scenes: 1e3"))).limits.max_scenes
         == 1000

@@ -49,8 +49,8 @@ ONLY = {
     "apache_beam": {"run/engine.py", "run/runners.py"},
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
-    "google.auth": {"storage/", "cloud/", "transfer/access.py"},
-    "botocore": {"transfer/access.py"},
+    "google.auth": {"storage/", "cloud/", "transfer/signing.py"},
+    "botocore": {"transfer/signing.py"},
     "tifffile": {"raster/"},
     "imagecodecs": {"raster/"},
 }

@@ -12,7 +12,7 @@ from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.catalog.select import select as select_scenes
 from scenebeam.planning.plan import Plan
-from scenebeam.planning.search import Found, find_scenes, make_plan, plan_found
+from scenebeam.planning.search import SearchResult, find_scenes, make_plan, plan_selection
 from scenebeam.products import PRODUCTS
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
@@ -33,7 +33,7 @@ def read_request(source: str | Path | Mapping[str, Any], **changes: Any) -> RunR
 
 def search(request: RunRequest) -> list[Scene]:
     """Ask the catalogue: all scenes of the area and dates, before anything is left out."""
-    return find_scenes(request, PRODUCTS[request.product.kind].aim(request))[1]
+    return find_scenes(request, PRODUCTS[request.product.kind].search_scope(request))[1]
 
 
 def select(scenes: Iterable[Scene], request: RunRequest) -> Selection:
@@ -41,8 +41,8 @@ def select(scenes: Iterable[Scene], request: RunRequest) -> Selection:
 
     Days that a table or a time series names are not looked up again: each acquisition stands for its own.
     """
-    aim = PRODUCTS[request.product.kind].aim(request)
-    return select_scenes(scenes, request, aim.area, request.product.group_by)
+    search_scope = PRODUCTS[request.product.kind].search_scope(request)
+    return select_scenes(scenes, request, search_scope.area, request.product.group_by)
 
 
 def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
@@ -53,5 +53,5 @@ def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
     """
     if selection is None:
         return make_plan(request, measure=True)
-    aim = replace(PRODUCTS[request.product.kind].aim(request), measure=True)
-    return plan_found(request, Found([], selection, aim))
+    search_scope = replace(PRODUCTS[request.product.kind].search_scope(request), measure=True)
+    return plan_selection(request, SearchResult([], selection, search_scope))

@@ -18,7 +18,7 @@ _NOTHING = frozenset({"", "nan", "nat", "none", "null", "<na>"})
 class File(Protocol):
     """What can be stored under a name."""
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As it is stored."""
         ...
 
@@ -29,7 +29,7 @@ class Table(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As a CSV file."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")

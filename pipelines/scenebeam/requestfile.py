@@ -81,13 +81,13 @@ def load_request(
         file = Path(path)
         document = _read_file(file)
         _resolve_paths(document, file.resolve().parent)
-        came_from.update((name, str(file)) for name, _ in leaves(document))
+        came_from.update((name, str(file)) for name, _ in flatten(document))
     for name, value in _from_environment(os.environ if environ is None else environ):
-        _lay(document, name, value)
+        set_dotted(document, name, value)
         came_from[name] = "environment"
     for name, value in (overrides or {}).items():
         if value is not None:
-            _lay(document, name, None if value is NULL else value)
+            set_dotted(document, name, None if value is NULL else value)
             came_from[name] = "command line"
     _resolve_paths(document, Path.cwd())
     return validate_request(document), came_from
@@ -162,7 +162,7 @@ def read_checks(settings: Mapping[str, Any]) -> Checks:
     document: dict[str, Any] = {}
     for name, value in settings.items():
         if value is not None and value is not NULL:
-            _lay(
+            set_dotted(
                 document,
                 name if name == "checks" or name.startswith("checks.") else f"checks.{name}",
                 value,
@@ -251,11 +251,11 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
         short = key.removeprefix("SCENEBEAM_")
         dotted = _SHORT_NAMES.get(short, short.lower().replace("__", "."))
         if dotted.split(".")[0] in RunRequest.model_fields:
-            found.append((dotted, scalar(environ[key], dotted)))
+            found.append((dotted, parse_value(environ[key], dotted)))
     return found
 
 
-def scalar(text: str, name: str) -> Any:
+def parse_value(text: str, name: str) -> Any:
     """Read a value typed at a shell as YAML; `a,b` is a list for the fields that are lists.
 
     Raises RequestError with the field's name where the text is not YAML.
@@ -265,7 +265,7 @@ def scalar(text: str, name: str) -> Any:
     return parse_text(text, name)
 
 
-def _lay(document: dict[str, Any], dotted: str, value: Any) -> None:
+def set_dotted(document: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     holder = document
     for parent in parents:
@@ -277,14 +277,14 @@ def _lay(document: dict[str, Any], dotted: str, value: Any) -> None:
     holder[last] = value
 
 
-def leaves(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def flatten(document: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Every value of a nested mapping with its dotted name."""
     if not isinstance(document, dict) or not document:
         return [(prefix, document)] if prefix else []
     return [
         leaf
         for key, value in document.items()
-        for leaf in leaves(value, f"{prefix}.{key}" if prefix else str(key))
+        for leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key))
     ]
 
 

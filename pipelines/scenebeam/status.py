@@ -64,6 +64,6 @@ class RunStatus(BaseModel):
             self.state, 1
         )
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As it is stored."""
         return (self.model_dump_json(indent=2) + "\n").encode()

@@ -75,12 +75,12 @@ class Task(BaseModel):
         return existing.issuperset(self.outputs)
 
     @property
-    def everything(self) -> Iterable[str]:
+    def possible_outputs(self) -> Iterable[str]:
         """Names of all that it may leave in the store."""
         return self.outputs
 
     @property
-    def own_folder(self) -> str:
+    def output_prefix(self) -> str:
         """A folder that is its alone: whatever lies in it, it has made. Empty where it has none."""
         return ""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bad_api import serve_bad_api
-from scenebeam.catalog.search import Question, questions_of, scenes_from_items, search_items
+from scenebeam.catalog.search import SearchQuery, queries_for, scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError, SceneBeamError
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
@@ -45,10 +45,10 @@ def ask(make_request: Make) -> Callable[..., RunRequest]:
     return make
 
 
-def found(request: RunRequest, *questions: Question) -> list[str]:
+def found(request: RunRequest, *questions: SearchQuery) -> list[str]:
     return [
         item["id"]
-        for item in search_items(request, questions or [Question((23.1, 40.1, 23.9, 40.9))])
+        for item in search_items(request, questions or [SearchQuery((23.1, 40.1, 23.9, 40.9))])
     ]
 
 
@@ -105,8 +105,8 @@ def test_an_answer_that_is_incomplete_is_an_error_in_words(
 
 def test_many_polygons_bring_each_item_once_and_all_of_them(ask: Callable[..., RunRequest]) -> None:
     """The ceiling counts scenes, not answers: the same scenes come for each of many small parcels."""
-    questions = [Question((23.1 + n / 100, 40.1, 23.104 + n / 100, 40.104)) for n in range(30)]
-    questions.append(Question((24.6, 40.5, 24.604, 40.504)))
+    questions = [SearchQuery((23.1 + n / 100, 40.1, 23.104 + n / 100, 40.104)) for n in range(30)]
+    questions.append(SearchQuery((24.6, 40.5, 24.604, 40.504)))
     with serve_bad_api("good", items(20) + items(20, 24.5), 100) as api:
         assert len(found(ask(api.url, **{"limits.max_scenes": 40}), *questions)) == 40
         with pytest.raises(RequestError, match=r"more than limits\.max_scenes = 39"):
@@ -137,7 +137,7 @@ def test_documents_are_read_by_url_as_by_file(
     with serve(tmp_path) as server:
         place = server.url if remote else str(tmp_path)
         request = ask(f"{place}/{name}")
-        (scene,) = scenes_from_items(search_items(request, questions_of(request, None)), request)
+        (scene,) = scenes_from_items(search_items(request, queries_for(request, None)), request)
         assert scene.assets["red"].href in (f"{place}/red.tif", f"{place}/./red.tif")
 
 

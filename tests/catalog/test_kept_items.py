@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bad_api import serve_bad_api
 from resident import PEAK_KIB
-from scenebeam.catalog.kept import KeptItems
+from scenebeam.catalog.packed_items import KeptItems
 from scenebeam.catalog.scene import scene_from_item
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.collections import CollectionRecord, known_records

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.modes import (
+from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.selection_modes import (
     best_near,
     calendar,
     choose,
@@ -18,7 +19,6 @@ from scenebeam.catalog.modes import (
     nearest,
     spread,
 )
-from scenebeam.catalog.scene import Scene
 from scenebeam.errors import RequestError
 from scenebeam.request import Select
 from scenebeam.requestfile import validate_request

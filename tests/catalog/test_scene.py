@@ -49,7 +49,7 @@ def test_recorded_landsat_items_are_understood(real_data: Path, folder: str, whe
 
 @pytest.mark.parametrize("folder", PROVIDERS)
 def test_recorded_items_are_understood(real_data: Path, folder: str) -> None:
-    provider, shift = PROVIDERS[folder]
+    provider, add_offset = PROVIDERS[folder]
     files = sorted((real_data / "stac-items" / folder).glob("*.json"))
     assert files
     for file in files:
@@ -61,7 +61,7 @@ def test_recorded_items_are_understood(real_data: Path, folder: str) -> None:
         assert scene.tile is not None
         assert len(scene.tile) == 5
         assert scene.pass_key is not None
-        assert scene.assets["red"].shift == shift
+        assert scene.assets["red"].add_offset == add_offset
         assert set(scene.assets) >= {"blue", "red", "nir", "swir16", "scl"}
         assert scene.nodata is not None
         assert f"{scene.acquired:%Y%m%dT%H%M%S}" in scene.pass_key

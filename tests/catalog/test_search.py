@@ -14,7 +14,7 @@ import rustac
 from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
+from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.sandbox.scenes import SCENES
@@ -27,7 +27,7 @@ def ids(request: RunRequest) -> set[str]:
     assert request.area is not None
     return {
         item["id"]
-        for item in search_items(request, questions_of(request, area_geometry(request.area)))
+        for item in search_items(request, queries_for(request, area_geometry(request.area)))
     }
 
 
@@ -55,7 +55,7 @@ def test_files_of_every_form_give_the_same_scenes(
     rustac.write_sync(str(tmp_path / "items.parquet"), items)
     shutil.copy(sandbox / "items.json", tmp_path / "items.json")
     found = [
-        scenes_from_items(search_items(request, questions_of(request, None)), request)
+        scenes_from_items(search_items(request, queries_for(request, None)), request)
         for path in (
             sandbox / "items.json",
             sandbox / "catalog.json",
@@ -159,7 +159,7 @@ def test_a_static_catalog_on_the_network_reads_no_local_file(
     with serve(tmp_path) as server:
         request = make_request(catalog=f"{server.url}/catalog.json")
         with pytest.raises(CatalogError):
-            search_items(request, questions_of(request, None))
+            search_items(request, queries_for(request, None))
 
 
 def test_what_a_catalog_on_the_network_names_is_never_opened_as_a_file(

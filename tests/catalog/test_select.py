@@ -17,7 +17,7 @@ from shapely.geometry import box
 from scenebeam.catalog.acquisition import coverage, group, rank
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
+from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
 from scenebeam.catalog.select import drop_duplicates, select
 from scenebeam.request import RunRequest
 
@@ -37,7 +37,7 @@ def chosen(make: Make, **changes: object) -> tuple[list[list[str]], str]:
     request = make(**changes)
     area = area_geometry(request.area)  # type: ignore[arg-type]
     found = select(
-        scenes_from_items(search_items(request, questions_of(request, area)), request),
+        scenes_from_items(search_items(request, queries_for(request, area)), request),
         request,
         area,
         request.product.group_by,

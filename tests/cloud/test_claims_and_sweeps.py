@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from test_launch import Desk, message
 
-from scenebeam.cloud.launch import Launch, PassingError
-from scenebeam.cloud.page import Ask, answer
+from scenebeam.cloud.launch import Launch, RetryableError
+from scenebeam.cloud.page import HttpRequest, handle
 from scenebeam.cloud.report import RUNNING, Report
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -63,9 +63,9 @@ def claimed_by(launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float) ->
     with monkeypatch.context() as gone:
         present = time.time
         gone.setattr(time, "time", lambda: present() + ahead)
-        gone.setattr(Launch, "_settle", lambda *words: None)
+        gone.setattr(Launch, "_record_job", lambda *words: None)
         with pytest.raises(Crash):
-            launch.answer(message())
+            launch.handle(message())
     [claim] = Path(launch.settings.state).glob("runs/*/claim.json")
     assert abs(Claim.model_validate_json(claim.read_bytes()).since - present() - ahead) < 60
     return claim
@@ -76,10 +76,10 @@ def test_a_claim_is_as_old_as_its_object_whatever_its_makers_clock_says(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     claim = claimed_by(launch, monkeypatch, ahead)
-    with pytest.raises(PassingError, match="is being launched since 0 s"):
-        launch.answer(message())
+    with pytest.raises(RetryableError, match="is being launched since 0 s"):
+        launch.handle(message())
     os.utime(claim, (time.time() - 61,) * 2)
-    assert launch.answer(message()).state == "queued"
+    assert launch.handle(message()).state == "queued"
 
 
 @pytest.mark.parametrize("ahead", [-DAY, DAY])
@@ -90,22 +90,22 @@ def test_a_claim_is_as_old_as_its_object_whatever_its_readers_clock_says(
     present = time.time
     with monkeypatch.context() as wrong:
         wrong.setattr(time, "time", lambda: present() + ahead)
-        with pytest.raises(PassingError, match="is being launched"):
-            launch.answer(message())
+        with pytest.raises(RetryableError, match="is being launched"):
+            launch.handle(message())
         os.utime(claim, (present() - 61,) * 2)
-        assert launch.answer(message()).state == "queued"
+        assert launch.handle(message()).state == "queued"
 
 
 def test_a_claim_of_the_version_before_is_read(launch: Launch, store: Store) -> None:
-    run = launch.answer(message("0")).id
+    run = launch.handle(message("0")).id
     path = Path(launch.settings.state) / f"runs/{run}/claim.json"
     path.write_text(
         '{"message": "9", "since": %f, "job": "", "answered": []}' % (time.time() + DAY)
     )
-    with pytest.raises(PassingError):
-        launch.answer(message())
+    with pytest.raises(RetryableError):
+        launch.handle(message())
     os.utime(path, (time.time() - 61,) * 2)
-    assert launch.answer(message()).state == "queued"
+    assert launch.handle(message()).state == "queued"
 
 
 def test_of_two_that_take_over_a_claim_one_does(
@@ -116,7 +116,7 @@ def test_of_two_that_take_over_a_claim_one_does(
     found = launch.runs.claim(claim.parent.name)
     assert found is not None
     ours, theirs = (found[0].model_copy(update={"since": since}) for since in (1.0, 2.0))
-    assert [launch.runs.take(claim.parent.name, one, found[1]) for one in (ours, theirs)] == [
+    assert [launch.runs.try_claim(claim.parent.name, one, found[1]) for one in (ours, theirs)] == [
         True,
         False,
     ]
@@ -194,11 +194,13 @@ def test_a_state_without_markers_is_read_once(
     for number in range(50):
         state = "queued" if number in (3, 40) else "failed"
         store.write(
-            f"runs/run-{number:02}/status.json", status(f"run-{number:02}", state, tmp_path).dump()
+            f"runs/run-{number:02}/status.json",
+            status(f"run-{number:02}", state, tmp_path).to_bytes(),
         )
-    assert sorted(one.id for one in report(settings).sweep()) == ["run-03", "run-40"], (
-        "their jobs run"
-    )
+    assert sorted(one.id for one in report(settings).sweep()) == [
+        "run-03",
+        "run-40",
+    ], "their jobs run"
     assert counted["read status.json"] >= 50
     counted.clear()
     report(settings).sweep()
@@ -214,7 +216,7 @@ def test_marking_goes_on_where_it_was_stopped(
     for number in range(50):
         store.write(
             f"runs/run-{number:02}/status.json",
-            status(f"run-{number:02}", "queued", tmp_path).dump(),
+            status(f"run-{number:02}", "queued", tmp_path).to_bytes(),
         )
     read, asked = [], Runs.status
 
@@ -235,12 +237,12 @@ def test_marking_goes_on_where_it_was_stopped(
 def test_a_run_is_open_from_its_launch_to_its_end(
     launch: Launch, store: Store, settings: CloudSettings
 ) -> None:
-    run = launch.answer(message("1")).id
+    run = launch.handle(message("1")).id
     assert launch.runs.open_ids() == [run]
     launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
     assert launch.runs.open_ids() == []
     launch.launcher.active.clear()  # type: ignore[attr-defined]
-    launch.answer(message("2"))
+    launch.handle(message("2"))
     assert launch.runs.open_ids() == [run]
     assert store.list("open/") == {"open/indexed", f"open/{run}+job-of-scenebeam-{run}-1"}
 
@@ -248,7 +250,7 @@ def test_a_run_is_open_from_its_launch_to_its_end(
 def test_a_crash_leaves_no_open_run_unmarked(
     launch: Launch, settings: CloudSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, run = Runs.close, launch.answer(message("1")).id
+    asked, run = Runs.close, launch.handle(message("1")).id
     monkeypatch.setattr(Runs, "close", lambda *words: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):
         launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
@@ -259,12 +261,12 @@ def test_a_crash_leaves_no_open_run_unmarked(
 
 
 def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(launch: Launch) -> None:
-    run = launch.answer(message("1")).id
+    run = launch.handle(message("1")).id
     before = launch.runs.status(run)
     assert before is not None
     launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
     launch.launcher.active.clear()  # type: ignore[attr-defined]
-    launch.answer(message("2"))
+    launch.handle(message("2"))
     launch.runs.close(run, before.job)
     assert launch.runs.open_ids() == [run]
 
@@ -290,8 +292,8 @@ def test_a_fault_that_nobody_foresaw_rejects_the_message(
     def fail(*words: Any) -> RunRequest:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("scenebeam.cloud.launch.admit", fail)
-    told = launch.answer(message())
+    monkeypatch.setattr("scenebeam.cloud.launch.authorize", fail)
+    told = launch.handle(message())
     assert (told.state, told.message[:35]) == ("rejected", "unexpected RecursionError: too deep")
     assert run_id(RunRequest.model_validate_json(message().content)) not in launch.runs.ids()
 
@@ -319,20 +321,23 @@ def test_a_fault_that_nobody_foresaw_rejects_the_message(
 def test_an_odd_limit_is_answered_in_words(
     settings: CloudSettings, store: Store, limit: str
 ) -> None:
-    page = answer(Ask("GET", "/runs", {"limit": limit}), Runs(store), settings)
+    page = handle(HttpRequest("GET", "/runs", {"limit": limit}), Runs(store), settings)
     assert (page.status, page.body) == (400, b'{"error": "limit: a number from 1 to 200"}\n')
 
 
 @pytest.mark.parametrize("after", ["²", "../x", "X", "a b", "\ud800", "a" * 64, "demo\n", "<b>"])
 def test_an_odd_id_is_answered_in_words(settings: CloudSettings, store: Store, after: str) -> None:
-    page = answer(Ask("GET", "/runs", {"after": after}), Runs(store), settings)
+    page = handle(HttpRequest("GET", "/runs", {"after": after}), Runs(store), settings)
     assert (page.status, b"after: the id of a run" in page.body) == (400, True)
-    assert answer(Ask("GET", f"/runs/{after}", {}), Runs(store), settings).status == 404
+    assert handle(HttpRequest("GET", f"/runs/{after}", {}), Runs(store), settings).status == 404
 
 
 @pytest.mark.parametrize("number", ["²", "٣", "1000", "-1", "1\n"])
 def test_an_odd_picture_is_not_there(settings: CloudSettings, store: Store, number: str) -> None:
-    assert answer(Ask("GET", f"/runs/x/pictures/{number}", {}), Runs(store), settings).status == 404
+    assert (
+        handle(HttpRequest("GET", f"/runs/x/pictures/{number}", {}), Runs(store), settings).status
+        == 404
+    )
 
 
 def test_good_limits_are_still_good(settings: CloudSettings, store: Store) -> None:
@@ -344,4 +349,4 @@ def test_good_limits_are_still_good(settings: CloudSettings, store: Store) -> No
         {"after": "demo-1"},
         {"after": ""},
     ):
-        assert answer(Ask("GET", "/runs", query), Runs(store), settings).status == 200
+        assert handle(HttpRequest("GET", "/runs", query), Runs(store), settings).status == 200

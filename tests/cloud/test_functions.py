@@ -46,7 +46,7 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     said = RunStatus(
         run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, done=3, started=run["started"],
     )  # fmt: skip
-    open_store(output).write("status.json", said.dump())
+    open_store(output).write("status.json", said.to_bytes())
     cloud.publish("progress", b"", sweep="true")
     wait_for(lambda: cloud.runs()[0]["state"] == "running")
     # Between its beginning and its end the counters of its workers tell how it goes.
@@ -60,7 +60,7 @@ def test_a_message_becomes_a_job_a_report_and_a_page(cloud: Cloud, dataflow: Dat
     assert (going["done"], going["failed"]) == (5, 1)
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_DONE"
     open_store(output).write(
-        "status.json", said.model_copy(update={"state": "succeeded", "done": 8}).dump()
+        "status.json", said.model_copy(update={"state": "succeeded", "done": 8}).to_bytes()
     )
     cloud.publish("progress", b"", run=run["id"])
     found = wait_for(lambda: (one := cloud.runs()[0])["state"] == "succeeded" and one)
@@ -103,7 +103,7 @@ def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(
     begun = RunStatus(
         run="demo", state="running", fingerprint=run["fingerprint"], tasks=8, started=run["started"]
     )
-    open_store(run["output"]).write("status.json", begun.dump())
+    open_store(run["output"]).write("status.json", begun.to_bytes())
     dataflow.end("2026-0", "JOB_STATE_CANCELLED")
     found = cloud.runs()[0]
     assert found["state"] == "cancelled"
@@ -184,7 +184,7 @@ def test_a_picture_is_shown_and_nothing_else_of_the_output(cloud: Cloud) -> None
         ("outside", f"{cloud.prefix}/elsewhere"),
     ):
         told = RunStatus(run="x", id=run, state="succeeded", output=output, pictures=named)
-        state.write(f"runs/{run}/status.json", told.dump())
+        state.write(f"runs/{run}/status.json", told.to_bytes())
     open_store(f"{cloud.prefix}/elsewhere").write("mosaics/a/thumbnail.png", image)
     code, body, headers = cloud.get("/runs/inside/pictures/0")
     assert (code, body, headers["Content-Type"]) == (200, image, "image/png")
@@ -202,7 +202,7 @@ def test_the_page_is_answered_as_http_wants_it(cloud: Cloud) -> None:
         told = RunStatus(
             run="x", id=f"run-{number}", state="failed", message="<script>alert(1)</script>"
         )
-        open_store(f"{cloud.prefix}/state").write(f"runs/run-{number}/status.json", told.dump())
+        open_store(f"{cloud.prefix}/state").write(f"runs/run-{number}/status.json", told.to_bytes())
     code, _, headers = cloud.get("/runs")
     assert code == 200
     assert cloud.get("/runs", If_None_Match=headers["ETag"])[:2] == (304, b"")

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_launch import REQUEST
 
-from scenebeam.cloud.guard import admit, is_below, normal_below
+from scenebeam.cloud.guard import authorize, is_below, normal_below
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.cloud.urls import UrlError, is_inside, normalize_url
 from scenebeam.errors import RequestError
@@ -40,7 +40,7 @@ def asked(**changes: Any) -> dict[str, Any]:
 
 
 def admitted(**changes: Any) -> Any:
-    return admit(json.dumps(asked(**changes)).encode(), SETTINGS)
+    return authorize(json.dumps(asked(**changes)).encode(), SETTINGS)
 
 
 def refused(**changes: Any) -> str:
@@ -176,9 +176,9 @@ def test_a_catalog_that_is_known_but_not_allowed_is_refused() -> None:
 def test_the_prefix_of_a_deployment_is_normalized_too(spelling: str) -> None:
     settings = SETTINGS.model_copy(update={"catalogs": (spelling,)})
     content = json.dumps(asked(catalog=f"{STAC}/search")).encode()
-    assert admit(content, settings).catalog == f"{STAC}/search"
+    assert authorize(content, settings).catalog == f"{STAC}/search"
     with pytest.raises(RequestError, match="is not one of"):
-        admit(json.dumps(asked(catalog=f"{STAC}x/search")).encode(), settings)
+        authorize(json.dumps(asked(catalog=f"{STAC}x/search")).encode(), settings)
 
 
 OUTSIDE_OUTPUTS = [
@@ -294,7 +294,7 @@ def test_inputs_may_be_narrowed_to_prefixes() -> None:
 
     def admit_boundaries(place: str) -> str | None:
         content = json.dumps(asked(**of_fields(boundaries=place, crop_calendar="gs://fields/c")))
-        return admit(content.encode(), settings).product.boundaries
+        return authorize(content.encode(), settings).product.boundaries
 
     assert admit_boundaries("gs://fields/a.parquet") == "gs://fields/a.parquet"
     assert admit_boundaries("https://data.example/open/a.parquet")
@@ -318,7 +318,7 @@ def test_binary_text_is_no_way_around_the_guard(line: str) -> None:
     field = line.partition(":")[0]
     rest = {key: value for key, value in asked().items() if key != field}
     with pytest.raises(RequestError, match="give text, not binary data"):
-        admit(f"{json.dumps(rest)[:-1]},\n {line}}}".encode(), SETTINGS)
+        authorize(f"{json.dumps(rest)[:-1]},\n {line}}}".encode(), SETTINGS)
 
 
 @pytest.mark.parametrize(

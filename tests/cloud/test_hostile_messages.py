@@ -120,7 +120,7 @@ def test_hostile_messages_start_nothing(tmp_path: Path) -> None:
         except RequestError as error:
             status = launch.reject(Message(f"e{number}"), str(error))
         else:
-            status = launch.answer(Message(f"m{number}", message.content, message.reference))
+            status = launch.handle(Message(f"m{number}", message.content, message.reference))
         assert status.state == "rejected", data
         assert 0 < len(status.message) <= 2000
         reasons.add(status.message[:40])

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from scenebeam.cloud.guard import admit
-from scenebeam.cloud.launch import Launch, LaunchError, PassingError
+from scenebeam.cloud.guard import authorize
+from scenebeam.cloud.launch import Launch, LaunchError, RetryableError
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
 from scenebeam.cloud.runs import Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -85,7 +85,7 @@ def message(name: str = "1", **changes: Any) -> Message:
 
 def test_a_message_starts_a_run_and_says_so(desk: Make) -> None:
     launch, launcher, told = desk()
-    status = launch.answer(message())
+    status = launch.handle(message())
     run = status.id
     assert launcher.started == [f"scenebeam-{run}"]
     assert (status.state, status.job, status.output) == (
@@ -108,8 +108,8 @@ def test_the_same_message_ten_times_starts_one_job(desk: Make) -> None:
     def deliver(_: int) -> str:
         for _ in range(50):
             try:
-                return launch.answer(message()).state
-            except PassingError:
+                return launch.handle(message()).state
+            except RetryableError:
                 time.sleep(0.05)  # Pub/Sub brings it again
         return "never"
 
@@ -120,27 +120,27 @@ def test_the_same_message_ten_times_starts_one_job(desk: Make) -> None:
 
 def test_the_same_request_in_another_message_is_the_same_run(desk: Make) -> None:
     launch, launcher, _ = desk()
-    first = launch.answer(message("1"))
-    second = launch.answer(message("2", limits={"max_failed": 0.5}))
+    first = launch.handle(message("1"))
+    second = launch.handle(message("2", limits={"max_failed": 0.5}))
     assert (first.id, len(launcher.started)) == (second.id, 1)
-    assert launch.answer(message("3", output="gs://products/other")).id != first.id
-    assert launch.answer(message("4", dates="2023-07")).id != first.id
+    assert launch.handle(message("3", output="gs://products/other")).id != first.id
+    assert launch.handle(message("4", dates="2023-07")).id != first.id
 
 
 def test_a_run_that_failed_is_launched_again_by_a_new_message_alone(desk: Make) -> None:
     launch, launcher, _ = desk()
-    run = launch.answer(message("1")).id
+    run = launch.handle(message("1")).id
     launch.runs.update(run, lambda status: status.model_copy(update={"state": "failed"}))
     launcher.active.clear()
-    assert launch.answer(message("1")).state == "failed", "an old message that comes late"
-    assert launch.answer(message("2")).state == "queued"
+    assert launch.handle(message("1")).state == "failed", "an old message that comes late"
+    assert launch.handle(message("2")).state == "queued"
     assert launcher.started == [f"scenebeam-{run}", f"scenebeam-{run}-1"]
     launch.runs.update(run, lambda status: status.model_copy(update={"state": "partial"}))
-    assert launch.answer(message("1")).state == "partial", "messages come in any order"
-    launch.answer(message("3"))
+    assert launch.handle(message("1")).state == "partial", "messages come in any order"
+    launch.handle(message("3"))
     assert len(launcher.started) == 3
     launch.runs.update(run, lambda status: status.model_copy(update={"state": "succeeded"}))
-    launch.answer(message("4"))
+    launch.handle(message("4"))
     assert len(launcher.started) == 3, "what is done is done"
 
 
@@ -154,13 +154,13 @@ def test_a_crash_between_claim_and_launch_is_taken_over(
     launch, launcher, _ = desk()
     launcher.faults = [Crash()]
     with monkeypatch.context() as gone:
-        gone.setattr(Launch, "_settle", lambda *words: None)  # nor does it tidy up
+        gone.setattr(Launch, "_record_job", lambda *words: None)  # nor does it tidy up
         with pytest.raises(Crash):
-            launch.answer(message())
-    with pytest.raises(PassingError, match="is being launched"):
-        launch.answer(message())
+            launch.handle(message())
+    with pytest.raises(RetryableError, match="is being launched"):
+        launch.handle(message())
     time.sleep(0.35)
-    status = launch.answer(message())
+    status = launch.handle(message())
     assert (status.state, len(launcher.started)) == ("queued", 1)
 
 
@@ -169,11 +169,11 @@ def test_a_crash_after_launch_starts_no_second_job(
 ) -> None:
     launch, launcher, _ = desk()
     with monkeypatch.context() as gone:
-        gone.setattr(Launch, "_settle", lambda *words: (_ for _ in ()).throw(Crash()))
+        gone.setattr(Launch, "_record_job", lambda *words: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
-            launch.answer(message())
+            launch.handle(message())
     time.sleep(0.35)
-    status = launch.answer(message())
+    status = launch.handle(message())
     assert (status.state, len(launcher.started)) == ("queued", 1)
     assert status.job.startswith("job-of-")
 
@@ -185,34 +185,34 @@ def test_a_crash_before_the_status_is_mended_by_the_next_delivery(
     with monkeypatch.context() as gone:
         gone.setattr(Runs, "update", lambda *words: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
-            launch.answer(message())
-    status = launch.answer(message())
+            launch.handle(message())
+    status = launch.handle(message())
     assert (status.state, status.job[:7], len(launcher.started)) == ("queued", "job-of-", 1)
 
 
 def test_a_passing_fault_has_the_message_again_at_once(desk: Make) -> None:
     launch, launcher, _ = desk()
-    launcher.faults = [PassingError("503")]
-    with pytest.raises(PassingError, match="503"):
-        launch.answer(message())
-    assert launch.answer(message()).state == "queued"
+    launcher.faults = [RetryableError("503")]
+    with pytest.raises(RetryableError, match="503"):
+        launch.handle(message())
+    assert launch.handle(message()).state == "queued"
 
 
 def test_a_deployment_that_is_broken_fails_the_run_and_says_why(desk: Make) -> None:
     launch, launcher, _ = desk()
     launcher.faults = [LaunchError("Dataflow refuses the job: no such template")]
-    status = launch.answer(message("1"))
+    status = launch.handle(message("1"))
     assert (status.state, status.message) == (
         "failed",
         "Dataflow refuses the job: no such template",
     )
-    assert launch.answer(message("1")).state == "failed"
-    assert launch.answer(message("2")).state == "queued", "mended since"
+    assert launch.handle(message("1")).state == "failed"
+    assert launch.handle(message("2")).state == "queued", "mended since"
 
 
 def test_ten_writers_lose_no_update(desk: Make) -> None:
     launch, _, _ = desk()
-    run = launch.answer(message()).id
+    run = launch.handle(message()).id
 
     def count(_: int) -> None:
         launch.runs.update(run, lambda status: status.model_copy(update={"done": status.done + 1}))
@@ -249,7 +249,7 @@ def test_a_request_that_may_not_run_is_rejected(
     desk: Make, changes: dict[str, Any], reason: str
 ) -> None:
     launch, launcher, told = desk()
-    status = launch.answer(message("bad/../1", **changes))
+    status = launch.handle(message("bad/../1", **changes))
     assert status.state == "rejected"
     assert reason in status.message
     assert launcher.started == []
@@ -265,7 +265,7 @@ def test_limits_and_runners_are_the_deployments(settings: CloudSettings) -> None
         "workers": 500,
         "options": {"sdk_container_image": "evil", "setup_file": "/x"},
     }
-    found = admit(json.dumps(asked).encode(), settings)
+    found = authorize(json.dumps(asked).encode(), settings)
     assert (found.limits.max_scenes, found.limits.max_bytes, found.limits.max_failed) == (
         10_000,
         10**12,
@@ -273,7 +273,9 @@ def test_limits_and_runners_are_the_deployments(settings: CloudSettings) -> None
     )
     assert (found.runner.kind, found.runner.workers, found.runner.options) == ("dataflow", 20, {})
     assert (
-        admit(json.dumps({**REQUEST, "runner": {"workers": 3}}).encode(), settings).runner.workers
+        authorize(
+            json.dumps({**REQUEST, "runner": {"workers": 3}}).encode(), settings
+        ).runner.workers
         == 3
     )
 
@@ -283,15 +285,15 @@ def test_a_request_may_lie_in_a_bucket(settings: CloudSettings, desk: Make, tmp_
     (tmp_path / "requests").mkdir()
     (tmp_path / "requests" / "demo.yaml").write_text(json.dumps(REQUEST))
     inside, outside = f"{tmp_path}/requests/demo.yaml", f"{tmp_path}/secrets/demo.yaml"
-    assert launch.answer(Message("1", reference=inside)).state == "queued"
+    assert launch.handle(Message("1", reference=inside)).state == "queued"
     for number, name in enumerate(
         [outside, f"{tmp_path}/requests/../secrets/x", f"{tmp_path}/requests/none.yaml"]
     ):
-        assert launch.answer(Message(f"x{number}", reference=name)).state == "rejected"
+        assert launch.handle(Message(f"x{number}", reference=name)).state == "rejected"
     assert len(launcher.started) == 1
     with (tmp_path / "requests" / "huge.yaml").open("wb") as file:
         file.truncate(10**12)  # without a byte on the disk: it is not read to find out
-    told = launch.answer(Message("y", reference=f"{tmp_path}/requests/huge.yaml"))
+    told = launch.handle(Message("y", reference=f"{tmp_path}/requests/huge.yaml"))
     assert (told.state, "larger than 10,000,000 bytes" in told.message) == ("rejected", True)
 
 
@@ -396,7 +398,7 @@ def test_a_message_that_can_never_work_is_rejected_and_wanted_no_more(
     desk: Make, content: bytes, reason: str
 ) -> None:
     launch, launcher, told = desk()
-    status = launch.answer(Message("1", content))
+    status = launch.handle(Message("1", content))
     assert (status.state, launcher.started) == ("rejected", [])
     assert reason in status.message
     assert [topic for topic, _, _ in told] == ["projects/p/topics/dead"]
@@ -404,7 +406,7 @@ def test_a_message_that_can_never_work_is_rejected_and_wanted_no_more(
 
 def test_a_folder_of_requests_is_no_request(desk: Make, tmp_path: Path) -> None:
     launch, _, _ = desk()
-    assert "is a folder" in launch.answer(Message("1", reference=f"{tmp_path}/requests/x/")).message
+    assert "is a folder" in launch.handle(Message("1", reference=f"{tmp_path}/requests/x/")).message
 
 
 def test_dead_letters_fit_what_pubsub_takes(desk: Make) -> None:
@@ -426,7 +428,7 @@ def test_whatever_a_message_is_called_it_can_be_stored(desk: Make, odd: Any) -> 
     data["message"]["messageId"] = odd
     found = read_message(PUBLISHED, "e\ud800", data)
     assert 0 < len(found.id.encode()) <= 200
-    assert launch.answer(found).state == "queued"
+    assert launch.handle(found).state == "queued"
     assert read_message(
         FINALIZED, "e", {"bucket": "b", "name": "x", "generation": odd}
     ).id.startswith("e-")

@@ -13,7 +13,7 @@ from local_cloud import wait_for
 from local_dataflow import Dataflow
 from scenebeam.cloud import launchers
 from scenebeam.cloud.jobs import DataflowJobs, LocalJobs
-from scenebeam.cloud.launch import LaunchError, PassingError
+from scenebeam.cloud.launch import LaunchError, RetryableError
 from scenebeam.cloud.launchers import DataflowLauncher, LocalLauncher
 from scenebeam.cloud.report import RUNNING, UNKNOWN
 from scenebeam.cloud.settings import CloudSettings
@@ -50,7 +50,7 @@ def test_a_conflict_with_a_job_that_is_gone_passes(
     settings: CloudSettings, dataflow: Dataflow
 ) -> None:
     dataflow.faults = [409]
-    with pytest.raises(PassingError, match="has none any more"):
+    with pytest.raises(RetryableError, match="has none any more"):
         launch(settings)
     assert launch(settings) == "2026-0"
 
@@ -69,7 +69,7 @@ def test_what_does_not_pass_in_time_is_for_the_next_delivery(
 ) -> None:
     dataflow.faults = [503] * 100
     monkeypatch.setattr(launchers, "RETRY", launchers.RETRY.with_timeout(1))
-    with pytest.raises(PassingError, match="does not take the job now"):
+    with pytest.raises(RetryableError, match="does not take the job now"):
         launch(settings)
 
 

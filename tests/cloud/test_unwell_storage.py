@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from test_launch import Desk, message
 
-from scenebeam.cloud.launch import Launch, PassingError
+from scenebeam.cloud.launch import Launch, RetryableError
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import RunStatus
@@ -111,9 +111,9 @@ def test_a_message_starts_one_run_whatever_the_weather(
         weather.coming = [None] * at + list(faults)
         for _ in range(20):
             try:
-                status = launch.answer(asked)
+                status = launch.handle(asked)
                 break
-            except PassingError:
+            except RetryableError:
                 time.sleep(0.1)  # Pub/Sub brings it again
         assert status.state == "queued"
         assert len(launcher.started) == at + 1

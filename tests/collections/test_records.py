@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from scenebeam.collections import CollectionRecord, known_records
-from scenebeam.collections.record import Shift
+from scenebeam.collections.record import RadiometricOffset
 
 SENTINEL_2 = [
     record
@@ -43,7 +43,7 @@ def test_every_sensor_says_what_it_needs() -> None:
         assert record.default_bands == record.canonical(record.default_bands)
     l1c = of("earth-search", "sentinel-2-l1c")
     assert l1c.default_bands == ["blue", "green", "red", "nir", "swir16", "swir22"]
-    assert l1c.band_shift("red", {"s2:processing_baseline": "04.00"}) == 1000
+    assert l1c.band_add_offset("red", {"s2:processing_baseline": "04.00"}) == 1000
     assert of("planetary-computer", "sentinel-1-rtc").default_bands == ["vv", "vh"]
 
 
@@ -52,7 +52,7 @@ def of(provider: str, collection: str = "sentinel-2-l2a") -> CollectionRecord:
 
 
 @pytest.mark.parametrize(
-    ("record", "properties", "shift"),
+    ("record", "properties", "add_offset"),
     [
         # One scene as four hosts serve it: the date never decides.
         (
@@ -77,33 +77,35 @@ def of(provider: str, collection: str = "sentinel-2-l2a") -> CollectionRecord:
     ],
 )
 def test_the_offset_goes_by_provider_collection_and_item(
-    record: CollectionRecord, properties: dict, shift: int
+    record: CollectionRecord, properties: dict, add_offset: int
 ) -> None:
-    assert record.band_shift("red", properties) == shift
-    assert record.band_shift("scl", properties) == 0
-    assert record.band_shift("visual_red", properties) == 0
+    assert record.band_add_offset("red", properties) == add_offset
+    assert record.band_add_offset("scl", properties) == 0
+    assert record.band_add_offset("visual_red", properties) == 0
 
 
 @pytest.mark.parametrize(
     "record",
-    [record for record in known_records() if record.shift is not None],
+    [record for record in known_records() if record.add_offset is not None],
     ids=lambda r: f"{r.provider}-{r.id}",
 )
 def test_a_product_id_tells_the_baseline_where_no_item_does(record: CollectionRecord) -> None:
     def product(baseline: str) -> str:
         return f"S2B_MSIL2A_20230202T092109_N{baseline}_R093_T34TFL_20240815T155145"
 
-    found = {name: record.file_shift("red", product(name), {}) for name in ("0510", "0400", "0301")}
+    found = {
+        name: record.file_add_offset("red", product(name), {}) for name in ("0510", "0400", "0301")
+    }
     assert found == {"0510": 1000, "0400": 1000, "0301": 0}
-    assert record.file_shift("red", product("9999"), {}) is None
-    assert record.file_shift("red", "S2A_34TGL_20230202_0_L2A", {}) is None
-    assert record.file_shift("red", product("0510"), {"s2:processing_baseline": "02.14"}) == 0
+    assert record.file_add_offset("red", product("9999"), {}) is None
+    assert record.file_add_offset("red", "S2A_34TGL_20230202_0_L2A", {}) is None
+    assert record.file_add_offset("red", product("0510"), {"s2:processing_baseline": "02.14"}) == 0
     for band in record.bands:
-        if record.bands[band].categorical or not record.bands[band].shifted:
-            assert record.file_shift(band, "S2A_34TGL_20230202_0_L2A", {}) == 0
+        if record.bands[band].categorical or not record.bands[band].has_add_offset:
+            assert record.file_add_offset(band, "S2A_34TGL_20230202_0_L2A", {}) == 0
 
 
 @pytest.mark.parametrize("pattern", ["(", "N\\d{4}"])
 def test_an_id_pattern_that_cannot_tell_anything_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="regular expression|no group"):
-        Shift(amount=1000, since={"x": "1"}, id_pattern=pattern)
+        RadiometricOffset(amount=1000, applied_when={"x": "1"}, id_pattern=pattern)

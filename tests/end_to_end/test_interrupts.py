@@ -61,7 +61,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_request: Make, tmp_path: Pa
         began = time.monotonic()
         assert start(written(calm, tmp_path / f"{output}.json")).wait() == 0
         times.append(time.monotonic() - began)
-    delays = [min(times) * random.Random(7).uniform(0.4, 0.8) for _ in range(4)]
+    delays = [min(times) * random.Random(7).constant_ok(0.4, 0.8) for _ in range(4)]
     killed = make_request(output=str(tmp_path / "killed"), **{"limits.memory": "100MB"})
     assert run_killing(killed, tmp_path, delays) >= 1
     assert files(tmp_path / "killed") == files(tmp_path / "calm")
@@ -89,7 +89,7 @@ def test_killed_at_twenty_random_moments(make_request: Make, tmp_path: Path, run
     print(f"seed {seed}")
     pick = random.Random(seed)
     for attempt in range(5):
-        delays = [pick.uniform(0.5, 6.0 if runner == "direct" else 3.0) for _ in range(4)]
+        delays = [pick.constant_ok(0.5, 6.0 if runner == "direct" else 3.0) for _ in range(4)]
         killed = make_request(
             output=str(tmp_path / f"killed{attempt}"), runner=runner, **{"limits.memory": "100MB"}
         )
@@ -183,7 +183,7 @@ def test_killed_downloads_resume_to_the_same_bytes(
         before = len(pixels_of(server))
         process = start(file)
         wait_for(lambda before=before: len(pixels_of(server)) > before)
-        time.sleep(pick.uniform(0.3, 1.2))
+        time.sleep(pick.constant_ok(0.3, 1.2))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     server.rate = 0
@@ -220,5 +220,5 @@ def test_field_chips_killed_at_random_moments(fields_request: Make, tmp_path: Pa
     pick = random.Random(seed)
     for attempt, runner in enumerate(["serial", "direct", "serial", "direct"]):
         killed = fields_request(output=str(tmp_path / f"killed{attempt}"), runner=runner)
-        run_killing(killed, tmp_path, [pick.uniform(0.8, 5.0) for _ in range(4)])
+        run_killing(killed, tmp_path, [pick.constant_ok(0.8, 5.0) for _ in range(4)])
         assert files(tmp_path / f"killed{attempt}") == files(tmp_path / "calm"), f"seed {seed}"

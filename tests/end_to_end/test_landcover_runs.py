@@ -80,7 +80,7 @@ def test_killed_at_random_moments(
             runner=runner,
             **{"product.sampling_factor": 1},
         )
-        run_killing(killed, tmp_path, [pick.uniform(1.0, 6.0) for _ in range(4)])
+        run_killing(killed, tmp_path, [pick.constant_ok(1.0, 6.0) for _ in range(4)])
         assert released(Path(killed.output)) == released(landcover_run), f"seed {seed}"
 
 
@@ -226,7 +226,7 @@ def test_real_maps_give_the_windows_and_the_relief_that_gdal_does(
                 "id": "glo-30",
                 "dtype": "float32",
                 "bands": {
-                    "elevation": {"asset": "dem", "resolution": 0.000277778, "uniform": True}
+                    "elevation": {"asset": "dem", "resolution": 0.000277778, "constant_ok": True}
                 },
             },
         ],
@@ -317,7 +317,7 @@ def test_real_items_are_scenes_with_what_chips_need(real_data: Path) -> None:
     assert all(scene.relative_orbit for scene in scenes("planetary-computer__sentinel-1-rtc"))
     for provider in ("planetary-computer", "earth-search"):
         for scene in scenes(f"{provider}__cop-dem-glo-30"):
-            assert scene.assets["elevation"].uniform
+            assert scene.assets["elevation"].constant_ok
             assert scene.assets["elevation"].nodata is None
     for scene in scenes("planetary-computer__io-lulc-annual-v02"):
         assert (scene.datetime.year, scene.assets["land_cover"].nodata) == (2023, 0)

@@ -137,7 +137,7 @@ def dead_links(output: str) -> list[str]:
             for linked in [*document.get("links", []), *document.get("assets", {}).values()]:
                 check(name, linked["href"])
         elif posixpath.basename(name) == "items.parquet" and not name.startswith("cells/"):
-            with store.fetched(name) as path:
+            with store.local_copy(name) as path:
                 for item in rustac.read_sync(str(path))["features"]:
                     for linked in [*item.get("links", []), *item["assets"].values()]:
                         if linked and linked.get("href"):
@@ -212,7 +212,7 @@ def listed(case: Case) -> dict[str, bool | None]:
         for name in case.files()
         if name.endswith("items.parquet") and not name.startswith("cells/")
     ]
-    with case.store.fetched(name) as path:
+    with case.store.local_copy(name) as path:
         items = rustac.read_sync(str(path))["features"]
     return {item["id"]: item["properties"].get("scenebeam:superseded") for item in items}
 

@@ -18,7 +18,7 @@ from pyproj import Transformer
 
 from conftest import stac_server
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.search import questions_of, scenes_from_items, search_items
+from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.planning.search import search
@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_the_scenes(make_request: Make) -> None:
     request = make_request(**{"select.full_cover_threshold": 1.0})
     found, _ = write_scenes(request)
     series = table(request.output, "time_serie.csv")
-    whole = shapely.box(*found.aim.area.bounds)  # type: ignore[union-attr]
+    whole = shapely.box(*found.search_scope.area.bounds)  # type: ignore[union-attr]
     assert [row["tiles_count"] for row in series] == ["3", "3"]
     assert [row["cloud_score"] for row in series] == ["12.0", "20.0"]
     assert series[0]["anchor_date"] == "2021-06-10", "its own day, where all are taken"
@@ -266,7 +266,7 @@ def test_recorded_items_give_the_tables_and_the_manifest(
 @pytest.mark.parametrize("folder", SENTINEL_2)
 def test_kept_items_are_the_same_scenes(real_data: Path, folder: str, tmp_path: Path) -> None:
     request = recorded(real_data, folder, tmp_path)
-    items = search_items(request, questions_of(request, None))
+    items = search_items(request, queries_for(request, None))
     store = open_store(str(tmp_path / "kept"))
     remote = request.model_copy(update={"catalog": "https://catalog.example/"})
     write_search(remote, items, store)

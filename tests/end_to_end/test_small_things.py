@@ -18,7 +18,7 @@ from scenebeam.cli import main
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.imaging.virtual import write_vrts
 from scenebeam.planning.search import make_plan
-from scenebeam.raster.checks import BandSpec, judge
+from scenebeam.raster.checks import BandSpec, check_band
 from scenebeam.raster.sample import sample_pieces
 from scenebeam.report.facts import Measure, gather
 from scenebeam.report.render import _worst
@@ -135,11 +135,11 @@ def test_zero_power_is_no_data() -> None:
     power[:240] = 0
     spec = BandSpec(sensor="sar", unit="linear")
     sample = sample_pieces([power], None)
-    (finding,) = [one for one in judge("vv", sample, spec, Checks()) if one.check == "nodata"]
+    (finding,) = [one for one in check_band("vv", sample, spec, Checks()) if one.check == "nodata"]
     assert "60.0 % is nodata" in finding.message
     assert not [
         one
-        for one in judge("vv", sample_pieces([power[240:]], None), spec, Checks())
+        for one in check_band("vv", sample_pieces([power[240:]], None), spec, Checks())
         if one.level == "error"
     ]
 

@@ -142,13 +142,15 @@ RED, NIR = 300, 3300
 """Harmonized: an NDVI of 0.833."""
 
 
-def raw_scene(root: Path, name: str, shift: int = 1000, item: dict[str, Any] | None = None) -> None:
+def raw_scene(
+    root: Path, name: str, add_offset: int = 1000, item: dict[str, Any] | None = None
+) -> None:
     """Files of a scene as they were downloaded, of about one number a band."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(7).integers(0, 9, (64, 64))
     classes = np.full((64, 64), 4, np.uint8)
-    bands = {"B04": noise + RED + shift, "B08": noise * 3 + NIR + shift, "SCL": classes}
+    bands = {"B04": noise + RED + add_offset, "B08": noise * 3 + NIR + add_offset, "SCL": classes}
     for band, pixels in bands.items():
         profile = {"dtype": "uint8" if band == "SCL" else "uint16", "nodata": 0, "count": 1}
         with rasterio.open(
@@ -253,7 +255,7 @@ def test_what_carries_no_shift_is_never_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("properties", "shift"),
+    ("properties", "add_offset"),
     [
         ({"s2:processing_baseline": "05.10"}, 1000),
         ({"s2:processing_baseline": "02.14"}, 0),
@@ -265,7 +267,7 @@ def test_what_carries_no_shift_is_never_unknown(tmp_path: Path) -> None:
     ],
 )
 def test_an_item_of_a_catalog_beside_the_files_counts(
-    tmp_path: Path, properties: dict[str, Any], shift: int | None
+    tmp_path: Path, properties: dict[str, Any], add_offset: int | None
 ) -> None:
     """Saved from Earth Search, whose record says what its flag means."""
     assets = {name: {"href": f"{name}.tif"} for name in ("red", "nir", "scl", "swir16")}
@@ -273,8 +275,8 @@ def test_an_item_of_a_catalog_beside_the_files_counts(
     raw_scene(tmp_path / "raw", "mine", item=item)
     (found,) = scenes_of(tmp_path, "mine")
     red = found.assets["red"]
-    assert (red.shift if red.shift_known else None) == shift
-    assert found.assets["scl"].shift_known
+    assert (red.add_offset if red.add_offset_known else None) == add_offset
+    assert found.assets["scl"].add_offset_known
 
 
 def test_an_item_of_our_own_counts_before_the_id(tmp_path: Path) -> None:
@@ -282,8 +284,10 @@ def test_an_item_of_our_own_counts_before_the_id(tmp_path: Path) -> None:
     raw_scene(tmp_path / "raw", ESA, item=item)
     (found,) = scenes_of(tmp_path, ESA)
     red, nir = found.assets["red"], found.assets["nir"]
-    assert (red.shift, red.shift_known) == (0, True)
-    assert (nir.shift, nir.shift_known) == (1000, True), "the item does not tell of this file"
+    assert (red.add_offset, red.add_offset_known) == (0, True)
+    assert (nir.add_offset, nir.add_offset_known) == (1000, True), (
+        "the item does not tell of this file"
+    )
 
 
 OURS = [record for record in known_records() if record.id == "sentinel-2-l2a"]
@@ -304,7 +308,7 @@ def test_without_a_shift_rule_nothing_is_unknown(
     record = CollectionRecord.model_validate({"id": "other", "dtype": "uint16", "bands": bands})
     with caplog.at_level(logging.WARNING):
         (found,) = scenes_of(tmp_path, "mine", records=[record])
-    assert (found.assets["red"].shift, found.assets["red"].shift_known) == (0, True)
+    assert (found.assets["red"].add_offset, found.assets["red"].add_offset_known) == (0, True)
     assert caplog.text == ""
 
 

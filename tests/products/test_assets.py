@@ -33,7 +33,7 @@ SCENE = SCENES[0].id
 @pytest.fixture(autouse=True)
 def not_halted() -> Iterator[None]:
     yield
-    ranges.halted.clear()
+    ranges.shutdown.clear()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from rasterio.warp import reproject
 from conftest import OF_ITS_TIME, tree
 from known_fields import best, cloud, image, noon
 from scenebeam.errors import RequestError
+from scenebeam.planning.plan import read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.products.fields.cloud_report import measure_clouds
 from scenebeam.products.fields.items import FTW, ftw_schema
@@ -31,6 +32,7 @@ from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.sandbox.fields import SCENES, YEAR, write_calendar
 from scenebeam.sandbox.server import Fault, serve
+from scenebeam.storage import open_store
 
 SIDE = 1600
 BANDS = ("red", "green", "blue", "nir")
@@ -582,7 +584,10 @@ def test_clouds_are_measured_and_items_made_by_them(on_chips: Callable[..., RunR
     request = on_chips()
     run(request)
     output, by_id = Path(request.output), {scene.id: scene for scene in SCENES}
-    document = measure_clouds(request.output, 0.0)
+    store = open_store(request.output)
+    plan = read_plan(store)
+    assert plan is not None
+    document = measure_clouds(plan.tasks, store, 0.0)
     assert document["total_processed"] > 20
     own = {row["chip"] for row in rows(output)}
     for one in document["images"]:
@@ -726,7 +731,6 @@ def test_on_beam(fields_request: Callable[..., RunRequest], tmp_path: Path, runn
 
 
 def test_in_a_bucket(on_chips: Callable[..., RunRequest], prefix: str, tmp_path: Path) -> None:
-    from scenebeam.storage import open_store
 
     local = on_chips(output=str(tmp_path / "local"))
     run(local)
@@ -744,7 +748,6 @@ def test_in_a_bucket(on_chips: Callable[..., RunRequest], prefix: str, tmp_path:
 def test_a_catalogue_in_a_bucket_in_its_place(
     on_chips: Callable[..., RunRequest], prefix: str, tmp_path: Path
 ) -> None:
-    from scenebeam.storage import open_store
 
     store, here = open_store(prefix), Path(on_chips().output)
     for path in here.rglob("*"):

@@ -22,7 +22,12 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.split import split_chips
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
-from scenebeam.products.fields.place import homes, outlines, spans, squares
+from scenebeam.products.fields.tiles import (
+    assign_tiles,
+    bounds_by_hemisphere,
+    chip_footprints,
+    mgrs_100km_squares,
+)
 from scenebeam.request import ChipGrid, RunRequest, Split
 
 
@@ -121,7 +126,7 @@ def test_chips_cover_all_fields_once(
 ) -> None:
     fields = [square(x, y, size) for x, y, size in places]
     found = made(tmp_path_factory.mktemp("fields"), fields, min_coverage=0)
-    shapes, centres = outlines(found.chips)
+    shapes, centres = chip_footprints(found.chips)
     whole = shapely.union_all(shapely.buffer(shapes, 1e-4))
     assert all(whole.covers(field) for field in fields)
     assert len({chip.name for chip in found.chips}) == len(found.chips)
@@ -162,15 +167,15 @@ def test_over_the_antimeridian(tmp_path: Path) -> None:
     )
     found = made(tmp_path, [around])
     assert {chip.crs for chip in found.chips} == {"EPSG:32760", "EPSG:32701"}
-    shapes, centres = outlines(found.chips)
+    shapes, centres = chip_footprints(found.chips)
     assert (
         max(shapely.bounds(part)[2] - shapely.bounds(part)[0] for part in shapely.get_parts(shapes))
         < 1
     )
-    boxes = spans(shapes)
+    boxes = bounds_by_hemisphere(shapes)
     assert len(boxes) == 2
     assert all(east - west < 1 for west, _, east, _ in boxes)
-    assert {name[:2] for name in squares(centres)} <= {"60", "1K", "01"}
+    assert {name[:2] for name in mgrs_100km_squares(centres)} <= {"60", "1K", "01"}
 
 
 def test_invalid_fields_are_mended_and_noted(tmp_path: Path) -> None:
@@ -290,7 +295,7 @@ def test_no_two_splits_touch_over_the_antimeridian_and_the_edges_of_zones(tmp_pa
         else:
             parts = [band]
         found = made(tmp_path, parts, split=Split(train=0.4, val=0.3, test=0.3, block=3))
-        shapes, _ = outlines(found.chips)
+        shapes, _ = chip_footprints(found.chips)
         told = np.array(
             split_chips(found.places, shapes, Split(train=0.4, val=0.3, test=0.3, block=3))
         )
@@ -327,7 +332,7 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
     )
     places = [(west + 0.02, 0), (west + 0.1, 1), (east + 0.02, 1), (east + 0.2, None)]
     shapes = np.array([square(x, (south + north) / 2, 200) for x, _ in places], object)
-    assert homes(shapes, ["home"] * 4, [one, other]) == [
+    assert assign_tiles(shapes, ["home"] * 4, [one, other]) == [
         "home" if which is None else (one.tile, "34TZZ")[which] for _, which in places
     ]
 

@@ -16,9 +16,9 @@ from shapely.geometry import Polygon, box
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.errors import CheckError
 from scenebeam.products.landcover.aois import read_aois
-from scenebeam.products.landcover.chips import balanced
+from scenebeam.products.landcover.chips import balance_classes
 from scenebeam.products.landcover.dates import choose_dates, match
-from scenebeam.products.landcover.numbers import check_fit, written
+from scenebeam.products.landcover.encoding import check_fit, encode_pixels
 from scenebeam.products.landcover.task import Recipe
 from scenebeam.request import Checks, LandcoverRequest
 
@@ -209,7 +209,7 @@ def test_each_place_gets_a_thing_of_its_own_at_the_least_cost(
 def test_no_class_has_more_than_the_factor_allows(
     lots: list[tuple[int, str]], factor: float | None
 ) -> None:
-    kept = balanced(lots, factor)
+    kept = balance_classes(lots, factor)
     before, after = Counter(one for one, _ in lots), Counter(lots[place][0] for place in kept)
     assert len(set(kept)) == len(kept)
     if factor is None or not lots:
@@ -238,7 +238,7 @@ def asset(**facts: Any) -> Asset:
     known |= {
         "scale": 0.0001,
         "offset": 0.0,
-        "shift": 1000,
+        "add_offset": 1000,
         "categorical": False,
         "sensor": "optical",
     }
@@ -251,7 +251,7 @@ def recipe(dtype: str, nodata: float = -999) -> Recipe:
 
 def test_signed_numbers_keep_what_is_darker_than_nothing() -> None:
     values = np.array([[0, 1, 900, 1000, 40000, 65535]], np.uint16)
-    found, valid = written(asset(), values, 0, recipe("int16"))
+    found, valid = encode_pixels(asset(), values, 0, recipe("int16"))
     # 1 - 1000 would be nodata: the number beside it is data. What passes the dtype is its greatest number.
     assert found.tolist() == [[-999, -998, -100, 0, 32767, 32767]]
     assert valid is not None
@@ -260,12 +260,15 @@ def test_signed_numbers_keep_what_is_darker_than_nothing() -> None:
 
 def test_floating_point_is_physical_and_nan_is_a_hole() -> None:
     values = np.array([[0, 1000, 11000]], np.uint16)
-    found, valid = written(asset(offset=-0.2), values, 0, recipe("float32"))
+    found, valid = encode_pixels(asset(offset=-0.2), values, 0, recipe("float32"))
     np.testing.assert_allclose(found, [[-999, -0.2, 0.8]], rtol=1e-6)
     assert valid is not None
     assert valid.tolist() == [[False, True, True]]
-    found, valid = written(
-        asset(shift=0, scale=1.0), np.array([[np.nan, 3.0, -999.0]], "f4"), None, recipe("float32")
+    found, valid = encode_pixels(
+        asset(add_offset=0, scale=1.0),
+        np.array([[np.nan, 3.0, -999.0]], "f4"),
+        None,
+        recipe("float32"),
     )
     assert valid is not None
     assert valid.tolist() == [[False, True, True]]
@@ -276,7 +279,9 @@ def test_floating_point_is_physical_and_nan_is_a_hole() -> None:
 
 def test_metres_in_whole_numbers_are_rounded() -> None:
     values = np.array([[0.0, 0.4, 2.6]], np.float32)
-    found, valid = written(asset(shift=0, scale=1.0, nodata=None), values, None, recipe("int16"))
+    found, valid = encode_pixels(
+        asset(add_offset=0, scale=1.0, nodata=None), values, None, recipe("int16")
+    )
     assert found.tolist() == [[0, 0, 3]]
     assert valid is None
 
@@ -292,7 +297,7 @@ def test_a_raster_with_a_hole_or_of_one_number_is_not_fit() -> None:
     with pytest.raises(CheckError, match="^blank$"):
         check_fit([asset()], [(np.full((4, 4), 0.7, np.float32), None)], recipe("float32"), checks)
     flat = np.zeros((4, 4), np.float32)
-    check_fit([asset(uniform=True, sensor=None)], [(flat, None)], recipe("float32"), checks)
+    check_fit([asset(constant_ok=True, sensor=None)], [(flat, None)], recipe("float32"), checks)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.planning.search import make_plan, search
+from scenebeam.products.landcover.candidates import _of_one_class
 from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
-from scenebeam.products.landcover.survey import _of_one_class
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.transfer.ranges import Budget
@@ -164,7 +164,7 @@ def test_lower_clouds_leave_no_more_areas(landcover_request: Make) -> None:
     """As a plan with that threshold counts them."""
     request = landcover_request(**{"product.s2l2a.max_cloud_cover": 30})
     found = search(request)
-    told = areas_by_cloud(request, found.selection, found.aim)
+    told = areas_by_cloud(request, found.selection, found.search_scope)
     counts = list(told.values())
     assert counts == sorted(counts, reverse=True)
     for most, count in told.items():

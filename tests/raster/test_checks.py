@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scenebeam.raster.checks import BandSpec, judge
+from scenebeam.raster.checks import BandSpec, check_band
 from scenebeam.raster.sample import Sample
 from scenebeam.request import Checks
 
@@ -23,7 +23,8 @@ def found(
     sample = Sample(pixels.size)
     sample.add(pixels, nodata)
     return [
-        (one.level, one.check) for one in judge("b", sample, spec, Checks.model_validate(checks))
+        (one.level, one.check)
+        for one in check_band("b", sample, spec, Checks.model_validate(checks))
     ]
 
 
@@ -116,7 +117,7 @@ def test_checks_that_are_off_accept_any_numbers(word: object) -> None:
     for pixels in (np.zeros_like(LAND), np.full_like(LAND, 7), with_nodata(LAND, 0.9)):
         sample = Sample(pixels.size)
         sample.add(pixels, 0)
-        assert judge("b", sample, OPTICAL, checks) == []
+        assert check_band("b", sample, OPTICAL, checks) == []
 
 
 @pytest.mark.parametrize("word", [True, "on", {}])
@@ -146,7 +147,7 @@ def test_radar_without_a_single_bright_target_is_still_linear() -> None:
 
 
 def test_classes_may_be_all_the_same_but_must_be_there() -> None:
-    spec = BandSpec("optical", uniform=True)
+    spec = BandSpec("optical", constant_ok=True)
     assert found(np.full((300, 300), 6, np.uint8), spec) == []
     assert found(np.zeros((300, 300), np.uint8), spec) == [("error", "nodata")]
 

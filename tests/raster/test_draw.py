@@ -7,8 +7,8 @@ import pytest
 import shapely
 from rasterio.transform import from_origin
 
-from scenebeam.raster.draw import draw_masks
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.rasterize import draw_masks
 
 GRID = Grid((20, 30), from_origin(500_000, 5_000_000, 10, 10), "EPSG:32633")
 

@@ -24,8 +24,8 @@ from affine import Affine
 from resident import PEAK_KIB
 from scenebeam.errors import ReadError
 from scenebeam.raster import blocks
-from scenebeam.raster.bands import TiffSource
-from scenebeam.raster.intact import damage_of
+from scenebeam.raster.band_reader import TiffSource
+from scenebeam.raster.damage import damage_of
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.tiff import missing_bytes

@@ -87,11 +87,11 @@ def test_a_full_strip_wants_no_more() -> None:
 
 
 @given(hnp.arrays(np.uint16, (4, 5)), st.integers(1, 2000))
-def test_harmonizing_never_makes_nodata_of_data(values: np.ndarray, shift: int) -> None:
-    found = harmonize(values, valid_mask(values, 0), shift, 0)
+def test_harmonizing_never_makes_nodata_of_data(values: np.ndarray, add_offset: int) -> None:
+    found = harmonize(values, valid_mask(values, 0), add_offset, 0)
     np.testing.assert_array_equal(found == 0, values == 0)
-    bright = values > shift
-    np.testing.assert_array_equal(found[bright], values[bright] - shift)
+    bright = values > add_offset
+    np.testing.assert_array_equal(found[bright], values[bright] - add_offset)
     assert found.dtype == values.dtype
 
 

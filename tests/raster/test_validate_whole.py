@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from scenebeam.cli import main
 from scenebeam.errors import ReadError
-from scenebeam.raster.intact import damaged_blocks, find_damage
+from scenebeam.raster.damage import damaged_blocks, find_damage
 from scenebeam.raster.preview import picture, small_picture
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validate import validate

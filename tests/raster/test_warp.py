@@ -16,7 +16,7 @@ from rasterio.warp import reproject, transform_bounds
 
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.reader import open_source
-from scenebeam.raster.warp import place
+from scenebeam.raster.warp import map_to_grid
 from scenebeam.transfer.ranges import Budget
 
 
@@ -114,15 +114,15 @@ def test_warped_as_reproject_does_it(
 def test_the_cheapest_way_is_taken(red: Path) -> None:
     info = open_source(str(red), 1, Budget(private=True)).info
     grid = own_grid(red)
-    assert type(place(info, grid, "bilinear", 0)).__name__ == "_Pasted"
+    assert type(map_to_grid(info, grid, "bilinear", 0)).__name__ == "AlignedCopy"
     half = GeoBox(
         (2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634"
     )
-    assert type(place(info, half, "nearest", 0)).__name__ == "_Pasted"
-    assert type(place(info, half, "bilinear", 0)).__name__ == "_Interpolated"
-    assert type(place(info, half, "cubic", 0)).__name__ == "_Warped"
+    assert type(map_to_grid(info, half, "nearest", 0)).__name__ == "AlignedCopy"
+    assert type(map_to_grid(info, half, "bilinear", 0)).__name__ == "IntegerUpsample"
+    assert type(map_to_grid(info, half, "cubic", 0)).__name__ == "_Warped"
     shifted = GeoBox(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
-    assert type(place(info, shifted, "nearest", 0)).__name__ == "_Warped"
+    assert type(map_to_grid(info, shifted, "nearest", 0)).__name__ == "_Warped"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
@@ -156,9 +156,9 @@ def test_a_whole_factor_is_interpolated_as_reproject_does_it(
     part = GeoBox((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
     assert (
         type(
-            place(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)
+            map_to_grid(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)
         ).__name__
-        == "_Interpolated"
+        == "IntegerUpsample"
     )
     expected = reprojected(path, whole, "bilinear")
     for grid, window in ((whole, np.s_[:, :]), (part, np.s_[411 : 411 + 601, 37 : 37 + 703])):

@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
 from scenebeam.request import Limits, RunRequest
-from scenebeam.run.driver import run, settle_plan
+from scenebeam.run.driver import load_or_create_plan, run
 from scenebeam.run.engine import MakeTask, report, undone_tasks
 from scenebeam.run.make import MemoryGate
 from scenebeam.status import RunStatus
@@ -25,7 +25,7 @@ Make = Callable[..., RunRequest]
 
 def settled(make_request: Make) -> str:
     request = make_request(**{"product.bands": ["scl"]})
-    settle_plan(request, open_store(request.output))
+    load_or_create_plan(request, open_store(request.output))
     return request.output
 
 

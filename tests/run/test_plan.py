@@ -14,7 +14,7 @@ from scenebeam.errors import RequestError, StorageError
 from scenebeam.planning.plan import read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run, settle_plan
+from scenebeam.run.driver import load_or_create_plan, run
 from scenebeam.run.explain import explain
 from scenebeam.sandbox.server import Behaviour
 from scenebeam.storage import open_store
@@ -25,7 +25,7 @@ Make = Callable[..., RunRequest]
 def test_a_plan_is_frozen_as_files_to_open(make_request: Make) -> None:
     request = make_request()
     store = open_store(request.output)
-    plan = settle_plan(request, store)
+    plan = load_or_create_plan(request, store)
     out = Path(request.output)
     assert pq.ParquetFile(out / "plan.parquet").read().column("task").to_pylist() == [
         task.id for task in plan.tasks
@@ -39,7 +39,7 @@ def test_a_plan_is_frozen_as_files_to_open(make_request: Make) -> None:
 
 def test_what_was_searched_can_be_searched_again(make_request: Make, tmp_path: Path) -> None:
     request = make_request()
-    first = settle_plan(request, open_store(request.output))
+    first = load_or_create_plan(request, open_store(request.output))
     again = make_request(
         catalog=str(Path(request.output) / "scenes.parquet"), output=str(tmp_path / "again")
     )
@@ -76,15 +76,15 @@ def test_a_resumed_run_does_not_search_again(
     catalog = tmp_path / "items.json"
     catalog.write_bytes((sandbox / "items.json").read_bytes())
     request = make_request(catalog=str(catalog))
-    plan = settle_plan(request, open_store(request.output))
+    plan = load_or_create_plan(request, open_store(request.output))
     catalog.unlink()
-    assert settle_plan(request, open_store(request.output)) == plan
+    assert load_or_create_plan(request, open_store(request.output)) == plan
 
 
 def test_a_folder_of_another_request_is_refused_with_the_difference(make_request: Make) -> None:
     request = make_request()
     store = open_store(request.output)
-    settle_plan(request, store)
+    load_or_create_plan(request, store)
     other = make_request(dates="2021", **{"product.method": "max"})
     with pytest.raises(RequestError) as fault:
         run(other)
@@ -107,7 +107,7 @@ def test_overwriting_leaves_nothing_of_the_other(make_request: Make) -> None:
 
 def test_a_plan_that_cannot_be_read_says_so(make_request: Make) -> None:
     request = make_request()
-    settle_plan(request, open_store(request.output))
+    load_or_create_plan(request, open_store(request.output))
     (Path(request.output) / "plan.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(StorageError, match="--overwrite"):
         run(request)

@@ -24,13 +24,13 @@ Make = Callable[..., RunRequest]
 def test_an_object_appears_whole(prefix: str) -> None:
     store = open_store(prefix)
     assert store.read("a/x") is None
-    with store.writing("a/x") as file:
+    with store.open_write("a/x") as file:
         file.write(b"one ")
         file.write(b"two")
         assert store.list() == set()
     assert store.read("a/x") == b"one two"
     assert (store.list("a/"), file.size) == ({"a/x"}, 7)
-    with store.fetched("a/x") as path:
+    with store.local_copy("a/x") as path:
         assert path.read_bytes() == b"one two"
     store.write("a/x", b"three")
     assert store.read("a/x") == b"three"
@@ -59,12 +59,12 @@ def test_a_copy_keeps_its_checksum(prefix: str) -> None:
     assert store.checksum("b/y") == store.checksum("a/x")
     with pytest.raises(StorageError, match="is not there"):
         store.copy("a/not", "b/not")
-    assert store.room() is None
+    assert store.free_space() is None
 
 
 def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
     store = open_store(prefix)
-    with pytest.raises(RuntimeError), store.writing("x") as file:
+    with pytest.raises(RuntimeError), store.open_write("x") as file:
         file.write(b"half")
         raise RuntimeError
     assert store.list() == set()
@@ -148,11 +148,11 @@ def test_other_products_in_a_bucket_are_those_of_a_folder(
 
 def test_times_are_the_buckets(prefix: str) -> None:
     store = open_store(prefix)
-    assert store.written("x") is None
+    assert store.modified("x") is None
     store.create("x", b"one")
-    first, version = store.written("x"), store.read_version("x")
+    first, version = store.modified("x"), store.read_version("x")
     assert first is not None
     assert version is not None
     assert store.replace("x", b"two", version[1])
     store.write("y", b"")
-    assert first <= (store.written("x") or 0) <= (store.written("y") or 0)
+    assert first <= (store.modified("x") or 0) <= (store.modified("y") or 0)

@@ -16,7 +16,7 @@ from scenebeam.storage import Store, open_store
 
 def test_a_file_appears_whole_with_its_size_and_checksum(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "out"))
-    with store.writing("a/b.bin") as file:
+    with store.open_write("a/b.bin") as file:
         file.write(b"one ")
         assert store.list() == set(), "not there before it is whole"
         file.write(b"two")
@@ -29,7 +29,7 @@ def test_a_file_appears_whole_with_its_size_and_checksum(tmp_path: Path) -> None
 def test_a_file_that_fails_halfway_never_appears(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.write("x", b"before")
-    with pytest.raises(RuntimeError, match="halfway"), store.writing("x") as file:
+    with pytest.raises(RuntimeError, match="halfway"), store.open_write("x") as file:
         file.write(b"af")
         raise RuntimeError("halfway")
     assert store.read("x") == b"before"
@@ -58,7 +58,7 @@ def test_a_copy_takes_no_room_and_outlives_the_first(
     assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.startswith(".")]
     with pytest.raises(StorageError, match="is not there"):
         store.copy("a/not", "b/not")
-    assert store.room() > 0
+    assert store.free_space() > 0
 
 
 def test_a_full_disk_is_told_in_plain_words(
@@ -87,18 +87,18 @@ def test_leftovers_of_a_killed_run_are_swept_and_never_listed(tmp_path: Path) ->
     (tmp_path / "m" / ".red.tif.0123456789ab.partial").write_bytes(b"half")
     store = open_store(str(tmp_path))
     assert store.list() == set()
-    store.sweep()
+    store.remove_partial_files()
     assert os.listdir(tmp_path / "m") == []
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with open_store(str(tmp_path)).exclusive():
+    with open_store(str(tmp_path)).lock():
         with (
             pytest.raises(StorageError, match="another run"),
-            open_store(str(tmp_path)).exclusive(),
+            open_store(str(tmp_path)).lock(),
         ):
             pass
-    with open_store(str(tmp_path)).exclusive():
+    with open_store(str(tmp_path)).lock():
         pass
 
 
@@ -115,7 +115,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("a file")
     with (
         pytest.raises(StorageError, match="cannot use"),
-        open_store(str(tmp_path / "x")).exclusive(),
+        open_store(str(tmp_path / "x")).lock(),
     ):
         pass
 
@@ -158,11 +158,11 @@ def test_of_many_who_count_none_is_lost(any_store: Store) -> None:
 
 def test_times_are_the_file_systems(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    assert store.written("a/x") is None
+    assert store.modified("a/x") is None
     store.write("a/x", b"one")
     os.utime(tmp_path / "a/x", (5, 7))
-    assert store.written("a/x") == 7
+    assert store.modified("a/x") == 7
     version = store.read_version("a/x")
     assert version is not None
     assert store.replace("a/x", b"two", version[1])
-    assert (store.written("a/x") or 0) > 7
+    assert (store.modified("a/x") or 0) > 7

@@ -25,28 +25,28 @@ from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, SCENES
 from scenebeam.sandbox.server import Behaviour, Fault
-from scenebeam.transfer import access as module
-from scenebeam.transfer.access import access, reachable, shown
+from scenebeam.transfer import signing as module
 from scenebeam.transfer.ranges import Budget, read_range
+from scenebeam.transfer.signing import preferred_href, redact_url, sign
 
 SECRET = "s3cr3t-of-the-user"
 SCENE = SCENES[0].id
 
 
 def test_an_href_is_shown_without_its_signature() -> None:
-    assert shown(f"https://user:{SECRET}@host/a.tif?sig={SECRET}#x") == "https://host/a.tif"
-    assert shown("/data/a?b.tif") == "/data/a?b.tif"
+    assert redact_url(f"https://user:{SECRET}@host/a.tif?sig={SECRET}#x") == "https://host/a.tif"
+    assert redact_url("/data/a?b.tif") == "/data/a?b.tif"
 
 
 def test_an_access_has_no_text_form() -> None:
-    found = access(f"https://host/a.tif?sig={SECRET}")
+    found = sign(f"https://host/a.tif?sig={SECRET}")
     assert found is not None
     assert SECRET not in f"{found!r} {found}"
 
 
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(ReadError, match="not ftp"):
-        access("ftp://host/a.tif")
+        sign("ftp://host/a.tif")
 
 
 # --- Planetary Computer
@@ -68,8 +68,8 @@ def test_planetary_computer_tokens_are_asked_of_its_service(
         Settings.get.cache_clear()
         planetary_computer.sas.TOKEN_CACHE.clear()
         href = "https://account.blob.core.windows.net/container/a.tif"
-        found = access(href, "planetary-computer")
-        assert access(href, "planetary-computer") == found
+        found = sign(href, "planetary-computer")
+        assert sign(href, "planetary-computer") == found
     Settings.get.cache_clear()
     assert found is not None
     assert found.url == f"{href}?sig={SECRET}"
@@ -230,10 +230,10 @@ def test_a_cdse_token_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> 
         "dataspace.copernicus.eu.evil.example",
         "notdataspace.copernicus.eu",
     ):
-        found = access(f"https://{host}/a.jp2", "cdse")
+        found = sign(f"https://{host}/a.jp2", "cdse")
         assert found is not None
         assert found.headers == {}
-    real = access("https://zipper.dataspace.copernicus.eu/odata/v1/a.jp2", "cdse")
+    real = sign("https://zipper.dataspace.copernicus.eu/odata/v1/a.jp2", "cdse")
     assert real is not None
     assert real.headers == {"Authorization": f"Bearer {SECRET}"}
 
@@ -242,9 +242,9 @@ def test_without_an_account_the_message_says_what_to_set(
     ask: Callable[..., RunRequest], bearer: Behaviour
 ) -> None:
     with pytest.raises(ReadError, match="set CDSE_USERNAME and CDSE_PASSWORD"):
-        access(f"{bearer.url}/a.tif", "cdse")
+        sign(f"{bearer.url}/a.tif", "cdse")
     with pytest.raises(ReadError, match="CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY"):
-        access("s3://eodata/a.jp2", "cdse")
+        sign("s3://eodata/a.jp2", "cdse")
 
 
 @pytest.fixture
@@ -283,9 +283,9 @@ def test_a_login_fetches_tokens_and_renews_them_before_they_end(
     href = "https://zipper.dataspace.copernicus.eu/a.jp2"
     clock = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    first, second = access(href, "cdse"), access(href, "cdse")
+    first, second = sign(href, "cdse"), sign(href, "cdse")
     clock[0] += 2
-    third = access(href, "cdse")
+    third = sign(href, "cdse")
     assert first == second
     assert [found.headers["Authorization"] for found in (first, third) if found] == [
         "Bearer token-1",
@@ -304,20 +304,20 @@ def test_a_wrong_password_is_told_without_it(
     monkeypatch.setenv("CDSE_USERNAME", "somebody")
     monkeypatch.setenv("CDSE_PASSWORD", "wrong-and-s3cr3t")
     with pytest.raises(ReadError, match="answers 401") as fault:
-        access("https://zipper.dataspace.copernicus.eu/a.jp2", "cdse")
+        sign("https://zipper.dataspace.copernicus.eu/a.jp2", "cdse")
     assert fault.value.permanent
     assert "wrong" not in str(fault.value)
 
 
 def test_the_place_is_chosen_by_the_keys_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     hrefs = ["s3://eodata/a.jp2", "https://zipper.dataspace.copernicus.eu/a.jp2"]
-    assert reachable(hrefs, "cdse") == hrefs[0]
+    assert preferred_href(hrefs, "cdse") == hrefs[0]
     monkeypatch.setenv("CDSE_ACCESS_TOKEN", "x")
-    assert reachable(hrefs, "cdse") == hrefs[1]
+    assert preferred_href(hrefs, "cdse") == hrefs[1]
     monkeypatch.setenv("CDSE_S3_ACCESS_KEY", "x")
     monkeypatch.setenv("CDSE_S3_SECRET_KEY", "x")
-    assert reachable(hrefs, "cdse") == hrefs[0]
-    assert reachable(hrefs[::-1], "none") == hrefs[1]
+    assert preferred_href(hrefs, "cdse") == hrefs[0]
+    assert preferred_href(hrefs[::-1], "none") == hrefs[1]
 
 
 # --- S3
@@ -419,7 +419,7 @@ def test_signing_without_keys_says_what_to_set(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ReadError, match="AWS_ACCESS_KEY_ID"):
-        access("s3://landsat/a.tif", "s3-requester-pays")
+        sign("s3://landsat/a.tif", "s3-requester-pays")
 
 
 @pytest.mark.parametrize(
@@ -434,4 +434,4 @@ def test_signing_without_keys_says_what_to_set(
 )
 def test_a_machines_own_keys_are_no_image(host: str) -> None:
     with pytest.raises(ReadError, match="no place for images"):
-        access(f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token")
+        sign(f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token")

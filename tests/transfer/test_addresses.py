@@ -20,10 +20,10 @@ from scenebeam.request import RunRequest
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 from scenebeam.storage import open_store
 from scenebeam.transfer import addresses
-from scenebeam.transfer.access import access, effective_limits
 from scenebeam.transfer.addresses import check_address, is_metadata, is_private
 from scenebeam.transfer.download import download
-from scenebeam.transfer.ranges import Budget, fetched, read_range
+from scenebeam.transfer.ranges import Budget, local_copy, read_range
+from scenebeam.transfer.signing import effective_limits, sign
 
 METADATA = int(ipaddress.ip_address("169.254.169.254"))
 SPELLINGS = [
@@ -102,7 +102,7 @@ def test_downloads_lead_to_no_metadata_server_either(
     tmp_path: Path,
 ) -> None:
     url = f"http://{host}/latest/meta-data/"
-    with open_store(str(tmp_path)).receiving("a.tif", url) as arrival:
+    with open_store(str(tmp_path)).open_download("a.tif", url) as arrival:
         with pytest.raises(ReadError, match="no place for images"):
             download(url, arrival, quick(private=True))
     assert no_connection == []
@@ -247,7 +247,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     with pytest.raises(ReadError, match=r"127.0.0.2 is in a private network") as fault:
         read_range(f"{public.url}/a.tif", 0, 4, quick())
     assert fault.value.permanent
-    with open_store(str(tmp_path / "out")).receiving("a.tif", "a") as arrival:
+    with open_store(str(tmp_path / "out")).open_download("a.tif", "a") as arrival:
         with pytest.raises(ReadError, match="private network"):
             download(f"{public.url}/a.tif", arrival, quick())
     assert private.requests.total() == 0
@@ -301,7 +301,7 @@ def test_a_table_is_not_read_from_a_private_address(servers: tuple[Behaviour, Be
     _, private = servers
     with (
         pytest.raises(ReadError, match="private network"),
-        fetched(f"{private.url}/items.parquet", quick(), 1000),
+        local_copy(f"{private.url}/items.parquet", quick(), 1000),
     ):
         pass
     assert private.requests.total() == 0
@@ -312,7 +312,7 @@ def test_a_server_that_this_machine_names_itself_may_be_private(
 ) -> None:
     _, private = servers
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", private.url)
-    where = access("gs://bucket/a.tif")
+    where = sign("gs://bucket/a.tif")
     assert where is not None
     assert where.trusted
     (private.folder / "bucket").mkdir()
@@ -334,7 +334,7 @@ def test_a_host_that_two_parsers_read_differently_gets_no_keys(
 ) -> None:
     monkeypatch.setenv("CDSE_ACCESS_TOKEN", "s3cr3t")
     with pytest.raises(ReadError, match="backslash"):
-        access(href, signing)
+        sign(href, signing)
     assert no_connection == []
 
 
@@ -342,8 +342,8 @@ def test_a_host_that_two_parsers_read_differently_gets_no_keys(
 def test_what_is_not_a_url_is_told(href: str, tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="is not a URL"):
         read_range(href, 0, 10, quick())
-    with open_store(str(tmp_path)).receiving("a.tif", href) as arrival:
+    with open_store(str(tmp_path)).open_download("a.tif", href) as arrival:
         with pytest.raises(ReadError, match="is not a URL"):
             download(href, arrival, quick())
-    with pytest.raises(ReadError, match="is not a URL"), fetched(href, quick(), 1000):
+    with pytest.raises(ReadError, match="is not a URL"), local_copy(href, quick(), 1000):
         pass

@@ -13,7 +13,7 @@ from scenebeam.errors import ReadError
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.download import CHUNK, download
-from scenebeam.transfer.ranges import Budget, halted
+from scenebeam.transfer.ranges import Budget, shutdown
 
 SIZE = 5 * CHUNK + 123
 HALF = 3 * CHUNK
@@ -38,7 +38,7 @@ def fetch(
     host: Behaviour, store: Store, budget: Budget | None = None, name: str = "band.tif"
 ) -> str:
     url = f"{host.url}/{name}"
-    with store.receiving("a/band.tif", url) as arrival:
+    with store.open_download("a/band.tif", url) as arrival:
         download(url, arrival, budget or Budget(private=True, first_wait=0.01))
         arrival.publish()
         return arrival.checksum
@@ -74,7 +74,7 @@ def test_another_process_goes_on_where_one_was_stopped(
     assert store.list() == set(), "not published before it is whole"
     host.faults.clear()
     host.forget()
-    store.sweep()
+    store.remove_partial_files()
     fetch(host, open_store(str(tmp_path / "out")))
     assert store.read("a/band.tif") == whole(host)
     assert host.bytes_sent == SIZE - HALF
@@ -87,7 +87,7 @@ def test_what_came_whole_and_was_not_published_is_not_asked_for_again(
     host: Behaviour, store: Store
 ) -> None:
     url = f"{host.url}/band.tif"
-    with store.receiving("a/band.tif", url) as arrival:
+    with store.open_download("a/band.tif", url) as arrival:
         download(url, arrival, Budget(private=True))
     fetch(host, store)
     assert store.read("a/band.tif") == whole(host)
@@ -174,14 +174,14 @@ def test_an_interrupt_stops_at_the_next_chunk_and_keeps_what_came(
     host: Behaviour, store: Store
 ) -> None:
     host.rate = 4 * CHUNK
-    timer = threading.Timer(0.5, halted.set)
+    timer = threading.Timer(0.5, shutdown.set)
     timer.start()
     try:
         with pytest.raises(ReadError, match="interrupted"):
             fetch(host, store)
     finally:
         timer.join()
-        halted.clear()
+        shutdown.clear()
     host.rate = 0
     host.forget()
     fetch(host, store)

@@ -20,13 +20,13 @@ import tenacity
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from scenebeam.catalog.kept import links_of
+from scenebeam.catalog.packed_items import links_of
 from scenebeam.errors import CatalogError
 from scenebeam.request import Limits
-from scenebeam.transfer.access import shown
-from scenebeam.transfer.http import TRANSIENT, Transient, retry_after
-from scenebeam.transfer.ranges import halted
+from scenebeam.transfer.http import TRANSIENT, TransientError, retry_after
+from scenebeam.transfer.ranges import shutdown
 from scenebeam.transfer.session import mount_checked
+from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class CatalogIO(StacApiIO):
         """Read a JSON object. Raises CatalogError where the answer is none."""
         document = json.loads(self.request(url, method=method, parameters=parameters))
         if not isinstance(document, dict):
-            raise CatalogError(f"{shown(url)} answers with JSON that is not an object")
+            raise CatalogError(f"{redact_url(url)} answers with JSON that is not an object")
         return document
 
     def request(
@@ -84,19 +84,19 @@ class CatalogIO(StacApiIO):
         """
         patience = self._limits.retry_seconds
         retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Transient),
+            retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_attempt(self._limits.max_attempts)
             | tenacity.stop_after_delay(patience),
             wait=self._wait,
-            sleep=tenacity.sleep_using_event(halted),
+            sleep=tenacity.sleep_using_event(shutdown),
             reraise=True,
         )
         try:
             return retry(self._ask, href, (method or "GET").upper(), headers, parameters)
-        except Transient as fault:
+        except TransientError as fault:
             tries = retry.statistics.get("attempt_number", 1)
             raise CatalogError(
-                f"{shown(href)}: {fault} (after {tries} tries); the catalog is unwell or busy, run again later"
+                f"{redact_url(href)}: {fault} (after {tries} tries); the catalog is unwell or busy, run again later"
             ) from None
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
@@ -105,7 +105,7 @@ class CatalogIO(StacApiIO):
         backoff = float(
             tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)(state)
         )
-        seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
+        seconds = max(backoff, fault.after if isinstance(fault, TransientError) else 0.0)
         log.info("the catalog is asked again in %.1f s: %s", seconds, fault)
         return seconds
 
@@ -126,9 +126,9 @@ class CatalogIO(StacApiIO):
                 method, href, headers=headers, timeout=_TIMEOUT, stream=True, **sent
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise Transient(f"it cannot be reached: {type(error).__name__}") from None
+            raise TransientError(f"it cannot be reached: {type(error).__name__}") from None
         except (requests.RequestException, ValueError) as error:
-            raise CatalogError(f"{shown(href)} cannot be asked: {error}") from None
+            raise CatalogError(f"{redact_url(href)} cannot be asked: {error}") from None
         with answer:
             self._check_status(href, answer)
             return _json_text(_body(answer))
@@ -138,10 +138,10 @@ class CatalogIO(StacApiIO):
             after = retry_after(answer.headers.get("Retry-After"))
             if after > self._limits.retry_seconds:
                 raise CatalogError(
-                    f"{shown(href)} answers {answer.status_code} and asks to wait {after:,.0f} s, longer than "
+                    f"{redact_url(href)} answers {answer.status_code} and asks to wait {after:,.0f} s, longer than "
                     f"limits.retry_seconds = {self._limits.retry_seconds:g}; run again later"
                 )
-            raise Transient(f"it answers {answer.status_code}", after)
+            raise TransientError(f"it answers {answer.status_code}", after)
         if not 200 <= answer.status_code < 300:
             _ = answer.content
             raise APIError.from_response(answer)
@@ -162,7 +162,7 @@ class CatalogIO(StacApiIO):
             question = json.dumps(where, sort_keys=True)
             if question in asked:
                 raise CatalogError(
-                    f"{shown(url)}: its pages lead in a circle after {received:,} items"
+                    f"{redact_url(url)}: its pages lead in a circle after {received:,} items"
                 )
             asked.add(question)
             page = self._page(*where)
@@ -171,7 +171,7 @@ class CatalogIO(StacApiIO):
             empty = 0 if page["features"] else empty + 1
             if empty > _EMPTY_PAGES:
                 raise CatalogError(
-                    f"{shown(url)}: {empty} empty pages in a row name a next one; its search has no end"
+                    f"{redact_url(url)}: {empty} empty pages in a row name a next one; its search has no end"
                 )
             yield page
             following = next(
@@ -182,7 +182,7 @@ class CatalogIO(StacApiIO):
             where = _next_page(where, following)
         if received < promised:
             raise CatalogError(
-                f"{shown(url)} says that {promised:,} items match, and sent {received:,}: its answer is incomplete; "
+                f"{redact_url(url)} says that {promised:,} items match, and sent {received:,}: its answer is incomplete; "
                 "run again later"
             )
 
@@ -202,9 +202,9 @@ class CatalogIO(StacApiIO):
                 or page.get("type")
                 or ""
             )
-            halted.wait(self._limits.retry_wait)
+            shutdown.wait(self._limits.retry_wait)
         raise CatalogError(
-            f"{shown(url)}: the answer is not a FeatureCollection: {told[:200] or 'no description'}"
+            f"{redact_url(url)}: the answer is not a FeatureCollection: {told[:200] or 'no description'}"
         )
 
 
@@ -216,12 +216,12 @@ def _body(answer: requests.Response) -> bytes:
             body += piece
             if len(body) > _LARGEST_ANSWER:
                 raise CatalogError(
-                    f"{shown(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page"
+                    f"{redact_url(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page"
                 )
             if time.monotonic() > until:
-                raise Transient("its answer takes too long")
+                raise TransientError("its answer takes too long")
     except (requests.RequestException, OSError) as error:
-        raise Transient(f"its answer broke off: {type(error).__name__}") from None
+        raise TransientError(f"its answer broke off: {type(error).__name__}") from None
     return bytes(body)
 
 
@@ -231,7 +231,7 @@ def _json_text(body: bytes) -> str:
         json.loads(text)
     except ValueError:
         kind = "an HTML page" if body.lstrip()[:1] == b"<" else "what is not JSON"
-        raise Transient(f"it answers with {kind}") from None
+        raise TransientError(f"it answers with {kind}") from None
     return text
 
 

@@ -8,8 +8,8 @@ import pystac
 from pystac.stac_io import DefaultStacIO
 
 from scenebeam.errors import CatalogError
-from scenebeam.transfer.access import shown
-from scenebeam.transfer.ranges import Budget, fetched
+from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.signing import redact_url
 
 _LARGEST_DOCUMENT = 1 * 2**30
 
@@ -31,8 +31,8 @@ class BucketIO(DefaultStacIO):
         href = source.get_absolute_href() if isinstance(source, pystac.Link) else str(source)
         if not str(href).lower().startswith(("gs://", "https://")):
             raise CatalogError(f"a catalog in a bucket names {href!r}; refused")
-        with fetched(str(href), self._budget, _LARGEST_DOCUMENT) as path:
+        with local_copy(str(href), self._budget, _LARGEST_DOCUMENT) as path:
             try:
                 return path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
-                raise CatalogError(f"{shown(str(href))} is not JSON") from None
+                raise CatalogError(f"{redact_url(str(href))} is not JSON") from None

@@ -14,12 +14,12 @@ from pystac.utils import make_absolute_href
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METRES, lonlat_geometry
-from scenebeam.catalog.kept import links_of
+from scenebeam.catalog.packed_items import links_of
 from scenebeam.collections import CollectionRecord
 from scenebeam.collections.identity import KNOWN_SENSORS
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import is_url
-from scenebeam.transfer.access import reachable
+from scenebeam.transfer.signing import preferred_href
 
 SOURCE_COLLECTION, SOURCE_PROVIDER = "scenebeam:collection", "scenebeam:provider"
 """Properties of items that scenebeam has made of scenes: where the scenes are from."""
@@ -43,10 +43,10 @@ class Asset:
     scale: float
     offset: float
     """Physical value = scale x (number - shift) + offset."""
-    shift: int
+    add_offset: int
     """What the pixels carry on top of the harmonized number."""
     categorical: bool
-    uniform: bool = False
+    constant_ok: bool = False
     """Whether one number throughout is nothing odd."""
     sensor: Literal["optical", "sar"] | None = None
     """Whose checks say whether it is fit to use."""
@@ -62,7 +62,7 @@ class Asset:
     """As the catalogue writes it."""
     shape: tuple[int, int] | None = None
     """Rows and columns, where the catalog says."""
-    shift_known: bool = True
+    add_offset_known: bool = True
     """Whether anything says what `shift` is. Else it is 0, and products call their values unknown."""
 
     @property
@@ -212,16 +212,16 @@ def _asset(
     checksum = stored.get("file:checksum")
     return Asset(
         band=band,
-        href=reachable(hrefs, record.signing),
+        href=preferred_href(hrefs, record.signing),
         index=known.band,
         resolution=chosen,
         dtype=record.band_dtype(band),
         nodata=record.band_nodata(band),
         scale=scale,
         offset=offset,
-        shift=record.band_shift(band, properties),
+        add_offset=record.band_add_offset(band, properties),
         categorical=known.categorical,
-        uniform=record.may_be_uniform(band),
+        constant_ok=record.may_be_constant(band),
         sensor=record.band_sensor(band),
         unit=record.unit,
         value_range=record.value_range,
@@ -266,10 +266,12 @@ def _archived_asset(
         nodata=record.band_nodata(band),
         scale=scale,
         offset=offset,
-        shift=0 if shift is None or known.categorical or not known.shifted else int(shift),
-        shift_known=shift is not None or record.shift is None,
+        add_offset=0
+        if shift is None or known.categorical or not known.has_add_offset
+        else int(shift),
+        add_offset_known=shift is not None or record.add_offset is None,
         categorical=known.categorical,
-        uniform=record.may_be_uniform(band),
+        constant_ok=record.may_be_constant(band),
         sensor=record.band_sensor(band),
         unit=record.unit,
         value_range=record.value_range,

@@ -24,7 +24,7 @@ from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.api import CatalogIO, describe_refusal
 from scenebeam.catalog.bucket import BucketIO
-from scenebeam.catalog.kept import Item, KeptItems, links_of
+from scenebeam.catalog.packed_items import Item, KeptItems, links_of
 from scenebeam.catalog.scene import (
     SOURCE_COLLECTION,
     SOURCE_PROVIDER,
@@ -43,8 +43,8 @@ from scenebeam.request import (
     is_remote,
     is_url,
 )
-from scenebeam.transfer.access import effective_limits, shown
-from scenebeam.transfer.ranges import Budget, fetched
+from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.signing import effective_limits, redact_url
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _fit(record: CollectionRecord, item: Item) -> tuple[int, bool]:
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchQuery:
     """One search: where and when."""
 
     bbox: Bounds | None = None
@@ -177,20 +177,20 @@ class Question:
         )
 
 
-def questions_of(request: RunRequest, area: MultiPolygon | None) -> list[Question]:
+def queries_for(request: RunRequest, area: MultiPolygon | None) -> list[SearchQuery]:
     """What a request's own area (in degrees) and dates ask: one search per period and part of the
     area.
     """
     intervals: Sequence[tuple[datetime, datetime] | None] = request.intervals or [None]
     cells: Sequence[Any] = area.geoms if area is not None else [None]
     return [
-        Question(None if cell is None else cell.bounds, interval)
+        SearchQuery(None if cell is None else cell.bounds, interval)
         for interval in intervals
         for cell in cells
     ]
 
 
-def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItems:
+def search_items(request: RunRequest, questions: Sequence[SearchQuery]) -> KeptItems:
     """Items of the request's collections, as they came, in the catalogue's order; a file gives all
     that it holds.
 
@@ -209,7 +209,9 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
             _ask(url, request, questions) if is_url(url) else _read(Path(url)), start=1
         ):
             if not isinstance(item, dict):
-                log.warning("%s: item %d is left out: it is no JSON object", shown(url), number)
+                log.warning(
+                    "%s: item %d is left out: it is no JSON object", redact_url(url), number
+                )
                 continue
             key = str(item.get("collection")), str(item.get("id"))
             if key in seen:
@@ -224,7 +226,9 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
                     "narrow the area or the dates, or raise the limit"
                 )
     except APIError as error:
-        raise CatalogError(f"{shown(url)} refused the search: {describe_refusal(error)}") from error
+        raise CatalogError(
+            f"{redact_url(url)} refused the search: {describe_refusal(error)}"
+        ) from error
     except (
         OSError,
         ValueError,
@@ -233,15 +237,15 @@ def search_items(request: RunRequest, questions: Sequence[Question]) -> KeptItem
         rustac.RustacError,
         ReadError,
     ) as error:
-        raise CatalogError(f"cannot read the catalogue {shown(url)}: {error}") from error
+        raise CatalogError(f"cannot read the catalogue {redact_url(url)}: {error}") from error
     return found
 
 
-def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterator[Any]:
+def _ask(url: str, request: RunRequest, questions: Sequence[SearchQuery]) -> Iterator[Any]:
     """A catalogue on the network: a STAC API, a static catalogue, or one document."""
     limits = effective_limits(request)
     if url.endswith((".parquet", ".geoparquet")):
-        with fetched(url, Budget.of(limits), _LARGEST_TABLE) as path:
+        with local_copy(url, Budget.of(limits), _LARGEST_TABLE) as path:
             yield from (_located(item, url) for item in _read(path))
         return
     if url.startswith("gs://"):
@@ -261,7 +265,7 @@ def _ask(url: str, request: RunRequest, questions: Sequence[Question]) -> Iterat
         yield from _ask_catalog(url, document, stac_io, request, questions)
     else:
         raise CatalogError(
-            f"{shown(url)} is no STAC API, catalogue, collection, ItemCollection or item"
+            f"{redact_url(url)} is no STAC API, catalogue, collection, ItemCollection or item"
         )
 
 
@@ -277,11 +281,15 @@ def _read_bucket(url: str, stac_io: BucketIO) -> Iterator[Any]:
         model = pystac.Catalog if kind == "Catalog" else pystac.Collection
         yield from _crawl(model.from_dict(document, href=url), stac_io)
     else:
-        raise CatalogError(f"{shown(url)} is no ItemCollection, Item, Catalog or Collection")
+        raise CatalogError(f"{redact_url(url)} is no ItemCollection, Item, Catalog or Collection")
 
 
 def _ask_catalog(
-    url: str, document: Item, stac_io: CatalogIO, request: RunRequest, questions: Sequence[Question]
+    url: str,
+    document: Item,
+    stac_io: CatalogIO,
+    request: RunRequest,
+    questions: Sequence[SearchQuery],
 ) -> Iterator[Item]:
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -292,7 +300,7 @@ def _ask_catalog(
     if not client.conforms_to("ITEM_SEARCH"):
         if not links_of(document, "child") and not links_of(document, "item"):
             raise CatalogError(
-                f"{shown(url)} offers no item search, and links to no items; is it the root of a STAC API?"
+                f"{redact_url(url)} offers no item search, and links to no items; is it the root of a STAC API?"
             )
         log.info("%s has no item search: reading it as a static catalogue", url)
         yield from _crawl(pystac.Catalog.from_dict(document, href=url), stac_io)
@@ -344,7 +352,7 @@ def _located(item: Any, url: str) -> Any:
 
 
 def _searches(
-    request: RunRequest, questions: Sequence[Question], queries: bool
+    request: RunRequest, questions: Sequence[SearchQuery], queries: bool
 ) -> Iterator[dict[str, Any]]:
     """The words of each search: by id where scenes are named, else by place and time; `queries`: by
     properties too.

@@ -13,10 +13,10 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import PASS_GAP, Acquisition, group
 from scenebeam.catalog.cover import cover_least
-from scenebeam.catalog.modes import choose
-from scenebeam.catalog.rows import ListedScene, group_rows
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import bands_of, record_of
+from scenebeam.catalog.selection_modes import choose
+from scenebeam.catalog.series_rows import ListedScene, group_rows
 from scenebeam.request import RunRequest, Select
 
 log = logging.getLogger(__name__)

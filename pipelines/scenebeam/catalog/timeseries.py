@@ -15,15 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from scenebeam.catalog.area import lonlat_geometry
-from scenebeam.catalog.rows import ListedScene
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.search import record_for_item
+from scenebeam.catalog.series_rows import ListedScene
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import is_empty, parse_rows, read_day, read_number
 from scenebeam.errors import RequestError
 from scenebeam.multihash import SHA256_PREFIX, file_multihash
 from scenebeam.request import is_url
-from scenebeam.transfer.access import shown
+from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger(__name__)
 
@@ -211,9 +211,9 @@ def _is_in_bucket(asset: dict[str, Any]) -> bool:
 def _warn_of_unknown(scenes: Mapping[str, Scene], record: CollectionRecord) -> None:
     unknown = []
     for name, scene in scenes.items():
-        if not all(asset.shift_known for asset in scene.assets.values()):
+        if not all(asset.add_offset_known for asset in scene.assets.values()):
             unknown.append(name)
-    if unknown and record.shift is not None:
+    if unknown and record.add_offset is not None:
         log.warning(
             "%d of %d scenes (the first: %s): nothing says whether their pixels carry %+d, so "
             "their products say `values: unknown`; put the STAC item of each scene beside its "
@@ -221,7 +221,7 @@ def _warn_of_unknown(scenes: Mapping[str, Scene], record: CollectionRecord) -> N
             len(unknown),
             len(scenes),
             unknown[0],
-            record.shift.amount,
+            record.add_offset.amount,
         )
 
 
@@ -253,8 +253,10 @@ def _local_assets(
     properties = item.get("properties", {})
     found = {}
     for band in record.bands:
-        shift = rule.file_shift(band, scene_id, properties) if band in rule.bands else None
-        asset = _local_asset(band, files, record, item.get("assets", {}), shift, checksums)
+        add_offset = (
+            rule.file_add_offset(band, scene_id, properties) if band in rule.bands else None
+        )
+        asset = _local_asset(band, files, record, item.get("assets", {}), add_offset, checksums)
         if asset is not None:
             found[band] = asset
     return found
@@ -283,7 +285,7 @@ def _local_asset(
     files: dict[str, str],
     record: CollectionRecord,
     described: dict[str, dict[str, Any]],
-    shift: int | None,
+    add_offset: int | None,
     checksums: bool,
 ) -> Asset | None:
     known = record.bands[band]
@@ -293,12 +295,15 @@ def _local_asset(
         return None
     scale, offset = record.band_scaling(band)
     told = described.get(PurePosixPath(file).stem, {})
-    shift = told.get("scenebeam:shift", shift)
+    add_offset = told.get("scenebeam:shift", add_offset)
     damage = "" if is_url(file) else _damage(file, told, checksums)
     source = told.get("scenebeam:source") if damage else None
     if damage:
         log.warning(
-            "%s %s%s", file, damage, f"; it is read from {shown(source)} instead" if source else ""
+            "%s %s%s",
+            file,
+            damage,
+            f"; it is read from {redact_url(source)} instead" if source else "",
         )
     return Asset(
         band=band,
@@ -310,10 +315,10 @@ def _local_asset(
         nodata=record.band_nodata(band),
         scale=scale,
         offset=offset,
-        shift=shift or 0,
-        shift_known=shift is not None,
+        add_offset=add_offset or 0,
+        add_offset_known=add_offset is not None,
         categorical=known.categorical,
-        uniform=record.may_be_uniform(band),
+        constant_ok=record.may_be_constant(band),
         sensor=record.band_sensor(band),
         unit=record.unit,
         value_range=record.value_range,

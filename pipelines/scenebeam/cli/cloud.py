@@ -43,7 +43,7 @@ def launch(request_file: str, as_json: bool, **given: Any) -> None:
     settings = CloudSettings.from_environment()
     desk = Launch(settings, Runs(open_store(settings.state)), new_launcher(settings), publish)
     # Each call is a message of its own: a run that failed is launched again.
-    status = desk.answer(
+    status = desk.handle(
         Message(f"terminal-{uuid.uuid4().hex}", request.model_dump_json().encode())
     )
     if status.state == "rejected":

@@ -64,7 +64,7 @@ class _Group(click.Group):
     "--verbose",
     count=True,
     envvar="SCENEBEAM_VERBOSE",
-    help="Tell of each search, task and band; twice for other libraries too.",
+    help="Report of each search, task and band; twice for other libraries too.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks, and make one task after another.")
 def main(verbose: int, debug: bool) -> None:
@@ -124,7 +124,7 @@ def overrides_of(
     output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Values from the command line, by dotted name."""
-    from scenebeam.requestfile import NULL, scalar
+    from scenebeam.requestfile import NULL, parse_value
 
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
@@ -134,7 +134,7 @@ def overrides_of(
         name, equals, value = setting.partition("=")
         if not equals:
             raise RequestError(f"--set {setting}: write NAME=VALUE")
-        parsed = scalar(value, name)
+        parsed = parse_value(value, name)
         found[name] = NULL if parsed is None else parsed
     return found
 

@@ -218,14 +218,19 @@ def refine(
     as_json: bool,
 ) -> None:
     """How cloudy the chosen scenes are over the chips themselves, by their pixels."""
+    from scenebeam.planning.plan import read_plan
     from scenebeam.products.fields.cloud_report import CLOUD_REPORT, measure_clouds
+    from scenebeam.storage import open_store
 
     frozen = _frozen(catalogue)
     if frozen is None:
         raise RequestError(
             f"{catalogue}: nothing was chosen there yet; begin with `scenebeam fields select`"
         )
-    document = measure_clouds(_folder(catalogue), cloud_cover_pixel)
+    store = open_store(_folder(catalogue))
+    plan = read_plan(store)
+    assert plan is not None, "its run.json has just been read"
+    document = measure_clouds(plan.tasks, store, cloud_cover_pixel)
     _show_report(document, f"{_folder(catalogue)}/{CLOUD_REPORT}", output_report, as_json)
     if update_items:
         given = {"pixel_check": True, "cloud_cover_pixel": cloud_cover_pixel}

@@ -139,7 +139,7 @@ def assets(scenes: str | None, max_download_workers: int | None, **given: Any) -
 
 def _run_product(kind: str, fields: tuple[str, ...], others: dict[str, Any], **given: Any) -> None:
     """Run the request that a product's own command spells."""
-    from scenebeam.requestfile import load_request, scalar
+    from scenebeam.requestfile import load_request, parse_value
 
     typed = {name: given[name] for name in fields if given[name] is not None}
     bbox, mgrs = given["bbox"], given["mgrs"]
@@ -147,14 +147,14 @@ def _run_product(kind: str, fields: tuple[str, ...], others: dict[str, Any], **g
         "run": given["run_name"] or kind,
         "catalog": given["catalog"],
         "collections": [given["collection"]],
-        "area.bbox": [scalar(part, "bbox") for part in bbox.split(",")] if bbox else None,
+        "area.bbox": [parse_value(part, "bbox") for part in bbox.split(",")] if bbox else None,
         "area.mgrs": mgrs.split(",") if mgrs else None,
         "area.geojson": given["geojson"],
         "dates": given["dates"].split(",") if given["dates"] else None,
         "select.max_cloud_cover": given["max_cloud_cover"],
         "product.kind": kind,
         **{
-            f"product.{name}": scalar(str(value), f"product.{name}")
+            f"product.{name}": parse_value(str(value), f"product.{name}")
             for name, value in typed.items()
         },
         **others,

@@ -134,10 +134,12 @@ def plan(
     made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
         from scenebeam.imaging.virtual import block_table, write_vrts
-        from scenebeam.transfer.access import effective_limits
+        from scenebeam.transfer.signing import effective_limits
 
         if blocks is not None:
-            Path(blocks).write_bytes(block_table(made.tasks, effective_limits(made.request)).dump())
+            Path(blocks).write_bytes(
+                block_table(made.tasks, effective_limits(made.request)).to_bytes()
+            )
         if vrt is not None:
             write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
     facts = explain(made)
@@ -187,9 +189,9 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
     if as_json:
         click.echo(json.dumps({"request": document, "from": came_from}, indent=2))
         return
-    from scenebeam.requestfile import leaves
+    from scenebeam.requestfile import flatten
 
-    for name, value in leaves(document):
+    for name, value in flatten(document):
         source = came_from.get(name) or next(
             (came_from[n] for n in came_from if name.startswith(f"{n}.")), "default"
         )
@@ -197,20 +199,20 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
 
 
 def _show_classes(request: RunRequest, as_json: bool) -> None:
-    from scenebeam.planning.search import plan_found, search
+    from scenebeam.planning.search import plan_selection, search
     from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
     from scenebeam.request import LandcoverRequest
     from scenebeam.storage import open_store
-    from scenebeam.transfer.access import effective_limits
     from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.signing import effective_limits
 
     product = request.product
     if not isinstance(product, LandcoverRequest):
         raise RequestError("--classes: only land-cover chips have classes")
     scenes = search(request, open_store(request.output))
-    tasks = plan_found(request, scenes).tasks
+    tasks = plan_selection(request, scenes).tasks
     found = outlook(tasks, product, Budget.of(effective_limits(request)))  # type: ignore[arg-type]
-    found["areas_by_cloud"] = areas_by_cloud(request, scenes.selection, scenes.aim)
+    found["areas_by_cloud"] = areas_by_cloud(request, scenes.selection, scenes.search_scope)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

@@ -30,7 +30,7 @@ _CRS_FILES = re.compile(
 """What makes PROJ open a file for a CRS."""
 
 
-def admit(content: bytes, settings: CloudSettings) -> RunRequest:
+def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
     """Read a request within what the deployment allows.
 
     Every field that names a place is normalized before it is compared, and the request holds the

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from scenebeam.cloud.guard import admit, normal_below
+from scenebeam.cloud.guard import authorize, normal_below
 from scenebeam.cloud.messages import Message
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -27,7 +27,7 @@ _LONGEST_ATTRIBUTE = 1000
 log = logging.getLogger(__name__)
 
 
-class PassingError(SceneBeamError):
+class RetryableError(SceneBeamError):
     """What may be otherwise when the message comes again."""
 
 
@@ -41,7 +41,7 @@ class Launcher(Protocol):
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
         """Start a job and give its id; of a job of that name that goes already, its own.
 
-        Raises PassingError for what may pass, LaunchError for what will not.
+        Raises RetryableError for what may pass, LaunchError for what will not.
         """
         ...
 
@@ -59,10 +59,10 @@ class Launch:
     launcher: Launcher
     publish: Publish
 
-    def answer(self, message: Message) -> RunStatus:
+    def handle(self, message: Message) -> RunStatus:
         """Start the run that a message asks for, if it has not been started; its status, or that it is rejected.
 
-        Raises PassingError, StorageError and the like where the message is to come again.
+        Raises RetryableError, StorageError and the like where the message is to come again.
         """
         try:
             request, run = self._admitted(self._content(message))
@@ -80,7 +80,7 @@ class Launch:
         fail in the same way each time that the message comes again.
         """
         try:
-            request = admit(content, self.settings)
+            request = authorize(content, self.settings)
             return request, run_id(request)
         except (RequestError, MemoryError):
             raise
@@ -127,10 +127,10 @@ class Launch:
             else:
                 age = self.runs.claim_age(run)
                 if not claim.released and age < self.settings.claim_seconds:
-                    raise PassingError(f"{run} is being launched since {age:.0f} s")
+                    raise RetryableError(f"{run} is being launched since {age:.0f} s")
                 ours = claim.model_copy(update={"since": time.time(), "released": False})
-        if not self.runs.take(run, ours, version):
-            raise PassingError(f"{run} has just been claimed by another delivery")
+        if not self.runs.try_claim(run, ours, version):
+            raise RetryableError(f"{run} has just been claimed by another delivery")
         return ours
 
     def _start(self, run: str, claim: Claim, request: RunRequest) -> RunStatus:
@@ -143,18 +143,18 @@ class Launch:
         except LaunchError as error:
             job, fault = "none", str(error)
         except BaseException:
-            self._settle(
+            self._record_job(
                 run, claim.model_copy(update={"released": True})
             )  # the next delivery need not wait
             raise
-        self._settle(run, claim.model_copy(update={"job": job}))
+        self._record_job(run, claim.model_copy(update={"job": job}))
         fresh = _launched(run, request, job, fault)
         return self._told(self.runs.update(run, lambda before: _later(before, fresh)))
 
-    def _settle(self, run: str, claim: Claim) -> None:
+    def _record_job(self, run: str, claim: Claim) -> None:
         found = self.runs.claim(run)
         if found is not None and found[0].message == claim.message:
-            self.runs.take(run, claim, found[1])
+            self.runs.try_claim(run, claim, found[1])
 
     def _status(self, run: str, request: RunRequest) -> RunStatus:
         """What is known of a run that was launched before; written again where that was lost in a crash."""
@@ -170,7 +170,7 @@ class Launch:
         status = RunStatus(
             run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
         )
-        self.runs.store.create(f"{REJECTED}{name}.json", status.dump())
+        self.runs.store.create(f"{REJECTED}{name}.json", status.to_bytes())
         if self.settings.dead_letter_topic:
             content = message.content or _printable(message.reference).encode()
             attributes = {"reason": _cut(reason[:500], _LONGEST_ATTRIBUTE), "message": name}
@@ -183,7 +183,9 @@ class Launch:
     def _told(self, status: RunStatus) -> RunStatus:
         if self.settings.status_topic:
             self.publish(
-                self.settings.status_topic, status.dump(), {"run": status.id, "state": status.state}
+                self.settings.status_topic,
+                status.to_bytes(),
+                {"run": status.id, "state": status.state},
             )
         return status
 

@@ -13,7 +13,7 @@ from typing import Any
 from google.api_core import exceptions
 from google.api_core.retry import Retry
 
-from scenebeam.cloud.launch import Launcher, LaunchError, PassingError
+from scenebeam.cloud.launch import Launcher, LaunchError, RetryableError
 from scenebeam.cloud.runs import RUN_LABEL
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
@@ -112,7 +112,7 @@ class DataflowLauncher:
         except (exceptions.Conflict, exceptions.AlreadyExists):
             return self._active(job_name)
         except PASSING as error:
-            raise PassingError(f"Dataflow does not take the job now: {error}") from error
+            raise RetryableError(f"Dataflow does not take the job now: {error}") from error
         except exceptions.GoogleAPICallError as error:
             raise LaunchError(f"Dataflow refuses the job: {error.message}") from error
 
@@ -129,12 +129,12 @@ class DataflowLauncher:
         try:
             jobs = list(self._jobs.list_jobs(call, retry=RETRY, timeout=SECONDS))
         except exceptions.GoogleAPICallError as error:
-            raise PassingError(
+            raise RetryableError(
                 f"Dataflow has a job {job_name}, and does not tell its id: {error.message}"
             ) from error
         found = next((str(job.id) for job in jobs if job.name == job_name), None)
         if found is None:
-            raise PassingError(f"Dataflow had a job {job_name}, and has none any more")
+            raise RetryableError(f"Dataflow had a job {job_name}, and has none any more")
         return found
 
     @cached_property

@@ -38,7 +38,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Ask:
+class HttpRequest:
     """What of a request matters."""
 
     method: str
@@ -54,7 +54,7 @@ class Ask:
         return "text/html" in self.accept
 
 
-def answer(ask: Ask, runs: Runs, settings: CloudSettings) -> Page:
+def handle(ask: HttpRequest, runs: Runs, settings: CloudSettings) -> Page:
     """`GET /runs` lists runs by id, `?limit=` of them `?after=` an id; `GET /runs/<id>` is one.
 
     `GET /runs/<id>/pictures/<number>` is one of the pictures that its status names, and nothing else of its output.
@@ -129,7 +129,7 @@ def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
     return found
 
 
-def _picture(status: RunStatus, number: int, ask: Ask, settings: CloudSettings) -> Page:
+def _picture(status: RunStatus, number: int, ask: HttpRequest, settings: CloudSettings) -> Page:
     name = status.pictures[number] if number < len(status.pictures) else ""
     inside = is_below(status.output, settings.outputs) and is_below(
         f"{status.output}/{name}", (status.output,)
@@ -140,7 +140,7 @@ def _picture(status: RunStatus, number: int, ask: Ask, settings: CloudSettings) 
     return _fault(404, f"there is no picture {number} of {status.id}", ask)
 
 
-def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
+def _found(document: dict[str, Any], template: str, ask: HttpRequest) -> Page:
     if ask.html:
         body, kind = (
             _templates().get_template(template).render(document).encode(),
@@ -151,7 +151,7 @@ def _found(document: dict[str, Any], template: str, ask: Ask) -> Page:
     return _tagged(body, kind, "no-cache", ask)
 
 
-def _tagged(body: bytes, kind: str, cache: str, ask: Ask) -> Page:
+def _tagged(body: bytes, kind: str, cache: str, ask: HttpRequest) -> Page:
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
         "Content-Type": kind,
@@ -172,7 +172,7 @@ _SAFE = {
 }
 
 
-def _fault(status: int, message: str, ask: Ask) -> Page:
+def _fault(status: int, message: str, ask: HttpRequest) -> Page:
     if ask.html:
         body = (
             _templates().get_template("fault.html").render(status=status, message=message).encode()

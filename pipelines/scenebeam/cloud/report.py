@@ -89,7 +89,7 @@ class Report:
             return None
         if self.settings.status_topic:
             self.publish(
-                self.settings.status_topic, after.dump(), {"run": run, "state": after.state}
+                self.settings.status_topic, after.to_bytes(), {"run": run, "state": after.state}
             )
         return after
 

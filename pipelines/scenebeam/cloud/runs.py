@@ -140,15 +140,15 @@ class Runs:
             found = self.store.read_version(name)
             before = None if found is None else RunStatus.model_validate_json(found[0])
             changed = change(before)
-            if found is not None and changed.dump() == found[0]:
+            if found is not None and changed.to_bytes() == found[0]:
                 return changed
             # The marker stands before the status does: a crash between the two leaves no open run unmarked.
             if not changed.ended and (before is None or before.ended or before.job != changed.job):
                 self.store.create(_marker(run, changed.job), b"")
             done = (
-                self.store.create(name, changed.dump())
+                self.store.create(name, changed.to_bytes())
                 if found is None
-                else self.store.replace(name, changed.dump(), found[1])
+                else self.store.replace(name, changed.to_bytes(), found[1])
             )
             if not done:
                 raise _OvertakenError(
@@ -174,10 +174,10 @@ class Runs:
         """
         clock = self.name(run, "clock")
         self.store.write(clock, b"")
-        written, present = self.store.written(self.name(run, "claim")), self.store.written(clock)
+        written, present = self.store.modified(self.name(run, "claim")), self.store.modified(clock)
         return 0.0 if written is None or present is None else present - written
 
-    def take(self, run: str, claim: Claim, version: str | None) -> bool:
+    def try_claim(self, run: str, claim: Claim, version: str | None) -> bool:
         """Claim a run that nobody has claimed, or in place of that version of its claim; whether it was claimed."""
         name, content = self.name(run, "claim"), (claim.model_dump_json() + "\n").encode()
         return (

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from scenebeam.cloud.topics import Word
+from scenebeam.cloud.topics import PubSubProgress
 from scenebeam.errors import RequestError, SceneBeamError
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import parse_document, validate_request
@@ -27,15 +27,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--run", default="")
     parser.add_argument("--progress_topic", default="")
     known, options = parser.parse_known_args(arguments)
-    tell = Word(known.progress_topic, known.run) if known.progress_topic else None
+    on_progress = PubSubProgress(known.progress_topic, known.run) if known.progress_topic else None
     try:
-        submit(_read(known.request), options, tell)
+        submit(_read(known.request), options, on_progress)
     except SceneBeamError as error:
         print(f"scenebeam: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
     finally:
-        if tell is not None:
-            tell()
+        if on_progress is not None:
+            on_progress()
     return 0
 
 

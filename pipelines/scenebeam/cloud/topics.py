@@ -25,7 +25,7 @@ def publish(topic: str, data: bytes, attributes: dict[str, str]) -> None:
 
 
 @dataclass(frozen=True)
-class Word:
+class PubSubProgress:
     """That a run has got further: who listens looks up how far. Sent by its workers, with the graph they are given."""
 
     topic: str

@@ -7,11 +7,24 @@ from importlib.resources import files
 
 import yaml
 
-from scenebeam.collections.record import BandRecord, CollectionRecord, LandClass, Resampling, Shift
+from scenebeam.collections.record import (
+    BandRecord,
+    CollectionRecord,
+    LandClass,
+    RadiometricOffset,
+    Resampling,
+)
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the compiled one is ten times as fast
 
-__all__ = ["BandRecord", "CollectionRecord", "LandClass", "Resampling", "Shift", "known_records"]
+__all__ = [
+    "BandRecord",
+    "CollectionRecord",
+    "LandClass",
+    "RadiometricOffset",
+    "Resampling",
+    "known_records",
+]
 
 
 @cache

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from scenebeam.collections.identity import GroupPattern, Identity
+from scenebeam.collections.renamed import accept_old_names
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
 
@@ -22,7 +23,7 @@ class BandRecord(BaseModel):
     """Key of the asset in the item."""
     resolution: float = Field(gt=0)
     """Nominal ground size of a pixel in metres, of files in degrees too."""
-    also: dict[float, str] = {}
+    alternate_assets: dict[float, str] = {}
     """Other assets with the same band, by their resolution."""
     band: int = Field(default=1, ge=1)
     """Index of the band inside the asset's file, from 1."""
@@ -30,9 +31,9 @@ class BandRecord(BaseModel):
     """Other names a user may type, in any case: the sensor's own name (`B04`)."""
     categorical: bool = False
     """Classes or bit flags: resampled by nearest, never averaged, never shifted."""
-    uniform: bool = False
+    constant_ok: bool = False
     """Whether one number throughout is nothing odd: the sea in an elevation model."""
-    shifted: bool = True
+    has_add_offset: bool = True
     """Whether the collection's `shift` applies to this band (never to a categorical one)."""
     dtype: str | None = None
     nodata: float | None = None
@@ -44,17 +45,21 @@ class BandRecord(BaseModel):
     @property
     def keys_by_resolution(self) -> dict[float, str]:
         """Every asset that holds the band, its own first."""
-        return {self.resolution: self.asset, **self.also}
+        return {self.resolution: self.asset, **self.alternate_assets}
 
     @model_validator(mode="before")
     @classmethod
-    def _alias_list(cls, value: Any) -> Any:
+    def _accept_other_forms(cls, value: Any) -> Any:
+        value = accept_old_names(
+            value,
+            {"also": "alternate_assets", "uniform": "constant_ok", "shifted": "has_add_offset"},
+        )
         if isinstance(value, dict) and isinstance(value.get("alias"), str):
             return {**value, "alias": [value["alias"]]}
         return value
 
 
-class Shift(BaseModel):
+class RadiometricOffset(BaseModel):
     """A constant that some items' digital numbers carry, and how an item tells whether it does.
 
     Sentinel-2 processing baseline 04.00 added 1000 to every reflectance. Whether a pixel still carries
@@ -64,19 +69,27 @@ class Shift(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     amount: int
-    since: dict[str, str]
+    applied_when: dict[str, str]
     """Property → lowest value (compared as text) from which the shift was applied by the processor."""
-    unless: dict[str, bool | str | float] = {}
+    removed_when: dict[str, bool | str | float] = {}
     """Property → value that says the provider has taken the shift out again."""
     id_pattern: GroupPattern | None = None
     """Regular expression of ids that name the value of `since`: its groups, joined by a dot. Such
     ids are the producer's own, and so are the pixels of their files."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, value: Any) -> Any:
+        return accept_old_names(value, {"since": "applied_when", "unless": "removed_when"})
+
     def carried_by(self, properties: dict[str, Any]) -> bool:
         """Whether an item with these `properties` has pixels that carry the shift."""
-        applied = any(str(properties.get(key, "")) >= lowest for key, lowest in self.since.items())
+        applied = any(
+            str(properties.get(key, "")) >= lowest for key, lowest in self.applied_when.items()
+        )
         undone = any(
-            key in properties and properties[key] == value for key, value in self.unless.items()
+            key in properties and properties[key] == value
+            for key, value in self.removed_when.items()
         )
         return applied and not undone
 
@@ -91,14 +104,14 @@ class Shift(BaseModel):
             What the properties say, else what the id says; None where neither says anything.
         """
         told = {key: value for key, value in properties.items() if value is not None}
-        undone = any(told.get(key) == value for key, value in self.unless.items())
-        if undone or self.since.keys() & told.keys():
+        undone = any(told.get(key) == value for key, value in self.removed_when.items())
+        if undone or self.applied_when.keys() & told.keys():
             return self.carried_by(told)
         match = re.match(self.id_pattern, scene_id) if self.id_pattern else None
         if match is None:
             return None
         named = ".".join(match.groups(""))
-        return any(named >= lowest for lowest in self.since.values())
+        return any(named >= lowest for lowest in self.applied_when.values())
 
 
 class LandClass(BaseModel):
@@ -127,7 +140,7 @@ class CollectionRecord(BaseModel):
     offset: float = 0.0
     """Physical value = scale x harmonized number + offset."""
     bands: dict[str, BandRecord] = Field(min_length=1)
-    shift: Shift | None = None
+    add_offset: RadiometricOffset | None = None
     sensor: Literal["optical", "sar"] | None = None
     """Which checks say whether an image is fit to use; None: neither reflectance nor backscatter."""
     unit: Literal["linear", "db"] | None = None
@@ -154,7 +167,12 @@ class CollectionRecord(BaseModel):
     classes: dict[int, LandClass] = {}
     """Of a map: what its numbers are."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
-    """How its files are opened: `scenebeam.transfer.access`."""
+    """How its files are opened: `scenebeam.transfer.signing`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, value: Any) -> Any:
+        return accept_old_names(value, {"shift": "add_offset"})
 
     @model_validator(mode="after")
     def _lower_case_bands(self) -> CollectionRecord:
@@ -207,13 +225,13 @@ class CollectionRecord(BaseModel):
         band = self.bands[name]
         return None if self.sensor == "optical" and band.wavelength is None else self.sensor
 
-    def may_be_uniform(self, name: str) -> bool:
+    def may_be_constant(self, name: str) -> bool:
         """Whether one number throughout is nothing odd: classes, and by-products such as aerosol maps."""
         band = self.bands[name]
         derived = (
             self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
         )
-        return band.categorical or band.uniform or derived
+        return band.categorical or band.constant_ok or derived
 
     def band_dtype(self, name: str) -> str:
         """NumPy dtype name of a band."""
@@ -224,14 +242,14 @@ class CollectionRecord(BaseModel):
         own = self.bands[name].nodata
         return self.nodata if own is None else own
 
-    def band_shift(self, name: str, properties: dict[str, Any]) -> int:
+    def band_add_offset(self, name: str, properties: dict[str, Any]) -> int:
         """What the pixels of a band carry on top of the harmonized number, for an item's `properties`."""
         band = self.bands[name]
-        if self.shift is None or band.categorical or not band.shifted:
+        if self.add_offset is None or band.categorical or not band.has_add_offset:
             return 0
-        return self.shift.amount if self.shift.carried_by(properties) else 0
+        return self.add_offset.amount if self.add_offset.carried_by(properties) else 0
 
-    def file_shift(self, name: str, scene_id: str, properties: dict[str, Any]) -> int | None:
+    def file_add_offset(self, name: str, scene_id: str, properties: dict[str, Any]) -> int | None:
         """What the pixels of a band's file carry on top of the harmonized number.
 
         Args:
@@ -243,10 +261,10 @@ class CollectionRecord(BaseModel):
             The shift; None where the collection has one and nothing says whether the file has it.
         """
         band = self.bands[name]
-        if self.shift is None or band.categorical or not band.shifted:
+        if self.add_offset is None or band.categorical or not band.has_add_offset:
             return 0
-        carried = self.shift.is_carried(scene_id, properties)
-        return None if carried is None else self.shift.amount * carried
+        carried = self.add_offset.is_carried(scene_id, properties)
+        return None if carried is None else self.add_offset.amount * carried
 
     def band_scaling(self, name: str) -> tuple[float, float]:
         """(scale, offset) of a band; categorical bands are never scaled."""

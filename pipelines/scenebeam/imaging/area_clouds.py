@@ -14,16 +14,16 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import record_of
 from scenebeam.errors import ReadError
-from scenebeam.raster.draw import inside
 from scenebeam.raster.grid import Grid, project
 from scenebeam.raster.indices import obscured
+from scenebeam.raster.rasterize import inside
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.validity import valid_mask
 from scenebeam.raster.windows import Windows
 from scenebeam.request import RunRequest
-from scenebeam.transfer.access import effective_limits
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 8

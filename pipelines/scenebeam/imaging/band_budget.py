@@ -117,9 +117,9 @@ class LoggedTarget(Target):
         self._note()
         self._told = 0
 
-    def expect(self) -> None:
+    def check_free_space(self) -> None:
         """Note that another answer begins: the first, or one that resumes."""
-        self._target.expect()
+        self._target.check_free_space()
         self._note()
         self._answers += 1
         if self._answers == 1:

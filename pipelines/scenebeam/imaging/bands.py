@@ -34,7 +34,7 @@ class SourceFile(BaseModel):
     href: str
     index: int
     signing: str
-    shift: int
+    add_offset: int
 
 
 class Band(BaseModel):
@@ -81,7 +81,7 @@ def describe_band(
         raise RequestError(
             f"{acquisition.timestamp}: the collections give {name} different nodata or dtype; run them apart"
         )
-    shifts = {asset.shift for asset in known}
+    shifts = {asset.add_offset for asset in known}
     raw = product.values == "raw"
     if raw and len(shifts) > 1:
         raise RequestError(
@@ -89,7 +89,7 @@ def describe_band(
             "use product.values: harmonized"
         )
     categorical = any(asset.categorical for asset in known)
-    scale, offset = scaling(known[0], product.values) if known else (1.0, 0.0)
+    scale, offset = scale_offset(known[0], product.values) if known else (1.0, 0.0)
     return Band(
         label=label or name,
         name=name,
@@ -99,7 +99,7 @@ def describe_band(
                 href=a.href,
                 index=a.index,
                 signing=a.signing,
-                shift=0 if raw else a.shift,
+                add_offset=0 if raw else a.add_offset,
             )
             for scene, a in assets.items()
         ),
@@ -128,7 +128,7 @@ def stated_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> 
     names = set(bands)
     for scene in scenes:
         for name in names & scene.assets.keys():
-            if not scene.assets[name].shift_known and asked != "raw":
+            if not scene.assets[name].add_offset_known and asked != "raw":
                 return "unknown"
     return asked
 
@@ -140,9 +140,9 @@ def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
     return {key.lower(): value for key, value in asked.items()}.get(name, "nearest")
 
 
-def scaling(asset: Asset, values: str) -> tuple[float, float]:
+def scale_offset(asset: Asset, values: str) -> tuple[float, float]:
     """(scale, offset) of a band as it stands in a product: what harmonizing would take out is still in raw numbers."""
-    return asset.scale, asset.offset - (asset.scale * asset.shift if values == "raw" else 0.0)
+    return asset.scale, asset.offset - (asset.scale * asset.add_offset if values == "raw" else 0.0)
 
 
 def min_std_dev(asset: Asset, checks: Checks) -> float | None:
@@ -151,7 +151,7 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
     Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank.
     """
     spec = spec_of(asset)
-    if spec.uniform or not checks.enabled:
+    if spec.constant_ok or not checks.enabled:
         return None
     if spec.sensor == "optical" and spec.digital:
         return checks.optical.min_std_dev or None
@@ -161,7 +161,7 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
 def spec_of(asset: Asset) -> BandSpec:
     """What checks go by."""
     digital = np.dtype(asset.dtype).kind in "ui"
-    return BandSpec(asset.sensor, asset.unit, asset.uniform, asset.value_range, digital)
+    return BandSpec(asset.sensor, asset.unit, asset.constant_ok, asset.value_range, digital)
 
 
 def settled_nodata(href: str, file: float | None, collection: float | None) -> float | None:

@@ -15,7 +15,7 @@ from scenebeam.catalog.search import records_for
 from scenebeam.errors import SceneBeamError
 from scenebeam.imaging.bands import Band, SceneRef
 from scenebeam.imaging.shards import Window
-from scenebeam.raster.compose import AHEAD, STRIP
+from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
@@ -181,7 +181,9 @@ def widest_window(
     `held` are bytes of one column of a strip that the product holds besides.
     """
     spare = memory - PROCESS - ENCODED * outputs
-    return max(STRIP, int(spare // (held + sum(_bytes_per_column(band, method) for band in bands))))
+    return max(
+        ROW_CHUNK, int(spare // (held + sum(_bytes_per_column(band, method) for band in bands)))
+    )
 
 
 def _bytes_per_column(band: Band, method: str) -> int:
@@ -191,10 +193,10 @@ def _bytes_per_column(band: Band, method: str) -> int:
 def column_bytes(dtype: str, tiles: int = 1, method: str = "first", ahead: int = AHEAD) -> int:
     """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
     item = np.dtype(dtype).itemsize
-    rows = (2 + ahead) * STRIP + _LARGEST_BLOCK
+    rows = (2 + ahead) * ROW_CHUNK + _LARGEST_BLOCK
     merging = {"mean": 10, "median": 24 * tiles, "min": 2, "max": 2}.get(method, 1)
     overlap = 1.5 if method in ("first", "last") else min(tiles, 3)
-    return int(STRIP * (4 * item + merging) + rows * item * overlap)
+    return int(ROW_CHUNK * (4 * item + merging) + rows * item * overlap)
 
 
 def estimate(

@@ -13,7 +13,7 @@ from scenebeam.errors import CheckError
 from scenebeam.imaging.band_budget import BandBudget, LoggedTarget
 from scenebeam.imaging.bands import spec_of
 from scenebeam.metadata import stac_items
-from scenebeam.raster.intact import check_file, find_damage
+from scenebeam.raster.damage import check_file, find_damage
 from scenebeam.request import Checks, is_url
 from scenebeam.storage import Store
 from scenebeam.transfer.checksum import Checksum, parse_checksum
@@ -69,7 +69,7 @@ def fetch(
     for _ in range(2):
         if wrong:
             budget.log_retry(wrong)
-        with store.receiving(name, href, [wanted.algorithm] if wanted else []) as arrival:
+        with store.open_download(name, href, [wanted.algorithm] if wanted else []) as arrival:
             download(href, LoggedTarget(arrival, budget), budget, signing)
             if wanted is not None and arrival.digest(wanted.algorithm) != wanted.digest:
                 wrong = f"its {wanted.algorithm} is {arrival.digest(wanted.algorithm)}, the catalogue says {wanted.digest}"
@@ -133,7 +133,7 @@ def _digest(store: Store, name: str, algorithm: str) -> str | None:
     if _is_bucket(store):
         kept = parse_checksum(store.checksum(name)[1])
         return kept.digest if kept is not None and kept.algorithm == algorithm else None
-    with store.fetched(name) as path, path.open("rb") as file:
+    with store.local_copy(name) as path, path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
@@ -164,7 +164,7 @@ def file_asset(
     raster_bands = []
     for _, asset in bands:
         # As the file holds it: what harmonizing would take out is still in its numbers.
-        offset = asset.offset - asset.scale * asset.shift
+        offset = asset.offset - asset.scale * asset.add_offset
         numbers = asset.dtype, asset.nodata, asset.scale, offset, asset.resolution
         raster_bands.append(stac_items.raster_band(*numbers))
     return {
@@ -176,7 +176,7 @@ def file_asset(
         "scenebeam:index": first.index,
         **({"scenebeam:source": first.href} if is_url(first.href) else {}),
         **({} if first.signing == "none" else {"scenebeam:signing": first.signing}),
-        **({"scenebeam:shift": first.shift} if first.shift_known else {}),
+        **({"scenebeam:shift": first.add_offset} if first.add_offset_known else {}),
         "bands": [{"name": name} for name, _ in bands],
         "raster:bands": raster_bands,
     }

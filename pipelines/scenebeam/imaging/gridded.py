@@ -38,7 +38,7 @@ class Recipe:
 
     outputs: Callable[[Any, Mapping[str, BandLayers]], list[Output]]
     """The task's outputs; the open inputs, by label, say more of their numbers than the plan, where there are any."""
-    strips: Callable[[Any, Grid, Mapping[str, BandLayers]], Iterator[tuple[int, int, Array]]]
+    row_chunks: Callable[[Any, Grid, Mapping[str, BandLayers]], Iterator[tuple[int, int, Array]]]
     """(number of the output, first row, pixels), strip by strip, top to bottom."""
     lacking: Callable[[Any, Missing], str]
     """Why nothing can be made of what is left; empty where something can."""
@@ -78,7 +78,7 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
 
 def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outcome | None:
     if task.on_missing != "best-available" and any(missing.values()):
-        return _refusal(task, missing, "failed_missing_inputs", tell(missing))
+        return _refusal(task, missing, "failed_missing_inputs", describe_missing(missing))
     lacking = recipe.lacking(task, missing)
     return _refusal(task, missing, "failed_missing_inputs", lacking) if lacking else None
 
@@ -96,7 +96,7 @@ def is_empty(band: Band, missing: Missing) -> bool:
     return len(missing[band.label]) == len(band.sources) + len(band.absent)
 
 
-def tell(missing: Missing) -> str:
+def describe_missing(missing: Missing) -> str:
     """What is missing, and why, in words."""
     return "; ".join(
         f"{band} of {scene}: {why}"
@@ -135,7 +135,7 @@ def _compose(
             for output in outputs
         ]
         valid = [0] * len(outputs)
-        for index, _, strip in recipe.strips(task, grid, layers):
+        for index, _, strip in recipe.row_chunks(task, grid, layers):
             valid[index] += valid_count(strip, outputs[index].nodata)
             pyramids[index].add(strip)
     finally:
@@ -148,12 +148,12 @@ def _compose(
     ]
     if sharded:
         for output, pyramid, fact in zip(outputs, pyramids, facts, strict=True):
-            with store.writing(task.part_path(output.name, task.shard)) as file:
+            with store.open_write(task.part_path(output.name, task.shard)) as file:
                 write_part(file, pyramid, task.window, fact)
         return
 
     def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
-        with store.writing(task.path(output.name)) as file:
+        with store.open_write(task.path(output.name)) as file:
             write_cog(file, cog_profile(task, output), pyramid.finish(), pyramid.masks)
         return describe_output(task, output, file, [fact])
 
@@ -226,7 +226,7 @@ def layers_of(
             Layer(
                 name=source.scene,
                 source=opened[source.scene],
-                shift=source.shift,
+                add_offset=source.add_offset,
                 footprint=None if footprint is None else shapely.from_wkb(footprint),
             )
         )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.thumbnails import THUMBNAIL, draw, look_back
+from scenebeam.imaging.thumbnails import THUMBNAIL, read_previews, render_png
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
-from scenebeam.storage import Publication, Store
+from scenebeam.storage import AtomicFile, Store
 
 
 def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
@@ -26,7 +26,7 @@ def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
 
 
 def describe_output(
-    task: GriddedTask, output: Output, file: Publication, facts: Sequence[dict[str, Any]]
+    task: GriddedTask, output: Output, file: AtomicFile, facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Describe the COG of an output as an asset of a STAC item.
 
@@ -99,7 +99,7 @@ def publish_item(
     inputs = {band.label for output in outputs for band in output.inputs}
     lost = {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
-    pictures = look_back(store, {name: (task.path(name), 1) for name in assets})
+    pictures = read_previews(store, {name: (task.path(name), 1) for name in assets})
     for output in outputs:
         assets[output.name]["raster:bands"][0] |= histogram(
             pictures[output.name], whole_numbers=output.categorical
@@ -107,8 +107,8 @@ def publish_item(
     shown = {
         output.name: pictures[output.name] for output in outputs if not output.categorical
     } or pictures
-    with store.writing(task.thumbnail_path) as file:
-        file.write(draw(shown))
+    with store.open_write(task.thumbnail_path) as file:
+        file.write(render_png(shown))
     assets["thumbnail"] = {
         "href": f"./{THUMBNAIL}",
         "type": "image/png",
@@ -131,7 +131,7 @@ def publish_item(
             **({"scenebeam:missing": _list_lost(lost)} if lost else {}),
         },
     )
-    store.write(task.item_path, stac_items.dump(item))
+    store.write(task.item_path, stac_items.to_bytes(item))
 
 
 def _list_lost(lost: Missing) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ from scenebeam.errors import ReadError
 from scenebeam.raster.grid import Origin, same_crs
 from scenebeam.raster.reader import open_source
 from scenebeam.request import RunRequest
-from scenebeam.transfer.access import effective_limits
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import effective_limits
 
 _MOST_HEADERS = 4
 """That are read of one collection before its lattice is given up as unknown: its scenes may lie in

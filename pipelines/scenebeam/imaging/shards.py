@@ -22,7 +22,7 @@ from scenebeam.errors import CheckError
 from scenebeam.raster.cog import CogProfile, Level, write_cog
 from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, joined, level_shapes
 from scenebeam.raster.validity import Array
-from scenebeam.storage import Publication, Store
+from scenebeam.storage import AtomicFile, Store
 
 PARTS = "parts/"
 """Folder of encoded shards, until the whole is put together."""
@@ -79,7 +79,7 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardPart:
     """What a shard says of its encoded tiles."""
 
     window: Window
@@ -104,7 +104,7 @@ def shard_shapes(window: Window, levels: int) -> list[tuple[int, int]]:
     return [(-(-height >> level), -(-width >> level)) for level in range(levels)]
 
 
-def write_part(file: Publication, pyramid: Pyramid, window: Window, facts: dict[str, Any]) -> None:
+def write_part(file: AtomicFile, pyramid: Pyramid, window: Window, facts: dict[str, Any]) -> None:
     """Write a shard of one band: a JSON head, the encoded tiles level by level, the coarse
     pixels.
     """
@@ -147,7 +147,7 @@ class KeptPart:
             (size,) = struct.unpack("<Q", file.read(8))
             head = json.loads(file.read(size))
         head["nodata"] = None if head["nodata"] is None else float(head["nodata"])
-        self.part = Part(**head)
+        self.part = ShardPart(**head)
         self._starts = [8 + size]
         for sizes in self.part.sizes:
             self._starts.append(self._starts[-1] + sum(sizes))
@@ -204,14 +204,14 @@ class KeptPart:
 
 def assemble(
     store: Store, names: Sequence[str], target: str, profile: CogProfile, *, average: bool
-) -> tuple[Publication, list[Part]]:
+) -> tuple[AtomicFile, list[ShardPart]]:
     """Shards of one band → one COG under `target`. Returns the publication and what the shards
     said.
 
     Raises CheckError where the shards do not hold the same kind of numbers.
     """
     with ExitStack() as stack:
-        parts = [KeptPart(stack.enter_context(store.fetched(name))) for name in names]
+        parts = [KeptPart(stack.enter_context(store.local_copy(name))) for name in names]
         kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
         if len(kinds) > 1:
             raise CheckError(
@@ -238,7 +238,7 @@ def assemble(
             levels += pyramid.finish()
             if masks is not None:
                 masks += pyramid.masks or [[b""] * len(level.sizes) for level in pyramid.levels]
-        with store.writing(target) as file:
+        with store.open_write(target) as file:
             write_cog(file, profile, levels, masks)
         return file, [part.part for part in parts]
 

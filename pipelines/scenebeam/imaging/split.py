@@ -12,7 +12,7 @@ import shapely
 
 from scenebeam.request import Split
 
-Place = tuple[int | str, int, int]
+CellIndex = tuple[int | str, int, int]
 """What tells lattices apart (a zone's EPSG code, a CRS), column and row."""
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _TOUCH = 1e-6
 
 
 def split_chips(
-    places: Sequence[Place], outlines: np.ndarray[Any, np.dtype[Any]], asked: Split
+    places: Sequence[CellIndex], outlines: np.ndarray[Any, np.dtype[Any]], asked: Split
 ) -> list[str]:
     """`train`, `val`, `test` or `buffer` for each chip. The same for any order of chips, and for any others beside them
     but for the buffer.
@@ -45,7 +45,7 @@ def split_chips(
     ]
 
 
-def _draw(place: Place, asked: Split) -> str:
+def _draw(place: CellIndex, asked: Split) -> str:
     """The split of the block that a place lies in, by a hash of block and seed."""
     epsg, column, row = place
     text = f"{asked.seed}/{epsg}/{column // asked.block}/{row // asked.block}"

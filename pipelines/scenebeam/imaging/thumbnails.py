@@ -18,7 +18,7 @@ LONGEST = 400
 """Pixels of a picture's longer side."""
 
 
-def look_back(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
+def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
     """Bands by name, each a file's name and its number in it → 2-D floats of at most 400 px a side, NaN for no data.
 
     Raises ReadError where a file cannot be read back.
@@ -35,7 +35,7 @@ def look_back(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, A
     return found
 
 
-def draw(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
+def render_png(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
     """Pictures by band → PNG, as `preview` has it; all transparent where none has data. `unit` is radar's."""
     try:
         return preview(pictures, unit)

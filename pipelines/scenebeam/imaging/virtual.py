@@ -11,12 +11,12 @@ from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import Band, SourceFile, settled_nodata
 from scenebeam.imaging.gridded_task import GriddedTask
-from scenebeam.raster.compose import STRIP
+from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.vrt import VrtBand, VrtSource, gdal_path, make_vrt, warped_info, warped_vrt
-from scenebeam.raster.warp import place
+from scenebeam.raster.warp import map_to_grid
 from scenebeam.request import Limits
 from scenebeam.tasks import Task
 from scenebeam.transfer.ranges import Budget, io_threads
@@ -76,11 +76,11 @@ def _row(
 
 
 def _blocks(file: Source, grid: Grid, band: Band) -> set[Block]:
-    placement = place(file.info, grid, band.resampling, band.nodata)
+    placement = map_to_grid(file.info, grid, band.resampling, band.nodata)
     return {
         block
-        for top in range(0, grid.shape[0], STRIP)
-        for block, _ in placement.needs(top, min(top + STRIP, grid.shape[0]))
+        for top in range(0, grid.shape[0], ROW_CHUNK)
+        for block, _ in placement.required_blocks(top, min(top + ROW_CHUNK, grid.shape[0]))
     }
 
 
@@ -127,10 +127,10 @@ def _source(
     nodata = settled_nodata(source.href, info.nodata, nodata)
     if same_crs(info.crs, str(grid.crs)):
         path = gdal_path(source.href)
-        return VrtSource(path, False, source.index, info, source.shift), nodata
+        return VrtSource(path, False, source.index, info, source.add_offset), nodata
     name = f"{source.scene}_{band.name}_warped.vrt"
     (folder / name).write_bytes(
         warped_vrt(source.href, source.signing, grid, band.resampling, nodata, budget)
     )
     onto = warped_info(name, info, grid, nodata)
-    return VrtSource(name, True, source.index, onto, source.shift), nodata
+    return VrtSource(name, True, source.index, onto, source.add_offset), nodata

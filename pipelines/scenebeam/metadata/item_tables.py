@@ -45,7 +45,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportFiles:
     """What a product tells of a run: files by name, and how many of its products lack something."""
 
     files: Mapping[str, File]
@@ -57,12 +57,12 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Dumped:
+class BytesFile:
     """A file of the report whose bytes are known."""
 
     content: bytes
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As it is stored."""
         return self.content
 
@@ -71,7 +71,7 @@ Tables = Callable[[Any, Mapping[str, Outcome], Mapping[str, stac_items.Item]], M
 """(tasks, outcomes by task, items by name) → tables by file name."""
 
 
-def report_items(tables: Tables) -> Callable[..., Reported]:
+def report_items(tables: Tables) -> Callable[..., ReportFiles]:
     """The report of a product that has one STAC item for each of its tasks' `item_path`."""
 
     def report(
@@ -80,7 +80,7 @@ def report_items(tables: Tables) -> Callable[..., Reported]:
         done: set[str],
         outcomes: Mapping[str, Outcome],
         store: Store,
-    ) -> Reported:
+    ) -> ReportFiles:
         items = _read_items({task.item_path for task in tasks if task.id in done}, store)
         older = _read_items(_older(tasks, store) - items.keys(), store)
         listed = {
@@ -92,11 +92,11 @@ def report_items(tables: Tables) -> Callable[..., Reported]:
         ordered = [listed[name] for name in sorted(listed)]
         description = f"{request.product.kind} products of the run {request.run}"
         collection = stac_items.make_collection(request.run, description, ordered, sorted(listed))
-        return Reported(
+        return ReportFiles(
             {
                 **tables(tasks, outcomes, items),
-                **({ITEMS_FILE: Dumped(dump_items(ordered))} if ordered else {}),
-                COLLECTION_FILE: Dumped(stac_items.dump(collection)),
+                **({ITEMS_FILE: BytesFile(dump_items(ordered))} if ordered else {}),
+                COLLECTION_FILE: BytesFile(stac_items.to_bytes(collection)),
             },
             incomplete=sum(
                 not item["properties"].get("scenebeam:complete", True) for item in items.values()
@@ -223,7 +223,7 @@ def _storable(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Joined:
+class MergedItems:
     """Several tables of items as one."""
 
     content: bytes
@@ -243,7 +243,7 @@ def join_items(
     names: Sequence[str],
     fetched: Callable[[str], AbstractContextManager[Path]],
     seen: Callable[[pa.Table], None] = lambda table: None,
-) -> Joined:
+) -> MergedItems:
     """Tables that `dump_items` made, by name, as one; each is in memory alone, and `seen` is shown
     it then.
     """
@@ -276,7 +276,7 @@ def join_items(
             "geometry_types": sorted(kinds),
         }
         writer.add_key_value_metadata({**metadata, b"geo": json.dumps(geo).encode()})
-    return Joined(
+    return MergedItems(
         sink.getvalue(),
         (west, south, east, north),
         (min(times, default=None), max(times, default=None)),

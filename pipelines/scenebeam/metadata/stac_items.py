@@ -233,6 +233,6 @@ def rfc3339(when: datetime) -> str:
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def dump(document: dict[str, Any]) -> bytes:
+def to_bytes(document: dict[str, Any]) -> bytes:
     """JSON for people and machines, the same bytes each time."""
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

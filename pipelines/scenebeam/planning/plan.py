@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
-from scenebeam.metadata.item_tables import Dumped
+from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.planning.search_cache import Item, write_search
 from scenebeam.products import PRODUCTS
 from scenebeam.request import RunRequest, is_remote
-from scenebeam.requestfile import frozen_request, leaves, paths_in
+from scenebeam.requestfile import flatten, frozen_request, paths_in
 from scenebeam.storage import Store
 from scenebeam.tasks import Estimate, Task
 
@@ -86,7 +86,7 @@ def freeze(plan: Plan, store: Store) -> None:
     with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
         for rows in _batches(plan.tasks):
             writer.write_table(_table(rows))
-    store.write_all({PLAN_FILE: Dumped(sink.getvalue()), **plan.tables})
+    store.write_all({PLAN_FILE: BytesFile(sink.getvalue()), **plan.tables})
     head = {
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
@@ -179,8 +179,11 @@ def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
 
 def difference(one: RunRequest, other: RunRequest) -> dict[str, str]:
     """Where two requests would give different products, by name, as `name: this → that`."""
-    documents = [with_absolute_paths(request.decisive(one.unused)) for request in (one, other)]
-    before, after = (dict(leaves(document)) for document in documents)
+    documents = [
+        with_absolute_paths(request.fingerprint_fields(one.ignored_fields))
+        for request in (one, other)
+    ]
+    before, after = (dict(flatten(document)) for document in documents)
     return {
         name: f"{name}: {before.get(name)!r} → {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -29,7 +29,7 @@ from scenebeam.planning.plan import Plan
 from scenebeam.planning.reuse import empty_rows, read_series
 from scenebeam.planning.search_cache import Item, read_search
 from scenebeam.products import PRODUCTS
-from scenebeam.products.base import Aim
+from scenebeam.products.base import SearchScope
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.storage import Store, open_store
 
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search brought and what was selected of it."""
 
     items: Sequence[Item]
     selection: Selection
-    aim: Aim
+    search_scope: SearchScope
     series: str = ""
     """Digest of the time-series table that scenes were read from."""
     absent: tuple[str, ...] = ()
@@ -50,7 +50,9 @@ class Found:
 
     def tables(self, request: RunRequest) -> dict[str, Table]:
         """The scene catalogue and what was chosen from it, by file name."""
-        return scene_tables(self.selection, self.aim.area, request.select.full_cover_threshold)
+        return scene_tables(
+            self.selection, self.search_scope.area, request.select.full_cover_threshold
+        )
 
     def discovered(self, request: RunRequest) -> list[dict[str, Any]]:
         """The scenes taken and the URLs of their bands, as JSON."""
@@ -61,38 +63,40 @@ class Found:
         ]
 
 
-def search(request: RunRequest, store: Store | None = None, *, refresh: bool = False) -> Found:
+def search(
+    request: RunRequest, store: Store | None = None, *, refresh: bool = False
+) -> SearchResult:
     """Ask the catalogue and select. Where the store keeps the answer to the same question, no request is made.
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
-    aim = PRODUCTS[request.product.kind].aim(request)
-    found = find_scenes(request, aim, store, refresh=refresh)
+    search_scope = PRODUCTS[request.product.kind].search_scope(request)
+    found = find_scenes(request, search_scope, store, refresh=refresh)
     items, group_by = found.items, request.product.group_by
     selection = select(
         found.scenes,
         request,
-        aim.area,
+        search_scope.area,
         group_by,
         found.anchors,
         found.empty_rows,
-        lambda scenes: measure_clouds(scenes, request, aim.area),
+        lambda scenes: measure_clouds(scenes, request, search_scope.area),
     )
     log.info("%s", selection.explain())
     known = {scene.id for scene in found.scenes}
     absent = tuple(sorted({one.id for one in request.select.scenes or ()} - known))
     for name in absent:
         log.warning("select.scenes: the catalog has no scene %s", name)
-    if aim.questions and not selection.acquisitions:
+    if search_scope.questions and not selection.acquisitions:
         raise RequestError(
-            f"no scene is left: {selection.explain()}. {aim.hint}"
+            f"no scene is left: {selection.explain()}. {search_scope.hint}"
             + (
                 ""
                 if selection.found or not items
                 else f"; none of {len(items)} items is of the collections asked for"
             )
         )
-    return Found(items, selection, aim, found.series, absent)
+    return SearchResult(items, selection, search_scope, found.series, absent)
 
 
 class CatalogScenes(NamedTuple):
@@ -110,7 +114,11 @@ class CatalogScenes(NamedTuple):
 
 
 def find_scenes(
-    request: RunRequest, aim: Aim, store: Store | None = None, *, refresh: bool = False
+    request: RunRequest,
+    search_scope: SearchScope,
+    store: Store | None = None,
+    *,
+    refresh: bool = False,
 ) -> CatalogScenes:
     """Ask the catalogue, or read a time series."""
     resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
@@ -125,7 +133,7 @@ def find_scenes(
         return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
     items = read_search(request, store) if store is not None and not refresh else None
     if items is None:
-        items = search_items(request, aim.questions) if aim.questions else []
+        items = search_items(request, search_scope.questions) if search_scope.questions else []
     anchors = {
         one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor
     }
@@ -141,12 +149,14 @@ def make_plan(
     Raises RequestError where the plan would pass the request's limits.
     """
     found = search(request, store, refresh=refresh)
-    return plan_found(request, replace(found, aim=replace(found.aim, measure=measure)))
+    return plan_selection(
+        request, replace(found, search_scope=replace(found.search_scope, measure=measure))
+    )
 
 
-def plan_found(request: RunRequest, found: Found) -> Plan:
+def plan_selection(request: RunRequest, found: SearchResult) -> Plan:
     """What was found and selected → tasks. Raises RequestError where they would pass the request's limits."""
-    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.aim)
+    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.search_scope)
     tables: dict[str, File] = {**found.tables(request), **planned.tables}
     tasks, told = tuple(planned.tasks), found.selection.explain()
     plan = Plan(request, tasks, told, tables, found.items, found.series, found.absent)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scenebeam.catalog.kept import KeptItems, links_of
+from scenebeam.catalog.packed_items import KeptItems, links_of
 from scenebeam.errors import StorageError
 from scenebeam.metadata.item_tables import dump_many_items
 from scenebeam.request import RunRequest, is_remote
@@ -50,7 +50,7 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
     if not _is_kept(request):
         return None
     asked = store.read(SEARCH_FILE)
-    if asked is None or json.loads(asked) != request.question():
+    if asked is None or json.loads(asked) != request.search_key():
         return None
     content = store.read(ANSWER_FILE)
     if content is None:
@@ -72,13 +72,13 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
     if items:
         _export(items, store)
     if _is_kept(request):
-        with store.writing(ANSWER_FILE) as file:
+        with store.open_write(ANSWER_FILE) as file:
             sink = pa.PythonFile(file, mode="w")
             with pa.CompressedOutputStream(sink, "zstd") as stream:
                 kept = items if isinstance(items, KeptItems) else KeptItems(items)
                 for line in kept.lines():
                     stream.write(line)
-        store.write(SEARCH_FILE, (json.dumps(request.question(), indent=2) + "\n").encode())
+        store.write(SEARCH_FILE, (json.dumps(request.search_key(), indent=2) + "\n").encode())
 
 
 def _export(items: Sequence[Item], store: Store) -> None:

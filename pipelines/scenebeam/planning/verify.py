@@ -72,7 +72,7 @@ def _damaged(task: Task, store: Store, existing: set[str]) -> set[str]:
 
 def _stated(task: Task, store: Store, existing: set[str]) -> Iterator[tuple[str, int, str]]:
     """Name, size and checksum of each file that the documents of a task describe."""
-    for name in dict.fromkeys([*task.outputs, *task.everything]):
+    for name in dict.fromkeys([*task.outputs, *task.possible_outputs]):
         if name in existing and name.endswith(".json"):
             document = json.loads(store.read(name) or b"{}")
             if isinstance(document, dict):

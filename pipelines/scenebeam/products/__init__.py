@@ -1,6 +1,6 @@
 """Products: one package each, with the same functions. Adding a product is adding one, and a line to this table.
 
-    aim(request) -> Aim                                  where and when scenes are wanted; default: the area, the dates
+    aim(request) -> SearchScope                                  where and when scenes are wanted; default: the area, the dates
     plan(selection, request, aim) -> Planned             on the driver, no pixels: tasks, and tables of what is planned
     make(task, store, budget) -> Outcome                 on the workers: the only step that touches pixels
     report(request, tasks, done, outcomes, store)        its tables and its STAC catalogue

@@ -18,9 +18,9 @@ from scenebeam.raster.codecs import block_bytes, decode
 from scenebeam.raster.source import Block
 from scenebeam.raster.tiff import TiffLayout, read_layout
 from scenebeam.raster.validity import Array
-from scenebeam.transfer.access import shown
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget, cpu_threads, io_threads, read_range
+from scenebeam.transfer.signing import redact_url
 
 _GAP = 64 * 1024
 """Bytes between two blocks that cost less to read than another request."""
@@ -74,7 +74,7 @@ class TiffFile:
         """
         with self._reading_header:
             if self._whole is None:
-                layout, name = read_layout(self._file, overviews=True), shown(self.layout.href)
+                layout, name = read_layout(self._file, overviews=True), redact_url(self.layout.href)
                 if layout is None:
                     raise ReadError(f"{name} has changed while it was read", permanent=False)
                 if layout.missing:
@@ -199,7 +199,9 @@ class TiffFile:
                 continue
             if len(body) == stop - start:
                 return memoryview(body)
-        raise ReadError(f"{shown(layout.href)} is truncated: it ends at byte {start + len(body):,}")
+        raise ReadError(
+            f"{redact_url(layout.href)} is truncated: it ends at byte {start + len(body):,}"
+        )
 
     def _decode_into(self, decoded: _Decoded, encoded: memoryview, stored: Stored) -> None:
         try:
@@ -223,7 +225,7 @@ class TiffFile:
         """Decide on a block that cannot be decoded: it is corrupt if an independent answer brings
         the same bytes.
         """
-        name, (offset, size, block) = shown(self.layout.href), stored
+        name, (offset, size, block) = redact_url(self.layout.href), stored
         try:
             for _ in range(self.budget.attempts):
                 again = memoryview(
@@ -259,7 +261,8 @@ class TiffFile:
         again = RangeFile(layout.href, self.budget, layout.signing, fresh=True)
         if not self._file.agrees_with(again):
             raise ReadError(
-                f"{shown(layout.href)} comes differently each time that it is read", permanent=False
+                f"{redact_url(layout.href)} comes differently each time that it is read",
+                permanent=False,
             )
 
     def _pixels(self, block: Block, band: int, samples: Array) -> Array:

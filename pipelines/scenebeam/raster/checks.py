@@ -22,7 +22,7 @@ class BandSpec:
     sensor: Literal["optical", "sar"] | None = None
     unit: Literal["linear", "db"] | None = None
     """Of a radar's numbers; None where nothing declares it."""
-    uniform: bool = False
+    constant_ok: bool = False
     """Whether one number throughout is nothing odd: classes, aerosol maps."""
     value_range: tuple[float, float] | None = None
     """Plausible numbers of an optical band."""
@@ -90,7 +90,7 @@ def decibels(values: Array, spec: BandSpec) -> Array:
     return np.asarray(10 * np.log10(values[values > 0]))
 
 
-def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
+def check_band(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
     """Judge a band by its sensor's checks. Returns what is wrong with it, the worst first.
 
     Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much
@@ -110,7 +110,7 @@ def judge(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Fin
                 "all nodata: there is nothing in it; leave the band or the scene out",
             )
         ]
-    if spec.uniform:
+    if spec.constant_ok:
         return []
     if spec.sensor == "sar":
         return _nodata(band, found, checks) + _judge_sar(band, sample, found, spec, checks)

@@ -25,9 +25,9 @@ from scenebeam.raster.merge import Merge, Region, harmonize, new_merge
 from scenebeam.raster.sample import Sample, blank
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import Array, Mask, marked, split, valid_count, valid_mask
-from scenebeam.raster.warp import Placement, place
+from scenebeam.raster.warp import GridMapping, map_to_grid
 
-STRIP = 512
+ROW_CHUNK = 512
 """Rows of a strip: one row of blocks of the output."""
 _STRIDE = 8
 """Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of
@@ -49,7 +49,7 @@ class Layer:
 
     name: str
     source: Source
-    shift: int = 0
+    add_offset: int = 0
     """Taken out of every valid pixel."""
     footprint: BaseGeometry | None = None
     """Where the tile has data, in the grid's CRS; None: all of its image."""
@@ -80,20 +80,20 @@ class LayerError(SceneBeamError):
 def compose(
     grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD
 ) -> Iterator[tuple[int, int, Array]]:
-    """Yield (band, first row, strip) with strips of STRIP x grid width, top to bottom, the bands in
+    """Yield (band, first row, strip) with strips of ROW_CHUNK x grid width, top to bottom, the bands in
     turn.
 
     `ahead` strips are being read while one is put together. Raises LayerError for a tile that is
     broken for good, and ReadError for one that may be read later.
     """
     stacks = [_Stack(grid, band, ahead) for band in bands]
-    tops = list(range(0, grid.shape[0], STRIP))
+    tops = list(range(0, grid.shape[0], ROW_CHUNK))
     for number, top in enumerate(tops):
         coming = tops[: 1 + ahead] if number == 0 else tops[number + ahead : number + ahead + 1]
         for stack in stacks:
-            stack.prefetch([(row, min(row + STRIP, grid.shape[0])) for row in coming])
+            stack.prefetch([(row, min(row + ROW_CHUNK, grid.shape[0])) for row in coming])
         for index, stack in enumerate(stacks):
-            yield index, top, stack.strip(top, min(top + STRIP, grid.shape[0]))
+            yield index, top, stack.row_chunk(top, min(top + ROW_CHUNK, grid.shape[0]))
     for stack in stacks:
         stack.check_not_blank()
 
@@ -113,12 +113,14 @@ class _Stack:
             shapely.prepare(tile.covered_before)
             covering = shapely.union(covering, tile.footprint)
 
-    def prefetch(self, strips: Sequence[tuple[int, int]]) -> None:
+    def prefetch(self, row_chunks: Sequence[tuple[int, int]]) -> None:
         """Start reading what the strips will need, as far as footprints foretell it."""
         for tile in self._tiles:
-            tile.start([block for top, bottom in strips for block in tile.foreseen(top, bottom)])
+            tile.start(
+                [block for top, bottom in row_chunks for block in tile.prefetch_blocks(top, bottom)]
+            )
 
-    def strip(self, top: int, bottom: int) -> Array:
+    def row_chunk(self, top: int, bottom: int) -> Array:
         merge = new_merge(
             self._band.method,
             (bottom - top, self._grid.shape[1]),
@@ -126,7 +128,7 @@ class _Stack:
             self._band.nodata,
         )
         for tile in self._tiles:
-            tile.lay(merge, top, bottom, self._band.nodata)
+            tile.composite(merge, top, bottom, self._band.nodata)
             tile.forget(bottom, self._ahead)
         return merge.result()
 
@@ -142,7 +144,9 @@ class _Tile:
 
     def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
         self.layer, self._band = layer, band
-        self.placement: Placement = place(layer.source.info, grid, band.resampling, band.nodata)
+        self.placement: GridMapping = map_to_grid(
+            layer.source.info, grid, band.resampling, band.nodata
+        )
         self.footprint = self._pixel_footprint(grid)
         shapely.prepare(self.footprint)
         self.covered_before: BaseGeometry = shapely.Polygon()
@@ -168,13 +172,13 @@ class _Tile:
         )
         return shapely.intersection(shapely.make_valid(pixels), image)
 
-    def foreseen(self, top: int, bottom: int) -> list[Block]:
+    def prefetch_blocks(self, top: int, bottom: int) -> list[Block]:
         """Blocks that will be needed unless better tiles cover all that they show."""
         if self.covered_before.is_empty:
-            return [block for block, _ in self.placement.needs(top, bottom)]
+            return [block for block, _ in self.placement.required_blocks(top, bottom)]
         return [
             block
-            for block, region in self.placement.needs(top, bottom)
+            for block, region in self.placement.required_blocks(top, bottom)
             if not self.covered_before.contains(_region_box(region, top))
         ]
 
@@ -183,17 +187,21 @@ class _Tile:
         if missing:
             self._blocks.update(self.layer.source.fetch(missing))
 
-    def lay(self, merge: Merge, top: int, bottom: int, nodata: float | None) -> None:
+    def composite(self, merge: Merge, top: int, bottom: int, nodata: float | None) -> None:
         """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
         wanted = [
-            block for block, region in self.placement.needs(top, bottom) if merge.wants(region)
+            block
+            for block, region in self.placement.required_blocks(top, bottom)
+            if merge.wants(region)
         ]
         self.start(wanted)
-        for region, pixels, reach in self.placement.pieces(top, bottom, wanted, self._get):
+        for region, pixels, reach in self.placement.resample(top, bottom, wanted, self._get):
             values, inside = split(pixels, reach)
             self._count(region, top, values, inside, nodata)
-            if self.layer.shift:
-                values = harmonize(values, valid_mask(values, nodata), self.layer.shift, nodata)
+            if self.layer.add_offset:
+                values = harmonize(
+                    values, valid_mask(values, nodata), self.layer.add_offset, nodata
+                )
             merge.add(region, values, inside)
 
     def _count(
@@ -231,7 +239,7 @@ class _Tile:
     def _whole(self) -> Sample:
         """A sample of all of the tile."""
         try:
-            pieces = self.layer.source.look(at_full_size=True)
+            pieces = self.layer.source.sample_overview(at_full_size=True)
         except ReadError as error:
             if error.permanent:
                 raise LayerError(self._band.name, self.layer.name, error) from error
@@ -249,9 +257,14 @@ class _Tile:
                 raise LayerError(self._band.name, self.layer.name, error) from error
             raise
 
-    def forget(self, bottom: int, strips: int) -> None:
+    def forget(self, bottom: int, row_chunks: int) -> None:
         """Drop blocks that no row from `bottom` on needs."""
-        ahead = {block for block, _ in self.placement.needs(bottom, bottom + (strips + 1) * STRIP)}
+        ahead = {
+            block
+            for block, _ in self.placement.required_blocks(
+                bottom, bottom + (row_chunks + 1) * ROW_CHUNK
+            )
+        }
         for block in [block for block in self._blocks if block not in ahead]:
             del self._blocks[block]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyproj import CRS
 
-from scenebeam.raster.bands import TiffSource
+from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.reader import open_source
 from scenebeam.transfer.ranges import Budget
 

@@ -29,9 +29,9 @@ from scenebeam.raster.georeference import crs_of_wkt, is_placed, north_up
 from scenebeam.raster.source import LOOK, Block, RasterInfo, Source
 from scenebeam.raster.tiff import MAGIC, SMALLEST_ENTRY, missing_bytes
 from scenebeam.raster.validity import Array, held_nodata, masked
-from scenebeam.transfer.access import access, shown
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.signing import redact_url, sign
 
 OPTIONS: dict[str, Any] = {
     # Side-car files are not looked for: an image is one file.
@@ -107,7 +107,7 @@ class GdalFile:
 
     def __init__(self, file: RangeFile, budget: Budget) -> None:
         self.href, self.signing, self.budget = file.href, file.signing, budget
-        self.local = access(self.href, self.signing) is None
+        self.local = sign(self.href, self.signing) is None
         self._lock = threading.Lock()
         self._options = {**OPTIONS, **_MASK_BESIDE} if has_mask_beside(self.href) else OPTIONS
         # rasterio keeps what it has opened for GDAL in a context variable. Threads have contexts of
@@ -130,7 +130,7 @@ class GdalFile:
                 if not self.local:
                     if driver is None:
                         raise ReadError(
-                            f"{shown(self.href)} cannot be opened as an image: it is {_looks_like(file.head)}"
+                            f"{redact_url(self.href)} cannot be opened as an image: it is {_looks_like(file.head)}"
                         )
                     dataset = rasterio.open(
                         "image", driver=driver, sharing=False, opener=_Alone("image", file)
@@ -148,7 +148,9 @@ class GdalFile:
             why = (
                 str(error).replace("'image'", "it") if driver else f"it is {_looks_like(file.head)}"
             )
-            raise ReadError(f"{shown(self.href)} cannot be opened as an image: {why}") from None
+            raise ReadError(
+                f"{redact_url(self.href)} cannot be opened as an image: {why}"
+            ) from None
 
     def dataset(self) -> DatasetReader:
         """The file as GDAL has it, for one thread."""
@@ -156,7 +158,7 @@ class GdalFile:
 
     def _check(self) -> None:
         """Raise ReadError where the image is none that scenebeam reads."""
-        file, name = self._dataset, shown(self.href)
+        file, name = self._dataset, redact_url(self.href)
         reason = ""
         if file.width < 1 or file.height < 1 or file.count < 1:
             reason = f"is an image of {file.width} x {file.height} pixels and {file.count} bands"
@@ -228,7 +230,7 @@ class GdalFile:
                 self._failed = None
                 return pixels
         raise ReadError(
-            f"{shown(self.href)}: {what} comes differently each time that it is read",
+            f"{redact_url(self.href)}: {what} comes differently each time that it is read",
             permanent=False,
         )
 
@@ -238,7 +240,7 @@ class GdalFile:
         """
         file, failed = self._file, self._failed
         told = file.fault or ReadError(
-            f"{shown(self.href)}: {what} cannot be read: {_reason(error)}"
+            f"{redact_url(self.href)}: {what} cannot be read: {_reason(error)}"
         )
         self._reopen()
         if not told.permanent or self.local or (failed is not None and failed.agrees_with(file)):
@@ -310,7 +312,7 @@ class GdalSource(Source):
         )
         return self._file.read(self._band, window, f"block {block}")
 
-    def look(self, *, at_full_size: bool = False) -> list[Array]:
+    def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
         """See Source."""
         info = self.info
         missing = missing_bytes(info.href.removeprefix("file://")) if self._file.local else 0

@@ -36,7 +36,9 @@ class Identified:
         return BandSpec(
             sensor=_agreed([record.band_sensor(self.name) for record in self.records]),
             unit=_agreed([record.unit for record in self.records]) if self.certain else None,
-            uniform=bool(_agreed([record.may_be_uniform(self.name) for record in self.records])),
+            constant_ok=bool(
+                _agreed([record.may_be_constant(self.name) for record in self.records])
+            ),
             # The range is of digital numbers: of a band in physical values it says nothing.
             value_range=_agreed([record.value_range for record in self.records])
             if digital

@@ -12,26 +12,26 @@ from scenebeam.raster.validity import Array, Mask, fits, masked, same_nodata, va
 Region = tuple[slice, slice]
 
 
-def harmonize(values: Array, valid: Mask | None, shift: int, nodata: float | None) -> Array:
+def harmonize(values: Array, valid: Mask | None, add_offset: int, nodata: float | None) -> Array:
     """Take a provider's constant `shift` out of the valid pixels; the dtype stays.
 
     What would fall below the dtype's range, or onto nodata, becomes the lowest number that is data:
     a valid pixel never becomes nodata.
     """
-    if shift == 0:
+    if add_offset == 0:
         return values
     if values.dtype.kind == "f":
-        moved = values - values.dtype.type(shift)
+        moved = values - values.dtype.type(add_offset)
     else:
         limits = np.iinfo(values.dtype)
         lowest = limits.min + (1 if nodata == limits.min else 0)
-        moved = np.maximum(values.astype(np.int64) - shift, lowest).astype(values.dtype)
+        moved = np.maximum(values.astype(np.int64) - add_offset, lowest).astype(values.dtype)
         if nodata is not None and fits(nodata, values.dtype) and nodata != limits.min:
             moved[moved == values.dtype.type(nodata)] += 1
     return moved if valid is None else np.where(valid, moved, values)
 
 
-def renumbered(
+def cast_nodata(
     values: Array, nodata: float | None, dtype: np.dtype[Any], wanted: float | None
 ) -> Array:
     """Values in another dtype, which holds them all, their `nodata` written as the `wanted` one."""
@@ -174,7 +174,7 @@ class _Mean(_Counting):
 
     def _merged(self) -> Array:
         np.divide(self._sum, self._count, out=self._sum, where=self.filled)
-        return _settle(self, self._sum)
+        return round_and_cast(self, self._sum)
 
 
 class _Median(_Counting):
@@ -203,10 +203,10 @@ class _Median(_Counting):
         count = np.count_nonzero(~np.isnan(stack), axis=0)
         low = np.take_along_axis(stack, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
         high = np.take_along_axis(stack, np.minimum(count // 2, len(stack) - 1)[None], axis=0)[0]
-        return _settle(self, np.where(count % 2 == 1, low, (low + high) / 2))
+        return round_and_cast(self, np.where(count % 2 == 1, low, (low + high) / 2))
 
 
-def _settle(merge: _Counting, values: Array) -> Array:
+def round_and_cast(merge: _Counting, values: Array) -> Array:
     """Floating-point results → the strip's dtype, kept off the nodata value."""
     dtype = merge.pixels.dtype
     if dtype.kind != "f":

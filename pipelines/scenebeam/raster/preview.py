@@ -93,7 +93,7 @@ def small_picture(source: Source, nodata: float | None) -> Array:
     Raises:
         ReadError: The file is truncated, or cannot be decoded or read.
     """
-    pieces = source.look()
+    pieces = source.sample_overview()
     if len(pieces) == 1:
         return picture(pieces[0], nodata)
     info = source.info

@@ -89,7 +89,7 @@ def _halve_masked(pixels: Array, valid: Mask, average: bool) -> Array:
     count = _sum_of_four(valid, np.int32)
     total = _sum_of_four(np.where(valid, pixels, 0), np.float64)
     mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
-    return masked(_settle(mean, pixels.dtype), count > 0)
+    return masked(round_and_cast(mean, pixels.dtype), count > 0)
 
 
 def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
@@ -100,11 +100,13 @@ def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
     valid = None if all_valid(pixels, nodata) else valid_mask(pixels, nodata)
     if valid is None:
         total = _sum_of_four(pixels, wide)
-        return _settle(total / 4, dtype) if wide is np.float64 else np.asarray((total + 2) >> 2)
+        return (
+            round_and_cast(total / 4, dtype) if wide is np.float64 else np.asarray((total + 2) >> 2)
+        )
     total = _sum_of_four(np.where(valid, pixels, 0), wide)
     count = _sum_of_four(valid, np.int32)
     mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
-    halved = _settle(mean, dtype)
+    halved = round_and_cast(mean, dtype)
     if nodata is not None:
         halved[count == 0] = nodata
         hit = (count > 0) & (halved == dtype.type(nodata))
@@ -126,7 +128,7 @@ def _sum_of_four(pixels: Array, wide: Any) -> Array:
     return np.asarray(rows[:, 0::2] + rows[:, 1::2])
 
 
-def _settle(mean: Array, dtype: np.dtype[Any]) -> Array:
+def round_and_cast(mean: Array, dtype: np.dtype[Any]) -> Array:
     return (mean if dtype.kind == "f" else np.floor(mean + 0.5)).astype(dtype)
 
 
@@ -264,9 +266,9 @@ class Pyramid:
         return joined(self._coarse)
 
 
-def joined(strips: Sequence[Array], axis: int = 0) -> Array:
+def joined(parts: Sequence[Array], axis: int = 0) -> Array:
     """Arrays as one, masked where one of them is."""
-    if any(isinstance(strip, np.ma.MaskedArray) for strip in strips):
-        whole: Array = np.ma.concatenate(strips, axis=axis)  # type: ignore[no-untyped-call]
+    if any(isinstance(strip, np.ma.MaskedArray) for strip in parts):
+        whole: Array = np.ma.concatenate(parts, axis=axis)  # type: ignore[no-untyped-call]
         return whole
-    return np.concatenate(strips, axis=axis)
+    return np.concatenate(parts, axis=axis)

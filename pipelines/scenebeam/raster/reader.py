@@ -11,14 +11,14 @@ import threading
 from weakref import WeakValueDictionary
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.bands import open_band
+from scenebeam.raster.band_reader import open_band
 from scenebeam.raster.blocks import TiffFile
 from scenebeam.raster.gdal import GdalFile, GdalSource, has_mask_beside
 from scenebeam.raster.source import Source
 from scenebeam.raster.tiff import read_layout
-from scenebeam.transfer.access import access, shown
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import redact_url, sign
 
 OpenFile = TiffFile | GdalFile
 
@@ -39,7 +39,7 @@ def open_source(href: str, band: int, budget: Budget, signing: str = "none") -> 
     file = _shared(href, budget, signing)
     count = file.layout.count if isinstance(file, TiffFile) else file.info.count
     if not 1 <= band <= count:
-        raise ReadError(f"{shown(href)} has {count} bands, not a band {band}")
+        raise ReadError(f"{redact_url(href)} has {count} bands, not a band {band}")
     return open_band(file, band) if isinstance(file, TiffFile) else GdalSource(file, band)
 
 
@@ -63,13 +63,13 @@ def _open(href: str, budget: Budget, signing: str) -> OpenFile:
             file = RangeFile(href, budget, signing, fresh=attempt > 0)
             return _opened(file, budget)
         except ReadError as error:
-            if not error.permanent or access(href, signing) is None:
+            if not error.permanent or sign(href, signing) is None:
                 raise
             if attempt > 0 and _same(first, file):
                 raise
             first = file
     raise ReadError(
-        f"{shown(href)} comes differently each time that it is read; run again later",
+        f"{redact_url(href)} comes differently each time that it is read; run again later",
         permanent=False,
     )
 

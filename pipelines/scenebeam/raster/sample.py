@@ -64,7 +64,7 @@ class Sample:
 
 
 def data_mask(pixels: Array, nodata: float | None) -> Mask:
-    """Tell which pixels hold data: unmasked, finite, and not the nodata value.
+    """Say which pixels hold data: unmasked, finite, and not the nodata value.
 
     Args:
         pixels: Numbers of any shape; a masked array where its file has a mask.
@@ -91,7 +91,7 @@ def sample_source(source: Source, nodata: float | None, *, at_full_size: bool) -
 
     Raises ReadError where the file is truncated or cannot be decoded.
     """
-    return sample_pieces(source.look(at_full_size=at_full_size), nodata)
+    return sample_pieces(source.sample_overview(at_full_size=at_full_size), nodata)
 
 
 _LEAST = 100

@@ -59,7 +59,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def look(self, *, at_full_size: bool = False) -> list[Array]:
+    def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
         """2-D pieces that show all of the image at little cost: an overview, or blocks from all
         over it.
 

@@ -48,9 +48,9 @@ def swapped(
     `pictures` are 2-D numbers by band, NaN where there is none; `reflectances` their (scale, offset).
     """
     known = {}
-    for name, scaling in reflectances.items():
-        if scaling is not None and name in pictures and _SAME.get(name, name) in _BANDS:
-            known[_SAME.get(name, name)] = (name, pictures[name], *scaling)
+    for name, scale_offset in reflectances.items():
+        if scale_offset is not None and name in pictures and _SAME.get(name, name) in _BANDS:
+            known[_SAME.get(name, name)] = (name, pictures[name], *scale_offset)
     columns = [number for number, band in enumerate(_BANDS) if band in known]
     if len(columns) < 4:
         return []

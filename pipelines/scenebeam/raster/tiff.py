@@ -19,9 +19,9 @@ from scenebeam.errors import ReadError
 from scenebeam.raster.directories import end_of
 from scenebeam.raster.georeference import RASTER_TYPE, crs_of_geokeys, is_placed
 from scenebeam.raster.validity import held_nodata
-from scenebeam.transfer.access import shown
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import redact_url
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of a TIFF and a BigTIFF, in both byte orders."""
@@ -332,11 +332,11 @@ def _check_sizes(
     """
     if min(*block, page.imagewidth, page.imagelength) < 1:
         raise ReadError(
-            f"{shown(file.href)}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels"
+            f"{redact_url(file.href)}: its header speaks of an image of {page.imagewidth} x {page.imagelength} pixels"
         )
     across, down = -(-page.imagewidth // block[1]), -(-page.imagelength // block[0])
     blocks = across * down * (1 if page.planarconfig == 1 else page.samplesperpixel)
-    name = shown(file.href)
+    name = redact_url(file.href)
     if size > LARGEST_BLOCK:
         raise ReadError(
             f"{name}: its blocks of {size:,} bytes are larger than the {LARGEST_BLOCK:,} that can be decoded"

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.raster.checks import Finding, Statistics, judge, statistics
+from scenebeam.raster.checks import Finding, Statistics, check_band, statistics
+from scenebeam.raster.damage import damage_of
 from scenebeam.raster.identify import Identified, by_file_name, by_name, contradiction, identify
-from scenebeam.raster.intact import damage_of
 from scenebeam.raster.preview import picture, small_picture
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.sample import sample_pieces
@@ -94,7 +94,7 @@ def validate(
         record: The record of its collection. Without one, only what names and numbers say of
             themselves is held against them.
         expected: Names of the bands that it should hold.
-        signing: How it is opened: see `scenebeam.transfer.access`.
+        signing: How it is opened: see `scenebeam.transfer.signing`.
         deep: Decode every block of every band, and name the damaged ones.
         pictures: Read a small picture of every band, also where that takes the whole image.
     """
@@ -219,14 +219,14 @@ def _check_band(
         if damage:
             report.add("error", "block", damage, name)
     try:
-        pieces = source.look(at_full_size=spec.sensor == "sar")
+        pieces = source.sample_overview(at_full_size=spec.sensor == "sar")
     except ReadError as error:
         report.add("error", "file", str(error), name)
         return
     nodata = _nodata_of(named, source)
     sample = sample_pieces(pieces, nodata)
     report.statistics[name] = statistics(sample, spec)
-    report.findings += judge(name, sample, spec, checks)
+    report.findings += check_band(name, sample, spec, checks)
     if len(pieces) == 1:
         report.pictures[name] = picture(pieces[0], nodata)
 

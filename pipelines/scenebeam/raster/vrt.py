@@ -24,9 +24,9 @@ from scenebeam.raster.gdal import OPTIONS, GdalFile
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import RasterInfo
 from scenebeam.request import is_url
-from scenebeam.transfer.access import access
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import sign
 
 _TYPES = {
     "uint8": "Byte",
@@ -52,7 +52,7 @@ class VrtSource:
     band: int
     info: RasterInfo
     """Of the file, on a grid that differs from the VRT's by scale and place alone."""
-    shift: int = 0
+    add_offset: int = 0
     """Taken out of every valid number."""
 
 
@@ -123,19 +123,17 @@ def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) 
         ET.SubElement(complex_source, "UseMaskBand").text = "true"
     elif band.nodata is not None:
         ET.SubElement(complex_source, "NODATA").text = _number(band.nodata)
-    if source.shift:
+    if source.add_offset:
         ET.SubElement(complex_source, "LUT").text = _shift_table(
-            info.dtype, band.nodata, source.shift
+            info.dtype, band.nodata, source.add_offset
         )
 
 
-def _shift_table(dtype: np.dtype[Any], nodata: float | None, shift: int) -> str:
+def _shift_table(dtype: np.dtype[Any], nodata: float | None, add_offset: int) -> str:
     """`raster.merge.harmonize` in straight lines: what would fall to nodata or below is the lowest that is data."""
     limits = np.iinfo(dtype)
     lowest = int(limits.min) + (1 if nodata == limits.min else 0)
-    return (
-        f"{lowest}:{lowest},{lowest + shift}:{lowest},{int(limits.max)}:{int(limits.max) - shift}"
-    )
+    return f"{lowest}:{lowest},{lowest + add_offset}:{lowest},{int(limits.max)}:{int(limits.max) - add_offset}"
 
 
 def warped_vrt(
@@ -167,7 +165,7 @@ def warped_vrt(
 
 def gdal_path(href: str) -> str:
     """The name under which GDAL opens a file that needs no account."""
-    where = access(href)
+    where = sign(href)
     return (
         os.path.abspath(href.removeprefix("file://")) if where is None else f"/vsicurl/{where.url}"
     )

@@ -44,20 +44,20 @@ tells).
 """
 
 
-class Placement(ABC):
+class GridMapping(ABC):
     """How one source's blocks land on one grid."""
 
     def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None) -> None:
         self.info, self.grid, self.nodata = info, grid, nodata
 
     @abstractmethod
-    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
         """Blocks that rows [top, bottom) of the grid need, each with the region it lands on, within
         those rows.
         """
 
     @abstractmethod
-    def pieces(
+    def resample(
         self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
     ) -> Iterator[Piece]:
         """Pixels for rows [top, bottom) out of `blocks`: within those rows."""
@@ -73,7 +73,7 @@ class Placement(ABC):
         return box(*self.outline)
 
 
-def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> Placement:
+def map_to_grid(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> GridMapping:
     """The cheapest placement that gives the numbers that GDAL's warper would."""
     if same_crs(info.crs, str(grid.crs)):
         to_grid = ~grid.transform @ info.transform
@@ -85,13 +85,13 @@ def place(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -
             and abs(to_grid.e - factor) * info.height < _WHOLE
         )
         if aligned and same and (factor == 1 or (factor > 1 and resampling == "nearest")):
-            return _Pasted(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
+            return AlignedCopy(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
         if aligned and same and 1 < factor <= _LARGEST_FACTOR and resampling == "bilinear":
-            return _Interpolated(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
+            return IntegerUpsample(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
     return _Warped(info, grid, nodata, resampling)
 
 
-class _Pasted(Placement):
+class AlignedCopy(GridMapping):
     """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges."""
 
     def __init__(
@@ -105,7 +105,7 @@ class _Pasted(Placement):
         height, width = self.info.height * self._factor, self.info.width * self._factor
         return self._left, self._top, self._left + width, self._top + height
 
-    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
         first, last = (top - self._top) // self._factor, -(-(bottom - self._top) // self._factor)
         left, right = (
             -self._left // self._factor,
@@ -129,7 +129,7 @@ class _Pasted(Placement):
             slice(max(column, 0), max(min(last_column, self.grid.shape[1]), 0)),
         )
 
-    def pieces(
+    def resample(
         self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
     ) -> Iterator[Piece]:
         for block in blocks:
@@ -151,7 +151,7 @@ class _Pasted(Placement):
             yield region, values, None
 
 
-class _Interpolated(Placement):
+class IntegerUpsample(GridMapping):
     """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges, and bilinear
     between centres.
 
@@ -186,7 +186,7 @@ class _Interpolated(Placement):
         )
         return *rows, *columns
 
-    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
         first, last, left, right = self._span(top, bottom)
         if first >= last or left >= right:
             return []
@@ -203,22 +203,24 @@ class _Interpolated(Placement):
             slice(max(left, 0), min(right, self.grid.shape[1])),
         )
 
-    def pieces(
+    def resample(
         self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
     ) -> Iterator[Piece]:
         if not blocks:
             return
-        source, row, column = _joined(self.info, blocks, get, self.nodata)
+        source, row, column = stitch_blocks(self.info, blocks, get, self.nodata)
         first, last, left, right = self._span(top, bottom)
         around = source[
             max(first - 1 - row, 0) : last + 1 - row, max(left - 1 - column, 0) : right + 1 - column
         ]
         if not all_valid(around, self.nodata):
-            yield from self._warped.pieces(top, bottom, blocks, get)
+            yield from self._warped.resample(top, bottom, blocks, get)
             return
         missing = (int(first - 1 < row), int(last + 1 > row + len(source)))
         across = (int(left - 1 < column), int(right + 1 > column + source.shape[1]))
-        values = _between(np.pad(np.asarray(around), (missing, across), mode="edge"), self._factor)
+        values = upsample_bilinear(
+            np.pad(np.asarray(around), (missing, across), mode="edge"), self._factor
+        )
         rows, columns = region = self._region(top, bottom)
         down = rows.start + top - (self._top + first * self._factor)
         over = columns.start - (self._left + left * self._factor)
@@ -231,7 +233,7 @@ class _Interpolated(Placement):
         )
 
 
-def _between(pixels: Array, factor: int) -> Array:
+def upsample_bilinear(pixels: Array, factor: int) -> Array:
     """Bilinear, `factor` times as fine: (rows, columns) with one pixel of rim all around → without
     the rim.
 
@@ -278,7 +280,7 @@ def _weights(factor: int) -> Iterator[tuple[int, Any, int, Any]]:
         yield phase, 2 * factor - abs(off), (1 if off > 0 else -1), abs(off)
 
 
-class _Warped(Placement):
+class _Warped(GridMapping):
     """Another CRS, another resolution, or pixels between pixels: GDAL's warper, a strip at a
     time.
     """
@@ -304,7 +306,7 @@ class _Warped(Placement):
 
     @property
     def extent(self) -> BaseGeometry:
-        """See Placement; with the bend of its edges."""
+        """See GridMapping; with the bend of its edges."""
         width, height = self.info.width, self.info.height
         image = shapely.segmentize(box(0, 0, width, height), max(width, height) / 32)
 
@@ -354,7 +356,7 @@ class _Warped(Placement):
         down = (math.floor(bottom - top) + 1) / self.info.height
         return max(across, 1e-9), max(down, 1e-9)
 
-    def needs(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
+    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
         window = self._window(top, bottom)
         if window is None:
             return []
@@ -371,12 +373,12 @@ class _Warped(Placement):
             else []
         )
 
-    def pieces(
+    def resample(
         self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
     ) -> Iterator[Piece]:
         if not blocks:
             return
-        source, first_row, first_column = _joined(self.info, blocks, get, self.nodata)
+        source, first_row, first_column = stitch_blocks(self.info, blocks, get, self.nodata)
         transform = self.info.transform @ Affine.translation(first_column, first_row)
         # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
@@ -430,7 +432,7 @@ class _Warped(Placement):
         return values
 
 
-def _joined(
+def stitch_blocks(
     info: RasterInfo, blocks: list[Block], get: Callable[[Block], Array], nodata: float | None
 ) -> tuple[Array, int, int]:
     """Blocks as one array, nodata where there is none, and the row and column of the image that it

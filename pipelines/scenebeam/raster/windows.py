@@ -15,7 +15,7 @@ import numpy as np
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import Array, Mask, marked, split
-from scenebeam.raster.warp import Piece, Placement, place
+from scenebeam.raster.warp import GridMapping, Piece, map_to_grid
 
 ROWS_AHEAD = 1
 """Rows of blocks that are on their way while the grids over the rows before them are read."""
@@ -29,11 +29,15 @@ class Windows:
     ) -> None:
         self._source, self._nodata = source, nodata
         self._grids = grids
-        self._placements: list[Placement] = [
-            place(source.info, grid, resampling, nodata) for grid in grids
+        self._placements: list[GridMapping] = [
+            map_to_grid(source.info, grid, resampling, nodata) for grid in grids
         ]
         self._needs: list[list[Block]] = [
-            list(dict.fromkeys(block for block, _ in placement.needs(0, placement.grid.shape[0])))
+            list(
+                dict.fromkeys(
+                    block for block, _ in placement.required_blocks(0, placement.grid.shape[0])
+                )
+            )
             for placement in self._placements
         ]
         self._uses: Counter[Block] = Counter(block for needs in self._needs for block in needs)
@@ -67,7 +71,7 @@ class Windows:
         height, width = self._grids[number].shape
         # The reading of one strip as high as the grid: regions lie within it.
         pieces = list(
-            placement.pieces(
+            placement.resample(
                 0, height, needs, lambda block: marked(self._blocks[block].result(), self._nodata)
             )
         )

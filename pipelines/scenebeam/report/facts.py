@@ -152,7 +152,7 @@ def _table(store: Store, name: str, columns: Sequence[str]) -> pa.Table | None:
     """Some columns of a table in the store, of `assets` just what is counted; None where there is none."""
     if store.size(name) is None:
         return None
-    with store.fetched(name) as path:
+    with store.local_copy(name) as path:
         file = pq.ParquetFile(path)
         leaves = [file.schema.column(number).path for number in range(len(file.schema))]
         # Of many chips with many files the hrefs and checksums alone would fill the memory.

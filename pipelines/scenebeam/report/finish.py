@@ -98,7 +98,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     )
     _draw_page(plan, final, told.items, existing, store)
     store.delete(sorted(left_over))
-    store.write(STATUS_FILE, final.dump())
+    store.write(STATUS_FILE, final.to_bytes())
     return final
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from scenebeam.request.fields import SEASONS, ChipGrid, FieldsRequest, Season, Split
 from scenebeam.request.interval import parse_interval
 from scenebeam.request.landcover import LandcoverRequest, Modality, Platform
-from scenebeam.request.parts import (
+from scenebeam.request.products import (
+    VISUAL,
+    AssetsRequest,
+    IndexRequest,
+    MosaicRequest,
+    StackRequest,
+)
+from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
+from scenebeam.request.sections import (
     Area,
     Checks,
     GridRequest,
@@ -15,14 +23,6 @@ from scenebeam.request.parts import (
     Select,
     TimeSeries,
 )
-from scenebeam.request.products import (
-    VISUAL,
-    AssetsRequest,
-    IndexRequest,
-    MosaicRequest,
-    StackRequest,
-)
-from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
 
 __all__ = [
     "KNOWN_CATALOGS",

@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.interval import MAX_DAYS
-from scenebeam.request.parts import Part, Several
 from scenebeam.request.products import Codec, OnMissing, Product, Values
+from scenebeam.request.sections import Several, StrictModel
 
 Season = Literal["planting", "harvest"]
 SEASONS: tuple[Season, ...] = ("planting", "harvest")
 
 
-class Split(Part):
+class Split(StrictModel):
     """How chips are told apart for training: whole blocks of chips go to one side."""
 
     train: float = Field(default=0.8, ge=0, le=1)
@@ -32,7 +32,7 @@ class Split(Part):
         return self
 
 
-class ChipGrid(Part):
+class ChipGrid(StrictModel):
     """The chips that are made of field boundaries."""
 
     prefix: str = Field(default="ftw", pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,31}$")
@@ -48,7 +48,7 @@ class ChipGrid(Part):
     split: Split = Split()
 
 
-class SeasonDays(Part):
+class SeasonDays(StrictModel):
     """Days of the year, 1 to 366. A harvest day before the planting day is the next year's."""
 
     planting: int = Field(ge=1, le=366)
@@ -99,7 +99,7 @@ class FieldsRequest(Product):
     compression: Codec = "deflate"
     keep_remote_refs: bool = True
     """Whether items name the scene's own files beside the chip's."""
-    asks: ClassVar[frozenset[str]] = frozenset(
+    search_fields: ClassVar[frozenset[str]] = frozenset(
         {"year", "chips", "boundaries", "grid", "crop_calendar", "days"}
         | {"buffer_days", "buffer_expansions", "buffer_expansion_size"}
     )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from scenebeam.collections.record import Resampling
 from scenebeam.request.fields import Split
 from scenebeam.request.interval import MAX_DAYS, Interval, parse_interval
-from scenebeam.request.parts import Part, Several
+from scenebeam.request.sections import Several, StrictModel
 
 Platform = Literal["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
 PLATFORMS: tuple[Platform, ...] = ("s2l2a", "s1rtc", "lc2l2", "dem", "lulc")
@@ -29,7 +29,7 @@ QA_BITS: dict[str, int] = {
 _QUARTERS = ["2023-01/2023-03", "2023-04/2023-06", "2023-07/2023-09", "2023-10/2023-12"]
 
 
-class Modality(Part):
+class Modality(StrictModel):
     """One sensor's part of every chip."""
 
     collection: str
@@ -183,7 +183,7 @@ class LandCover(Modality):
         return self
 
 
-class LandcoverRequest(Part):
+class LandcoverRequest(StrictModel):
     """Chips of one land-cover class each, seen by several sensors on several dates, and a balanced release of them."""
 
     kind: Literal["landcover"]
@@ -218,7 +218,7 @@ class LandcoverRequest(Part):
     """Whether the release is also one archive, `processed/<version>.zip`."""
     public_url: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://")
     """Where the release will be served: thumbnails are named by it."""
-    asks: ClassVar[frozenset[str]] = frozenset(
+    search_fields: ClassVar[frozenset[str]] = frozenset(
         {"aois", "include", "exclude", "periods", *PLATFORMS}
     )
     released: ClassVar[frozenset[str]] = frozenset(

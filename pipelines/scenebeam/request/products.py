@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from scenebeam.collections.record import Resampling
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
 from scenebeam.request.interval import Interval
-from scenebeam.request.parts import Part, Several
+from scenebeam.request.sections import Several, StrictModel
 
 OnMissing = Literal["best-available", "fail", "skip"]
 Values = Literal["harmonized", "raw"]
@@ -22,12 +22,12 @@ VISUAL = ("visual_red", "visual_green", "visual_blue")
 """The bands of the true-colour image that some providers keep beside the measurements."""
 
 
-class Product(Part):
+class Product(StrictModel):
     """What every product has."""
 
     bands: Several[str] = Field(min_length=1)
     """By any of their names, in any case."""
-    asks: ClassVar[frozenset[str]] = frozenset()
+    search_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where and when scenes are searched, beside the request's area and dates."""
 
     @field_validator("bands")
@@ -101,7 +101,7 @@ class StackRequest(Product):
         return self
 
 
-class IndexRequest(Part):
+class IndexRequest(StrictModel):
     """Band maths over an area, block by block: one COG per scene, acquisition or period."""
 
     kind: Literal["index"]
@@ -120,7 +120,7 @@ class IndexRequest(Part):
     on_missing: OnMissing = "best-available"
     compression: Codec = "deflate"
     values: ClassVar[Literal["harmonized"]] = "harmonized"
-    asks: ClassVar[frozenset[str]] = frozenset()
+    search_fields: ClassVar[frozenset[str]] = frozenset()
     band_resolution: ClassVar[None] = None
 
     @model_validator(mode="after")

@@ -14,23 +14,23 @@ from scenebeam.collections.record import CollectionRecord
 from scenebeam.request.fields import FieldsRequest
 from scenebeam.request.interval import Interval, parse_interval
 from scenebeam.request.landcover import LandcoverRequest
-from scenebeam.request.parts import (
-    Area,
-    Checks,
-    GridRequest,
-    Limits,
-    Part,
-    Runner,
-    Select,
-    Several,
-    TimeSeries,
-)
 from scenebeam.request.products import (
     AssetsRequest,
     IndexRequest,
     MosaicRequest,
     StackRequest,
     check_storage,
+)
+from scenebeam.request.sections import (
+    Area,
+    Checks,
+    GridRequest,
+    Limits,
+    Runner,
+    Select,
+    Several,
+    StrictModel,
+    TimeSeries,
 )
 
 KNOWN_CATALOGS = {
@@ -55,7 +55,7 @@ def _listed_intervals(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-class RunRequest(Part):
+class RunRequest(StrictModel):
     """One run: scenes of an area and time from a catalogue, made into one product."""
 
     run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
@@ -147,22 +147,28 @@ class RunRequest(Part):
         """The dates as instants, in the order given."""
         return [parse_interval(text) for text in self.dates]
 
-    def question(self) -> dict[str, Any]:
+    def search_key(self) -> dict[str, Any]:
         """The parts that the catalogue is asked, as JSON."""
         document = self.model_dump(mode="json", include={"catalog", "collections", "area", "dates"})
         scenes = self.select.scenes
         document["scenes"] = None if scenes is None else sorted(scene.id for scene in scenes)
-        return {**document, **self.product.model_dump(mode="json", include=set(self.product.asks))}
+        return {
+            **document,
+            **self.product.model_dump(mode="json", include=set(self.product.search_fields)),
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(self.fingerprint_fields(), sort_keys=True).encode()
+        ).hexdigest()
 
-    def decisive(self, unused: frozenset[str] | None = None) -> dict[str, Any]:
+    def fingerprint_fields(self, ignored_fields: frozenset[str] | None = None) -> dict[str, Any]:
         """The parts that decide what the products hold, as JSON; without `unused`, by default the request's own."""
         parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
         names = {
-            name.removeprefix("product.") for name in (self.unused if unused is None else unused)
+            name.removeprefix("product.")
+            for name in (self.ignored_fields if ignored_fields is None else ignored_fields)
         }
         inside = {"raw_storage_mode", "gcs", "images"} | LandcoverRequest.released | (names - parts)
         return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
@@ -183,7 +189,7 @@ class RunRequest(Part):
         return frozenset({"select"} if differenced else {"dates", "select"})
 
     @property
-    def unused(self) -> frozenset[str]:
+    def ignored_fields(self) -> frozenset[str]:
         """Names of what has no part in the products, whatever it says: of a field request that stops early."""
         product = self.product
         if not isinstance(product, FieldsRequest) or product.images == "download":

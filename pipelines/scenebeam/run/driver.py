@@ -15,17 +15,17 @@ from scenebeam.errors import RequestError, StorageError
 from scenebeam.imaging.shards import PARTS
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.reuse import carry_over, is_outdated, is_same
-from scenebeam.planning.search import Found, make_plan, search
+from scenebeam.planning.search import SearchResult, make_plan, search
 from scenebeam.planning.search_cache import write_search
 from scenebeam.planning.verify import find_damaged
 from scenebeam.products import PRODUCTS
 from scenebeam.request import RunRequest, TimeSeries
-from scenebeam.run.make import few_arenas
+from scenebeam.run.make import limit_malloc_arenas
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Task
-from scenebeam.transfer.ranges import halted
+from scenebeam.transfer.ranges import shutdown
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ _WAYS_ON = "run with --overwrite to replace what is there, or choose another out
 _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 
 
-def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, Store]:
+def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[SearchResult, Store]:
     """Search and select, and write the tables: the first step of a run, alone.
 
     Raises RequestError where the output belongs to another request.
     """
     store = open_store(request.output)
-    with store.exclusive():
+    with store.lock():
         frozen = read_plan(store)
         if frozen is not None:
             _refuse(difference(frozen.request, request), store)
@@ -51,7 +51,7 @@ def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[Found, 
     return found, store
 
 
-def settle_plan(
+def load_or_create_plan(
     request: RunRequest,
     store: Store,
     *,
@@ -105,7 +105,7 @@ def settle_plan(
                 request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent
             )
     if frozen is not None:
-        give_way(frozen, store, successor=None if overwrite else plan)
+        supersede_outputs(frozen, store, successor=None if overwrite else plan)
     elif unreadable:
         store.supersede(_made_by(plan, store))
     freeze(plan, store)
@@ -181,20 +181,22 @@ def _adjust(frozen: Plan, plan: Plan, store: Store) -> Plan:
             f"{_WAYS_ON}"
         )
 
-    def kept(task: Task) -> Task:
+    def reusable(task: Task) -> Task:
         before = done.get(task.id)
         return before if before is not None and is_same(before, task) else task
 
-    return replace(plan, tasks=tuple(kept(task) for task in plan.tasks))
+    return replace(plan, tasks=tuple(reusable(task) for task in plan.tasks))
 
 
-def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
+def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
     """Supersede what a plan has made, but for what its successor would make again; remove the plan itself.
 
     Products stand until new ones take their place; those that have no successor go when all others are made.
     """
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
-    kept = PRODUCTS[plan.request.product.kind].kept(plan.tasks, tuple(following.values()))
+    kept = PRODUCTS[plan.request.product.kind].reusable_outputs(
+        plan.tasks, tuple(following.values())
+    )
     files = _made_by(
         plan, store, but={task.id for task in plan.tasks if following.get(task.id) == task}
     )
@@ -208,8 +210,10 @@ def give_way(plan: Plan, store: Store, *, successor: Plan | None = None) -> None
 
 def _made_by(plan: Plan, store: Store, but: Container[str] = ()) -> set[str]:
     """Names of all that a plan's tasks may have left; of folders of their own, but for those of some tasks."""
-    files = {name for task in plan.tasks for name in task.everything}
-    folders = {task.own_folder for task in plan.tasks if task.own_folder and task.id not in but}
+    files = {name for task in plan.tasks for name in task.possible_outputs}
+    folders = {
+        task.output_prefix for task in plan.tasks if task.output_prefix and task.id not in but
+    }
     return files | (
         {name for name in store.list() if name.rpartition("/")[0] in folders} if folders else set()
     )
@@ -230,12 +234,12 @@ def run(
 
     Raises RequestError for what the user can mend; a task that fails is in the status, not an exception.
     """
-    few_arenas()
+    limit_malloc_arenas()
     store = open_store(request.output)
-    halted.clear()
-    with store.exclusive():
-        store.sweep()
-        plan = settle_plan(
+    shutdown.clear()
+    with store.lock():
+        store.remove_partial_files()
+        plan = load_or_create_plan(
             request,
             store,
             overwrite=overwrite,
@@ -246,14 +250,14 @@ def run(
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (better := advice(plan.estimate)):
             log.warning(better)
-        status = _begin(plan, store, kind)
+        status = start_status(plan, store, kind)
         try:
-            with _watching(plan, store, progress):
+            with _reporting_progress(plan, store, progress):
                 return run_tasks(kind, plan, store, status)
         except (KeyboardInterrupt, Exception) as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            halted.set()
-            store.sweep()  # threads that still write find nothing to publish
+            shutdown.set()
+            store.remove_partial_files()  # threads that still write find nothing to publish
             ended = {
                 "state": "cancelled" if interrupted else "failed",
                 "done": len(plan.tasks) - len(plan.undone(store.list())),
@@ -261,7 +265,7 @@ def run(
                 "finished": now(),
                 "message": "interrupted; run it again to go on" if interrupted else str(error),
             }
-            store.write(STATUS_FILE, status.model_copy(update=ended).dump())
+            store.write(STATUS_FILE, status.model_copy(update=ended).to_bytes())
             raise
 
 
@@ -273,25 +277,25 @@ def submit(
     The pipeline writes the status from then on, and calls `tell` (which is pickled) now and then and when it has ended;
     a fault before that is in the status too, and raised.
     """
-    few_arenas()
+    limit_malloc_arenas()
     store = open_store(request.output)
-    with store.exclusive():
-        store.sweep()
+    with store.lock():
+        store.remove_partial_files()
         try:
-            plan = settle_plan(request, store)
-            status = _begin(plan, store, "dataflow")
+            plan = load_or_create_plan(request, store)
+            status = start_status(plan, store, "dataflow")
             submit_tasks(options, plan, store, status, tell)
         except Exception as error:
             failed = RunStatus(
                 run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri
             )
             ended = {"started": now(), "updated": now(), "finished": now(), "message": str(error)}
-            store.write(STATUS_FILE, failed.model_copy(update=ended).dump())
+            store.write(STATUS_FILE, failed.model_copy(update=ended).to_bytes())
             raise
     return status
 
 
-def _begin(plan: Plan, store: Store, kind: str) -> RunStatus:
+def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
     """A run that has its plan, and begins to make it."""
     started = now()
     status = RunStatus(
@@ -304,13 +308,13 @@ def _begin(plan: Plan, store: Store, kind: str) -> RunStatus:
         started=started,
         updated=started,
     )
-    store.write(STATUS_FILE, status.dump())
+    store.write(STATUS_FILE, status.to_bytes())
     return status
 
 
 @contextmanager
-def _watching(plan: Plan, store: Store, progress: Progress | None) -> Iterator[None]:
-    """Tell `progress` how many tasks are done, by what stands in the store: the same for every runner."""
+def _reporting_progress(plan: Plan, store: Store, progress: Progress | None) -> Iterator[None]:
+    """Report `progress` how many tasks are done, by what stands in the store: the same for every runner."""
     if progress is None:
         yield
         return

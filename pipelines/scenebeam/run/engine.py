@@ -16,19 +16,23 @@ from apache_beam.metrics import Metrics
 from scenebeam.planning.plan import Plan, read_plan, vanished
 from scenebeam.report.finish import finish
 from scenebeam.request import Limits
-from scenebeam.run.make import few_arenas, make_task
+from scenebeam.run.make import limit_malloc_arenas, make_task
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
 
-Tell = Callable[[], None]
+ProgressCallback = Callable[[], None]
 """Says to whom it may concern that a run has got further. Pickled with the graph; raises nothing."""
 _TELL_EVERY = 60.0
 """Seconds between two words of a worker's thread."""
 
 
 def build(
-    pipeline: Any, output: str, status: RunStatus, limits: Limits, tell: Tell | None = None
+    pipeline: Any,
+    output: str,
+    status: RunStatus,
+    limits: Limits,
+    on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Lay the graph for the plan that is frozen in `output` onto a pipeline.
 
@@ -39,9 +43,9 @@ def build(
         | "Output" >> beam.Create([output])
         | "ReadPlan" >> beam.FlatMap(undone_tasks)
         | "Reshuffle" >> beam.Reshuffle()
-        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json(), tell))
+        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json(), on_progress))
         | "AllOutcomes" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-        | "Report" >> beam.Map(report, output, status.model_dump_json(), tell)
+        | "Report" >> beam.Map(report, output, status.model_dump_json(), on_progress)
     )
 
 
@@ -55,12 +59,18 @@ def undone_tasks(output: str) -> Iterator[str]:
 class MakeTask(beam.DoFn):  # type: ignore[misc]
     """Task id → Outcome as JSON."""
 
-    def __init__(self, output: str, limits: str, tell: Tell | None = None) -> None:
-        self._output, self._limits, self._tell = output, Limits.model_validate_json(limits), tell
+    def __init__(
+        self, output: str, limits: str, on_progress: ProgressCallback | None = None
+    ) -> None:
+        self._output, self._limits, self._tell = (
+            output,
+            Limits.model_validate_json(limits),
+            on_progress,
+        )
 
     def setup(self) -> None:
         """Read the plan once a worker."""
-        few_arenas()
+        limit_malloc_arenas()
         plan, self._store = _frozen(self._output)
         self._kind = plan.request.product.kind
         self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
@@ -77,13 +87,15 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
         yield outcome.model_dump_json()
 
 
-def report(outcomes: Iterable[str], output: str, status: str, tell: Tell | None = None) -> str:
+def report(
+    outcomes: Iterable[str], output: str, status: str, on_progress: ProgressCallback | None = None
+) -> str:
     """All outcomes → the run's tables and final status (as JSON)."""
     plan, store = _frozen(output)
     made = [Outcome.model_validate_json(text) for text in outcomes]
     ended = finish(plan, made, store, RunStatus.model_validate_json(status))
-    if tell is not None:
-        tell()
+    if on_progress is not None:
+        on_progress()
     return ended.model_dump_json()
 
 

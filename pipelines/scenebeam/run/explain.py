@@ -35,7 +35,8 @@ def explain(plan: Plan) -> dict[str, Any]:
         "read_bytes": [size.read_bytes, size.most_read_bytes],
         "write_bytes": [size.write_bytes, size.most_write_bytes],
         # Tasks that just wait are made many at once, and share what the process holds.
-        "memory_bytes": size.memory + (PROCESS if PRODUCTS[plan.request.product.kind].waits else 0),
+        "memory_bytes": size.memory
+        + (PROCESS if PRODUCTS[plan.request.product.kind].io_bound else 0),
         "runner": choose_runner(plan),
         "seconds": round(seconds_here(size), 1),
         "dataflow": {"minutes": round(minutes, 1), "usd": round(usd, 2)},

@@ -45,7 +45,7 @@ class MemoryGate:
                 self._changed.notify_all()
 
 
-def few_arenas() -> None:
+def limit_malloc_arenas() -> None:
     """Let glibc keep two heaps instead of eight a core, before there are threads: what one has freed another may use.
 
     With some ninety threads, what the heaps kept came to a sixth of all memory. Elsewhere there is nothing to do.

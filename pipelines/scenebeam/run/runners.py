@@ -16,8 +16,8 @@ from scenebeam.request import Runner
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 from scenebeam.tasks import Estimate
-from scenebeam.transfer.access import effective_limits
-from scenebeam.transfer.ranges import halted
+from scenebeam.transfer.ranges import shutdown
+from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def choose_runner(plan: Plan) -> str:
     asked = plan.request.runner
     if asked.kind != "auto":
         return asked.kind
-    if plan.estimate.blocks < asked.serial_blocks or PRODUCTS[plan.request.product.kind].waits:
+    if plan.estimate.blocks < asked.serial_blocks or PRODUCTS[plan.request.product.kind].io_bound:
         return "serial"
     cluster = all(
         name in asked.options for name in _DATAFLOW_NEEDS
@@ -93,7 +93,7 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
         product, limits = PRODUCTS[plan.request.product.kind], plan.request.limits
         # One more than cores: while a task waits for its first blocks, another computes.
         workers = asked.workers or (
-            limits.max_download_workers if product.waits else (os.cpu_count() or 1) + 1
+            limits.max_download_workers if product.io_bound else (os.cpu_count() or 1) + 1
         )
         options = {
             "direct_num_workers": workers,
@@ -137,7 +137,7 @@ def submit_tasks(
     plan: Plan,
     store: Store,
     status: RunStatus,
-    tell: Callable[[], None] | None = None,
+    on_progress: Callable[[], None] | None = None,
 ) -> None:
     """Hand the pipeline to the runner that `options` name, with what its workers need; does not wait for it."""
     import apache_beam as beam
@@ -154,7 +154,7 @@ def submit_tasks(
         option for option in wanted if option.removeprefix("--").partition("=")[0] not in given
     ]
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
-    build(pipeline, store.uri, status, plan.request.limits, tell)
+    build(pipeline, store.uri, status, plan.request.limits, on_progress)
     pipeline.run()
 
 
@@ -185,7 +185,7 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
 
     kind, limits = plan.request.product.kind, effective_limits(plan.request)
     undone = plan.undone(store.list())
-    if not PRODUCTS[kind].waits:
+    if not PRODUCTS[kind].io_bound:
         return finish(
             plan, [make_task(kind, task, store, limits) for task in undone], store, status
         )
@@ -193,7 +193,7 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     try:
         outcomes = list(threads.map(lambda task: make_task(kind, task, store, limits), undone))
     except BaseException:
-        halted.set()
+        shutdown.set()
         raise
     finally:
         threads.shutdown(cancel_futures=True)

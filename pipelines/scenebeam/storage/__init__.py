@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from scenebeam.errors import RequestError
 from scenebeam.request import is_url
-from scenebeam.storage.store import Publication, Store, checked_name
+from scenebeam.storage.store import AtomicFile, Store, checked_name
 
-__all__ = ["Publication", "Store", "checked_name", "open_store"]
+__all__ = ["AtomicFile", "Store", "checked_name", "open_store"]
 
 
 def open_store(uri: str) -> Store:

@@ -1,4 +1,4 @@
-"""Arrival: a file that comes in piece by piece from elsewhere, and is looked at before it appears under its name."""
+"""PartialDownload: a file that comes in piece by piece from elsewhere, and is looked at before it appears under its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from scenebeam.multihash import multihash
 
 
-class Arrival(ABC):
+class PartialDownload(ABC):
     """The bytes so far of one file, and their digests."""
 
     offset: int = 0
@@ -26,9 +26,9 @@ class Arrival(ABC):
     def write(self, data: bytes) -> None:
         """The next bytes."""
         self._append(data)
-        self.took(data)
+        self.update_digest(data)
 
-    def took(self, data: bytes) -> None:
+    def update_digest(self, data: bytes) -> None:
         """Count bytes that are there already."""
         for one in self._hashes.values():
             one.update(data)
@@ -50,7 +50,7 @@ class Arrival(ABC):
         return multihash(self.digest("sha256"))
 
     @abstractmethod
-    def expect(self) -> None:
+    def check_free_space(self) -> None:
         """Make sure that there is room for the rest. Raises StorageError."""
 
     @abstractmethod

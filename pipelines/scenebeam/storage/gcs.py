@@ -18,8 +18,8 @@ from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import file_multihash
-from scenebeam.storage.arrival import Arrival
-from scenebeam.storage.store import Publication, Store, checked_name
+from scenebeam.storage.arrival import PartialDownload
+from scenebeam.storage.store import AtomicFile, Store, checked_name
 
 _CHECKSUM = "scenebeam-checksum"
 """Custom metadata of an object: its SHA-256 as a multihash, which GCS itself does not keep."""
@@ -80,7 +80,7 @@ class GcsStore(Store):
             blob = self._bucket.get_blob(self._blob(name).name)
         return None if blob is None else int(blob.size)
 
-    def written(self, name: str) -> float | None:
+    def modified(self, name: str) -> float | None:
         """When the object's generation was created, by the bucket's clock; None where there is no such object."""
         with self._blame(f"cannot read {self.path(name)}"):
             blob = self._bucket.get_blob(self._blob(name).name)
@@ -115,10 +115,10 @@ class GcsStore(Store):
             return True
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Publication]:
+    def open_write(self, name: str) -> Iterator[AtomicFile]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
         with tempfile.TemporaryFile() as file:
-            publication = Publication(file)
+            publication = AtomicFile(file)
             yield publication
             file.seek(0)
             self._publish(
@@ -156,9 +156,9 @@ class GcsStore(Store):
         return current.generation if current is not None else 0
 
     @contextmanager
-    def receiving(
+    def open_download(
         self, name: str, source: str, algorithms: Iterable[str] = ()
-    ) -> Iterator[Arrival]:
+    ) -> Iterator[PartialDownload]:
         """A file that streams from `source` into an object of another name, through memory alone."""
         arrival = _GcsArrival(self, name, algorithms)
         try:
@@ -188,7 +188,7 @@ class GcsStore(Store):
                 if token is None:
                     return
 
-    def room(self) -> int | None:
+    def free_space(self) -> int | None:
         """A bucket has no end."""
         return None
 
@@ -201,7 +201,7 @@ class GcsStore(Store):
         told = (blob.metadata or {}).get(_CHECKSUM)
         return blob.size, told or f"d50110{base64.b64decode(blob.md5_hash or '').hex()}"
 
-    def holds(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         """Whether an object is there with the size and the CRC32C of a file."""
         with self._blame(f"cannot read {self.path(name)}"):
             blob = self._bucket.get_blob(self._blob(name).name)
@@ -214,7 +214,7 @@ class GcsStore(Store):
         return bool(blob.crc32c == base64.b64encode(found.digest()).decode())
 
     @contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
+    def local_copy(self, name: str) -> Iterator[Path]:
         """The object's content in a temporary file."""
         with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as file:
             with self._blame(f"cannot read {self.path(name)}"):
@@ -232,7 +232,7 @@ class GcsStore(Store):
                     continue
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Nothing to hold: two runs of one plan publish the same objects."""
         yield
 
@@ -259,7 +259,7 @@ class GcsStore(Store):
             raise StorageError(f"{what}: {error}") from error
 
 
-class _GcsArrival(Arrival):
+class _GcsArrival(PartialDownload):
     """An object under a name of its own, streamed; then copied to its place inside the bucket."""
 
     def __init__(self, store: GcsStore, name: str, algorithms: Iterable[str]) -> None:
@@ -269,7 +269,7 @@ class _GcsArrival(Arrival):
         self._writer: Any = None
         self._crc = Checksum()
 
-    def expect(self) -> None:
+    def check_free_space(self) -> None:
         return
 
     def _append(self, data: bytes) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import file_multihash
-from scenebeam.storage.arrival import Arrival
-from scenebeam.storage.store import Publication, Store, checked_name
+from scenebeam.storage.arrival import PartialDownload
+from scenebeam.storage.store import AtomicFile, Store, checked_name
 
 _PARTIAL = ".partial"
 _ARRIVING = ".arriving"
@@ -64,7 +64,7 @@ class LocalStore(Store):
         path = self._path(name)
         return path.stat().st_size if path.is_file() else None
 
-    def written(self, name: str) -> float | None:
+    def modified(self, name: str) -> float | None:
         """A file's modification time; None where there is no such file."""
         with _blame(f"cannot read {self.path(name)}"):
             try:
@@ -108,7 +108,7 @@ class LocalStore(Store):
             os.close(folder)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Publication]:
+    def open_write(self, name: str) -> Iterator[AtomicFile]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
         target = self._path(name)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
@@ -116,7 +116,7 @@ class LocalStore(Store):
             with _blame(f"cannot write {self.path(name)}"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with partial.open("wb") as file:
-                    yield Publication(file)
+                    yield AtomicFile(file)
                     file.flush()
                     os.fsync(file.fileno())
                 partial.replace(target)
@@ -124,9 +124,9 @@ class LocalStore(Store):
             partial.unlink(missing_ok=True)
 
     @contextmanager
-    def receiving(
+    def open_download(
         self, name: str, source: str, algorithms: Iterable[str] = ()
-    ) -> Iterator[Arrival]:
+    ) -> Iterator[PartialDownload]:
         """A file that comes from `source`; what has come is kept beside its place until it is whole."""
         arrival = _LocalArrival(self._path(name), source, algorithms)
         try:
@@ -136,7 +136,7 @@ class LocalStore(Store):
 
     def upload(self, name: str, path: Path) -> None:
         """Publish a copy of a file."""
-        with path.open("rb") as content, self.writing(name) as file:
+        with path.open("rb") as content, self.open_write(name) as file:
             shutil.copyfileobj(content, file, 2**20)
 
     def copy(self, name: str, target: str) -> None:
@@ -157,7 +157,7 @@ class LocalStore(Store):
         finally:
             partial.unlink(missing_ok=True)
 
-    def room(self) -> int | None:
+    def free_space(self) -> int | None:
         """Free bytes of the disk."""
         with _blame(f"cannot use {self._root} as an output folder"):
             return shutil.disk_usage(self._root).free
@@ -168,12 +168,12 @@ class LocalStore(Store):
         with _blame(f"cannot read {path}"):
             return path.stat().st_size, file_multihash(path)
 
-    def holds(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         """Whether a file is there with the same content."""
         return self._path(name).exists() and filecmp.cmp(self._path(name), path, shallow=False)
 
     @contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
+    def local_copy(self, name: str) -> Iterator[Path]:
         """The file itself."""
         path = self._path(name)
         if not path.exists():
@@ -195,7 +195,7 @@ class LocalStore(Store):
                     break
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one run; the lock goes with the process, however it ends."""
         with _blame(f"cannot use {self._root} as an output folder"):
             self._root.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ class LocalStore(Store):
             return False
         return False
 
-    def sweep(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what a killed run left half-written."""
         for leftover in self._root.rglob(f".*{_PARTIAL}"):
             leftover.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ def _arriving(target: Path) -> tuple[Path, Path]:
     return target.with_name(name), target.with_name(f"{name}.json")
 
 
-class _LocalArrival(Arrival):
+class _LocalArrival(PartialDownload):
     """A hidden file beside the place of the one that comes, with a note of what it is of."""
 
     def __init__(self, target: Path, source: str, algorithms: Iterable[str]) -> None:
@@ -264,9 +264,9 @@ class _LocalArrival(Arrival):
             return
         self._file.seek(0)
         while data := self._file.read(2**20):
-            self.took(data)
+            self.update_digest(data)
 
-    def expect(self) -> None:
+    def check_free_space(self) -> None:
         needed, free = (self.total or 0) - self.offset, shutil.disk_usage(self._target.parent).free
         if needed > free:
             raise StorageError(

@@ -17,14 +17,14 @@ from typing import IO, Any
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.multihash import multihash
-from scenebeam.storage.arrival import Arrival
+from scenebeam.storage.arrival import PartialDownload
 
 SUPERSEDED = "superseded.json"
 """Record of the files that a later plan replaces."""
 _NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
 
 
-class Publication(io.RawIOBase):
+class AtomicFile(io.RawIOBase):
     """A file on its way out, written front to back; its size and SHA-256 are known at the end."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -80,7 +80,7 @@ class Store(ABC):
         versions = self._versions("", old)
         self._record = _Superseded({name: versions[name] for name in old if name in versions})
         if self._record.versions or self.size(SUPERSEDED) is not None:
-            self.write(SUPERSEDED, self._record.dump(self.uri))
+            self.write(SUPERSEDED, self._record.to_bytes(self.uri))
 
     def release_superseded(self) -> set[str]:
         """Let superseded files count as any other from now on; the names of them and of their record.
@@ -124,7 +124,7 @@ class Store(ABC):
         """Bytes of a file; None where there is no such file."""
 
     @abstractmethod
-    def written(self, name: str) -> float | None:
+    def modified(self, name: str) -> float | None:
         """When a file was last written, in seconds since 1970 by the store's own clock; None where there is none.
 
         Times of one store can be compared with each other, and with no other clock.
@@ -146,13 +146,13 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def writing(self, name: str) -> AbstractContextManager[Publication]:
+    def open_write(self, name: str) -> AbstractContextManager[AtomicFile]:
         """A file to write front to back: it appears under its name when the block ends well, else never."""
 
     @abstractmethod
-    def receiving(
+    def open_download(
         self, name: str, source: str, algorithms: Iterable[str] = ()
-    ) -> AbstractContextManager[Arrival]:
+    ) -> AbstractContextManager[PartialDownload]:
         """A file that comes from `source` and appears when it is published; `algorithms` are digests wanted of it.
 
         What has come when the block ends without that is kept where it can be: the same source goes on from there.
@@ -167,7 +167,7 @@ class Store(ABC):
         """Publish a file under another name too, without reading it where that can be."""
 
     @abstractmethod
-    def room(self) -> int | None:
+    def free_space(self) -> int | None:
         """Bytes that still fit; None where there is no end to them."""
 
     @abstractmethod
@@ -175,11 +175,11 @@ class Store(ABC):
         """Size in bytes and `file:checksum` (multihash in hex) of a file."""
 
     @abstractmethod
-    def holds(self, name: str, path: Path) -> bool:
+    def matches(self, name: str, path: Path) -> bool:
         """Whether a file is there whose size and checksum are those of a file of this machine."""
 
     @abstractmethod
-    def fetched(self, name: str) -> AbstractContextManager[Path]:
+    def local_copy(self, name: str) -> AbstractContextManager[Path]:
         """The file on a local disk, for as long as the block lasts."""
 
     @abstractmethod
@@ -187,7 +187,7 @@ class Store(ABC):
         """Remove files; one that is not there is no fault."""
 
     @abstractmethod
-    def exclusive(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the store for one run. Raises StorageError where another run of this machine holds it."""
 
     @abstractmethod
@@ -196,19 +196,19 @@ class Store(ABC):
 
     def write(self, name: str, content: bytes) -> None:
         """Publish a small file."""
-        with self.writing(name) as file:
+        with self.open_write(name) as file:
             file.write(content)
 
     def write_all(self, files: Mapping[str, File]) -> None:
         """Publish small files, several at once."""
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda name: self.write(name, files[name].dump()), files))
+            list(threads.map(lambda name: self.write(name, files[name].to_bytes()), files))
 
     def path(self, name: str) -> str:
         """Where a file lies, for people and for hrefs."""
         return f"{self.uri.rstrip('/')}/{name}"
 
-    def sweep(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what a killed run left half-written."""
         return
 
@@ -231,7 +231,7 @@ class _Superseded:
         for name in names:
             self.versions.pop(name, None)
 
-    def dump(self, uri: str) -> bytes:
+    def to_bytes(self, uri: str) -> bytes:
         """As it is stored."""
         return (
             json.dumps({"uri": uri, "files": self.versions}, indent=1, sort_keys=True) + "\n"

@@ -10,17 +10,17 @@ from typing import Protocol
 import urllib3
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.access import access, shown, split_url
 from scenebeam.transfer.http import (
     CHUNK,
     Pace,
-    Transient,
+    TransientError,
     content_length,
     content_range,
     open_url,
     plain,
 )
-from scenebeam.transfer.ranges import Budget, halted, retrying
+from scenebeam.transfer.ranges import Budget, retrying, shutdown
+from scenebeam.transfer.signing import redact_url, sign, split_url
 
 _LARGEST_UNSIZED = 16 * 2**30
 """Bytes of a file whose server does not say how many it has; one that has more has no end."""
@@ -41,7 +41,7 @@ class Target(Protocol):
     def restart(self, validator: str, total: int | None) -> None:
         """Forget what is there: another file comes."""
 
-    def expect(self) -> None:
+    def check_free_space(self) -> None:
         """Make sure that there is room for the rest. Raises StorageError."""
 
     def write(self, data: bytes) -> None:
@@ -61,7 +61,7 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
         while not retrying(lambda: _fetch(href, target, budget, signing, until), href, budget):
             if time.monotonic() > until:
                 raise ReadError(
-                    f"{shown(href)} has come as far as byte {target.offset:,} in limits.file_seconds = "
+                    f"{redact_url(href)} has come as far as byte {target.offset:,} in limits.file_seconds = "
                     f"{budget.file_seconds:g}; what has come is kept: run again, or raise the limit",
                     permanent=False,
                 )
@@ -71,12 +71,12 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
                 stalls += 1
             if stalls == _STALLS:
                 raise ReadError(
-                    f"{shown(href)} breaks off at byte {furthest:,} again and again; run again later",
+                    f"{redact_url(href)} breaks off at byte {furthest:,} again and again; run again later",
                     permanent=False,
                 )
-            halted.wait(budget.first_wait)
+            shutdown.wait(budget.first_wait)
     if target.offset == 0:
-        raise ReadError(f"{shown(href)} is an empty file")
+        raise ReadError(f"{redact_url(href)} is an empty file")
 
 
 @cache
@@ -88,9 +88,9 @@ def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
 def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float) -> bool:
     """Ask once, until the time `until`. Returns whether all is there now.
 
-    Raises Transient where not even an answer came.
+    Raises TransientError where not even an answer came.
     """
-    where = access(href, signing)
+    where = sign(href, signing)
     if where is None:
         return _copy(href, target, budget)
     if target.total is not None and target.offset == target.total:
@@ -102,33 +102,33 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float
     try:
         if answer.status == 416:
             target.restart("", None)
-            raise Transient("what has come is longer than the file is now")
+            raise TransientError("what has come is longer than the file is now")
         if answer.status == 206:
             start, stop, total = content_range(answer.headers.get("Content-Range"))
             if not headers and (start, stop) == (0, total):
                 target.restart(_validator(answer.headers), total)
             elif not headers or start != target.offset or total not in (None, target.total):
                 target.restart("", None)
-                raise Transient(
+                raise TransientError(
                     f"the answer has bytes {start:,} to {stop:,}, and others were asked for"
                 )
         else:
             target.restart(_validator(answer.headers), content_length(answer))
-        target.expect()
+        target.check_free_space()
         pace = Pace()
         try:
             # What is there, not whole chunks: on a slow line too little is lost, and an interrupt is heard at once.
             while data := answer.read1(CHUNK, decode_content=False):
-                if halted.is_set():
-                    raise ReadError(f"{shown(href)}: interrupted", permanent=False)
+                if shutdown.is_set():
+                    raise ReadError(f"{redact_url(href)}: interrupted", permanent=False)
                 received += len(data)
                 if target.total is not None and target.offset + len(data) > target.total:
                     target.restart("", None)
-                    raise Transient("the answer has more bytes than the file")
+                    raise TransientError("the answer has more bytes than the file")
                 if target.total is None and target.offset + len(data) > _LARGEST_UNSIZED:
                     target.restart("", None)
                     raise ReadError(
-                        f"{shown(href)} has no end: its server does not say how long it is, and more "
+                        f"{redact_url(href)} has no end: its server does not say how long it is, and more "
                         f"than {_LARGEST_UNSIZED:,} bytes have come",
                         permanent=False,
                     )
@@ -136,9 +136,9 @@ def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float
                 if time.monotonic() > until:
                     return False
                 pace.count(len(data))
-        except (urllib3.exceptions.HTTPError, OSError, Transient) as error:
+        except (urllib3.exceptions.HTTPError, OSError, TransientError) as error:
             if not received or target.offset == 0:
-                raise Transient(f"the answer broke off: {plain(error)}") from None
+                raise TransientError(f"the answer broke off: {plain(error)}") from None
             return False
         if target.total is not None and target.offset < target.total:
             return False

@@ -1,7 +1,7 @@
 """HTTP answers, each held against the question: status, length, encoding, and the pace at which it
 comes.
 
-One client a process. What may pass is a Transient, and whoever asked tries again; what will not is
+One client a process. What may pass is a TransientError, and whoever asked tries again; what will not is
 a ReadError.
 """
 
@@ -16,8 +16,8 @@ from functools import cache
 import urllib3
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.access import Access, shown
 from scenebeam.transfer.addresses import pool_classes
+from scenebeam.transfer.signing import SignedRequest, redact_url
 
 AT_ONCE = 24
 """Requests in flight, whatever the number of cores: round trips cost, not the client."""
@@ -39,7 +39,7 @@ _WINDOW = 20.0
 """Seconds."""
 
 
-class Transient(Exception):  # noqa: N818 - it is no error until the tries are used up
+class TransientError(Exception):
     """A fault that may pass; `after` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -67,7 +67,12 @@ def _new_pool(private: bool) -> urllib3.PoolManager:
 
 
 def open_url(
-    href: str, where: Access, headers: dict[str, str], *, private: bool = False, fresh: bool = False
+    href: str,
+    where: SignedRequest,
+    headers: dict[str, str],
+    *,
+    private: bool = False,
+    fresh: bool = False,
 ) -> urllib3.BaseHTTPResponse:
     """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and
     416.
@@ -80,7 +85,7 @@ def open_url(
         fresh: Whether caches on the way are told to ask the server itself, over a new connection.
 
     Raises:
-        Transient: What may pass: no answer, 5xx, 408, 425, 429, an answer that makes no sense.
+        TransientError: What may pass: no answer, 5xx, 408, 425, 429, an answer that makes no sense.
         ReadError: What will not: other 4xx, an address that must not be read.
     """
     asked = {"Accept-Encoding": "identity", **where.headers, **headers, **(_FRESH if fresh else {})}
@@ -89,22 +94,22 @@ def open_url(
     try:
         answer = pool.request("GET", where.url, headers=asked, preload_content=False)
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
-        raise ReadError(f"{shown(href)} is not a URL") from error
+        raise ReadError(f"{redact_url(href)} is not a URL") from error
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise Transient(plain(error)) from None
+        raise TransientError(plain(error)) from None
     if answer.status in (200, 206, 416):
         encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding in ("", "identity"):
             return answer
         answer.close()
-        raise Transient(f"the answer is encoded as {encoding}, which was not asked for")
+        raise TransientError(f"the answer is encoded as {encoding}, which was not asked for")
     answer.close()
     if answer.status in TRANSIENT or answer.status >= 500 or answer.status < 400:
-        raise Transient(
+        raise TransientError(
             f"the server answers {answer.status}", retry_after(answer.headers.get("Retry-After"))
         )
     raise ReadError(
-        f"{shown(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
+        f"{redact_url(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
         + _HINTS.get(answer.status, "")
     )
 
@@ -118,15 +123,15 @@ class Pace:
         self._since, self._came = time.monotonic(), 0
 
     def count(self, size: int) -> None:
-        """Note that `size` more bytes have come. Raises Transient where they come too slowly."""
+        """Note that `size` more bytes have come. Raises TransientError where they come too slowly."""
         self._came += size
         now = time.monotonic()
         if self._deadline is not None and now > self._deadline:
-            raise Transient("the answer takes too long")
+            raise TransientError("the answer takes too long")
         if now - self._since < _WINDOW:
             return
         if self._came < _SLOWEST * (now - self._since):
-            raise Transient(f"the answer comes at less than {_SLOWEST:,} bytes a second")
+            raise TransientError(f"the answer comes at less than {_SLOWEST:,} bytes a second")
         self._since, self._came = now, 0
 
 
@@ -134,7 +139,7 @@ def read_body(answer: urllib3.BaseHTTPResponse, most: int, seconds: float) -> by
     """The first `most` bytes of an answer's body, fewer where it ends before; no more is read,
     whatever comes.
 
-    Raises Transient where the answer breaks off, comes too slowly, or is not there after `seconds`.
+    Raises TransientError where the answer breaks off, comes too slowly, or is not there after `seconds`.
     """
     body = bytearray()
     pace = Pace(time.monotonic() + seconds)
@@ -146,19 +151,19 @@ def read_body(answer: urllib3.BaseHTTPResponse, most: int, seconds: float) -> by
             body += data
             pace.count(len(data))
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise Transient(f"the answer broke off: {plain(error)}") from None
+        raise TransientError(f"the answer broke off: {plain(error)}") from None
     return bytes(body)
 
 
 def content_length(answer: urllib3.BaseHTTPResponse) -> int | None:
-    """Bytes of the body, as the answer says; None where it does not. Raises Transient for a header
+    """Bytes of the body, as the answer says; None where it does not. Raises TransientError for a header
     that is garbled.
     """
     value = answer.headers.get("Content-Length")
     if value is None:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", value.strip()):
-        raise Transient("the answer has a garbled Content-Length")
+        raise TransientError("the answer has a garbled Content-Length")
     return int(value)
 
 
@@ -173,13 +178,13 @@ def has_known_end(answer: urllib3.BaseHTTPResponse) -> bool:
 def content_range(value: str | None) -> tuple[int, int, int | None]:
     """`bytes 0-99/1234` → (0, 100, 1234), the end not included; None where the size is not said.
 
-    Raises Transient for anything else (RFC 9110 section 14.4).
+    Raises TransientError for anything else (RFC 9110 section 14.4).
     """
     match = re.fullmatch(
         r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", (value or "").strip()
     )
     if match is None:
-        raise Transient("the answer does not say which bytes it has")
+        raise TransientError("the answer does not say which bytes it has")
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
 
 

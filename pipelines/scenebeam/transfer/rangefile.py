@@ -9,8 +9,8 @@ import threading
 from typing import Any
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.access import shown
 from scenebeam.transfer.ranges import UNKNOWN_SIZE, Budget, read_range, read_range_and_size
+from scenebeam.transfer.signing import redact_url
 
 FIRST = 32 * 1024
 """Bytes of the first read of a file: holds every IFD of a COG of some 1,500 blocks."""
@@ -46,7 +46,7 @@ class RangeFile:
         self._lock = threading.Lock()
         head, self.size = read_range_and_size(href, 0, FIRST, budget, signing, fresh=fresh)
         if not head:
-            raise ReadError(f"{shown(href)} is an empty file")
+            raise ReadError(f"{redact_url(href)} is an empty file")
         if self.size == UNKNOWN_SIZE:  # it may have been one bad answer
             self.size = read_range_and_size(href, 0, 1, budget, signing, fresh=True)[1]
         self._pieces = {0: head}
@@ -106,7 +106,7 @@ class RangeFile:
             raise
         if len(body) < stop - start:
             self.fault = ReadError(
-                f"{shown(self.href)} is truncated: it ends at byte {start + len(body):,}"
+                f"{redact_url(self.href)} is truncated: it ends at byte {start + len(body):,}"
             )
             raise self.fault
         self._pieces[start], self._last = body, start

@@ -23,20 +23,20 @@ import urllib3
 
 from scenebeam.errors import ReadError
 from scenebeam.request import Limits
-from scenebeam.transfer.access import Access, access, shown, split_url
 from scenebeam.transfer.http import (
     AT_ONCE,
-    Transient,
+    TransientError,
     content_length,
     content_range,
     has_known_end,
     open_url,
     read_body,
 )
+from scenebeam.transfer.signing import SignedRequest, redact_url, sign, split_url
 
 T = TypeVar("T")
 
-halted = threading.Event()
+shutdown = threading.Event()
 """Set when the run is interrupted: nobody waits for another try, and downloads stop at their next
 chunk.
 """
@@ -86,7 +86,7 @@ class Budget:
         backoff = tenacity.wait_exponential_jitter(
             multiplier=self.first_wait, max=30, jitter=self.first_wait
         )(state)
-        seconds = max(backoff, fault.after if isinstance(fault, Transient) else 0.0)
+        seconds = max(backoff, fault.after if isinstance(fault, TransientError) else 0.0)
         with self._lock:
             self.retries += 1
             self.seconds -= seconds
@@ -156,7 +156,7 @@ def read_range_and_size(
     """
 
     def ask() -> tuple[bytes, int]:
-        where = access(href, signing)
+        where = sign(href, signing)
         if where is None:
             return _read_local(href, start, stop, budget)
         return _read_http(href, where, start, stop, budget, fresh=fresh)
@@ -165,7 +165,7 @@ def read_range_and_size(
 
 
 @contextmanager
-def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iterator[Path]:
+def local_copy(href: str, budget: Budget, most: int, signing: str = "none") -> Iterator[Path]:
     """A whole remote file of at most `most` bytes on a local disk, for as long as the block lasts.
     Raises ReadError.
     """
@@ -175,7 +175,7 @@ def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iter
             body, size = read_range_and_size(href, start, start + _PIECE, budget, signing)
             if size > most:
                 raise ReadError(
-                    f"{shown(href)} has {size:,} bytes, more than the {most:,} that are read"
+                    f"{redact_url(href)} has {size:,} bytes, more than the {most:,} that are read"
                 )
             file.write(body)
             start += _PIECE
@@ -184,12 +184,12 @@ def fetched(href: str, budget: Budget, most: int, signing: str = "none") -> Iter
 
 
 def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
-    """What `call` gives, with another try for each Transient that it raises; ReadError when they
+    """What `call` gives, with another try for each TransientError that it raises; ReadError when they
     are used up.
     """
     most = budget.patience
     retry = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(Transient),
+        retry=tenacity.retry_if_exception_type(TransientError),
         # Slow tries count too: a server that drips must not hold a request for all of its tries.
         stop=lambda state: (
             state.attempt_number >= budget.attempts
@@ -197,14 +197,14 @@ def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
             or (state.seconds_since_start or 0) > most
         ),
         wait=budget.wait,
-        sleep=tenacity.sleep_using_event(halted),
+        sleep=tenacity.sleep_using_event(shutdown),
         reraise=True,
     )
     try:
         return retry(call)
-    except Transient as fault:
+    except TransientError as fault:
         raise ReadError(
-            f"{shown(href)} could not be read: {fault} (after {retry.statistics.get('attempt_number', 1)} tries); "
+            f"{redact_url(href)} could not be read: {fault} (after {retry.statistics.get('attempt_number', 1)} tries); "
             "the server is unwell or unreachable, run again later",
             permanent=False,
         ) from None
@@ -222,7 +222,7 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
 
 
 def _read_http(
-    href: str, where: Access, start: int, stop: int, budget: Budget, *, fresh: bool
+    href: str, where: SignedRequest, start: int, stop: int, budget: Budget, *, fresh: bool
 ) -> tuple[bytes, int]:
     """One request. What comes is held against what was asked for: no other bytes, no fewer, and no
     more are read.
@@ -236,20 +236,20 @@ def _read_http(
             told = (
                 f"ends before byte {start}: the file is truncated" if start else "is an empty file"
             )
-            raise ReadError(f"{shown(href)} {told}")
+            raise ReadError(f"{redact_url(href)} {told}")
         first, last, total = _extent(answer, start, stop)
         body = read_body(answer, last - first, _SECONDS + (last - first) / _RATE)
         if answer.status == 200:
             if total is None and not has_known_end(answer) and len(body) < stop:
-                raise Transient("the answer has no length, and may have broken off")
+                raise TransientError("the answer has no length, and may have broken off")
             size = total if total is not None else len(body) if len(body) < stop else UNKNOWN_SIZE
             wanted = body[start:stop]
         else:
             size, wanted = UNKNOWN_SIZE if total is None else total, body
         if len(body) < last - first and (total is not None or answer.status == 206):
-            raise Transient(f"the answer has {len(body):,} of {last - first:,} bytes")
+            raise TransientError(f"the answer has {len(body):,} of {last - first:,} bytes")
         if answer.status == 206 and _is_page(answer, wanted):
-            raise Transient("the answer is an HTML page")
+            raise TransientError("the answer is an HTML page")
         if _ended(answer):
             answer.release_conn()
     finally:
@@ -276,20 +276,20 @@ def _extent(answer: urllib3.BaseHTTPResponse, start: int, stop: int) -> tuple[in
     """First and last byte that the answer's body should bring, and bytes of the whole file where it
     says.
 
-    Raises Transient where they are not what was asked for: RFC 9110 sections 14.4 and 15.3.7 let a
+    Raises TransientError where they are not what was asked for: RFC 9110 sections 14.4 and 15.3.7 let a
     server send another range, and some do.
     """
     length = content_length(answer)
     if answer.status == 200:
         if min(stop, length if length is not None else stop) > _LARGEST_WHOLE_BODY:
-            raise Transient(
+            raise TransientError(
                 f"the server ignores Range, and byte {start:,} lies too deep to read all before it"
             )
         return 0, stop if length is None else min(stop, length), length
     first, last, total = content_range(answer.headers.get("Content-Range"))
     wanted = stop if total is None else min(stop, total)
     if (first, last) != (start, wanted) or length not in (None, last - first):
-        raise Transient(
+        raise TransientError(
             f"the answer has bytes {first:,} to {last:,}, and {start:,} to {wanted:,} were asked for"
         )
     return first, last, total

@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from scenebeam.errors import RequestError
-from scenebeam.transfer.access import shown
+from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors.features import EMPTY, Features
 from scenebeam.vectors.geojson import features_of, geometry_of, read_document
 from scenebeam.vectors.polygons import NOT_SPLIT, OUTSIDE, check_polygons, extents
@@ -41,7 +41,7 @@ def read_area(place: str) -> dict[str, Any]:
     Raises:
         RequestError: The file cannot be read, holds no polygon, or lies outside of the Earth.
     """
-    called = shown(place)
+    called = redact_url(place)
     with local_file(place) as path:
         found = _read(path, called)
         if not found.polygons:

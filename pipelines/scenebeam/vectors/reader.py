@@ -8,8 +8,8 @@ from pathlib import Path
 
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.request import is_url
-from scenebeam.transfer.access import shown
-from scenebeam.transfer.ranges import Budget, fetched
+from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors.features import LARGEST_FILE, Features
 from scenebeam.vectors.geojson import LARGEST_DOCUMENT, read_geojson
 from scenebeam.vectors.geoparquet import read_geoparquet
@@ -65,8 +65,8 @@ def read_local(path: Path, place: str) -> Iterator[Features]:
     reader = _reader_of(path)
     if reader is read_shapefile and path != _local_path(place):
         told = "is one of the files of a Shapefile: zip them, to read them from an address"
-        raise RequestError(f"{shown(place)} {told}")
-    return reader(path, shown(place))
+        raise RequestError(f"{redact_url(place)} {told}")
+    return reader(path, redact_url(place))
 
 
 def is_geojson(path: Path) -> bool:
@@ -99,14 +99,14 @@ class _Fetched:
 
     def __init__(self, place: str) -> None:
         self._place = place
-        self._file = fetched(place, Budget(private=True), LARGEST_FILE)
+        self._file = local_copy(place, Budget(private=True), LARGEST_FILE)
 
     def __enter__(self) -> Path:
         try:
             return self._file.__enter__()
         except ReadError as error:
-            told = str(error).removeprefix(f"{shown(self._place)} ")
-            raise RequestError(f"cannot read {shown(self._place)}: it {told}") from None
+            told = str(error).removeprefix(f"{redact_url(self._place)} ")
+            raise RequestError(f"cannot read {redact_url(self._place)}: it {told}") from None
 
     def __exit__(self, *fault: object) -> None:
         self._file.__exit__(None, None, None)

@@ -6,9 +6,11 @@ from scenebeam.metadata.item_tables import report_items
 from scenebeam.products.assets.make import make
 from scenebeam.products.assets.plan import plan
 from scenebeam.products.assets.tables import tables
-from scenebeam.products.assets.task import AssetsTask, kept
+from scenebeam.products.assets.task import AssetsTask, reusable_outputs
 from scenebeam.products.base import Product
 
 __all__ = ["PRODUCT", "AssetsTask", "kept", "make", "plan", "tables"]
 
-PRODUCT = Product(AssetsTask, plan, make, report_items(tables), kept=kept, waits=True)
+PRODUCT = Product(
+    AssetsTask, plan, make, report_items(tables), reusable_outputs=reusable_outputs, io_bound=True
+)

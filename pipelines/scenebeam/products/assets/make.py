@@ -26,7 +26,7 @@ progress = logging.getLogger("scenebeam.progress")
 
 
 @dataclass(frozen=True)
-class Brought:
+class DownloadResult:
     """What became of one band."""
 
     status: str
@@ -59,14 +59,14 @@ def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     A band that fails is named, and loses none of the others: what is there already is not fetched again.
     """
     bucket = open_store(task.gcs) if task.gcs else None
-    place = _Place(
+    place = Destinations(
         store=store,
         bucket=bucket,
         here=store.list(f"{RAW}/{task.scene}/"),
         there=bucket.list(f"{task.scene}/") if bucket is not None else set(),
     )
     results = _workers(budget.download_workers).map(
-        lambda file: _bring(task, file, place, budget), task.files
+        lambda file: download_band(task, file, place, budget), task.files
     )
     brought = dict(zip(task.files, results, strict=True))
     status = min((one.status for one in brought.values()), key=STATUSES.index)
@@ -92,7 +92,7 @@ def _workers(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2 * count, thread_name_prefix="download")
 
 
-class _Place(NamedTuple):
+class Destinations(NamedTuple):
     """The stores of a task, and what lies in them."""
 
     store: Store
@@ -101,9 +101,11 @@ class _Place(NamedTuple):
     there: set[str]
 
 
-def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> Brought:
+def download_band(
+    task: AssetsTask, file: BandFile, place: Destinations, budget: Budget
+) -> DownloadResult:
     if file.asset is None:
-        return Brought(
+        return DownloadResult(
             "skipped_missing_href",
             f"the item has no file of {file.band}; choose another band or scene",
         )
@@ -111,23 +113,23 @@ def _bring(task: AssetsTask, file: BandFile, place: _Place, budget: Budget) -> B
     notes: list[str] = []
     try:
         with own.timed():
-            size, checksum = _settle(task, file, file.asset, place, own, notes)
+            size, checksum = place_file(task, file, file.asset, place, own, notes)
     except CheckError as error:
-        return Brought("validation_failed", str(error), spending=own.spending)
+        return DownloadResult("validation_failed", str(error), spending=own.spending)
     except (ReadError, StorageError) as error:
-        return Brought("download_incomplete", str(error), spending=own.spending)
+        return DownloadResult("download_incomplete", str(error), spending=own.spending)
     except Exception as error:
         log.exception("%s of %s", file.label, task.scene)
-        return Brought("exception", unexpected(error), spending=own.spending)
+        return DownloadResult("exception", unexpected(error), spending=own.spending)
     progress.info("%s: %s is done", task.scene, file.label)
-    return Brought("success", "; ".join(notes), size, checksum, own.spending)
+    return DownloadResult("success", "; ".join(notes), size, checksum, own.spending)
 
 
-def _settle(
+def place_file(
     task: AssetsTask,
     file: BandFile,
     asset: Asset,
-    place: _Place,
+    place: Destinations,
     budget: BandBudget,
     notes: list[str],
 ) -> tuple[int, str]:
@@ -144,7 +146,7 @@ def _settle(
     if task.mode == DROP:
         assert bucket is not None
         if here:
-            _send(store, local, bucket, cloud)
+            copy_to_bucket(store, local, bucket, cloud)
             store.delete([local])
         elif cloud not in place.there or not _is_intact(asset, bucket, cloud, notes):
             return fetch(asset, bucket, cloud, budget, task.checks)
@@ -157,7 +159,7 @@ def _settle(
         found = fetch(asset, store, local, budget, task.checks)
     if task.mode == "url_to_gcs_keep_local":
         assert bucket is not None
-        _send(store, local, bucket, cloud)
+        copy_to_bucket(store, local, bucket, cloud)
     return found
 
 
@@ -171,19 +173,19 @@ def _is_intact(asset: Asset, store: Store, name: str, notes: list[str]) -> bool:
     return not damage
 
 
-def _send(store: Store, local: str, bucket: Store, cloud: str) -> None:
+def copy_to_bucket(store: Store, local: str, bucket: Store, cloud: str) -> None:
     """Copy a file into the bucket, and see that it has arrived. Raises StorageError where it has not."""
-    with store.fetched(local) as path:
-        if bucket.holds(cloud, path):
+    with store.local_copy(local) as path:
+        if bucket.matches(cloud, path):
             return
         bucket.upload(cloud, path)
-        if not bucket.holds(cloud, path):
+        if not bucket.matches(cloud, path):
             raise StorageError(
                 f"{bucket.path(cloud)} has another checksum than {path}, which is kept: run again"
             )
 
 
-def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brought]) -> None:
+def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, DownloadResult]) -> None:
     footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
     assets: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
@@ -205,4 +207,4 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Brough
     item = stac_items.make_item(
         task.scene, task.collection, task.when, geometry, assets, sources, properties
     )
-    store.write(task.item_path, stac_items.dump(item))
+    store.write(task.item_path, stac_items.to_bytes(item))

@@ -14,24 +14,24 @@ from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.estimate import FileSizes
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.request import AssetsRequest, RunRequest, parse_interval
 from scenebeam.storage import checked_name
 from scenebeam.tasks import Estimate
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 MANIFEST = "assets_manifest_selected.csv"
 _MEMORY = 24 * 2**20
 """Per file in flight: what has come in, and blocks that are decoded to be checked."""
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """One row of the manifest per scene, and a task for each of the first `download_n` of them."""
     product = request.product
     assert isinstance(product, AssetsRequest)
     bands = dict(zip(product.bands, resolve_bands(request), strict=True))
     scenes = _in_order(selection.scenes, product)
-    sizes = FileSizes(effective_limits(request), ask=aim.measure)
+    sizes = FileSizes(effective_limits(request), ask=search_scope.measure)
     tasks = [_task(scene, bands, product, request, sizes) for scene in scenes[: product.download_n]]
     tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:

@@ -55,7 +55,7 @@ def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any
 
 
 def _spending(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Tell what each band has taken in this run."""
+    """Report what each band has taken in this run."""
     found: dict[str, Any] = {}
     for file in task.files:
         spent = bands.get(file.column, {})

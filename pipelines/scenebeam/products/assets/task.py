@@ -74,7 +74,7 @@ class AssetsTask(Task):
         return (self.scene,)
 
     @property
-    def everything(self) -> Iterable[str]:
+    def possible_outputs(self) -> Iterable[str]:
         """Files in the run's store, also where that is the bucket that they are dropped into."""
         return {*self.outputs, *(self.local_name(file) for file in self.files)}
 
@@ -87,7 +87,7 @@ class AssetsTask(Task):
         return f"{self.scene}/{file.name}"
 
 
-def kept(before: Sequence[AssetsTask], after: Sequence[AssetsTask]) -> set[str]:
+def reusable_outputs(before: Sequence[AssetsTask], after: Sequence[AssetsTask]) -> set[str]:
     """Outputs of tasks that are good for those that take their place: files of the same source stay."""
     following = {task.id: task for task in after}
     names: set[str] = set()

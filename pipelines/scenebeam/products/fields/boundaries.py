@@ -16,7 +16,7 @@ import shapely
 
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.transfer.access import shown
+from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors import OUTSIDE, Checked, Features, Geometries, check_polygons, read_features
 from scenebeam.vectors.features import EMPTY
 
@@ -57,7 +57,7 @@ class FieldNames:
         )
         self._writer.write_table(pa.table([numbers, ids, names], schema=_NAMES))
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """One Parquet file: number, id, name."""
         self._writer.close()
         return Path(self._file.name).read_bytes()
@@ -89,7 +89,7 @@ def read_fields(
             numbers = np.arange(first, first + len(features.faults))
             first += len(numbers)
             checked = check_polygons(features)
-            _record(numbers, features, checked, faults, shown(path))
+            _record(numbers, features, checked, faults, redact_url(path))
             seen.record(numbers, features.ids, faults)
             if names is not None:
                 names.add(numbers, features)
@@ -103,7 +103,7 @@ def read_fields(
         if faults.rows:
             worst = faults.rows[0]
             told = f"; the first: {_called(worst['field'], worst['id'])} {worst['fault']}"
-        raise RequestError(f"product.boundaries: no field of {shown(path)} can be used{told}")
+        raise RequestError(f"product.boundaries: no field of {redact_url(path)} can be used{told}")
 
 
 def _record(

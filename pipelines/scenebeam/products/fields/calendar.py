@@ -16,7 +16,7 @@ from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.validity import Array
 from scenebeam.request import Season
 from scenebeam.storage.local import LocalStore
-from scenebeam.transfer.ranges import Budget, fetched
+from scenebeam.transfer.ranges import Budget, local_copy
 
 FILES: dict[Season, str] = {
     "planting": "sc-sos-3x3-v2-cog.tiff",
@@ -41,7 +41,7 @@ def default_calendar() -> str:
     for name in FILES.values():
         if folder.size(name) is None:
             try:
-                with fetched(f"{DEFAULT}/{name}", Budget(private=True), _LARGEST) as path:
+                with local_copy(f"{DEFAULT}/{name}", Budget(private=True), _LARGEST) as path:
                     folder.upload(name, path)
             except ReadError as error:
                 raise RequestError(

@@ -49,7 +49,7 @@ def put_together(task: FieldsTask, store: Store) -> Outcome:
             else None
         )
         item = item or bases[chip.name]
-        store.write(task.parent_name(chip), stac_items.dump(item))
+        store.write(task.parent_name(chip), stac_items.to_bytes(item))
         where = posixpath.dirname(task.parent_name(chip))
         return [
             stac_items.rebased(item, where),
@@ -102,7 +102,7 @@ def _rows(task: FieldsTask, source: Store, names: set[str]) -> dict[str, stac_it
     if not names:
         return {}
     table = task.catalogue.rpartition("/")[2] if task.catalogue.endswith(".parquet") else ITEMS_FILE
-    with source.fetched(table) as path:
+    with source.local_copy(table) as path:
         items = rustac.read_sync(str(path))["features"]
     return {item["id"]: item for item in items if item["id"] in names}
 

@@ -108,7 +108,7 @@ def _few(names: list[str]) -> str:
 
 def _rows(store: Store, table: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Items as far as they are needed here, batch by batch."""
-    with store.fetched(table) as file:
+    with store.local_copy(table) as file:
         parquet = pq.ParquetFile(file)
         known = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
         for batch in parquet.iter_batches(columns=known, batch_size=5000):

@@ -76,7 +76,7 @@ class Choice(BaseModel):
 
 
 @dataclass(frozen=True)
-class Look:
+class ChipClouds:
     """What the pixels of a chip say of a scene, in percent; None where they were not asked."""
 
     cloud: float | None
@@ -95,7 +95,7 @@ class _Found:
     passing: dict[str, Key] = field(default_factory=dict)
     others: dict[str, tuple[bool, float, Distance, str]] = field(default_factory=dict)
     """Scenes that keep no threshold, by known cloud before unknown."""
-    looks: dict[str, Look] = field(default_factory=dict)
+    looks: dict[str, ChipClouds] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
     checked: int = 0
 
@@ -126,7 +126,7 @@ def choose(
         if _needs_look(task, candidate):
             to_look.setdefault(candidate.id, []).append((candidate, number, key))
         else:
-            _judge(task, candidate, found[number], key, Look(None, None))
+            _judge(task, candidate, found[number], key, ChipClouds(None, None))
     # Near scenes first: what they settle is not looked at in others.
     waiting = sorted(
         to_look.values(), key=lambda group: min((key[0], key[2], key[3]) for _, _, key in group)
@@ -139,7 +139,10 @@ def choose(
             ]
             wave = [group for group in wave if group]
             looks = threads.map(
-                lambda group: look(task, group[0][0], [n for _, n, _ in group], budget), wave
+                lambda group: measure_chip_clouds(
+                    task, group[0][0], [n for _, n, _ in group], budget
+                ),
+                wave,
             )
             for group, looked in zip(wave, looks, strict=True):
                 for candidate, number, key in group:
@@ -213,7 +216,9 @@ def _may_win(task: FieldsTask, found: Sequence[_Found], pair: tuple[Candidate, i
     return best is None or task.product.include_alternatives or pair[2] < best
 
 
-def _judge(task: FieldsTask, candidate: Candidate, found: _Found, key: Key, looked: Look) -> None:
+def _judge(
+    task: FieldsTask, candidate: Candidate, found: _Found, key: Key, looked: ChipClouds
+) -> None:
     """Enter a scene among those that will do for a chip, or among the others."""
     product = task.product
     cloud = looked.cloud if product.pixel_check and looked.cloud is not None else candidate.cloud
@@ -275,15 +280,15 @@ def _why_none(task: FieldsTask, number: int, found: _Found) -> str:
     return f"no cloud-free {task.step} scene" + (f" ({told})" if told else "")
 
 
-def look(
+def measure_chip_clouds(
     task: FieldsTask, candidate: Candidate, chips: Sequence[int], budget: Budget
-) -> dict[int, Look] | str:
+) -> dict[int, ChipClouds] | str:
     """What a scene's classification says of some chips, by number, each block fetched once; or why it cannot be read.
 
     Raises ReadError where it may be read later.
     """
     grids = [task.grid_of(task.chips[number]) for number in chips]
-    looks: dict[int, Look] = {}
+    looks: dict[int, ChipClouds] = {}
     with ExitStack() as files:
         try:
             windows: dict[str, Windows] = {}
@@ -307,7 +312,9 @@ def look(
     return looks
 
 
-def _look_at(seen: Mapping[str, Array], assets: Mapping[str, Asset], task: FieldsTask) -> Look:
+def _look_at(
+    seen: Mapping[str, Array], assets: Mapping[str, Asset], task: FieldsTask
+) -> ChipClouds:
     """Percent of cloud among the pixels that hold data, and percent that hold none."""
     shape = next(iter(seen.values())).shape
     valid = np.ones(shape, bool)
@@ -323,7 +330,7 @@ def _look_at(seen: Mapping[str, Array], assets: Mapping[str, Asset], task: Field
             cloudy |= obscured(values, None, *_rules(task.clouds, band))
     count = int(np.count_nonzero(valid))
     cloud = 100 * np.count_nonzero(cloudy & valid) / count if count else 100.0
-    return Look(round(float(cloud), 4), round(100 * (1 - count / valid.size), 4))
+    return ChipClouds(round(float(cloud), 4), round(100 * (1 - count / valid.size), 4))
 
 
 def _rules(clouds: Clouds, band: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

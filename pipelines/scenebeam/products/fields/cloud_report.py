@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scenebeam.errors import RequestError
 from scenebeam.metadata import stac_items
-from scenebeam.planning.plan import read_plan
 from scenebeam.products.fields.refine import measure
 from scenebeam.products.fields.task import CELLS, FieldsTask
-from scenebeam.storage import open_store
+from scenebeam.storage import Store
+from scenebeam.tasks import Task
 from scenebeam.transfer.ranges import Budget
 
 CLOUD_REPORT = "cloud-report.json"
@@ -18,22 +19,29 @@ _AT_ONCE = 2
 """Cells that are looked at together."""
 
 
-def measure_clouds(output: str, most: float) -> dict[str, Any]:
-    """Look at every chosen scene over its chip, each block of a classification once; write and return the report.
+def measure_clouds(tasks: Iterable[Task], store: Store, most: float) -> dict[str, Any]:
+    """Measure the clouds of every selected scene over its chip, and write the report.
 
-    `most` is the percentage of cloud above which an image is named. Raises RequestError where nothing was chosen.
+    Each block of a classification is read once.
+
+    Args:
+        tasks: The tasks of a run of field chips.
+        store: Where the run's output is.
+        most: Percent of cloud above which an image is listed.
+
+    Returns:
+        The report, as it is written to CLOUD_REPORT.
+
+    Raises:
+        RequestError: No scene has been selected yet.
     """
-    store = open_store(output)
-    plan = read_plan(store)
-    if plan is None:
-        raise RequestError(f"{output} holds no run of field chips")
-    tasks = [task for task in plan.tasks if isinstance(task, FieldsTask) and task.step != "masks"]
+    imagery = [task for task in tasks if isinstance(task, FieldsTask) and task.step != "masks"]
     existing = store.list(CELLS)
-    if not tasks or not any(task.record in existing for task in tasks):
+    chosen = [task for task in imagery if task.record in existing]
+    if not chosen:
         raise RequestError(
-            f"{output}: nothing was chosen there yet; begin with `scenebeam fields select`"
+            f"{store.uri}: no scenes have been selected; begin with `scenebeam fields select`"
         )
-    chosen = [task for task in tasks if task.record in existing]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         rows = [
             row
@@ -51,5 +59,5 @@ def measure_clouds(output: str, most: float) -> dict[str, Any]:
         "unchecked": {row["image"]: row["error"] for row in rows if row["error"]},
         "images": rows,
     }
-    store.write(CLOUD_REPORT, stac_items.dump(document))
+    store.write(CLOUD_REPORT, stac_items.to_bytes(document))
     return document

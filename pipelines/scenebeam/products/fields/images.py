@@ -13,7 +13,7 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import asked_resampling, min_std_dev, scaling, settled_nodata
+from scenebeam.imaging.bands import asked_resampling, min_std_dev, scale_offset, settled_nodata
 from scenebeam.imaging.publish_queue import Pending
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.chips import mask_grid
@@ -22,7 +22,7 @@ from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_elsewhere
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
-from scenebeam.raster.merge import harmonize, renumbered
+from scenebeam.raster.merge import cast_nodata, harmonize
 from scenebeam.raster.preview import preview
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
@@ -33,7 +33,7 @@ from scenebeam.transfer.ranges import Budget, io_threads
 
 
 @dataclass(frozen=True)
-class Numbers:
+class PixelEncoding:
     """How the numbers of a scene's chips are written: one dtype and one nodata value for all bands."""
 
     candidate: Candidate
@@ -48,7 +48,7 @@ class Numbers:
     def bands(self) -> tuple[CogBand, ...]:
         """What an image says of its bands."""
         return tuple(
-            CogBand(asset.band, *scaling(asset, self.values)) for asset in self.candidate.bands
+            CogBand(asset.band, *scale_offset(asset, self.values)) for asset in self.candidate.bands
         )
 
     def settle(self, band: int, values: Array) -> Array:
@@ -56,9 +56,9 @@ class Numbers:
         own = self.own[band]
         if self.values != "raw":
             values = harmonize(
-                values, valid_mask(values, own), self.candidate.bands[band].shift, own
+                values, valid_mask(values, own), self.candidate.bands[band].add_offset, own
             )
-        return renumbered(values, own, self.dtype, self.nodata)
+        return cast_nodata(values, own, self.dtype, self.nodata)
 
 
 class NoImages(NamedTuple):
@@ -149,7 +149,7 @@ def _read(
     opened: Sequence[Future[Source]],
     choices: Sequence[Choice],
     chips: Mapping[str, ChipRef],
-) -> Iterator[tuple[Choice, tuple[Numbers, Array] | str]]:
+) -> Iterator[tuple[Choice, tuple[PixelEncoding, Array] | str]]:
     """(choice, how numbers are written and (bands, rows, columns), or why there is no image), in the files' order."""
     grids = [task.grid_of(chips[choice.chip]) for choice in choices]
     with ExitStack() as files:
@@ -181,14 +181,14 @@ def _read(
             )
 
 
-def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) -> Numbers:
+def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) -> PixelEncoding:
     own = [
         settled_nodata(asset.href, source.info.nodata, asset.nodata)
         for source, asset in zip(sources, candidate.bands, strict=True)
     ]
     dtype = np.result_type(*(source.info.dtype for source in sources))
     first = next((value for value in own if value is not None), None)
-    return Numbers(candidate, dtype, first, own, task.product.values)
+    return PixelEncoding(candidate, dtype, first, own, task.product.values)
 
 
 def _resampling(task: FieldsTask, asset: Asset) -> str:
@@ -196,7 +196,12 @@ def _resampling(task: FieldsTask, asset: Asset) -> str:
 
 
 def _publish(
-    task: FieldsTask, chip: ChipRef, choice: Choice, numbers: Numbers, pixels: Array, store: Store
+    task: FieldsTask,
+    chip: ChipRef,
+    choice: Choice,
+    numbers: PixelEncoding,
+    pixels: Array,
+    store: Store,
 ) -> None:
     """Check, encode and publish one image. The item comes first, the image last: where that stands the chip is whole.
 
@@ -231,17 +236,18 @@ def _publish(
         ],
     }
     picture = _picture(task, chip, numbers, pixels, store) if task.checks.screenshot else None
-    with store.writing(task.image_name(chip)) as file:
+    with store.open_write(task.image_name(chip)) as file:
         file.write(small_cog(pixels, profile))
         asset |= {"file:size": file.size, "file:checksum": file.checksum}
         store.write(
-            task.item_name(chip), stac_items.dump(image_item(task, chip, choice, asset, picture))
+            task.item_name(chip),
+            stac_items.to_bytes(image_item(task, chip, choice, asset, picture)),
         )
         # Only here, where the block ends, does the image appear.
 
 
 def _picture(
-    task: FieldsTask, chip: ChipRef, numbers: Numbers, pixels: Array, store: Store
+    task: FieldsTask, chip: ChipRef, numbers: PixelEncoding, pixels: Array, store: Store
 ) -> dict[str, Any]:
     """Publish a small picture of an image; its asset."""
     drawn = {
@@ -253,7 +259,7 @@ def _picture(
     return {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
 
 
-def _statistics(task: FieldsTask, numbers: Numbers, pixels: Array) -> list[dict[str, float]]:
+def _statistics(task: FieldsTask, numbers: PixelEncoding, pixels: Array) -> list[dict[str, float]]:
     """Of each band, for its asset. Raises CheckError where a chip is black, blank or full of holes."""
     valid = (
         np.ones(pixels.shape, bool)

@@ -28,24 +28,24 @@ from scenebeam.imaging.shards import PARTS
 from scenebeam.products.fields.boundaries import Faults, FieldNames, Geometries, read_fields
 from scenebeam.products.fields.chips import Chip
 from scenebeam.request import ChipGrid
-from scenebeam.transfer.access import shown
+from scenebeam.transfer.signing import redact_url
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Place = tuple[int, int, int]
+CellIndex = tuple[int, int, int]
 """EPSG code of the zone, column and row of the lattice."""
 _SCHEMA = pa.schema([("number", pa.int64()), ("geometry", pa.binary())])
 _DEGREES_PER_METRE = 1 / 111_000
 
 
 @dataclass(frozen=True)
-class Spooled:
+class SpooledFile:
     """The fields of a square, which wait on this machine's disk for the plan to be frozen."""
 
     folder: Path
     holder: TemporaryDirectory[str] = field(repr=False)
     """Removes it when it is forgotten."""
 
-    def dump(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """One Parquet file of numbers and polygons in degrees (WKB)."""
         tables = [pq.ParquetFile(path).read() for path in sorted(self.folder.iterdir())]
         sink = io.BytesIO()
@@ -58,14 +58,14 @@ class FieldChips:
     """The chips of a file of field boundaries."""
 
     chips: list[Chip]
-    places: list[Place]
+    places: list[CellIndex]
     coverage: list[float]
     """Percent of each chip under fields; what two fields cover counts twice, up to the whole."""
     squares: list[str]
     """The file of fields of each chip: its MGRS square."""
     faults: Faults
     named: FieldNames
-    files: dict[str, Spooled]
+    files: dict[str, SpooledFile]
     """The fields of each square, by name in the store."""
 
     def only(self, names: set[str]) -> FieldChips:
@@ -107,9 +107,9 @@ def chips_of_fields(
         RequestError: No chip is left.
     """
     faults, named, side = Faults(), FieldNames(), grid.size * grid.resolution
-    covered: dict[Place, float] = {}
-    wanted: set[Place] = set()
-    names: dict[Place, str] = {}
+    covered: dict[CellIndex, float] = {}
+    wanted: set[CellIndex] = set()
+    names: dict[CellIndex, str] = {}
     spool = _Spool()
     for numbers, geometries in read_fields(path, faults, named):
         parts, owners = shapely.get_parts(geometries, return_index=True)
@@ -138,7 +138,7 @@ def chips_of_fields(
     )
     if not places:
         raise RequestError(
-            f"product.boundaries: no chip is left: fields of {shown(path)} cover none of them enough"
+            f"product.boundaries: no chip is left: fields of {redact_url(path)} cover none of them enough"
         )
     if len({names[place] for place in places}) < len(places):
         raise RequestError("product.grid: two chips have one name; make them larger")
@@ -153,7 +153,9 @@ def chips_of_fields(
     )
 
 
-def _chip(place: Place, name: str, grid: ChipGrid, year: int, origin: tuple[float, float]) -> Chip:
+def _chip(
+    place: CellIndex, name: str, grid: ChipGrid, year: int, origin: tuple[float, float]
+) -> Chip:
     (epsg, column, row), (x, y) = place, origin
     side, pixel = grid.size * grid.resolution, grid.resolution
     transform = (pixel, 0.0, column * side + x, 0.0, -pixel, (row + 1) * side + y)
@@ -251,7 +253,7 @@ _ROWS = ("ABCDEFGHJKLMNPQRSTUV", "FGHJKLMNPQRSTUVABCDE")
 """Letters of the Military Grid (NGA.SIG.0012): of latitude, and of squares by zone."""
 
 
-def _mgrs(place: Place, side: float) -> str:
+def _mgrs(place: CellIndex, side: float) -> str:
     """`34UFF1628`: the kilometre of the Military Grid that a cell's centre lies in; of small cells
     the hundred meters (`34UFF160280`), or less.
 
@@ -296,9 +298,9 @@ class _Spool:
                 self._folder / square / f"{self._batches:06d}.parquet",
             )
 
-    def files(self, squares: Iterable[str]) -> dict[str, Spooled]:
+    def files(self, squares: Iterable[str]) -> dict[str, SpooledFile]:
         """What some squares hold, by name in the store."""
         return {
-            fields_name(square): Spooled(self._folder / square, self._holder)
+            fields_name(square): SpooledFile(self._folder / square, self._holder)
             for square in sorted(squares)
         }

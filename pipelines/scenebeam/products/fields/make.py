@@ -30,7 +30,7 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
     existing = store.list(f"{CELLS}{task.cell}/")
     if task.step == "masks":
         if task.record not in existing:
-            store.write(task.record, stac_items.dump(make_masks(task, store)))
+            store.write(task.record, stac_items.to_bytes(make_masks(task, store)))
         return put_together(task, store)
     resumed = task.record in existing
     choices = (
@@ -60,7 +60,7 @@ def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
     if task.downloads:
         store.write(
             task.images_record,
-            stac_items.dump({"images": sum(choice.scene is not None for choice in choices)}),
+            stac_items.to_bytes({"images": sum(choice.scene is not None for choice in choices)}),
         )
     return put_together(task, store)
 
@@ -113,7 +113,7 @@ def _publish_choices(task: FieldsTask, choices: Sequence[Choice], store: Store) 
             if not _stands(task, chip, choice, store):
                 store.write(
                     task.item_name(chip),
-                    stac_items.dump(image_item(task, chip, choice, None, None)),
+                    stac_items.to_bytes(image_item(task, chip, choice, None, None)),
                 )
 
         list(io_threads().map(publish, (choice for choice in choices if choice.scene is not None)))
@@ -122,7 +122,7 @@ def _publish_choices(task: FieldsTask, choices: Sequence[Choice], store: Store) 
         "season": task.step,
         "choices": [one.model_dump(mode="json") for one in choices],
     }
-    store.write(task.record, stac_items.dump(document))
+    store.write(task.record, stac_items.to_bytes(document))
 
 
 def _remove_images(task: FieldsTask, chips: set[str], store: Store) -> None:
@@ -174,7 +174,7 @@ def _stands(task: FieldsTask, chip: ChipRef, choice: Choice, store: Store) -> bo
         return False
     if store.checksum(image) != (asset["file:size"], asset["file:checksum"]):
         return False
-    current = stac_items.dump(
+    current = stac_items.to_bytes(
         image_item(task, chip, choice, asset, item["assets"].get("thumbnail"))
     )
     if current != content:

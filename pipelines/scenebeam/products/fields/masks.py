@@ -14,7 +14,7 @@ from scenebeam.metadata import stac_items
 from scenebeam.products.fields.lattice import fields_name
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
-from scenebeam.raster.draw import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
+from scenebeam.raster.rasterize import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import io_threads
@@ -69,7 +69,7 @@ def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
     """The fields that may lie on the cell's chips, in its CRS, and their numbers."""
     shapes, numbers = [], []
     for square in task.squares:
-        with store.fetched(fields_name(square)) as path:
+        with store.local_copy(fields_name(square)) as path:
             table = pq.ParquetFile(path).read()
         shapes.append(shapely.from_wkb(table.column("geometry").to_pylist()))
         numbers.append(table.column("number").to_numpy())
@@ -83,7 +83,7 @@ def _publish(
 ) -> dict[str, Any]:
     profile = CogProfile.on(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
     name = task.mask_name(chip, mask)
-    with store.writing(name) as file:
+    with store.open_write(name) as file:
         file.write(small_cog(pixels[None], profile, average=False))
     return _asset(task, mask, name, file.size, file.checksum)
 

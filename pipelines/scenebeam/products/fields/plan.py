@@ -14,7 +14,7 @@ import shapely
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import Question, bands_of, record_of, records_for, resolve_bands
+from scenebeam.catalog.search import SearchQuery, bands_of, record_of, records_for, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
@@ -22,17 +22,22 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import scene_ref
 from scenebeam.imaging.estimate import Probing
 from scenebeam.imaging.split import split_chips, warn_of_empty
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
 from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_of, read_chips
 from scenebeam.products.fields.estimate import estimate
+from scenebeam.products.fields.existing_chips import CHIPS_TABLE, StandingChips, standing_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
-from scenebeam.products.fields.place import homes, outlines, spans, squares
-from scenebeam.products.fields.standing import CHIPS_TABLE, StandingChips, standing_chips
 from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
+from scenebeam.products.fields.tiles import (
+    assign_tiles,
+    bounds_by_hemisphere,
+    chip_footprints,
+    mgrs_100km_squares,
+)
 from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
 from scenebeam.storage import open_store
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 FAULTS_TABLE, NUMBERS_TABLE = "field_faults.csv", "field_numbers.parquet"
 log = logging.getLogger(__name__)
@@ -42,7 +47,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class FieldsAim(Aim):
+class FieldsScope(SearchScope):
     """The chips, and when each is planted and harvested."""
 
     chips: Sequence[Chip] = ()
@@ -62,7 +67,7 @@ class FieldsAim(Aim):
     """Where the chips are from; relative to the output where it is their own folder, which may be moved."""
 
 
-def aim(request: RunRequest) -> FieldsAim:
+def search_scope(request: RunRequest) -> FieldsScope:
     """Read or make the chips, look their seasons up, and settle what the catalogue is asked.
 
     One question a square of 100 km and season. Raises RequestError where there are no chips.
@@ -74,12 +79,12 @@ def aim(request: RunRequest) -> FieldsAim:
         chips: Sequence[Chip] = made.chips
     else:
         chips = read_chips(str(product.chips))
-    shapes, centres = outlines(chips)
+    shapes, centres = chip_footprints(chips)
     area = area_geometry(request.area) if request.area is not None else None
     if area is not None:
         chips, shapes, centres = _inside(chips, shapes, centres, area)
         made = None if made is None else made.only({chip.name for chip in chips})
-    cells = squares(centres)
+    cells = mgrs_100km_squares(centres)
     splits: Sequence[str] = []
     if isinstance(made, FieldChips):
         splits = split_chips(made.places, shapes, product.grid.split)
@@ -87,7 +92,7 @@ def aim(request: RunRequest) -> FieldsAim:
     elif made is not None:
         splits = made.splits
     if product.images == "none":
-        return FieldsAim(
+        return FieldsScope(
             area,
             [],
             chips=chips,
@@ -114,7 +119,7 @@ def aim(request: RunRequest) -> FieldsAim:
         catalogue = (
             catalogue.rpartition("/")[2] if catalogue.endswith((".json", ".parquet")) else "."
         )
-    return FieldsAim(
+    return FieldsScope(
         area, questions, hint, chips, shapes, cells, days, targets, made, splits, dataset, catalogue
     )
 
@@ -177,46 +182,46 @@ def _questions(
     cells: Sequence[str],
     targets: Sequence[Mapping[Season, datetime]],
     reach: timedelta,
-) -> Iterator[Question]:
+) -> Iterator[SearchQuery]:
     by_cell: dict[str, list[int]] = {}
     for number, cell in enumerate(cells):
         by_cell.setdefault(cell, []).append(number)
     for _, members in sorted(by_cell.items()):
-        bounds = spans(shapes[members])
+        bounds = bounds_by_hemisphere(shapes[members])
         for season in SEASONS:
             days = [targets[number][season] for number in members]
             interval = min(days) - reach, max(days) + reach + timedelta(days=1)
-            yield from (Question(bbox, interval) for bbox in bounds)
+            yield from (SearchQuery(bbox, interval) for bbox in bounds)
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """A task for each cell of chips and step: masks where the run makes the chips, planting, harvest."""
-    assert isinstance(aim, FieldsAim)
+    assert isinstance(search_scope, FieldsScope)
     product = _product(request)
     records = records_for(request)
     if product.images != "none":
         resolve_bands(request)
     scenes = sorted(selection.scenes, key=lambda scene: (scene.datetime, scene.id))
-    tasks, probing = [], Probing(effective_limits(request), ask=aim.measure)
-    for cell, members in _cells(aim, scenes):
-        tasks += list(_tasks(cell, members, aim, scenes, request, records, probing))
+    tasks, probing = [], Probing(effective_limits(request), ask=search_scope.measure)
+    for cell, members in _cells(search_scope, scenes):
+        tasks += list(_tasks(cell, members, search_scope, scenes, request, records, probing))
     tables: dict[str, File] = {}
-    if isinstance(aim.made, FieldChips):
+    if isinstance(search_scope.made, FieldChips):
         tables = {
-            CHIPS_TABLE: _chips_table(aim),
-            FAULTS_TABLE: aim.made.faults.table,
-            NUMBERS_TABLE: aim.made.named,
-            **aim.made.files,
+            CHIPS_TABLE: _chips_table(search_scope),
+            FAULTS_TABLE: search_scope.made.faults.table,
+            NUMBERS_TABLE: search_scope.made.named,
+            **search_scope.made.files,
         }
     return Planned(tasks, tables)
 
 
-def _cells(aim: FieldsAim, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[int]]]:
+def _cells(search_scope: FieldsScope, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[int]]]:
     """Name and chips of each cell: those of one tile, CRS and size, from north to south."""
-    assert aim.shapes is not None
+    assert search_scope.shapes is not None
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for number, home in enumerate(homes(aim.shapes, aim.squares, scenes)):
-        chip = aim.chips[number]
+    for number, home in enumerate(assign_tiles(search_scope.shapes, search_scope.squares, scenes)):
+        chip = search_scope.chips[number]
         a, b, _, d, e, _ = chip.transform
         if b or d:
             raise RequestError(
@@ -226,7 +231,10 @@ def _cells(aim: FieldsAim, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[
     count: dict[str, int] = {}
     for (home, *_), members in sorted(groups.items()):
         members.sort(
-            key=lambda number: (-aim.chips[number].transform[5], aim.chips[number].transform[2])
+            key=lambda number: (
+                -search_scope.chips[number].transform[5],
+                search_scope.chips[number].transform[2],
+            )
         )
         for start in range(0, len(members), LARGEST_CELL):
             count[home] = count.get(home, 0) + 1
@@ -239,21 +247,21 @@ def _cells(aim: FieldsAim, scenes: Sequence[Scene]) -> Iterator[tuple[str, list[
 def _tasks(
     cell: str,
     members: Sequence[int],
-    aim: FieldsAim,
+    search_scope: FieldsScope,
     scenes: Sequence[Scene],
     request: RunRequest,
     records: Sequence[CollectionRecord],
     probing: Probing,
 ) -> Iterator[FieldsTask]:
-    product, first = _product(request), aim.chips[members[0]]
-    steps: list[Step] = ["masks"] if aim.made is not None else []
+    product, first = _product(request), search_scope.chips[members[0]]
+    steps: list[Step] = ["masks"] if search_scope.made is not None else []
     steps += SEASONS if product.images != "none" else ()
     for step in steps:
-        chips = tuple(_chip_ref(number, step, aim) for number in members)
+        chips = tuple(_chip_ref(number, step, search_scope) for number in members)
         candidates = (
             ()
             if step == "masks"
-            else tuple(_candidates(chips, members, aim, scenes, request, first.crs))
+            else tuple(_candidates(chips, members, search_scope, scenes, request, first.crs))
         )
         task = FieldsTask(
             id=f"{cell}/{step}",
@@ -269,34 +277,36 @@ def _tasks(
             chips=chips,
             candidates=candidates,
             clouds=_clouds(records),
-            squares=tuple(sorted({aim.made.squares[number] for number in members}))
-            if aim.made and step == "masks"
+            squares=tuple(sorted({search_scope.made.squares[number] for number in members}))
+            if search_scope.made and step == "masks"
             else (),
-            dataset=aim.dataset,
-            catalogue=aim.catalogue,
+            dataset=search_scope.dataset,
+            catalogue=search_scope.catalogue,
             stac_host=_stac_host(request),
             source="sentinel-2" if records[0].id.startswith("sentinel-2") else records[0].id,
             product=product
             if product.chips is None
-            else product.model_copy(update={"chips": aim.catalogue}),
+            else product.model_copy(update={"chips": search_scope.catalogue}),
             checks=request.checks,
         )
         images = (task.images_record,) if task.downloads else ()
         yield task.model_copy(update={"outputs": (task.record, *images, task.item_path)})
 
 
-def _chip_ref(number: int, step: Step, aim: FieldsAim) -> ChipRef:
-    chip = aim.chips[number]
+def _chip_ref(number: int, step: Step, search_scope: FieldsScope) -> ChipRef:
+    chip = search_scope.chips[number]
     day, target = 0, ""
     if step != "masks":
-        planting, harvest = aim.days[number]
+        planting, harvest = search_scope.days[number]
         day, target = (
             planting if step == "planting" else harvest,
-            f"{aim.targets[number][step]:%Y-%m-%d}",
+            f"{search_scope.targets[number][step]:%Y-%m-%d}",
         )
     left, top = chip.transform[2], chip.transform[5]
     coverage, split = (
-        (aim.made.coverage[number], aim.splits[number]) if aim.made is not None else (0.0, "")
+        (search_scope.made.coverage[number], search_scope.splits[number])
+        if search_scope.made is not None
+        else (0.0, "")
     )
     return ChipRef(chip.name, left, top, day, target, chip.mask, chip.item, coverage, split)
 
@@ -304,18 +314,20 @@ def _chip_ref(number: int, step: Step, aim: FieldsAim) -> ChipRef:
 def _candidates(
     chips: Sequence[ChipRef],
     members: Sequence[int],
-    aim: FieldsAim,
+    search_scope: FieldsScope,
     scenes: Sequence[Scene],
     request: RunRequest,
     crs: str,
 ) -> Iterator[Candidate]:
     """Scenes that show some of the chips within the widest window, and have all bands."""
-    assert aim.shapes is not None
+    assert search_scope.shapes is not None
     product = _product(request)
     reach = timedelta(days=product.reach)
     targets = [datetime.fromisoformat(chip.target) for chip in chips]
     first, last = min(targets).date() - reach, max(targets).date() + reach
-    ground = shapely.union_all([shapely.box(*bounds) for bounds in spans(aim.shapes[members])])
+    ground = shapely.union_all(
+        [shapely.box(*bounds) for bounds in bounds_by_hemisphere(search_scope.shapes[members])]
+    )
     for scene in scenes:
         if not first <= scene.datetime.date() <= last:
             continue
@@ -370,18 +382,18 @@ def _clouds(records: Sequence[CollectionRecord]) -> Clouds:
     )
 
 
-def _chips_table(aim: FieldsAim) -> Table:
-    assert aim.made is not None
+def _chips_table(search_scope: FieldsScope) -> Table:
+    assert search_scope.made is not None
     columns = ("chip", "split", "field_coverage", "crs", "left", "top")
     rows = [
         {
             "chip": chip.name,
-            "split": aim.splits[number],
-            "field_coverage": aim.made.coverage[number],
+            "split": search_scope.splits[number],
+            "field_coverage": search_scope.made.coverage[number],
             "crs": chip.crs,
             "left": chip.transform[2],
             "top": chip.transform[5],
         }
-        for number, chip in enumerate(aim.chips)
+        for number, chip in enumerate(search_scope.chips)
     ]
     return Table(columns, rows)

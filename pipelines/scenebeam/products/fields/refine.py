@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scenebeam.products.fields.choose import look
+from scenebeam.products.fields.choose import measure_chip_clouds
 from scenebeam.products.fields.make import read_choices
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.storage import Store
@@ -27,7 +27,7 @@ def measure(task: FieldsTask, store: Store, budget: Budget) -> list[dict[str, An
         if not chips:
             continue
         told = (
-            look(task, candidate, chips, budget)
+            measure_chip_clouds(task, candidate, chips, budget)
             if candidate.looked_at
             else "the scene has no classification"
         )

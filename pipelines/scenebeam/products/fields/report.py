@@ -16,9 +16,9 @@ from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import (
     COLLECTION_FILE,
     ITEMS_FILE,
-    Dumped,
-    Joined,
-    Reported,
+    BytesFile,
+    MergedItems,
+    ReportFiles,
     join_items,
 )
 from scenebeam.products.fields.chips import collection_of
@@ -50,7 +50,7 @@ def report(
     done: set[str],
     outcomes: Mapping[str, Outcome],
     store: Store,
-) -> Reported:
+) -> ReportFiles:
     """Tables, `report.json`, `items.parquet` and `collection.json`."""
     rows = [
         row
@@ -61,20 +61,22 @@ def report(
     document = summary(request, tasks, rows, done)
     files: dict[str, File] = {
         STATUS_TABLE: Table(_COLUMNS, rows),
-        REPORT_FILE: Dumped(stac_items.dump(document)),
+        REPORT_FILE: BytesFile(stac_items.to_bytes(document)),
     }
     older = store.superseded(CELLS)
     cells = sorted({task.item_path for task in tasks if task.id in done or task.item_path in older})
     listed: list[str] = []
     joined = (
-        join_items(cells, store.fetched, lambda table: listed.extend(_names(tasks, table)))
+        join_items(cells, store.local_copy, lambda table: listed.extend(_names(tasks, table)))
         if cells
         else None
     )
     if joined is not None:
-        files[ITEMS_FILE] = Dumped(joined.content)
-    files[COLLECTION_FILE] = Dumped(stac_items.dump(_collection(request, joined, sorted(listed))))
-    return Reported(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
+        files[ITEMS_FILE] = BytesFile(joined.content)
+    files[COLLECTION_FILE] = BytesFile(
+        stac_items.to_bytes(_collection(request, joined, sorted(listed)))
+    )
+    return ReportFiles(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
 
 
 def _nothing(document: Mapping[str, Any]) -> str:
@@ -218,7 +220,7 @@ def _names(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
 
 
 def _collection(
-    request: RunRequest, joined: Joined | None, listed: Sequence[str]
+    request: RunRequest, joined: MergedItems | None, listed: Sequence[str]
 ) -> dict[str, Any]:
     """The catalogue's own collection with what the run has added; a new one where the run makes the chips."""
     product = request.product

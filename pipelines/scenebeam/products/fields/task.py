@@ -136,7 +136,7 @@ class FieldsTask(Task):
         )
 
     @property
-    def everything(self) -> Iterable[str]:
+    def possible_outputs(self) -> Iterable[str]:
         """Names of all that it may leave in the store; a catalogue's own chips are not its."""
         yield from self.outputs
         yield self.images_record

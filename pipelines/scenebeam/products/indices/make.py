@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from scenebeam.imaging.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.imaging.gridded import Recipe, describe_missing, is_empty, make_gridded
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.products.indices.task import IndexTask, label
-from scenebeam.raster.compose import STRIP, BandLayers, compose
+from scenebeam.raster.compose import ROW_CHUNK, BandLayers, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.indices import evaluate, obscured, physical
 from scenebeam.raster.merge import Merge, new_merge
@@ -43,7 +43,7 @@ def _lacking(task: IndexTask, missing: Missing) -> str:
     after = [acquisition for acquisition in task.acquisitions if acquisition not in task.before]
     for side in filter(None, (task.before, after)):
         if not any(map(whole, side)):
-            return f"no acquisition has all bands: {tell(missing)}"
+            return f"no acquisition has all bands: {describe_missing(missing)}"
     return ""
 
 
@@ -95,12 +95,12 @@ def _physical(
     task: IndexTask,
     acquisition: str,
     name: str,
-    strips: Mapping[str, Array],
+    row_chunks: Mapping[str, Array],
     layers: Mapping[str, BandLayers],
 ) -> Array:
     band = task.band(acquisition, name)
     assert band is not None, "the plan has it for every acquisition"
-    return physical(strips[band.label], layers[band.label].nodata, band.scale, band.offset)
+    return physical(row_chunks[band.label], layers[band.label].nodata, band.scale, band.offset)
 
 
 class _Sides:
@@ -138,8 +138,12 @@ class _Sides:
 
 def _empty(grid: Grid) -> Iterator[tuple[int, int, Array]]:
     """A shard that no acquisition reaches."""
-    for top in range(0, grid.shape[0], STRIP):
-        yield 0, top, np.full((min(STRIP, grid.shape[0] - top), grid.shape[1]), np.nan, np.float32)
+    for top in range(0, grid.shape[0], ROW_CHUNK):
+        yield (
+            0,
+            top,
+            np.full((min(ROW_CHUNK, grid.shape[0] - top), grid.shape[1]), np.nan, np.float32),
+        )
 
 
 _RECIPE = Recipe(_outputs, _strips, _lacking)

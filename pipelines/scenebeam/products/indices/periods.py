@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.modes import calendar
+from scenebeam.catalog.selection_modes import calendar
 from scenebeam.request import IndexRequest
 
 Interval = tuple[datetime, datetime]

@@ -36,28 +36,28 @@ from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.shards import cut
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.indices.periods import Group, groups
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
-from scenebeam.raster.compose import STRIP
+from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import IndexRequest, RunRequest
 from scenebeam.storage import checked_name
 from scenebeam.tasks import GridSpec
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 _AT_ONCE = 3
 """Tasks that share `limits.memory`: two compute while another waits for its reads."""
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """One task per image (and shard), all on one grid; without an area it takes all that the scenes cover."""
     product = request.product
     assert isinstance(product, IndexRequest)
     variables = dict(zip(product.bands, resolve_bands(request), strict=True))
     limits = effective_limits(request)
     acquisitions = with_footprints(selection.acquisitions, limits)
-    area = aim.area
+    area = search_scope.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
     scenes = [scene for one in acquisitions for scene in one.scenes]
@@ -141,7 +141,7 @@ def _tasks(
     composite = product.composite if len(group.acquisitions) > 1 else "first"
     # Floats of each variable and of the result, and of all images that a median is taken of.
     layers = len(variables) + 4 + (6 * len(group.acquisitions) if composite == "median" else 6)
-    held = 4 * STRIP * layers
+    held = 4 * ROW_CHUNK * layers
     memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS) // _AT_ONCE
     windows, cell = cut(spec.shape, widest_window(bands, "first", memory, 1, held))
     name = checked_name(group.name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scenebeam.products.base import Product
 from scenebeam.products.landcover.make import make
-from scenebeam.products.landcover.plan import aim, plan
+from scenebeam.products.landcover.plan import plan, search_scope
 from scenebeam.products.landcover.report import report
 from scenebeam.products.landcover.task import LandcoverTask
 
 __all__ = ["PRODUCT", "LandcoverTask", "aim", "make", "plan", "report"]
 
-PRODUCT = Product(LandcoverTask, plan, make, report, aim)
+PRODUCT = Product(LandcoverTask, plan, make, report, search_scope)

@@ -15,7 +15,7 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from scenebeam.errors import RequestError
 from scenebeam.request import LandcoverRequest
-from scenebeam.transfer.access import shown
+from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors import Features, check_polygons, read_features
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def read_aois(request: LandcoverRequest) -> list[Aoi]:
     Raises:
         RequestError: The file cannot be read, an index is not in it, or no area of it can be used.
     """
-    place = shown(request.aois)
+    place = redact_url(request.aois)
     try:
         every = list(_read(request.aois))
     except RequestError as error:

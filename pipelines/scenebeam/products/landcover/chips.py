@@ -60,7 +60,7 @@ class Chip:
         return self.task.chip_grid(self.crs, self.made.left, self.made.top, platform)
 
 
-def numbered(
+def assign_ids(
     tasks: Iterable[LandcoverTask],
     records: Mapping[str, AoiRecord],
     sampling_factor: float | None,
@@ -78,7 +78,7 @@ def numbered(
     ]
     chips = [replace(chip, twin=twin) for chip, twin in zip(chips, _twins(chips), strict=True)]
     own = [place for place, chip in enumerate(chips) if not chip.twin]
-    taken = balanced(
+    taken = balance_classes(
         [(chips[place].made.land_class, chips[place].made.lot) for place in own], sampling_factor
     )
     ids = {place: number for number, place in enumerate(sorted(own[number] for number in taken))}
@@ -117,7 +117,7 @@ def _with_splits(chips: Sequence[Chip], asked: Split) -> list[Chip]:
     return [replace(chip, split=by_id.get(chip.id, "")) for chip in chips]
 
 
-def balanced(lots: Sequence[tuple[int, str]], sampling_factor: float | None) -> list[int]:
+def balance_classes(lots: Sequence[tuple[int, str]], sampling_factor: float | None) -> list[int]:
     """Which of some chips, given by class and lot, to keep so that no class has more than `sampling_factor` times
     the chips of the smallest class that has any; of a class too large those of the largest lots go.
     """

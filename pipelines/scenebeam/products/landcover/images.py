@@ -8,9 +8,9 @@ import numpy as np
 
 from scenebeam.imaging.publish_queue import Pending
 from scenebeam.metadata import stac_items
-from scenebeam.products.landcover.lattice import Lattice
+from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_pixels
+from scenebeam.products.landcover.lattice import ChipLattice
 from scenebeam.products.landcover.layers import read_layer
-from scenebeam.products.landcover.numbers import check_fit, cog_bands, written
 from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.raster.cog import CogProfile, small_cog
@@ -23,17 +23,17 @@ from scenebeam.transfer.ranges import Budget
 
 def raster_name(task: LandcoverTask, layer: Layer, chip: int) -> str:
     """Name of a working raster."""
-    return f"{task.own_folder}/{layer.name(chip)}.tif"
+    return f"{task.output_prefix}/{layer.name(chip)}.tif"
 
 
 def picture_name(task: LandcoverTask, layer: Layer, chip: int) -> str:
     """Name of its picture."""
-    return f"{task.own_folder}/{layer.name(chip)}.png"
+    return f"{task.output_prefix}/{layer.name(chip)}.png"
 
 
 def make_images(
     layer: Layer,
-    lattice: Lattice,
+    lattice: ChipLattice,
     chips: Mapping[int, int],
     store: Store,
     budget: Budget,
@@ -52,7 +52,7 @@ def make_images(
 
 
 def _pixels(
-    layer: Layer, lattice: Lattice, chips: Mapping[int, int], budget: Budget
+    layer: Layer, lattice: ChipLattice, chips: Mapping[int, int], budget: Budget
 ) -> Iterator[tuple[int, list[tuple[Array, Mask | None]]]]:
     """(chip, pixels of each band and where they are data)."""
     recipe = lattice.task.recipes[layer.platform]
@@ -66,7 +66,7 @@ def _pixels(
         layer,
         [lattice.grid(chip, layer.platform) for chip in numbers],
         lambda scene: scene.bands,
-        lambda asset, values, nodata: written(asset, values, nodata, recipe),
+        lambda asset, values, nodata: encode_pixels(asset, values, nodata, recipe),
         recipe.resampling,
         budget,
     )
@@ -75,7 +75,7 @@ def _pixels(
 
 def _publish(
     layer: Layer,
-    lattice: Lattice,
+    lattice: ChipLattice,
     chip: int,
     bands: Sequence[tuple[Array, Mask | None]],
     store: Store,
@@ -105,7 +105,7 @@ def _publish(
 
 
 def _write(store: Store, name: str, content: bytes, made: dict[str, MadeFile]) -> None:
-    with store.writing(name) as file:
+    with store.open_write(name) as file:
         file.write(content)
     made[name] = MadeFile(size=file.size, checksum=file.checksum)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.chips import Chip
-from scenebeam.products.landcover.numbers import cog_bands
+from scenebeam.products.landcover.encoding import cog_bands
 from scenebeam.products.landcover.record import MadeFile
 from scenebeam.products.landcover.task import Layer
 

@@ -15,8 +15,8 @@ from scenebeam.raster.grid import Grid, project
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import RasterInfo
 from scenebeam.request import Platform
-from scenebeam.transfer.access import shown
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import redact_url
 
 _NEAR = 1.0
 """Metres by which a chip may pass the area's edge, whose corners are rounded degrees."""
@@ -24,7 +24,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
-class Lattice:
+class ChipLattice:
     """Windows of one size, edge on edge; a chip's number is its place among those inside the area, row by row."""
 
     task: LandcoverTask
@@ -51,7 +51,7 @@ class Lattice:
         return self.task.chip_grid(self.crs, left, top, platform, len(self.columns))
 
 
-def lay(task: LandcoverTask, budget: Budget) -> Lattice:
+def build_grid(task: LandcoverTask, budget: Budget) -> ChipLattice:
     """All windows that lie inside the area that the scenes have in common.
 
     Raises CheckError where the Sentinel-2 scenes are not of one grid, ReadError where none can be opened.
@@ -72,7 +72,7 @@ def lay(task: LandcoverTask, budget: Budget) -> Lattice:
     shapely.prepare(ground)
     inside = shapely.contains(ground, shapely.box(lefts, tops - task.side, lefts + task.side, tops))
     cells = np.stack([down, across], axis=-1)[np.asarray(inside, bool)]
-    return Lattice(task, crs, left, top, cells, columns)
+    return ChipLattice(task, crs, left, top, cells, columns)
 
 
 def _tile_corner(task: LandcoverTask, budget: Budget) -> tuple[str, float, float]:
@@ -86,7 +86,7 @@ def _tile_corner(task: LandcoverTask, budget: Budget) -> tuple[str, float, float
     corners = {(info.crs, info.transform.c, info.transform.f) for info in infos}
     if len(corners) > 1:
         told = "; ".join(
-            f"{shown(info.href)}: {info.crs} from {info.transform.c:g}, {info.transform.f:g}"
+            f"{redact_url(info.href)}: {info.crs} from {info.transform.c:g}, {info.transform.f:g}"
             for info in infos
         )
         raise CheckError(f"the Sentinel-2 scenes of one tile do not lie on one grid: {told}")

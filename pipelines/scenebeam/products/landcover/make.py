@@ -6,11 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from scenebeam.products.landcover.candidates import (
+    Survey,
+    find_candidates,
+    sample_chips,
+    sampling_key,
+)
 from scenebeam.products.landcover.images import make_images, picture_name, raster_name
-from scenebeam.products.landcover.lattice import Lattice, lay
+from scenebeam.products.landcover.lattice import ChipLattice, build_grid
 from scenebeam.products.landcover.layers import scenes_needed
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord, MadeFile
-from scenebeam.products.landcover.survey import Survey, draw, lot, survey
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.request import Platform
 from scenebeam.storage import Store
@@ -32,12 +37,12 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
         return Outcome(
             task=task.id, state="skipped", kind="skipped_aoi", reason=task.fault, permanent=True
         )
-    lattice = lay(task, budget)
-    found = survey(lattice, budget)
+    lattice = build_grid(task, budget)
+    found = find_candidates(lattice, budget)
     made = _standing(task, store)
     chips: list[int] = []
     while True:
-        drawn = draw(lattice, found.classes, found.rejected)
+        drawn = sample_chips(lattice, found.classes, found.rejected)
         new = sorted(set(drawn) - set(chips))
         chips = drawn
         if not new:
@@ -48,7 +53,7 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
         "area %s: %d windows, %d of one class, %d not fit, %d chips",
         task.aoi, found.windows, found.homogeneous.total(), len(found.rejected), len(chips),
     )  # fmt: skip
-    own = {f"{task.own_folder}/{name}" for chip in record.chips for name in chip.files}
+    own = {f"{task.output_prefix}/{name}" for chip in record.chips for name in chip.files}
     store.delete(sorted(made.keys() - own))  # of chips that turned out not to be fit
     store.write(task.record, (record.model_dump_json() + "\n").encode())
     return Outcome(task=task.id, state="done", detail={"chips": len(chips)})
@@ -56,7 +61,7 @@ def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
 
 def _standing(task: LandcoverTask, store: Store) -> dict[str, MadeFile]:
     """Files that an earlier try has published."""
-    names = sorted(store.list(f"{task.own_folder}/"))
+    names = sorted(store.list(f"{task.output_prefix}/"))
     told = io_threads().map(store.checksum, names)
     return {
         name: MadeFile(size=size, checksum=checksum)
@@ -65,7 +70,7 @@ def _standing(task: LandcoverTask, store: Store) -> dict[str, MadeFile]:
 
 
 def _make_chips(
-    lattice: Lattice,
+    lattice: ChipLattice,
     chips: Sequence[int],
     found: Survey,
     store: Store,
@@ -91,7 +96,7 @@ def _names(task: LandcoverTask, layer: Layer, chip: int) -> Iterable[str]:
 
 
 def _record(
-    lattice: Lattice, chips: Sequence[int], found: Survey, made: dict[str, MadeFile]
+    lattice: ChipLattice, chips: Sequence[int], found: Survey, made: dict[str, MadeFile]
 ) -> AoiRecord:
     task = lattice.task
     scenes: dict[int, dict[str, tuple[str, ...]]] = {chip: {} for chip in chips}
@@ -109,7 +114,7 @@ def _record(
             land_class=found.classes[chip],
             left=left,
             top=top,
-            lot=lot(lattice, chip).hex(),
+            lot=sampling_key(lattice, chip).hex(),
             files={name.rpartition("/")[2]: made[name] for name in names},
             scenes=scenes[chip],
         )

@@ -10,11 +10,11 @@ import numpy as np
 
 from scenebeam.catalog.select import Selection
 from scenebeam.errors import RequestError
-from scenebeam.products.base import Aim
-from scenebeam.products.landcover.lattice import lay
+from scenebeam.products.base import SearchScope
+from scenebeam.products.landcover.candidates import bands_of
+from scenebeam.products.landcover.lattice import build_grid
 from scenebeam.products.landcover.layers import as_read, read_layer
 from scenebeam.products.landcover.plan import plan
-from scenebeam.products.landcover.survey import bands_of
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.request import LandcoverRequest, RunRequest
 from scenebeam.transfer.ranges import Budget
@@ -63,7 +63,9 @@ def outlook(
     }
 
 
-def areas_by_cloud(request: RunRequest, selection: Selection, aim: Aim) -> dict[str, int]:
+def areas_by_cloud(
+    request: RunRequest, selection: Selection, search_scope: SearchScope
+) -> dict[str, int]:
     """Count the areas that have dates enough, by `product.s2l2a.max_cloud_cover`: as asked, and lower.
 
     No pixel is read. Higher thresholds would need another search.
@@ -80,7 +82,7 @@ def areas_by_cloud(request: RunRequest, selection: Selection, aim: Aim) -> dict[
             update={"product": product.model_copy(update={"s2l2a": sensor})}
         )
         try:
-            tasks = plan(selection, changed, aim).tasks
+            tasks = plan(selection, changed, search_scope).tasks
         except RequestError:  # no area is left
             tasks = ()
         found[f"{most:g}"] = sum(not task.fault for task in tasks)
@@ -99,7 +101,7 @@ def _released(chips: Counter[int]) -> dict[str, int]:
 
 def _count(task: LandcoverTask, budget: Budget) -> dict[float, Counter[int]]:
     """Windows of an area by class, for each share."""
-    lattice, size = lay(task, budget), task.chip_side("lulc")
+    lattice, size = build_grid(task, budget), task.chip_side("lulc")
     rows = sorted(set(lattice.cells[:, 0].tolist()))
     inside = set(map(tuple, lattice.cells.tolist()))
     found: dict[float, Counter[int]] = {share: Counter() for share in SHARES}

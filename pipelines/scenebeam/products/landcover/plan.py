@@ -12,12 +12,12 @@ import shapely
 
 from scenebeam.catalog.acquisition import Acquisition, square_metres
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import Question, records_for
+from scenebeam.catalog.search import SearchQuery, records_for
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord, LandClass
 from scenebeam.errors import CheckError, RequestError
 from scenebeam.imaging.estimate import PROCESS, Probing
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import Chosen, choose_dates
 from scenebeam.products.landcover.tables import AOIS_FILE, aoi_metadata
@@ -26,7 +26,7 @@ from scenebeam.raster.grid import choose_grid
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import LandcoverRequest, Modality, Platform, RunRequest, parse_interval
 from scenebeam.tasks import Estimate, GridSpec
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 Interval = tuple[datetime, datetime]
 _SHOWN = 3
@@ -34,13 +34,13 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class LandcoverAim(Aim):
+class LandcoverScope(SearchScope):
     """The areas of interest."""
 
     aois: Sequence[Aoi] = ()
 
 
-def aim(request: RunRequest) -> LandcoverAim:
+def search_scope(request: RunRequest) -> LandcoverScope:
     """Read the areas, and settle what the catalogue is asked: for each a question a modality and time.
 
     Raises RequestError where there is no area that can be used, or a modality names what its collection has not.
@@ -48,7 +48,7 @@ def aim(request: RunRequest) -> LandcoverAim:
     product = _product(request)
     aois = read_aois(product)
     questions = [
-        Question(part.bounds, interval, (modality.collection,), below)
+        SearchQuery(part.bounds, interval, (modality.collection,), below)
         for name, modality in product.modalities.items()
         for interval, below in _when(name, product)
         for aoi in aois
@@ -59,7 +59,7 @@ def aim(request: RunRequest) -> LandcoverAim:
         for record in _records(modality, request):
             _bands(name, modality, record)
     hint = "Are there scenes of the areas in product.periods, and does product.aois hold degrees?"
-    return LandcoverAim(None, questions, hint, aois)
+    return LandcoverScope(None, questions, hint, aois)
 
 
 def _product(request: RunRequest) -> LandcoverRequest:
@@ -123,17 +123,17 @@ def _bands(
     return names, masks[0]
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """A task for each area of interest; one that cannot be made says why. Raises RequestError where none can be."""
-    assert isinstance(aim, LandcoverAim)
+    assert isinstance(search_scope, LandcoverScope)
     product = _product(request)
     scenes = {
         name: _Scenes(name, modality, selection.scenes, request)
         for name, modality in product.modalities.items()
     }
     shared = _shared_fields(request)
-    probing = Probing(effective_limits(request), ask=aim.measure)
-    tasks = [_task(aoi, scenes, request, shared, probing) for aoi in aim.aois]
+    probing = Probing(effective_limits(request), ask=search_scope.measure)
+    tasks = [_task(aoi, scenes, request, shared, probing) for aoi in search_scope.aois]
     faults = [f"area {task.aoi}: {task.fault}" for task in tasks if task.fault]
     if len(faults) == len(tasks):
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""

@@ -23,7 +23,7 @@ from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import (
     COLLECTION_FILE,
     ITEMS_FILE,
-    Dumped,
+    BytesFile,
     dump_items,
     join_items,
 )
@@ -81,7 +81,7 @@ def release(
     files = {name: copy.made for name, copy in copies.items()} | _documents(
         run, product, released, store, folder
     )
-    manifest = stac_items.dump(_manifest(run, product, classes, chips, inputs, files))
+    manifest = stac_items.to_bytes(_manifest(run, product, classes, chips, inputs, files))
     if product.zip:
         _write_archive(archive, product.version, sorted(files), manifest, store)
     store.write(f"{folder}{MANIFEST_FILE}", manifest)
@@ -98,7 +98,7 @@ def _copies(chips: Sequence[Chip]) -> Iterator[tuple[str, Copy]]:
                 if name in chip.made.files:
                     yield (
                         layer.release_name(chip.id) + ending,
-                        Copy(f"{chip.task.own_folder}/{name}", chip.made.files[name]),
+                        Copy(f"{chip.task.output_prefix}/{name}", chip.made.files[name]),
                     )
 
 
@@ -114,7 +114,7 @@ def _inputs(run: str, product: LandcoverRequest, copies: Mapping[str, Copy]) -> 
 
 
 def _check_room(copies: Mapping[str, Copy], chips: int, store: Store) -> None:
-    room = store.room()
+    room = store.free_space()
     needed = sum(copy.made.size + _PER_FILE for copy in copies.values()) + chips * _PER_CHIP
     if room is not None and needed > room:
         raise StorageError(
@@ -130,8 +130,8 @@ def _documents(
     files: dict[str, MadeFile] = {}
 
     def publish(name: str, content: File) -> None:
-        with store.writing(folder + name) as file:
-            file.write(content.dump())
+        with store.open_write(folder + name) as file:
+            file.write(content.to_bytes())
         files[name] = MadeFile(size=file.size, checksum=file.checksum)
 
     joined = None
@@ -141,21 +141,24 @@ def _documents(
             items = [chip_item(chip, product.version) for chip in chips[start : start + _BATCH]]
             list(
                 threads.map(
-                    lambda item: publish(f"{item['id']}.json", Dumped(stac_items.dump(item))), items
+                    lambda item: publish(
+                        f"{item['id']}.json", BytesFile(stac_items.to_bytes(item))
+                    ),
+                    items,
                 )
             )
             names.append(f"{parts}/{start}.parquet")
             Path(names[-1]).write_bytes(dump_items(items))
         if names:
             joined = join_items(names, lambda name: nullcontext(Path(name)))
-            publish(ITEMS_FILE, Dumped(joined.content))
+            publish(ITEMS_FILE, BytesFile(joined.content))
     title = f"Land-cover chips {product.version} of the run {run}"
     collection = stac_items.make_collection(
         product.version, title, [], [f"{item_id(chip)}.json" for chip in chips]
     )
     if joined is not None:
         collection["extent"] = joined.extent
-    publish(COLLECTION_FILE, Dumped(stac_items.dump(collection)))
+    publish(COLLECTION_FILE, BytesFile(stac_items.to_bytes(collection)))
     publish(CHIPS_FILE, chip_table(chips, product))
     publish(TRACKER_FILE, tracker(chips, product))
     return files
@@ -200,12 +203,12 @@ def _write_archive(
     Nothing is compressed in it: rasters and pictures are already.
     """
     with (
-        store.writing(name) as file,
+        store.open_write(name) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
     ):
         for member in members:
             with (
-                store.fetched(f"{RELEASES}{release}/{member}") as path,
+                store.local_copy(f"{RELEASES}{release}/{member}") as path,
                 path.open("rb") as content,
                 archive.open(_entry(f"{release}/{member}"), "w", force_zip64=True) as target,
             ):

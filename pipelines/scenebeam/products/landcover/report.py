@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scenebeam.csvtable import File
-from scenebeam.metadata.item_tables import ITEMS_FILE, Reported, read_back
-from scenebeam.products.landcover.chips import numbered
+from scenebeam.metadata.item_tables import ITEMS_FILE, ReportFiles, read_back
+from scenebeam.products.landcover.chips import assign_ids
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import RELEASES, release
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
@@ -26,7 +26,7 @@ def report(
     done: set[str],
     outcomes: Mapping[str, Outcome],
     store: Store,
-) -> Reported:
+) -> ReportFiles:
     """Release the chips of the areas that are done; tables of all areas and all chips."""
     product = request.product
     assert isinstance(product, LandcoverRequest)
@@ -38,7 +38,7 @@ def report(
                 finished, threads.map(lambda task: _read(task, store), finished), strict=True
             )
         }
-    chips = numbered(finished, records, product.sampling_factor, product.split)
+    chips = assign_ids(finished, records, product.sampling_factor, product.split)
     classes = tasks[0].classes
     missing = sorted(classes.keys() - {chip.made.land_class for chip in chips})
     if missing:
@@ -57,7 +57,7 @@ def report(
         if chips or not finished
         else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
     )
-    return Reported(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
+    return ReportFiles(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
 
 
 def _read(task: LandcoverTask, store: Store) -> AoiRecord:

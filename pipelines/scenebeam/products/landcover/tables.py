@@ -12,7 +12,7 @@ from shapely.geometry import mapping, shape
 
 from scenebeam.csvtable import Table
 from scenebeam.metadata import stac_items
-from scenebeam.metadata.item_tables import Dumped
+from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.task import LandcoverTask, Layer
@@ -30,10 +30,10 @@ def aoi_metadata(
     tasks: Sequence[LandcoverTask],
     records: Mapping[str, AoiRecord],
     outcomes: Mapping[str, Outcome],
-) -> Dumped:
+) -> BytesFile:
     """Areas of interest with their scenes and chips, and why there are none: `aoi_metadata.geojson`."""
     features = [_aoi(task, records.get(task.id), outcomes.get(task.id)) for task in tasks]
-    return Dumped(stac_items.dump({"type": "FeatureCollection", "features": features}))
+    return BytesFile(stac_items.to_bytes({"type": "FeatureCollection", "features": features}))
 
 
 def _aoi(task: LandcoverTask, record: AoiRecord | None, outcome: Outcome | None) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def chip_facts(chip: Chip, product: LandcoverRequest) -> dict[str, Any]:
             layer.name(chip.made.chip) if chip.id is None else layer.release_name(chip.id)
             for layer in layers
         ]
-        folder = f"{task.own_folder}/" if chip.id is None else base
+        folder = f"{task.output_prefix}/" if chip.id is None else base
         facts[f"{name}_scene_ids"] = [
             scene for layer in layers for scene in chip.made.scene_ids(layer)
         ]
@@ -158,7 +158,7 @@ def chip_table(chips: Sequence[Chip], product: LandcoverRequest) -> Table:
     return Table(list(columns) or ["id"], rows)
 
 
-def tracker(chips: Sequence[Chip], product: LandcoverRequest) -> Dumped:
+def tracker(chips: Sequence[Chip], product: LandcoverRequest) -> BytesFile:
     """A feature for each chip: `gelos_chip_tracker.geojson`."""
     features = [
         {
@@ -169,4 +169,6 @@ def tracker(chips: Sequence[Chip], product: LandcoverRequest) -> Dumped:
         }
         for chip in chips
     ]
-    return Dumped(json.dumps({"type": "FeatureCollection", "features": features}).encode() + b"\n")
+    return BytesFile(
+        json.dumps({"type": "FeatureCollection", "features": features}).encode() + b"\n"
+    )

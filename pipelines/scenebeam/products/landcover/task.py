@@ -114,14 +114,14 @@ class LandcoverTask(Task):
     checks: Checks
 
     @property
-    def own_folder(self) -> str:
+    def output_prefix(self) -> str:
         """Where its chips lie."""
         return f"{CHIPS}{self.aoi}"
 
     @property
     def record(self) -> str:
         """Name of what is told of its chips, when all of them stand."""
-        return f"{self.own_folder}/chips.json"
+        return f"{self.output_prefix}/chips.json"
 
     @property
     def sources(self) -> tuple[str, ...]:

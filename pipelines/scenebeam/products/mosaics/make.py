@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scenebeam.imaging.gridded import Recipe, is_empty, make_gridded, tell
+from scenebeam.imaging.gridded import Recipe, describe_missing, is_empty, make_gridded
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.raster.compose import BandLayers, compose
@@ -53,7 +53,7 @@ def _strips(
 
 def _lacking(task: MosaicTask, missing: Missing) -> str:
     empty = [band.label for band in task.made if is_empty(band, missing)]
-    return f"no readable tile of {', '.join(empty)}: {tell(missing)}" if empty else ""
+    return f"no readable tile of {', '.join(empty)}: {describe_missing(missing)}" if empty else ""
 
 
 _RECIPE = Recipe(_outputs, _strips, _lacking)

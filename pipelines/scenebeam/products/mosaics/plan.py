@@ -21,15 +21,15 @@ from scenebeam.imaging.gridded_task import item_path
 from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.shards import cut
 from scenebeam.metadata import stac_items
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.raster.grid import choose_grid
 from scenebeam.request import MosaicRequest, RunRequest
 from scenebeam.tasks import GridSpec
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """One task per acquisition (and shard), all on one grid.
 
     Without an area it takes all that the scenes cover. Reads one header per band, for the estimate.
@@ -41,7 +41,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
     labels = dict(zip(names, product.bands, strict=True))
     limits = effective_limits(request)
     acquisitions = with_footprints(selection.acquisitions, limits)
-    area = aim.area
+    area = search_scope.area
     if area is None and request.grid.bounds is None:
         area = shown_area(scene for one in acquisitions for scene in one.scenes)
     scenes = [scene for one in acquisitions for scene in one.scenes]

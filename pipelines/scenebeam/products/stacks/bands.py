@@ -12,7 +12,7 @@ from scenebeam.errors import CheckError, SceneBeamError
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.bands import spec_of
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.checks import BandSpec, Finding, judge
+from scenebeam.raster.checks import BandSpec, Finding, check_band
 from scenebeam.raster.sample import Sample
 from scenebeam.transfer.ranges import Budget
 
@@ -49,7 +49,7 @@ class BandStates:
             if band in self.complete:  # its file was fetched, and is now in the stack too
                 return
             self.complete.add(band)
-            log.info("%s: %s is done, %s", self.task.scene, band, self.told)
+            log.info("%s: %s is done, %s", self.task.scene, band, self.summary)
 
     def fail(self, band: str, error: SceneBeamError) -> None:
         """Note that a band cannot be had now, and why."""
@@ -57,9 +57,9 @@ class BandStates:
             self.failed[band] = error
             self.complete.discard(band)
             if any(one.name == band and one.required for one in self.task.bands):
-                log.warning("%s: %s failed (%s), %s", self.task.scene, band, error, self.told)
+                log.warning("%s: %s failed (%s), %s", self.task.scene, band, error, self.summary)
             else:
-                log.info("%s: %s is left out (%s), %s", self.task.scene, band, error, self.told)
+                log.info("%s: %s is left out (%s), %s", self.task.scene, band, error, self.summary)
 
     def note(self, text: str) -> None:
         """Warn of something that befell this run."""
@@ -69,7 +69,7 @@ class BandStates:
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
         """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""
-        self.record_findings(band, judge(band.name, sample, band_spec(band), self.task.checks))
+        self.record_findings(band, check_band(band.name, sample, band_spec(band), self.task.checks))
 
     def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
         """Take over what checks have found of a band."""
@@ -80,7 +80,7 @@ class BandStates:
             self.warnings += [f"{finding.band}: {finding.message}" for finding in findings]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """`3/6 bands complete, 1 failed`."""
         failed = f", {len(self.failed)} failed" if self.failed else ""
         return f"{len(self.complete)}/{len(self.task.bands)} bands complete{failed}"

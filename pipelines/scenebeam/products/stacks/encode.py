@@ -15,12 +15,12 @@ from scenebeam.imaging.bands import settled_nodata
 from scenebeam.imaging.shards import KeptPart, write_part
 from scenebeam.imaging.thumbnails import LONGEST
 from scenebeam.metadata import stac_items
-from scenebeam.products.stacks.item import MadeStack, scaling
+from scenebeam.products.stacks.item import MadeStack, scale_offset
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import renumbered
+from scenebeam.raster.merge import cast_nodata
 from scenebeam.raster.preview import picture
 from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, encode_mask, level_shapes
 from scenebeam.raster.sample import Sample
@@ -34,17 +34,17 @@ _KEPT_FROM = 2**24
 
 
 @dataclass(frozen=True)
-class Numbers:
+class PixelEncoding:
     """How the numbers of one stack are written, those of all its bands."""
 
     dtype: np.dtype[Any]
     nodata: float | None
 
 
-def stack_numbers(bands: Sequence[tuple[StackBand, RasterInfo]]) -> Numbers:
+def common_encoding(bands: Sequence[tuple[StackBand, RasterInfo]]) -> PixelEncoding:
     """A GeoTIFF has one dtype, which holds the numbers of all bands, and one nodata value: the first band's."""
     dtype = np.result_type(*(info.dtype for _, info in bands))
-    return Numbers(
+    return PixelEncoding(
         dtype,
         next(
             (nodata for band, info in bands if (nodata := nodata_of(band, info)) is not None), None
@@ -97,7 +97,7 @@ class BandOnGrid:
         return float(limits.max) if greatest < limits.max else None
 
 
-def look_at_band(task: StackTask, band: StackBand, source: Source, grid: Grid) -> BandOnGrid:
+def decode_band(task: StackTask, band: StackBand, source: Source, grid: Grid) -> BandOnGrid:
     """Decode all of a band that lies on the grid. Raises as `raster.compose.compose`."""
     found = BandOnGrid.of(grid)
     nodata = nodata_of(band, source.info)
@@ -120,7 +120,7 @@ def _composed(
 ) -> Iterator[Array]:
     """Yield a band on the grid of its stack, some rows at a time, in its own dtype."""
     assert band.asset is not None, "a band without a file has failed before"
-    shift = 0 if task.values == "raw" else band.asset.shift
+    shift = 0 if task.values == "raw" else band.asset.add_offset
     layer = Layer(task.scene, source, shift)
     layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
     for _, _, pixels in compose(grid, [layers], task.ahead):
@@ -144,7 +144,7 @@ class Encoded:
         """Publish it as a part, for the run that can finish its stack."""
         if self.pyramid is not None:
             height, width = self.facts["grid"]["shape"]
-            with store.writing(self.path) as file:
+            with store.open_write(self.path) as file:
                 write_part(file, self.pyramid, (0, height, 0, width), self.facts)
             self.pyramid = None
 
@@ -154,7 +154,7 @@ def encode_band(
     band: StackBand,
     source: Source,
     grid: Grid,
-    numbers: Numbers,
+    numbers: PixelEncoding,
     store: Store,
     parts: set[str],
     kept: ExitStack,
@@ -167,7 +167,7 @@ def encode_band(
         "numbers": numbers_told,
     }
     if path in parts:
-        part = KeptPart(kept.enter_context(store.fetched(path)))
+        part = KeptPart(kept.enter_context(store.local_copy(path)))
         told = part.part.facts
         if {name: told[name] for name in facts} == facts:
             content = BandOnGrid(Sample.recalled(told["sample"], told["total"]), told["valid"])
@@ -185,7 +185,7 @@ def encode_band(
     content = BandOnGrid.of(grid)
     for pixels in _composed(task, band, source, grid, own):
         content.add(pixels, own)
-        pyramid.add(renumbered(pixels, own, numbers.dtype, numbers.nodata))
+        pyramid.add(cast_nodata(pixels, own, numbers.dtype, numbers.nodata))
     sample = content.sample
     facts |= {"valid": content.valid, "total": sample.total, "sample": sample.values.tolist()}
     levels = pyramid.finish()
@@ -201,7 +201,7 @@ def write_stack(
     bands: Sequence[StackBand],
     encoded: Sequence[Encoded],
     grid: Grid,
-    numbers: Numbers,
+    numbers: PixelEncoding,
     store: Store,
 ) -> MadeStack:
     """Publish the bands of one stack as one COG."""
@@ -210,10 +210,10 @@ def write_stack(
         numbers.dtype,
         numbers.nodata,
         codec=task.codec,
-        bands=tuple(CogBand(band.name, *scaling(band, task.values)) for band in bands),
+        bands=tuple(CogBand(band.name, *scale_offset(band, task.values)) for band in bands),
         tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac_items.rfc3339(task.when)},
     )
-    with store.writing(task.stack_path(stack)) as file:
+    with store.open_write(task.stack_path(stack)) as file:
         write_cog(file, profile, stacked([one.levels for one in encoded]), _shared_masks(encoded))
     pixels = grid.shape[0] * grid.shape[1]
     valid = [one.content.valid / pixels for one in encoded]

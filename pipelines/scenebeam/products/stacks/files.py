@@ -14,8 +14,8 @@ from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
 from scenebeam.storage import Store
-from scenebeam.transfer.access import shown
 from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger("scenebeam.progress")
 
@@ -43,7 +43,7 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
         try:
             found = task.file_path(file) in here
             with bands.budgets[sharing[0].name].timed():
-                _bring(task, store, bands, file, sharing[0], found=found)
+                download_band(task, store, bands, file, sharing[0], found=found)
         except SceneBeamError as error:
             fault = error
         except Exception as error:
@@ -59,7 +59,7 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
         list(threads.map(bring, by_file, by_file.values()))
 
 
-def _bring(
+def download_band(
     task: StackTask,
     store: Store,
     bands: BandStates,
@@ -99,7 +99,7 @@ def open_bands(
                 path = store.path(task.file_path(band.file))
                 source = open_source(path, asset.index, bands.budget)
             else:
-                log.info("%s: reading %s", budget.label, shown(asset.href))
+                log.info("%s: reading %s", budget.label, redact_url(asset.href))
                 source = open_source(asset.href, asset.index, budget, asset.signing)
         files.callback(source.close)
         settled_nodata(asset.href, source.info.nodata, asset.nodata)

@@ -13,7 +13,7 @@ from scenebeam.errors import CheckError
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, project, same_crs
 from scenebeam.raster.source import RasterInfo
-from scenebeam.raster.warp import place
+from scenebeam.raster.warp import map_to_grid
 
 _WHOLE = 1e-6
 """Part of a pixel by which floating point may miss a whole number of pixels."""
@@ -46,7 +46,7 @@ def own_grid(task: StackTask, bands: Opened) -> Grid:
         )
     if task.intersect:
         for band, info in bands:
-            left, top, right, bottom = place(info, grid, "nearest", None).outline
+            left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
             grid = _cut(
                 grid,
                 math.ceil(left - _WHOLE),
@@ -73,7 +73,7 @@ def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
         return [
             f"{band.name} is in {_short(info.crs)}, the stack in {_short(str(grid.crs))}: warped onto it"
         ]
-    left, top, right, bottom = place(info, grid, "nearest", None).outline
+    left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
     short = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)
     if short > abs(info.transform.a / grid.transform.a) + _WHOLE:
         return [f"{band.name} covers less than the stack: the rest of it is nodata"]

@@ -34,10 +34,10 @@ class MadeStack:
     checksum: str
 
 
-def scaling(band: StackBand, values: str) -> tuple[float, float]:
+def scale_offset(band: StackBand, values: str) -> tuple[float, float]:
     """(scale, offset) of a band as it stands in the stack."""
     assert band.asset is not None, "a band without a file has failed before"
-    return inputs.scaling(band.asset, values)
+    return inputs.scale_offset(band.asset, values)
 
 
 def publish_item(
@@ -76,7 +76,7 @@ def publish_item(
         [(task.scene, task.item_href)],
         properties,
     )
-    store.write(task.item_path, stac_items.dump(item))
+    store.write(task.item_path, stac_items.to_bytes(item))
 
 
 def _file_assets(
@@ -106,7 +106,7 @@ def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
     name = task.stack_path(stack).rpartition("/")[2]
     bands = []
     for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
-        scale, offset = scaling(band, task.values)
+        scale, offset = scale_offset(band, task.values)
         described = stac_items.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a))
         valid_percent = round(100 * one.valid[number], 4)
         bands.append({**described, "statistics": {"valid_percent": valid_percent}})

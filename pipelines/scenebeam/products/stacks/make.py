@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, SceneBeamError, is_permanent
-from scenebeam.imaging.thumbnails import draw, look_back
+from scenebeam.imaging.thumbnails import read_previews, render_png
 from scenebeam.products.stacks.bands import BandStates, band_spec
 from scenebeam.products.stacks.encode import (
     BandOnGrid,
     Encoded,
+    common_encoding,
+    decode_band,
     encode_band,
-    look_at_band,
-    stack_numbers,
     write_stack,
 )
 from scenebeam.products.stacks.files import fetch_files, open_bands
@@ -78,7 +78,7 @@ def _encode(
     """One COG a stack: bands are made side by side, and a finished one is kept while another is not."""
     encoded: dict[str, Encoded] = {}
     numbers = {
-        stack: stack_numbers(
+        stack: common_encoding(
             [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
         )
         for stack in grids
@@ -123,7 +123,7 @@ def _lay_over(
     content: dict[str, BandOnGrid] = {}
 
     def look(band: StackBand) -> None:
-        content[band.name] = look_at_band(task, band, opened[band.name], grids[band.stack])
+        content[band.name] = decode_band(task, band, opened[band.name], grids[band.stack])
 
     _for_each_band(bands, look)
     for band in list(bands.left):
@@ -186,8 +186,8 @@ def _publish(
             bands_of = {
                 band.name: (path, number) for number, band in enumerate(first.bands, start=1)
             }
-            pictures = look_back(store, bands_of)
-        store.write(task.screenshot_path, draw(pictures, band_spec(first.bands[0]).unit))
+            pictures = read_previews(store, bands_of)
+        store.write(task.screenshot_path, render_png(pictures, band_spec(first.bands[0]).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 
@@ -206,7 +206,7 @@ def _refusal(task: StackTask, bands: BandStates) -> Outcome | None:
         task=task.id,
         state="failed",
         kind=kind,
-        reason=f"{bands.told}: {told}",
+        reason=f"{bands.summary}: {told}",
         permanent=not later,
         detail=bands.detail,
     )

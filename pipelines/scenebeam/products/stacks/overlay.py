@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from scenebeam.errors import CheckError
 from scenebeam.products.stacks.encode import BandOnGrid, nodata_of
-from scenebeam.products.stacks.item import MadeStack, scaling
+from scenebeam.products.stacks.item import MadeStack, scale_offset
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.source import RasterInfo
@@ -46,13 +46,13 @@ def write_overlay(
                 band.name,
                 info.dtype.name,
                 nodata,
-                *scaling(band, task.values),
+                *scale_offset(band, task.values),
                 band.resampling,
                 [source],
             )
         )
     document = make_vrt(grid, entries)
-    with store.writing(task.stack_path(stack)) as file:
+    with store.open_write(task.stack_path(stack)) as file:
         file.write(document)
     kinds = [(entry.dtype, entry.nodata) for entry in entries]
     pixels = grid.shape[0] * grid.shape[1]
@@ -62,7 +62,7 @@ def write_overlay(
 
 def _shift(task: StackTask, band: StackBand) -> int:
     assert band.asset is not None, "a band without a file has failed before"
-    return 0 if task.values == "raw" else band.asset.shift
+    return 0 if task.values == "raw" else band.asset.add_offset
 
 
 def _path(task: StackTask, href: str, store: Store) -> str:

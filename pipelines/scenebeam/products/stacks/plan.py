@@ -18,22 +18,22 @@ from scenebeam.imaging.bands import asked_resampling, common_properties, shown_a
 from scenebeam.imaging.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
 from scenebeam.imaging.fetch import file_suffix
 from scenebeam.imaging.pixel_origin import shared_origin
-from scenebeam.products.base import Aim, Planned
+from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
 from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
 from scenebeam.storage import checked_name
 from scenebeam.tasks import Estimate, GridSpec
-from scenebeam.transfer.access import effective_limits
+from scenebeam.transfer.signing import effective_limits
 
 _FAR_AHEAD = 3
 """Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
 
 
-def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
+def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
     """One task per scene; without an area it takes all of each scene."""
-    area = aim.area
+    area = search_scope.area
     product = request.product
     assert isinstance(product, StackRequest)
     names = resolve_bands(request)
@@ -53,7 +53,7 @@ def plan(selection: Selection, request: RunRequest, aim: Aim) -> Planned:
                 max_pixels=request.limits.max_pixels,
             )
         )
-    probing = Probing(effective_limits(request), ask=aim.measure)
+    probing = Probing(effective_limits(request), ask=search_scope.measure)
     return Planned([_task(scene, request, grid, area, probing) for scene in selection.scenes], {})
 
 

@@ -18,7 +18,7 @@ from scenebeam.products.fields.chips import Chip
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def outlines(chips: Sequence[Chip]) -> tuple[Array, Array]:
+def chip_footprints(chips: Sequence[Chip]) -> tuple[Array, Array]:
     """Outlines of chips in degrees, split at the antimeridian; and (n, 2) longitudes and latitudes of their centres."""
     found = np.empty(len(chips), object)
     centres = np.empty((len(chips), 2))
@@ -46,7 +46,7 @@ def _ring(chip: Chip) -> Array:
     return np.stack([a * across + b * down + c, d * across + e * down + f], axis=-1)
 
 
-def squares(centres: Array) -> list[str]:
+def mgrs_100km_squares(centres: Array) -> list[str]:
     """The MGRS square of 100 km that each centre lies in: the cell in which scenes are searched."""
     grid = MGRS()
     with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def squares(centres: Array) -> list[str]:
         ]
 
 
-def spans(shapes: Array) -> list[tuple[float, float, float, float]]:
+def bounds_by_hemisphere(shapes: Array) -> list[tuple[float, float, float, float]]:
     """The bounds of some outlines; of both sides apart, where they lie on both sides of the antimeridian."""
     parts = shapely.bounds(shapely.get_parts(shapes))
     west, south, east, north = (
@@ -68,13 +68,14 @@ def spans(shapes: Array) -> list[tuple[float, float, float, float]]:
     )
     if east - west <= 180:
         return [(float(west), float(south), float(east), float(north))]
-    sides = [parts[parts[:, 0] < 0], parts[parts[:, 0] >= 0]]
-    return [
-        (*map(float, side.min(axis=0)[:2]), *map(float, side.max(axis=0)[2:])) for side in sides
-    ]  # type: ignore[misc]
+    bounds = []
+    for side in (parts[parts[:, 0] < 0], parts[parts[:, 0] >= 0]):
+        (west, south), (east, north) = side.min(axis=0)[:2], side.max(axis=0)[2:]
+        bounds.append((float(west), float(south), float(east), float(north)))
+    return bounds
 
 
-def homes(shapes: Array, default: Sequence[str], scenes: Iterable[Scene]) -> list[str]:
+def assign_tiles(shapes: Array, default: Sequence[str], scenes: Iterable[Scene]) -> list[str]:
     """For each chip the tile whose scenes show it deepest inside; where none shows all of it, its `default`.
 
     Chips of one tile are made together, so that what they read of its scenes is read once.

@@ -38,7 +38,7 @@ _RENEW_BEFORE = 60.0
 
 
 @dataclass(frozen=True)
-class Access:
+class SignedRequest:
     """How to ask for a file now. What it holds is secret: it has no text form."""
 
     url: str = field(repr=False)
@@ -49,7 +49,7 @@ class Access:
     """
 
 
-def access(href: str, signing: str = "none") -> Access | None:
+def sign(href: str, signing: str = "none") -> SignedRequest | None:
     """What opens `href` at this moment; None for a file of this machine. Ask anew for each request:
     tokens expire.
 
@@ -68,22 +68,22 @@ def access(href: str, signing: str = "none") -> Access | None:
         host = os.environ.get("STORAGE_EMULATOR_HOST")
         headers = {} if host else _google_headers()
         server = (host or "https://storage.googleapis.com").rstrip("/")
-        return Access(
+        return SignedRequest(
             f"{server}/{parts.netloc}{quote(parts.path)}", headers, trusted=host is not None
         )
     if parts.scheme not in ("http", "https"):
         raise ReadError(
-            f"{shown(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}"
+            f"{redact_url(href)}: scenebeam reads http(s), gs, s3 and local files, not {parts.scheme}"
         )
     if is_metadata(parts.hostname or ""):
         raise ReadError(
-            f"{shown(href)} is no place for images: it is where a machine in the cloud finds its own keys"
+            f"{redact_url(href)} is no place for images: it is where a machine in the cloud finds its own keys"
         )
     if signing == "planetary-computer":
-        return Access(_planetary_computer(href))
+        return SignedRequest(_planetary_computer(href))
     if signing == "cdse" and _is_cdse(parts.hostname or ""):
-        return Access(href, {"Authorization": f"Bearer {_cdse_token()}"})
-    return Access(href)
+        return SignedRequest(href, {"Authorization": f"Bearer {_cdse_token()}"})
+    return SignedRequest(href)
 
 
 def split_url(href: str) -> SplitResult:
@@ -92,11 +92,11 @@ def split_url(href: str) -> SplitResult:
         parts = urlsplit(href)
         _ = parts.port
     except ValueError as error:
-        raise ReadError(f"{shown(href)!r} is not a URL: {error}") from None
+        raise ReadError(f"{redact_url(href)!r} is not a URL: {error}") from None
     # urllib3 ends a host at a backslash, as browsers do, and would send the keys of the host that
     # stands here behind it to another one.
     if "\\" in parts.netloc:
-        raise ReadError(f"{shown(href)!r} is not a URL: there is a backslash in its host")
+        raise ReadError(f"{redact_url(href)!r} is not a URL: there is a backslash in its host")
     return parts
 
 
@@ -112,12 +112,12 @@ def effective_limits(request: RunRequest) -> Limits:
         or not is_remote(request.catalog)
     ):
         return limits.model_copy(update={"private_addresses": True})
-    where = access(KNOWN_CATALOGS.get(request.catalog, request.catalog))
+    where = sign(KNOWN_CATALOGS.get(request.catalog, request.catalog))
     host = urlsplit(where.url).hostname if where is not None else None
     return limits.model_copy(update={"private_addresses": host is None or is_private(host)})
 
 
-def shown(href: str) -> str:
+def redact_url(href: str) -> str:
     """An href for messages: without user, password and query, where signatures stand."""
     try:
         parts = urlsplit(href)
@@ -128,7 +128,7 @@ def shown(href: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def reachable(hrefs: Sequence[str], signing: str) -> str:
+def preferred_href(hrefs: Sequence[str], signing: str) -> str:
     """Of the places where one file lies, the first that this machine has the keys for; else the
     first of all.
     """
@@ -149,7 +149,7 @@ def _planetary_computer(href: str) -> str:
         signed: str = planetary_computer.sign_url(href)
     except Exception as error:
         raise ReadError(
-            f"{shown(href)} cannot be signed at the Planetary Computer ({type(error).__name__}): run again later",
+            f"{redact_url(href)} cannot be signed at the Planetary Computer ({type(error).__name__}): run again later",
             permanent=False,
         ) from None
     return signed
@@ -253,7 +253,7 @@ def _google_login() -> _Token:
     return _Token(fetch)
 
 
-def _s3(bucket: str, key: str, signing: str) -> Access:
+def _s3(bucket: str, key: str, signing: str) -> SignedRequest:
     """An object of S3 by its plain URL, with AWS signature version 4 in the headers where it must
     be signed.
     """
@@ -273,7 +273,7 @@ def _s3(bucket: str, key: str, signing: str) -> Access:
     url = f"{place}/{quote(key)}"
     trusted = bool(endpoint) and signing != "cdse"
     if signing not in ("cdse", "s3", "s3-requester-pays"):
-        return Access(url, trusted=trusted)
+        return SignedRequest(url, trusted=trusted)
     if credentials is None:
         raise ReadError(f"s3://{bucket}/{key} must be signed, and there are no keys: set {wanted}")
     from botocore.auth import S3SigV4Auth
@@ -282,7 +282,7 @@ def _s3(bucket: str, key: str, signing: str) -> Access:
     payer = {"x-amz-request-payer": "requester"} if signing == "s3-requester-pays" else {}
     request = AWSRequest(method="GET", url=url, headers=payer)
     S3SigV4Auth(credentials, "s3", region).add_auth(request)
-    return Access(url, dict(request.headers.items()), trusted=trusted)
+    return SignedRequest(url, dict(request.headers.items()), trusted=trusted)
 
 
 def _cdse_keys() -> Any:

@@ -8,14 +8,14 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
-from scenebeam.imaging.bands import min_std_dev, scaling
+from scenebeam.imaging.bands import min_std_dev, scale_offset
 from scenebeam.products.landcover.task import Recipe
 from scenebeam.raster.cog import CogBand
 from scenebeam.raster.validity import Array, Mask, valid_mask
 from scenebeam.request import Checks
 
 
-def written(
+def encode_pixels(
     asset: Asset, values: Array, nodata: float | None, recipe: Recipe
 ) -> tuple[Array, Mask | None]:
     """Pixels as read → as written: physical values where that is floating point, else harmonized digital numbers.
@@ -27,7 +27,7 @@ def written(
     dtype = np.dtype(recipe.dtype)
     moved: Array = (
         values.astype(np.float64 if values.dtype.kind == "f" or dtype.kind == "f" else np.int64)
-        - asset.shift
+        - asset.add_offset
     )
     finite = np.isfinite(moved)
     if not finite.all():
@@ -52,7 +52,7 @@ def cog_bands(assets: Sequence[Asset], recipe: Recipe) -> tuple[CogBand, ...]:
     """What a raster says of its bands."""
     if np.dtype(recipe.dtype).kind == "f":
         return tuple(CogBand(asset.band) for asset in assets)
-    return tuple(CogBand(asset.band, *scaling(asset, "harmonized")) for asset in assets)
+    return tuple(CogBand(asset.band, *scale_offset(asset, "harmonized")) for asset in assets)
 
 
 def check_fit(

@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.landcover.lattice import Lattice
+from scenebeam.products.landcover.lattice import ChipLattice
 from scenebeam.products.landcover.layers import as_read, read_layer
 from scenebeam.products.landcover.task import Recipe, SceneFiles
 from scenebeam.raster.indices import obscured
@@ -31,7 +31,7 @@ class Survey:
     """Chip → why it is not fit for one: `cloud s2l2a`, `nodata dem`."""
 
 
-def survey(lattice: Lattice, budget: Budget) -> Survey:
+def find_candidates(lattice: ChipLattice, budget: Budget) -> Survey:
     """Look at the land cover of all windows, and at the masks of those that are of one class.
 
     Raises ReadError where a file cannot be read.
@@ -58,7 +58,7 @@ def survey(lattice: Lattice, budget: Budget) -> Survey:
     return found
 
 
-def _classes(lattice: Lattice, budget: Budget) -> Iterator[tuple[int, int]]:
+def _classes(lattice: ChipLattice, budget: Budget) -> Iterator[tuple[int, int]]:
     """(chip, class) of windows that are of one class, as far as is asked for.
 
     A row of windows is read as one, all the way across: what it shows does not depend on where windows are cut.
@@ -112,20 +112,24 @@ def _is_obscured(values: Array, recipe: Recipe) -> bool:
     return bool(obscured(values, None, (), recipe.reject_bits).any())
 
 
-def draw(lattice: Lattice, classes: Mapping[int, int], rejected: Mapping[int, str]) -> list[int]:
+def sample_chips(
+    lattice: ChipLattice, classes: Mapping[int, int], rejected: Mapping[int, str]
+) -> list[int]:
     """The chips to be made, in order of their numbers: of each class as many as are asked for, or all that there are.
 
     By a hash of the seed and the place: a window is drawn or not whatever becomes of the others, in every run.
     """
     by_class: dict[int, list[int]] = {}
-    for chip in sorted(classes.keys() - rejected.keys(), key=lambda chip: lot(lattice, chip)):
+    for chip in sorted(
+        classes.keys() - rejected.keys(), key=lambda chip: sampling_key(lattice, chip)
+    ):
         by_class.setdefault(classes[chip], []).append(chip)
     return sorted(
         chip for chips in by_class.values() for chip in chips[: lattice.task.chips_per_class]
     )
 
 
-def lot(lattice: Lattice, chip: int) -> bytes:
+def sampling_key(lattice: ChipLattice, chip: int) -> bytes:
     """What decides between a chip and another: the same for the same place."""
     left, top = lattice.corner(chip)
     return blake2b(

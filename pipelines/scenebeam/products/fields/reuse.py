@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 
 
-def kept(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
+def reusable_outputs(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
     """Names of what the tasks of a plan have made and its successor's would make again.
 
     Chips may be in other cells now, which follow the scenes: masks stay, and images whose scenes may be chosen again.
@@ -51,9 +51,9 @@ def _all_but_table(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
     """All that a task has made; not the table of the cell's items where it goes further now."""
     same = before.product.images == after.product.images
     return (
-        before.everything
+        before.possible_outputs
         if same
-        else [name for name in before.everything if name != before.item_path]
+        else [name for name in before.possible_outputs if name != before.item_path]
     )
 
 

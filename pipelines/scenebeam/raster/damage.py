@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from itertools import islice, product
 
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.raster.checks import BandSpec, judge
+from scenebeam.raster.checks import BandSpec, check_band
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.sample import sample_source
 from scenebeam.raster.source import Block, Source
@@ -70,7 +70,9 @@ def check_file(
         raise CheckError(f"it is no image that can be used: {error}") from error
     whole = checks.model_copy(update={"max_nodata_percent": 100.0})
     errors = [
-        finding.message for finding in judge("", sample, spec, whole) if finding.level == "error"
+        finding.message
+        for finding in check_band("", sample, spec, whole)
+        if finding.level == "error"
     ]
     if errors:
         raise CheckError("; ".join(errors))
@@ -95,7 +97,7 @@ def find_damage(href: str, band: int, *, deep: bool = True) -> str:
         try:
             damage = damage_of(source) if deep else ""
             if not damage:
-                source.look()  # at what lies behind the last block: a file may be cut off there
+                source.sample_overview()  # at what lies behind the last block: a file may be cut off there
             return damage
         finally:
             source.close()

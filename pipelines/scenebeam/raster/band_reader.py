@@ -62,7 +62,7 @@ class TiffSource(Source):
         """See Source."""
         return self._file.cost(blocks, self._band)
 
-    def look(self, *, at_full_size: bool = False) -> list[Array]:
+    def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
         """See Source."""
         layout, overviews = self._file.whole()
         height, width = self.info.block

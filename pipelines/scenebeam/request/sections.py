@@ -34,13 +34,13 @@ Several = Annotated[list[Item], _FirstFault()]
 """A list of which the first fault is told alone: a long list may hold as many faults as items."""
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """Frozen, without any field that is not known, and without numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TimeSeries(Part):
+class TimeSeries(StrictModel):
     """Scenes that are there already: a table of acquisitions and files `<root>/<scene_id>/<band>.tif`."""
 
     time_series: str
@@ -56,7 +56,7 @@ class TimeSeries(Part):
         return value
 
 
-class Area(Part):
+class Area(StrictModel):
     """Where: exactly one of the four forms, in longitude and latitude (WGS 84)."""
 
     bbox: tuple[float, float, float, float] | None = None
@@ -137,7 +137,7 @@ class Area(Part):
         return [tile.upper() for tile in value] if value else value
 
 
-class PickedScene(Part):
+class PickedScene(StrictModel):
     """A scene that was chosen before."""
 
     id: str
@@ -145,7 +145,7 @@ class PickedScene(Part):
     """The day that it was chosen for."""
 
 
-class Select(Part):
+class Select(StrictModel):
     """Which of the scenes found are taken."""
 
     table: str | None = None
@@ -196,7 +196,7 @@ class Select(Part):
         return [value] if isinstance(value, str | int) else value
 
 
-class GridRequest(Part):
+class GridRequest(StrictModel):
     """The output grid; what is left out is chosen from the area."""
 
     crs: str | None = None
@@ -221,7 +221,7 @@ class GridRequest(Part):
         return self
 
 
-class Runner(Part):
+class Runner(StrictModel):
     """Where tasks are made."""
 
     kind: str = "auto"
@@ -235,7 +235,7 @@ class Runner(Part):
     """`auto`: beyond this many a cluster, where `options` and `output` name one; else this machine, with advice."""
 
 
-class OpticalChecks(Part):
+class OpticalChecks(StrictModel):
     """When an optical image is fit to use."""
 
     min_std_dev: float = Field(default=1.0, ge=0)
@@ -245,7 +245,7 @@ class OpticalChecks(Part):
     """Plausible digital numbers, of which the 99th percentile is held against; default: the collection's own."""
 
 
-class SarChecks(Part):
+class SarChecks(StrictModel):
     """When a radar image is fit to use."""
 
     min_std_dev_db: float = Field(default=2.0, ge=0)
@@ -255,7 +255,7 @@ class SarChecks(Part):
     required_polarizations: Several[str] = ["vv", "vh"]
 
 
-class Checks(Part):
+class Checks(StrictModel):
     """When an image is fit to use: what `scenebeam validate` and every product asks.
 
     `checks: off` accepts any numbers.
@@ -285,7 +285,7 @@ class Checks(Part):
         return {} if word in ("on", "true", "yes") else value
 
 
-class Limits(Part):
+class Limits(StrictModel):
     """Ceilings that stop a run before it becomes larger than meant."""
 
     max_scenes: int = Field(default=10_000, ge=1)

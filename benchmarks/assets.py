@@ -1,10 +1,11 @@
-"""Download benchmark: 60 bands of 20 scenes from a server with 30 ms of latency and a bandwidth cap on each connection.
+"""Download benchmark: 60 band files of 20 scenes, with 30 ms of latency and limited bandwidth.
 
     make bench            (or: python benchmarks/assets.py --rounds 5)
 
-Ways are interleaved round by round, each run in a fresh interpreter; imports and planning are not timed. scenebeam's
-time is that of downloads, SHA-256, decoding blocks to check them, items and tables. The others download, no more.
-Every way's files are compared with the served ones, byte for byte.
+Ways are interleaved round by round, and each run starts a fresh interpreter. Imports and planning
+are not timed. scenebeam's time includes the downloads, SHA-256, decoding blocks to check them,
+items and tables; the other ways only download. All files are compared with the served ones byte for
+byte.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from common import DATA, in_fresh_process, measured, range_server, spread, stats
+from common import (
+    DATA,
+    in_fresh_process,
+    machine,
+    measured,
+    range_server,
+    spread,
+    stats,
+)
 
 from scenebeam.sandbox.scenes import COLLECTION, SandboxScene
 
@@ -36,7 +45,7 @@ AT_ONCE = 8
 
 
 def scenes() -> list[SandboxScene]:
-    """Twenty scenes of a tile that no other benchmark has; their files are the same three, for they are just sent."""
+    """Return twenty scenes of a tile that no other benchmark uses. They share three files."""
     first = datetime(2021, 6, 10, 9, 20, 31)
     return [
         SandboxScene(
@@ -47,7 +56,7 @@ def scenes() -> list[SandboxScene]:
 
 
 def prepare() -> int:
-    """Write what is served; its size in bytes."""
+    """Write the files to serve, and return their total size in bytes."""
     first, *others = scenes()
     missing = [band for band in BANDS if not (DATA / first.id / f"{band}.tif").exists()]
     if missing:
@@ -71,9 +80,9 @@ def items(url: str) -> list[dict[str, Any]]:
 
 
 def scenebeam(url: str, out: Path) -> Callable[[], None]:
-    """A run of the assets product, its plan frozen before."""
+    """A run of the assets product, with a plan that was frozen before."""
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import run, settle_plan
+    from scenebeam.run.driver import load_or_create_plan, run
     from scenebeam.storage import open_store
 
     catalog = out / "items.json"
@@ -89,7 +98,7 @@ def scenebeam(url: str, out: Path) -> Callable[[], None]:
     )
 
     start = time.perf_counter()
-    settle_plan(request, open_store(request.output))
+    load_or_create_plan(request, open_store(request.output))
     print(f"planned in {time.perf_counter() - start:.2f} s", file=sys.stderr)
 
     def work() -> None:
@@ -102,7 +111,7 @@ def scenebeam(url: str, out: Path) -> Callable[[], None]:
 
 
 def stac_asset(url: str, out: Path) -> Callable[[], None]:
-    """stac_asset.download_item_collection, its own way of doing many at once."""
+    """stac_asset.download_item_collection, with its own concurrency."""
     import pystac
     import stac_asset
 
@@ -148,7 +157,7 @@ def requests_loop(url: str, out: Path) -> Callable[[], None]:
 
 
 def requests_threads(url: str, out: Path) -> Callable[[], None]:
-    """The same loop on threads, as many as the others have connections."""
+    """The same loop on threads, with as many connections as the other ways."""
     import requests
 
     def work() -> None:
@@ -184,17 +193,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(json.loads(asked.one))))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))))
         return
     size = prepare()
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     with range_server(LATENCY, RATE) as url:
-        for number in range(asked.rounds):
+        for number in range(args.rounds):
             for way in WAYS:
                 if way == "requests, loop" and number:
-                    continue  # two minutes, and nobody doubts them
+                    continue  # one round suffices: it takes two minutes and hardly varies
                 with tempfile.TemporaryDirectory(dir=DATA) as folder:
                     out = Path(folder)
                     stats(url)
@@ -203,12 +212,9 @@ def main() -> None:
                     compare(out)
                 print(f"round {number + 1}: {way}: {found[way][-1]['wall']:.2f} s", file=sys.stderr)
     best = RATE * AT_ONCE
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    )
-    print(
-        f"{SCENES * len(BANDS)} files, {size / 1e6:.0f} MB; at {AT_ONCE} x {RATE / 1e6:.0f} MB/s no less than {size / best:.2f} s\n"
-    )
+    print(f"{machine()}, Python {platform.python_version()}")
+    print(f"{SCENES * len(BANDS)} files, {size / 1e6:.0f} MB")
+    print(f"minimum at {AT_ONCE} x {RATE / 1e6:.0f} MB/s: {size / best:.2f} s\n")
     print(
         "| way | wall s | CPU s | peak MB | requests | bytes / least |\n|---|---|---|---|---|---|"
     )

@@ -1,9 +1,10 @@
-"""Chips benchmark: 256 x 256 pixels, four bands, two dates, at random places of four full-size tiles.
+"""Chips benchmark: 256 x 256 pixels, four bands, two dates, at random positions in four tiles.
 
     python benchmarks/chips.py --rounds 3
 
-First the arrays, every way against the others; ways that open files chip by chip do a part of the chips, as they share
-nothing. Then the finished dataset (COGs and items on disk) of the best ways, and what a plan of 100,000 chips takes.
+The first table compares all ways on arrays. Ways that open files chip by chip share nothing between
+chips, so they make only some of them. The second table compares the finished datasets (COGs and
+items on disk) of the best ways. Last, plans of 10,000 and 100,000 chips are timed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -32,7 +32,11 @@ from common import (
     TUNED,
     full_size_tiles,
     in_fresh_process,
+    machine,
     measured,
+    median_of,
+    print_header,
+    print_row,
     range_server,
     spread,
     stats,
@@ -48,7 +52,7 @@ SCENES = tuple(
 SIDE, COUNT, PART = 256, 2000, 200
 LATENCIES = (0.0, 0.03, 0.1)
 Chip = tuple[int, int, int]
-"""Tile, and row and column of its first pixel."""
+"""Index of the tile, row and column of the upper-left pixel."""
 Consume = Callable[[Chip, SandboxScene, np.ndarray], None]
 
 
@@ -94,10 +98,10 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
     """The reading half of the product."""
     from scenebeam.raster.reader import open_source
     from scenebeam.raster.windows import Windows
-    from scenebeam.run.make import few_arenas
+    from scenebeam.run.make import limit_malloc_arenas
     from scenebeam.transfer.ranges import Budget, io_threads
 
-    few_arenas()  # as every run does
+    limit_malloc_arenas()  # as every run does
     budget, groups = Budget(private=True), by_scene(some)
 
     def work() -> None:
@@ -119,7 +123,7 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
 
 
 def rasterio_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
-    """rasterio, GDAL tuned for the cloud, every file opened for every chip, 16 threads."""
+    """rasterio with GDAL tuned for cloud storage; every chip opens its files; 16 threads."""
     import rasterio
     from rasterio.windows import Window
 
@@ -140,7 +144,7 @@ def rasterio_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[
 
 
 def rasterio_grouped(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
-    """rasterio, GDAL tuned, each file opened once, its chips in the order of its rows, the bands side by side."""
+    """rasterio with GDAL tuned: each file opened once, chips in block order, bands in parallel."""
     import rasterio
     from rasterio.windows import Window
 
@@ -175,16 +179,16 @@ def rasterio_grouped(url: str, some: list[Chip], consume: Consume) -> Callable[[
 
 
 def odc_stac_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
-    """odc-stac, a load for every chip, eight at once."""
+    """odc-stac with one load per chip, eight at once."""
     import odc.stac
     import pystac
 
     odc.stac.configure_rio(cloud_defaults=True, **TUNED)
     items = {}
     for scene in SCENES:
-        told = scene.item(url)
-        told["assets"] = {band: told["assets"][band] for band in BANDS}
-        items[scene] = pystac.Item.from_dict(told)
+        item = scene.item(url)
+        item["assets"] = {band: item["assets"][band] for band in BANDS}
+        items[scene] = pystac.Item.from_dict(item)
 
     def one(pair: tuple[Chip, SandboxScene]) -> None:
         chip, scene = pair
@@ -201,7 +205,7 @@ def odc_stac_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[
 
 
 def async_geotiff_per_chip(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
-    """async-geotiff over obstore: each file opened once, a read for every chip and band, 16 chips at once."""
+    """async-geotiff over obstore: files opened once, a read per chip and band, 16 chips at once."""
     from async_geotiff import GeoTIFF, Window
     from obstore.store import HTTPStore
 
@@ -236,7 +240,7 @@ WAYS: dict[str, Callable[[str, list[Chip], Consume], Callable[[], None]]] = {
 
 
 def one(config: dict[str, Any]) -> dict[str, Any]:
-    """One way, once, in this process."""
+    """Run one way once in this process."""
     if config["way"] == "floor":
         return floor(config["threads"])
     if config["way"] == "plan":
@@ -274,16 +278,17 @@ def blocks_met(some: list[Chip]) -> dict[SandboxScene, set[tuple[int, int]]]:
 
 
 def floor(threads: int) -> dict[str, Any]:
-    """Decoding each block that the chips meet, once, with its bytes already in memory; file by file."""
+    """Measure the floor: decode each block under a chip once, with its bytes in memory."""
     from scenebeam.raster.codecs import decode
     from scenebeam.raster.tiff import read_layout
+    from scenebeam.transfer.rangefile import RangeFile
     from scenebeam.transfer.ranges import Budget
 
     wall = cpu = size = count = 0.0
     for scene, blocks in blocks_met(chips(COUNT)).items():
         for band in BANDS:
             path = DATA / scene.id / f"{band}.tif"
-            layout = read_layout(str(path), Budget(private=True))
+            layout = read_layout(RangeFile(str(path), Budget(private=True)))
             assert layout is not None
             whole = memoryview(path.read_bytes())
             numbers = [layout.number(*block, 1) for block in sorted(blocks)]
@@ -307,8 +312,8 @@ def floor(threads: int) -> dict[str, Any]:
     return {"wall": wall, "cpu": cpu, "peak_mb": 0.0, "bytes": size, "blocks": count}
 
 
-def write_catalogue(folder: Path, some: list[Chip], *, masks: bool = True) -> None:
-    """A catalogue of chips as the product takes it: a table of items, and masks if they are to be looked at."""
+def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) -> None:
+    """Write a catalog of chips for the product: a table of items and, if asked for, empty masks."""
     import rasterio
 
     from scenebeam.metadata.item_tables import dump_items
@@ -321,21 +326,36 @@ def write_catalogue(folder: Path, some: list[Chip], *, masks: bool = True) -> No
         name = f"chip-{number:06d}_2021"
         items.append(
             {
-                "type": "Feature", "stac_version": "1.1.0", "stac_extensions": [], "id": name, "collection": "chips",
-                "geometry": grid_footprint(box), "bbox": list(box.extent.to_crs("EPSG:4326").boundingbox.bbox),
+                "type": "Feature",
+                "stac_version": "1.1.0",
+                "stac_extensions": [],
+                "id": name,
+                "collection": "chips",
+                "geometry": grid_footprint(box),
+                "bbox": list(box.extent.to_crs("EPSG:4326").boundingbox.bbox),
                 "properties": {
-                    "datetime": "2021-01-01T00:00:00Z", "proj:code": "EPSG:32634", "proj:shape": [SIDE, SIDE],
+                    "datetime": "2021-01-01T00:00:00Z",
+                    "proj:code": "EPSG:32634",
+                    "proj:shape": [SIDE, SIDE],
                     "proj:transform": list(box.transform)[:6],
                 },
-                "assets": {"semantic_mask": {"href": f"./{name}/mask.tif", "roles": ["labels"]}}, "links": [],
+                "assets": {"semantic_mask": {"href": f"./{name}/mask.tif", "roles": ["labels"]}},
+                "links": [],
             }
-        )  # fmt: skip
+        )
         if masks:
             (folder / name).mkdir()
             with rasterio.open(
-                folder / name / "mask.tif", "w", driver="GTiff", height=SIDE, width=SIDE, count=1, dtype="uint8",
-                crs="EPSG:32634", transform=box.transform,
-            ):  # fmt: skip
+                folder / name / "mask.tif",
+                "w",
+                driver="GTiff",
+                height=SIDE,
+                width=SIDE,
+                count=1,
+                dtype="uint8",
+                crs="EPSG:32634",
+                transform=box.transform,
+            ):
                 pass
     (folder / "items.parquet").write_bytes(dump_items(items))
 
@@ -352,39 +372,43 @@ def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") 
             "catalog": str(folder / "items.json"),
             "collections": [COLLECTION],
             "product": {
-                "kind": "fields", "year": 2021, "chips": str(folder / "chips"), "crop_calendar": str(calendar),
+                "kind": "fields",
+                "year": 2021,
+                "chips": str(folder / "chips"),
+                "crop_calendar": str(calendar),
                 "bands": list(BANDS),
             },
             "output": str(folder / output),
             "runner": "serial",
         }
-    )  # fmt: skip
+    )
 
 
 def dataset(config: dict[str, Any]) -> dict[str, Any]:
-    """COGs on disk: the whole product, or rasterio's arrays written by GDAL."""
-    from scenebeam.run.make import few_arenas
+    """Make a finished dataset: the whole product, or rasterio's arrays written by GDAL."""
+    from scenebeam.run.make import limit_malloc_arenas
 
     some = chips(COUNT)[: config["count"]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if config["way"] == "dataset scenebeam":
             from scenebeam.planning.search import make_plan
-            from scenebeam.products.fields import make
+            from scenebeam.products import product_of
             from scenebeam.storage import open_store
             from scenebeam.transfer.ranges import Budget
 
-            few_arenas()
-            write_catalogue(folder / "chips", some)
+            limit_malloc_arenas()
+            write_chip_catalog(folder / "chips", some)
             request = request_for(folder, [scene.item(config["url"]) for scene in SCENES])
             tasks, store = make_plan(request).tasks, open_store(request.output)
+            product = product_of("fields")
             stats(config["url"])
 
             def work() -> None:
-                # Side by side, as the direct runner has them: while one puts items together, another reads.
+                # In parallel, as on the direct runner: one task reads while another writes items.
                 with ThreadPoolExecutor(os.cpu_count()) as threads:
                     for outcome in threads.map(
-                        lambda task: make(task, store, Budget(private=True)), tasks
+                        lambda task: product.make(task, store, Budget(private=True)), tasks
                     ):
                         assert outcome.state == "done", outcome
 
@@ -396,11 +420,26 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
             threads = ThreadPoolExecutor(4)
 
             def write(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
+                path = folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.taken:%m%d}.tif"
                 with rasterio.open(
-                    folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.taken:%m%d}.tif", "w", driver="GTiff", height=SIDE,
-                    width=SIDE, count=4, dtype="uint16", nodata=0, crs="EPSG:32634", transform=grid(chip).transform,
-                    compress="deflate", predictor=2, zlevel=1, tiled=True, blockxsize=256, blockysize=256, interleave="band",
-                ) as file:  # fmt: skip
+                    path,
+                    "w",
+                    driver="GTiff",
+                    height=SIDE,
+                    width=SIDE,
+                    count=4,
+                    dtype="uint16",
+                    nodata=0,
+                    crs="EPSG:32634",
+                    transform=grid(chip).transform,
+                    compress="deflate",
+                    predictor=2,
+                    zlevel=1,
+                    tiled=True,
+                    blockxsize=256,
+                    blockysize=256,
+                    interleave="band",
+                ) as file:
                     file.write(stack)
 
             read = rasterio_grouped(
@@ -419,7 +458,7 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_of_many(count: int) -> dict[str, Any]:
-    """A plan of chips on a lattice over many tiles, with 30 scenes of each; and freezing it."""
+    """Time planning and freezing, for chips on a grid over 64 tiles with 30 scenes each."""
     from scenebeam.planning.plan import freeze
     from scenebeam.planning.search import make_plan
     from scenebeam.products.fields.calendar import season_days
@@ -458,7 +497,7 @@ def plan_of_many(count: int) -> dict[str, Any]:
             for index in range(len(tiles))
             for place in range(side * side)
         ][:count]
-        write_lattice(folder / "chips", tiles, where)
+        write_chip_table(folder / "chips", tiles, where)
         request = request_for(folder, [plain_item(scene) for scene in scenes])
 
         def work() -> None:
@@ -466,7 +505,7 @@ def plan_of_many(count: int) -> dict[str, Any]:
             made = make_plan(request)
             planned = time.perf_counter()
             freeze(made, open_store(request.output))
-            told.update(
+            times.update(
                 plan=planned - started,
                 freeze=time.perf_counter() - planned,
                 tasks=len(made.tasks),
@@ -475,12 +514,12 @@ def plan_of_many(count: int) -> dict[str, Any]:
                 plan_mb=(folder / "out" / "plan.parquet").stat().st_size / 1e6,
             )
 
-        told: dict[str, Any] = {}
-        return {**measured(work), **told}
+        times: dict[str, Any] = {}
+        return {**measured(work), **times}
 
 
 def plain_item(scene: SandboxScene) -> dict[str, Any]:
-    """An item whose footprint has as many points as real ones."""
+    """Return an item whose footprint has as many points as those of real items."""
     import shapely
     from pyproj import Transformer
 
@@ -496,8 +535,8 @@ def plain_item(scene: SandboxScene) -> dict[str, Any]:
     }
 
 
-def write_lattice(folder: Path, tiles: list[SandboxScene], where: list[Chip]) -> None:
-    """A table of chips, by way of Arrow: 100,000 items would take longer to write than to plan."""
+def write_chip_table(folder: Path, tiles: list[SandboxScene], where: list[Chip]) -> None:
+    """Write a table of chips with Arrow: 100,000 items would take longer to write than to plan."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -525,7 +564,7 @@ def write_lattice(folder: Path, tiles: list[SandboxScene], where: list[Chip]) ->
 
 
 def compare(url: str) -> None:
-    """All ways against windows of local files."""
+    """Compare all ways with windows of local files."""
     import rasterio
     from rasterio.windows import Window
 
@@ -549,14 +588,14 @@ def compare(url: str) -> None:
 
 
 def table(counts: dict[str, int], rounds: int, least: dict[str, Any]) -> None:
-    """Ways side by side; those that do a part of the chips are shown as if they had done all."""
-    print(
-        "| way | chips | latency ms | wall s, all chips | CPU s, all chips | CPU / floor | peak MB | requests | MB read | bytes / least |"
+    """Print a table of all ways. The values of ways that make only some chips are scaled up."""
+    print_header(
+        *("way", "chips", "latency ms", "wall s, all chips", "CPU s, all chips", "CPU / floor"),
+        *("peak MB", "requests", "MB read", "bytes / least"),
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in counts}
-        floors = []  # beside each round: the machine's speed drifts
+        floors = []  # measured in each round, because the speed of the machine drifts
         with range_server(latency) as url:
             for _ in range(rounds):
                 floors.append(in_fresh_process(__file__, {"way": "floor", "threads": 1})["cpu"])
@@ -566,23 +605,24 @@ def table(counts: dict[str, int], rounds: int, least: dict[str, Any]) -> None:
         walls = {}
         for way, made in runs.items():
             times = COUNT / counts[way]
-            walls[way] = median(run["wall"] for run in made) * times
-            cpu, sent = (
-                median(run["cpu"] for run in made) * times,
-                median(run["bytes"] for run in made) * times,
-            )
-            over = f"{sent / least['bytes']:.3f}"
-            print(
-                f"| {way} | {counts[way]} | {latency * 1000:.0f} | {spread([run['wall'] * times for run in made])} "
-                f"| {spread([run['cpu'] * times for run in made])} | {cpu / median(floors):.2f} "
-                f"| {median(run['peak_mb'] for run in made):.0f} | {median(run['requests'] for run in made) * times:.0f} "
-                f"| {sent / 1e6:,.0f} | {over} |",
-                flush=True,
+            walls[way] = median_of(made, "wall") * times
+            cpu, sent = median_of(made, "cpu") * times, median_of(made, "bytes") * times
+            print_row(
+                way,
+                counts[way],
+                f"{latency * 1000:.0f}",
+                spread([run["wall"] * times for run in made]),
+                spread([run["cpu"] * times for run in made]),
+                f"{cpu / median(floors):.2f}",
+                f"{median_of(made, 'peak_mb'):.0f}",
+                f"{median_of(made, 'requests') * times:.0f}",
+                f"{sent / 1e6:,.0f}",
+                f"{sent / least['bytes']:.3f}",
             )
         first, *others = walls
         print(f"<!-- floor: {spread(floors)} CPU s -->")
-        told = ", ".join(f"{walls[way] / walls[first]:.1f} x {way}" for way in others)
-        print(f"<!-- {latency * 1000:.0f} ms: {told} -->", flush=True)
+        ratios = ", ".join(f"{walls[way] / walls[first]:.1f} x {way}" for way in others)
+        print(f"<!-- {latency * 1000:.0f} ms: {ratios} -->", flush=True)
 
 
 def main() -> None:
@@ -591,39 +631,35 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=["arrays", "datasets", "plans"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(json.loads(asked.one))), flush=True)
-        os._exit(0)  # threads of obstore have been seen to abort an interpreter that ends
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))), flush=True)
+        os._exit(0)  # obstore's threads can abort an interpreter that exits normally
     full_size_tiles(BANDS, SCENES)
     floors = {
         n: in_fresh_process(__file__, {"way": "floor", "threads": n})
         for n in (1, os.cpu_count() or 2)
     }
     least = floors[1]
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {COUNT} chips")
-    print(
-        f"least: {least['bytes'] / 1e6:,.0f} MB, {least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers"
-    )
+    print(f"{machine()}; {COUNT} chips")
+    print(f"least: {least['bytes'] / 1e6:,.0f} MB", end=", ")
+    print(f"{least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers")
     for threads, found in floors.items():
         print(f"floor on {threads} threads: {found['cpu']:.1f} CPU s, {found['wall']:.1f} s")
-    if "arrays" in asked.tables:
+    if "arrays" in args.tables:
         with range_server(0.0) as url:
             compare(url)
         print("arrays\n")
-        table(
-            {way: PART if "per chip" in way else COUNT for way in asked.ways}, asked.rounds, least
-        )
-    if "datasets" in asked.tables:
+        table({way: PART if "per chip" in way else COUNT for way in args.ways}, args.rounds, least)
+    if "datasets" in args.tables:
         print("\ndatasets\n")
         ways = {"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}
-        table(ways, asked.rounds, least)
-    for count in (10_000, 100_000) if "plans" in asked.tables else ():
+        table(ways, args.rounds, least)
+    for count in (10_000, 100_000) if "plans" in args.tables else ():
         found = in_fresh_process(__file__, {"way": "plan", "count": count})
-        print(
-            f"\nplan of {found['chips']:,} chips, {found['scenes']:,} scenes: {found['plan']:.1f} s, freezing it "
-            f"{found['freeze']:.1f} s, peak {found['peak_mb']:.0f} MB; {found['tasks']} tasks, {found['plan_mb']:.1f} MB"
-        )
+        print(f"\nplan of {found['chips']:,} chips and {found['scenes']:,} scenes:", end=" ")
+        print(f"{found['plan']:.1f} s, freezing {found['freeze']:.1f} s", end=", ")
+        print(f"peak {found['peak_mb']:.0f} MB; {found['tasks']} tasks, {found['plan_mb']:.1f} MB")
 
 
 if __name__ == "__main__":

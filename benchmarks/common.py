@@ -1,9 +1,10 @@
-"""What the benchmarks share: full-size scenes, a range server of its own process, and one measured run."""
+"""Shared parts of the benchmarks: full-size scenes, a range server process, and timing."""
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import socket
 import subprocess
@@ -31,7 +32,7 @@ TUNED = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     "VSI_CACHE": "TRUE",
 }
-"""GDAL's options for files in the cloud: what every way through it gets."""
+"""GDAL's options for files in cloud storage, used by every way that reads through GDAL."""
 _TAKEN = datetime(2021, 6, 10, 9, 20, 31)
 TILES = tuple(
     SandboxScene(tile, 32634, left, top, _TAKEN, cloud_cover=cloud, size=10980)
@@ -45,7 +46,7 @@ TILES = tuple(
 
 
 def full_size_tiles(bands: tuple[str, ...], tiles: tuple[SandboxScene, ...] = TILES) -> Path:
-    """The full-size tiles, written by GDAL's COG driver once and kept in DATA."""
+    """Write the full-size tiles to DATA with GDAL's COG driver, unless they exist."""
     for tile in tiles:
         missing = [band for band in bands if not (DATA / tile.id / f"{band}.tif").exists()]
         if missing:
@@ -55,7 +56,7 @@ def full_size_tiles(bands: tuple[str, ...], tiles: tuple[SandboxScene, ...] = TI
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Files by range, with sendfile; `/-/stats` tells what was asked since it was last asked."""
+    """Serves byte ranges of files with sendfile. `/-/stats` returns and resets the counters."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -96,14 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         size = path.stat().st_size
         start, stop = 0, size
-        asked = self.headers.get("Range")
-        if asked:
-            first, _, last = asked.removeprefix("bytes=").partition("-")
+        requested = self.headers.get("Range")
+        if requested:
+            first, _, last = requested.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last) + 1 if last else size, size)
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
-        if asked:
+        if requested:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         self.end_headers()
         if body:
@@ -131,9 +132,14 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def range_server(latency: float, rate: float = 0.0) -> Iterator[str]:
-    """A server in a process of its own, `latency` seconds to the first byte of each answer.
+    """Serve DATA from a separate process.
 
-    `rate` is the most bytes a second of one connection; 0 is as fast as it goes.
+    Args:
+        latency: Seconds until the first byte of each response.
+        rate: Maximum bytes per second of one connection; 0 means unlimited.
+
+    Yields:
+        The URL of the server.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -154,13 +160,13 @@ def range_server(latency: float, rate: float = 0.0) -> Iterator[str]:
 
 
 def stats(url: str) -> dict[str, int]:
-    """Requests, bytes and refusals since the last call."""
+    """Return the requests, bytes and refusals since the last call, and reset the counters."""
     counts: dict[str, int] = json.loads(urllib.request.urlopen(f"{url}/-/stats").read())
     return counts
 
 
 def measured(make: Callable[[], Any]) -> dict[str, Any]:
-    """Wall and CPU seconds of a call, and the process's peak memory in MB."""
+    """Call `make` and return its wall and CPU seconds, and the peak memory of the process in MB."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
     make()
@@ -171,13 +177,13 @@ def measured(make: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _peak_mb() -> float:
-    """Most memory that this process has held (ru_maxrss would start from its parent's)."""
+    """Peak memory of this process. `ru_maxrss` is unsuitable: it starts at the parent's value."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Run `script way config` in a new interpreter and give what it measured."""
+    """Run `script --one config` in a new interpreter and return its measurements."""
     out = subprocess.run(
         [sys.executable, script, "--one", json.dumps(config)],
         capture_output=True,
@@ -191,7 +197,7 @@ def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def import_stackstac() -> Any:
-    """stackstac, which passes pandas an argument that pandas 3.1 no longer takes."""
+    """Import stackstac, and drop the argument that it passes to pandas but pandas 3.1 rejects."""
     import pandas
     import stackstac
 
@@ -201,8 +207,29 @@ def import_stackstac() -> Any:
 
 
 def spread(values: list[float]) -> str:
-    """Median, with the least and the greatest beside it."""
+    """Format the median, with minimum and maximum in parentheses."""
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def median_of(runs: list[dict[str, Any]], key: str) -> float:
+    """Return the median of one measurement over several runs."""
+    return median(run[key] for run in runs)
+
+
+def machine() -> str:
+    """Describe the machine: its processor and the number of its cores."""
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def print_header(*columns: str) -> None:
+    """Print the header of a Markdown table."""
+    print_row(*columns)
+    print("|" + "---|" * len(columns))
+
+
+def print_row(*cells: Any) -> None:
+    """Print a row of a Markdown table."""
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":

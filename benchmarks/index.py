@@ -1,9 +1,10 @@
-"""Index benchmark: NDVI, clouds masked, of one full-size tile and of the area of four, on the direct runner.
+"""Index benchmark: NDVI with clouds masked, of one full-size tile and of the area of four tiles.
 
     python benchmarks/index.py --rounds 3
 
-How busy the cores are, by this process and by all (the range server is on the same machine), and how much memory it takes, whatever the area. Whole runs, plan and report among them; imports are
-not timed. Beside it, what it takes without Beam (the serial runner).
+Measures core use and peak memory of whole runs on the direct runner, including plan and report but
+not imports, and compares them with the serial runner, which does without Beam. Core use is that of
+the process and of the whole machine, on which the range server also runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +19,19 @@ from statistics import median
 from typing import Any
 
 import psutil
-from common import TILES, full_size_tiles, in_fresh_process, measured, range_server, spread, stats
+from common import (
+    TILES,
+    full_size_tiles,
+    in_fresh_process,
+    machine,
+    measured,
+    median_of,
+    print_header,
+    print_row,
+    range_server,
+    spread,
+    stats,
+)
 
 BANDS = ("red", "nir", "scl")
 AREAS = {
@@ -31,7 +43,7 @@ LATENCY = 0.03
 
 
 def one(config: dict[str, Any]) -> dict[str, Any]:
-    """One run in this process."""
+    """Run once in this process."""
     import apache_beam  # noqa: F401
 
     from scenebeam.requestfile import validate_request
@@ -72,22 +84,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(json.loads(asked.one))))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))))
         return
     full_size_tiles(BANDS)
     cores = os.cpu_count() or 1
-    print(f"{platform.processor() or platform.machine()}, {cores} cores; {LATENCY * 1000:.0f} ms\n")
-    print(
-        "| area | runner | wall s | CPU s | cores busy with it | in all | peak MB | requests | MB read |"
+    print(f"{machine()}; {LATENCY * 1000:.0f} ms\n")
+    print_header(
+        *("area", "runner", "wall s", "CPU s", "core use, process", "core use, machine"),
+        *("peak MB", "requests", "MB read"),
     )
-    print("|---|---|---|---|---|---|---|---|---|")
     with range_server(LATENCY) as url:
         runs: dict[tuple[str, str], list[dict[str, Any]]] = {
             (area, runner): [] for area in AREAS for runner in RUNNERS
         }
-        for _ in range(asked.rounds):
+        for _ in range(args.rounds):
             for area, runner in runs:
                 stats(url)
                 found = in_fresh_process(
@@ -95,13 +107,18 @@ def main() -> None:
                 )
                 runs[area, runner].append({**found, **stats(url)})
     for (area, runner), found_runs in runs.items():
+        walls, cpus = ([run[key] for run in found_runs] for key in ("wall", "cpu"))
         busy = median(run["cpu"] / run["wall"] / cores for run in found_runs)
-        print(
-            f"| {area} | {runner} | {spread([run['wall'] for run in found_runs])} "
-            f"| {spread([run['cpu'] for run in found_runs])} | {100 * busy:.0f} % "
-            f"| {100 * median(run['busy'] for run in found_runs):.0f} % "
-            f"| {median(run['peak_mb'] for run in found_runs):.0f} | {median(run['requests'] for run in found_runs):.0f} "
-            f"| {median(run['bytes'] for run in found_runs) / 1e6:.0f} |"
+        print_row(
+            area,
+            runner,
+            spread(walls),
+            spread(cpus),
+            f"{100 * busy:.0f} %",
+            f"{100 * median_of(found_runs, 'busy'):.0f} %",
+            f"{median_of(found_runs, 'peak_mb'):.0f}",
+            f"{median_of(found_runs, 'requests'):.0f}",
+            f"{median_of(found_runs, 'bytes') / 1e6:.0f}",
         )
 
 

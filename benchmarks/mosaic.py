@@ -1,9 +1,11 @@
-"""Mosaic benchmark: 40 x 40 km over four overlapping full-size tiles, three bands, first valid, COGs with overviews.
+"""Mosaic benchmark: 40 x 40 km over four overlapping full-size tiles.
+
+Three bands, first valid pixel, COGs with overviews.
 
     make bench            (or: python benchmarks/mosaic.py --rounds 5)
 
-Ways are interleaved round by round, each run in a fresh interpreter; making alone is timed, imports are not.
-Every way's pixels are compared with rasterio.merge's before anything is timed.
+Ways are interleaved round by round, and each run starts a fresh interpreter. Imports and planning
+are not timed. The pixels of all ways are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -28,7 +29,11 @@ from common import (
     full_size_tiles,
     import_stackstac,
     in_fresh_process,
+    machine,
     measured,
+    median_of,
+    print_header,
+    print_row,
     range_server,
     spread,
     stats,
@@ -62,9 +67,17 @@ def write_cog(path: Path, pixels: np.ndarray, options: dict[str, Any]) -> None:
     from rasterio.transform import from_origin
 
     with rasterio.open(
-        path, "w", height=SHAPE[0], width=SHAPE[1], count=1, dtype="uint16", nodata=0, crs="EPSG:32634",
-        transform=from_origin(BOUNDS[0], BOUNDS[3], 10, 10), **options,
-    ) as file:  # fmt: skip
+        path,
+        "w",
+        height=SHAPE[0],
+        width=SHAPE[1],
+        count=1,
+        dtype="uint16",
+        nodata=0,
+        crs="EPSG:32634",
+        transform=from_origin(BOUNDS[0], BOUNDS[3], 10, 10),
+        **options,
+    ) as file:
         file.write(pixels, 1)
 
 
@@ -80,13 +93,13 @@ def merge_band(url: str, band: str, out: Path, options: dict[str, Any]) -> None:
 
 
 def reference(url: str, out: Path) -> None:
-    """The reference document's way: rasterio.merge on /vsicurl, GDAL's defaults, band after band."""
+    """The plain reference: rasterio.merge on /vsicurl with GDAL's defaults, one band at a time."""
     for band in BANDS:
         merge_band(url, band, out, COG)
 
 
 def rasterio_tuned(url: str, out: Path) -> None:
-    """rasterio.merge with GDAL's options for the cloud, bands in parallel, DEFLATE 1."""
+    """rasterio.merge with GDAL's options for cloud storage, bands in parallel, DEFLATE level 1."""
     import rasterio
 
     def one(band: str) -> None:
@@ -109,7 +122,7 @@ def write_all(bands: dict[str, np.ndarray], out: Path) -> None:
 
 
 def odc_stac(url: str, out: Path) -> None:
-    """odc.stac.load on dask threads, tuned, merged by solar day, DEFLATE 1."""
+    """odc.stac.load on dask threads, GDAL tuned, merged by solar day, DEFLATE level 1."""
     import odc.stac
     import rasterio
     from odc.geo.geobox import GeoBox
@@ -117,19 +130,31 @@ def odc_stac(url: str, out: Path) -> None:
     odc.stac.configure_rio(cloud_defaults=True, **TUNED)
     with rasterio.Env(**TUNED):
         cube = odc.stac.load(
-            items(url), bands=BANDS, geobox=GeoBox.from_bbox(BOUNDS, "EPSG:32634", resolution=10),
-            chunks={"x": 2048, "y": 2048}, groupby="solar_day", fail_on_error=True,
-        ).compute(scheduler="threads", num_workers=8)  # fmt: skip
+            items(url),
+            bands=BANDS,
+            geobox=GeoBox.from_bbox(BOUNDS, "EPSG:32634", resolution=10),
+            chunks={"x": 2048, "y": 2048},
+            groupby="solar_day",
+            fail_on_error=True,
+        ).compute(scheduler="threads", num_workers=8)
     write_all({band: cube[band].values[0] for band in BANDS}, out)
 
 
 def stackstac_dask(url: str, out: Path) -> None:
-    """stackstac.stack and mosaic on dask threads, tuned, DEFLATE 1."""
+    """stackstac.stack and stackstac.mosaic on dask threads, GDAL tuned, DEFLATE level 1."""
     stackstac = import_stackstac()
     cube = stackstac.stack(
-        items(url), assets=list(BANDS), epsg=32634, resolution=10, bounds=BOUNDS, chunksize=2048, dtype="uint16",
-        fill_value=np.uint16(0), rescale=False, gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(TUNED),
-    )  # fmt: skip
+        items(url),
+        assets=list(BANDS),
+        epsg=32634,
+        resolution=10,
+        bounds=BOUNDS,
+        chunksize=2048,
+        dtype="uint16",
+        fill_value=np.uint16(0),
+        rescale=False,
+        gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(TUNED),
+    )
     flat = stackstac.mosaic(cube, nodata=0).compute(scheduler="threads", num_workers=8)
     write_all({band: flat.sel(band=band).values for band in BANDS}, out)
 
@@ -156,17 +181,17 @@ def scenebeam_task(url: str, out: Path) -> Any:
 
 
 def scenebeam(url: str, out: Path) -> Callable[[], None]:
-    """One task of the mosaic product, as every runner makes it."""
-    from scenebeam.products.mosaics import make
+    """One task of the mosaic product, made as every runner makes it."""
+    from scenebeam.products import product_of
     from scenebeam.storage import open_store
     from scenebeam.transfer.ranges import Budget
 
-    task = scenebeam_task(url, out)
-    stats(url)  # planning reads headers too; only making is counted
+    task, product = scenebeam_task(url, out), product_of("mosaic")
+    stats(url)  # planning reads headers too: reset the counters
 
     def go() -> None:
         store = open_store(str(out / "products"))
-        outcome = make(task, store, Budget(private=True))
+        outcome = product.make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
         for band in BANDS:
             (out / f"{band}.tif").symlink_to(out / "products" / task.path(band))
@@ -184,8 +209,13 @@ WAYS: dict[str, Callable[[str, Path], Any]] = {
 
 
 def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, int, int]]]]:
-    """Blocks that "first" takes at least one pixel of: (file, layout, [(number, row, column, -)])."""
+    """Find the blocks of which the method "first" takes at least one pixel.
+
+    Returns:
+        Per file: (path, layout, [(block number, block row, block column, 0), ...]).
+    """
     from scenebeam.raster.tiff import read_layout
+    from scenebeam.transfer.rangefile import RangeFile
     from scenebeam.transfer.ranges import Budget
 
     found = []
@@ -193,7 +223,7 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
         filled = np.zeros(SHAPE, bool)
         for tile in TILES:
             path = folder / tile.id / f"{band}.tif"
-            layout = read_layout(str(path), Budget(private=True))
+            layout = read_layout(RangeFile(str(path), Budget(private=True)))
             assert layout is not None
             blocks = []
             top, left = (
@@ -220,7 +250,11 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
 
 
 def floor(folder: Path, threads: int = 1) -> dict[str, float]:
-    """Decode, paste and encode of just the blocks that are needed, bytes already in memory: wall and CPU seconds."""
+    """Measure the floor: decode, paste and encode only the needed blocks, with bytes in memory.
+
+    Returns:
+        `wall` and `cpu` seconds; `bytes`, `requests` and `blocks` that must be read at least.
+    """
     from scenebeam.raster.codecs import decode
     from scenebeam.raster.pyramid import encode, halve, level_shapes
 
@@ -289,7 +323,7 @@ def _runs(numbers: list[int]) -> int:
 
 
 def one(config: dict[str, Any]) -> dict[str, Any]:
-    """One way, once, in this process."""
+    """Run one way once in this process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         made = WAYS[config["way"]]
@@ -317,12 +351,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(json.loads(asked.one))))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))))
         return
     folder = full_size_tiles(BANDS)
-    ways = asked.ways.split(",")
+    ways = args.ways.split(",")
     least = floor(folder)
     with range_server(0.0) as url:
         digests = {
@@ -330,40 +364,42 @@ def main() -> None:
             for w in ways
         }
     assert len({tuple(d) for d in digests.values()}) == 1, f"ways disagree on pixels: {digests}"
-    print(
-        f"all ways give the same pixels; {platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    )
+    print(f"all ways give the same pixels; {machine()}")
     floors = {
         threads: [floor(folder, threads) for _ in range(3)] for threads in (1, os.cpu_count() or 1)
     }
     for threads, found in floors.items():
-        seconds = f"{spread([f['wall'] for f in found])} wall s, {spread([f['cpu'] for f in found])} CPU s"
-        print(f"floor on {threads} threads: {seconds}")
-    print(
-        f"least: {least['bytes'] / 1e6:.1f} MB, {least['requests']} requests, {least['blocks']} blocks\n"
-    )
+        walls, cpus = ([run[key] for run in found] for key in ("wall", "cpu"))
+        print(f"floor on {threads} threads: {spread(walls)} wall s, {spread(cpus)} CPU s")
+    print(f"least: {least['bytes'] / 1e6:.1f} MB", end=", ")
+    print(f"{least['requests']} requests, {least['blocks']} blocks\n")
     alone, together = (median(f["cpu"] for f in found) for found in floors.values())
-    print("CPU / floor: over the floor on one thread, and over the floor on all\n")
-    print(
-        "| way | latency ms | wall s | CPU s | CPU / floor | peak MB | requests | MB read | bytes / least |"
+    print("CPU / floor: relative to the floor on one thread, and to the floor on all cores\n")
+    print_header(
+        *("way", "latency ms", "wall s", "CPU s", "CPU / floor"),
+        *("peak MB", "requests", "MB read", "bytes / least"),
     )
-    print("|---|---|---|---|---|---|---|---|---|")
     for latency in LATENCIES:
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
         with range_server(latency) as url:
-            for _ in range(asked.rounds):
+            for _ in range(args.rounds):
                 for way in ways:
                     stats(url)
                     found = in_fresh_process(__file__, {"way": way, "url": url})
                     runs[way].append({**found, **stats(url)})
         for way, found_runs in runs.items():
             cpu = [run["cpu"] for run in found_runs]
-            sent = median(run["bytes"] for run in found_runs)
-            print(
-                f"| {way} | {latency * 1000:.0f} | {spread([run['wall'] for run in found_runs])} | {spread(cpu)} "
-                f"| {median(cpu) / alone:.2f}, {median(cpu) / together:.2f} | {median(run['peak_mb'] for run in found_runs):.0f} "
-                f"| {median(run['requests'] for run in found_runs):.0f} | {sent / 1e6:.1f} | {sent / least['bytes']:.3f} |",
-                flush=True,
+            sent = median_of(found_runs, "bytes")
+            print_row(
+                way,
+                f"{latency * 1000:.0f}",
+                spread([run["wall"] for run in found_runs]),
+                spread(cpu),
+                f"{median(cpu) / alone:.2f}, {median(cpu) / together:.2f}",
+                f"{median_of(found_runs, 'peak_mb'):.0f}",
+                f"{median_of(found_runs, 'requests'):.0f}",
+                f"{sent / 1e6:.1f}",
+                f"{sent / least['bytes']:.3f}",
             )
 
 

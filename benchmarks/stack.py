@@ -1,12 +1,15 @@
-"""Stack benchmark: six bands of 10 m and 20 m, 2048 x 2048 pixels out of one full-size tile, on one 10 m grid.
+"""Stack benchmark: six bands of 10 m and 20 m, 2048 x 2048 pixels of one tile, on one 10 m grid.
 
     python benchmarks/stack.py --rounds 5
 
-Two tables. The first is the stack as an array, which is all that some tools give. The second is the finished product: a
-COG with overviews (scenebeam's is checked, and has its STAC item). Ways are interleaved round by round, each run in a
-fresh interpreter; making alone is timed, imports and planning are not. Pixels of all ways are compared first: equal where
-there is no resampling, within 1 where there is, but for two pixels at the rim, beyond which some tools do not look.
-Last, what a look at a whole six-band stack takes (`scenebeam validate`).
+The first table measures the stack as an array, which is all that some tools produce. The second
+measures the finished product, a COG with overviews; scenebeam also checks it and writes its STAC
+item. The last one measures `scenebeam validate` on a whole six-band stack.
+
+Ways are interleaved round by round, and each run starts a fresh interpreter. Imports and planning
+are not timed. The pixels of all ways are compared first: they must be equal where nothing is
+resampled, and within 1 where something is. Two pixels along the edge are exempt, because some tools
+do not read beyond it.
 """
 
 from __future__ import annotations
@@ -14,14 +17,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,11 @@ from common import (
     full_size_tiles,
     import_stackstac,
     in_fresh_process,
+    machine,
     measured,
+    median_of,
+    print_header,
+    print_row,
     range_server,
     spread,
     stats,
@@ -42,7 +46,7 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 TILE = TILES[0]
 SIDE = 2048
 LEFT, TOP = TILE.left + 13_000, TILE.top - 26_000
-"""Of the area, in metres: on whole pixels of both resolutions, on no block's edge."""
+"""Corner of the area in meters: on whole pixels of both resolutions, off the edges of blocks."""
 BOUNDS = (LEFT, TOP - SIDE * 10, LEFT + SIDE * 10, TOP)
 LATENCIES = (0.0, 0.03, 0.1)
 
@@ -56,7 +60,7 @@ def resolution(band: str) -> int:
 
 
 def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
-    """The reading half of the product: bands side by side, strip by strip."""
+    """The reading half of the product: bands in parallel, one chunk of rows at a time."""
     from odc.geo.geobox import GeoBox
     from rasterio.transform import from_origin
 
@@ -75,8 +79,8 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
             layers = BandLayers(
                 BANDS[number], [Layer("x", source)], np.dtype("uint16"), 0, "bilinear", "first"
             )
-            for _, top, strip in compose(grid, [layers], 3):
-                stack[number, top : top + len(strip)] = strip
+            for _, top, rows in compose(grid, [layers], 3):
+                stack[number, top : top + len(rows)] = rows
 
         with ThreadPoolExecutor(len(BANDS)) as threads:
             list(threads.map(read, range(len(BANDS))))
@@ -86,7 +90,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
 
 
 def rasterio_array(url: str) -> Callable[[], np.ndarray]:
-    """rasterio with GDAL tuned for the cloud, a thread a band; GDAL resamples as it reads."""
+    """rasterio with GDAL tuned for cloud storage, one thread per band; GDAL resamples."""
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.windows import from_bounds
@@ -115,7 +119,7 @@ def item(url: str) -> Any:
 
 
 def odc_stac_array(url: str) -> Callable[[], np.ndarray]:
-    """odc-stac without dask, on a thread a band."""
+    """odc-stac without dask, one thread per band."""
     import odc.stac
     from odc.geo.geobox import GeoBox
     from rasterio.transform import from_origin
@@ -133,7 +137,7 @@ def odc_stac_array(url: str) -> Callable[[], np.ndarray]:
 
 
 def stackstac_array(url: str) -> Callable[[], np.ndarray]:
-    """stackstac with dask's threads."""
+    """stackstac on dask threads."""
     import dask
     from rasterio.enums import Resampling
 
@@ -142,10 +146,18 @@ def stackstac_array(url: str) -> Callable[[], np.ndarray]:
 
     def work() -> np.ndarray:
         stack = stackstac.stack(
-            [one], assets=list(BANDS), epsg=32634, resolution=10, bounds=BOUNDS, dtype="uint16", fill_value=np.uint16(0),
-            rescale=False, resampling=Resampling.bilinear, chunksize=SIDE,
+            [one],
+            assets=list(BANDS),
+            epsg=32634,
+            resolution=10,
+            bounds=BOUNDS,
+            dtype="uint16",
+            fill_value=np.uint16(0),
+            rescale=False,
+            resampling=Resampling.bilinear,
+            chunksize=SIDE,
             gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(always=TUNED),
-        )  # fmt: skip
+        )
         with dask.config.set(scheduler="threads", num_workers=len(BANDS)):
             return np.asarray(stack.values[0])
 
@@ -153,11 +165,14 @@ def stackstac_array(url: str) -> Callable[[], np.ndarray]:
 
 
 def async_geotiff_array(url: str) -> Callable[[], np.ndarray]:
-    """async-geotiff over obstore, bands together; 20 m is interpolated by scenebeam's own code, the fastest here."""
+    """async-geotiff over obstore, all bands at once.
+
+    It does not resample: scenebeam's code, the fastest here, interpolates the 20 m bands.
+    """
     from async_geotiff import GeoTIFF, Window
     from obstore.store import HTTPStore
 
-    from scenebeam.raster.warp import _between
+    from scenebeam.raster.warp import upsample_bilinear
 
     async def read(number: int, stack: np.ndarray) -> None:
         band = BANDS[number]
@@ -170,7 +185,7 @@ def async_geotiff_array(url: str) -> Callable[[], np.ndarray]:
             (LEFT - TILE.left) // size - rim, (TILE.top - TOP) // size - rim, count, count
         )
         pixels = np.asarray((await file.read(window=window)).data)[0]
-        stack[number] = pixels if size == 10 else _between(pixels, 2)
+        stack[number] = pixels if size == 10 else upsample_bilinear(pixels, 2)
 
     async def all_bands(stack: np.ndarray) -> None:
         await asyncio.gather(*(read(number, stack) for number in range(len(BANDS))))
@@ -193,7 +208,10 @@ ARRAYS: dict[str, Callable[[str], Callable[[], np.ndarray]]] = {
 
 
 def product(way: str, url: str, out: Path) -> Callable[[], None]:
-    """The finished stack: scenebeam's own product, or another tool's array written by GDAL's COG driver, tuned."""
+    """Return a function that makes the finished stack, `out / "stack.tif"`.
+
+    It is scenebeam's product, or another tool's array written by GDAL's COG driver, tuned.
+    """
     if way == "scenebeam":
         return scenebeam_product(url, out)
     make = ARRAYS[way](url)
@@ -204,10 +222,23 @@ def product(way: str, url: str, out: Path) -> Callable[[], None]:
 
         stack = make()
         with rasterio.open(
-            out / "stack.tif", "w", driver="COG", height=SIDE, width=SIDE, count=len(BANDS), dtype="uint16", nodata=0,
-            crs="EPSG:32634", transform=from_origin(LEFT, TOP, 10, 10), compress="deflate", predictor=2, level=1,
-            blocksize=512, overview_resampling="average", num_threads="all_cpus",
-        ) as file:  # fmt: skip
+            out / "stack.tif",
+            "w",
+            driver="COG",
+            height=SIDE,
+            width=SIDE,
+            count=len(BANDS),
+            dtype="uint16",
+            nodata=0,
+            crs="EPSG:32634",
+            transform=from_origin(LEFT, TOP, 10, 10),
+            compress="deflate",
+            predictor=2,
+            level=1,
+            blocksize=512,
+            overview_resampling="average",
+            num_threads="all_cpus",
+        ) as file:
             file.write(stack)
             file.descriptions = BANDS
 
@@ -216,7 +247,7 @@ def product(way: str, url: str, out: Path) -> Callable[[], None]:
 
 def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
     from scenebeam.planning.search import make_plan
-    from scenebeam.products.stacks import make
+    from scenebeam.products import product_of
     from scenebeam.requestfile import validate_request
     from scenebeam.sandbox.scenes import COLLECTION
     from scenebeam.storage import open_store
@@ -234,10 +265,10 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
         }
     )
     (task,) = make_plan(request).tasks
-    store = open_store(request.output)
+    store, product = open_store(request.output), product_of("stack")
 
     def work() -> None:
-        outcome = make(task, store, Budget(private=True))
+        outcome = product.make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
         (out / "stack.tif").symlink_to(store.path(task.outputs[0]))
 
@@ -245,7 +276,7 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
 
 
 def one(config: dict[str, Any]) -> dict[str, Any]:
-    """One way, once, in this process."""
+    """Run one way once in this process."""
     if config["way"] == "validate":
         return look(config["path"])
     with tempfile.TemporaryDirectory() as folder:
@@ -280,13 +311,17 @@ def look(path: str) -> dict[str, Any]:
 
 
 def least() -> tuple[int, int]:
-    """Bytes of the blocks that hold the area's pixels and, of 20 m bands, those one pixel around it."""
+    """Return the size in bytes and the number of the blocks that must be read.
+
+    These hold the pixels of the area, and of 20 m bands a border of one pixel around it.
+    """
     from scenebeam.raster.tiff import read_layout
+    from scenebeam.transfer.rangefile import RangeFile
     from scenebeam.transfer.ranges import Budget
 
     size = blocks = 0
     for band in BANDS:
-        layout = read_layout(str(DATA / TILE.id / f"{band}.tif"), Budget(private=True))
+        layout = read_layout(RangeFile(str(DATA / TILE.id / f"{band}.tif"), Budget(private=True)))
         assert layout is not None
         pixel = resolution(band)
         rim = pixel // 10 - 1
@@ -303,7 +338,7 @@ def least() -> tuple[int, int]:
 
 
 def compare(url: str) -> None:
-    """All ways against rasterio.warp.reproject of the whole bands."""
+    """Compare all ways with rasterio.warp.reproject of the whole bands."""
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.transform import from_origin
@@ -313,9 +348,14 @@ def compare(url: str) -> None:
     for number, band in enumerate(BANDS):
         with rasterio.open(DATA / TILE.id / f"{band}.tif") as file:
             reproject(
-                rasterio.band(file, 1), truth[number], dst_transform=from_origin(LEFT, TOP, 10, 10), dst_crs=file.crs,
-                src_nodata=0, dst_nodata=0, resampling=Resampling.bilinear,
-            )  # fmt: skip
+                rasterio.band(file, 1),
+                truth[number],
+                dst_transform=from_origin(LEFT, TOP, 10, 10),
+                dst_crs=file.crs,
+                src_nodata=0,
+                dst_nodata=0,
+                resampling=Resampling.bilinear,
+            )
     with tempfile.TemporaryDirectory() as folder:
         for way in ARRAYS:
             path = f"{folder}/stack.npy"
@@ -324,12 +364,14 @@ def compare(url: str) -> None:
             assert difference[:4].max() == 0, f"{way}: 10 m bands differ"
             inside = difference[4:, 2:-2, 2:-2]
             assert inside.max() <= 1, f"{way}: 20 m bands differ by {inside.max()}"
-            print(f"{way}: at the rim of the 20 m bands up to {difference[4:].max()} off")
+            print(f"{way}: 20 m bands differ by up to {difference[4:].max()}, including the edge")
 
 
 def table(kind: str, rounds: int, size: int) -> None:
-    print("| way | latency ms | wall s | CPU s | peak MB | requests | MB read | bytes / least |")
-    print("|---|---|---|---|---|---|---|---|")
+    print_header(
+        *("way", "latency ms", "wall s", "CPU s"),
+        *("peak MB", "requests", "MB read", "bytes / least"),
+    )
     for latency in LATENCIES:
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ARRAYS}
         with range_server(latency) as url:
@@ -338,23 +380,26 @@ def table(kind: str, rounds: int, size: int) -> None:
                     found = in_fresh_process(__file__, {"way": way, "url": url, "table": kind})
                     runs[way].append({**found, **stats(url)})
         for way, found_runs in runs.items():
-            sent = median(run["bytes"] for run in found_runs)
-            print(
-                f"| {way} | {latency * 1000:.0f} | {spread([run['wall'] for run in found_runs])} "
-                f"| {spread([run['cpu'] for run in found_runs])} | {median(run['peak_mb'] for run in found_runs):.0f} "
-                f"| {median(run['requests'] for run in found_runs):.0f} | {sent / 1e6:.1f} | {sent / size:.3f} |",
-                flush=True,
+            sent = median_of(found_runs, "bytes")
+            print_row(
+                way,
+                f"{latency * 1000:.0f}",
+                spread([run["wall"] for run in found_runs]),
+                spread([run["cpu"] for run in found_runs]),
+                f"{median_of(found_runs, 'peak_mb'):.0f}",
+                f"{median_of(found_runs, 'requests'):.0f}",
+                f"{sent / 1e6:.1f}",
+                f"{sent / size:.3f}",
             )
-        walls = {way: median(run["wall"] for run in found_runs) for way, found_runs in runs.items()}
+        walls = {way: median_of(found_runs, "wall") for way, found_runs in runs.items()}
         others = {way: wall for way, wall in walls.items() if way != "scenebeam"}
         best = min(others, key=lambda way: others[way])
-        print(
-            f"<!-- {latency * 1000:.0f} ms: {walls['scenebeam'] / others[best]:.2f} x the time of {best} -->"
-        )
+        ratio = walls["scenebeam"] / others[best]
+        print(f"<!-- {latency * 1000:.0f} ms: {ratio:.2f} x the time of {best} -->")
 
 
 def whole_stacks(folder: Path) -> dict[str, Path]:
-    """A whole tile's six bands as scenebeam's two forms of a stack."""
+    """Make stacks of a whole tile in both of scenebeam's formats, and return their paths."""
     from scenebeam.requestfile import validate_request
     from scenebeam.run.driver import run
     from scenebeam.sandbox.scenes import COLLECTION
@@ -383,33 +428,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one")
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(one(json.loads(asked.one))))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))))
         return
     full_size_tiles(BANDS, (TILE,))
     size, blocks = least()
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; least: {size / 1e6:.1f} MB, {blocks} blocks"
-    )
+    print(f"{machine()}; least: {size / 1e6:.1f} MB, {blocks} blocks")
     with range_server(0.0) as url:
         compare(url)
     for kind in ("array", "product"):
         print(f"\n{kind}\n")
-        table(kind, asked.rounds, size)
+        table(kind, args.rounds, size)
     with tempfile.TemporaryDirectory() as folder:
-        print(
-            "\nvalidate\n\n| stack of 10980 x 10980 x 6 | wall s | CPU s | peak MB |\n|---|---|---|---|"
-        )
+        print("\nvalidate\n")
+        print_header("stack of 10980 x 10980 x 6", "wall s", "CPU s", "peak MB")
         for form, path in whole_stacks(Path(folder)).items():
             runs = [
                 in_fresh_process(__file__, {"way": "validate", "path": str(path)})
-                for _ in range(asked.rounds)
+                for _ in range(args.rounds)
             ]
             walls, cpus = ([run[key] for run in runs] for key in ("wall", "cpu"))
-            print(
-                f"| {form} | {spread(walls)} | {spread(cpus)} | {median(run['peak_mb'] for run in runs):.0f} |"
-            )
+            print_row(form, spread(walls), spread(cpus), f"{median_of(runs, 'peak_mb'):.0f}")
 
 
 if __name__ == "__main__":

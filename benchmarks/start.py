@@ -1,9 +1,10 @@
-"""How long people and functions wait before anything happens: imports, the command's help, cold starts, a fresh install.
+"""Startup benchmark: imports, `scenebeam --help`, cold starts of functions, a fresh installation.
 
     python benchmarks/start.py --rounds 5 [--install]
 
-A cold start is from the start of the process to the answer to its first event, every client made on the way: `launch`
-starts a job, `report` looks after it, `status` shows it. Storage, Pub/Sub and the stand-in for Dataflow are on loopback.
+A cold start lasts from the start of the process to the response to its first event, and includes
+the creation of all clients: `launch` starts a job, `report` updates its status, `status` lists the
+runs. Storage, Pub/Sub and the replacement for Dataflow are on loopback.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def seconds(command: list[str | Path]) -> float:
 
 @contextmanager
 def process(target: str) -> Iterator[str]:
-    """A function as Cloud Run starts it; its URL."""
+    """Start a function as Cloud Run does, and yield its URL."""
     port = local_cloud.free_port()
     words = ["--source", local_cloud.FUNCTIONS, "--target", target, "--port", str(port)]
     started = subprocess.Popen(
@@ -55,7 +56,7 @@ def process(target: str) -> Iterator[str]:
 
 
 def cold(target: str, ask: Callable[[str], object]) -> float:
-    """From the start of a function to its first answer."""
+    """Return the seconds from the start of a function to its first response."""
     began = time.perf_counter()
     with process(target) as url:
         while not local_cloud.listens(int(url.rpartition(":")[2])):
@@ -97,7 +98,7 @@ def cold_starts(rounds: int) -> dict[str, list[float]]:
 
 
 def install() -> tuple[float, int]:
-    """Seconds and MB of a fresh environment with what a user installs, nothing in pip's cache."""
+    """Install scenebeam into a fresh environment without pip's cache. Returns seconds and MB."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "venv", f"{folder}/venv"], check=True)
@@ -115,7 +116,7 @@ def install() -> tuple[float, int]:
 
 
 def _constraints(folder: str) -> str:
-    """The locked versions without their hashes."""
+    """Write the locked versions, without hashes, as a constraints file. Returns its path."""
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     path = Path(folder, "constraints.txt")
     path.write_text(
@@ -128,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--install", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     ways: dict[str, list[str | Path]] = {
         "python": [sys.executable, "-c", "pass"],
         "import scenebeam.request": [sys.executable, "-c", "import scenebeam.request"],
@@ -136,19 +137,19 @@ def main() -> None:
         "scenebeam --help": [BIN / "scenebeam", "--help"],
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(given.rounds):
+    for _ in range(args.rounds):
         for name, command in ways.items():
             taken[name].append(seconds(command))
     rows = {
         **taken,
-        **{f"cold start of {name}": values for name, values in cold_starts(given.rounds).items()},
+        **{f"cold start of {name}": values for name, values in cold_starts(args.rounds).items()},
     }
     print("| | s |\n|---|---|")
     for name, values in rows.items():
         print(f"| {name} | {spread(values)} |")
-    if given.install:
+    if args.install:
         took, size = install()
-        print(f"| a fresh install | {took:.0f} s, {size} MB |")
+        print(f"| fresh installation | {took:.0f} s, {size} MB |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-# One image for the three functions: which of them it is, FUNCTION_TARGET says. Built from the top of the repository:
+# One image for the three functions; FUNCTION_TARGET selects one of them.
+# Build it from the root of the repository:
 #   docker build --file docker/functions.Dockerfile --tag REGISTRY/scenebeam/functions:TAG .
 FROM python:3.11-slim-bookworm
 
@@ -22,5 +23,5 @@ COPY functions/main.py ./
 USER 10001
 
 EXPOSE 8080
-# The framework serves each target with gunicorn, and takes PORT and FUNCTION_TARGET from the environment.
+# The framework serves the target with gunicorn. PORT and FUNCTION_TARGET come from the environment.
 CMD ["functions-framework", "--source", "main.py"]

@@ -1,4 +1,4 @@
-"""What the Flex Template's launcher runs: a file, as it knows no modules."""
+"""Entry point for the Flex Template launcher, which runs a file and cannot run a module."""
 
 import sys
 

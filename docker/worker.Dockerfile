@@ -1,9 +1,10 @@
-# One image for Dataflow's workers and for the launcher of the Flex Template. Built from the top of the repository:
+# One image for the Dataflow workers and for the launcher of the Flex Template.
+# Build it from the root of the repository:
 #   docker build --file docker/worker.Dockerfile --tag REGISTRY/scenebeam/worker:TAG .
-# The version of Beam here is that of docker/worker.lock; a test holds the two against each other.
+# Beam's version must be the one in docker/worker.lock; tests/cloud/test_images.py compares the two.
 FROM apache/beam_python3.11_sdk:2.77.0 AS beam
 
-# One static program is taken out of it, whose versions are dates: pin the digest that you have tried.
+# Only a static binary is copied from this image. Its tags are dates: pin the digest you tested.
 # hadolint ignore=DL3007
 FROM gcr.io/dataflow-templates-base/python311-template-launcher-base:latest AS launcher
 
@@ -28,8 +29,8 @@ RUN pip install --no-deps . \
     && python -c "import scenebeam.run.engine, scenebeam.cloud.template"
 
 COPY docker/launch.py ./
-# Workers start with all that they need: nothing is installed when they come up.
+# The image contains all dependencies, so workers install nothing at startup.
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/app/launch.py
 
-# Dataflow starts its workers' processes as root, and the launcher writes below /template: no other user here.
+# No USER: Dataflow starts worker processes as root, and the launcher writes below /template.
 ENTRYPOINT ["/opt/apache/beam/boot"]

@@ -1,7 +1,8 @@
-"""The three functions of a deployment: each hands what came in over to `scenebeam.cloud`, and says how it went.
+"""The Cloud Run functions of a deployment: `launch`, `report` and `status`.
 
-`functions-framework --target launch|report|status`. What a CloudEvent function returns is of no account: it raises to
-have the message again, and returns to have it no more.
+Start one with `functions-framework --target launch|report|status`. Each function calls
+`scenebeam.cloud` and logs status changes. Return values of CloudEvent functions are ignored: a
+function returns to acknowledge the message, and raises to have it delivered again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cloudevents.http import CloudEvent
 
 from scenebeam.cloud.launch import Launch
 from scenebeam.cloud.messages import Message, read_message
-from scenebeam.cloud.page import Ask, answer
+from scenebeam.cloud.page import HttpRequest, handle
 from scenebeam.cloud.report import Report, run_of
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
@@ -23,7 +24,7 @@ from scenebeam.errors import RequestError
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
-# A line for each change of a run: infra/alerts.tf counts those that begin with "failed".
+# One line per status change. The alert in infra/alerts.tf counts lines that begin with "failed".
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 log = logging.getLogger("scenebeam.functions")
 
@@ -56,19 +57,19 @@ def _report() -> Report:
 
 @functions_framework.cloud_event
 def launch(event: CloudEvent) -> None:
-    """Start the run that a message or a new request file asks for, once."""
+    """Start the run that a message or a new request file asks for. Idempotent."""
     try:
         message = read_message(event["type"], event["id"], event.data)
     except RequestError as error:
         status = _launch().reject(Message(event["id"]), str(error))
     else:
-        status = _launch().answer(message)
+        status = _launch().handle(message)
     _log(status)
 
 
 @functions_framework.cloud_event
 def report(event: CloudEvent) -> None:
-    """Bring the run that an event tells of up to date; all of them, where it tells of none."""
+    """Update the status of the run that an event names, or of all open runs if it names none."""
     run = run_of(event.data)
     changed = [_report().refresh(run)] if run else _report().sweep()
     for status in filter(None, changed):
@@ -81,13 +82,13 @@ def _log(status: RunStatus) -> None:
 
 @functions_framework.http
 def status(request: flask.Request) -> flask.Response:
-    """Show runs."""
-    ask = Ask(
+    """Serve the status of runs, as JSON or as pages."""
+    ask = HttpRequest(
         request.method,
         request.path,
         request.args,
         request.headers.get("Accept", ""),
         request.headers.get("If-None-Match", ""),
     )
-    page = answer(ask, _runs(), _settings())
+    page = handle(ask, _runs(), _settings())
     return flask.Response(page.body, page.status, page.headers)

@@ -1,9 +1,10 @@
-# One account for each part, with no more than it does. No part may administer storage, and none is an editor.
+# One service account per component, with only the permissions that it needs. None of them is an
+# editor or a storage administrator.
 locals {
   accounts = {
-    launch = "Starts runs"
-    report = "Brings the status of runs up to date"
-    status = "Shows runs"
+    launch = "Launches runs"
+    report = "Updates the status of runs"
+    status = "Serves the status pages"
     worker = "Makes products"
     events = "Delivers events to the functions"
   }
@@ -27,7 +28,7 @@ locals {
   ]...)
 
   project_roles = {
-    "launch/roles/dataflow.developer"      = "launch" # launches templates, and finds a job by its name
+    "launch/roles/dataflow.developer"      = "launch" # launch templates, list jobs by name
     "report/roles/dataflow.viewer"         = "report"
     "worker/roles/dataflow.worker"         = "worker"
     "events/roles/eventarc.eventReceiver"  = "events"
@@ -55,7 +56,7 @@ resource "google_project_iam_member" "this" {
   member   = google_service_account.this[each.value].member
 }
 
-# A job runs as the worker: who launches it must be allowed to say so.
+# Jobs run as the worker account, so `launch` must be allowed to act as it.
 resource "google_service_account_iam_member" "launch_as_worker" {
   service_account_id = google_service_account.this["worker"].name
   role               = "roles/iam.serviceAccountUser"

@@ -1,7 +1,7 @@
-# The functions log every change of a run in one line: "failed demo-1a2b3c: why".
+# The functions log one line per status change: "failed demo-1a2b3c: reason".
 resource "google_logging_metric" "failed_runs" {
   name        = "${var.name}/failed_runs"
-  description = "Runs that ended as failed"
+  description = "Runs that failed"
   filter      = <<-EOT
     resource.type="cloud_run_revision"
     resource.labels.service_name=~"^${var.name}-(launch|report)$"
@@ -24,12 +24,12 @@ resource "google_monitoring_notification_channel" "email" {
 }
 
 resource "google_monitoring_alert_policy" "failed_runs" {
-  display_name          = "${var.name}: a run has failed"
+  display_name          = "${var.name}: a run failed"
   combiner              = "OR"
   notification_channels = [for channel in google_monitoring_notification_channel.email : channel.id]
 
   conditions {
-    display_name = "a run has failed"
+    display_name = "a run failed"
     condition_threshold {
       filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.failed_runs.name}\" AND resource.type=\"cloud_run_revision\""
       comparison      = "COMPARISON_GT"

@@ -34,7 +34,8 @@ resource "google_cloud_run_v2_service" "function" {
   location            = var.region
   labels              = local.labels
   deletion_protection = false
-  # Events come from inside of Google; people reach the status with their account, through the load balancer or proxy.
+  # `launch` and `report` accept internal traffic only, which includes Pub/Sub and Eventarc. Viewers
+  # reach `status` with their own account, for example through `gcloud run services proxy`.
   ingress = each.key == "status" ? "INGRESS_TRAFFIC_ALL" : "INGRESS_TRAFFIC_INTERNAL_ONLY"
 
   template {
@@ -85,7 +86,7 @@ resource "google_cloud_run_v2_service_iam_member" "viewers" {
   member   = each.value
 }
 
-# A request file that is put into the bucket starts its run.
+# A new file in the requests bucket starts a run.
 resource "google_eventarc_trigger" "request_file" {
   name            = "${var.name}-request-file"
   location        = var.region
@@ -108,7 +109,7 @@ resource "google_eventarc_trigger" "request_file" {
   }
 }
 
-# A job that changes its state is looked after at once.
+# When a Dataflow job changes its state, `report` updates the run at once.
 resource "google_eventarc_trigger" "job_state" {
   name            = "${var.name}-job-state"
   location        = var.region
@@ -128,7 +129,7 @@ resource "google_eventarc_trigger" "job_state" {
   }
 }
 
-# Cloud Storage tells of its objects through Pub/Sub.
+# Cloud Storage publishes object events through Pub/Sub.
 data "google_storage_project_service_account" "this" {}
 
 resource "google_project_iam_member" "storage_events" {

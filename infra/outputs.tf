@@ -1,29 +1,29 @@
 output "request_topic" {
-  description = "Publish a request here."
+  description = "Topic to which requests are published."
   value       = google_pubsub_topic.this["requests"].id
 }
 
 output "request_bucket" {
-  description = "Or put a request file in here."
+  description = "Bucket to which request files are uploaded."
   value       = "gs://${google_storage_bucket.this["requests"].name}"
 }
 
 output "products" {
-  description = "Below this a request's output may lie."
+  description = "Prefix below which requests may write their output."
   value       = "gs://${google_storage_bucket.this["products"].name}"
 }
 
 output "status_url" {
-  description = "Runs, for those among the viewers: /runs."
+  description = "URL of the list of runs, for members of `viewers`."
   value       = "${google_cloud_run_v2_service.function["status"].uri}/runs"
 }
 
 output "registry" {
-  description = "Where images are pushed to."
+  description = "Registry to which the images are pushed."
   value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.repository_id}"
 }
 
 output "environment" {
-  description = "What `scenebeam launch` wants to know of the deployment."
+  description = "Environment variables with which `scenebeam launch` uses this deployment."
   value       = local.environment
 }

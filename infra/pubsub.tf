@@ -1,13 +1,13 @@
 locals {
   topics = {
-    requests = "Requests: a message is one, or names one in a bucket"
-    status   = "Every change of a run"
-    progress = "A run has got further; and now and then: look after all of them"
-    dead     = "Messages that can never start a run, and those that nobody took"
+    requests = "Requests: a message contains one, or names a request file in the bucket"
+    status   = "Every status change of a run"
+    progress = "Progress of runs, and periodic sweeps of all open runs"
+    dead     = "Dead letters: messages that can never start a run, or that could not be delivered"
   }
   pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 
-  # subscription → topic, function
+  # subscription → topic and the function that it is pushed to
   pushes = {
     requests = { topic = "requests", function = "launch" }
     progress = { topic = "progress", function = "report" }
@@ -15,7 +15,7 @@ locals {
 }
 
 resource "google_pubsub_topic" "this" {
-  #checkov:skip=CKV_GCP_83:Google's own keys: messages are requests for public imagery and states of runs
+  #checkov:skip=CKV_GCP_83:Google-managed keys suffice, because messages are requests for public imagery and statuses of runs
   for_each = local.topics
 
   name                       = "${var.name}-${each.key}"
@@ -39,7 +39,7 @@ resource "google_pubsub_subscription" "push" {
   message_retention_duration = "86400s"
 
   push_config {
-    # functions-framework takes the topic from the path for the source of the event.
+    # functions-framework derives the source of the event from the topic in the path.
     push_endpoint = "${google_cloud_run_v2_service.function[each.value.function].uri}/projects/${var.project}/topics/${var.name}-${each.value.topic}"
 
     oidc_token {
@@ -59,11 +59,11 @@ resource "google_pubsub_subscription" "push" {
   }
 
   expiration_policy {
-    ttl = "" # never, however long nobody asks for anything
+    ttl = "" # never expires, however long the deployment is idle
   }
 }
 
-# Dead letters are kept for two weeks, to be looked at.
+# Dead letters are kept for two weeks, so that they can be inspected.
 resource "google_pubsub_subscription" "dead" {
   name                       = "${var.name}-dead"
   topic                      = google_pubsub_topic.this["dead"].id
@@ -75,7 +75,7 @@ resource "google_pubsub_subscription" "dead" {
   }
 }
 
-# Pub/Sub itself moves messages to the dead letters.
+# The service agent of Pub/Sub forwards undeliverable messages to the dead-letter topic.
 resource "google_pubsub_topic_iam_member" "dead_letters" {
   topic  = google_pubsub_topic.this["dead"].id
   role   = "roles/pubsub.publisher"
@@ -103,7 +103,7 @@ resource "google_pubsub_topic_iam_member" "publishers" {
 
 resource "google_cloud_scheduler_job" "sweep" {
   name        = "${var.name}-sweep"
-  description = "Find runs whose jobs died without a word"
+  description = "Updates all open runs, and finds those whose job ended without a report"
   schedule    = "*/10 * * * *"
   time_zone   = "Etc/UTC"
 

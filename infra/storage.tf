@@ -1,6 +1,7 @@
-# Requests come in, state is what the functions know, products go out: three buckets, as three parties may write them.
+# Three buckets, because different accounts write to them: users upload requests, functions and jobs
+# keep their state, and workers write products.
 resource "google_storage_bucket" "this" {
-  #checkov:skip=CKV_GCP_62:who touched what is in the audit logs, if a project switches them on; usage logs are a bucket more to pay for
+  #checkov:skip=CKV_GCP_62:audit logs record access if the project enables them, and usage logs need another paid bucket
   for_each = local.buckets
 
   name                        = each.value
@@ -10,11 +11,11 @@ resource "google_storage_bucket" "this" {
   labels                      = local.labels
 
   versioning {
-    enabled = each.key != "products" # products are made again from their request
+    enabled = each.key != "products" # products can be remade from their request
   }
 
   soft_delete_policy {
-    retention_duration_seconds = 0 # Dataflow's temporary files would be paid for a week longer
+    retention_duration_seconds = 0 # otherwise Dataflow's temporary files cost storage for another week
   }
 
   dynamic "lifecycle_rule" {
@@ -56,7 +57,7 @@ resource "google_storage_bucket" "this" {
   depends_on = [google_project_service.used]
 }
 
-# What `gcloud dataflow flex-template build` would write: the image and what it asks for.
+# The file that `gcloud dataflow flex-template build` would write: the image and its parameters.
 resource "google_storage_bucket_object" "template" {
   bucket       = google_storage_bucket.this["state"].name
   name         = "templates/scenebeam.json"

@@ -1,124 +1,124 @@
 variable "project" {
-  description = "Id of the Google Cloud project."
+  description = "ID of the Google Cloud project."
   type        = string
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project))
-    error_message = "A project id has 6 to 30 lower-case letters, digits and hyphens, and begins with a letter."
+    error_message = "A project ID has 6 to 30 lowercase letters, digits and hyphens, and begins with a letter."
   }
 }
 
 variable "region" {
-  description = "Where everything runs and lies."
+  description = "Region of all resources, jobs and data."
   type        = string
   default     = "europe-west1"
 
   validation {
     condition     = can(regex("^[a-z]+-[a-z]+[0-9]$", var.region))
-    error_message = "A region is named like europe-west1."
+    error_message = "Give a region such as europe-west1."
   }
 }
 
 variable "name" {
-  description = "What the names of all resources begin with: two deployments in one project have two names."
+  description = "Prefix of all resource names. Two deployments in one project need different names."
   type        = string
   default     = "scenebeam"
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{1,18}[a-z0-9]$", var.name))
-    error_message = "A name has 3 to 20 lower-case letters, digits and hyphens, and begins with a letter."
+    error_message = "A name has 3 to 20 lowercase letters, digits and hyphens, and begins with a letter."
   }
 }
 
 variable "worker_image" {
-  description = "Image of workers and launcher, docker/worker.Dockerfile, with its tag or digest."
+  description = "Image of the workers and the launcher (docker/worker.Dockerfile), with a tag or digest."
   type        = string
 
   validation {
     condition     = can(regex("(:[^:/]+|@sha256:[0-9a-f]{64})$", var.worker_image)) && !endswith(var.worker_image, ":latest")
-    error_message = "Name the image with a tag or digest, and not :latest: a run must be made by what was tried."
+    error_message = "Give a tag or digest other than :latest, so that runs use the image that was tested."
   }
 }
 
 variable "functions_image" {
-  description = "Image of the functions, docker/functions.Dockerfile, with its tag or digest."
+  description = "Image of the functions (docker/functions.Dockerfile), with a tag or digest."
   type        = string
 
   validation {
     condition     = can(regex("(:[^:/]+|@sha256:[0-9a-f]{64})$", var.functions_image)) && !endswith(var.functions_image, ":latest")
-    error_message = "Name the image with a tag or digest, and not :latest."
+    error_message = "Give a tag or digest other than :latest."
   }
 }
 
 variable "catalogs" {
-  description = "Catalogues that requests may name: known names, or URLs, whose prefixes they are then."
+  description = "Catalogs that requests may use: known names, or URLs, each of which allows everything below it."
   type        = list(string)
   default     = ["earth-search", "planetary-computer", "cdse"]
 
   validation {
     condition     = length(var.catalogs) > 0
-    error_message = "Without a catalogue no request can run."
+    error_message = "List at least one catalog: without one, no request can run."
   }
 }
 
 variable "inputs" {
-  description = "Where boundaries, areas of interest and crop calendars of requests may lie, besides the deployment's own buckets: prefixes, or https:// for any public host."
+  description = "Prefixes below which boundaries, areas of interest, chip catalogs and crop calendars of requests may be, in addition to the deployment's own buckets. https:// allows any public host; buckets must be listed."
   type        = list(string)
   default     = ["https://"]
 }
 
 variable "max_scenes" {
-  description = "Scenes that a request may find, at most, whatever its own limits say."
+  description = "Maximum number of scenes that a request may find. Caps limits.max_scenes of the request."
   type        = number
   default     = 10000
 
   validation {
     condition     = var.max_scenes >= 1
-    error_message = "At least one scene."
+    error_message = "max_scenes must be 1 or more."
   }
 }
 
 variable "max_bytes" {
-  description = "Bytes that a request may read, at most: 500GB, 1TB."
+  description = "Maximum number of bytes that a request may read, such as 500GB or 1TB. Caps limits.max_bytes of the request."
   type        = string
   default     = "1TB"
 
   validation {
     condition     = can(regex("^[0-9]+(MB|GB|TB)$", var.max_bytes))
-    error_message = "Write 500GB or 1TB."
+    error_message = "Give a whole number of MB, GB or TB, such as 500GB or 1TB."
   }
 }
 
 variable "max_workers" {
-  description = "Dataflow workers of a run, at most."
+  description = "Maximum number of Dataflow workers per run."
   type        = number
   default     = 20
 
   validation {
     condition     = var.max_workers >= 1 && var.max_workers <= 1000
-    error_message = "1 to 1000 workers."
+    error_message = "max_workers must be from 1 to 1000."
   }
 }
 
 variable "machine_type" {
-  description = "Of Dataflow's workers."
+  description = "Machine type of the Dataflow workers."
   type        = string
   default     = "n2-standard-2"
 
   validation {
     condition     = can(regex("^[a-z0-9]+-(standard|highmem|highcpu)-[0-9]+$", var.machine_type))
-    error_message = "A predefined machine type, such as n2-standard-2: how many tasks a worker takes follows from its memory."
+    error_message = "Give a predefined machine type such as n2-standard-2: its memory determines the number of tasks per worker."
   }
 }
 
 variable "subnetwork" {
-  description = "Subnetwork of the workers, regions/<region>/subnetworks/<name>, with Private Google Access and, for catalogues outside of Google, Cloud NAT. Null: the project's default network."
+  description = "Subnetwork of the workers, as regions/<region>/subnetworks/<name>. It needs Private Google Access and, for catalogs outside Google, Cloud NAT. The default, null, is the default network of the project."
   type        = string
   default     = null
 }
 
 variable "retention_days" {
-  description = "After so many days what workers left in the temporary folder is removed, and requests and statuses of runs."
+  description = "Number of days after which objects in the state bucket are deleted: `temporary` for temporary files of workers, `state` for requests and statuses of runs and for rejected messages."
   type = object({
     temporary = optional(number, 7)
     state     = optional(number, 365)
@@ -127,23 +127,23 @@ variable "retention_days" {
 
   validation {
     condition     = var.retention_days.temporary >= 1 && var.retention_days.state >= 1
-    error_message = "At least a day."
+    error_message = "Both retention periods must be 1 day or more."
   }
 }
 
 variable "viewers" {
-  description = "Who may look at runs: members such as group:team@example.com. Nobody else can, and never everybody."
+  description = "Members who may open the status pages, such as group:team@example.com. By default, nobody may. Public access is not possible."
   type        = list(string)
   default     = []
 
   validation {
     condition     = !contains(var.viewers, "allUsers") && !contains(var.viewers, "allAuthenticatedUsers")
-    error_message = "The status pages are not for everybody: name members."
+    error_message = "The status pages cannot be public: list members."
   }
 }
 
 variable "alert_emails" {
-  description = "Whom a failed run is told to."
+  description = "Email addresses that are notified when a run fails."
   type        = list(string)
   default     = []
 }

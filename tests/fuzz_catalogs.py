@@ -23,7 +23,8 @@ from typing import Any
 
 from bad_api import serve_bad_api
 from resident import reset_peak, resident_bytes
-from scenebeam.catalog.search import SearchQuery, scenes_from_items, search_items
+from scenebeam.catalog.item_search import SearchQuery
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import select
 from scenebeam.errors import SceneBeamError
 from scenebeam.planning.search_cache import read_search, write_search

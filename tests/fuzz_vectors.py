@@ -216,7 +216,8 @@ def read_all(path: str) -> tuple[list[str], int]:
     from scenebeam.errors import SceneBeamError
     from scenebeam.products.fields.boundaries import Faults, read_fields
     from scenebeam.products.landcover.aois import read_aois
-    from scenebeam.request import Area, LandcoverRequest
+    from scenebeam.products.landcover.request import LandcoverRequest
+    from scenebeam.request import Area
     from scenebeam.vectors import read_area
 
     def fields() -> None:

@@ -93,7 +93,7 @@ def test_a_mistake_is_named_with_its_fix(document: dict, told: str) -> None:
 def test_a_search_of_an_api_needs_area_and_dates() -> None:
     document = changed(catalog="earth-search")
     del document["area"]
-    with pytest.raises(RequestError, match="area is needed"):
+    with pytest.raises(RequestError, match="area is required"):
         validate_request(document)
 
 

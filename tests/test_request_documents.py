@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
-from scenebeam.request import MosaicRequest, RunRequest, parse_interval
+from scenebeam.products.mosaics.request import MosaicRequest
+from scenebeam.request import RunRequest, parse_interval
 from scenebeam.request.document import MAX_BYTES, _Builder, parse_text
 from scenebeam.request.expression import parse_expression
 from scenebeam.request.values import MAX_LIST, MAX_TEXT, check_values
@@ -74,14 +75,14 @@ def refused(text: str) -> str:
         ("? [a]\n: b", "a key must be text"),
         ("? {a: b}\n: b", "a key must be text"),
         ("a: 1\n---\nb: 2", "a request is one document; several begin here (line 2, column 1)"),
-        ("", "must hold a mapping with the keys run, catalog"),
-        ("\ufeff", "must hold a mapping"),
-        ("# nothing\n", "must hold a mapping"),
-        ("null", "must hold a mapping"),
-        ("[1, 2]", "must hold a mapping"),
-        ("- run: x", "must hold a mapping"),
-        ('"run: x"', "must hold a mapping"),
-        ("just words", "must hold a mapping"),
+        ("", "must be a mapping with the keys run, catalog"),
+        ("\ufeff", "must be a mapping"),
+        ("# nothing\n", "must be a mapping"),
+        ("null", "must be a mapping"),
+        ("[1, 2]", "must be a mapping"),
+        ("- run: x", "must be a mapping"),
+        ('"run: x"', "must be a mapping"),
+        ("just words", "must be a mapping"),
         ("a: [1", "is neither YAML nor JSON"),
         ('{"a": 1', "as JSON: Expecting ',' delimiter"),
         ("\t-", "is neither YAML nor JSON"),
@@ -364,7 +365,7 @@ def test_bands_are_compared_once_each_or_refused_by_number() -> None:
     names = [Name(f"b{number}") for number in range(1000)]
     assert MosaicRequest._unique_bands(names) == names
     assert compared < 5 * len(names)
-    with pytest.raises(RequestError, match="20,000 bands are named; at most 1,000 can be"):
+    with pytest.raises(RequestError, match="20,000 bands are named; the limit is 1,000"):
         validate_request(
             changed(product={"kind": "mosaic", "bands": [f"b{number}" for number in range(20_000)]})
         )
@@ -420,7 +421,7 @@ def test_of_many_faults_the_first_are_told() -> None:
         )
     )
     assert told.count("is not a date") == 1, "of a list the first"
-    assert told.splitlines()[-1] == "  and 4,981 faults more"
+    assert told.splitlines()[-1] == "  and 4,981 more errors"
     assert len(told) < 15_000
 
 

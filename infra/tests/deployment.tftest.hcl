@@ -15,27 +15,27 @@ run "defaults" {
 
   assert {
     condition     = alltrue([for bucket in google_storage_bucket.this : bucket.uniform_bucket_level_access && bucket.public_access_prevention == "enforced"])
-    error_message = "A bucket is open."
+    error_message = "A bucket allows public access."
   }
   assert {
     condition     = alltrue([for subscription in google_pubsub_subscription.push : subscription.dead_letter_policy[0].max_delivery_attempts == 20])
-    error_message = "A subscription has no dead letters."
+    error_message = "A subscription has no dead-letter policy with 20 attempts."
   }
   assert {
     condition     = length(google_cloud_run_v2_service_iam_member.viewers) == 0
-    error_message = "Somebody may look at runs whom nobody has named."
+    error_message = "Somebody may view runs by default."
   }
   assert {
     condition     = alltrue([for role in google_project_iam_member.this : !contains(["roles/editor", "roles/owner", "roles/storage.admin"], role.role)])
-    error_message = "An account may do too much."
+    error_message = "An account has too many permissions."
   }
   assert {
     condition     = google_cloud_run_v2_service.function["launch"].ingress == "INGRESS_TRAFFIC_INTERNAL_ONLY"
-    error_message = "Anybody can reach launch."
+    error_message = "launch accepts traffic that is not internal."
   }
   assert {
     condition     = jsondecode(google_storage_bucket_object.template.content).image == var.worker_image
-    error_message = "The template launches another image."
+    error_message = "The template does not use worker_image."
   }
 }
 
@@ -46,11 +46,11 @@ run "two_deployments_share_nothing" {
   }
   assert {
     condition     = google_storage_bucket.this["state"].name == "my-project-second-state" && google_pubsub_topic.this["requests"].name == "second-requests"
-    error_message = "A name of the other deployment."
+    error_message = "A resource has the name of the default deployment."
   }
 }
 
-run "latest_is_no_version" {
+run "latest_tag_is_rejected" {
   command = plan
   variables {
     worker_image = "europe-west1-docker.pkg.dev/my-project/scenebeam/worker:latest"
@@ -58,7 +58,7 @@ run "latest_is_no_version" {
   expect_failures = [var.worker_image]
 }
 
-run "not_for_everybody" {
+run "public_viewers_are_rejected" {
   command = plan
   variables {
     viewers = ["allUsers"]
@@ -66,7 +66,7 @@ run "not_for_everybody" {
   expect_failures = [var.viewers]
 }
 
-run "names_are_checked" {
+run "variables_are_validated" {
   command = plan
   variables {
     project      = "My Project"

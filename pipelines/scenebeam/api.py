@@ -13,7 +13,7 @@ from scenebeam.catalog.select import Selection
 from scenebeam.catalog.select import select as select_scenes
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search import SearchResult, find_scenes, make_plan, plan_selection
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
 from scenebeam.run.explain import explain
@@ -33,7 +33,7 @@ def read_request(source: str | Path | Mapping[str, Any], **changes: Any) -> RunR
 
 def search(request: RunRequest) -> list[Scene]:
     """Ask the catalogue: all scenes of the area and dates, before anything is left out."""
-    return find_scenes(request, PRODUCTS[request.product.kind].search_scope(request))[1]
+    return find_scenes(request, product_of(request.product.kind).search_scope(request))[1]
 
 
 def select(scenes: Iterable[Scene], request: RunRequest) -> Selection:
@@ -41,8 +41,8 @@ def select(scenes: Iterable[Scene], request: RunRequest) -> Selection:
 
     Days that a table or a time series names are not looked up again: each acquisition stands for its own.
     """
-    search_scope = PRODUCTS[request.product.kind].search_scope(request)
-    return select_scenes(scenes, request, search_scope.area, request.product.group_by)
+    search_scope = product_of(request.product.kind).search_scope(request)
+    return select_scenes(scenes, request, search_scope.area, request.product.grouping)
 
 
 def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
@@ -53,5 +53,5 @@ def plan(request: RunRequest, selection: Selection | None = None) -> Plan:
     """
     if selection is None:
         return make_plan(request, measure=True)
-    search_scope = replace(PRODUCTS[request.product.kind].search_scope(request), measure=True)
+    search_scope = replace(product_of(request.product.kind).search_scope(request), measure=True)
     return plan_selection(request, SearchResult([], selection, search_scope))

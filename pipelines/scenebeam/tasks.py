@@ -94,6 +94,21 @@ class Task(BaseModel):
         """Ids of the scenes that it reads."""
         return ()
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Timestamps of the acquisitions that it combines, where it combines several."""
+        return ()
+
+    @property
+    def source_files(self) -> frozenset[tuple[str, str]]:
+        """(band, scene) of the files that it reads, as far as the plan lists them."""
+        return frozenset()
+
+    @property
+    def pixel_layout(self) -> object:
+        """Where its pixels are; tasks of equal layout and sources make the same product."""
+        return None
+
 
 class Outcome(BaseModel):
     """What became of a task. A task that fails is an outcome, not an exception."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bad_api import serve_bad_api
-from scenebeam.catalog.search import SearchQuery, queries_for, scenes_from_items, search_items
+from scenebeam.catalog.item_search import SearchQuery, queries_for
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError, SceneBeamError
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
@@ -32,7 +33,7 @@ def items(count: int, west: float = 23.0) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenebeam.catalog.api.APART", 0.0)
+    monkeypatch.setattr("scenebeam.catalog.api.REQUEST_INTERVAL", 0.0)
 
 
 @pytest.fixture
@@ -76,18 +77,18 @@ def test_what_is_no_item_is_left_out_and_named(
 
 REFUSED = {
     "noconf": "offers no item search",
-    "landing-html": "answers with an HTML page",
-    "html": "answers with an HTML page",
+    "landing-html": "responded with an HTML page",
+    "html": "responded with an HTML page",
     "403": "refused the search",
     "429far": "asks to wait 3,600 s",
-    "502always": "answers 502",
+    "502always": "responded with status 502",
     "error200": "is not a FeatureCollection: database is down",
     "error200p2": "is not a FeatureCollection: database is down",
     "nofeatures": "is not a FeatureCollection",
     "list": "JSON that is not an object",
-    "loop": "lead in a circle",
+    "loop": "form a loop",
     "emptyloop": "empty pages in a row",
-    "nolinks": "says that 37 items match, and sent 10",
+    "nolinks": "reports 37 matching items, and sent 10",
 }
 
 

@@ -17,7 +17,7 @@ from shapely.geometry import box, mapping
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition, coverage
-from scenebeam.catalog.cover import cover_least
+from scenebeam.catalog.cover import minimal_cover
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import RequestError
 from scenebeam.planning.search import search
@@ -57,13 +57,13 @@ def test_what_adds_nothing_is_left_out(
     footprints: list[BaseGeometry | None],
     left: list[str],
 ) -> None:
-    assert names(cover_least(taken(*footprints), AREA)) == left
+    assert names(minimal_cover(taken(*footprints), AREA)) == left
 
 
 def test_a_scene_that_later_ones_make_superfluous_goes() -> None:
     """The largest comes first, and the two that are needed beside it cover all of it."""
     middle, left, right = box(0.2, 0, 0.8, 1), box(0, 0, 0.5, 1), box(0.5, 0, 1, 1)
-    assert names(cover_least(taken(middle, left, right), AREA)) == ["s1", "s2"]
+    assert names(minimal_cover(taken(middle, left, right), AREA)) == ["s1", "s2"]
 
 
 def test_a_pixel_counts_and_less_does_not() -> None:
@@ -71,12 +71,14 @@ def test_a_pixel_counts_and_less_does_not() -> None:
     whole = box(0, 0, 1, 1)
     sliver, grain = box(1 - pixel, 0, 1, pixel * 2), box(1 - pixel / 2, 0, 1, pixel / 2)
     for part, count in ((sliver, 2), (grain, 1)):
-        assert len(cover_least(taken(shapely.difference(whole, part), part), AREA).scenes) == count
+        assert (
+            len(minimal_cover(taken(shapely.difference(whole, part), part), AREA).scenes) == count
+        )
 
 
 def test_without_an_area_all_that_is_shown_is_covered() -> None:
     one = taken(box(0, 0, 1, 1), box(0.2, 0.2, 0.8, 0.8), box(3, 3, 4, 4), area=None)
-    assert names(cover_least(one, None)) == ["s0", "s2"]
+    assert names(minimal_cover(one, None)) == ["s0", "s2"]
 
 
 squares = st.builds(
@@ -92,9 +94,9 @@ def test_coverage_stays_and_none_that_is_left_is_superfluous(
     footprints: list[BaseGeometry],
 ) -> None:
     one = taken(*footprints)
-    least = cover_least(one, AREA)
-    assert cover_least(one, AREA) == least
-    assert cover_least(least, AREA) == least
+    least = minimal_cover(one, AREA)
+    assert minimal_cover(one, AREA) == least
+    assert minimal_cover(least, AREA) == least
     assert set(names(least)) <= set(names(one))
     assert names(least) == sorted(names(least)), "the order stays"
     assert least.coverage == pytest.approx(one.coverage, abs=1e-9)

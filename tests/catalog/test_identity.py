@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from scenebeam.catalog.acquisition import Acquisition, group
-from scenebeam.catalog.scene import Scene, scene_from_item
-from scenebeam.catalog.search import record_for_item
+from scenebeam.catalog.bands import record_for_item
+from scenebeam.catalog.item_reader import scene_from_item
+from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import drop_duplicates
 from scenebeam.collections import CollectionRecord, known_records
 

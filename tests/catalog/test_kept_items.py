@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from bad_api import serve_bad_api
 from resident import PEAK_KIB
-from scenebeam.catalog.packed_items import KeptItems
-from scenebeam.catalog.scene import scene_from_item
+from scenebeam.catalog.item_reader import scene_from_item
+from scenebeam.catalog.packed_items import PackedItems
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.planning.search_cache import read_search, write_search
@@ -86,11 +86,11 @@ json_values = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text(), json_values, max_size=4), max_size=6))
 def test_kept_items_are_equal_to_what_was_given(items: list[dict[str, Any]]) -> None:
-    kept = KeptItems(items)
+    kept = PackedItems(items)
     assert list(kept) == items
     assert [kept[index] for index in range(len(kept))] == items
     assert list(kept[1:3]) == items[1:3]
-    assert list(KeptItems.of_lines(kept.lines())) == items
+    assert list(PackedItems.from_lines(kept.lines())) == items
 
 
 def test_an_item_without_an_instant_covers_its_interval(make_request: Make, tmp_path: Path) -> None:

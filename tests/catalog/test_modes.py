@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection_modes import (
-    best_near,
-    calendar,
+    best_near_anchors,
+    calendar_periods,
     choose,
+    evenly_spaced_days,
     least_cloudy_per_period,
-    nearest,
-    spread,
+    nearest_to_anchors,
 )
 from scenebeam.errors import RequestError
 from scenebeam.request import Select
@@ -45,19 +45,19 @@ def at(*offsets: int) -> list[datetime]:
 
 
 def test_the_best_near_an_anchor_is_the_least_cloudy_then_the_fullest_then_the_nearest() -> None:
-    assert days(best_near([taken(9, 5.0), taken(10, 6.0)], at(10), 3)) == [9]
-    assert days(best_near([taken(9, 5.0, 0.97), taken(11, 5.0, 0.99)], at(10), 3)) == [11]
-    assert days(best_near([taken(8, 5.0), taken(11, 5.0)], at(10), 3)) == [11]
-    assert days(best_near([taken(6, 0.0), taken(11, 50.0)], at(10), 3)) == [11], (
+    assert days(best_near_anchors([taken(9, 5.0), taken(10, 6.0)], at(10), 3)) == [9]
+    assert days(best_near_anchors([taken(9, 5.0, 0.97), taken(11, 5.0, 0.99)], at(10), 3)) == [11]
+    assert days(best_near_anchors([taken(8, 5.0), taken(11, 5.0)], at(10), 3)) == [11]
+    assert days(best_near_anchors([taken(6, 0.0), taken(11, 50.0)], at(10), 3)) == [11], (
         "outside the window"
     )
-    assert best_near([taken(6)], at(10), 3) == []
+    assert best_near_anchors([taken(6)], at(10), 3) == []
 
 
 def test_a_cloud_cover_of_0_is_the_best_and_unknown_the_last() -> None:
-    chosen = best_near([taken(9, None), taken(10, 90.0), taken(11, 0.0)], at(10), 3)
+    chosen = best_near_anchors([taken(9, None), taken(10, 90.0), taken(11, 0.0)], at(10), 3)
     assert days(chosen) == [11]
-    assert days(best_near([taken(9, None), taken(10, 90.0)], at(10), 3)) == [10]
+    assert days(best_near_anchors([taken(9, None), taken(10, 90.0)], at(10), 3)) == [10]
 
 
 def test_an_acquisition_is_as_cloudy_as_its_cloudiest_tile_and_unknown_if_one_is() -> None:
@@ -68,18 +68,18 @@ def test_an_acquisition_is_as_cloudy_as_its_cloudiest_tile_and_unknown_if_one_is
 
 
 def test_no_acquisition_serves_two_anchors() -> None:
-    chosen = best_near([taken(10, 0.0), taken(12, 30.0)], at(9, 13), 5)
+    chosen = best_near_anchors([taken(10, 0.0), taken(12, 30.0)], at(9, 13), 5)
     assert [(one.anchor, days([one])) for one in chosen] == [(at(9)[0], [10]), (at(13)[0], [12])]
 
 
 def test_nearest_is_nearest_whatever_the_clouds() -> None:
-    assert days(nearest([taken(9, 99.0), taken(12, 0.0)], at(10), 5)) == [9]
-    assert days(nearest([taken(1)], at(10), 5)) == []
+    assert days(nearest_to_anchors([taken(9, 99.0), taken(12, 0.0)], at(10), 5)) == [9]
+    assert days(nearest_to_anchors([taken(1)], at(10), 5)) == []
 
 
 def test_the_least_cloudy_of_each_period() -> None:
     candidates = [taken(3, 50.0), taken(20, 4.0), taken(40, 9.0), taken(100, 0.0)]
-    months = calendar(START, START + timedelta(days=110), "month")
+    months = calendar_periods(START, START + timedelta(days=110), "month")
     chosen = least_cloudy_per_period(candidates, months)
     assert days(chosen) == [20, 40, 100]
     assert [f"{one.anchor:%Y-%m-%d}" for one in chosen] == [
@@ -91,22 +91,22 @@ def test_the_least_cloudy_of_each_period() -> None:
 
 def test_calendar_periods_are_cut_to_the_dates() -> None:
     first, last = datetime(2023, 11, 20, tzinfo=UTC), datetime(2024, 2, 10, tzinfo=UTC)
-    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar(first, last, "month")] == [
+    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar_periods(first, last, "month")] == [
         "11-20/11-30",
         "12-01/12-31",
         "01-01/01-31",
         "02-01/02-10",
     ]
-    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar(first, last, "quarter")] == [
+    assert [f"{a:%m-%d}/{b:%m-%d}" for a, b in calendar_periods(first, last, "quarter")] == [
         "11-20/12-31",
         "01-01/02-10",
     ]
 
 
 def test_anchors_are_spread_from_the_first_day_to_the_last() -> None:
-    found = spread(START, START + timedelta(days=100), 5)
+    found = evenly_spaced_days(START, START + timedelta(days=100), 5)
     assert [(one - found[0]).days for one in found] == [0, 25, 50, 75, 100]
-    assert spread(START, START + timedelta(days=100), 1) == at(50)
+    assert evenly_spaced_days(START, START + timedelta(days=100), 1) == at(50)
 
 
 def test_what_does_not_cover_the_area_is_no_candidate_of_an_anchor() -> None:
@@ -188,7 +188,7 @@ def test_any_order_gives_the_same_and_none_comes_twice(
 @given(acquisitions, st.integers(0, 60))
 def test_each_anchor_has_none_better_that_nobody_took(found: list, window: int) -> None:
     anchors = at(0, 120, 121, 300)
-    chosen = best_near(found, anchors, window)
+    chosen = best_near_anchors(found, anchors, window)
     names = {one.timestamp for one in chosen}
     for one in chosen:
         assert one.anchor is not None

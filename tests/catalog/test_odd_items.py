@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scenebeam.catalog.scene import scene_from_item
+from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.collections import known_records
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run

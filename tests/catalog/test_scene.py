@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scenebeam.catalog.scene import scene_from_item
-from scenebeam.catalog.search import record_for_item
+from scenebeam.catalog.bands import record_for_item
+from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.collections import known_records
 from scenebeam.errors import CatalogError
 from scenebeam.sandbox.scenes import SCENES

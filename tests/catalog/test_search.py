@@ -13,8 +13,9 @@ import rustac
 
 from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.item_search import queries_for
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.sandbox.scenes import SCENES

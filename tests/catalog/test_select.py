@@ -16,8 +16,9 @@ from shapely.geometry import box
 
 from scenebeam.catalog.acquisition import coverage, group, rank
 from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.item_search import queries_for
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import drop_duplicates, select
 from scenebeam.request import RunRequest
 
@@ -173,7 +174,7 @@ def test_rank_prefers_coverage_after_cloud() -> None:
 def test_the_recorded_archive_has_real_splits_and_duplicates(real_data: Path) -> None:
     import json
 
-    from scenebeam.catalog.scene import scene_from_item
+    from scenebeam.catalog.item_reader import scene_from_item
     from scenebeam.collections import known_records
 
     record = next(r for r in known_records() if r.provider == "planetary-computer")

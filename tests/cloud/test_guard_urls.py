@@ -230,7 +230,7 @@ def test_no_field_names_a_file_of_the_worker(dotted: str, local: str) -> None:
     for parent in parents:
         holder = holder.setdefault(parent, {})
     holder[last] = local
-    assert "a run in the cloud has no files of yours" in refused(**changes)
+    assert "a run in the cloud cannot read local files" in refused(**changes)
 
 
 @pytest.mark.parametrize("field", ["boundaries", "crop_calendar", "chips", "aois"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from scenebeam.catalog.search import resolve_bands
+from scenebeam.catalog.bands import resolve_bands
 from scenebeam.cli import main
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request
@@ -82,7 +82,7 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
         (["run", "{file}", "--set", "dates=2019"], "dates left out 7"),
         (["status", "/nowhere"], "holds no run"),
         (["info", "--collection", "x"], "known: cop-dem-glo-30, esa-worldcover, io-lulc"),
-        (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is needed"),
+        (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is required"),
     ],
 )
 def test_a_bad_request_ends_with_2_and_the_fix(file: str, words: list[str], told: str) -> None:

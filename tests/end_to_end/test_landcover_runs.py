@@ -22,7 +22,7 @@ from test_interrupts import run_killing
 
 from conftest import landcover_document, stac_server, tree
 from lives import Lives
-from scenebeam.catalog.scene import scene_from_item
+from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.cli import main
 from scenebeam.collections import known_records
 from scenebeam.metadata.item_tables import dump_items

@@ -18,7 +18,8 @@ from pyproj import Transformer
 
 from conftest import stac_server
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.search import queries_for, scenes_from_items, search_items
+from scenebeam.catalog.item_search import queries_for
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.planning.search import search

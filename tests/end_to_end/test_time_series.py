@@ -15,7 +15,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from known import check
-from scenebeam.catalog.timeseries import parse_series, scenes_of_series
+from scenebeam.catalog.timeseries import parse_series, read_series_scenes
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
@@ -296,7 +296,7 @@ OURS = [record for record in known_records() if record.id == "sentinel-2-l2a"]
 def scenes_of(tmp_path: Path, *ids: str, records: list[CollectionRecord] = OURS) -> list[Any]:
     path = table(tmp_path / "time_serie.csv", "|".join(ids))
     rows = parse_series(path.read_bytes(), str(path))
-    return list(scenes_of_series(rows, records, open_store(str(tmp_path / "raw"))))
+    return list(read_series_scenes(rows, records, open_store(str(tmp_path / "raw"))))
 
 
 def test_without_a_shift_rule_nothing_is_unknown(

@@ -20,8 +20,10 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.landcover.aois import read_aois
-from scenebeam.request import Area, ChipGrid, LandcoverRequest, RunRequest
+from scenebeam.products.landcover.request import LandcoverRequest
+from scenebeam.request import Area, RunRequest
 from scenebeam.run.driver import run
 from scenebeam.vectors.crs import lonlat_transformer
 
@@ -146,7 +148,7 @@ def test_chips_and_masks_of_mgi_are_those_of_its_wgs84_twin(
         twin = geojson(tmp_path / "twin.geojson", AUSTRIA)
     chips = []
     for path in (mgi, twin):
-        found = chips_of_fields(path, ChipGrid(size=160), 2024).chips
+        found = chips_of_fields(path, ChipGridOptions(size=160), 2024).chips
         chips.append([(chip.name, chip.crs, chip.transform) for chip in found])
     assert chips[0] == chips[1]
     masks = []

@@ -22,13 +22,14 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.split import split_chips
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.fields.tiles import (
     assign_tiles,
     bounds_by_hemisphere,
     chip_footprints,
     mgrs_100km_squares,
 )
-from scenebeam.request import ChipGrid, RunRequest, Split
+from scenebeam.request import RunRequest, Split
 
 
 def write(path: Path, geometries: list[Any], ids: list[Any] | None = None) -> str:
@@ -65,7 +66,9 @@ def square(longitude: float, latitude: float, metres: float = 400) -> shapely.Po
 
 
 def made(tmp_path: Path, geometries: list[Any], **grid: Any) -> FieldChips:
-    return chips_of_fields(write(tmp_path / "fields.parquet", geometries), ChipGrid(**grid), 2024)
+    return chips_of_fields(
+        write(tmp_path / "fields.parquet", geometries), ChipGridOptions(**grid), 2024
+    )
 
 
 def test_names_are_those_of_the_military_grid(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_names_are_what_the_mgrs_library_says_inside_a_zone(
 def test_both_forms_give_the_same_chips(tmp_path: Path, suffix: str) -> None:
     fields = [square(24.0 + n * 0.01, 40.5, 700) for n in range(-8, 8)]
     found = chips_of_fields(
-        write(tmp_path / f"f{suffix}", fields, list(range(16))), ChipGrid(), 2021
+        write(tmp_path / f"f{suffix}", fields, list(range(16))), ChipGridOptions(), 2021
     )
     usual = made(tmp_path, fields)
     assert [chip.name.replace("2021", "2024") for chip in found.chips] == [
@@ -227,7 +230,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, content: str) -> None:
     for name in ("f.parquet", "f.geojson"):
         (tmp_path / name).write_text(content)
         with pytest.raises(RequestError, match=f"{name} cannot be read as Geo"):
-            chips_of_fields(str(tmp_path / name), ChipGrid(), 2024)
+            chips_of_fields(str(tmp_path / name), ChipGridOptions(), 2024)
     with pytest.raises(RequestError, match="cannot read .*nowhere"):
         list(read_fields(str(tmp_path / "nowhere.geojson"), Faults()))
 
@@ -318,7 +321,7 @@ def test_no_two_splits_touch_over_the_antimeridian_and_the_edges_of_zones(tmp_pa
 def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from scenebeam.catalog.scene import scene_from_item
+    from scenebeam.catalog.item_reader import scene_from_item
     from scenebeam.collections import known_records
     from scenebeam.sandbox.scenes import SCENES
 
@@ -357,7 +360,7 @@ def test_chips_lie_on_the_pixels_of_the_imagery(
     ) == (0, 0)
     fields = [square(24.0, 40.5, 3000)]
     path = write(tmp_path / "fields.parquet", fields)
-    plain = chips_of_fields(path, ChipGrid(size=64, resolution=30), 2024).chips
-    moved = chips_of_fields(path, ChipGrid(size=64, resolution=30), 2024, (15.0, 15.0)).chips
+    plain = chips_of_fields(path, ChipGridOptions(size=64, resolution=30), 2024).chips
+    moved = chips_of_fields(path, ChipGridOptions(size=64, resolution=30), 2024, (15.0, 15.0)).chips
     assert {(chip.transform[2] % 30, chip.transform[5] % 30) for chip in plain} == {(0, 0)}
     assert {(chip.transform[2] % 30, chip.transform[5] % 30) for chip in moved} == {(15, 15)}

@@ -359,9 +359,9 @@ def test_the_virtual_index_of_two_zones_has_warped_files(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"product": {"kind": "index"}}, "give an index"),
-        ({"product.index": "foo"}, "'foo' is none of ndvi"),
-        ({"product.expression": "nir"}, "one of the two"),
+        ({"product": {"kind": "index"}}, "give either an index"),
+        ({"product.index": "foo"}, "'foo' is not one of ndvi"),
+        ({"product.expression": "nir"}, "give either an index"),
         ({"product": {"kind": "index", "expression": "__import__('os')"}}, "functions"),
         ({"product": {"kind": "index", "expression": "thermal + 1"}}, "unknown band 'thermal'"),
         ({"product.index": "dnbr", "dates": "2021"}, "needs two intervals"),

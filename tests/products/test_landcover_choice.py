@@ -19,8 +19,9 @@ from scenebeam.products.landcover.aois import read_aois
 from scenebeam.products.landcover.chips import balance_classes
 from scenebeam.products.landcover.dates import choose_dates, match
 from scenebeam.products.landcover.encoding import check_fit, encode_pixels
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import Recipe
-from scenebeam.request import Checks, LandcoverRequest
+from scenebeam.request import Checks
 
 AREA = box(10.0, 50.0, 10.1, 50.1)
 ALL = box(9.0, 49.0, 11.0, 51.0)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
 
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.planning.search import make_plan, search
 from scenebeam.products.landcover.candidates import _of_one_class
-from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
 from scenebeam.transfer.ranges import Budget

@@ -126,7 +126,7 @@ def test_too_much_to_read_is_refused_before_it_is_read(make_request: Make) -> No
         ({"select.max_cloud_cover": 0, "dates": "2021"}, "select.max_cloud_cover left out 3"),
         ({"area.bbox": [10, 40, 11, 41]}, "area left out 7"),
         ({"product.bands": ["thermal"]}, "known: aot, blue, coastal"),
-        ({"product.bands": ["red", "B04"]}, "red is asked for under two names"),
+        ({"product.bands": ["red", "B04"]}, "red is requested under two names"),
         ({"grid.crs": "EPSG:99999"}, "grid.crs"),
         ({"grid.crs": "EPSG:4326"}, "resolution in degrees"),
         ({"grid.crs": "EPSG:32634", "grid.bounds": [0, 0, 1005, 1000]}, "make them whole"),

@@ -20,8 +20,10 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, _SeenIds, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.landcover.aois import Aoi, read_aois
-from scenebeam.request import Area, ChipGrid, LandcoverRequest, RunRequest
+from scenebeam.products.landcover.request import LandcoverRequest
+from scenebeam.request import Area, RunRequest
 from scenebeam.run.driver import run
 from scenebeam.vectors import read_area
 from vector_files import collection, feature, write_vectors
@@ -143,7 +145,7 @@ def test_a_field_that_cannot_be_used_is_left_out_and_listed(
     assert (number, name) == (2, "n1")
     assert fault.endswith(": left out")
     assert re.fullmatch(told, fault.removesuffix(": left out"))
-    assert chips_of_fields(path, ChipGrid(), 2024).faults.rows
+    assert chips_of_fields(path, ChipGridOptions(), 2024).faults.rows
 
 
 @pytest.mark.parametrize("geometry", EMPTY)
@@ -352,7 +354,7 @@ def test_places_over_the_antimeridian_are_split(tmp_path: Path, ring: Any) -> No
             [(-180, -17.05, -179.95, -16.95), (179.95, -17.05, 180, -16.95)],
             atol=1e-4,
         )
-    chips = chips_of_fields(path, ChipGrid(), 2024).chips
+    chips = chips_of_fields(path, ChipGridOptions(), 2024).chips
     assert {chip.crs for chip in chips} == {"EPSG:32760", "EPSG:32701"}
 
 

@@ -19,8 +19,10 @@ from pyproj import Transformer
 from scenebeam.errors import RequestError
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.landcover.aois import read_aois
-from scenebeam.request import Area, ChipGrid, LandcoverRequest
+from scenebeam.products.landcover.request import LandcoverRequest
+from scenebeam.request import Area
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.server import Fault, serve
 from scenebeam.vectors import features, read_features
@@ -83,12 +85,12 @@ def test_every_format_gives_the_same_features(tmp_path: Path, suffix: str) -> No
 def test_every_format_gives_the_same_chips(tmp_path: Path, suffix: str) -> None:
     usual = chips_of_fields(
         write_vectors(tmp_path / "usual.parquet", FIELDS),
-        ChipGrid(size=160),
+        ChipGridOptions(size=160),
         2024,
     )
     found = chips_of_fields(
         write_vectors(tmp_path / f"f.{suffix}", FIELDS),
-        ChipGrid(size=160),
+        ChipGridOptions(size=160),
         2024,
     )
     assert found.chips == usual.chips
@@ -193,7 +195,7 @@ def test_every_object_of_geojson_is_read(
     path = tmp_path / "f.geojson"
     path.write_text(json.dumps(document))
     assert len(fields_of(path)) == count
-    assert chips_of_fields(str(path), ChipGrid(), 2024).chips
+    assert chips_of_fields(str(path), ChipGridOptions(), 2024).chips
     assert len(aois_of(str(path))) == count
 
 
@@ -580,7 +582,7 @@ def test_documents_above_the_ceiling_are_refused_and_lines_are_not(
     monkeypatch.setattr("scenebeam.vectors.geojson.LARGEST_DOCUMENT", 500)
     with pytest.raises(
         RequestError,
-        match="more than the 500 of one document; write it as GeoParquet, or one feature a line",
+        match="more than the 500 of one document; write it as GeoParquet, or one feature per line",
     ):
         read(write_vectors(tmp_path / "f.geojson", FIELDS))
     assert len(read(write_vectors(tmp_path / "f.geojsonl", FIELDS))[1]) == 4

@@ -1,5 +1,6 @@
-# A team of its own: one more catalogue, smaller ceilings, workers in a subnetwork without public addresses that reaches
-# catalogues through Cloud NAT, and somebody who is told of failed runs.
+# The deployment of one team: Earth Search and the team's own catalog, lower limits, email alerts for
+# failed runs, and a subnetwork whose workers, without public addresses, reach catalogs through
+# Cloud NAT.
 module "scenebeam" {
   source = "../.."
 
@@ -27,8 +28,8 @@ resource "google_compute_network" "workers" {
 }
 
 resource "google_compute_subnetwork" "workers" {
-  #checkov:skip=CKV_GCP_26:flow logs of workers that fetch public imagery are paid for and read by nobody
-  #checkov:skip=CKV_GCP_76:addresses are IPv4 alone
+  #checkov:skip=CKV_GCP_26:flow logs cost money, and nobody needs them for workers that fetch public imagery
+  #checkov:skip=CKV_GCP_76:the subnetwork uses IPv4 only
   name                     = "team-forest"
   region                   = "europe-west1"
   network                  = google_compute_network.workers.id
@@ -36,7 +37,7 @@ resource "google_compute_subnetwork" "workers" {
   private_ip_google_access = true
 }
 
-# Dataflow's workers talk to each other, and to nobody else inside.
+# Dataflow workers accept connections from each other only.
 resource "google_compute_firewall" "workers" {
   name        = "team-forest-dataflow"
   network     = google_compute_network.workers.id
@@ -64,11 +65,11 @@ resource "google_compute_router_nat" "workers" {
 }
 
 output "request_topic" {
-  description = "Publish a request here."
+  description = "Topic to which requests are published."
   value       = module.scenebeam.request_topic
 }
 
 output "status_url" {
-  description = "How runs go."
+  description = "URL of the list of runs."
   value       = module.scenebeam.status_url
 }

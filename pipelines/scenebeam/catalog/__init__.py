@@ -1,1 +1,1 @@
-"""The metadata world: no pixels, no Beam."""
+"""STAC search, scenes and their selection. No pixels and no Beam."""

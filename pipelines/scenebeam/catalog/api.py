@@ -1,8 +1,7 @@
-"""A STAC API as it behaves: every answer is classified, retried where that helps, and held against
-what was promised.
+"""Read from a STAC API: every response is classified, retried if that helps, and verified.
 
-pystac-client asks; what it takes for the end of a search (an error document, an empty page) is
-looked at here.
+pystac-client builds the searches, but treats an error document or an empty page as the end of a
+search. So the pages are read here, and a search is either complete or an error.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 import pystac
@@ -30,43 +29,68 @@ from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger(__name__)
 
-APART = 0.1
-"""Seconds between two requests to a catalog: catalogs ban those who storm them."""
+REQUEST_INTERVAL = 0.1
+"""Seconds between two requests to a catalog: catalogs block clients that flood them."""
 _TIMEOUT = (10, 60)
-"""Seconds for a connection, and between two bytes of an answer."""
-_ANSWER_SECONDS = 180.0
-"""After which a whole answer must have come."""
-_LARGEST_ANSWER = 256 * 2**20
-_EMPTY_PAGES = 20
-"""Empty pages in a row that still name a next one, before the search is taken for endless."""
+"""Seconds to connect, and between two bytes of a response."""
+_RESPONSE_SECONDS = 180.0
+"""Maximum time for a whole response."""
+_LARGEST_RESPONSE = 256 * 2**20
+_MAX_EMPTY_PAGES = 20
+"""Consecutive empty pages with a next link, after which a search is considered endless."""
+
+
+class _PageRequest(NamedTuple):
+    """The request for one page of a search."""
+
+    url: str
+    method: str
+    parameters: dict[str, Any] | None
 
 
 class CatalogIO(StacApiIO):
-    """Reads a catalog on the network: with retries, pace, bounds and complete pages, and never a
-    file of this machine.
+    """HTTP client for a remote catalog: retries, rate limit, size limits and complete pages.
+
+    It never reads local files.
     """
 
     def __init__(self, limits: Limits) -> None:
-        """`limits`: of the request, with private addresses as they are allowed."""
+        """Create a client.
+
+        Args:
+            limits: The limits of the request; `private_addresses` says whether loopback and
+                private addresses are allowed.
+        """
         super().__init__(max_retries=None)
         mount_checked(self.session, private=limits.private_addresses)
         self._limits = limits
-        self._next = 0.0
+        self._next_request_at = 0.0
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
-        """See StacApiIO. Raises CatalogError for a local file."""
+        """Read a document by URL. See StacApiIO.
+
+        Raises:
+            CatalogError: `source` is a local file, or no usable response came within the limits.
+        """
         href = source.href if isinstance(source, pystac.Link) else str(source)
         if not href.lower().startswith(("http://", "https://")):
-            raise CatalogError(f"a catalog on the network names the local file {href!r}; refused")
+            raise CatalogError(
+                f"a remote catalog must not refer to the local file {href!r}; refused"
+            )
         return super().read_text(source, *args, **kwargs)
 
     def read_document(
         self, url: str, method: str = "GET", parameters: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Read a JSON object. Raises CatalogError where the answer is none."""
+        """Read a JSON object.
+
+        Raises:
+            APIError: The server rejects the request with a permanent status.
+            CatalogError: The response is not a JSON object, or none came within the limits.
+        """
         document = json.loads(self.request(url, method=method, parameters=parameters))
         if not isinstance(document, dict):
-            raise CatalogError(f"{redact_url(url)} answers with JSON that is not an object")
+            raise CatalogError(f"{redact_url(url)} responded with JSON that is not an object")
         return document
 
     def request(
@@ -76,126 +100,147 @@ class CatalogIO(StacApiIO):
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """Ask, and ask again where that may help; gives the text of a JSON document.
+        """Send a request, and retry transient errors with exponential backoff and jitter.
+
+        Args:
+            href: The URL.
+            method: `GET` (the default) or `POST`.
+            headers: Additional headers.
+            parameters: The query of a GET, or the JSON body of a POST.
+
+        Returns:
+            The text of a JSON document.
 
         Raises:
-            APIError: The server refuses, with a status that will not change.
-            CatalogError: No usable answer came within the limits.
+            APIError: The server rejects the request with a permanent status.
+            CatalogError: No usable response came within the limits.
         """
-        patience = self._limits.retry_seconds
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_attempt(self._limits.max_attempts)
-            | tenacity.stop_after_delay(patience),
-            wait=self._wait,
+            | tenacity.stop_after_delay(self._limits.retry_seconds),
+            wait=self._backoff,
             sleep=tenacity.sleep_using_event(shutdown),
             reraise=True,
         )
         try:
-            return retry(self._ask, href, (method or "GET").upper(), headers, parameters)
-        except TransientError as fault:
-            tries = retry.statistics.get("attempt_number", 1)
+            return retry(self._send, href, (method or "GET").upper(), headers, parameters)
+        except TransientError as error:
+            attempts = retry.statistics.get("attempt_number", 1)
             raise CatalogError(
-                f"{redact_url(href)}: {fault} (after {tries} tries); the catalog is unwell or busy, run again later"
+                f"{redact_url(href)}: {error} (after {attempts} attempts); "
+                "the catalog is down or overloaded, run again later"
             ) from None
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        fault = state.outcome.exception() if state.outcome else None
+    def _backoff(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
         first = max(self._limits.retry_wait, 0.01)
-        backoff = float(
-            tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)(state)
-        )
-        seconds = max(backoff, fault.after if isinstance(fault, TransientError) else 0.0)
-        log.info("the catalog is asked again in %.1f s: %s", seconds, fault)
+        exponential = tenacity.wait_exponential_jitter(multiplier=first, max=60, jitter=first)
+        # Wait at least as long as the server asks for in Retry-After.
+        requested = error.after if isinstance(error, TransientError) else 0.0
+        seconds = max(float(exponential(state)), requested)
+        log.info("retrying the catalog in %.1f s: %s", seconds, error)
         return seconds
 
-    def _ask(
+    def _send(
         self,
         href: str,
         method: str,
         headers: dict[str, str] | None,
         parameters: dict[str, Any] | None,
     ) -> str:
-        time.sleep(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + APART
-        sent: dict[str, Any] = (
+        """Send one request. Returns the text of a JSON document."""
+        time.sleep(max(0.0, self._next_request_at - time.monotonic()))
+        self._next_request_at = time.monotonic() + REQUEST_INTERVAL
+        content: dict[str, Any] = (
             {"json": parameters} if method == "POST" else {"params": parameters or {}}
         )
         try:
-            answer = self.session.request(
-                method, href, headers=headers, timeout=_TIMEOUT, stream=True, **sent
+            response = self.session.request(
+                method, href, headers=headers, timeout=_TIMEOUT, stream=True, **content
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise TransientError(f"it cannot be reached: {type(error).__name__}") from None
+            raise TransientError(f"cannot be reached: {type(error).__name__}") from None
         except (requests.RequestException, ValueError) as error:
-            raise CatalogError(f"{redact_url(href)} cannot be asked: {error}") from None
-        with answer:
-            self._check_status(href, answer)
-            return _json_text(_body(answer))
+            raise CatalogError(f"{redact_url(href)} cannot be requested: {error}") from None
+        with response:
+            self._check_status(href, response)
+            return _json_text(_read_body(response))
 
-    def _check_status(self, href: str, answer: requests.Response) -> None:
-        if answer.status_code in TRANSIENT or answer.status_code >= 500:
-            after = retry_after(answer.headers.get("Retry-After"))
+    def _check_status(self, href: str, response: requests.Response) -> None:
+        status = response.status_code
+        if status in TRANSIENT or status >= 500:
+            after = retry_after(response.headers.get("Retry-After"))
             if after > self._limits.retry_seconds:
                 raise CatalogError(
-                    f"{redact_url(href)} answers {answer.status_code} and asks to wait {after:,.0f} s, longer than "
-                    f"limits.retry_seconds = {self._limits.retry_seconds:g}; run again later"
+                    f"{redact_url(href)} responded with status {status} and asks to wait "
+                    f"{after:,.0f} s, longer than limits.retry_seconds = "
+                    f"{self._limits.retry_seconds:g}; run again later"
                 )
-            raise TransientError(f"it answers {answer.status_code}", after)
-        if not 200 <= answer.status_code < 300:
-            _ = answer.content
-            raise APIError.from_response(answer)
+            raise TransientError(f"responded with status {status}", after)
+        if not 200 <= status < 300:
+            # Load the body before the response is closed: the error quotes it.
+            _ = response.content
+            raise APIError.from_response(response)
 
     def get_pages(
         self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield all pages of a search.
 
+        Args:
+            url: The search endpoint, or a FeatureCollection.
+            method: `POST` (the default) or `GET`.
+            parameters: The body or query of the search.
+
+        Yields:
+            FeatureCollections, as the catalog sends them. A page may be empty.
+
         Raises:
-            CatalogError: A page is not a FeatureCollection, the pages lead in a circle or nowhere,
-                or fewer items came than the catalog says that there are.
+            APIError: The server rejects the request with a permanent status.
+            CatalogError: A page is not a FeatureCollection, the pages form a loop or never end, or
+                the catalog sent fewer items than it reports to match.
         """
-        received, promised, empty = 0, 0, 0
-        asked: set[str] = set()
-        where: tuple[str, str, dict[str, Any] | None] = url, (method or "POST").upper(), parameters
+        received, promised, empty_pages = 0, 0, 0
+        requested: set[str] = set()
+        page_request = _PageRequest(url, (method or "POST").upper(), parameters)
         while True:
-            question = json.dumps(where, sort_keys=True)
-            if question in asked:
+            # A next link that leads back to an earlier page would be followed forever.
+            key = json.dumps(page_request, sort_keys=True)
+            if key in requested:
                 raise CatalogError(
-                    f"{redact_url(url)}: its pages lead in a circle after {received:,} items"
+                    f"{redact_url(url)}: its pages form a loop after {received:,} items"
                 )
-            asked.add(question)
-            page = self._page(*where)
-            promised = max(promised, _matched(page))
+            requested.add(key)
+            page = self._read_page(page_request)
+            promised = max(promised, _number_matched(page))
             received += len(page["features"])
-            empty = 0 if page["features"] else empty + 1
-            if empty > _EMPTY_PAGES:
+            # An empty page does not end a search: its next link may lead to more items.
+            empty_pages = 0 if page["features"] else empty_pages + 1
+            if empty_pages > _MAX_EMPTY_PAGES:
                 raise CatalogError(
-                    f"{redact_url(url)}: {empty} empty pages in a row name a next one; its search has no end"
+                    f"{redact_url(url)}: {empty_pages} empty pages in a row link to a next page; "
+                    "the search does not end"
                 )
             yield page
-            following = next(
-                (one for one in links_of(page, "next") if isinstance(one.get("href"), str)), None
-            )
-            if following is None:
+            next_link = _next_link(page)
+            if next_link is None:
                 break
-            where = _next_page(where, following)
+            page_request = _next_request(page_request, next_link)
         if received < promised:
             raise CatalogError(
-                f"{redact_url(url)} says that {promised:,} items match, and sent {received:,}: its answer is incomplete; "
-                "run again later"
+                f"{redact_url(url)} reports {promised:,} matching items, and sent {received:,}: "
+                "the response is incomplete; run again later"
             )
 
-    def _page(self, url: str, method: str, parameters: dict[str, Any] | None) -> dict[str, Any]:
-        """One page that is a FeatureCollection; an error document with status 200 is asked for
-        again.
-        """
-        told = ""
+    def _read_page(self, page_request: _PageRequest) -> dict[str, Any]:
+        """Read one page, and retry while the catalog sends an error document with status 200."""
+        description = ""
         for _ in range(self._limits.max_attempts):
-            page = self.read_document(url, method, parameters)
+            page = self.read_document(*page_request)
             if page.get("type") == "FeatureCollection" and isinstance(page.get("features"), list):
                 return page
-            told = str(
+            description = str(
                 page.get("description")
                 or page.get("message")
                 or page.get("detail")
@@ -204,65 +249,79 @@ class CatalogIO(StacApiIO):
             )
             shutdown.wait(self._limits.retry_wait)
         raise CatalogError(
-            f"{redact_url(url)}: the answer is not a FeatureCollection: {told[:200] or 'no description'}"
+            f"{redact_url(page_request.url)}: the response is not a FeatureCollection: "
+            f"{description[:200] or 'no description'}"
         )
 
 
-def _body(answer: requests.Response) -> bytes:
+def _read_body(response: requests.Response) -> bytes:
     body = bytearray()
-    until = time.monotonic() + _ANSWER_SECONDS
+    # The timeout of requests only limits the time between two bytes, not the whole response.
+    deadline = time.monotonic() + _RESPONSE_SECONDS
     try:
-        for piece in answer.iter_content(2**16):
-            body += piece
-            if len(body) > _LARGEST_ANSWER:
+        for content in response.iter_content(2**16):
+            body += content
+            if len(body) > _LARGEST_RESPONSE:
                 raise CatalogError(
-                    f"{redact_url(answer.url)} sends more than {_LARGEST_ANSWER:,} bytes for one page"
+                    f"{redact_url(response.url)} sends more than {_LARGEST_RESPONSE:,} bytes "
+                    "for one page"
                 )
-            if time.monotonic() > until:
-                raise TransientError("its answer takes too long")
+            if time.monotonic() > deadline:
+                raise TransientError("the response takes too long")
     except (requests.RequestException, OSError) as error:
-        raise TransientError(f"its answer broke off: {type(error).__name__}") from None
+        raise TransientError(f"the response was cut off: {type(error).__name__}") from None
     return bytes(body)
 
 
 def _json_text(body: bytes) -> str:
+    """Decode a JSON document. Overloaded servers send HTML or truncated JSON with status 200."""
     try:
         text = body.decode("utf-8")
         json.loads(text)
     except ValueError:
-        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "what is not JSON"
-        raise TransientError(f"it answers with {kind}") from None
+        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "invalid JSON"
+        raise TransientError(f"responded with {kind}") from None
     return text
 
 
-def _matched(page: dict[str, Any]) -> int:
-    """Items that match, as the catalog says: by OGC API Features, or the older context
-    extension.
+def _number_matched(page: dict[str, Any]) -> int:
+    """Return how many items match a search, as the catalog reports it; 0 if it does not.
+
+    OGC API Features has `numberMatched`, the older context extension has `context.matched`.
     """
     context = page.get("context")
-    told = page.get("numberMatched", context.get("matched") if isinstance(context, dict) else None)
-    return told if isinstance(told, int) else 0
+    by_context = context.get("matched") if isinstance(context, dict) else None
+    matched = page.get("numberMatched", by_context)
+    return matched if isinstance(matched, int) else 0
 
 
-def _next_page(
-    where: tuple[str, str, dict[str, Any] | None], link: dict[str, Any]
-) -> tuple[str, str, dict[str, Any] | None]:
-    """Where a next link leads: STAC API, section "Paging extension"."""
-    url, _, parameters = where
-    href, method = urljoin(url, link["href"]), str(link.get("method") or "GET").upper()
+def _next_link(page: dict[str, Any]) -> dict[str, Any] | None:
+    for link in links_of(page, "next"):
+        if isinstance(link.get("href"), str):
+            return link
+    return None
+
+
+def _next_request(current: _PageRequest, link: dict[str, Any]) -> _PageRequest:
+    """Follow a next link: STAC API, section "Paging extension"."""
+    url = urljoin(current.url, link["href"])
+    method = str(link.get("method") or "GET").upper()
     if method != "POST":
-        return href, method, None
+        return _PageRequest(url, method, None)
     body = link.get("body")
     body = body if isinstance(body, dict) else {}
-    return href, method, {**(parameters or {}), **body} if link.get("merge") else body
+    # With `merge`, the body of the link extends that of the previous request.
+    parameters = {**(current.parameters or {}), **body} if link.get("merge") else body
+    return _PageRequest(url, method, parameters)
 
 
 def describe_refusal(error: APIError) -> str:
-    """What an API's refusal comes to, and what to try."""
-    status, told = error.status_code, str(error).strip()[:500]
+    """Describe the rejection of a request by an API, with a hint on what to try."""
+    status, response_text = error.status_code, str(error).strip()[:500]
     hint = {
-        401: "it needs an account: see docs/catalogs.md for the variables that hold its name and password",
+        401: "it needs an account: put the name and password for this host into ~/.netrc",
         403: "the account may not search here",
         404: "there is no STAC API at this address: is it the root of the API?",
     }.get(status or 0, "")
-    return "; ".join(part for part in (f"status {status}" if status else "", told, hint) if part)
+    parts = [f"status {status}" if status else "", response_text, hint]
+    return "; ".join(part for part in parts if part)

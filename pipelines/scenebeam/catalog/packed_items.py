@@ -1,4 +1,4 @@
-"""Items as they came: tens of thousands of them in little memory."""
+"""Hold tens of thousands of STAC items in little memory, as compressed JSON."""
 
 from __future__ import annotations
 
@@ -10,33 +10,39 @@ from typing import Any, overload
 Item = dict[str, Any]
 
 
-class KeptItems(Sequence[Item]):
-    """STAC items, each kept as compressed JSON and parsed when it is asked for.
+class PackedItems(Sequence[Item]):
+    """STAC items, each stored as compressed JSON and parsed on access.
 
-    An item of Sentinel-2 takes 60 KB as Python objects, and 3 KB here. Changing what is given
-    changes nothing.
+    A Sentinel-2 item takes 60 KB as Python objects, and 3 KB here. Each access returns a new
+    object: changing it does not change the stored item.
     """
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
-        """Keep `items`, which may come one by one."""
-        self._packed = [_pack(json.dumps(item).encode()) for item in items]
+        """Pack `items`, one at a time."""
+        self._packed: list[bytes] = []
+        for item in items:
+            self.append(item)
 
     @classmethod
-    def of_lines(cls, lines: Iterable[bytes]) -> KeptItems:
-        """Keep items that come as JSON, one a line. Raises ValueError for a line that is none."""
-        found = cls()
+    def from_lines(cls, lines: Iterable[bytes]) -> PackedItems:
+        """Pack items from JSON lines; blank lines are skipped.
+
+        Raises:
+            ValueError: A line is not JSON.
+        """
+        packed_items = cls()
         for line in lines:
             if line.strip():
                 json.loads(line)
-                found._packed.append(_pack(line.strip()))
-        return found
+                packed_items._packed.append(_pack(line.strip()))
+        return packed_items
 
     def append(self, item: Item) -> None:
-        """Keep one more."""
+        """Add an item."""
         self._packed.append(_pack(json.dumps(item).encode()))
 
     def lines(self) -> Iterator[bytes]:
-        """The items as JSON, one a line."""
+        """Yield the items as JSON lines."""
         for packed in self._packed:
             yield zlib.decompress(packed) + b"\n"
 
@@ -51,23 +57,34 @@ class KeptItems(Sequence[Item]):
     def __getitem__(self, index: int) -> Item: ...
 
     @overload
-    def __getitem__(self, index: slice) -> KeptItems: ...
+    def __getitem__(self, index: slice) -> PackedItems: ...
 
-    def __getitem__(self, index: int | slice) -> Item | KeptItems:
+    def __getitem__(self, index: int | slice) -> Item | PackedItems:
         if isinstance(index, slice):
-            part = KeptItems()
+            part = PackedItems()
             part._packed = self._packed[index]
             return part
-        found: Item = json.loads(zlib.decompress(self._packed[index]))
-        return found
+        item: Item = json.loads(zlib.decompress(self._packed[index]))
+        return item
 
 
 def links_of(document: dict[str, Any], rel: str | None = None) -> list[dict[str, Any]]:
-    """Links of an item, a page or a catalog, those of one relation or all; what is no link is passed over."""
-    stored = document.get("links")
-    links = [link for link in stored if isinstance(link, dict)] if isinstance(stored, list) else []
-    return [link for link in links if rel is None or link.get("rel") == rel]
+    """Return the links of an item, a page or a catalog; malformed ones are skipped.
+
+    Args:
+        document: A STAC object as JSON.
+        rel: The relation type; None for links of all types.
+    """
+    links = document.get("links")
+    if not isinstance(links, list):
+        return []
+    matching = []
+    for link in links:
+        if isinstance(link, dict) and (rel is None or link.get("rel") == rel):
+            matching.append(link)
+    return matching
 
 
 def _pack(line: bytes) -> bytes:
+    # The lowest level is fast, and nearly as small: items are repetitive.
     return zlib.compress(line, 1)

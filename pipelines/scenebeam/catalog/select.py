@@ -1,5 +1,7 @@
-"""Select: which scenes are taken, in which order, and what was left out and why. Pure functions on
-Scenes.
+"""Select scenes: filter, drop duplicates, group into acquisitions, apply the selection mode.
+
+Pure functions of scenes: the result does not depend on the order in which scenes were found. Each
+step counts what it leaves out, so that a run can explain an empty or surprising selection.
 """
 
 from __future__ import annotations
@@ -12,43 +14,49 @@ from datetime import datetime
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import PASS_GAP, Acquisition, group
-from scenebeam.catalog.cover import cover_least
+from scenebeam.catalog.bands import bands_of, record_of
+from scenebeam.catalog.cover import minimal_cover
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import bands_of, record_of
-from scenebeam.catalog.selection_modes import choose
+from scenebeam.catalog.selection_modes import Interval, choose
 from scenebeam.catalog.series_rows import ListedScene, group_rows
 from scenebeam.request import RunRequest, Select
 
 log = logging.getLogger(__name__)
 
-Interval = tuple[datetime, datetime]
-
 
 @dataclass(frozen=True)
 class Selection:
-    """What was taken, and how many scenes each filter left out."""
+    """The selected acquisitions, and how many scenes each step left out."""
 
     acquisitions: tuple[Acquisition, ...]
+    """The selected acquisitions, in order of time."""
     candidates: tuple[Acquisition, ...]
-    """All that the filters left, before coverage and mode chose among them."""
+    """All acquisitions that passed the filters, before `min_coverage` and the mode."""
     found: tuple[Scene, ...]
+    """All scenes found, in order of time."""
     left_out: dict[str, int] = field(default_factory=dict)
+    """Scenes that each step left out, by the name of the step."""
 
     @property
     def scenes(self) -> tuple[Scene, ...]:
-        """All scenes taken, by acquisition; one that two acquisitions share comes once."""
-        return _each_once(scene for one in self.acquisitions for scene in one.scenes)
+        """All selected scenes by acquisition; one that two acquisitions share is listed once."""
+        selected: list[Scene] = []
+        for acquisition in self.acquisitions:
+            selected.extend(acquisition.scenes)
+        return _unique(selected)
 
     def __repr__(self) -> str:
-        """One line: a selection of some scenes with all their bands would fill pages."""
-        return f"<Selection of {len(self.acquisitions)} acquisitions, {len(self.scenes)} scenes: {self.explain()}>"
+        """Return one line: the scenes with all their bands would fill pages."""
+        return (
+            f"<Selection of {len(self.acquisitions)} acquisitions, "
+            f"{len(self.scenes)} scenes: {self.explain()}>"
+        )
 
     def explain(self) -> str:
-        """One line: found, and what each filter left out."""
-        removed = ", ".join(
-            f"{name} left out {count}" for name, count in self.left_out.items() if count
-        )
-        return f"{len(self.found)} scenes found" + (f"; {removed}" if removed else "")
+        """Return one line: how many scenes were found, and what each step left out."""
+        summary = f"{len(self.found)} scenes found"
+        removed = [f"{step} left out {count}" for step, count in self.left_out.items() if count]
+        return f"{summary}; {', '.join(removed)}" if removed else summary
 
 
 def select(
@@ -60,138 +68,168 @@ def select(
     empty_rows: Iterable[Acquisition] = (),
     measure: Callable[[Sequence[Scene]], list[Scene]] = list,
 ) -> Selection:
-    """Filter, deduplicate, group and choose as the request asks. The same for any order of
-    `scenes`.
+    """Filter, deduplicate, group and choose scenes according to a request.
 
-    Scenes that a table lists are grouped and ordered by its rows instead, and none is a duplicate.
+    Scenes of a time-series table are grouped and ordered by its rows, and not deduplicated.
 
     Args:
-        scenes: What was found.
-        request: What is asked for.
-        area: In degrees; None where nothing bounds it.
+        scenes: The scenes found, in any order.
+        request: The request.
+        area: The area in degrees; None if it is unbounded.
         group_by: `acquisition` or `day`.
-        anchors: By scene, the day that it was chosen for before.
-        empty_rows: Rows of a table that name no scene.
-        measure: Finds the cloud over the area of the scenes that the other filters left.
+        anchors: The day that a scene was selected for in an earlier selection, by scene id.
+        empty_rows: Rows of a time-series table without scenes.
+        measure: Measures the cloud cover of the area. Called with the scenes that passed all other
+            filters, because it reads pixels; returns them with `aoi_cloud` set.
+
+    Returns:
+        The selection.
     """
+    # Sort first: every later step keeps this order, whatever order the catalog answered in.
     found = sorted(_distinct(scenes), key=lambda s: (s.datetime, s.collection, s.id))
-    left, left_out = found, {}
-    for name, keep in _filters(request.select, request.intervals, area):
-        kept = [scene for scene in left if keep(scene)]
-        left_out[name] = len(left) - len(kept)
-        left = kept
-    most = request.select.max_aoi_cloud
-    if most is not None:
-        left = measure(left)
-        clouds = {(scene.collection, scene.id): scene.aoi_cloud for scene in left}
-        found = [
-            replace(scene, aoi_cloud=clouds.get((scene.collection, scene.id))) for scene in found
-        ]
-        clear = [scene for scene in left if scene.aoi_cloud is None or scene.aoi_cloud <= most]
-        left_out["select.max_aoi_cloud"] = len(left) - len(clear)
-        left = clear
-    listed = [scene for scene in left if isinstance(scene, ListedScene)]
-    empty = [one for one in empty_rows if _is_asked(one, request)]
+    left_out: dict[str, int] = {}
+    remaining = _apply_filters(found, request, area, left_out)
+    if request.select.max_aoi_cloud is not None:
+        # The most expensive filter comes last, and its results go into the table of all scenes.
+        remaining = measure(remaining)
+        found = _with_aoi_cloud(found, remaining)
+        clear = _below_aoi_cloud(remaining, request.select.max_aoi_cloud)
+        left_out["select.max_aoi_cloud"] = len(remaining) - len(clear)
+        remaining = clear
+    listed = [scene for scene in remaining if isinstance(scene, ListedScene)]
+    empty = [row for row in empty_rows if _row_passes(row, request)]
     if listed or empty:
         candidates = group_rows(listed, empty, area, group_by)
     else:
-        kept = drop_duplicates(left)
-        left_out["older processing of the same acquisition"] = len(left) - len(kept)
-        candidates = [_anchored(one, anchors or {}) for one in group(kept, area, group_by)]
-    good = [
-        one
-        for one in candidates
-        if one.coverage is None or one.coverage >= request.select.min_coverage
-    ]
-    left_out["select.min_coverage"] = _count(candidates) - _count(good)
-    chosen = choose([_with_bands(one, request) for one in good], request.select, request.intervals)
-    left_out[f"select.mode {request.select.mode}"] = _count(good) - _count(chosen)
-    if request.select.cover == "least":
-        least = [cover_least(one, area) for one in chosen]
-        left_out["select.cover least"] = _count(chosen) - _count(least)
-        chosen = least
-    return Selection(tuple(chosen), tuple(candidates), _each_once(found), left_out)
+        unique = drop_duplicates(remaining)
+        left_out["older processing of the same acquisition"] = len(remaining) - len(unique)
+        candidates = []
+        for acquisition in group(unique, area, group_by):
+            candidates.append(_with_anchor(acquisition, anchors or {}))
+    chosen = _choose_acquisitions(candidates, request, area, left_out)
+    return Selection(tuple(chosen), tuple(candidates), _unique(found), left_out)
+
+
+def _choose_acquisitions(
+    candidates: list[Acquisition],
+    request: RunRequest,
+    area: BaseGeometry | None,
+    left_out: dict[str, int],
+) -> list[Acquisition]:
+    """Apply `min_coverage`, the mode and `cover`. Counts what each leaves out in `left_out`."""
+    covering = []
+    for acquisition in candidates:
+        # An unknown coverage passes: the footprints are only known once the files are opened.
+        if acquisition.coverage is None or acquisition.coverage >= request.select.min_coverage:
+            covering.append(_with_completeness(acquisition, request))
+    left_out["select.min_coverage"] = _count_scenes(candidates) - _count_scenes(covering)
+    chosen = choose(covering, request.select, request.intervals)
+    left_out[f"select.mode {request.select.mode}"] = _count_scenes(covering) - _count_scenes(chosen)
+    if request.select.cover == "minimal":
+        # Last, so that acquisitions compete in the mode with all of their scenes.
+        minimal = [minimal_cover(acquisition, area) for acquisition in chosen]
+        left_out["select.cover minimal"] = _count_scenes(chosen) - _count_scenes(minimal)
+        chosen = minimal
+    return chosen
 
 
 def _distinct(scenes: Iterable[Scene]) -> Iterable[Scene]:
-    """Scenes without those that came twice; each row of a table has scenes of its own."""
-    found: dict[tuple[str, str, int], Scene] = {}
+    """Drop repeated scenes. Those of different rows of a table are different."""
+    by_key: dict[tuple[str, str, int], Scene] = {}
     for scene in scenes:
         row = scene.row if isinstance(scene, ListedScene) else -1
-        found[scene.collection, scene.id, row] = scene
-    return found.values()
+        by_key[scene.collection, scene.id, row] = scene
+    return by_key.values()
 
 
-def _each_once(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
-    found: dict[tuple[str, str], Scene] = {}
+def _unique(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
+    """Drop scenes that were listed before, whichever row they are of."""
+    by_key: dict[tuple[str, str], Scene] = {}
     for scene in scenes:
-        found.setdefault((scene.collection, scene.id), scene)
-    return tuple(found.values())
+        by_key.setdefault((scene.collection, scene.id), scene)
+    return tuple(by_key.values())
 
 
-def _is_asked(row: Acquisition, request: RunRequest) -> bool:
-    """Whether a row without scenes is of the dates asked for."""
+def _row_passes(row: Acquisition, request: RunRequest) -> bool:
+    """Return whether a row without scenes passes the only filters that apply to it."""
     inside = any(start <= row.acquired <= end for start, end in request.intervals)
     return request.select.scenes is None and (inside or not request.intervals)
 
 
-def _with_bands(one: Acquisition, request: RunRequest) -> Acquisition:
-    """An acquisition that knows whether all its scenes have the bands that are asked for."""
+def _with_completeness(acquisition: Acquisition, request: RunRequest) -> Acquisition:
+    """Set `complete`: whether all scenes have the requested bands."""
     if request.select.mode == "all":
-        return one
-    complete = all(
-        set(bands_of(record_of(scene, request), request)) <= scene.assets.keys()
-        for scene in one.scenes
-    )
-    return replace(one, complete=complete)
+        return acquisition  # completeness only matters in a comparison
+    for scene in acquisition.scenes:
+        requested = set(bands_of(record_of(scene, request), request))
+        if not requested <= scene.assets.keys():
+            return replace(acquisition, complete=False)
+    return replace(acquisition, complete=True)
 
 
-def _anchored(one: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:
-    return replace(
-        one, anchor=min((anchors[s.id] for s in one.scenes if s.id in anchors), default=None)
-    )
+def _with_anchor(acquisition: Acquisition, anchors: Mapping[str, datetime]) -> Acquisition:
+    days = [anchors[scene.id] for scene in acquisition.scenes if scene.id in anchors]
+    return replace(acquisition, anchor=min(days, default=None))
 
 
-def _count(acquisitions: Iterable[Acquisition]) -> int:
-    return sum(len(one.scenes) for one in acquisitions)
+def _count_scenes(acquisitions: Iterable[Acquisition]) -> int:
+    return sum(len(acquisition.scenes) for acquisition in acquisitions)
+
+
+def _apply_filters(
+    scenes: Sequence[Scene],
+    request: RunRequest,
+    area: BaseGeometry | None,
+    left_out: dict[str, int],
+) -> list[Scene]:
+    """Apply the filters one after another. Counts what each leaves out in `left_out`."""
+    remaining = list(scenes)
+    for name, keep in _filters(request.select, request.intervals, area):
+        kept = [scene for scene in remaining if keep(scene)]
+        left_out[name] = len(remaining) - len(kept)
+        remaining = kept
+    return remaining
 
 
 def _filters(
-    asked: Select, intervals: Sequence[Interval], area: BaseGeometry | None
+    requested: Select, intervals: Sequence[Interval], area: BaseGeometry | None
 ) -> list[tuple[str, Callable[[Scene], bool]]]:
-    """Name of each filter and what it keeps. A catalogue may ignore a query, so area and dates
-    stand here too.
+    """Return the name of each filter, and the predicate of the scenes that it keeps.
+
+    A scene without the property in question passes, except for those that are compared for
+    equality. Area and dates were part of the search, but a catalog may ignore a query parameter,
+    and a file or a static catalog has no search at all.
     """
-    platforms = {name.lower() for name in asked.platform or []}
-    cloud, nodata = asked.max_cloud_cover, asked.max_nodata
-    named = None if asked.scenes is None else {one.id for one in asked.scenes}
+    platforms = {name.lower() for name in requested.platform or []}
+    max_cloud, max_nodata = requested.max_cloud_cover, requested.max_nodata
+    orbits, orbit_state = requested.relative_orbit, requested.orbit_state
+    ids = None if requested.scenes is None else {scene.id for scene in requested.scenes}
     return [
-        ("select.scenes", lambda s: named is None or s.id in named),
-        (
-            "dates",
-            lambda s: not intervals or any(_is_within(s, start, end) for start, end in intervals),
-        ),
+        ("select.scenes", lambda s: ids is None or s.id in ids),
+        ("dates", lambda s: not intervals or _is_within_any(s, intervals)),
         ("area", lambda s: area is None or s.footprint is None or shares_ground(s.footprint, area)),
-        (
-            "select.max_cloud_cover",
-            lambda s: cloud is None or s.cloud_cover is None or s.cloud_cover <= cloud,
-        ),
-        ("select.max_nodata", lambda s: nodata is None or s.nodata is None or s.nodata <= nodata),
+        ("select.max_cloud_cover", lambda s: _is_at_most(s.cloud_cover, max_cloud)),
+        ("select.max_nodata", lambda s: _is_at_most(s.nodata, max_nodata)),
         ("select.platform", lambda s: not platforms or s.platform in platforms),
-        (
-            "select.relative_orbit",
-            lambda s: not asked.relative_orbit or s.relative_orbit in asked.relative_orbit,
-        ),
-        (
-            "select.orbit_state",
-            lambda s: asked.orbit_state is None or s.orbit_state == asked.orbit_state,
-        ),
+        ("select.relative_orbit", lambda s: not orbits or s.relative_orbit in orbits),
+        ("select.orbit_state", lambda s: orbit_state is None or s.orbit_state == orbit_state),
     ]
 
 
+def _is_at_most(value: float | None, limit: float | None) -> bool:
+    """Return whether a value is within a limit; either may be unknown."""
+    return limit is None or value is None or value <= limit
+
+
+def _is_within_any(scene: Scene, intervals: Iterable[Interval]) -> bool:
+    return any(_is_within(scene, start, end) for start, end in intervals)
+
+
 def _is_within(scene: Scene, start: datetime, end: datetime) -> bool:
-    """Whether a scene is of a period: by its own time, its acquisition's, or the interval that it
-    covers.
+    """Return whether a scene is in an interval.
+
+    A scene that covers an interval itself must overlap it. Otherwise, its own time or that of its
+    acquisition must be inside; the two may differ by minutes.
     """
     if scene.end is not None:
         return scene.datetime <= end and scene.end >= start
@@ -199,53 +237,94 @@ def _is_within(scene: Scene, start: datetime, end: datetime) -> bool:
 
 
 def shares_ground(footprint: BaseGeometry, area: BaseGeometry) -> bool:
-    """Whether two areas overlap by more than an edge."""
+    """Return whether two geometries overlap by more than an edge."""
     return bool(footprint.intersects(area)) and not bool(footprint.touches(area))
 
 
-def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
-    """Of one tile and pass keep the newest processing of each part.
+def _with_aoi_cloud(scenes: Iterable[Scene], measured: Iterable[Scene]) -> list[Scene]:
+    """Return all scenes with the `aoi_cloud` of those that were measured, None for the others."""
+    clouds = {(scene.collection, scene.id): scene.aoi_cloud for scene in measured}
+    updated = []
+    for scene in scenes:
+        updated.append(replace(scene, aoi_cloud=clouds.get((scene.collection, scene.id))))
+    return updated
 
-    Parts are told apart by the collection's record, and where an item does not say, by footprints:
-    a tile that lies on two downlinked strips comes as two items with complementary footprints, and
-    both stay. Scenes without a tile are the same if they were taken in the same second and show
-    nearly the same ground.
+
+def _below_aoi_cloud(scenes: Iterable[Scene], limit: float) -> list[Scene]:
+    return [scene for scene in scenes if _is_at_most(scene.aoi_cloud, limit)]
+
+
+def drop_duplicates(scenes: Iterable[Scene]) -> list[Scene]:
+    """Keep the newest processing of each part of a tile and pass.
+
+    Catalogs hold several processings of one acquisition, and keep the old ones. But two items of
+    one tile and pass can also be two parts: a tile on the border of two downlinked strips comes as
+    two items with complementary footprints, and both are kept.
+
+    Parts are identified as the collection record says. Where an item has no part key, footprints
+    are compared. Scenes without a tile are duplicates if they were taken in the same second and
+    cover nearly the same ground.
+
+    Args:
+        scenes: In any order.
+
+    Returns:
+        The scenes that are kept, in order of time.
     """
-    kept: dict[tuple[str | None, ...], list[Scene]] = {}
     scenes = list(scenes)
-    nameless = sum(scene.tile_key is None or scene.pass_key is None for scene in scenes)
-    if nameless:
+    without_keys = sum(scene.tile_key is None or scene.pass_key is None for scene in scenes)
+    if without_keys:
         log.info(
-            "%d of %d scenes name no tile or no pass: times and footprints tell them apart",
-            nameless,
+            "%d of %d scenes have no tile or pass key: times and footprints are compared instead",
+            without_keys,
             len(scenes),
         )
+    # Newest first: a scene is a duplicate if a newer processing of the same part was kept. The id
+    # breaks ties, so that the result does not depend on the order of the scenes.
+    kept: dict[tuple[str | None, ...], list[Scene]] = {}
     for scene in sorted(scenes, key=lambda s: (s.processed, s.id), reverse=True):
-        siblings = kept.setdefault(_same_pass(scene), [])
-        newer = next((one for one in siblings if _is_same_part(scene, one)), None)
+        siblings = kept.setdefault(_tile_and_pass(scene), [])
+        newer = _find_same_part(scene, siblings)
         if newer is None:
             siblings.append(scene)
         else:
-            log.info("%s gives way to %s, a newer processing", scene.id, newer.id)
-    return sorted((s for group in kept.values() for s in group), key=lambda s: (s.acquired, s.id))
+            log.info("%s is superseded by %s, a newer processing", scene.id, newer.id)
+    unique: list[Scene] = []
+    for siblings in kept.values():
+        unique.extend(siblings)
+    return sorted(unique, key=lambda s: (s.acquired, s.id))
 
 
-def _same_pass(scene: Scene) -> tuple[str | None, ...]:
-    """What processings of one tile and pass share."""
+def _tile_and_pass(scene: Scene) -> tuple[str | None, ...]:
+    """Return what all processings of one tile and pass have in common."""
     ground = scene.collection, scene.platform, scene.tile_key
+    # Without a tile the second has to do, as no key says that two scenes show the same ground.
     if scene.tile_key is None:
         return *ground, f"{scene.acquired:%Y%m%dT%H%M%S}"
+    # Without a pass the day has to do: a reprocessing may change the time by seconds. Scenes of
+    # one day but of different passes are told apart by PASS_GAP.
     return *ground, scene.pass_key or f"{scene.acquired:%Y%m%d}"
 
 
-def _is_same_part(one: Scene, other: Scene) -> bool:
-    if abs(one.acquired - other.acquired) > PASS_GAP:
-        return False  # a reprocessing moves the time of a scene by seconds at most
-    if one.part_key is not None and other.part_key is not None:
-        return one.part_key == other.part_key
-    if one.footprint is None or other.footprint is None:
-        return one.tile_key is not None
-    shared = one.footprint.intersection(other.footprint).area
-    if one.tile_key is None:
-        return bool(shared > 0.9 * max(one.footprint.area, other.footprint.area))
-    return bool(shared > 0.5 * min(one.footprint.area, other.footprint.area))
+def _find_same_part(scene: Scene, siblings: Iterable[Scene]) -> Scene | None:
+    return next((sibling for sibling in siblings if _is_same_part(scene, sibling)), None)
+
+
+def _is_same_part(first: Scene, second: Scene) -> bool:
+    """Return whether two scenes of one tile and pass are processings of the same part."""
+    # A reprocessing changes the time of a scene by seconds at most.
+    if abs(first.acquired - second.acquired) > PASS_GAP:
+        return False
+    if first.part_key is not None and second.part_key is not None:
+        return first.part_key == second.part_key
+    # Without footprints, one tile and pass is assumed to have one part.
+    if first.footprint is None or second.footprint is None:
+        return first.tile_key is not None
+    shared = first.footprint.intersection(second.footprint).area
+    areas = first.footprint.area, second.footprint.area
+    # Neighboring scenes of one second may overlap a lot: only nearly equal ones are duplicates.
+    if first.tile_key is None:
+        return bool(shared > 0.9 * max(areas))
+    # Parts of one tile hardly overlap, while footprints of the same part may differ in detail
+    # between processings: half of the smaller one separates the two cases.
+    return bool(shared > 0.5 * min(areas))

@@ -1,4 +1,4 @@
-"""The scene catalogue and what was chosen from it, as tables for people, notebooks and other programs."""
+"""Export found scenes and the selection as CSV tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.acquisition import Acquisition, square_metres
+from scenebeam.catalog.acquisition import Acquisition, square_meters
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
@@ -15,7 +15,7 @@ from scenebeam.csvtable import Table
 CATALOG_FILE, SELECTED_FILE = "scenes_catalog.csv", "scenes_selected.csv"
 _SCENE = ("id", "datetime", "cloud_cover", "platform", "constellation", "collection")
 _AOI_CLOUD = "aoi_cloud_percent"
-"""Column that is there where it was measured."""
+"""Column that exists only if the cloud cover of the area was measured."""
 _SELECTED = ("anchor_date", "acq_datetime", *_SCENE, "coverage_frac_union", "coverage_area_union")
 _SERIES = (
     "anchor_date",
@@ -39,81 +39,94 @@ _COVERAGE = (
 def scene_tables(
     selection: Selection, area: BaseGeometry | None, full_cover: float
 ) -> dict[str, Table]:
-    """The four tables by file name. Areas are in square metres, clouds in percent, times in UTC.
+    """Build the four tables of a selection. Areas are in square meters, clouds in percent, times
+    in UTC.
 
-    `scenes_catalog.csv`: every scene found; `timestamps_coverage.csv`: every acquisition that the filters left;
-    `scenes_selected.csv` and `time_serie.csv`: the scenes and the acquisitions taken. `anchor_date` is the day
-    that one was taken for, its own where all are taken.
+    Args:
+        selection: The selection.
+        area: The area in degrees; None if it is unbounded.
+        full_cover: Minimum coverage (0 to 1) of `has_full_cover`.
+
+    Returns:
+        Tables by file name. `scenes_catalog.csv`: every scene found. `timestamps_coverage.csv`:
+        every acquisition that passed the filters. `scenes_selected.csv` and `time_serie.csv`: the
+        selected scenes and acquisitions. `anchor_date` is the day that an acquisition was selected
+        for, or its own day if the mode selects all.
     """
-    whole = None if area is None else square_metres(area)
+    total_area = None if area is None else square_meters(area)
     measured = any(scene.aoi_cloud is not None for scene in selection.found)
-    more = (_AOI_CLOUD,) if measured else ()
+    extra = (_AOI_CLOUD,) if measured else ()
+    scene_rows = [_scene_row(scene) for scene in selection.found]
+    coverage_rows = [_coverage_row(one, full_cover) for one in selection.candidates]
+    selected_rows, series_rows = [], []
+    for acquisition in selection.acquisitions:
+        series_rows.append(_series_row(acquisition, total_area))
+        for scene in acquisition.scenes:
+            selected_rows.append(_selected_row(scene, acquisition, total_area))
     return {
-        CATALOG_FILE: Table((*_SCENE, *more), [_scene(scene) for scene in selection.found]),
-        "timestamps_coverage.csv": Table(
-            _COVERAGE, [_coverage(one, full_cover) for one in selection.candidates]
-        ),
-        SELECTED_FILE: Table(
-            (*_SELECTED, *more),
-            [
-                _selected(scene, one, whole)
-                for one in selection.acquisitions
-                for scene in one.scenes
-            ],
-        ),
-        "time_serie.csv": Table(_SERIES, [_series(one, whole) for one in selection.acquisitions]),
+        CATALOG_FILE: Table((*_SCENE, *extra), scene_rows),
+        "timestamps_coverage.csv": Table(_COVERAGE, coverage_rows),
+        SELECTED_FILE: Table((*_SELECTED, *extra), selected_rows),
+        "time_serie.csv": Table(_SERIES, series_rows),
     }
 
 
-def _scene(scene: Scene) -> dict[str, Any]:
-    return {
+def _scene_row(scene: Scene) -> dict[str, Any]:
+    row = {
         "id": scene.id,
         "datetime": scene.datetime,
         "cloud_cover": scene.cloud_cover,
         "platform": scene.platform,
         "constellation": scene.constellation,
         "collection": scene.collection,
-        **({} if scene.aoi_cloud is None else {_AOI_CLOUD: scene.aoi_cloud}),
     }
+    if scene.aoi_cloud is not None:
+        row[_AOI_CLOUD] = scene.aoi_cloud
+    return row
 
 
-def _coverage(one: Acquisition, full_cover: float) -> dict[str, Any]:
-    clouds = [scene.cloud_cover for scene in one.scenes if scene.cloud_cover is not None]
+def _coverage_row(acquisition: Acquisition, full_cover: float) -> dict[str, Any]:
+    scenes, coverage = acquisition.scenes, acquisition.coverage
+    clouds = [scene.cloud_cover for scene in scenes if scene.cloud_cover is not None]
     return {
-        "acq_datetime": one.acquired,
-        "coverage_frac": one.coverage,
-        "tiles_count": len(one.scenes),
+        "acq_datetime": acquisition.acquired,
+        "coverage_frac": coverage,
+        "tiles_count": len(scenes),
         "min_cloud": min(clouds, default=None),
         "max_cloud": max(clouds, default=None),
-        "has_full_cover": None if one.coverage is None else one.coverage >= full_cover,
+        "has_full_cover": None if coverage is None else coverage >= full_cover,
     }
 
 
-def _selected(scene: Scene, one: Acquisition, whole: float | None) -> dict[str, Any]:
+def _selected_row(
+    scene: Scene, acquisition: Acquisition, total_area: float | None
+) -> dict[str, Any]:
     return {
-        "anchor_date": _anchor(one),
-        "acq_datetime": one.acquired,
-        **_scene(scene),
-        "coverage_frac_union": one.coverage,
-        "coverage_area_union": _covered(one, whole),
+        "anchor_date": _anchor_date(acquisition),
+        "acq_datetime": acquisition.acquired,
+        **_scene_row(scene),
+        "coverage_frac_union": acquisition.coverage,
+        "coverage_area_union": _covered_area(acquisition, total_area),
     }
 
 
-def _series(one: Acquisition, whole: float | None) -> dict[str, Any]:
+def _series_row(acquisition: Acquisition, total_area: float | None) -> dict[str, Any]:
     return {
-        "anchor_date": _anchor(one),
-        "acq_datetime": one.acquired,
-        "tile_ids": "|".join(scene.id for scene in one.scenes),
-        "tiles_count": len(one.scenes),
-        "cloud_score": one.cloud_cover,
-        "coverage_frac": one.coverage,
-        "coverage_area": _covered(one, whole),
+        "anchor_date": _anchor_date(acquisition),
+        "acq_datetime": acquisition.acquired,
+        "tile_ids": "|".join(scene.id for scene in acquisition.scenes),
+        "tiles_count": len(acquisition.scenes),
+        "cloud_score": acquisition.cloud_cover,
+        "coverage_frac": acquisition.coverage,
+        "coverage_area": _covered_area(acquisition, total_area),
     }
 
 
-def _anchor(one: Acquisition) -> date:
-    return (one.anchor or one.acquired).date()
+def _anchor_date(acquisition: Acquisition) -> date:
+    return (acquisition.anchor or acquisition.acquired).date()
 
 
-def _covered(one: Acquisition, whole: float | None) -> float | None:
-    return None if whole is None or one.coverage is None else one.coverage * whole
+def _covered_area(acquisition: Acquisition, total_area: float | None) -> float | None:
+    if total_area is None or acquisition.coverage is None:
+        return None
+    return acquisition.coverage * total_area

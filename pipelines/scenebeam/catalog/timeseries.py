@@ -1,4 +1,4 @@
-"""Scenes that are already on disk, as a time-series table names them."""
+"""Read scenes that are already on disk or in a bucket, as a time-series table lists them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from scenebeam.catalog.area import lonlat_geometry
-from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import record_for_item
+from scenebeam.catalog.bands import record_for_item
+from scenebeam.catalog.scene import Asset, Scene, asset_from_record
 from scenebeam.catalog.series_rows import ListedScene
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import is_empty, parse_rows, read_day, read_number
@@ -27,48 +27,51 @@ from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger(__name__)
 
-_IMAGES = {".tif", ".tiff", ".jp2"}
-_AT_ONCE = 16
+_IMAGE_SUFFIXES = {".tif", ".tiff", ".jp2"}
+_LISTING_THREADS = 16
 """Folders that are listed at the same time."""
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_UNDATED = datetime.min.replace(tzinfo=UTC)
+"""Time of a scene until its row is known."""
 
 
 class Files(Protocol):
-    """Files below one folder, by their relative names: the part of a store that is read here."""
+    """Read access to the files below a folder or bucket prefix, by their relative keys."""
 
     def list(self, prefix: str = "") -> set[str]:
-        """Names of all files that start with `prefix`."""
+        """List the keys of all files that start with `prefix`."""
         ...
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is no such file."""
+        """Read a file; None if it does not exist."""
         ...
 
     def path(self, name: str) -> str:
-        """Where a file lies."""
+        """Return the absolute path or URI of a file."""
         ...
 
 
 @dataclass(frozen=True)
 class SeriesRow:
-    """One row of a time series: a timestamp, its scenes in order, and what is known of them."""
+    """One row of a time series: a timestamp and its scenes in order."""
 
     acquired: datetime
     scenes: tuple[str, ...]
+    """Scene ids."""
     anchor: datetime | None
+    """The day that the row was selected for."""
     cloud: float | None
-    """Percent, of the cloudiest scene."""
+    """Cloud cover of the cloudiest scene, in percent."""
 
 
 def parse_series(content: bytes, name: str) -> list[SeriesRow]:
     """Parse a time-series table.
 
     Args:
-        content: The file: see `parse_rows`.
-        name: What messages call it.
+        content: The content of the file; for the accepted forms see `parse_rows`.
+        name: Name of the table in messages.
 
     Returns:
-        Its rows in order. A row may name no scene.
+        The rows in order. A row may have no scenes.
 
     Raises:
         RequestError: The table is not a time series; the message names the line.
@@ -84,78 +87,86 @@ def parse_series(content: bytes, name: str) -> list[SeriesRow]:
             raise RequestError(f"{where}: cloud_score {cloud:g} is not a percentage")
         text = row.cells["tile_ids"]
         if any(not is_empty(cell) for cell in row.extra):
-            # A list that is not quoted runs on in the cells beside it.
+            # An unquoted list with commas continues in the cells that follow, which only works if
+            # `tile_ids` is the last column.
             if list(row.cells)[-1] != "tile_ids":
-                told = "has more cells than the table has columns: quote the list of tiles"
-                raise RequestError(f"{where} {told}")
+                raise RequestError(
+                    f"{where} has more cells than the table has columns: quote the list of tiles"
+                )
             text = "|".join([text, *row.extra])
         anchor = read_day(row.cells, "anchor_date", where)
-        rows.append(SeriesRow(acquired, tuple(_scene_ids(text, where)), anchor, cloud))
+        rows.append(SeriesRow(acquired, tuple(_parse_scene_ids(text, where)), anchor, cloud))
     return rows
 
 
-def _scene_ids(text: str, where: str) -> list[str]:
-    """The ids of a cell: separated by bars, commas or semicolons, or a list as Python prints it."""
+def _parse_scene_ids(text: str, where: str) -> list[str]:
+    """Parse the ids in a cell: separated by `|`, `,` or `;`, or a list as Python prints it."""
     text = text.strip().strip("'\"").strip()
-    # NumPy prints no commas between the items of an array.
+    # NumPy prints arrays without commas, so in brackets a space separates, too.
     separators = r"[|,;\s]" if text.startswith(("[", "(", "{")) else r"[|,;\t\r\n]"
-    names: dict[str, None] = {}
+    ids: dict[str, None] = {}
     for part in re.split(separators, text.strip("[](){}")):
-        name = part.strip().strip("'\"")
-        if is_empty(name):
+        scene_id = part.strip().strip("'\"")
+        if is_empty(scene_id):
             continue
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name.startswith("."):
-            raise RequestError(f"{where}: {name!r} is not the id of a scene")
-        names[name] = None
-    return list(names)
+        # An id becomes a folder name: it must not contain slashes or start with a dot.
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", scene_id) or scene_id.startswith("."):
+            raise RequestError(f"{where}: {scene_id!r} is not the id of a scene")
+        ids[scene_id] = None
+    return list(ids)
 
 
 def series_digest(rows: Iterable[SeriesRow]) -> str:
-    """SHA-256 of what a table says, whatever its columns, quotes and line ends look like."""
-    plain = [
-        [
-            row.acquired.astimezone(UTC).isoformat(),
-            row.scenes,
-            None if row.anchor is None else row.anchor.isoformat(),
-            row.cloud,
-        ]
-        for row in rows
-    ]
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+    """Return the SHA-256 of the content of a table, independent of its formatting.
+
+    Column order, quotes, separators and line ends do not change the digest.
+    """
+    content = []
+    for row in rows:
+        acquired = row.acquired.astimezone(UTC).isoformat()
+        anchor = None if row.anchor is None else row.anchor.isoformat()
+        content.append([acquired, row.scenes, anchor, row.cloud])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def scenes_of_series(
+def read_series_scenes(
     rows: Iterable[SeriesRow],
     records: list[CollectionRecord],
     root: Files,
     *,
     checksums: bool = False,
 ) -> list[ListedScene]:
-    """The scenes that the rows of a time series name, with their files.
+    """Read the scenes that the rows of a time series list, with their files.
 
-    A file is `<scene_id>/<band>.tif` below `root`, or `.jp2`, and may bear any of the band's names
-    in any case. Bands without a file are left out of the scene's assets: a missing tile, for the
-    product to judge. Where the scene's STAC item lies beside the files, as scenebeam's downloads
-    have it, it tells the rest. A scene whose item says nothing of clouds has its row's.
+    A file is `<scene_id>/<band>.tif` (or `.tiff`, `.jp2`) below `root`; its name may be any name
+    of the band, in any case. Bands without a file have no asset, and the product decides what a
+    missing tile means. If the STAC item of the scene is beside the files, as in scenebeam's
+    downloads, properties are read from it. If it has no cloud cover, the row's is used.
 
     Args:
         rows: Rows of the table.
-        records: Records that may describe the scenes; the first gives the names of bands.
+        records: Records that may describe the scenes; the first one defines the bands.
         root: The folder of the scenes.
-        checksums: Whether files of this machine are held against the checksums of their items, too.
+        checksums: Whether the checksums of local files are verified, in addition to their sizes.
+
+    Returns:
+        One scene for each id in each row, in the order of the table.
 
     Raises:
         RequestError: An item beside the files cannot be read.
     """
     table = list(rows)
-    names = list(dict.fromkeys(name for row in table for name in row.scenes))
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        found = threads.map(lambda name: _read_scene(name, records, root, checksums), names)
-        known = dict(zip(names, found, strict=True))
+    ids: dict[str, None] = {}
+    for row in table:
+        ids.update(dict.fromkeys(row.scenes))
+    # Rows may share scenes: each folder is read once.
+    with ThreadPoolExecutor(_LISTING_THREADS) as threads:
+        read = threads.map(lambda scene_id: _read_scene(scene_id, records, root, checksums), ids)
+        by_id = dict(zip(ids, read, strict=True))
     scenes = []
     for number, row in enumerate(table):
-        for place, name in enumerate(row.scenes):
-            scene = known[name]
+        for place, scene_id in enumerate(row.scenes):
+            scene = by_id[scene_id]
             cloud = scene.cloud_cover if scene.cloud_cover is not None else row.cloud
             scenes.append(
                 replace(
@@ -168,56 +179,56 @@ def scenes_of_series(
                     anchor=row.anchor,
                 )
             )
-    _warn_of_unknown(known, records[0])
+    _warn_of_unknown_offsets(by_id, records[0])
     return scenes
 
 
 def _read_scene(
-    name: str, records: list[CollectionRecord], root: Files, checksums: bool
+    scene_id: str, records: list[CollectionRecord], root: Files, checksums: bool
 ) -> ListedScene:
-    """A scene by what lies in its folder; its row says the rest."""
-    listed = sorted(file for file in root.list(f"{name}/") if file.count("/") == 1)
+    """Read a scene from the files in its folder. Its time and row are filled in later."""
+    keys = sorted(key for key in root.list(f"{scene_id}/") if key.count("/") == 1)
     files = {}
-    for file in listed:
-        path = PurePosixPath(file)
-        if path.suffix.lower() in _IMAGES:
-            files[path.stem.lower()] = root.path(file)
-    item_name = f"{name}/{name}.json"
-    item = _parse_item(root.read(item_name), root.path(item_name)) if item_name in listed else {}
-    for label, asset in item["assets"].items() if item else ():
-        if _is_in_bucket(asset):
-            files.setdefault(label.lower(), asset["href"])
+    for key in keys:
+        path = PurePosixPath(key)
+        if path.suffix.lower() in _IMAGE_SUFFIXES:
+            files[path.stem.lower()] = root.path(key)
+    item_key = f"{scene_id}/{scene_id}.json"
+    item = _parse_item(root.read(item_key), root.path(item_key)) if item_key in keys else {}
+    for asset_key, described in item.get("assets", {}).items():
+        if _is_in_bucket(described):
+            files.setdefault(asset_key.lower(), described["href"])
     properties = item.get("properties", {})
     cloud = properties.get("eo:cloud_cover")
     return ListedScene(
-        id=name,
+        id=scene_id,
         collection=records[0].id,
         provider=records[0].provider,
-        datetime=_NEVER,
-        acquired=_NEVER,
+        datetime=_UNDATED,
+        acquired=_UNDATED,
         platform=properties.get("platform"),
         constellation=properties.get("constellation"),
         cloud_cover=float(cloud) if isinstance(cloud, int | float) else None,
         footprint=lonlat_geometry(item["geometry"]) if item.get("geometry") else None,
-        assets=_local_assets(name, files, item, records, checksums),
+        assets=_local_assets(scene_id, files, item, records, checksums),
     )
 
 
-def _is_in_bucket(asset: dict[str, Any]) -> bool:
-    """Whether scenebeam put the file into a bucket, and kept only the item here."""
-    return str(asset.get("href")).startswith("gs://") and "scenebeam:index" in asset
+def _is_in_bucket(described: dict[str, Any]) -> bool:
+    """Return whether scenebeam moved a file to a bucket, and kept only the item here."""
+    return str(described.get("href")).startswith("gs://") and "scenebeam:index" in described
 
 
-def _warn_of_unknown(scenes: Mapping[str, Scene], record: CollectionRecord) -> None:
+def _warn_of_unknown_offsets(scenes: Mapping[str, Scene], record: CollectionRecord) -> None:
     unknown = []
-    for name, scene in scenes.items():
+    for scene_id, scene in scenes.items():
         if not all(asset.add_offset_known for asset in scene.assets.values()):
-            unknown.append(name)
+            unknown.append(scene_id)
     if unknown and record.add_offset is not None:
         log.warning(
-            "%d of %d scenes (the first: %s): nothing says whether their pixels carry %+d, so "
-            "their products say `values: unknown`; put the STAC item of each scene beside its "
-            "files, or name its folder by the producer's product id",
+            "%d of %d scenes (the first: %s): it is unknown whether their pixels contain the "
+            "offset %+d, so their products have `values: unknown`; put the STAC item of each scene "
+            "beside its files, or name its folder by the product id of the producer",
             len(unknown),
             len(scenes),
             unknown[0],
@@ -226,7 +237,7 @@ def _warn_of_unknown(scenes: Mapping[str, Scene], record: CollectionRecord) -> N
 
 
 def _parse_item(content: bytes | None, where: str) -> dict[str, Any]:
-    """The scene's STAC item, with the parts that are read here."""
+    """Parse the STAC item of a scene, and normalize its `assets` and `properties`."""
     try:
         item = json.loads(content or b"{}")
     except ValueError as error:
@@ -234,9 +245,9 @@ def _parse_item(content: bytes | None, where: str) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise RequestError(f"{where} is not a STAC item")
     assets = {}
-    for label, asset in (item.get("assets") or {}).items():
-        if isinstance(asset, dict):
-            assets[label] = asset
+    for key, described in (item.get("assets") or {}).items():
+        if isinstance(described, dict):
+            assets[key] = described
     return {**item, "assets": assets, "properties": item.get("properties") or {}}
 
 
@@ -247,79 +258,94 @@ def _local_assets(
     records: list[CollectionRecord],
     checksums: bool,
 ) -> dict[str, Asset]:
-    """Bands by their names, of those that have a file."""
+    """Build the assets of all bands that have a file.
+
+    Args:
+        scene_id: The scene.
+        files: Path or URI of each file, by its stem in lower case.
+        item: The item of the scene; empty if there is none.
+        records: As in `read_series_scenes`.
+        checksums: As in `read_series_scenes`.
+    """
     record = records[0]
-    rule = record_for_item(item, records) or record
+    # The first record names the bands. Whether pixels carry an offset depends on where the files
+    # came from, so that rule is taken from the record that fits the item.
+    offset_record = record_for_item(item, records) or record
     properties = item.get("properties", {})
-    found = {}
+    assets = {}
     for band in record.bands:
-        add_offset = (
-            rule.file_add_offset(band, scene_id, properties) if band in rule.bands else None
-        )
-        asset = _local_asset(band, files, record, item.get("assets", {}), add_offset, checksums)
-        if asset is not None:
-            found[band] = asset
-    return found
+        file = _file_of_band(band, files, record)
+        if file is None:
+            continue
+        add_offset = None
+        if band in offset_record.bands:
+            add_offset = offset_record.file_add_offset(band, scene_id, properties)
+        described = item.get("assets", {}).get(PurePosixPath(file).stem, {})
+        assets[band] = _local_asset(band, file, record, described, add_offset, checksums)
+    return assets
 
 
-def _damage(file: str, told: Mapping[str, Any], checksums: bool) -> str:
-    """Why a file of this machine is not the one that its item describes; empty where it is, or nothing tells."""
-    size, checksum = told.get("file:size"), told.get("file:checksum")
-    try:
-        found = os.path.getsize(file)
-        if size is not None and found != size:
-            return f"has {found:,} bytes, and its item says {size:,}"
-        if (
-            checksums
-            and str(checksum).startswith(SHA256_PREFIX)
-            and file_multihash(Path(file)) != checksum
-        ):
-            return "has another SHA-256 than its item says"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    return ""
+def _file_of_band(band: str, files: dict[str, str], record: CollectionRecord) -> str | None:
+    """Find the file of a band by any of the band's names."""
+    band_record = record.bands[band]
+    for name in (band, band_record.asset, *band_record.alias):
+        if name.lower() in files:
+            return files[name.lower()]
+    return None
 
 
 def _local_asset(
     band: str,
-    files: dict[str, str],
+    file: str,
     record: CollectionRecord,
-    described: dict[str, dict[str, Any]],
+    described: dict[str, Any],
     add_offset: int | None,
     checksums: bool,
-) -> Asset | None:
-    known = record.bands[band]
-    names = [band, known.asset, *known.alias]
-    file = next((files[name.lower()] for name in names if name.lower() in files), None)
-    if file is None:
-        return None
-    scale, offset = record.band_scaling(band)
-    told = described.get(PurePosixPath(file).stem, {})
-    add_offset = told.get("scenebeam:shift", add_offset)
-    damage = "" if is_url(file) else _damage(file, told, checksums)
-    source = told.get("scenebeam:source") if damage else None
+) -> Asset:
+    """Build the asset of a band that has a file.
+
+    Args:
+        band: Common name of the band.
+        file: Path or URI of the file.
+        record: The record of the band.
+        described: The asset of the file in the item; empty if there is none.
+        add_offset: Radiometric offset of the file if `described` states none; None if unknown.
+        checksums: As in `read_series_scenes`.
+    """
+    # `scenebeam:shift` is the radiometric offset that was determined at download.
+    add_offset = described.get("scenebeam:shift", add_offset)
+    href, signing = file, "none"
+    damage = "" if is_url(file) else _damage(file, described, checksums)
     if damage:
-        log.warning(
-            "%s %s%s",
-            file,
-            damage,
-            f"; it is read from {redact_url(source)} instead" if source else "",
-        )
-    return Asset(
-        band=band,
-        href=source or file,
-        signing=told.get("scenebeam:signing", "none") if source else "none",
-        index=told.get("scenebeam:index", 1),
-        resolution=known.resolution,
-        dtype=record.band_dtype(band),
-        nodata=record.band_nodata(band),
-        scale=scale,
-        offset=offset,
+        # Fall back to the URL that the file was downloaded from.
+        source_url = described.get("scenebeam:source")
+        remedy = f"; reading {redact_url(source_url)} instead" if source_url else ""
+        log.warning("%s %s%s", file, damage, remedy)
+        if source_url:
+            href, signing = source_url, described.get("scenebeam:signing", "none")
+    return asset_from_record(
+        record,
+        band,
+        href=href,
+        index=described.get("scenebeam:index", 1),
+        resolution=record.bands[band].resolution,
         add_offset=add_offset or 0,
         add_offset_known=add_offset is not None,
-        categorical=known.categorical,
-        constant_ok=record.may_be_constant(band),
-        sensor=record.band_sensor(band),
-        unit=record.unit,
-        value_range=record.value_range,
+        signing=signing,
     )
+
+
+def _damage(file: str, described: Mapping[str, Any], checksums: bool) -> str:
+    """Compare a local file with its item. Returns what is wrong, or "" if nothing is."""
+    stated_size, checksum = described.get("file:size"), described.get("file:checksum")
+    try:
+        size = os.path.getsize(file)
+        if stated_size is not None and size != stated_size:
+            return f"has {size:,} bytes, and its item says {stated_size:,}"
+        # Only SHA-256 is verified: the checksum is a multihash, and other functions are skipped.
+        verifiable = checksums and str(checksum).startswith(SHA256_PREFIX)
+        if verifiable and file_multihash(Path(file)) != checksum:
+            return "has a different SHA-256 than its item states"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""

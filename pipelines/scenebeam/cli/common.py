@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scenebeam.errors import RequestError, SceneBeamError, Terminated
+from scenebeam.request.product import PRODUCTS
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
@@ -42,7 +43,19 @@ def exit_code(signalled: KeyboardInterrupt) -> int:
 
 
 class _Group(click.Group):
-    """Errors in plain words on stderr, and the exit codes of the manual."""
+    """Print errors without a traceback, exit with the documented codes, and add a command for each
+    registered product that has none of its own."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted({*super().list_commands(context), *PRODUCTS})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        command = super().get_command(context, name)
+        if command is None and name in PRODUCTS:
+            from scenebeam.cli.products import product_command
+
+            return product_command(name)
+        return command
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -124,19 +137,22 @@ def overrides_of(
     output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Values from the command line, by dotted name."""
-    from scenebeam.requestfile import NULL, parse_value
+    from scenebeam.requestfile import parse_value
 
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
         runner = "serial"
-    found: dict[str, Any] = {"output": output, "runner": runner}
+    overrides: dict[str, Any] = {}
+    if output is not None:
+        overrides["output"] = output
+    if runner is not None:
+        overrides["runner"] = runner
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise RequestError(f"--set {setting}: write NAME=VALUE")
-        parsed = parse_value(value, name)
-        found[name] = NULL if parsed is None else parsed
-    return found
+        overrides[name] = parse_value(value, name)
+    return overrides
 
 
 def run_and_show(

@@ -6,14 +6,25 @@ from typing import Any
 
 import click
 
-from scenebeam.cli.common import main, overrides_of, retry_option, run_and_show, run_options
+from scenebeam.cli.common import (
+    main,
+    options,
+    overrides_of,
+    retry_option,
+    run_and_show,
+    run_options,
+)
+from scenebeam.cli.options import field_options, parse_option
+from scenebeam.request.product import request_model
+
+_REQUEST = request_model("landcover")
+_FIELDS = ("include", "exclude", "chips_per_class", "sampling_factor", "seed", "zip")
 
 
 @main.command()
 @click.argument("aois")
-@click.option("--include", help="Indices of the areas to look at: 0,3,7.  [default: all]")
-@click.option("--exclude", help="Indices of areas to leave out.")
-@click.option("--dataset-version", help="[default: v0.50.1]")
+@options(*field_options(_REQUEST, _FIELDS))
+@click.option("--dataset-version", help="Version of the dataset.  [default: v0.50.1]")
 @click.option(
     "--catalog",
     default="planetary-computer",
@@ -26,58 +37,39 @@ from scenebeam.cli.common import main, overrides_of, retry_option, run_and_show,
     type=click.Choice(["s1rtc", "lc2l2", "dem"]),
     help="Leave a modality out.",
 )
-@click.option(
-    "--chips-per-class", type=int, help="Of each class and area, at most.  [default: 400]"
-)
-@click.option(
-    "--sampling-factor",
-    type=float,
-    help="Largest class over smallest, at most; 1: equal.  [default: all]",
-)
-@click.option("--seed", type=int, help="Which chips are drawn.  [default: 0]")
-@click.option(
-    "--zip/--no-zip",
-    "archive",
-    default=None,
-    help="The release as one archive too.  [default: zip]",
-)
 @click.option("--run", "run_name", default="landcover", show_default=True, help="Name of the run.")
 @run_options
 @retry_option
 def landcover(
     aois: str, refresh: bool, retry_failed: bool, overwrite: bool, as_json: bool, **given: Any
 ) -> None:
-    """Land-cover chips of the areas in a GeoJSON file: five modalities, four dates, a balanced release."""
-    from scenebeam.request import LandcoverRequest
+    """Land-cover chips of areas of interest: five modalities, four dates, a balanced release.
+
+    AOIS is a vector file with the areas.
+    """
+    from scenebeam.products.landcover.request import LandcoverRequest
     from scenebeam.requestfile import load_request
 
-    modalities = LandcoverRequest(kind="landcover", aois=aois).modalities
-    product = {
-        "kind": "landcover",
-        "aois": aois,
-        "include": _indices(given["include"]),
-        "exclude": _indices(given["exclude"]),
-        "version": given["dataset_version"],
-        "chips_per_class": given["chips_per_class"],
-        "sampling_factor": given["sampling_factor"],
-        "seed": given["seed"],
-        "zip": given["archive"],
-    }
+    product: dict[str, Any] = {"kind": "landcover", "aois": aois}
+    for name in _FIELDS:
+        if given[name] is not None:
+            product[name] = parse_option(_REQUEST.model_fields[name], given[name])
+    if given["dataset_version"] is not None:
+        product["version"] = given["dataset_version"]
+    for name in given["without"]:
+        product[name] = None
+    collections = []
+    for name, modality in LandcoverRequest(kind="landcover", aois=aois).modalities.items():
+        if name not in given["without"]:
+            collections.append(modality.collection)
     overrides = {
         "run": given["run_name"],
         "catalog": given["catalog"],
-        "collections": [
-            one.collection for name, one in modalities.items() if name not in given["without"]
-        ],
-        "product": {name: value for name, value in product.items() if value is not None}
-        | dict.fromkeys(given["without"]),
+        "collections": collections,
+        "product": product,
         **overrides_of(given["output"], given["runner"], given["settings"]),
     }
     request, _ = load_request(overrides=overrides)
     run_and_show(
         request, refresh=refresh, retry_failed=retry_failed, overwrite=overwrite, as_json=as_json
     )
-
-
-def _indices(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]

@@ -25,6 +25,7 @@ from scenebeam.cli.common import (
     verify_option,
 )
 from scenebeam.errors import RequestError
+from scenebeam.request.product import PRODUCTS
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
@@ -100,10 +101,10 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
     help="Write a VRT of each task's inputs into this folder.",
 )
 @click.option(
-    "--classes",
-    is_flag=True,
-    help="Of land-cover chips: count the windows of each class, by thresholds.",
+    "--view",
+    help="Show a view of the product instead: `classes` counts land-cover windows by class.",
 )
+@click.option("--classes", "view", flag_value="classes", help="The same as --view classes.")
 @output_option
 @runner_option
 @set_option
@@ -113,7 +114,7 @@ def plan(
     show_request: bool,
     blocks: str | None,
     vrt: str | None,
-    classes: bool,
+    view: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -128,8 +129,8 @@ def plan(
     from scenebeam.run.explain import describe, explain
     from scenebeam.storage import open_store
 
-    if classes:
-        _show_classes(request, as_json)
+    if view is not None:
+        _show_view(request, view, as_json)
         return
     made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
@@ -164,7 +165,7 @@ def status(output: str, as_json: bool) -> None:
 @main.command()
 @click.option(
     "--product",
-    type=click.Choice(["mosaic", "stack", "index", "assets", "fields", "landcover"]),
+    type=click.Choice(sorted(PRODUCTS)),
     default="mosaic",
     show_default=True,
 )
@@ -198,43 +199,19 @@ def _show_request(request: RunRequest, came_from: dict[str, str], as_json: bool)
         click.echo(f"{name} = {json.dumps(value)}  ({source})")
 
 
-def _show_classes(request: RunRequest, as_json: bool) -> None:
+def _show_view(request: RunRequest, name: str, as_json: bool) -> None:
+    """Show one of the product's own views of a plan."""
     from scenebeam.planning.search import plan_selection, search
-    from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
-    from scenebeam.request import LandcoverRequest
+    from scenebeam.products import product_of
     from scenebeam.storage import open_store
-    from scenebeam.transfer.ranges import Budget
-    from scenebeam.transfer.signing import effective_limits
 
-    product = request.product
-    if not isinstance(product, LandcoverRequest):
-        raise RequestError("--classes: only land-cover chips have classes")
-    scenes = search(request, open_store(request.output))
-    tasks = plan_selection(request, scenes).tasks
-    found = outlook(tasks, product, Budget.of(effective_limits(request)))  # type: ignore[arg-type]
-    found["areas_by_cloud"] = areas_by_cloud(request, scenes.selection, scenes.search_scope)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    shares = list(found["chips"])
-    width = max(len(name) for name in found["windows"])
-    click.echo(f"{found['areas']} areas; chips by class, for each product.lulc.min_share:")
-    click.echo(f"{'':{width}}" + "".join(f"{share:>10}" for share in shares))
-    for name in found["windows"]:
-        click.echo(
-            f"{name:{width}}" + "".join(f"{found['chips'][share][name]:>10,}" for share in shares)
-        )
-    if found["areas_by_cloud"]:
-        told = ", ".join(
-            f"{count:,} at {cloud} %" for cloud, count in found["areas_by_cloud"].items()
-        )
-        click.echo(f"areas with all dates, by product.s2l2a.max_cloud_cover: {told}")
-    click.echo("released, for each product.sampling_factor:")
-    for factor in found["released"][shares[0]]:
-        click.echo(
-            f"{factor:{width}}"
-            + "".join(f"{found['released'][share][factor]:>10,}" for share in shares)
-        )
+    view = product_of(request.product.kind).plan_views.get(name)
+    if view is None:
+        raise RequestError(f"--{name}: a plan of kind {request.product.kind} has no such view")
+    result = search(request, open_store(request.output))
+    plan = plan_selection(request, result)
+    document = view.compute(request, result.selection, result.search_scope, plan.tasks)
+    click.echo(json.dumps(document, indent=2) if as_json else view.describe(document))
 
 
 def _aligned(facts: dict[str, Any]) -> str:

@@ -12,15 +12,11 @@ from scenebeam.cloud.settings import ANY_HOST, CloudSettings
 from scenebeam.cloud.urls import UrlError, is_inside, is_public_host, normalize_url, redact
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.request import KNOWN_CATALOGS, Runner, RunRequest, is_url
-from scenebeam.requestfile import PATHS, parse_document, validate_request
+from scenebeam.request.places import PlaceField, place_fields
+from scenebeam.requestfile import parse_document, validate_request
 from scenebeam.storage import checked_name
 
-_READ_HERE = ("area.geojson", "select.table", "catalog.time_series", "catalog.root")
-"""Fields whose files are read where a request is validated: it must hold their content instead."""
-_WRITTEN = ("output", "product.gcs")
-"""Fields below which a run writes. Every other one that names a place is only read."""
-_PLACES = tuple(dict.fromkeys((*PATHS, *_WRITTEN)))
-_NO_FILES = "a run in the cloud has no files of yours"
+_NO_FILES = "a run in the cloud cannot read local files"
 _CRS_FILES = re.compile(
     r"^\s*(?:\w+://|[./~])"
     r"|\binit\s*=\s*(?!epsg:)"
@@ -52,8 +48,8 @@ def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
     except UnicodeDecodeError:
         raise RequestError("the request is not UTF-8") from None
     document = parse_document(text, "the request")
-    for dotted in _PLACES:
-        _check_place(document, dotted, settings)
+    for field in place_fields(document):
+        _check_place(field, settings)
     _check_crs(document.get("grid"))
     document["runner"] = _runner(document.get("runner"), settings).model_dump()
     request = validate_request(document)
@@ -107,30 +103,27 @@ def _is_name(name: str) -> bool:
         return False
 
 
-def _check_place(document: dict[str, Any], dotted: str, settings: CloudSettings) -> None:
-    """Put the normal form of what a field names into the document.
+def _check_place(field: PlaceField, settings: CloudSettings) -> None:
+    """Check the place that a field names, and put its normal form into the document.
 
-    Raises RequestError where that is not allowed.
+    Raises:
+        RequestError: The deployment does not allow the place.
     """
-    *parents, last = dotted.split(".")
-    holder: Any = document
-    for parent in parents:
-        holder = holder.get(parent) if isinstance(holder, dict) else None
-    value = holder.get(last) if isinstance(holder, dict) else None
-    if isinstance(value, bytes):  # YAML's !!binary, which a model would take for text
+    dotted, value = field.dotted, field.value
+    if isinstance(value, bytes):  # YAML's !!binary, which a model would accept as text
         raise RequestError(f"{dotted}: give text, not binary data")
     if not isinstance(value, str):
         return
-    if dotted in _READ_HERE:
-        raise RequestError(f"{dotted}: {_NO_FILES}; write what it holds into the request")
+    if field.place.access == "read-on-load":
+        raise RequestError(f"{dotted}: {_NO_FILES}; write its content into the request")
     if dotted == "catalog" and value in KNOWN_CATALOGS:
         _check_known(value, settings)
     elif not is_url(value) or value.lower().startswith("file:"):
-        raise RequestError(f"{dotted}: {_NO_FILES}; name one at gs:// or https://")
-    elif dotted in _WRITTEN:
-        holder[last] = _written(dotted, value, settings)
+        raise RequestError(f"{dotted}: {_NO_FILES}; use a gs:// or https:// URL")
+    elif field.place.access == "write":
+        field.holder[field.key] = _written(dotted, value, settings)
     else:
-        holder[last] = _read(dotted, value, settings)
+        field.holder[field.key] = _read(dotted, value, settings)
 
 
 def _check_known(name: str, settings: CloudSettings) -> None:

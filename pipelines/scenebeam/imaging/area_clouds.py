@@ -11,8 +11,8 @@ import numpy as np
 from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
+from scenebeam.catalog.bands import record_of
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import record_of
 from scenebeam.errors import ReadError
 from scenebeam.raster.grid import Grid, project
 from scenebeam.raster.indices import obscured

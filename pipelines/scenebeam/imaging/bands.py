@@ -20,7 +20,7 @@ from scenebeam.raster.checks import BandSpec
 from scenebeam.raster.grid import project_footprint
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import same_nodata
-from scenebeam.request import AssetsRequest, Checks, LandcoverRequest, Limits, RunRequest
+from scenebeam.request import Checks, Limits
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.ranges import Budget
 
@@ -70,11 +70,27 @@ class SceneRef(BaseModel):
 
 
 def describe_band(
-    name: str, acquisition: Acquisition, request: RunRequest, label: str = ""
+    name: str,
+    acquisition: Acquisition,
+    checks: Checks,
+    *,
+    label: str,
+    values: str,
+    resampling: str | Mapping[str, str],
 ) -> Band:
-    """One band of an acquisition. Raises RequestError where its files cannot stand in one image."""
-    product = request.product
-    assert not isinstance(product, AssetsRequest | LandcoverRequest), "they have no bands in common"
+    """Describe one band of an acquisition: its files, and how to read and scale them.
+
+    Args:
+        name: Canonical name of the band.
+        acquisition: The scenes, best first.
+        checks: When an image is usable.
+        label: Name of the band within its task.
+        values: `harmonized` or `raw`.
+        resampling: One method for all bands, or band → method.
+
+    Raises:
+        RequestError: The files cannot be combined into one image.
+    """
     assets = {scene.id: scene.assets[name] for scene in acquisition.scenes if name in scene.assets}
     known: Sequence[Asset] = list(assets.values())
     if len({(asset.nodata, asset.dtype) for asset in known}) > 1:
@@ -82,14 +98,14 @@ def describe_band(
             f"{acquisition.timestamp}: the collections give {name} different nodata or dtype; run them apart"
         )
     shifts = {asset.add_offset for asset in known}
-    raw = product.values == "raw"
+    raw = values == "raw"
     if raw and len(shifts) > 1:
         raise RequestError(
             f"{acquisition.timestamp}: some tiles of {name} carry a shift of {max(shifts)} and some do not; "
             "use product.values: harmonized"
         )
     categorical = any(asset.categorical for asset in known)
-    scale, offset = scale_offset(known[0], product.values) if known else (1.0, 0.0)
+    scale, offset = scale_offset(known[0], values) if known else (1.0, 0.0)
     return Band(
         label=label or name,
         name=name,
@@ -108,9 +124,9 @@ def describe_band(
         nodata=known[0].nodata if known else None,
         scale=scale,
         offset=offset,
-        resampling="nearest" if categorical else asked_resampling(name, product.resampling),
+        resampling="nearest" if categorical else asked_resampling(name, resampling),
         categorical=categorical,
-        min_std_dev=min_std_dev(known[0], request.checks) if known else None,
+        min_std_dev=min_std_dev(known[0], checks) if known else None,
     )
 
 

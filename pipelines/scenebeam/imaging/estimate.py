@@ -10,8 +10,8 @@ import numpy as np
 import shapely
 from shapely.geometry import box
 
+from scenebeam.catalog.bands import records_for
 from scenebeam.catalog.scene import Asset
-from scenebeam.catalog.search import records_for
 from scenebeam.errors import SceneBeamError
 from scenebeam.imaging.bands import Band, SceneRef
 from scenebeam.imaging.shards import Window

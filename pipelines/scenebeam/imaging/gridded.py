@@ -6,10 +6,11 @@ file that cannot be used are the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import shapely
@@ -31,20 +32,40 @@ from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget, io_threads
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a product makes of its inputs."""
-
-    outputs: Callable[[Any, Mapping[str, BandLayers]], list[Output]]
-    """The task's outputs; the open inputs, by label, say more of their numbers than the plan, where there are any."""
-    row_chunks: Callable[[Any, Grid, Mapping[str, BandLayers]], Iterator[tuple[int, int, Array]]]
-    """(number of the output, first row, pixels), strip by strip, top to bottom."""
-    lacking: Callable[[Any, Missing], str]
-    """Why nothing can be made of what is left; empty where something can."""
+TaskT = TypeVar("TaskT", bound=GriddedTask)
 
 
-def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget) -> Outcome:
+class GriddedRecipe(ABC, Generic[TaskT]):
+    """What a gridded product computes of its inputs. Everything else is the same for all of them."""
+
+    @abstractmethod
+    def outputs(self, task: TaskT, layers: Mapping[str, BandLayers]) -> list[Output]:
+        """The outputs of a task.
+
+        Args:
+            task: The task.
+            layers: The open inputs by label, which may need a wider dtype than the plan expects;
+                empty when the plan is all there is.
+        """
+
+    @abstractmethod
+    def row_chunks(
+        self, task: TaskT, grid: Grid, layers: Mapping[str, BandLayers]
+    ) -> Iterator[tuple[int, int, Array]]:
+        """Compute the outputs from top to bottom.
+
+        Yields:
+            (index of the output, first row, pixels), in rows of the grid.
+        """
+
+    @abstractmethod
+    def reason_to_refuse(self, task: TaskT, missing: Missing) -> str:
+        """Why nothing can be made of the files that are left; empty if something can."""
+
+
+def make_gridded(
+    task: TaskT, recipe: GriddedRecipe[TaskT], store: Store, budget: Budget
+) -> Outcome:
     """Make the COGs of one task, or one shard of them, and publish them.
 
     A file that is missing or broken for good is left out and named, or ends the task, as `on_missing` says.
@@ -76,10 +97,10 @@ def make_gridded(task: GriddedTask, recipe: Recipe, store: Store, budget: Budget
     return Outcome(task=task.id, state="done", detail=spending)
 
 
-def _check_missing(task: GriddedTask, recipe: Recipe, missing: Missing) -> Outcome | None:
+def _check_missing(task: TaskT, recipe: GriddedRecipe[TaskT], missing: Missing) -> Outcome | None:
     if task.on_missing != "best-available" and any(missing.values()):
         return _refusal(task, missing, "failed_missing_inputs", describe_missing(missing))
-    lacking = recipe.lacking(task, missing)
+    lacking = recipe.reason_to_refuse(task, missing)
     return _refusal(task, missing, "failed_missing_inputs", lacking) if lacking else None
 
 
@@ -91,7 +112,7 @@ def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Out
     )
 
 
-def is_empty(band: Band, missing: Missing) -> bool:
+def has_no_source(band: Band, missing: Missing) -> bool:
     """Whether no file of a band is left."""
     return len(missing[band.label]) == len(band.sources) + len(band.absent)
 
@@ -106,7 +127,11 @@ def describe_missing(missing: Missing) -> str:
 
 
 def _compose(
-    task: GriddedTask, recipe: Recipe, store: Store, budgets: Mapping[str, Budget], missing: Missing
+    task: TaskT,
+    recipe: GriddedRecipe[TaskT],
+    store: Store,
+    budgets: Mapping[str, Budget],
+    missing: Missing,
 ) -> None:
     """Read, compute, encode and publish what is not missing. Raises LayerError for one file more that is broken."""
     top, bottom, left, right = task.window
@@ -237,7 +262,7 @@ def layers_of(
 
 
 def _put_together(
-    task: GriddedTask, recipe: Recipe, store: Store, spending: dict[str, Any]
+    task: TaskT, recipe: GriddedRecipe[TaskT], store: Store, spending: dict[str, Any]
 ) -> Outcome:
     """The last shard to finish puts the whole together; two at once publish the same bytes."""
     shards = range(task.shards)

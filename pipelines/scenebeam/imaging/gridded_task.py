@@ -53,6 +53,18 @@ class GriddedTask(Task):
         """Ids of the scenes."""
         return tuple(ref.id for ref in self.scenes)
 
+    @property
+    def source_files(self) -> frozenset[tuple[str, str]]:
+        """(label, scene) of each file of a band."""
+        files = set()
+        for band in self.bands:
+            files |= {(band.label, source.scene) for source in band.sources}
+        return frozenset(files)
+
+    @property
+    def pixel_layout(self) -> object:
+        return self.grid, self.window
+
     def path(self, output: str) -> str:
         """Name of an output's COG in the store."""
         return f"{self.folder}/{self.name}/{output}.tif"

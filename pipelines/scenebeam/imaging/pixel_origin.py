@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from scenebeam.catalog.bands import record_of
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import record_of
 from scenebeam.errors import ReadError
 from scenebeam.raster.grid import Origin, same_crs
 from scenebeam.raster.reader import open_source

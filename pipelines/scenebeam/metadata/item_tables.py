@@ -71,39 +71,40 @@ Tables = Callable[[Any, Mapping[str, Outcome], Mapping[str, stac_items.Item]], M
 """(tasks, outcomes by task, items by name) → tables by file name."""
 
 
-def report_items(tables: Tables) -> Callable[..., ReportFiles]:
-    """The report of a product that has one STAC item for each of its tasks' `item_path`."""
+def report_items(
+    tables: Tables,
+    request: RunRequest,
+    tasks: Sequence[Any],
+    done: set[str],
+    outcomes: Mapping[str, Outcome],
+    store: Store,
+) -> ReportFiles:
+    """Report a product that has one STAC item for each of its tasks' `item_path`.
 
-    def report(
-        request: RunRequest,
-        tasks: Sequence[Task],
-        done: set[str],
-        outcomes: Mapping[str, Outcome],
-        store: Store,
-    ) -> ReportFiles:
-        items = _read_items({task.item_path for task in tasks if task.id in done}, store)
-        older = _read_items(_older(tasks, store) - items.keys(), store)
-        listed = {
-            name: stac_items.rebased(item, posixpath.dirname(name))
-            for name, item in {**items, **older}.items()
-        }
-        for name in older:
-            listed[name]["properties"] = {**listed[name]["properties"], SUPERSEDED: True}
-        ordered = [listed[name] for name in sorted(listed)]
-        description = f"{request.product.kind} products of the run {request.run}"
-        collection = stac_items.make_collection(request.run, description, ordered, sorted(listed))
-        return ReportFiles(
-            {
-                **tables(tasks, outcomes, items),
-                **({ITEMS_FILE: BytesFile(dump_items(ordered))} if ordered else {}),
-                COLLECTION_FILE: BytesFile(stac_items.to_bytes(collection)),
-            },
-            incomplete=sum(
-                not item["properties"].get("scenebeam:complete", True) for item in items.values()
-            ),
-        )
-
-    return report
+    Args:
+        tables: Makes the product's own tables.
+        request: The request of the run.
+        tasks: All tasks of the plan.
+        done: Ids of finished tasks.
+        outcomes: Outcomes of this run, by task id.
+        store: Where the items are.
+    """
+    items = _read_items({task.item_path for task in tasks if task.id in done}, store)
+    older = _read_items(_older(tasks, store) - items.keys(), store)
+    listed = {}
+    for name, item in {**items, **older}.items():
+        listed[name] = stac_items.rebased(item, posixpath.dirname(name))
+    for name in older:
+        listed[name]["properties"] = {**listed[name]["properties"], SUPERSEDED: True}
+    ordered = [listed[name] for name in sorted(listed)]
+    description = f"{request.product.kind} products of the run {request.run}"
+    collection = stac_items.make_collection(request.run, description, ordered, sorted(listed))
+    files = dict(tables(tasks, outcomes, items))
+    if ordered:
+        files[ITEMS_FILE] = BytesFile(dump_items(ordered))
+    files[COLLECTION_FILE] = BytesFile(stac_items.to_bytes(collection))
+    complete = [item["properties"].get("scenebeam:complete", True) for item in items.values()]
+    return ReportFiles(files, incomplete=complete.count(False))
 
 
 def _older(tasks: Sequence[Task], store: Store) -> set[str]:

@@ -20,9 +20,10 @@ from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.planning.search_cache import Item, write_search
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.request import RunRequest, is_remote
-from scenebeam.requestfile import flatten, frozen_request, paths_in
+from scenebeam.request.places import place_fields
+from scenebeam.requestfile import flatten, frozen_request
 from scenebeam.storage import Store
 from scenebeam.tasks import Estimate, Task
 
@@ -149,7 +150,7 @@ def read_plan(store: Store) -> Plan | None:
         request = RunRequest.model_validate(
             frozen_request(document, store.uri, store.path(RUN_FILE))
         )
-        model = PRODUCTS[request.product.kind].task
+        model = product_of(request.product.kind).task
         # Not by `pq.read_table`: it imports pandas, and its threads may abort a process that ends soon after.
         table = pq.ParquetFile(io.BytesIO(body)).read(columns=["definition"])
         tasks = tuple(
@@ -171,16 +172,16 @@ def vanished(store: Store) -> StorageError:
 def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     """A request's document that means the same wherever it is read, as `run.json` in the output."""
     resolved: dict[str, Any] = json.loads(json.dumps(document))
-    for _, holder, last in paths_in(resolved):
-        if not is_remote(holder[last]):
-            holder[last] = os.path.abspath(Path(holder[last]).expanduser())
+    for named in place_fields(resolved):
+        if isinstance(named.value, str) and named.value and not is_remote(named.value):
+            named.holder[named.key] = os.path.abspath(Path(named.value).expanduser())
     return resolved
 
 
 def difference(one: RunRequest, other: RunRequest) -> dict[str, str]:
     """Where two requests would give different products, by name, as `name: this → that`."""
     documents = [
-        with_absolute_paths(request.fingerprint_fields(one.ignored_fields))
+        with_absolute_paths(request.fingerprint_fields(one.product.ignored_fields))
         for request in (one, other)
     ]
     before, after = (dict(flatten(document)) for document in documents)

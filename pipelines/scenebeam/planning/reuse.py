@@ -10,9 +10,7 @@ from pathlib import Path
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.timeseries import SeriesRow, parse_series, series_digest
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.planning.plan import Plan
-from scenebeam.products.indices.task import IndexTask
 from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Task
@@ -97,14 +95,9 @@ def _is_superseded(made: Task, plan: Plan) -> bool:
     """Whether others of its name, or of all its rows, are planned: months in place of a quarter."""
     if any(task.item_path == made.item_path for task in plan.tasks):
         return True
-    rows = {row for task in plan.tasks for row in _rows(task)}
-    own = _rows(made)
+    rows = {row for task in plan.tasks for row in task.rows}
+    own = made.rows
     return bool(own) and rows.issuperset(own)
-
-
-def _rows(task: Task) -> tuple[str, ...]:
-    """Timestamps of the rows that an index is made of."""
-    return task.acquisitions if isinstance(task, IndexTask) else ()
 
 
 def is_same(before: Task, after: Task) -> bool:
@@ -114,23 +107,11 @@ def is_same(before: Task, after: Task) -> bool:
 
 def _stays(made: Task, planned: Task) -> bool:
     """Whether a finished product stays in place of the one that is planned now."""
-    same_rows = made.sources == planned.sources and _rows(made) == _rows(planned)
-    if same_rows and _layout(made) == _layout(planned):
+    same_rows = made.sources == planned.sources and made.rows == planned.rows
+    if same_rows and made.pixel_layout == planned.pixel_layout:
         return True
-    gone = _files(made) - _files(planned)
+    gone = made.source_files - planned.source_files
     if any(scene in planned.sources for _, scene in gone):
         log.warning("%s stays as it is: files that it was made of are gone", made.id)
         return True
     return False
-
-
-def _layout(task: Task) -> list[object]:
-    """Where its pixels lie, as far as the product has a grid."""
-    return [getattr(task, name, None) for name in ("grid", "window")]
-
-
-def _files(task: Task) -> set[tuple[str, str]]:
-    """Band and scene of each file that a task reads."""
-    if not isinstance(task, GriddedTask):
-        return set()
-    return {(band.label, source.scene) for band in task.bands for source in band.sources}

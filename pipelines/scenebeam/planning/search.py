@@ -9,26 +9,20 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.discovery import discovery
+from scenebeam.catalog.bands import bands_of, record_of, records_for, resolve_bands
+from scenebeam.catalog.discovery import describe_scene
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.search import (
-    bands_of,
-    record_of,
-    records_for,
-    resolve_bands,
-    scenes_from_items,
-    search_items,
-)
+from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import Selection, select
 from scenebeam.catalog.tables import scene_tables
-from scenebeam.catalog.timeseries import scenes_of_series, series_digest
+from scenebeam.catalog.timeseries import read_series_scenes, series_digest
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.area_clouds import measure_clouds
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.reuse import empty_rows, read_series
 from scenebeam.planning.search_cache import Item, read_search
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.products.base import SearchScope
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.storage import Store, open_store
@@ -58,7 +52,7 @@ class SearchResult:
         """The scenes taken and the URLs of their bands, as JSON."""
         items = {str(item.get("id")): item for item in self.items}
         return [
-            discovery(scene, bands_of(record_of(scene, request), request), items.get(scene.id))
+            describe_scene(scene, bands_of(record_of(scene, request), request), items.get(scene.id))
             for scene in self.selection.scenes
         ]
 
@@ -70,9 +64,9 @@ def search(
 
     Raises RequestError where nothing is left, and says which filter left out what.
     """
-    search_scope = PRODUCTS[request.product.kind].search_scope(request)
+    search_scope = product_of(request.product.kind).search_scope(request)
     found = find_scenes(request, search_scope, store, refresh=refresh)
-    items, group_by = found.items, request.product.group_by
+    items, group_by = found.items, request.product.grouping
     selection = select(
         found.scenes,
         request,
@@ -87,7 +81,7 @@ def search(
     absent = tuple(sorted({one.id for one in request.select.scenes or ()} - known))
     for name in absent:
         log.warning("select.scenes: the catalog has no scene %s", name)
-    if search_scope.questions and not selection.acquisitions:
+    if search_scope.queries and not selection.acquisitions:
         raise RequestError(
             f"no scene is left: {selection.explain()}. {search_scope.hint}"
             + (
@@ -124,7 +118,7 @@ def find_scenes(
     resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
     if isinstance(request.catalog, TimeSeries):
         rows = read_series(request.catalog)
-        listed = scenes_of_series(
+        listed = read_series_scenes(
             rows,
             records_for(request),
             open_store(request.catalog.root),
@@ -133,7 +127,7 @@ def find_scenes(
         return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
     items = read_search(request, store) if store is not None and not refresh else None
     if items is None:
-        items = search_items(request, search_scope.questions) if search_scope.questions else []
+        items = search_items(request, search_scope.queries) if search_scope.queries else []
     anchors = {
         one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor
     }
@@ -156,7 +150,7 @@ def make_plan(
 
 def plan_selection(request: RunRequest, found: SearchResult) -> Plan:
     """What was found and selected → tasks. Raises RequestError where they would pass the request's limits."""
-    planned = PRODUCTS[request.product.kind].plan(found.selection, request, found.search_scope)
+    planned = product_of(request.product.kind).plan(found.selection, request, found.search_scope)
     tables: dict[str, File] = {**found.tables(request), **planned.tables}
     tasks, told = tuple(planned.tasks), found.selection.explain()
     plan = Plan(request, tasks, told, tables, found.items, found.series, found.absent)

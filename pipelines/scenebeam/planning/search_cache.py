@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from scenebeam.catalog.packed_items import KeptItems, links_of
+from scenebeam.catalog.packed_items import PackedItems, links_of
 from scenebeam.errors import StorageError
 from scenebeam.metadata.item_tables import dump_many_items
 from scenebeam.request import RunRequest, is_remote
@@ -57,7 +57,7 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
         return None
     try:
         with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
-            return KeptItems.of_lines(io.BufferedReader(stream))
+            return PackedItems.from_lines(io.BufferedReader(stream))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StorageError(
             f"{store.path(ANSWER_FILE)} cannot be read: {error}; run with --refresh"
@@ -75,7 +75,7 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
         with store.open_write(ANSWER_FILE) as file:
             sink = pa.PythonFile(file, mode="w")
             with pa.CompressedOutputStream(sink, "zstd") as stream:
-                kept = items if isinstance(items, KeptItems) else KeptItems(items)
+                kept = items if isinstance(items, PackedItems) else PackedItems(items)
                 for line in kept.lines():
                     stream.write(line)
         store.write(SEARCH_FILE, (json.dumps(request.search_key(), indent=2) + "\n").encode())

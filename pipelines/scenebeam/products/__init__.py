@@ -1,27 +1,24 @@
-"""Products: one package each, with the same functions. Adding a product is adding one, and a line to this table.
-
-    aim(request) -> SearchScope                                  where and when scenes are wanted; default: the area, the dates
-    plan(selection, request, aim) -> Planned             on the driver, no pixels: tasks, and tables of what is planned
-    make(task, store, budget) -> Outcome                 on the workers: the only step that touches pixels
-    report(request, tasks, done, outcomes, store)        its tables and its STAC catalogue
-
-and its task model, which knows the names of its outputs in the store.
-"""
+"""Products: one package each. `product_of(kind)` imports the implementation of a product."""
 
 from __future__ import annotations
 
-from scenebeam.products.assets import PRODUCT as ASSETS
-from scenebeam.products.fields import PRODUCT as FIELDS
-from scenebeam.products.indices import PRODUCT as INDICES
-from scenebeam.products.landcover import PRODUCT as LANDCOVER
-from scenebeam.products.mosaics import PRODUCT as MOSAICS
-from scenebeam.products.stacks import PRODUCT as STACKS
+import importlib
+from typing import TYPE_CHECKING, Any
 
-PRODUCTS = {
-    "assets": ASSETS,
-    "fields": FIELDS,
-    "index": INDICES,
-    "landcover": LANDCOVER,
-    "mosaic": MOSAICS,
-    "stack": STACKS,
-}
+from scenebeam.request.product import PRODUCTS
+
+if TYPE_CHECKING:
+    from scenebeam.products.base import Product
+
+
+def product_of(kind: str) -> Product[Any, Any]:
+    """Import the implementation of a product on first use.
+
+    Args:
+        kind: `product.kind` of a request.
+
+    Raises:
+        KeyError: No product of that kind is registered.
+    """
+    product: Product[Any, Any] = importlib.import_module(f"{PRODUCTS[kind]}.product").PRODUCT
+    return product

@@ -1,71 +1,209 @@
-"""Product: what the run asks of every product."""
+"""Product: what every product declares, and what it may override."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic
 
 from shapely.geometry import MultiPolygon
+from typing_extensions import TypeVar
 
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.search import SearchQuery, queries_for
+from scenebeam.catalog.item_search import SearchQuery, queries_for
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import File
-from scenebeam.metadata.item_tables import ReportFiles
+from scenebeam.imaging.gridded import GriddedRecipe, make_gridded
+from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.metadata.item_tables import ReportFiles, report_items
+from scenebeam.metadata.stac_items import Item
 from scenebeam.request import RunRequest
+from scenebeam.request.product import ProductRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
+from scenebeam.transfer.ranges import Budget
 
 
 @dataclass(frozen=True)
 class SearchScope:
-    """Where and when a request wants scenes."""
+    """Where and when a request needs scenes."""
 
     area: MultiPolygon | None
-    """In degrees; None where nothing bounds it."""
-    questions: Sequence[SearchQuery]
-    """What the catalogue is asked."""
+    """In degrees; None: unbounded."""
+    queries: Sequence[SearchQuery]
+    """What the catalog is searched for."""
     hint: str = "Widen the area, the dates or the filters"
-    """What to try where no scene is left."""
+    """What to try if no scene is left."""
     measure: bool = field(default=False, kw_only=True)
-    """Whether servers are asked for headers and sizes, so that the estimate is a good one: a run need not know."""
-
-
-def scope_of_area(request: RunRequest) -> SearchScope:
-    """The request's own area and dates."""
-    area = area_geometry(request.area) if request.area is not None else None
-    return SearchScope(area, queries_for(request, area))
+    """Read headers and file sizes for a good estimate; a run does without."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a product's plan comes to: its tasks, and the tables that stand before the first of them is made."""
+    """What planning a product gives: its tasks, and tables that are written before the first one."""
 
     tasks: Sequence[Task]
-    tables: Mapping[str, File]
-
-
-def reuse_if_identical(before: Sequence[Task], after: Sequence[Task]) -> set[str]:
-    """Outputs of tasks that are good for the tasks that take their place: all of those that are the same."""
-    following = {task.id: task for task in after}
-    return {name for task in before if task == following.get(task.id) for name in task.outputs}
-
-
-Report = Callable[[RunRequest, Sequence[Any], set[str], Mapping[str, Outcome], Store], ReportFiles]
-"""(request, all tasks, ids of those that are done, outcomes of this run by task, store)."""
+    tables: Mapping[str, File] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Product:
-    """A product's task model and functions; they are described in `scenebeam.products`."""
+class Demo:
+    """How `scenebeam demo` shows a product, on a data set of the sandbox."""
 
-    task: type[Task]
-    plan: Callable[[Selection, RunRequest, SearchScope], Planned]
-    make: Callable[..., Outcome]
-    report: Report
-    search_scope: Callable[[RunRequest], SearchScope] = scope_of_area
-    reusable_outputs: Callable[..., set[str]] = reuse_if_identical
-    """Which outputs of a plan's tasks stay when another plan's take their place."""
-    io_bound: bool = False
-    """Whether its tasks wait for the network rather than compute: then more of them than cores are made at once."""
+    product: Mapping[str, Any]
+    """The section `product` of its request. Paths are relative to the folder of the data set."""
+    dataset: str = "scenes"
+    """Name of a data set in `sandbox.demo`: `scenes`, `fields` or `landcover`."""
+    images: str = "*/*/*.tif"
+    """Pattern of the images to list, relative to the output."""
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """Which properties of a product's items its report page counts and plots."""
+
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Property → title: products are counted by its values."""
+    measures: Mapping[str, tuple[str, float, str]] = field(default_factory=dict)
+    """Property → title, factor and unit: its numbers are plotted."""
+    class_property: str = ""
+    """Property with the class of an item: shown even if all have the same."""
+    color_property: str = ""
+    """Property with the color of that class."""
+    scene_property: str = ""
+    """Property with the id of the scene that an item is of, where each has exactly one."""
+
+
+def scope_of_area(request: RunRequest) -> SearchScope:
+    """The search scope of the request's own area and dates."""
+    area = area_geometry(request.area) if request.area is not None else None
+    return SearchScope(area, queries_for(request, area))
+
+
+class PlanView(ABC):
+    """Something more that `scenebeam plan` can show of a product, by an option of its own."""
+
+    help: ClassVar[str]
+    """Help text of the option."""
+
+    @abstractmethod
+    def compute(
+        self,
+        request: RunRequest[Any],
+        selection: Selection,
+        search_scope: Any,
+        tasks: Sequence[Any],
+    ) -> dict[str, Any]:
+        """The figures, as JSON. May read pixels."""
+
+    @abstractmethod
+    def describe(self, document: Mapping[str, Any]) -> str:
+        """The same figures as text."""
+
+
+RequestT = TypeVar("RequestT", bound=ProductRequest)
+TaskT = TypeVar("TaskT", bound=Task)
+GriddedTaskT = TypeVar("GriddedTaskT", bound=GriddedTask)
+ScopeT = TypeVar("ScopeT", bound=SearchScope, default=SearchScope)
+
+
+class Product(ABC, Generic[RequestT, TaskT, ScopeT]):
+    """One kind of product. Its package holds the request model, the task model and this class."""
+
+    task: ClassVar[type[Task]]
+    """Model of its tasks, as which a frozen plan is read."""
+    demo: ClassVar[Demo]
+    io_bound: ClassVar[bool] = False
+    """Tasks wait for the network rather than compute, so more of them than cores run at once."""
+    page: ClassVar[PageFacts] = PageFacts()
+    plan_views: ClassVar[Mapping[str, PlanView]] = {}
+    """Option of `scenebeam plan` → view."""
+
+    @abstractmethod
+    def search_scope(self, request: RunRequest[RequestT]) -> ScopeT:
+        """Where and when to search for scenes; `scope_of_area` is the usual answer.
+
+        Raises:
+            RequestError: What the request names cannot be read, or leaves nothing to search for.
+        """
+
+    @abstractmethod
+    def plan(
+        self, selection: Selection, request: RunRequest[RequestT], search_scope: ScopeT
+    ) -> Planned:
+        """Plan the tasks, on the driver and without reading pixels.
+
+        Args:
+            selection: The acquisitions that were selected.
+            request: The validated request.
+            search_scope: What `search_scope` has returned for it.
+
+        Raises:
+            RequestError: Nothing can be planned; the message says what to change.
+        """
+
+    @abstractmethod
+    def make(self, task: TaskT, store: Store, budget: Budget) -> Outcome:
+        """Make the outputs of one task, on a worker: the only step that touches pixels.
+
+        Idempotent: outputs that exist are kept, and outputs are published atomically.
+
+        Raises:
+            ReadError: A source cannot be read; permanent or not, as the error says.
+            StorageError: An output cannot be published.
+        """
+
+    def tables(
+        self, tasks: Sequence[TaskT], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]
+    ) -> Mapping[str, File]:
+        """Summarize a run as tables, by file name.
+
+        Args:
+            tasks: All tasks of the plan.
+            outcomes: Outcomes of this run, by task id.
+            items: STAC items of finished tasks, by key in the store.
+        """
+        return {}
+
+    def report(
+        self,
+        request: RunRequest[RequestT],
+        tasks: Sequence[TaskT],
+        done: set[str],
+        outcomes: Mapping[str, Outcome],
+        store: Store,
+    ) -> ReportFiles:
+        """Describe the products: by default a STAC collection, `items.parquet`, and `tables`.
+
+        Args:
+            request: The validated request.
+            tasks: All tasks of the plan.
+            done: Ids of finished tasks.
+            outcomes: Outcomes of this run, by task id.
+            store: Where the products are.
+        """
+        return report_items(self.tables, request, tasks, done, outcomes, store)
+
+    def reusable_outputs(self, before: Sequence[TaskT], after: Sequence[TaskT]) -> set[str]:
+        """Keys of outputs of one plan that are valid for the plan that replaces it.
+
+        By default those of tasks that are equal in both.
+        """
+        following = {task.id: task for task in after}
+        keys: set[str] = set()
+        for task in before:
+            if task == following.get(task.id):
+                keys.update(task.outputs)
+        return keys
+
+
+class GriddedProduct(Product[RequestT, GriddedTaskT], GriddedRecipe[GriddedTaskT]):
+    """A product of COGs on one grid: it defines what is computed, row chunk by row chunk."""
+
+    def search_scope(self, request: RunRequest[RequestT]) -> SearchScope:
+        return scope_of_area(request)
+
+    def make(self, task: GriddedTaskT, store: Store, budget: Budget) -> Outcome:
+        """Make the COGs of one task, or one shard of them: see `make_gridded`."""
+        return make_gridded(task, self, store, budget)

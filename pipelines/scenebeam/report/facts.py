@@ -20,6 +20,7 @@ import shapely
 from scenebeam.catalog.tables import CATALOG_FILE, SELECTED_FILE
 from scenebeam.planning.plan import RUN_FILE
 from scenebeam.planning.search_cache import SCENES_FILE
+from scenebeam.products.base import PageFacts
 from scenebeam.status import FAILURES_FILE, RunStatus
 from scenebeam.storage import Store
 
@@ -27,24 +28,10 @@ Shapes = np.ndarray[Any, Any]
 """Of shapely geometries, in degrees."""
 Row = dict[str, str]
 
-_GROUPS = {
-    "scenebeam:category": "Products by class",
-    "ftw:split": "Chips by split",
-    "scenebeam:split": "Chips by split",
-    "ftw:season": "Images by season",
-    "scenebeam:aoi": "Chips by area of interest",
-    "grid:code": "Products by tile",
-    "platform": "Products by platform",
-}
-"""Properties of items that products are counted by."""
-_MEASURES = {
-    "scenebeam:coverage": ("Part of the area that the scenes cover", 100.0, "%"),
-    "eo:cloud_cover": ("Cloud", 1.0, "%"),
-    "ftw:field_coverage": ("Part of a chip that is fields", 1.0, "%"),
-}
-"""Properties of items that are numbers: title, factor, unit."""
-_SCENE = "ftw:scene"
-"""Property of the images of chips: the scene that each is of."""
+_GROUPS = {"grid:code": "Products by tile", "platform": "Products by platform"}
+"""Properties that any STAC item may have, by which products are counted: title."""
+_MEASURES = {"eo:cloud_cover": ("Cloud", 1.0, "%")}
+"""Numeric properties that any STAC item may have: title, factor, unit."""
 _BARS = 64
 """Of a histogram, at most."""
 
@@ -103,20 +90,27 @@ class Facts:
     """Names in the output."""
 
 
-def gather(status: RunStatus, items: str, existing: set[str], store: Store) -> Facts:
-    """All that the tables of a run say.
+def gather(
+    status: RunStatus, items: str, page: PageFacts, existing: set[str], store: Store
+) -> Facts:
+    """Collect what the tables of a run say.
 
-    `items` is where its products' items lie; `existing` are all names in the store.
+    Args:
+        status: The final status of the run.
+        items: Key of the table of items.
+        page: Which properties of items to count and plot.
+        existing: All keys in the store.
+        store: Where the tables are.
     """
     facts = Facts(status, json.loads(store.read(RUN_FILE) or b"{}"))
-    products = _table(
-        store, items, ("id", "geometry", "assets", *_GROUPS, *_MEASURES, "scenebeam:color", _SCENE)
-    )
+    columns = ["id", "geometry", "assets", *_GROUPS, *_MEASURES, *page.groups, *page.measures]
+    columns += [page.scene_property, page.color_property]
+    products = _table(store, items, columns)
     taken = {row["id"] for row in _rows(store, SELECTED_FILE)}
-    if (
-        products is not None and _SCENE in products.column_names
-    ):  # of those selected each chip has one
-        taken = {scene for scene in products[_SCENE].to_pylist() if scene is not None}
+    if products is not None and page.scene_property in products.column_names:
+        # Each item is of one scene: only some of the selected scenes may have been used.
+        used = products[page.scene_property].to_pylist()
+        taken = {scene for scene in used if scene is not None}
     facts.scenes = [
         SceneFact(
             row["id"],
@@ -135,7 +129,7 @@ def gather(status: RunStatus, items: str, existing: set[str], store: Store) -> F
             scenes.filter(pa.array([one in taken for one in ids], pa.bool_()))
         )
     if products is not None:
-        _count(facts, products)
+        _count(facts, products, page)
     return facts
 
 
@@ -177,24 +171,22 @@ def _shapes(table: pa.Table) -> Shapes:
     return np.asarray(found[[one is not None for one in found]])
 
 
-def _count(facts: Facts, products: pa.Table) -> None:
+def _count(facts: Facts, products: pa.Table, page: PageFacts) -> None:
     facts.products = _shapes(products)
     facts.names = products["id"].to_pylist()
-    for column, title in _GROUPS.items():
+    for column, title in {**page.groups, **_GROUPS}.items():
         if column in products.column_names:
-            counted = Counter(
-                str(value) for value in products[column].to_pylist() if value is not None
-            )
-            if len(counted) > 1 or column == "scenebeam:category":
+            values = [str(value) for value in products[column].to_pylist() if value is not None]
+            counted = Counter(values)
+            if len(counted) > 1 or column == page.class_property:
                 facts.groups[title] = counted
-    if {"scenebeam:category", "scenebeam:color"} <= set(products.column_names):
-        pairs = zip(
-            products["scenebeam:category"].to_pylist(),
-            products["scenebeam:color"].to_pylist(),
-            strict=True,
-        )
-        facts.colors = {str(name): str(color) for name, color in set(pairs) if color}
-    for column, (title, factor, unit) in _MEASURES.items():
+    if {page.class_property, page.color_property} <= set(products.column_names):
+        names = products[page.class_property].to_pylist()
+        colors = products[page.color_property].to_pylist()
+        for name, color in zip(names, colors, strict=True):
+            if color:
+                facts.colors[str(name)] = str(color)
+    for column, (title, factor, unit) in {**page.measures, **_MEASURES}.items():
         if column in products.column_names:
             pairs = zip(products[column].to_pylist(), facts.names, strict=True)
             known = [(factor * value, name) for value, name in pairs if value is not None]

@@ -13,7 +13,7 @@ from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.imaging.shards import PARTS
 from scenebeam.planning.plan import RUN_FILE, Plan, vanished
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.report import gather, render
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
@@ -51,7 +51,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     ]
     faults = [outcome for outcome in left if outcome.state == "failed"]
     done = {task.id for task in plan.tasks} - undone
-    told = PRODUCTS[plan.request.product.kind].report(
+    told = product_of(plan.request.product.kind).report(
         plan.request, plan.tasks, done, by_task, store
     )
     retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
@@ -136,7 +136,9 @@ def _draw_page(plan: Plan, status: RunStatus, items: str, existing: set[str], st
     """The page is for people to look at: that it cannot be drawn is no reason for a run to fail."""
     try:
         area = area_geometry(plan.request.area) if plan.request.area is not None else None
-        store.write(PAGE_FILE, render(gather(status, items, existing, store), area, store.uri))
+        page = product_of(plan.request.product.kind).page
+        facts = gather(status, items, page, existing, store)
+        store.write(PAGE_FILE, render(facts, area, store.uri))
     except StorageError:
         raise
     except Exception:

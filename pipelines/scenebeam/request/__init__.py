@@ -1,17 +1,9 @@
-"""RunRequest and its parts. Light on purpose: a Cloud Function imports this at a cold start."""
+"""The request of a run. Light on purpose: a Cloud Function imports this at a cold start."""
 
 from __future__ import annotations
 
-from scenebeam.request.fields import SEASONS, ChipGrid, FieldsRequest, Season, Split
 from scenebeam.request.interval import parse_interval
-from scenebeam.request.landcover import LandcoverRequest, Modality, Platform
-from scenebeam.request.products import (
-    VISUAL,
-    AssetsRequest,
-    IndexRequest,
-    MosaicRequest,
-    StackRequest,
-)
+from scenebeam.request.product import ProductRequest, request_model
 from scenebeam.request.run import KNOWN_CATALOGS, RunRequest, is_remote, is_url
 from scenebeam.request.sections import (
     Area,
@@ -21,34 +13,25 @@ from scenebeam.request.sections import (
     PickedScene,
     Runner,
     Select,
+    Split,
     TimeSeries,
 )
 
 __all__ = [
     "KNOWN_CATALOGS",
-    "SEASONS",
-    "VISUAL",
     "Area",
-    "AssetsRequest",
     "Checks",
-    "ChipGrid",
-    "FieldsRequest",
     "GridRequest",
-    "IndexRequest",
-    "LandcoverRequest",
     "Limits",
-    "Modality",
-    "MosaicRequest",
     "PickedScene",
-    "Platform",
+    "ProductRequest",
     "RunRequest",
     "Runner",
-    "Season",
     "Select",
     "Split",
-    "StackRequest",
     "TimeSeries",
     "is_remote",
     "is_url",
     "parse_interval",
+    "request_model",
 ]

@@ -1,4 +1,4 @@
-"""RunRequest: all that a user can ask for, validated whole before anything runs."""
+"""RunRequest: everything that a user can request, validated as a whole before anything runs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import hashlib
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializeAsAny,
+    model_validator,
+)
+from typing_extensions import TypeVar
 
 from scenebeam.collections.record import CollectionRecord
-from scenebeam.request.fields import FieldsRequest
 from scenebeam.request.interval import Interval, parse_interval
-from scenebeam.request.landcover import LandcoverRequest
-from scenebeam.request.products import (
-    AssetsRequest,
-    IndexRequest,
-    MosaicRequest,
-    StackRequest,
-    check_storage,
-)
+from scenebeam.request.markers import Marker, Place, marked_fields
+from scenebeam.request.product import ProductRequest, parse_product
 from scenebeam.request.sections import (
     Area,
     Checks,
@@ -38,176 +40,122 @@ KNOWN_CATALOGS = {
     "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
     "cdse": "https://stac.dataspace.copernicus.eu/v1",
 }
+_FINGERPRINTED = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
+"""Sections that decide what the products contain."""
+
+ProductT_co = TypeVar("ProductT_co", bound=ProductRequest, default=ProductRequest, covariant=True)
 
 
-def _runner(value: Any) -> Any:
+def _parse_runner(value: Any) -> Any:
+    """Accept `runner: direct` for `runner: {kind: direct}`."""
     return {"kind": value} if isinstance(value, str) else value
 
 
-def _storable(output: str) -> str:
+def _check_output(output: str) -> str:
     if is_url(output) and not output.startswith(("gs://", "file://")):
         scheme = output.partition("://")[0]
-        raise ValueError(f"{scheme}:// cannot be written to; give a folder, or gs://bucket/prefix")
+        raise ValueError(f"{scheme}:// is not writable; give a folder, or gs://bucket/prefix")
     return output
 
 
-def _listed_intervals(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-class RunRequest(StrictModel):
-    """One run: scenes of an area and time from a catalogue, made into one product."""
+class RunRequest(StrictModel, Generic[ProductT_co]):
+    """One run: scenes of an area and time from a catalog, made into one product.
+
+    In annotations, `RunRequest[MosaicRequest]` is a request for mosaics. At run time there is one
+    class; the section `product` is validated by the model of its kind.
+    """
 
     run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
-    catalog: str | TimeSeries
-    """A known catalogue, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static catalogue."""
+    """Name of the run."""
+    catalog: Annotated[str | TimeSeries, Place("read")]
+    """A known catalog, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static
+    catalog."""
     collections: Several[str | CollectionRecord] = Field(min_length=1)
+    """Collection ids, or records of collections that scenebeam does not know."""
     area: Area | None = None
-    """May be left out where `catalog` is a file: then all that its scenes cover."""
-    dates: Annotated[Several[Interval], BeforeValidator(_listed_intervals)] = Field(default=[])
-    """One or several; of a differenced index the first is before, the second after."""
+    """The area of interest. May be left out if `catalog` is a file: then all that its scenes cover."""
+    dates: Annotated[Several[Interval], BeforeValidator(_as_list)] = Field(default=[])
+    """One or several intervals; for a differenced index, before and after."""
     select: Select = Select()
+    """Which of the scenes found are used."""
     grid: GridRequest = GridRequest()
-    product: Annotated[
-        MosaicRequest
-        | StackRequest
-        | IndexRequest
-        | AssetsRequest
-        | FieldsRequest
-        | LandcoverRequest,
-        Field(discriminator="kind"),
-    ]
+    """The output grid."""
+    product: Annotated[SerializeAsAny[ProductT_co], PlainValidator(parse_product)]
+    """What is made of the scenes."""
     checks: Checks = Checks()
-    output: Annotated[str, AfterValidator(_storable)] = Field(min_length=1)
+    """When an image is usable."""
+    output: Annotated[str, AfterValidator(_check_output), Place("write")] = Field(min_length=1)
+    """A folder, or `gs://bucket/prefix`."""
     runner: Annotated[
-        Runner, BeforeValidator(_runner), PlainSerializer(lambda r: r.model_dump())
+        Runner, BeforeValidator(_parse_runner), PlainSerializer(lambda runner: runner.model_dump())
     ] = Runner()
+    """Where tasks run."""
     limits: Limits = Limits()
+    """Ceilings of a run."""
 
     @model_validator(mode="after")
-    def _bounded_search(self) -> RunRequest:
-        picked = self.select.scenes is not None or self.select.table is not None
-        # Chips and their seasons bound it, or areas of interest and their periods.
-        told = picked or isinstance(self.product, FieldsRequest | LandcoverRequest)
-        if isinstance(self.catalog, str) and is_remote(self.catalog) and not told:
+    def _check_search_is_bounded(self) -> RunRequest[ProductT_co]:
+        scenes_are_listed = self.select.scenes is not None or self.select.table is not None
+        bounded = scenes_are_listed or self.product.states_where_and_when
+        if isinstance(self.catalog, str) and is_remote(self.catalog) and not bounded:
             for name in ("area", "dates"):
                 if not getattr(self, name):
-                    raise ValueError(f"{name} is needed to search a STAC API")
+                    raise ValueError(f"{name} is required to search a STAC API")
         return self
 
     @model_validator(mode="after")
-    def _product_fits(self) -> RunRequest:
-        if isinstance(self.product, AssetsRequest):
-            check_storage(self.product, self.output)
-        if isinstance(self.product, FieldsRequest) and (self.dates or self.grid != GridRequest()):
-            raise ValueError(
-                "dates, grid: leave them out; the crop calendar says when, and the chips say where"
-            )
-        if isinstance(self.product, LandcoverRequest):
-            self._check_landcover(self.product)
-        if (
-            isinstance(self.product, IndexRequest)
-            and self.product.formula.differenced
-            and len(self.dates) != 2
-        ):
-            raise ValueError(
-                f"dates: {self.product.index} needs two intervals, before and after: [2023-06, 2023-09]"
-            )
+    def _check_product(self) -> RunRequest[ProductT_co]:
+        self.product.check_request(self)
         return self
-
-    def _check_landcover(self, product: LandcoverRequest) -> None:
-        if self.dates or self.area is not None:
-            raise ValueError(
-                "dates, area: leave them out; product.periods says when, and product.aois says where"
-            )
-        if self.grid != GridRequest() and (
-            self.grid.bounds is None or self.grid.resolution is not None
-        ):
-            raise ValueError(
-                "grid: give crs and bounds, or leave it out; pixels are those of product.*.resolution"
-            )
-        if product.s2l2a is None and self.grid.bounds is None:
-            raise ValueError(
-                "grid: without Sentinel-2 there is no tile to lay chips on; give crs and bounds"
-            )
-        known = [wanted if isinstance(wanted, str) else wanted.id for wanted in self.collections]
-        for name, modality in product.modalities.items():
-            if modality.collection not in known:
-                hint = (
-                    ""
-                    if name == "lulc"
-                    else f", or leave the modality out with product.{name}: null"
-                )
-                raise ValueError(
-                    f"product.{name}.collection: {modality.collection} is not among collections; name it there{hint}"
-                )
 
     @property
     def intervals(self) -> list[tuple[datetime, datetime]]:
-        """The dates as instants, in the order given."""
+        """The dates as (first instant, last instant), in the given order."""
         return [parse_interval(text) for text in self.dates]
 
     def search_key(self) -> dict[str, Any]:
-        """The parts that the catalogue is asked, as JSON."""
+        """The fields that decide what a search returns, as JSON: the key of the search cache."""
         document = self.model_dump(mode="json", include={"catalog", "collections", "area", "dates"})
         scenes = self.select.scenes
         document["scenes"] = None if scenes is None else sorted(scene.id for scene in scenes)
-        return {
-            **document,
-            **self.product.model_dump(mode="json", include=set(self.product.search_fields)),
-        }
+        searched = marked_fields(type(self.product), Marker.SEARCH)
+        return {**document, **self.product.model_dump(mode="json", include=searched)}
 
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides what the products hold (not where or how they are made)."""
-        return hashlib.sha256(
-            json.dumps(self.fingerprint_fields(), sort_keys=True).encode()
-        ).hexdigest()
+        """SHA-256 over everything that decides what the products contain, as a hex digest."""
+        document = json.dumps(self.fingerprint_fields(), sort_keys=True)
+        return hashlib.sha256(document.encode()).hexdigest()
 
-    def fingerprint_fields(self, ignored_fields: frozenset[str] | None = None) -> dict[str, Any]:
-        """The parts that decide what the products hold, as JSON; without `unused`, by default the request's own."""
-        parts = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
-        names = {
-            name.removeprefix("product.")
-            for name in (self.ignored_fields if ignored_fields is None else ignored_fields)
-        }
-        inside = {"raw_storage_mode", "gcs", "images"} | LandcoverRequest.released | (names - parts)
-        return self.model_dump(mode="json", include=parts - names, exclude={"product": inside})
+    def fingerprint_fields(self, ignored: frozenset[str] | None = None) -> dict[str, Any]:
+        """The fields that decide what the products contain, as JSON.
+
+        Args:
+            ignored: Dotted names of fields to leave out; default: those that have no effect on
+                this request.
+        """
+        names = self.product.ignored_fields if ignored is None else ignored
+        excluded = marked_fields(type(self.product), Marker.NOT_FINGERPRINTED)
+        excluded |= {name.removeprefix("product.") for name in names if name.startswith("product.")}
+        return self.model_dump(
+            mode="json", include=_FINGERPRINTED - names, exclude={"product": excluded}
+        )
 
     @property
     def adjustable(self) -> frozenset[str]:
-        """Names of what decides which products are made, and nothing of a product that is made either way."""
-        product = self.product
-        if isinstance(product, AssetsRequest):
-            return frozenset(
-                {"dates", "select", *(f"product.{name}" for name in product.adjustable)}
-            )
-        if isinstance(product, FieldsRequest):
-            return frozenset({"select", *(f"product.{name}" for name in product.adjustable)})
-        if isinstance(product, LandcoverRequest):
-            return frozenset()
-        differenced = isinstance(product, IndexRequest) and product.formula.differenced
-        return frozenset({"select"} if differenced else {"dates", "select"})
-
-    @property
-    def ignored_fields(self) -> frozenset[str]:
-        """Names of what has no part in the products, whatever it says: of a field request that stops early."""
-        product = self.product
-        if not isinstance(product, FieldsRequest) or product.images == "download":
-            return frozenset()
-        if product.images == "select":
-            fields = {"bands", "resampling", "values", "compression", "keep_remote_refs"}
-            return frozenset({"checks"} | {f"product.{name}" for name in fields})
-        fields = FieldsRequest.model_fields.keys() - {"kind", "year", "boundaries", "grid", "chips"}
-        return frozenset(
-            {"catalog", "collections", "select", "checks"} | {f"product.{name}" for name in fields}
-        )
+        """Dotted names of fields that decide which products are made, and nothing about the others."""
+        fields = marked_fields(type(self.product), Marker.ADJUSTABLE)
+        return self.product.adjustable_sections | {f"product.{name}" for name in fields}
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names something on the network rather than a local path."""
+    """Whether `text` is a URL rather than a local path."""
     return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def is_remote(catalog: str) -> bool:
-    """Whether a catalogue is asked over the network."""
+    """Whether a catalog is read over the network."""
     return catalog in KNOWN_CATALOGS or is_url(catalog)

@@ -1,8 +1,9 @@
-"""The parts of a request that every product shares: where, when, which scenes, which grid, where it is made."""
+"""The sections of a request that all products share: where, when, which scenes, which grid."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -16,53 +17,62 @@ from pydantic import (
 )
 
 from scenebeam.request.interval import MAX_DAYS, Interval
+from scenebeam.request.markers import Place
 
 _MAX_SECONDS = 1e7
-_FARTHEST = 1e9
+_MAX_COORDINATE = 1e9
 """Largest coordinate of a grid, in units of its CRS."""
 
 
-class _FirstFault:
-    """Ends the validation of a list at its first fault. Hashable, as pydantic's own `FailFast` is not."""
+class _FailFast:
+    """Stop validating a list at its first error. Hashable, unlike pydantic's own `FailFast`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         return {**handler(source), "fail_fast": True}
 
 
 Item = TypeVar("Item")
-Several = Annotated[list[Item], _FirstFault()]
-"""A list of which the first fault is told alone: a long list may hold as many faults as items."""
+Several = Annotated[list[Item], _FailFast()]
+"""A list of which only the first error is reported: a long list may have one error per item."""
 
 
 class StrictModel(BaseModel):
-    """Frozen, without any field that is not known, and without numbers that are not finite."""
+    """A frozen model without unknown fields and without infinite or NaN numbers.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    The docstring below a field is its description in the command line and in the documentation.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class TimeSeries(StrictModel):
-    """Scenes that are there already: a table of acquisitions and files `<root>/<scene_id>/<band>.tif`."""
+    """A table of acquisitions whose files exist already, as `<root>/<scene_id>/<band>.tif`."""
 
-    time_series: str
-    """`time_serie.csv` with the columns `acq_datetime` and `tile_ids` (separated by `|`, `,` or `;`)."""
-    root: str
+    time_series: Annotated[str, Place("read-on-load")]
+    """`time_serie.csv` with the columns `acq_datetime` and `tile_ids` (separated by `|`, `,` or
+    `;`)."""
+    root: Annotated[str, Place("read-on-load")]
     """A folder, or `gs://bucket/prefix`."""
 
     @field_validator("time_series", "root")
     @classmethod
     def _check_place(cls, value: str) -> str:
         if "://" in value and not value.startswith("gs://"):
-            raise ValueError(f"{value!r} is neither on this machine nor gs://bucket/name")
+            raise ValueError(f"{value!r} is neither a local path nor gs://bucket/name")
         return value
 
 
 class Area(StrictModel):
-    """Where: exactly one of the four forms, in longitude and latitude (WGS 84)."""
+    """The area of interest in one of four forms, in longitude and latitude (WGS 84)."""
 
     bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north. West > east crosses the antimeridian, and must be meant: see `_check_bbox`."""
-    geojson: str | None = None
+    """West, south, east, north. A box with west > east crosses the antimeridian."""
+    geojson: Annotated[str | None, Place("read-on-load")] = None
+    """A vector file with the area: any format that GDAL opens."""
     geometry: dict[str, Any] | None = None
+    """A GeoJSON Polygon or MultiPolygon."""
     mgrs: Several[str] | None = None
     """Sentinel-2 tiles: `34TFK`."""
 
@@ -98,12 +108,12 @@ class Area(StrictModel):
             raise ValueError(f"south ({south}) must be less than north ({north})")
         if west == east:
             raise ValueError("west equals east: the box is empty")
-        # A box over the antimeridian is written west > east (RFC 7946 section 5.2). One that would go
-        # the long way round the Earth is two numbers swapped, not an area somebody wants.
+        # RFC 7946 section 5.2 writes a box across the antimeridian with west > east. A box that would
+        # span more than half the Earth is more likely two numbers in the wrong order.
         if west > east and east + 360 - west > 180:
             raise ValueError(
-                f"west ({west}) is greater than east ({east}), and the box is not one over the antimeridian "
-                "(it would span more than half the Earth): swap the two"
+                f"west ({west}) is greater than east ({east}), but a box across the antimeridian "
+                "would span more than half the Earth: swap the two"
             )
         return value
 
@@ -138,56 +148,71 @@ class Area(StrictModel):
 
 
 class PickedScene(StrictModel):
-    """A scene that was chosen before."""
+    """A scene that was selected before."""
 
     id: str
     anchor: Interval | None = None
-    """The day that it was chosen for."""
+    """The date that it was selected for."""
 
 
 class Select(StrictModel):
-    """Which of the scenes found are taken."""
+    """Which of the scenes found are used."""
 
-    table: str | None = None
-    """A `scenes_selected.csv`: just its scenes, for the days that it names. Read into `scenes` at once."""
+    table: Annotated[str | None, Place("read-on-load")] = None
+    """A `scenes_selected.csv`: use exactly its scenes, for the dates in it. Read into `scenes`."""
     scenes: Several[PickedScene] | None = None
-    """Just these scenes, by id; the catalogue is asked for them and for no others."""
+    """Use exactly these scenes, by id; the catalog is searched for no others."""
     mode: Literal["all", "anchors", "least-cloudy-per-period", "nearest-to-date"] = "all"
-    """`all`; `anchors`: the best acquisition near each anchor; `least-cloudy-per-period`: the best of each period;
-    `nearest-to-date`: the nearest to each anchor. Better is: less cloud, more of the area, nearer, smaller name."""
+    """`all`; `anchors`: the best acquisition near each anchor; `least-cloudy-per-period`: the best
+    of each period; `nearest-to-date`: the nearest to each anchor. Less cloud is better, then more
+    of the area, then nearer, then the smaller name."""
     anchors: Several[Interval] = []
-    """Days for `anchors` and `nearest-to-date`."""
+    """Dates for `anchors` and `nearest-to-date`."""
     n_anchors: int = Field(default=18, ge=1, le=MAX_DAYS)
-    """Where `anchors` names no days: so many, spread evenly from the first to the last day of the dates."""
+    """Number of anchors if `anchors` is empty, spread evenly from the first to the last date."""
     window_days: int = Field(default=21, ge=0, le=MAX_DAYS)
-    """How many days an acquisition may lie before or after its anchor."""
+    """Largest distance of an acquisition from its anchor, in days."""
     full_cover_threshold: float = Field(default=0.95, ge=0, le=1)
-    """Least fraction of the area that an acquisition near an anchor covers; `has_full_cover` in the tables."""
+    """Smallest fraction of the area that an acquisition near an anchor covers; `has_full_cover` in
+    the tables."""
     period: Literal["month", "quarter"] | Several[Interval] = "month"
-    """Of `least-cloudy-per-period`: calendar months, quarters, or intervals such as 2023-03-01/2023-04-15."""
+    """For `least-cloudy-per-period`: calendar months, quarters, or intervals such as
+    2023-03-01/2023-04-15."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """Percent, of the scene; scenes that do not say are kept."""
+    """Largest cloud cover of a scene in percent; scenes without the property are kept."""
     max_aoi_cloud: float | None = Field(default=None, ge=0, le=100)
-    """Percent of the area as a scene shows it, by its classification or quality band, which is read while planning;
-    `aoi_cloud_percent` in the tables. Scenes without such a band are kept."""
+    """Largest cloud cover of the area in percent, measured in the classification or quality band,
+    which is read while planning; `aoi_cloud_percent` in the tables. Scenes without such a band are
+    kept."""
     max_nodata: float | None = Field(default=None, ge=0, le=100)
-    """Percent, of the scene; scenes that do not say are kept."""
+    """Largest share of nodata of a scene in percent; scenes without the property are kept."""
     min_coverage: float = Field(default=0.0, ge=0, le=1)
-    """Least fraction of the area that one acquisition's scenes cover together."""
-    cover: Literal["all", "least"] = "all"
-    """`least`: without the scenes that add nothing to their acquisition's coverage of the area."""
+    """Smallest fraction of the area that the scenes of one acquisition cover together."""
+    cover: Literal["all", "minimal"] = "all"
+    """`minimal`: drop scenes that add nothing to their acquisition's coverage of the area."""
     platform: Several[str] | None = None
+    """Platforms to use, such as `sentinel-2a`."""
     relative_orbit: Several[int] | None = None
+    """Relative orbits to use."""
     orbit_state: Literal["ascending", "descending"] | None = None
+    """Orbit direction to use."""
+
+    @field_validator("cover", mode="before")
+    @classmethod
+    def _accept_old_word(cls, value: Any) -> Any:
+        if value == "least":
+            warnings.warn("'least' is deprecated; use 'minimal'", FutureWarning, stacklevel=2)
+            return "minimal"
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Select:
         if self.mode != "all" and (self.scenes is not None or self.table is not None):
             raise ValueError(
-                "select.mode chooses among what is found; a table of chosen scenes goes with mode: all"
+                "select.mode: a table or a list of scenes leaves nothing to select; use mode: all"
             )
         if self.mode == "nearest-to-date" and not self.anchors:
-            raise ValueError("select.anchors: nearest to which dates?")
+            raise ValueError("select.anchors: mode nearest-to-date needs dates")
         return self
 
     @field_validator("platform", "relative_orbit", mode="before")
@@ -197,22 +222,23 @@ class Select(StrictModel):
 
 
 class GridRequest(StrictModel):
-    """The output grid; what is left out is chosen from the area."""
+    """The output grid; whatever is left out is derived from the area."""
 
     crs: str | None = None
-    """`EPSG:32634` or any CRS that PROJ reads; else the UTM zone of the area's centre."""
+    """`EPSG:32634` or any CRS that PROJ reads; default: the UTM zone of the area's center."""
     resolution: float | None = Field(default=None, ge=1e-9, le=1e7)
-    """Pixel size in units of the CRS; else the finest of the bands asked for."""
+    """Pixel size in units of the CRS; default: that of the finest requested band."""
     bounds: tuple[float, float, float, float] | None = None
-    """Left, bottom, right, top in units of the CRS; else the area's bounds, outward to the resolution."""
+    """Left, bottom, right, top in units of the CRS; default: the bounds of the area, expanded to
+    whole pixels."""
 
     @model_validator(mode="after")
     def _bounds_need_crs(self) -> GridRequest:
         if self.bounds is not None:
             if self.crs is None:
-                raise ValueError("grid.bounds needs grid.crs: in which CRS are they?")
+                raise ValueError("grid.bounds needs grid.crs, the CRS of the bounds")
             left, bottom, right, top = self.bounds
-            if max(abs(value) for value in self.bounds) > _FARTHEST:
+            if max(abs(value) for value in self.bounds) > _MAX_COORDINATE:
                 raise ValueError(
                     "grid.bounds lie farther from the origin than any CRS reaches on Earth"
                 )
@@ -222,63 +248,66 @@ class GridRequest(StrictModel):
 
 
 class Runner(StrictModel):
-    """Where tasks are made."""
+    """Where tasks run."""
 
     kind: str = "auto"
     """`auto`, `serial`, `direct`, `dataflow`, or the name of any Beam runner (`PortableRunner`)."""
     workers: int | None = Field(default=None, ge=1, le=10_000)
+    """Number of workers; default: the runner's own."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
-    """Beam pipeline options by their command-line name, without the dashes."""
+    """Beam pipeline options by their command-line names, without the dashes."""
     serial_blocks: int = Field(default=100, ge=0)
-    """`auto`: below this many source blocks, starting Beam takes longer than the work."""
+    """`auto` runs serially below this number of source blocks: starting Beam would take longer."""
     local_blocks: int = Field(default=1000, ge=0)
-    """`auto`: beyond this many a cluster, where `options` and `output` name one; else this machine, with advice."""
+    """`auto` uses Dataflow from this number of source blocks if `options` and `output` name a
+    project and a bucket; otherwise it runs locally and suggests Dataflow."""
 
 
 class OpticalChecks(StrictModel):
-    """When an optical image is fit to use."""
+    """When an optical image is usable."""
 
     min_std_dev: float = Field(default=1.0, ge=0)
-    """A band of digital numbers that spreads no more than this is blank; any other band is when it is constant. With 0
-    no band is blank: constant ones are accepted."""
+    """A band of digital numbers with a standard deviation at or below this is blank; any other band
+    is blank if it is constant. 0 accepts constant bands."""
     value_range: tuple[float, float] | None = None
-    """Plausible digital numbers, of which the 99th percentile is held against; default: the collection's own."""
+    """Plausible digital numbers: a warning if the 1st or the 99th percentile is outside. Default:
+    the range in the collection's record."""
 
 
 class SarChecks(StrictModel):
-    """When a radar image is fit to use."""
+    """When a radar image is usable."""
 
     min_std_dev_db: float = Field(default=2.0, ge=0)
-    """Speckle alone is more: an image below this is none. With 0 constant bands are accepted."""
+    """Smallest standard deviation in dB: speckle alone exceeds it. 0 accepts constant bands."""
     backscatter_range_db: tuple[float, float] = (-30.0, 10.0)
-    """For the 1st and the 99th percentile; beyond it is a warning."""
+    """Plausible backscatter in dB: a warning if the 1st or the 99th percentile is outside."""
     required_polarizations: Several[str] = ["vv", "vh"]
+    """Polarizations that a radar image must have."""
 
 
 class Checks(StrictModel):
-    """When an image is fit to use: what `scenebeam validate` and every product asks.
-
-    `checks: off` accepts any numbers.
-    """
+    """When an image is usable, for `scenebeam validate` and every product. `off` accepts anything."""
 
     enabled: bool = True
-    """Whether the numbers of a band are judged at all; files that cannot be read are errors either way."""
+    """Check the pixel values of bands. Files that cannot be read are errors in any case."""
     max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
-    """Of what was asked for, in a band of either sensor."""
+    """Largest share of nodata in a requested band, in percent."""
     optical: OpticalChecks = OpticalChecks()
+    """Thresholds for optical images."""
     sar: SarChecks = SarChecks()
+    """Thresholds for radar images."""
     screenshot: bool = False
-    """Whether stacks come with a small PNG."""
+    """Write a small PNG with each stack or field chip."""
     checksums: bool = False
-    """Whether raw files of a time series are read whole and held against the checksums of the items beside them; their
-    sizes always are. A damaged file is read from where it was fetched."""
+    """Verify the raw files of a time series by the checksums in their items; sizes are always
+    compared. A damaged file is read from its source instead."""
     outside_sources: bool = False
-    """Whether a VRT may name files outside its own folder, or on the network."""
+    """Allow a VRT to name files outside its own folder, or on the network."""
 
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
-        """Accept `off` and `on` in place of the mapping, and the other words for them."""
+        """Accept `off` and `on`, and their synonyms, in place of the mapping."""
         word = str(value).lower() if isinstance(value, bool | str) else ""
         if word in ("off", "false", "no"):
             return {"enabled": False}
@@ -286,29 +315,51 @@ class Checks(StrictModel):
 
 
 class Limits(StrictModel):
-    """Ceilings that stop a run before it becomes larger than meant."""
+    """Ceilings that stop a run before it becomes larger than intended."""
 
     max_scenes: int = Field(default=10_000, ge=1)
+    """Largest number of scenes that a search may return."""
     max_download_workers: int = Field(default=8, ge=1, le=256)
-    """Whole files fetched at once by one process."""
+    """Whole files downloaded concurrently by one process."""
     max_per_host: int = Field(default=4, ge=1, le=256)
-    """Whole files fetched at once from one host by one process."""
+    """Whole files downloaded concurrently from one host by one process."""
     max_attempts: int = Field(default=6, ge=1, le=20)
-    """Tries of one request to a catalogue or a file, each after twice the wait of the one before."""
+    """Attempts for one request to a catalog or a file, with exponential backoff."""
     retry_wait: float = Field(default=0.25, ge=0, le=60)
-    """Seconds before a file is asked for the second time; more where the server says so."""
+    """Seconds before the first retry; longer if the server sends Retry-After."""
     retry_seconds: float = Field(default=300.0, ge=0, le=_MAX_SECONDS)
-    """Seconds that one task may wait for tries in all."""
+    """Seconds that one task may spend waiting for retries in total."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
-    """Most bytes to read, by the plan's estimate."""
+    """Largest number of bytes to read, by the estimate of the plan."""
     max_failed: float = Field(default=0.05, ge=0, le=1)
-    """Up to this fraction of failed tasks a run is `partial`; beyond it is `failed`."""
+    """Largest fraction of failed tasks with which a run is `partial`; above it is `failed`."""
     max_pixels: int = Field(default=10**11, ge=1)
-    """Most pixels of one band of one product."""
+    """Largest number of pixels of one band of one product."""
     file_seconds: float = Field(default=300.0, gt=0, le=_MAX_SECONDS)
-    """Seconds that one whole file may take to come; what has come by then is kept for the next run."""
+    """Seconds that one whole file may take to download; a later run resumes a partial one."""
     private_addresses: bool = False
-    """Whether files may lie at loopback and private addresses although the catalog is a public one. They always may
-    where the catalog is on this machine or in a private network itself."""
+    """Allow files at loopback and private addresses even if the catalog is public. They are always
+    allowed if the catalog is a local file or at a private address itself."""
     memory: ByteSize = Field(default=ByteSize(2**30), validate_default=True)
-    """Most memory a task may take; areas that would need more are cut into shards."""
+    """Largest memory of one task; areas that need more are cut into shards."""
+
+
+class Split(StrictModel):
+    """How chips are split for training: whole blocks of neighboring chips go to one side."""
+
+    train: float = Field(default=0.8, ge=0, le=1)
+    """Share of chips for training."""
+    val: float = Field(default=0.1, ge=0, le=1)
+    """Share of chips for validation."""
+    test: float = Field(default=0.1, ge=0, le=1)
+    """Share of chips for testing."""
+    block: int = Field(default=8, ge=1)
+    """Side of a block, in chips."""
+    seed: int = 0
+    """Seed of the assignment of blocks."""
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Split:
+        if abs(self.train + self.val + self.test - 1) > 1e-9:
+            raise ValueError("train, val and test are shares of all chips and must sum to 1")
+        return self

@@ -18,7 +18,7 @@ from scenebeam.planning.reuse import carry_over, is_outdated, is_same
 from scenebeam.planning.search import SearchResult, make_plan, search
 from scenebeam.planning.search_cache import write_search
 from scenebeam.planning.verify import find_damaged
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.run.make import limit_malloc_arenas
 from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
@@ -194,7 +194,7 @@ def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None
     Products stand until new ones take their place; those that have no successor go when all others are made.
     """
     following = {task.id: task for task in successor.tasks} if successor is not None else {}
-    kept = PRODUCTS[plan.request.product.kind].reusable_outputs(
+    kept = product_of(plan.request.product.kind).reusable_outputs(
         plan.tasks, tuple(following.values())
     )
     files = _made_by(

@@ -9,7 +9,7 @@ from pydantic import ByteSize
 
 from scenebeam.imaging.estimate import PROCESS
 from scenebeam.planning.plan import Plan
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.run.runners import advice, choose_runner, dataflow_cost, seconds_here
 
 
@@ -36,7 +36,7 @@ def explain(plan: Plan) -> dict[str, Any]:
         "write_bytes": [size.write_bytes, size.most_write_bytes],
         # Tasks that just wait are made many at once, and share what the process holds.
         "memory_bytes": size.memory
-        + (PROCESS if PRODUCTS[plan.request.product.kind].io_bound else 0),
+        + (PROCESS if product_of(plan.request.product.kind).io_bound else 0),
         "runner": choose_runner(plan),
         "seconds": round(seconds_here(size), 1),
         "dataflow": {"minutes": round(minutes, 1), "usd": round(usd, 2)},

@@ -13,7 +13,7 @@ from functools import cache
 import psutil
 
 from scenebeam.errors import SceneBeamError, is_permanent, unexpected
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
@@ -67,7 +67,7 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     log.info("%s: begins", task.id)
     try:
         with process_gate().hold(task.estimate.memory):
-            outcome: Outcome = PRODUCTS[kind].make(task, store, budget)
+            outcome: Outcome = product_of(kind).make(task, store, budget)
     except SceneBeamError as error:
         log.debug("task %s", task.id, exc_info=True)
         outcome = Outcome(

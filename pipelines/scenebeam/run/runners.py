@@ -11,7 +11,7 @@ from typing import Any
 
 from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.planning.plan import Plan
-from scenebeam.products import PRODUCTS
+from scenebeam.products import product_of
 from scenebeam.request import Runner
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
@@ -46,7 +46,7 @@ def choose_runner(plan: Plan) -> str:
     asked = plan.request.runner
     if asked.kind != "auto":
         return asked.kind
-    if plan.estimate.blocks < asked.serial_blocks or PRODUCTS[plan.request.product.kind].io_bound:
+    if plan.estimate.blocks < asked.serial_blocks or product_of(plan.request.product.kind).io_bound:
         return "serial"
     cluster = all(
         name in asked.options for name in _DATAFLOW_NEEDS
@@ -90,7 +90,7 @@ def pipeline_arguments(kind: str, asked: Runner, plan: Plan) -> list[str]:
     """Beam's command-line options for a runner. RequestError where one that it needs is missing."""
     options: dict[str, Any] = dict(asked.options)
     if kind == "direct":
-        product, limits = PRODUCTS[plan.request.product.kind], plan.request.limits
+        product, limits = product_of(plan.request.product.kind), plan.request.limits
         # One more than cores: while a task waits for its first blocks, another computes.
         workers = asked.workers or (
             limits.max_download_workers if product.io_bound else (os.cpu_count() or 1) + 1
@@ -185,7 +185,7 @@ def _run_serial(plan: Plan, store: Store, status: RunStatus) -> RunStatus:
 
     kind, limits = plan.request.product.kind, effective_limits(plan.request)
     undone = plan.undone(store.list())
-    if not PRODUCTS[kind].io_bound:
+    if not product_of(kind).io_bound:
         return finish(
             plan, [make_task(kind, task, store, limits) for task in undone], store, status
         )

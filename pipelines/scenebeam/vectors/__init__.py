@@ -1,13 +1,13 @@
-"""Vector files: field boundaries and areas of interest, whatever their format, CRS and address."""
+"""Read vector files: field boundaries and areas of interest in any supported format and CRS."""
 
 from scenebeam.vectors.area import read_area
 from scenebeam.vectors.features import Features, Geometries
-from scenebeam.vectors.polygons import OUTSIDE, Checked, check_polygons
+from scenebeam.vectors.polygons import OUTSIDE, CheckedPolygons, check_polygons
 from scenebeam.vectors.reader import read_features
 
 __all__ = [
     "OUTSIDE",
-    "Checked",
+    "CheckedPolygons",
     "Features",
     "Geometries",
     "check_polygons",

@@ -1,4 +1,4 @@
-"""The area of a request, read from a vector file."""
+"""Read the area of a request from a vector file."""
 
 from __future__ import annotations
 
@@ -21,96 +21,109 @@ from scenebeam.vectors.reader import is_geojson, local_file, read_local
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3
-"""Features that a message names."""
-_ROUND = 360.0
+_MAX_NAMED = 3
+"""Maximum number of features that a message names."""
+_FULL_CIRCLE = 360.0
 
 
-def read_area(place: str) -> dict[str, Any]:
+def read_area(location: str) -> dict[str, Any]:
     """Read the polygons of a vector file as the area of a request.
 
+    Logs a warning for features that are left out, and for polygons that are made valid.
+
     Args:
-        place: A path on this machine, or an address.
+        location: A local path or a URL.
 
     Returns:
-        One GeoJSON geometry. That of a GeoJSON file is as the file has it, with its `crs` member,
-        where `area_geometry` can use it so: the fingerprint of a request follows it. All others are
-        in degrees of longitude and latitude. Warnings name the features that are left out, and
-        those that are made valid.
+        One GeoJSON geometry. For GeoJSON files it is unchanged, including its `crs` member, if
+        `area_geometry` can use it that way, because the fingerprint of a request depends on it.
+        All others are in degrees of longitude and latitude.
 
     Raises:
-        RequestError: The file cannot be read, holds no polygon, or lies outside of the Earth.
+        RequestError: The file cannot be read, contains no polygon, or has coordinates outside of
+            the Earth.
     """
-    called = redact_url(place)
-    with local_file(place) as path:
-        found = _read(path, called)
-        if not found.polygons:
-            raise RequestError(f"{called} holds no polygon: {name_few(found.faults)}")
-        if found.faults:
-            log.warning("area.geojson: %s: left out: %s", called, name_few(found.faults))
-        if found.mended:
-            log.warning("area.geojson: %s: made valid: %s", called, name_few(found.mended))
-        if found.as_written and is_geojson(path):
-            document = read_document(path, called)
+    label = redact_url(location)
+    with local_file(location) as path:
+        content = _read(path, label)
+        if not content.polygons:
+            raise RequestError(f"{label} holds no polygon: {_name_first(content.faults)}")
+        if content.faults:
+            log.warning("area.geojson: %s: left out: %s", label, _name_first(content.faults))
+        if content.repairs:
+            log.warning("area.geojson: %s: made valid: %s", label, _name_first(content.repairs))
+        if content.usable_as_written and is_geojson(path):
+            document = read_document(path, label)
             if document is not None:
-                return _as_written(document, called)
-    drawn = shapely.geometry.mapping(shapely.GeometryCollection(found.polygons))
-    plain: dict[str, Any] = json.loads(json.dumps(drawn))  # lists instead of tuples
-    return plain
+                return _merged_geometry(document, label)
+    merged = shapely.geometry.mapping(shapely.GeometryCollection(content.polygons))
+    # A round trip through JSON turns the tuples of `mapping` into lists.
+    geometry: dict[str, Any] = json.loads(json.dumps(merged))
+    return geometry
 
 
-def name_few(faults: Sequence[str]) -> str:
-    """The first few of some faults, and how many more there are."""
-    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    return "; ".join(faults[:_SHOWN]) + more if faults else "it has no features"
+def _name_first(messages: Sequence[str]) -> str:
+    """Join the first few messages, and say how many follow."""
+    if not messages:
+        return "it has no features"
+    omitted = len(messages) - _MAX_NAMED
+    suffix = f"; and {omitted} more" if omitted > 0 else ""
+    return "; ".join(messages[:_MAX_NAMED]) + suffix
 
 
 @dataclass
-class _Found:
-    """What a file holds."""
+class _AreaContent:
+    """The polygons of a file, and messages about its features."""
 
     polygons: list[Any] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    mended: list[str] = field(default_factory=list)
-    as_written: bool = True
-    """Whether the geometry of a GeoJSON file can stay as it is."""
+    repairs: list[str] = field(default_factory=list)
+    usable_as_written: bool = True
+    """Whether the geometries of a GeoJSON file can be used unchanged."""
 
 
-def _read(path: Path, place: str) -> _Found:
-    found, number = _Found(), 0
-    for features in read_local(path, place):
-        checked = check_polygons(features, _ROUND)
-        for name, fault, why in zip(features.ids, checked.faults, checked.mended, strict=True):
+def _read(path: Path, label: str) -> _AreaContent:
+    content, number = _AreaContent(), 0
+    for features in read_local(path, label):
+        checked = check_polygons(features, _FULL_CIRCLE)
+        for name, fault, repair in zip(features.ids, checked.faults, checked.repairs, strict=True):
             number += 1
-            called = f"feature {number}" + ("" if name is None else f" (id {name})")
+            feature = f"feature {number}" + ("" if name is None else f" (id {name})")
             if fault == OUTSIDE:
-                told = f"{fault}, not in meters; is its CRS the one declared?"
-                raise RequestError(f"{place}: {called} {told}")
+                # Skipping such features would hide that the CRS of the whole file is wrong.
+                raise RequestError(
+                    f"{label}: {feature} {fault}, not in meters; is its CRS the one declared?"
+                )
             if fault:
-                found.faults.append(f"{called} {fault}")
-            if why:
-                found.mended.append(f"{called}: {why}")
-        found.polygons.extend(one for one in checked.polygons if one is not None)
-        split = not any(fault.startswith(NOT_SPLIT) for fault in checked.faults)
-        found.as_written = found.as_written and split and _is_plain(features)
-    return found
+                content.faults.append(f"{feature} {fault}")
+            if repair:
+                content.repairs.append(f"{feature}: {repair}")
+        content.polygons.extend(polygon for polygon in checked.polygons if polygon is not None)
+        split_failed = any(fault.startswith(NOT_SPLIT) for fault in checked.faults)
+        content.usable_as_written = (
+            content.usable_as_written and not split_failed and _is_plain(features)
+        )
+    return content
 
 
 def _is_plain(features: Features) -> bool:
-    """Whether each geometry could be read, and none runs on beyond the antimeridian."""
+    """Return whether all geometries could be read, and none extends beyond the antimeridian."""
     west, _, east, _ = extents(features.geometries)
     beyond = (west < -180) | (east > 180)
     return not np.any(beyond) and all(fault in ("", EMPTY) for fault in features.faults)
 
 
-def _as_written(document: dict[str, Any], place: str) -> dict[str, Any]:
-    """The geometries of a GeoJSON document as one, with the CRS that it names, if any."""
+def _merged_geometry(document: dict[str, Any], label: str) -> dict[str, Any]:
+    """Return the geometries of a GeoJSON document as one, with its `crs` member if it has one."""
     crs = {"crs": document["crs"]} if document.get("crs") is not None else {}
     if document.get("type") == "FeatureCollection":
-        geometries = [geometry_of(one) for one in features_of(document, place)]
-        drawn = [one for one in geometries if one]
-        return {"type": "GeometryCollection", "geometries": drawn, **crs}
-    found = document.get("geometry") if document.get("type") == "Feature" else document
-    if not isinstance(found, dict):
-        raise RequestError(f"{place} holds a feature without a geometry")
-    return {**found, **crs}
+        geometries = []
+        for feature in features_of(document, label):
+            geometry = geometry_of(feature)
+            if geometry:
+                geometries.append(geometry)
+        return {"type": "GeometryCollection", "geometries": geometries, **crs}
+    geometry = document.get("geometry") if document.get("type") == "Feature" else document
+    if not isinstance(geometry, dict):
+        raise RequestError(f"{label} holds a feature without a geometry")
+    return {**geometry, **crs}

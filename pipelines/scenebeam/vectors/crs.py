@@ -1,4 +1,4 @@
-"""From the CRS of a file to longitude and latitude, datum shifts included."""
+"""Transform coordinates from the CRS of a file to longitude and latitude, with datum shifts."""
 
 from __future__ import annotations
 
@@ -21,61 +21,65 @@ WGS84 = "EPSG:4326"
 def lonlat_transformer(crs: Any) -> Transformer | None:
     """Build the transformation from a CRS to WGS 84 longitude and latitude.
 
-    A geographic CRS of another datum is transformed as a projected one is: degrees of MGI lie 94 m
-    beside those of WGS 84. Where PROJ has a null transformation (ETRS89), coordinates stay as they
-    are.
+    A geographic CRS on another datum is transformed like a projected one: the same degrees in MGI
+    and in WGS 84 are about 94 m apart. Where PROJ has a null transformation (ETRS89), coordinates
+    do not change.
 
     Args:
-        crs: What pyproj reads: an authority's code, a URN, WKT, PROJJSON.
+        crs: Anything that pyproj accepts: an authority code, a URN, WKT or PROJJSON.
 
     Returns:
-        A transformation of x and y, whatever the axis order of the CRS, to degrees of longitude and
-        latitude; None where the CRS is WGS 84 itself.
+        A transformation from (x, y), whatever the axis order of the CRS, to (longitude, latitude)
+        in degrees; None if the CRS is WGS 84.
 
     Raises:
-        RequestError: It is not a CRS, or PROJ knows no way from it to WGS 84.
+        RequestError: `crs` is not a CRS, or PROJ cannot transform it to WGS 84.
     """
     try:
-        known = CRS.from_user_input(crs)
-        if known.equals(CRS.from_user_input(WGS84), ignore_axis_order=True):
+        source_crs = CRS.from_user_input(crs)
+        if source_crs.equals(CRS.from_user_input(WGS84), ignore_axis_order=True):
             return None
-        found = Transformer.from_crs(known, WGS84, always_xy=True, only_best=False)
+        transformer = Transformer.from_crs(source_crs, WGS84, always_xy=True, only_best=False)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a better grid is not on this machine
-            ways = TransformerGroup(known, WGS84, always_xy=True).transformers
+            # pyproj warns if the best transformation needs a grid that is not installed.
+            warnings.simplefilter("ignore", UserWarning)
+            operations = TransformerGroup(source_crs, WGS84, always_xy=True).transformers
     except ProjError as error:
         raise RequestError(
             f"{str(crs)[:200]!r} is not a CRS that PROJ can transform: {error}"
         ) from None
-    if all("Ballpark" in way.description for way in ways):
+    # A ballpark transformation ignores the datum: nothing better is known for this CRS.
+    if all("Ballpark" in operation.description for operation in operations):
         log.warning(
-            "PROJ knows no datum transformation from %s to WGS 84: what is drawn in it may lie some hundred meters off",
-            known.name,
+            "PROJ knows no datum transformation from %s to WGS 84: "
+            "coordinates may be off by several hundred meters",
+            source_crs.name,
         )
-    return found
+    return transformer
 
 
 def geojson_transformer(document: Mapping[str, Any]) -> Transformer | None:
-    """Build the transformation that the `crs` member of a GeoJSON object calls for.
+    """Build the transformation for the `crs` member of a GeoJSON object.
 
-    RFC 7946 has no such member, and WGS 84 alone; GDAL and others write it as GeoJSON 2008 had it.
+    RFC 7946 removed this member and allows WGS 84 only, but GDAL and others still write it as
+    GeoJSON 2008 defined it.
 
     Args:
         document: A GeoJSON object: a collection, a feature or a geometry.
 
     Returns:
-        As `lonlat_transformer`; None where no CRS is declared.
+        As `lonlat_transformer`; None if no CRS is declared.
 
     Raises:
-        RequestError: The CRS is not given by name, or not known.
+        RequestError: The CRS is not given by name or code, or is unknown.
     """
     declared = document.get("crs")
     if not declared:
         return None
-    told = declared.get("properties") if isinstance(declared, Mapping) else None
-    properties = told if isinstance(told, Mapping) else {}
+    member = declared.get("properties") if isinstance(declared, Mapping) else None
+    properties = member if isinstance(member, Mapping) else {}
     if properties.get("name"):
         return lonlat_transformer(properties["name"])
     if properties.get("code"):
         return lonlat_transformer(f"EPSG:{properties['code']}")
-    raise RequestError(f"crs {str(declared)[:200]} names no CRS; write the file in WGS 84")
+    raise RequestError(f"crs {str(declared)[:200]} does not name a CRS; write the file in WGS 84")

@@ -1,4 +1,4 @@
-"""Features: some rows of a vector file, in longitude and latitude."""
+"""A batch of features from a vector file, in longitude and latitude."""
 
 from __future__ import annotations
 
@@ -11,59 +11,61 @@ import shapely
 from pyproj import Transformer
 
 BATCH = 20_000
-"""Features that are in memory at a time, where the format can be read in parts."""
+"""Maximum number of features per batch, for formats that can be read in parts."""
 LARGEST_FILE = 4 * 2**30
-"""Bytes of a file, at most."""
+"""Maximum size of a vector file in bytes."""
 EMPTY = "is empty"
 NOT_FINITE = "has a coordinate that is not a number"
 
 Geometries = np.ndarray[tuple[int], np.dtype[Any]]
-"""Of shapely geometries; None where there is none."""
+"""1-D object array of shapely geometries; None for a missing geometry."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Some features of a file, in its order."""
+    """A batch of features, in file order. All sequences have the same length."""
 
     ids: Sequence[Any]
-    """The id of each: a member, a column or a key of that name; None where it has none."""
+    """The `id` of each feature (a member, a column or a primary key), or None."""
     names: Sequence[Any]
-    """Its property `name`, likewise."""
+    """The `name` property of each feature, or None."""
     geometries: Geometries
-    """In degrees of longitude and latitude (WGS 84), without heights."""
+    """2-D geometries in degrees of longitude and latitude (WGS 84); None where a fault is given."""
     faults: Sequence[str]
-    """Why it has no geometry, as the rest of a sentence; empty where it has one."""
+    """Why a feature has no geometry, as a verb phrase ("is empty"); "" if it has one."""
 
 
-def locate_features(
+def build_features(
     ids: Sequence[Any],
     names: Sequence[Any],
     geometries: Geometries,
     faults: Sequence[str],
     to_lonlat: Transformer | None,
 ) -> Features:
-    """Bring geometries as a file has them to longitude and latitude.
+    """Build a batch: drop Z coordinates, reject unusable geometries, reproject to WGS 84.
 
     Args:
         ids: The id of each feature.
         names: The name of each feature.
-        geometries: In the CRS of the file.
-        faults: What is known to be wrong with each.
-        to_lonlat: What brings coordinates to degrees; None where they are longitude and latitude.
+        geometries: 1-D object array, in the CRS of the file.
+        faults: Known fault of each feature, or "".
+        to_lonlat: Transformation to longitude and latitude in degrees; None if the coordinates
+            are already in WGS 84.
 
     Returns:
-        The features. Those with a coordinate that is NaN or infinite have a fault, and no geometry.
+        The features. Those that are empty, or have a NaN or infinite coordinate, get a fault and
+        no geometry.
     """
-    told = list(faults)
+    all_faults = list(faults)
     flat = np.array(shapely.force_2d(geometries), object)
     coordinates, owners = shapely.get_coordinates(flat, return_index=True)
-    odd = np.unique(owners[~np.isfinite(coordinates).all(axis=1)])
-    flat[odd] = None
-    for index in odd.tolist():
-        told[index] = NOT_FINITE
+    not_finite = np.unique(owners[~np.isfinite(coordinates).all(axis=1)])
+    flat[not_finite] = None
+    for index in not_finite.tolist():
+        all_faults[index] = NOT_FINITE
     for index in np.flatnonzero(shapely.is_missing(flat) | shapely.is_empty(flat)).tolist():
         flat[index] = None
-        told[index] = told[index] or EMPTY
+        all_faults[index] = all_faults[index] or EMPTY
     if to_lonlat is not None:
         flat = np.asarray(shapely.transform(flat, to_lonlat.transform, interleaved=False))
-    return Features(ids, names, flat, told)
+    return Features(ids, names, flat, all_faults)

@@ -1,4 +1,4 @@
-"""GeoParquet, its geometries as WKB, a batch of rows at a time."""
+"""Read GeoParquet with WKB geometries, one batch of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import shapely
 
 from scenebeam.errors import RequestError
 from scenebeam.vectors.crs import lonlat_transformer
-from scenebeam.vectors.features import BATCH, EMPTY, Features, Geometries, locate_features
+from scenebeam.vectors.features import BATCH, EMPTY, Features, Geometries, build_features
 
-_FAULTS = (
+_READ_ERRORS = (
     OSError,
     ValueError,
     KeyError,
@@ -26,66 +26,76 @@ _FAULTS = (
     MemoryError,
     pa.ArrowException,
 )
-"""What pyarrow raises of a file that is damaged, and what its metadata may come to."""
+"""What pyarrow raises for a damaged file, and what malformed `geo` metadata leads to."""
 
 
-def read_geoparquet(path: Path, place: str) -> Iterator[Features]:
+def read_geoparquet(path: Path, label: str) -> Iterator[Features]:
     """Read GeoParquet, up to 20,000 rows at a time.
 
     Args:
         path: The file.
-        place: What messages call it.
+        label: Name of the file in messages.
 
     Yields:
         Features in longitude and latitude.
 
     Raises:
-        RequestError: It is not GeoParquet with geometries as WKB, or its CRS is not known.
+        RequestError: The file is not GeoParquet with WKB geometries, or its CRS is unknown.
     """
     try:
         file = pq.ParquetFile(path)
-        told = json.loads((file.schema_arrow.metadata or {})[b"geo"])
-        column = told["primary_column"]
-        facts = told["columns"][column]
-        encoding, crs = facts.get("encoding"), facts.get("crs", "OGC:CRS84")
-        there = {"id", "name"} & set(file.schema_arrow.names) - {column}
-        rows = file.iter_batches(batch_size=BATCH, columns=[*sorted(there), column])
-    except _FAULTS as error:
-        raise RequestError(f"{place} cannot be read as GeoParquet: {error}") from None
+        # GeoParquet 1.x describes its columns in the `geo` key of the schema metadata.
+        metadata = json.loads((file.schema_arrow.metadata or {})[b"geo"])
+        column = metadata["primary_column"]
+        column_metadata = metadata["columns"][column]
+        encoding = column_metadata.get("encoding")
+        # An absent `crs` means OGC:CRS84; an explicit null means that the CRS is undefined.
+        crs = column_metadata.get("crs", "OGC:CRS84")
+        attributes = {"id", "name"} & set(file.schema_arrow.names) - {column}
+        batches = file.iter_batches(batch_size=BATCH, columns=[*sorted(attributes), column])
+    except _READ_ERRORS as error:
+        raise RequestError(f"{label} cannot be read as GeoParquet: {error}") from None
     if encoding != "WKB":
-        raise RequestError(f"{place} is encoded as {encoding}; write it as WKB")
+        raise RequestError(f"{label} is encoded as {encoding}; write it as WKB")
     try:
         to_lonlat = None if crs is None else lonlat_transformer(crs)
     except RequestError as error:
-        raise RequestError(f"{place}: {error}") from None
+        raise RequestError(f"{label}: {error}") from None
     while True:
         try:
-            batch = next(rows, None)
+            batch = next(batches, None)
             if batch is None:
                 return
-            ids, names = (_column(batch, one, there) for one in ("id", "name"))
+            ids = _column_values(batch, "id", attributes)
+            names = _column_values(batch, "name", attributes)
             geometries, faults = read_wkb(batch.column(column).to_pylist())
-        except _FAULTS as error:
-            raise RequestError(f"{place} cannot be read as GeoParquet: {error}") from None
-        yield locate_features(ids, names, geometries, faults, to_lonlat)
+        except _READ_ERRORS as error:
+            raise RequestError(f"{label} cannot be read as GeoParquet: {error}") from None
+        yield build_features(ids, names, geometries, faults, to_lonlat)
 
 
-def _column(batch: Any, name: str, there: set[str]) -> list[Any]:
-    """The values of a column; None for each row where it is not there."""
-    if name not in there:
+def _column_values(batch: Any, name: str, present: set[str]) -> list[Any]:
+    """Return the values of a column; None for every row if the file has no such column."""
+    if name not in present:
         return [None] * len(batch)
     values: list[Any] = batch.column(name).to_pylist()
     return values
 
 
 def read_wkb(contents: Sequence[Any]) -> tuple[Geometries, list[str]]:
-    """Well-known binary → geometries, and what is wrong with each. None is no geometry.
+    """Parse well-known binary.
+
+    Args:
+        contents: One WKB string per feature; None for a missing geometry.
+
+    Returns:
+        The geometries (None where there is none), and the fault of each feature or "".
 
     Raises:
-        TypeError: Something is not bytes.
+        TypeError: An element is neither bytes nor None.
     """
-    found = np.array(shapely.from_wkb(contents, on_invalid="ignore"), object)
-    faults = [""] * len(found)
-    for index in np.flatnonzero(shapely.is_missing(found)).tolist():
+    geometries = np.array(shapely.from_wkb(contents, on_invalid="ignore"), object)
+    faults = [""] * len(geometries)
+    for index in np.flatnonzero(shapely.is_missing(geometries)).tolist():
         faults[index] = EMPTY if contents[index] is None else "cannot be read as WKB"
-    return found, faults
+    return geometries, faults

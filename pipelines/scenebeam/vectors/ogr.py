@@ -1,121 +1,136 @@
-"""GeoPackage, Shapefile and FlatGeobuf, read by GDAL (through pyogrio) as Arrow batches.
+"""Read GeoPackage, Shapefile and FlatGeobuf with GDAL (through pyogrio) as Arrow batches.
 
-GDAL knows some seventy vector formats, and some of them open addresses and other files. So it is
-given files of these three alone: their first bytes have been looked at, and they lie in a folder of
-their own, under the name that their driver expects.
+GDAL supports some seventy vector formats, and some of its drivers open URLs and other files. To
+keep untrusted input from reaching those drivers, GDAL only gets files whose first bytes identify
+one of these three formats, in a folder of their own, under the name that the driver expects.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from scenebeam.errors import RequestError
 from scenebeam.vectors.crs import lonlat_transformer
-from scenebeam.vectors.features import BATCH, Features, locate_features
+from scenebeam.vectors.features import BATCH, Features, build_features
 from scenebeam.vectors.geoparquet import read_wkb
 from scenebeam.vectors.zipped import SIDECARS, unzip_shapefile
 
-T = TypeVar("T")
-_Opened = tuple[dict[str, Any], Iterator[Any]]
-"""What pyogrio tells of a layer, and its batches."""
-_FAULTS = (
+_OpenLayer = tuple[dict[str, Any], Iterator[Any]]
+"""Metadata of a layer as pyogrio reports it, and its record batches."""
+_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
+_READ_ERRORS = (
     OSError,
     ValueError,
     LookupError,
     TypeError,
     RuntimeError,
-    NameError,  # pyogrio's own, of a CRS that is not UTF-8
+    NameError,  # a bug in pyogrio, for a CRS that is not UTF-8
     MemoryError,
     pa.ArrowException,
 )
-"""What pyogrio and pyarrow raise of a file that is damaged."""
+"""What pyogrio and pyarrow raise for a damaged file."""
 
 
-def read_geopackage(path: Path, place: str) -> Iterator[Features]:
-    """Read the one layer of a GeoPackage that has geometries. As `read_layer`."""
+def read_geopackage(path: Path, label: str) -> Iterator[Features]:
+    """Read the only layer with geometries of a GeoPackage. See `read_layer`."""
     with _staged({".gpkg": path}) as folder:
-        yield from read_layer(folder / "data.gpkg", place, "GeoPackage")
+        yield from read_layer(folder / "data.gpkg", label, "GeoPackage")
 
 
-def read_flatgeobuf(path: Path, place: str) -> Iterator[Features]:
-    """Read FlatGeobuf. As `read_layer`; where it has a spatial index, in the order of that."""
+def read_flatgeobuf(path: Path, label: str) -> Iterator[Features]:
+    """Read FlatGeobuf, in the order of its spatial index if it has one. See `read_layer`."""
     with _staged({".fgb": path}) as folder:
-        yield from read_layer(folder / "data.fgb", place, "FlatGeobuf")
+        yield from read_layer(folder / "data.fgb", label, "FlatGeobuf")
 
 
-def read_shapefile(path: Path, place: str) -> Iterator[Features]:
-    """Read a Shapefile with the files beside it. As `read_layer`."""
+def read_shapefile(path: Path, label: str) -> Iterator[Features]:
+    """Read a Shapefile and its sidecar files (.shx, .dbf, .prj, .cpg). See `read_layer`."""
     files = {".shp": path}
-    for one in sorted(path.parent.iterdir()):
-        if one.stem == path.stem and one.suffix.lower() in SIDECARS:
-            files[one.suffix.lower()] = one
+    for sibling in sorted(path.parent.iterdir()):
+        if sibling.stem == path.stem and sibling.suffix.lower() in SIDECARS:
+            files[sibling.suffix.lower()] = sibling
     with _staged(files) as folder:
-        yield from read_layer(folder / "data.shp", place, "Shapefile")
+        yield from read_layer(folder / "data.shp", label, "Shapefile")
 
 
-def read_zipped_shapefile(path: Path, place: str) -> Iterator[Features]:
-    """Read the one Shapefile of a ZIP archive. As `read_layer`."""
+def read_zipped_shapefile(path: Path, label: str) -> Iterator[Features]:
+    """Read the only Shapefile of a ZIP archive. See `read_layer`."""
     with TemporaryDirectory(prefix="scenebeam-vectors-") as name:
-        unzip_shapefile(path, place, Path(name))
-        yield from read_layer(Path(name) / "data.shp", place, "Shapefile")
+        unzip_shapefile(path, label, Path(name))
+        yield from read_layer(Path(name) / "data.shp", label, "Shapefile")
 
 
-def read_layer(path: Path, place: str, form: str) -> Iterator[Features]:
-    """Read the one layer of a file that has geometries, up to 20,000 features at a time.
+def read_layer(path: Path, label: str, format_name: str) -> Iterator[Features]:
+    """Read the only layer with geometries of a file, up to 20,000 features at a time.
 
     Args:
-        path: The file, under a name that its driver expects.
-        place: What messages call it.
-        form: The name of its format.
+        path: The file, under a name that the GDAL driver expects.
+        label: Name of the file in messages.
+        format_name: Name of the format in messages.
 
     Yields:
-        Features in longitude and latitude. The id is a column of that name, in any case; of a
-        GeoPackage without one the primary key. Curves come as GDAL approximates them.
+        Features in longitude and latitude. Ids come from a column named `id` in any case, or from
+        the primary key of a GeoPackage without such a column. Curves are linearized by GDAL.
 
     Raises:
-        RequestError: GDAL cannot read it, its CRS is not known, or it has several layers.
+        RequestError: GDAL cannot read the file, its CRS is unknown, or it has no layer or several
+            layers with geometries.
     """
-
-    def attempt(call: Callable[[], T]) -> T:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what GDAL warns of a file is none of ours
-                return call()
-        except _FAULTS as error:
-            raise RequestError(f"{place} cannot be read as {form}: {str(error)[:300]}") from None
-
-    attempt(lambda: _check_length(path))
-    layer, columns = attempt(lambda: _describe(path))
-    if not isinstance(layer, str):
-        told = f"holds the layers {', '.join(layer)}" if layer else "holds no layer with geometries"
-        raise RequestError(f"{place} {told}: write the one to be read into a file of its own")
-    opened = _open(path, layer, columns)
-    facts, batches = attempt(opened.__enter__)
+    with _read_errors(label, format_name):
+        _check_length(path)
+        layers = _layers_with_geometries(path)
+    if not layers:
+        raise RequestError(f"{label} holds no layer with geometries")
+    if len(layers) > 1:
+        raise RequestError(
+            f"{label} holds the layers {', '.join(layers)}: "
+            "write the one to be read into a file of its own"
+        )
+    with _read_errors(label, format_name):
+        columns = _attribute_columns(path, layers[0])
+    opened = _open_layer(path, layers[0], columns)
+    with _read_errors(label, format_name):
+        metadata, batches = opened.__enter__()
     try:
-        crs = facts["crs"]
+        crs = metadata["crs"]
         try:
             to_lonlat = None if _is_undefined(crs) else lonlat_transformer(crs)
         except RequestError as error:
-            raise RequestError(f"{place}: {error}") from None
-        while (batch := attempt(lambda: next(batches, None))) is not None:
-            ids, names, contents = attempt(partial(_columns, batch, facts, form))
+            raise RequestError(f"{label}: {error}") from None
+        while True:
+            with _read_errors(label, format_name):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                ids, names, contents = _column_values(batch, metadata, format_name)
             geometries, faults = read_wkb(contents)
-            yield locate_features(ids, names, geometries, faults, to_lonlat)
+            yield build_features(ids, names, geometries, faults, to_lonlat)
     finally:
-        attempt(lambda: opened.__exit__(None, None, None))
+        with _read_errors(label, format_name):
+            opened.__exit__(None, None, None)
+
+
+@contextmanager
+def _read_errors(label: str, format_name: str) -> Iterator[None]:
+    """Turn the exceptions of pyogrio and pyarrow into RequestError, and silence their warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except _READ_ERRORS as error:
+        raise RequestError(f"{label} cannot be read as {format_name}: {str(error)[:300]}") from None
 
 
 @contextmanager
 def _staged(files: dict[str, Path]) -> Iterator[Path]:
-    """A folder in which files are called `data`, by their suffix."""
+    """Link files into a temporary folder as `data` plus their suffix."""
     with TemporaryDirectory(prefix="scenebeam-vectors-") as name:
         for suffix, path in files.items():
             (Path(name) / f"data{suffix}").symlink_to(path.resolve())
@@ -123,37 +138,44 @@ def _staged(files: dict[str, Path]) -> Iterator[Path]:
 
 
 def _check_length(path: Path) -> None:
-    """Raise ValueError where a Shapefile is cut short: GDAL has empty geometries for the rest."""
+    """Raise ValueError for a truncated Shapefile, for which GDAL returns empty geometries."""
     if path.suffix != ".shp":
         return
     with path.open("rb") as file:
         head, size = file.read(28), file.seek(0, 2)
+    # Bytes 24 to 27: file length in 16-bit words, big endian. The header itself has 100 bytes.
     stated = 2 * int.from_bytes(head[24:28], "big")
     if size < max(stated, 100):
         raise ValueError(f"it has {size:,} bytes of the {stated:,} that its header states")
 
 
-def _describe(path: Path) -> tuple[str | list[str], list[str]]:
-    """The name of the layer with geometries, and its columns; all names where there is not one."""
+def _layers_with_geometries(path: Path) -> list[str]:
     import pyogrio
 
-    drivers = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if len(layers) != 1:
-        return layers, []
-    facts = pyogrio.read_info(path, layer=layers[0])
-    if facts["driver"] != drivers[path.suffix]:
-        raise ValueError(f"GDAL takes it for {facts['driver']}")
-    wanted: dict[str, str] = {}
-    for column in map(str, facts["fields"]):
-        wanted.setdefault(column.lower(), column)
-    return layers[0], [wanted[name] for name in ("id", "name") if name in wanted]
+    names = []
+    for name, geometry_type in pyogrio.list_layers(path):
+        if geometry_type is not None:
+            names.append(str(name))
+    return names
 
 
-def _open(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[_Opened]:
+def _attribute_columns(path: Path, layer: str) -> list[str]:
+    """Return the columns `id` and `name` of a layer, in the case that it writes them."""
+    import pyogrio
+
+    info = pyogrio.read_info(path, layer=layer)
+    if info["driver"] != _DRIVERS[path.suffix]:
+        raise ValueError(f"GDAL identifies it as {info['driver']}")
+    by_name: dict[str, str] = {}
+    for column in map(str, info["fields"]):
+        by_name.setdefault(column.lower(), column)
+    return [by_name[name] for name in ("id", "name") if name in by_name]
+
+
+def _open_layer(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[_OpenLayer]:
     from pyogrio.raw import open_arrow
 
-    found: AbstractContextManager[_Opened] = open_arrow(
+    opened: AbstractContextManager[_OpenLayer] = open_arrow(
         path,
         layer=layer,
         columns=columns,
@@ -161,30 +183,32 @@ def _open(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[
         batch_size=BATCH,
         use_pyarrow=True,
     )
-    return found
+    return opened
 
 
-def _columns(
-    batch: Any,
-    facts: dict[str, Any],
-    form: str,
+def _column_values(
+    batch: Any, metadata: dict[str, Any], format_name: str
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """Ids, names and geometries (WKB) of a batch."""
-    batch.validate(full=True)  # of a damaged file GDAL may give offsets that lead out of memory
-    by_name: dict[str, int] = {}
-    for number, column in enumerate(batch.schema.names):
-        by_name.setdefault(str(column).lower(), number)
-    geometry = (facts["geometry_name"] or "wkb_geometry").lower()
-    key = (facts["fid_column"] or "OGC_FID").lower() if form == "GeoPackage" else None
-    found = []
-    for name in ("id", "name", geometry):
-        at = by_name.get(name)
-        if at is None and name == "id" and key is not None:
-            at = by_name.get(key)
-        found.append([None] * len(batch) if at is None else batch.column(at).to_pylist())
-    return found[0], found[1], found[2]
+    """Return the ids, names and WKB geometries of a record batch."""
+    # For a damaged file GDAL may return offsets that point outside of the buffers.
+    batch.validate(full=True)
+    positions: dict[str, int] = {}
+    for position, column in enumerate(batch.schema.names):
+        positions.setdefault(str(column).lower(), position)
+    geometry = (metadata["geometry_name"] or "wkb_geometry").lower()
+    id_column = "id"
+    if "id" not in positions and format_name == "GeoPackage":
+        # Other formats have no primary key: their fid is just the position in the file.
+        id_column = (metadata["fid_column"] or "OGC_FID").lower()
+    values = []
+    for name in (id_column, "name", geometry):
+        if name in positions:
+            values.append(batch.column(positions[name]).to_pylist())
+        else:
+            values.append([None] * len(batch))
+    return values[0], values[1], values[2]
 
 
 def _is_undefined(crs: str | None) -> bool:
-    """Whether a file says that it has no CRS: GeoPackage's -1 and 0 are such."""
+    """Return whether a file declares no CRS, or one of GeoPackage's undefined ones (-1 and 0)."""
     return not crs or "undefined" in crs[:80].lower()

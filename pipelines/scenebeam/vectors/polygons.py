@@ -1,4 +1,4 @@
-"""Polygons: what of a file's features can be used as places, and what is wrong with the rest."""
+"""Extract valid polygons from features, and say why a feature has none."""
 
 from __future__ import annotations
 
@@ -17,75 +17,90 @@ OUTSIDE = "is not in degrees of longitude and latitude (WGS 84)"
 NOT_SPLIT = "cannot be split at the antimeridian"
 _WIDE = "is wider than half the Earth"
 _POLYGON, _MULTIPOLYGON, _COLLECTION = 3, 6, 7
-"""GEOS's types of geometries."""
+"""GEOS geometry type ids."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """The polygons of some features."""
+class CheckedPolygons:
+    """The polygons of a batch of features."""
 
     polygons: Geometries
-    """Polygons and multipolygons in degrees: valid, with an inside, and split at the antimeridian.
-    None for features that cannot be used.
+    """Polygons and multipolygons in degrees: valid, with a positive area, and split at the
+    antimeridian. None for features that cannot be used.
     """
     faults: list[str]
-    """Why a feature cannot be used, as the rest of a sentence; empty where it can."""
-    mended: list[str]
-    """Why a feature was not valid, where it has been made valid; else empty."""
+    """Why a feature cannot be used, as a verb phrase ("has no inside"); "" if it can."""
+    repairs: list[str]
+    """Why a feature was invalid, for those that were made valid; else ""."""
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def check_polygons(features: Features, widest: float = 180.0) -> Checked:
-    """Take from features what are polygons on the Earth, and mend what can be mended.
+def check_polygons(features: Features, widest: float = 180.0) -> CheckedPolygons:
+    """Extract the polygons of features, and repair them where possible.
 
-    A ring that crosses the antimeridian may jump from 180 to -180 (RFC 7946 section 3.1.9) or run
-    on beyond either of them: it is split there.
+    A ring that crosses the antimeridian may either jump from 180 to -180 (RFC 7946 section 3.1.9)
+    or continue beyond ±180. It is split there.
 
     Args:
         features: In longitude and latitude.
-        widest: Degrees of longitude that a feature may span.
+        widest: Maximum extent of a feature in degrees of longitude.
 
     Returns:
         For each feature its polygons, or why there are none.
     """
-    found = np.array(features.geometries, object)
-    faults, mended = list(features.faults), [""] * len(found)
-    kinds = shapely.get_type_id(found)
-    for index in np.flatnonzero(kinds == _COLLECTION).tolist():
-        found[index] = _polygons_of(found[index])
-    usable = np.isin(shapely.get_type_id(found), (_POLYGON, _MULTIPOLYGON))
-    usable &= ~shapely.is_empty(found)
+    geometries = np.array(features.geometries, object)
+    faults, repairs = list(features.faults), [""] * len(geometries)
+    for index in np.flatnonzero(shapely.get_type_id(geometries) == _COLLECTION).tolist():
+        geometries[index] = _polygons_of(geometries[index])
+    usable = np.isin(shapely.get_type_id(geometries), (_POLYGON, _MULTIPOLYGON))
+    usable &= ~shapely.is_empty(geometries)
     for index in np.flatnonzero(~usable).tolist():
         kind = getattr(features.geometries[index], "geom_type", "")
-        told = f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY
-        faults[index] = faults[index] or told
-    west, south, east, north = extents(found)
+        fault = f"is a {kind} with nothing inside: give a polygon" if kind else EMPTY
+        faults[index] = faults[index] or fault
+
+    west, south, east, north = extents(geometries)
     width = east - west
     beyond = (west < -180) | (east > 180)
-    # Some files have longitudes from 0 to 360, and strips across the antimeridian run on beyond it.
-    runs_on = beyond & (west >= -360) & (east <= 360)
-    inside = (~beyond | runs_on) & (south >= -90) & (north <= 90) & np.isfinite(width)
-    for index in np.flatnonzero(usable & ~inside).tolist():
+    # Some files use longitudes from 0 to 360, and polygons across the antimeridian may end beyond
+    # ±180. Anything farther out is in meters, or in a CRS that was not declared.
+    continues = beyond & (west >= -360) & (east <= 360)
+    on_earth = (~beyond | continues) & (south >= -90) & (north <= 90) & np.isfinite(width)
+    for index in np.flatnonzero(usable & ~on_earth).tolist():
         faults[index] = OUTSIDE
-    usable &= inside
-    for index in np.flatnonzero(usable & ((width > 180) | runs_on)).tolist():
-        found[index], faults[index] = _split(found[index], widest)
+    usable &= on_earth
+
+    # Split before repairing: a ring that jumps from 180 to -180 is a different, often invalid,
+    # polygon until it is split. A ring wider than half the Earth is taken for one that jumps.
+    for index in np.flatnonzero(usable & ((width > 180) | continues)).tolist():
+        geometries[index], faults[index] = _split(geometries[index], widest)
         usable[index] = not faults[index]
-    for index in np.flatnonzero(usable & ~shapely.is_valid(found)).tolist():
-        why = shapely.is_valid_reason(found[index])
-        found[index] = _make_valid(found[index])
-        if found[index].is_empty:
-            faults[index], usable[index] = f"has no inside: {why}", False
+    for index in np.flatnonzero(usable & ~shapely.is_valid(geometries)).tolist():
+        reason = shapely.is_valid_reason(geometries[index])
+        geometries[index] = _make_valid(geometries[index])
+        if geometries[index].is_empty:
+            faults[index], usable[index] = f"has no inside: {reason}", False
         else:
-            mended[index] = why
-    for index in np.flatnonzero(usable & ~(shapely.area(found) > 0)).tolist():
+            repairs[index] = reason
+    # Written as "not positive" so that a NaN area is a fault, too.
+    for index in np.flatnonzero(usable & ~(shapely.area(geometries) > 0)).tolist():
         faults[index], usable[index] = "has no inside", False
-    found[~usable] = None
-    return Checked(found, faults, mended)
+    geometries[~usable] = None
+    return CheckedPolygons(geometries, faults, repairs)
 
 
 def extents(geometries: Geometries) -> np.ndarray[Any, Any]:
-    """West, south, east and north of all coordinates; GEOS takes no account of those of holes."""
+    """Compute the extents of geometries from all coordinates, holes included.
+
+    `shapely.bounds` ignores holes, which in malformed files may reach outside of their polygon.
+
+    Args:
+        geometries: 1-D array of n geometries; may contain None.
+
+    Returns:
+        Array of shape (4, n): west, south, east and north; infinite for geometries without
+        coordinates.
+    """
     coordinates, owners = shapely.get_coordinates(geometries, return_index=True)
     least = np.full((len(geometries), 2), np.inf)
     most = np.full((len(geometries), 2), -np.inf)
@@ -95,7 +110,7 @@ def extents(geometries: Geometries) -> np.ndarray[Any, Any]:
 
 
 def _make_valid(geometry: Any) -> Any:
-    """The polygons of an invalid geometry, made valid; an empty one where GEOS cannot."""
+    """Return the polygons of an invalid geometry, made valid; an empty polygon if GEOS fails."""
     try:
         return _polygons_of(shapely.make_valid(geometry))
     except shapely.errors.GEOSException:
@@ -103,7 +118,7 @@ def _make_valid(geometry: Any) -> Any:
 
 
 def _polygons_of(geometry: Any) -> Any:
-    """The polygons of a collection as one geometry; an empty one where there are none."""
+    """Return the union of the polygons of a collection; an empty geometry if there are none."""
     parts = shapely.get_parts(geometry)
     while any(part.geom_type == "GeometryCollection" for part in parts):
         parts = shapely.get_parts(parts)
@@ -114,34 +129,37 @@ def _polygons_of(geometry: Any) -> Any:
         return shapely.union_all(shapely.make_valid(polygons))
 
 
-def _turned(geometry: Any) -> Any:
-    """Polygons with those that lie beyond the antimeridian as a whole turned around the Earth."""
+def _wrap_longitudes(geometry: Any) -> Any:
+    """Move polygons that are entirely beyond ±180 by 360 degrees, back into that range."""
     parts = shapely.get_parts(geometry)
     west, _, east, _ = shapely.bounds(parts).T
-    turns = np.where(west >= 180, -360.0, np.where(east <= -180, 360.0, 0.0))
-    if not turns.any():
+    moves = np.where(west >= 180, -360.0, np.where(east <= -180, 360.0, 0.0))
+    if not moves.any():
         return geometry
-    turned = list(map(shapely.affinity.translate, parts, turns))
-    return turned[0] if len(turned) == 1 else shapely.MultiPolygon(turned)
+    moved = list(map(shapely.affinity.translate, parts, moves))
+    return moved[0] if len(moved) == 1 else shapely.MultiPolygon(moved)
 
 
 def _split(geometry: Any, widest: float) -> tuple[Any, str]:
-    """Split polygons at the antimeridian, or say why they cannot be split."""
+    """Split polygons at the antimeridian. Returns them and "", or None and the fault."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of rings that were turned around
-            fixed = antimeridian.fix_shape(_turned(geometry), fix_winding=True)
-            found = shapely.geometry.shape(fixed)
+            # antimeridian warns when it reverses the winding of a ring.
+            warnings.simplefilter("ignore")
+            fixed = antimeridian.fix_shape(_wrap_longitudes(geometry), fix_winding=True)
+            split = shapely.geometry.shape(fixed)
     except (ValueError, IndexError, ArithmeticError, shapely.errors.ShapelyError) as error:
         return None, f"{NOT_SPLIT}: {error}"[:200]
-    bounds = extents(shapely.get_parts(found)).T
+    bounds = extents(shapely.get_parts(split)).T
     if not (abs(bounds) <= (180, 90, 180, 90)).all():
         return None, f"{NOT_SPLIT}: one of its rings lies elsewhere"
-    east_of_it = bounds[bounds[:, 0] < 0]
-    west_of_it = bounds[bounds[:, 2] > 0]
-    reach = 0.0
-    if len(west_of_it):
-        reach += 180 - float(west_of_it[:, 0].min())
-    if len(east_of_it):
-        reach += float(east_of_it[:, 2].max()) + 180
-    return (None, _WIDE) if reach > widest else (found, "")
+    # The width across the antimeridian: from the westernmost part in the eastern hemisphere up to
+    # 180, plus from -180 to the easternmost part in the western hemisphere.
+    eastern = bounds[bounds[:, 2] > 0]
+    western = bounds[bounds[:, 0] < 0]
+    width = 0.0
+    if len(eastern):
+        width += 180 - float(eastern[:, 0].min())
+    if len(western):
+        width += float(western[:, 2].max()) + 180
+    return (None, _WIDE) if width > widest else (split, "")

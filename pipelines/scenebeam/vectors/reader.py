@@ -1,4 +1,4 @@
-"""The one way into a vector file: from its address to batches of features."""
+"""Open a vector file by path or URL, detect its format, and read it in batches."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from scenebeam.vectors.ogr import (
 )
 
 _Reader = Callable[[Path, str], Iterator[Features]]
-_BY_CONTENT: tuple[tuple[bytes, _Reader], ...] = (
+_READERS_BY_MAGIC: tuple[tuple[bytes, _Reader], ...] = (
     (b"PAR1", read_geoparquet),
     (b"SQLite format 3\0", read_geopackage),
     (b"fgb", read_flatgeobuf),
     (b"\x00\x00\x27\x0a", read_shapefile),
     (b"PK\x03\x04", read_zipped_shapefile),
 )
-"""What a file of each format begins with."""
-_BY_NAME: dict[str, _Reader] = {
+"""The first bytes of a file of each format."""
+_READERS_BY_SUFFIX: dict[str, _Reader] = {
     ".parquet": read_geoparquet,
     ".geoparquet": read_geoparquet,
     ".gpkg": read_geopackage,
@@ -37,83 +37,94 @@ _BY_NAME: dict[str, _Reader] = {
     ".shp": read_shapefile,
     ".zip": read_zipped_shapefile,
 }
-"""Who says what is wrong with a file that begins with nothing known."""
+"""Used for files with unknown first bytes, so that the error message names the expected format."""
 
 
-def read_features(place: str) -> Iterator[Features]:
+def read_features(location: str) -> Iterator[Features]:
     """Read a vector file, up to 20,000 features at a time.
 
-    The format is told by the first bytes: GeoParquet (WKB), GeoJSON (a collection, a feature, a
-    geometry, or one of them a line), GeoPackage, Shapefile (beside its .shx, .dbf and .prj, or all
-    of them zipped) and FlatGeobuf.
+    The format is detected from the first bytes: GeoParquet (WKB), GeoJSON (a collection, a feature
+    or a geometry, or one of them per line), GeoPackage, Shapefile (with its .shx, .dbf and .prj, or
+    all of them zipped) and FlatGeobuf.
 
     Args:
-        place: A path on this machine, or an address: http(s), gs or s3.
+        location: A local path, or an http(s), gs or s3 URL.
 
     Yields:
-        Features in the order of the file, in longitude and latitude.
+        Features in file order, in longitude and latitude.
 
     Raises:
-        RequestError: The file cannot be had or read, is too large, or its CRS is not known.
+        RequestError: The file cannot be opened, fetched or read, is too large, or its CRS is
+            unknown.
     """
-    with local_file(place) as path:
-        yield from read_local(path, place)
+    with local_file(location) as path:
+        yield from read_local(path, location)
 
 
-def read_local(path: Path, place: str) -> Iterator[Features]:
-    """As `read_features`, of a file that `local_file` has opened for a place."""
-    reader = _reader_of(path)
-    if reader is read_shapefile and path != _local_path(place):
-        told = "is one of the files of a Shapefile: zip them, to read them from an address"
-        raise RequestError(f"{redact_url(place)} {told}")
-    return reader(path, redact_url(place))
+def read_local(path: Path, location: str) -> Iterator[Features]:
+    """Read a file that `local_file` opened for `location`. See `read_features`."""
+    reader = _detect_reader(path)
+    # A fetched .shp is alone: its sidecar files stayed at the URL.
+    if reader is read_shapefile and path != _local_path(location):
+        raise RequestError(
+            f"{redact_url(location)} is one of the files of a Shapefile: "
+            "zip them to read them from a URL"
+        )
+    return reader(path, redact_url(location))
 
 
 def is_geojson(path: Path) -> bool:
-    """Whether a file would be read as GeoJSON."""
-    return _reader_of(path) is read_geojson
+    """Return whether a file would be read as GeoJSON."""
+    return _detect_reader(path) is read_geojson
 
 
-def local_file(place: str) -> AbstractContextManager[Path]:
-    """Open a file of this machine, or fetch one for as long as the context lasts.
+def local_file(location: str) -> AbstractContextManager[Path]:
+    """Open a local file, or download a remote one for the lifetime of the context.
+
+    Args:
+        location: A local path, or an http(s), gs or s3 URL.
+
+    Returns:
+        A context manager that gives the path of the file.
 
     Raises:
-        RequestError: It cannot be had, or is larger than LARGEST_FILE.
+        RequestError: The file cannot be opened or fetched, or is larger than LARGEST_FILE.
     """
-    if is_url(place) and not place.startswith("file://"):
-        return _Fetched(place)
-    path = _local_path(place)
+    if is_url(location) and not location.startswith("file://"):
+        return _DownloadedFile(location)
+    path = _local_path(location)
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise RequestError(f"cannot read {place}: {why}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"cannot read {location}: {reason}") from None
     if size > LARGEST_FILE:
-        raise RequestError(f"cannot read {place}: {_too_large(size)}")
+        raise RequestError(f"cannot read {location}: {_too_large(size)}")
     return nullcontext(path)
 
 
-class _Fetched:
-    """A file of the network, as a file of this machine."""
+class _DownloadedFile:
+    """Context manager: a temporary local copy of a remote file."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._file = local_copy(place, Budget(private=True), LARGEST_FILE)
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._file = local_copy(url, Budget(private=True), LARGEST_FILE)
 
     def __enter__(self) -> Path:
         try:
             return self._file.__enter__()
         except ReadError as error:
-            told = str(error).removeprefix(f"{redact_url(self._place)} ")
-            raise RequestError(f"cannot read {redact_url(self._place)}: it {told}") from None
+            # ReadError messages start with the URL; say it once.
+            reason = str(error).removeprefix(f"{redact_url(self._url)} ")
+            raise RequestError(f"cannot read {redact_url(self._url)}: it {reason}") from None
 
-    def __exit__(self, *fault: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._file.__exit__(None, None, None)
 
 
-def _local_path(place: str) -> Path:
-    return Path(place.removeprefix("file://"))
+def _local_path(location: str) -> Path:
+    return Path(location.removeprefix("file://"))
 
 
 def _too_large(size: int) -> str:
@@ -123,10 +134,10 @@ def _too_large(size: int) -> str:
     )
 
 
-def _reader_of(path: Path) -> _Reader:
+def _detect_reader(path: Path) -> _Reader:
     with path.open("rb") as file:
         head = file.read(16)
-    for magic, reader in _BY_CONTENT:
+    for magic, reader in _READERS_BY_MAGIC:
         if head.startswith(magic):
             return reader
-    return _BY_NAME.get(path.suffix.lower(), read_geojson)
+    return _READERS_BY_SUFFIX.get(path.suffix.lower(), read_geojson)

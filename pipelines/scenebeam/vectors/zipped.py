@@ -1,4 +1,4 @@
-"""Shapefiles in a ZIP archive, unpacked within bounds."""
+"""Unpack zipped Shapefiles, with a limit on the unpacked size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scenebeam.errors import RequestError
 from scenebeam.vectors.features import LARGEST_FILE
 
 SIDECARS = (".shx", ".dbf", ".prj", ".cpg")
-"""Files of a Shapefile beside its geometries: index, attributes, CRS and encoding."""
-_PIECE = 2**20
-_FAULTS = (
+"""Files of a Shapefile besides its geometries: index, attributes, CRS and text encoding."""
+_READ_SIZE = 2**20
+_ZIP_ERRORS = (
     BadZipFile,
     NotImplementedError,
     RuntimeError,
@@ -26,56 +26,62 @@ _FAULTS = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What zipfile raises of an archive that is damaged, encrypted or packed in another way."""
+"""What zipfile raises for archives that are damaged, encrypted or use another compression."""
 
 
-def unzip_shapefile(path: Path, place: str, folder: Path) -> None:
-    """Unpack the one Shapefile of an archive, as `data.shp` and its like.
+def unzip_shapefile(path: Path, label: str, folder: Path) -> None:
+    """Unpack the only Shapefile of an archive as `data.shp`, `data.shx` and so on.
 
     Args:
         path: The archive.
-        place: What messages call it.
-        folder: Where the files go.
+        label: Name of the archive in messages.
+        folder: Folder for the unpacked files.
 
     Raises:
-        RequestError: It is not a ZIP archive, does not hold just one Shapefile, or comes to more
-            than LARGEST_FILE bytes.
+        RequestError: The file is not a ZIP archive, does not contain exactly one Shapefile, or
+            unpacks to more than LARGEST_FILE bytes.
     """
     try:
         with ZipFile(path) as archive:
-            chosen = _choose(archive.infolist(), place)
-            left = LARGEST_FILE
-            for suffix, member in chosen.items():
-                left -= _unpack(archive, member, folder / f"data{suffix}", left, place)
-    except _FAULTS as error:
-        raise RequestError(f"{place} cannot be read as a zipped Shapefile: {error}") from None
+            members = _shapefile_members(archive.infolist(), label)
+            budget = LARGEST_FILE
+            for suffix, member in members.items():
+                budget -= _unpack(archive, member, folder / f"data{suffix}", budget, label)
+    except _ZIP_ERRORS as error:
+        raise RequestError(f"{label} cannot be read as a zipped Shapefile: {error}") from None
 
 
-def _choose(members: list[ZipInfo], place: str) -> dict[str, ZipInfo]:
-    """The files of the one Shapefile, by suffix in lower case."""
+def _shapefile_members(members: list[ZipInfo], label: str) -> dict[str, ZipInfo]:
+    """Find the files of the only Shapefile, by suffix in lower case."""
     by_name = {}
     for member in members:
         inner = PurePosixPath(member.filename)
-        # macOS packs a shadow of each file.
-        shadow = inner.name.startswith(".") or "__MACOSX" in inner.parts
-        if not shadow and not member.filename.endswith("/"):
+        # macOS adds a metadata file for each file: `__MACOSX/._fields.shp`.
+        is_metadata = inner.name.startswith(".") or "__MACOSX" in inner.parts
+        if not is_metadata and not member.filename.endswith("/"):
             by_name[member.filename.lower()] = member
     shapes = [name for name in by_name if name.endswith(".shp")]
     if len(shapes) != 1:
-        told = ", ".join(sorted(shapes)[:5]) or "none"
-        raise RequestError(f"{place} must hold one Shapefile (*.shp): it holds {told}")
+        listing = ", ".join(sorted(shapes)[:5]) or "none"
+        raise RequestError(
+            f"{label} must hold one Shapefile (*.shp), but the archive contains {listing}"
+        )
     stem = shapes[0].removesuffix(".shp")
-    found = {suffix: by_name.get(stem + suffix) for suffix in (".shp", *SIDECARS)}
-    return {suffix: member for suffix, member in found.items() if member is not None}
+    found = {}
+    for suffix in (".shp", *SIDECARS):
+        if stem + suffix in by_name:
+            found[suffix] = by_name[stem + suffix]
+    return found
 
 
-def _unpack(archive: ZipFile, member: ZipInfo, target: Path, most: int, place: str) -> int:
-    """Unpack one file of at most `most` bytes. Returns its bytes."""
+def _unpack(archive: ZipFile, member: ZipInfo, target: Path, budget: int, label: str) -> int:
+    """Unpack one file of at most `budget` bytes. Returns its size in bytes."""
+    # Count while unpacking: the size in the archive's directory may be wrong.
     size = 0
     with archive.open(member) as packed, target.open("wb") as file:
-        while piece := packed.read(_PIECE):
-            size += len(piece)
-            if size > most:
-                raise RequestError(f"{place} unpacks to more than {LARGEST_FILE:,} bytes")
-            file.write(piece)
+        while content := packed.read(_READ_SIZE):
+            size += len(content)
+            if size > budget:
+                raise RequestError(f"{label} unpacks to more than {LARGEST_FILE:,} bytes")
+            file.write(content)
     return size

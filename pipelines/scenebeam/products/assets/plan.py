@@ -7,15 +7,16 @@ from typing import Any
 
 import shapely
 
+from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
-from scenebeam.catalog.search import resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.estimate import FileSizes
+from scenebeam.products.assets.request import AssetsRequest
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.products.base import Planned, SearchScope
-from scenebeam.request import AssetsRequest, RunRequest, parse_interval
+from scenebeam.request import RunRequest, parse_interval
 from scenebeam.storage import checked_name
 from scenebeam.tasks import Estimate
 from scenebeam.transfer.signing import effective_limits
@@ -25,10 +26,11 @@ _MEMORY = 24 * 2**20
 """Per file in flight: what has come in, and blocks that are decoded to be checked."""
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_assets(
+    selection: Selection, request: RunRequest[AssetsRequest], search_scope: SearchScope
+) -> Planned:
     """One row of the manifest per scene, and a task for each of the first `download_n` of them."""
     product = request.product
-    assert isinstance(product, AssetsRequest)
     bands = dict(zip(product.bands, resolve_bands(request), strict=True))
     scenes = _in_order(selection.scenes, product)
     sizes = FileSizes(effective_limits(request), ask=search_scope.measure)
@@ -68,7 +70,7 @@ def _task(
     scene: Scene,
     bands: dict[str, str],
     product: AssetsRequest,
-    request: RunRequest,
+    request: RunRequest[AssetsRequest],
     sizes: FileSizes | None,
 ) -> AssetsTask:
     """The task of a scene; without `sizes` of one that is listed, and not downloaded."""

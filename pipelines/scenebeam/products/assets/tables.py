@@ -14,7 +14,7 @@ STATUS = "assets_download_status.csv"
 _SPENDING = ("seconds", "bytes", "retries")
 
 
-def tables(
+def assets_tables(
     tasks: Sequence[AssetsTask],
     outcomes: Mapping[str, Outcome],
     items: Mapping[str, dict[str, Any]],

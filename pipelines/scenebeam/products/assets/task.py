@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -85,16 +85,3 @@ class AssetsTask(Task):
     def cloud_name(self, file: BandFile) -> str:
         """Name of a file below `gcs`."""
         return f"{self.scene}/{file.name}"
-
-
-def reusable_outputs(before: Sequence[AssetsTask], after: Sequence[AssetsTask]) -> set[str]:
-    """Outputs of tasks that are good for those that take their place: files of the same source stay."""
-    following = {task.id: task for task in after}
-    names: set[str] = set()
-    for task in before:
-        successor = following.get(task.id)
-        if successor == task:
-            names.update(task.outputs)
-        elif successor is not None:
-            names.update(task.local_name(file) for file in task.files if file in successor.files)
-    return names

@@ -17,7 +17,14 @@ import shapely
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.transfer.signing import redact_url
-from scenebeam.vectors import OUTSIDE, Checked, Features, Geometries, check_polygons, read_features
+from scenebeam.vectors import (
+    OUTSIDE,
+    CheckedPolygons,
+    Features,
+    Geometries,
+    check_polygons,
+    read_features,
+)
 from scenebeam.vectors.features import EMPTY
 
 __all__ = ["Faults", "Geometries", "read_fields"]
@@ -109,7 +116,7 @@ def read_fields(
 def _record(
     numbers: np.ndarray[Any, Any],
     features: Features,
-    checked: Checked,
+    checked: CheckedPolygons,
     faults: Faults,
     place: str,
 ) -> None:
@@ -120,7 +127,7 @@ def _record(
         if fault:
             told = "no geometry" if fault == EMPTY else fault
             faults.add(number, name, f"{told}: left out")
-    for number, name, why in zip(numbers.tolist(), features.ids, checked.mended, strict=True):
+    for number, name, why in zip(numbers.tolist(), features.ids, checked.repairs, strict=True):
         if why:
             faults.add(number, name, f"mended: {why}")
 

@@ -11,10 +11,10 @@ import numpy as np
 from pyproj import CRS
 
 from scenebeam.errors import ReadError, RequestError
+from scenebeam.products.fields.request import Season
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.validity import Array
-from scenebeam.request import Season
 from scenebeam.storage.local import LocalStore
 from scenebeam.transfer.ranges import Budget, local_copy
 

@@ -15,8 +15,9 @@ from scenebeam.metadata.item_tables import ITEMS_FILE, dump_items, read_back
 from scenebeam.products.fields.chips import catalogue_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
+from scenebeam.products.fields.request import SEASONS
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_elsewhere
-from scenebeam.request import SEASONS, is_url
+from scenebeam.request import is_url
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import io_threads

@@ -10,9 +10,9 @@ import shapely
 from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.estimate import PROCESS, BandProbe, Probing
 from scenebeam.products.fields.chips import Transform
+from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.products.fields.task import Candidate, ChipRef, footprint_of
 from scenebeam.raster.windows import ROWS_AHEAD
-from scenebeam.request import FieldsRequest
 from scenebeam.tasks import Estimate
 
 _ROUNDED = 20.0

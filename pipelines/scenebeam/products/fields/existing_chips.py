@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 
 from scenebeam.products.fields.chips import Chip
-from scenebeam.request import ChipGrid
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.storage import Store
 
 CHIPS_TABLE = "chips.csv"
@@ -35,7 +35,7 @@ class StandingChips:
         )
 
 
-def standing_chips(store: Store, grid: ChipGrid, year: int) -> StandingChips | None:
+def standing_chips(store: Store, grid: ChipGridOptions, year: int) -> StandingChips | None:
     """Read the table of the chips that stand in a store; None where there is none."""
     content = store.read(CHIPS_TABLE)
     if content is None:

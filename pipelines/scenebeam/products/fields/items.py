@@ -11,8 +11,8 @@ from typing import Any
 
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.choose import Choice
+from scenebeam.products.fields.request import SEASONS
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
-from scenebeam.request import SEASONS
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension, whose schema lies beside this module."""

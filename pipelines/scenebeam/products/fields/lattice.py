@@ -27,7 +27,7 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.shards import PARTS
 from scenebeam.products.fields.boundaries import Faults, FieldNames, Geometries, read_fields
 from scenebeam.products.fields.chips import Chip
-from scenebeam.request import ChipGrid
+from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.transfer.signing import redact_url
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -91,7 +91,7 @@ def fields_name(square: str) -> str:
 
 
 def chips_of_fields(
-    path: str, grid: ChipGrid, year: int, origin: tuple[float, float] = (0.0, 0.0)
+    path: str, grid: ChipGridOptions, year: int, origin: tuple[float, float] = (0.0, 0.0)
 ) -> FieldChips:
     """Find all chips that fields cover enough of, by name. One pass over the file, a batch in
     memory.
@@ -154,7 +154,7 @@ def chips_of_fields(
 
 
 def _chip(
-    place: CellIndex, name: str, grid: ChipGrid, year: int, origin: tuple[float, float]
+    place: CellIndex, name: str, grid: ChipGridOptions, year: int, origin: tuple[float, float]
 ) -> Chip:
     (epsg, column, row), (x, y) = place, origin
     side, pixel = grid.size * grid.resolution, grid.resolution

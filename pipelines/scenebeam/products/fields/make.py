@@ -21,7 +21,7 @@ from scenebeam.transfer.ranges import Budget, io_threads
 log = logging.getLogger(__name__)
 
 
-def make(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
+def make_step(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
     """Make one step of a cell. What stands already is not made again.
 
     A chip that fails is named in the outcome, and loses none of the others: the next run makes it alone.

@@ -13,8 +13,9 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.bands import bands_of, record_of, records_for, resolve_bands
+from scenebeam.catalog.item_search import SearchQuery
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import SearchQuery, bands_of, record_of, records_for, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
@@ -28,6 +29,7 @@ from scenebeam.products.fields.chips import Chip, catalogue_folder, collection_o
 from scenebeam.products.fields.estimate import estimate
 from scenebeam.products.fields.existing_chips import CHIPS_TABLE, StandingChips, standing_chips
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
+from scenebeam.products.fields.request import SEASONS, FieldsRequest, Season
 from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, Clouds, FieldsTask, Step
 from scenebeam.products.fields.tiles import (
     assign_tiles,
@@ -35,7 +37,7 @@ from scenebeam.products.fields.tiles import (
     chip_footprints,
     mgrs_100km_squares,
 )
-from scenebeam.request import SEASONS, FieldsRequest, RunRequest, Season, is_remote, is_url
+from scenebeam.request import RunRequest, is_remote, is_url
 from scenebeam.storage import open_store
 from scenebeam.transfer.signing import effective_limits
 
@@ -67,12 +69,12 @@ class FieldsScope(SearchScope):
     """Where the chips are from; relative to the output where it is their own folder, which may be moved."""
 
 
-def search_scope(request: RunRequest) -> FieldsScope:
+def scope_of_chips(request: RunRequest[FieldsRequest]) -> FieldsScope:
     """Read or make the chips, look their seasons up, and settle what the catalogue is asked.
 
     One question a square of 100 km and season. Raises RequestError where there are no chips.
     """
-    product = _product(request)
+    product = request.product
     made = None
     if product.boundaries is not None:
         made = _chips_of_fields(product.boundaries, request)
@@ -134,9 +136,11 @@ def _days(product: FieldsRequest, centres: _Array) -> list[tuple[int, int]]:
     return days
 
 
-def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | StandingChips:
+def _chips_of_fields(
+    boundaries: str, request: RunRequest[FieldsRequest]
+) -> FieldChips | StandingChips:
     """Make the chips of field boundaries; where the file is gone, take those that stand in the output."""
-    product = _product(request)
+    product = request.product
     if not is_url(boundaries) and not os.path.exists(boundaries):
         standing = standing_chips(open_store(request.output), product.grid, product.year)
         if standing is not None:
@@ -145,20 +149,15 @@ def _chips_of_fields(boundaries: str, request: RunRequest) -> FieldChips | Stand
     return chips_of_fields(boundaries, product.grid, product.year, _origin(request))
 
 
-def _stac_host(request: RunRequest) -> str:
+def _stac_host(request: RunRequest[FieldsRequest]) -> str:
     """What items call the catalog: its name or address; the name alone of a file on this machine."""
     catalog = str(request.catalog)
     return catalog if is_remote(catalog) else catalog.rpartition("/")[2]
 
 
-def _product(request: RunRequest) -> FieldsRequest:
-    assert isinstance(request.product, FieldsRequest)
-    return request.product
-
-
-def _origin(request: RunRequest) -> tuple[float, float]:
+def _origin(request: RunRequest[FieldsRequest]) -> tuple[float, float]:
     """Where the pixels of the first collection lie, modulo the chips' own: chips then take them as they are."""
-    product = _product(request)
+    product = request.product
     record = records_for(request)[0]
     named = [record.bands[name] for name in bands_of(record, request)]
     pixel = min((band.resolution for band in named), default=0.0)
@@ -194,10 +193,11 @@ def _questions(
             yield from (SearchQuery(bbox, interval) for bbox in bounds)
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_chips(
+    selection: Selection, request: RunRequest[FieldsRequest], search_scope: FieldsScope
+) -> Planned:
     """A task for each cell of chips and step: masks where the run makes the chips, planting, harvest."""
-    assert isinstance(search_scope, FieldsScope)
-    product = _product(request)
+    product = request.product
     records = records_for(request)
     if product.images != "none":
         resolve_bands(request)
@@ -249,11 +249,11 @@ def _tasks(
     members: Sequence[int],
     search_scope: FieldsScope,
     scenes: Sequence[Scene],
-    request: RunRequest,
+    request: RunRequest[FieldsRequest],
     records: Sequence[CollectionRecord],
     probing: Probing,
 ) -> Iterator[FieldsTask]:
-    product, first = _product(request), search_scope.chips[members[0]]
+    product, first = request.product, search_scope.chips[members[0]]
     steps: list[Step] = ["masks"] if search_scope.made is not None else []
     steps += SEASONS if product.images != "none" else ()
     for step in steps:
@@ -316,12 +316,12 @@ def _candidates(
     members: Sequence[int],
     search_scope: FieldsScope,
     scenes: Sequence[Scene],
-    request: RunRequest,
+    request: RunRequest[FieldsRequest],
     crs: str,
 ) -> Iterator[Candidate]:
     """Scenes that show some of the chips within the widest window, and have all bands."""
     assert search_scope.shapes is not None
-    product = _product(request)
+    product = request.product
     reach = timedelta(days=product.reach)
     targets = [datetime.fromisoformat(chip.target) for chip in chips]
     first, last = min(targets).date() - reach, max(targets).date() + reach

@@ -22,8 +22,9 @@ from scenebeam.metadata.item_tables import (
     join_items,
 )
 from scenebeam.products.fields.chips import collection_of
+from scenebeam.products.fields.request import SEASONS, FieldsRequest
 from scenebeam.products.fields.task import CELLS, FieldsTask
-from scenebeam.request import SEASONS, FieldsRequest, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 
@@ -44,8 +45,8 @@ _COLUMNS = (
 )
 
 
-def report(
-    request: RunRequest,
+def report_chips(
+    request: RunRequest[FieldsRequest],
     tasks: Sequence[FieldsTask],
     done: set[str],
     outcomes: Mapping[str, Outcome],
@@ -130,14 +131,13 @@ def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[d
 
 
 def summary(
-    request: RunRequest,
+    request: RunRequest[FieldsRequest],
     tasks: Sequence[FieldsTask],
     rows: Sequence[Mapping[str, Any]],
     done: set[str],
 ) -> dict[str, Any]:
     """The report of the reference: a chip is successful where both seasons are, failed where one of them is."""
     product = request.product
-    assert isinstance(product, FieldsRequest)
     by_chip: dict[str, list[Mapping[str, Any]]] = {
         chip.name: [] for task in tasks for chip in task.chips
     }
@@ -220,11 +220,10 @@ def _names(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
 
 
 def _collection(
-    request: RunRequest, joined: MergedItems | None, listed: Sequence[str]
+    request: RunRequest[FieldsRequest], joined: MergedItems | None, listed: Sequence[str]
 ) -> dict[str, Any]:
     """The catalogue's own collection with what the run has added; a new one where the run makes the chips."""
     product = request.product
-    assert isinstance(product, FieldsRequest)
     base = {} if product.chips is None else collection_of(product.chips)
     made = stac_items.make_collection(
         request.run, f"Field chips of {request.run}, {product.year}", [], []

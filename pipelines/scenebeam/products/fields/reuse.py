@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
+from scenebeam.request.markers import Marker, marked_fields
 
 
 def reusable_outputs(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
@@ -59,7 +61,8 @@ def _all_but_table(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
 
 def _has_recipe_of(before: FieldsTask, after: FieldsTask) -> bool:
     """Whether masks and images are made in the same way, of whichever scene."""
-    other = {name: getattr(before.product, name) for name in {"images", *after.product.adjustable}}
+    adjustable = marked_fields(FieldsRequest, Marker.ADJUSTABLE)
+    other = {name: getattr(before.product, name) for name in {"images", *adjustable}}
     parts = ("crs", "pixel", "shape", "catalogue", "checks")
     same = all(getattr(before, name) == getattr(after, name) for name in parts)
     return same and after.product.model_copy(update=other) == before.product

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.products.fields.request import FieldsRequest, Season
 from scenebeam.raster.grid import Grid
-from scenebeam.request import Checks, FieldsRequest, Season, is_url
+from scenebeam.request import Checks, is_url
 from scenebeam.tasks import Task
 
 CELLS = "cells/"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.selection_modes import calendar
-from scenebeam.request import IndexRequest
+from scenebeam.catalog.selection_modes import calendar_periods
+from scenebeam.products.indices.request import IndexRequest
 
 Interval = tuple[datetime, datetime]
 
@@ -57,7 +57,7 @@ def groups(
         max(one.acquired for one in acquisitions),
     )
     found: dict[str, Group] = {}
-    for start, _ in calendar(first, last, product.per):
+    for start, _ in calendar_periods(first, last, product.per):
         group = _period(acquisitions, start, product.per)
         if product.per == "month" and len(group.acquisitions) < product.min_scenes_per_period:
             group = replace(_period(acquisitions, start, "quarter"), fallback=True)
@@ -71,7 +71,7 @@ def _period(acquisitions: Sequence[Acquisition], within: datetime, period: str) 
     month = within.month if period == "month" else (within.month - 1) // 3 * 3 + 1
     start = datetime(within.year, month, 1, tzinfo=UTC)
     year_end = datetime(within.year, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
-    interval = calendar(start, year_end, period)[0]
+    interval = calendar_periods(start, year_end, period)[0]
     name = f"{start:%Y-%m}" if period == "month" else f"{start:%Y}-Q{(month + 2) // 3}"
     inside = tuple(one for one in acquisitions if interval[0] <= one.acquired <= interval[1])
     return Group(name, start, inside, interval=interval)

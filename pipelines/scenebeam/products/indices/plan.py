@@ -9,7 +9,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.search import record_of, resolve_bands
+from scenebeam.catalog.bands import record_of, resolve_bands
 from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
@@ -38,10 +38,11 @@ from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.indices.periods import Group, groups
+from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid, choose_grid
-from scenebeam.request import IndexRequest, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.storage import checked_name
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
@@ -50,11 +51,12 @@ _AT_ONCE = 3
 """Tasks that share `limits.memory`: two compute while another waits for its reads."""
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_indices(
+    selection: Selection, request: RunRequest[IndexRequest], search_scope: SearchScope
+) -> Planned:
     """One task per image (and shard), all on one grid; without an area it takes all that the scenes cover."""
     product = request.product
-    assert isinstance(product, IndexRequest)
-    variables = dict(zip(product.bands, resolve_bands(request), strict=True))
+    variables = dict(zip(product.requested_bands, resolve_bands(request), strict=True))
     limits = effective_limits(request)
     acquisitions = with_footprints(selection.acquisitions, limits)
     area = search_scope.area
@@ -107,13 +109,23 @@ def _on(one: Acquisition, extent: BaseGeometry) -> Acquisition | None:
 
 
 def _bands(
-    one: Acquisition, variables: dict[str, str], request: RunRequest
+    one: Acquisition, variables: dict[str, str], request: RunRequest[IndexRequest]
 ) -> tuple[list[Band], tuple[MaskRule, ...]]:
     product = request.product
-    assert isinstance(product, IndexRequest)
     rules = _rules(record_of(one.scenes[0], request)) if product.mask and one.scenes else ()
     names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
-    return [describe_band(name, one, request, label(one.timestamp, name)) for name in names], rules
+    bands = [
+        describe_band(
+            name,
+            one,
+            request.checks,
+            label=label(one.timestamp, name),
+            values="harmonized",
+            resampling=product.resampling,
+        )
+        for name in names
+    ]
+    return bands, rules
 
 
 def _rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
@@ -129,12 +141,11 @@ def _tasks(
     bands: tuple[Band, ...],
     masks: tuple[MaskRule, ...],
     variables: dict[str, str],
-    request: RunRequest,
+    request: RunRequest[IndexRequest],
     grid: Grid,
     probes: dict[str, BandProbe],
 ) -> list[IndexTask]:
     product = request.product
-    assert isinstance(product, IndexRequest)
     spec = GridSpec.of(grid)
     scenes = list({scene.id: scene for one in group.acquisitions for scene in one.scenes}.values())
     refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)

@@ -23,7 +23,7 @@ _COLUMNS = (
 )
 
 
-def tables(
+def index_tables(
     tasks: Sequence[IndexTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
 ) -> dict[str, Table]:
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is."""

@@ -36,6 +36,10 @@ class IndexTask(GriddedTask):
     masks: tuple[MaskRule, ...]
     composite: str
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return self.acquisitions
+
     def band(self, acquisition: str, name: str) -> Band | None:
         """One band of an acquisition; None where its collection has no such band."""
         return next((band for band in self.bands if band.label == label(acquisition, name)), None)

@@ -14,7 +14,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
 from scenebeam.errors import RequestError
-from scenebeam.request import LandcoverRequest
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors import Features, check_polygons, read_features
 
@@ -80,7 +80,7 @@ def _read(place: str) -> Iterator[Aoi]:
     for features in read_features(place):
         checked = check_polygons(features)
         for at, polygons in enumerate(checked.polygons):
-            fault, why = checked.faults[at], checked.mended[at]
+            fault, why = checked.faults[at], checked.repairs[at]
             if why:
                 fault = f"is not valid: {why}; mend it"
             if fault:

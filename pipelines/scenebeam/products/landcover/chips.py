@@ -17,9 +17,10 @@ from scenebeam.collections import LandClass
 from scenebeam.imaging.split import split_chips, warn_of_empty
 from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord
+from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.raster.grid import Grid
-from scenebeam.request import Platform, Split
+from scenebeam.request import Split
 
 _EDGE = 1e-3
 """Part of a chip that it may share with another: edges in rounded degrees."""

@@ -16,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.acquisition import Acquisition, coverage, group
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import CheckError
-from scenebeam.request import LandcoverRequest, Platform, parse_interval
+from scenebeam.products.landcover.request import LandcoverRequest, Platform
+from scenebeam.request import parse_interval
 
 Cost = tuple[float, float]
 """Percent of cloud, days from the date."""

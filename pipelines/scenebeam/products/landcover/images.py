@@ -12,11 +12,11 @@ from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_p
 from scenebeam.products.landcover.lattice import ChipLattice
 from scenebeam.products.landcover.layers import read_layer
 from scenebeam.products.landcover.record import MadeFile
+from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.raster.cog import CogProfile, small_cog
 from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
 from scenebeam.raster.validity import Array, Mask
-from scenebeam.request import Platform
 from scenebeam.storage import Store
 from scenebeam.transfer.ranges import Budget
 

@@ -10,11 +10,11 @@ import numpy as np
 import shapely
 
 from scenebeam.errors import CheckError
+from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.raster.grid import Grid, project
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import RasterInfo
-from scenebeam.request import Platform
 from scenebeam.transfer.ranges import Budget
 from scenebeam.transfer.signing import redact_url
 

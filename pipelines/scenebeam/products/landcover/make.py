@@ -16,8 +16,8 @@ from scenebeam.products.landcover.images import make_images, picture_name, raste
 from scenebeam.products.landcover.lattice import ChipLattice, build_grid
 from scenebeam.products.landcover.layers import scenes_needed
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord, MadeFile
+from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
-from scenebeam.request import Platform
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.ranges import Budget, io_threads
@@ -27,7 +27,7 @@ _ORDER: tuple[Platform, ...] = ("lulc", "dem", "s1rtc", "lc2l2", "s2l2a")
 """Cheapest first: a chip that one of them rejects costs nothing of those behind it."""
 
 
-def make(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
+def make_area(task: LandcoverTask, store: Store, budget: Budget) -> Outcome:
     """Make the chips of one area of interest. Rasters that stand already are not made again.
 
     A chip that turns out to have holes gives way to the next of its class: which those are follows from the pixels

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import shapely
 
-from scenebeam.catalog.acquisition import Acquisition, square_metres
+from scenebeam.catalog.acquisition import Acquisition, square_meters
+from scenebeam.catalog.bands import records_for
+from scenebeam.catalog.item_search import SearchQuery
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import SearchQuery, records_for
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord, LandClass
 from scenebeam.errors import CheckError, RequestError
@@ -20,11 +21,12 @@ from scenebeam.imaging.estimate import PROCESS, Probing
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import Chosen, choose_dates
+from scenebeam.products.landcover.request import LandcoverRequest, Modality, Platform
 from scenebeam.products.landcover.tables import AOIS_FILE, aoi_metadata
 from scenebeam.products.landcover.task import ONCE, LandcoverTask, Layer, Recipe, SceneFiles
 from scenebeam.raster.grid import choose_grid
 from scenebeam.raster.windows import ROWS_AHEAD
-from scenebeam.request import LandcoverRequest, Modality, Platform, RunRequest, parse_interval
+from scenebeam.request import RunRequest, parse_interval
 from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.signing import effective_limits
 
@@ -40,12 +42,12 @@ class LandcoverScope(SearchScope):
     aois: Sequence[Aoi] = ()
 
 
-def search_scope(request: RunRequest) -> LandcoverScope:
+def scope_of_areas(request: RunRequest[LandcoverRequest]) -> LandcoverScope:
     """Read the areas, and settle what the catalogue is asked: for each a question a modality and time.
 
     Raises RequestError where there is no area that can be used, or a modality names what its collection has not.
     """
-    product = _product(request)
+    product = request.product
     aois = read_aois(product)
     questions = [
         SearchQuery(part.bounds, interval, (modality.collection,), below)
@@ -60,11 +62,6 @@ def search_scope(request: RunRequest) -> LandcoverScope:
             _bands(name, modality, record)
     hint = "Are there scenes of the areas in product.periods, and does product.aois hold degrees?"
     return LandcoverScope(None, questions, hint, aois)
-
-
-def _product(request: RunRequest) -> LandcoverRequest:
-    assert isinstance(request.product, LandcoverRequest)
-    return request.product
 
 
 def _when(
@@ -95,7 +92,7 @@ def _joined(spans: Iterable[Interval]) -> list[Interval]:
     return found
 
 
-def _records(modality: Modality, request: RunRequest) -> list[CollectionRecord]:
+def _records(modality: Modality, request: RunRequest[LandcoverRequest]) -> list[CollectionRecord]:
     return [record for record in records_for(request) if record.id == modality.collection]
 
 
@@ -123,10 +120,11 @@ def _bands(
     return names, masks[0]
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_areas(
+    selection: Selection, request: RunRequest[LandcoverRequest], search_scope: LandcoverScope
+) -> Planned:
     """A task for each area of interest; one that cannot be made says why. Raises RequestError where none can be."""
-    assert isinstance(search_scope, LandcoverScope)
-    product = _product(request)
+    product = request.product
     scenes = {
         name: _Scenes(name, modality, selection.scenes, request)
         for name, modality in product.modalities.items()
@@ -145,7 +143,11 @@ class _Scenes:
     """The scenes of a modality that have all its bands, to be found by place."""
 
     def __init__(
-        self, name: Platform, modality: Modality, scenes: Sequence[Scene], request: RunRequest
+        self,
+        name: Platform,
+        modality: Modality,
+        scenes: Sequence[Scene],
+        request: RunRequest[LandcoverRequest],
     ) -> None:
         self._bands = {
             (r.id, r.provider): _bands(name, modality, r) for r in _records(modality, request)
@@ -205,9 +207,9 @@ class _Scenes:
         )
 
 
-def _shared_fields(request: RunRequest) -> dict[str, Any]:
+def _shared_fields(request: RunRequest[LandcoverRequest]) -> dict[str, Any]:
     """What all tasks of a request have in common."""
-    product = _product(request)
+    product = request.product
     record = _records(product.lulc, request)[0]
     unknown = [
         number for number in product.lulc.classes if record.classes and number not in record.classes
@@ -248,7 +250,7 @@ def _recipe(modality: Modality) -> Recipe:
 def _task(
     aoi: Aoi,
     scenes: Mapping[Platform, _Scenes],
-    request: RunRequest,
+    request: RunRequest[LandcoverRequest],
     shared: Mapping[str, Any],
     probing: Probing,
 ) -> LandcoverTask:
@@ -264,7 +266,7 @@ def _task(
         "found": {name: len(found) for name, found in near.items()},
     }
     try:
-        chosen = choose_dates(aoi.area, near, _product(request))
+        chosen = choose_dates(aoi.area, near, request.product)
     except CheckError as error:
         lacking = [text for known in scenes.values() if (text := known.lacking(aoi.area))]
         return task.model_copy(update={**told, "fault": "; ".join([str(error), *lacking])})
@@ -277,7 +279,7 @@ def _task(
             "orbit": chosen.orbit,
             "wrs": chosen.wrs,
             "layers": layers,
-            "estimate": _estimate(layers, task, square_metres(chosen.common), probing),
+            "estimate": _estimate(layers, task, square_meters(chosen.common), probing),
         }
     )
 

@@ -31,8 +31,9 @@ from scenebeam.multihash import SHA256_PREFIX
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.items import chip_item, item_id
 from scenebeam.products.landcover.record import MadeFile
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.tables import CHIPS_FILE, TRACKER_FILE, chip_table, tracker
-from scenebeam.request import LandcoverRequest
+from scenebeam.request.markers import Marker, marked_fields
 from scenebeam.storage import Store
 
 RELEASES = "processed/"
@@ -106,7 +107,9 @@ def _inputs(run: str, product: LandcoverRequest, copies: Mapping[str, Copy]) -> 
     """SHA-256 over all that decides what the release holds."""
     document = {
         "run": run,
-        "product": product.model_dump(mode="json", include=set(LandcoverRequest.released)),
+        "product": product.model_dump(
+            mode="json", include=marked_fields(LandcoverRequest, Marker.NOT_FINGERPRINTED)
+        ),
         "software": version("scenebeam"),
         "files": {name: [copy.source, copy.made.checksum] for name, copy in copies.items()},
     }

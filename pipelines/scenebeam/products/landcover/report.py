@@ -11,17 +11,18 @@ from scenebeam.metadata.item_tables import ITEMS_FILE, ReportFiles, read_back
 from scenebeam.products.landcover.chips import assign_ids
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import RELEASES, release
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
 from scenebeam.products.landcover.task import CHIPS, LandcoverTask
-from scenebeam.request import LandcoverRequest, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 
 log = logging.getLogger(__name__)
 
 
-def report(
-    request: RunRequest,
+def report_chips(
+    request: RunRequest[LandcoverRequest],
     tasks: Sequence[LandcoverTask],
     done: set[str],
     outcomes: Mapping[str, Outcome],
@@ -29,7 +30,6 @@ def report(
 ) -> ReportFiles:
     """Release the chips of the areas that are done; tables of all areas and all chips."""
     product = request.product
-    assert isinstance(product, LandcoverRequest)
     with ThreadPoolExecutor(8) as threads:
         finished = [task for task in tasks if task.id in done]
         records = {

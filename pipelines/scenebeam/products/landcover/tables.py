@@ -15,8 +15,8 @@ from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.products.landcover.chips import Chip
 from scenebeam.products.landcover.record import AoiRecord
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask, Layer
-from scenebeam.request import LandcoverRequest
 from scenebeam.tasks import Outcome
 
 AOIS_FILE, CHIPS_FILE, TRACKER_FILE = (

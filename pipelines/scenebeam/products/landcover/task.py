@@ -11,8 +11,9 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.collections import LandClass
+from scenebeam.products.landcover.request import Platform
 from scenebeam.raster.grid import Grid
-from scenebeam.request import Checks, Platform
+from scenebeam.request import Checks
 from scenebeam.tasks import GridSpec, Task
 
 CHIPS = "chips/"
@@ -127,6 +128,10 @@ class LandcoverTask(Task):
     def sources(self) -> tuple[str, ...]:
         """Ids of the scenes that it reads."""
         return tuple(scene.id for layer in self.layers for scene in layer.scenes)
+
+    @property
+    def pixel_layout(self) -> object:
+        return self.grid
 
     @property
     def dated(self) -> tuple[Layer, ...]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shapely
 
-from scenebeam.catalog.search import resolve_bands
+from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
+    Band,
     common_properties,
     describe_band,
     only,
@@ -22,20 +23,22 @@ from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.shards import cut
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
+from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.raster.grid import choose_grid
-from scenebeam.request import MosaicRequest, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_mosaics(
+    selection: Selection, request: RunRequest[MosaicRequest], search_scope: SearchScope
+) -> Planned:
     """One task per acquisition (and shard), all on one grid.
 
     Without an area it takes all that the scenes cover. Reads one header per band, for the estimate.
     """
     product = request.product
-    assert isinstance(product, MosaicRequest)
     names = resolve_bands(request)
     # Files bear the names that the request has for their bands.
     labels = dict(zip(names, product.bands, strict=True))
@@ -53,10 +56,19 @@ def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -
         max_pixels=limits.max_pixels,
     )
     extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
-    bands_of = {
-        one.timestamp: [describe_band(name, one, request, labels[name]) for name in names]
-        for one in acquisitions
-    }
+    bands_of: dict[str, list[Band]] = {}
+    for one in acquisitions:
+        bands_of[one.timestamp] = [
+            describe_band(
+                name,
+                one,
+                request.checks,
+                label=labels[name],
+                values=product.values,
+                resampling=product.resampling,
+            )
+            for name in names
+        ]
     probes = probe_bands(bands_of.values(), limits)
     spec = GridSpec.of(grid)
     tasks = []

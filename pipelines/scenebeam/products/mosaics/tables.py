@@ -27,7 +27,7 @@ _COLUMNS = {
 }
 
 
-def tables(
+def mosaic_tables(
     tasks: Sequence[MosaicTask],
     outcomes: Mapping[str, Outcome],
     items: Mapping[str, dict[str, Any]],

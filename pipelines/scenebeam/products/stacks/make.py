@@ -38,7 +38,7 @@ VISUAL_ONLY = "Visualization mode: spectral analysis not possible with the true-
 NO_VISUAL = "No visualization asset available for this item"
 
 
-def make(task: StackTask, store: Store, budget: Budget) -> Outcome:
+def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
     """Make the stacks of one scene, and publish them with its item.
 
     A band that fails is named and loses none of the others: what is finished is not fetched or made again. Without a

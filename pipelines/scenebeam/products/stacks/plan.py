@@ -8,9 +8,9 @@ import shapely
 from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.area import TILE_METRES
+from scenebeam.catalog.area import TILE_METERS
+from scenebeam.catalog.bands import bands_of, record_of, resolve_bands
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.search import bands_of, record_of, resolve_bands
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
@@ -19,10 +19,12 @@ from scenebeam.imaging.estimate import ENCODED, PROCESS, Probing, column_bytes, 
 from scenebeam.imaging.fetch import file_suffix
 from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.products.base import Planned, SearchScope
+from scenebeam.products.stacks.request import StackRequest
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
 from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
-from scenebeam.request import VISUAL, RunRequest, StackRequest, is_url
+from scenebeam.request import RunRequest, is_url
+from scenebeam.request.product import VISUAL
 from scenebeam.storage import checked_name
 from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.signing import effective_limits
@@ -31,11 +33,12 @@ _FAR_AHEAD = 3
 """Strips read ahead where memory allows: over a slow line a small area is then asked for at once."""
 
 
-def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -> Planned:
+def plan_stacks(
+    selection: Selection, request: RunRequest[StackRequest], search_scope: SearchScope
+) -> Planned:
     """One task per scene; without an area it takes all of each scene."""
     area = search_scope.area
     product = request.product
-    assert isinstance(product, StackRequest)
     names = resolve_bands(request)
     grid = None
     if request.grid.crs or request.grid.resolution or request.grid.bounds:
@@ -59,13 +62,12 @@ def plan(selection: Selection, request: RunRequest, search_scope: SearchScope) -
 
 def _task(
     scene: Scene,
-    request: RunRequest,
+    request: RunRequest[StackRequest],
     grid: GridSpec | None,
     area: MultiPolygon | None,
     probing: Probing,
 ) -> StackTask:
     product = request.product
-    assert isinstance(product, StackRequest)
     in_cloud = request.output.startswith("gs://")
     bands = _bands(scene, record_of(scene, request), request)
     form = product.format or ("geotiff" if in_cloud or any(band.file for band in bands) else "vrt")
@@ -118,9 +120,10 @@ def _hex(geometry: BaseGeometry | None) -> str | None:
     return None if geometry is None else shapely.to_wkb(geometry, hex=True)
 
 
-def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple[StackBand, ...]:
+def _bands(
+    scene: Scene, record: CollectionRecord, request: RunRequest[StackRequest]
+) -> tuple[StackBand, ...]:
     product = request.product
-    assert isinstance(product, StackRequest)
     required: Sequence[str]
     if product.visualization_only:
         names, required = list(VISUAL), VISUAL
@@ -152,10 +155,11 @@ def _bands(scene: Scene, record: CollectionRecord, request: RunRequest) -> tuple
     )
 
 
-def _required(names: Sequence[str], record: CollectionRecord, request: RunRequest) -> Sequence[str]:
+def _required(
+    names: Sequence[str], record: CollectionRecord, request: RunRequest[StackRequest]
+) -> Sequence[str]:
     """Return the bands without which a scene has no stack: the request's, else the record's."""
     product = request.product
-    assert isinstance(product, StackRequest)
     if product.required is None:
         return record.required
     found: list[str] = []
@@ -187,7 +191,7 @@ def _estimate(
     scene: Scene,
     bands: Sequence[StackBand],
     form: str,
-    request: RunRequest,
+    request: RunRequest[StackRequest],
     grid: GridSpec | None,
     area: MultiPolygon | None,
     probing: Probing,
@@ -255,7 +259,7 @@ def _extent(scene: Scene, area: MultiPolygon | None) -> tuple[float, float]:
     if area is not None:
         seen = area if seen is None else shapely.intersection(seen, area)
     if seen is None or seen.is_empty:
-        return TILE_METRES, TILE_METRES
+        return TILE_METERS, TILE_METERS
     parts = [part for part in getattr(seen, "geoms", [seen]) if part.geom_type == "Polygon"]
     left, bottom, right, top = project(seen, utm_crs(MultiPolygon(parts))).bounds
     return right - left, top - bottom

@@ -17,7 +17,7 @@ _COLUMNS = (
 )
 
 
-def tables(
+def stack_tables(
     tasks: Sequence[StackTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
 ) -> dict[str, Table]:
     """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.

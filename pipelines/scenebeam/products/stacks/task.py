@@ -71,6 +71,10 @@ class StackTask(Task):
         return (self.scene,)
 
     @property
+    def pixel_layout(self) -> object:
+        return self.grid
+
+    @property
     def stacks(self) -> list[str]:
         """Endings of the scene's stacks."""
         return list(dict.fromkeys(band.stack for band in self.bands))

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from scenebeam.imaging.gridded import Recipe, describe_missing, is_empty, make_gridded
-from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.products.indices.task import IndexTask, label
 from scenebeam.raster.compose import ROW_CHUNK, BandLayers, compose
 from scenebeam.raster.grid import Grid
@@ -15,39 +13,9 @@ from scenebeam.raster.indices import evaluate, obscured, physical
 from scenebeam.raster.merge import Merge, new_merge
 from scenebeam.raster.validity import Array
 from scenebeam.request.expression import parse_expression
-from scenebeam.storage import Store
-from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
 
 
-def make(task: IndexTask, store: Store, budget: Budget) -> Outcome:
-    """Make one image of an index, or one shard of it: see `make_gridded`.
-
-    An acquisition that lacks a band altogether, its classification among them, is left out and named.
-    """
-    return make_gridded(task, _RECIPE, store, budget)
-
-
-def _outputs(task: IndexTask, layers: Mapping[str, BandLayers]) -> list[Output]:
-    return [Output(task.index, np.dtype(np.float32), float("nan"), 1.0, 0.0, False, task.bands)]
-
-
-def _lacking(task: IndexTask, missing: Missing) -> str:
-    def whole(acquisition: str) -> bool:
-        return not any(
-            is_empty(band, missing)
-            for band in task.bands
-            if band.label.startswith(label(acquisition, ""))
-        )
-
-    after = [acquisition for acquisition in task.acquisitions if acquisition not in task.before]
-    for side in filter(None, (task.before, after)):
-        if not any(map(whole, side)):
-            return f"no acquisition has all bands: {describe_missing(missing)}"
-    return ""
-
-
-def _strips(
+def index_row_chunks(
     task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
 ) -> Iterator[tuple[int, int, Array]]:
     """Each strip of each acquisition is computed as soon as its last band is there, and its bands forgotten."""
@@ -144,6 +112,3 @@ def _empty(grid: Grid) -> Iterator[tuple[int, int, Array]]:
             top,
             np.full((min(ROW_CHUNK, grid.shape[0] - top), grid.shape[1]), np.nan, np.float32),
         )
-
-
-_RECIPE = Recipe(_outputs, _strips, _lacking)

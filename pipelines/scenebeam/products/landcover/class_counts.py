@@ -1,23 +1,25 @@
-"""Outlook: how many chips of each class the areas of interest would give, by thresholds, before any is made."""
+"""Count the chips of each class that the areas of interest would give, by thresholds."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from scenebeam.catalog.select import Selection
 from scenebeam.errors import RequestError
-from scenebeam.products.base import SearchScope
+from scenebeam.products.base import PlanView
 from scenebeam.products.landcover.candidates import bands_of
 from scenebeam.products.landcover.lattice import build_grid
 from scenebeam.products.landcover.layers import as_read, read_layer
-from scenebeam.products.landcover.plan import plan
+from scenebeam.products.landcover.plan import LandcoverScope, plan_areas
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask
-from scenebeam.request import LandcoverRequest, RunRequest
+from scenebeam.request import RunRequest
 from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.signing import effective_limits
 
 SHARES = (1.0, 0.95, 0.9, 0.8)
 """Parts of a window that are of its class, at least: what `product.lulc.min_share` may be."""
@@ -27,7 +29,49 @@ FACTORS = (1.0, 2.0, 4.0)
 """What `product.sampling_factor` may be."""
 
 
-def outlook(
+class ClassCounts(PlanView):
+    """The option `--classes` of `scenebeam plan`."""
+
+    help = "Land-cover chips: count the windows of each class, by thresholds. Reads the maps."
+
+    def compute(
+        self,
+        request: RunRequest[LandcoverRequest],
+        selection: Selection,
+        search_scope: LandcoverScope,
+        tasks: Sequence[LandcoverTask],
+    ) -> dict[str, Any]:
+        document = count_classes(tasks, request.product, Budget.of(effective_limits(request)))
+        document["areas_by_cloud"] = areas_by_cloud(request, selection, search_scope)
+        return document
+
+    def describe(self, document: Mapping[str, Any]) -> str:
+        chips, classes = document["chips"], list(document["windows"])
+        width = max(len(name) for name in classes)
+        lines = [
+            f"{document['areas']} areas; chips by class, for each product.lulc.min_share:",
+            f"{'':{width}}" + "".join(f"{share:>10}" for share in chips),
+        ]
+        for name in classes:
+            counts = [f"{by_class[name]:>10,}" for by_class in chips.values()]
+            lines.append(f"{name:{width}}" + "".join(counts))
+        return "\n".join([*lines, *_describe_rest(document, width)])
+
+
+def _describe_rest(document: Mapping[str, Any], width: int) -> list[str]:
+    lines = []
+    if document["areas_by_cloud"]:
+        counts = [f"{count:,} at {cloud} %" for cloud, count in document["areas_by_cloud"].items()]
+        lines.append(f"areas with all dates, by product.s2l2a.max_cloud_cover: {', '.join(counts)}")
+    lines.append("released, for each product.sampling_factor:")
+    released = document["released"]
+    for factor in next(iter(released.values())):
+        numbers = [f"{by_factor[factor]:>10,}" for by_factor in released.values()]
+        lines.append(f"{factor:{width}}" + "".join(numbers))
+    return lines
+
+
+def count_classes(
     tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: Budget
 ) -> dict[str, Any]:
     """Read the land cover of all areas, and count.
@@ -64,14 +108,13 @@ def outlook(
 
 
 def areas_by_cloud(
-    request: RunRequest, selection: Selection, search_scope: SearchScope
+    request: RunRequest[LandcoverRequest], selection: Selection, search_scope: LandcoverScope
 ) -> dict[str, int]:
     """Count the areas that have dates enough, by `product.s2l2a.max_cloud_cover`: as asked, and lower.
 
     No pixel is read. Higher thresholds would need another search.
     """
     product = request.product
-    assert isinstance(product, LandcoverRequest)
     if product.s2l2a is None:
         return {}
     asked = product.s2l2a.max_cloud_cover
@@ -82,7 +125,7 @@ def areas_by_cloud(
             update={"product": product.model_copy(update={"s2l2a": sensor})}
         )
         try:
-            tasks = plan(selection, changed, search_scope).tasks
+            tasks = plan_areas(selection, changed, search_scope).tasks
         except RequestError:  # no area is left
             tasks = ()
         found[f"{most:g}"] = sum(not task.fault for task in tasks)

@@ -53,7 +53,7 @@ STATUSES = (
 """The worst first: a scene has the status of its worst band."""
 
 
-def make(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
+def download_scene(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     """Bring all files of a scene to where they are to lie, and publish its item when all are there.
 
     A band that fails is named, and loses none of the others: what is there already is not fetched again.

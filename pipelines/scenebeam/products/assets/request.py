@@ -1,0 +1,71 @@
+"""The request of the assets product: downloads of the scenes' own files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from scenebeam.request.interval import Interval
+from scenebeam.request.markers import Marker, Place
+from scenebeam.request.product import BandsRequest
+from scenebeam.request.sections import Several
+
+if TYPE_CHECKING:
+    from scenebeam.request.run import RunRequest
+
+
+class AssetsRequest(BandsRequest):
+    """The scenes' own files, band by band, and a manifest of them."""
+
+    kind: Literal["assets"] = "assets"
+    bands: Several[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
+    """Bands by any of their names; files are named as the bands are here."""
+    max_scenes: Annotated[int | None, Marker.ADJUSTABLE] = Field(default=None, ge=1)
+    """Largest number of rows of the manifest, after sorting."""
+    date_start: Annotated[Interval | None, Marker.ADJUSTABLE] = None
+    """Drop scenes before this date."""
+    sort_mode: Annotated[Literal["cloud_then_time", "time"], Marker.ADJUSTABLE] = "cloud_then_time"
+    """Order of the manifest."""
+    download_n: Annotated[int | None, Marker.ADJUSTABLE] = Field(default=None, ge=0)
+    """Number of scenes to download, from the top of the manifest; 0 writes only the manifest."""
+    band_resolution: Literal[10, 20, 60] | None = None
+    """Which copy to take of a band that the catalog has at several resolutions (`B04_10m`,
+    `B04_20m`); default: the band's own."""
+    raw_storage_mode: Annotated[
+        Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"]
+        | None,
+        Marker.NOT_FINGERPRINTED,
+    ] = None
+    """Where files are stored. Default: `url_to_local`, or `url_to_gcs_drop_local` if the output is
+    gs://."""
+    gcs: Annotated[str | None, Place("write"), Marker.NOT_FINGERPRINTED] = Field(
+        default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$"
+    )
+    """`gs://bucket/prefix` for the modes with gcs in their name; default: `raw` in the output if
+    that is gs://."""
+
+    cli_fields: ClassVar = {
+        "scenes": "select.table",
+        "max_download_workers": "limits.max_download_workers",
+    }
+
+    @property
+    def preferred_resolution(self) -> float | None:
+        return self.band_resolution
+
+    def check_request(self, request: RunRequest) -> None:
+        output, mode = request.output, self.raw_storage_mode
+        in_cloud = output.startswith("gs://")
+        if in_cloud and mode not in (None, "url_to_gcs_drop_local"):
+            raise ValueError(
+                f"product.raw_storage_mode: {mode} keeps files on this machine, but the output is "
+                f"{output}"
+            )
+        if mode is not None and "gcs" in mode and self.gcs is None and not in_cloud:
+            raise ValueError(f"product.gcs: {mode} needs a gs://bucket/prefix")
+        if mode in (None, "url_to_local") and self.gcs is not None and not in_cloud:
+            raise ValueError("product.gcs has no effect with this product.raw_storage_mode")
+
+
+REQUEST = AssetsRequest

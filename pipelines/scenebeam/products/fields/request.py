@@ -1,0 +1,154 @@
+"""The request of field chips: which chips, which seasons, and what a clear scene is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from scenebeam.collections.record import Resampling
+from scenebeam.request.codecs import Codec
+from scenebeam.request.interval import MAX_DAYS
+from scenebeam.request.markers import Marker, Place
+from scenebeam.request.product import BandsRequest, OnMissing, Values
+from scenebeam.request.sections import GridRequest, Several, Split, StrictModel
+
+if TYPE_CHECKING:
+    from scenebeam.request.run import RunRequest
+
+Season = Literal["planting", "harvest"]
+SEASONS: tuple[Season, ...] = ("planting", "harvest")
+
+
+class ChipGridOptions(StrictModel):
+    """The chips that are made from field boundaries."""
+
+    prefix: str = Field(default="ftw", pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,31}$")
+    """Prefix of chip ids: `ftw-34UFF1628`."""
+    size: int = Field(default=256, ge=16, le=4096)
+    """Side of a chip in pixels."""
+    resolution: float = Field(default=10.0, gt=0, le=10_000)
+    """Pixel size in meters."""
+    min_coverage: float = Field(default=0.01, ge=0, le=100)
+    """Smallest share of a chip that fields cover, in percent."""
+    presence_only: bool = False
+    """The boundaries are incomplete: mark the rest of a chip as unknown (3) instead of background
+    (0)."""
+    split: Split = Split()
+    """How chips are split for training."""
+
+
+class SeasonDays(StrictModel):
+    """Days of the year, 1 to 366. A harvest day before the planting day is in the next year."""
+
+    planting: int = Field(ge=1, le=366)
+    """Day of planting."""
+    harvest: int = Field(ge=1, le=366)
+    """Day of harvest."""
+
+
+class FieldsRequest(BandsRequest):
+    """Imagery for every chip of a field-boundary dataset, at planting and at harvest."""
+
+    kind: Literal["fields"] = "fields"
+    year: Annotated[int, Marker.SEARCH] = Field(ge=1980, le=2100)
+    """Year of planting; a harvest day before the planting day is in the next year."""
+    chips: Annotated[str | None, Place("read"), Marker.SEARCH] = None
+    """A catalog of existing chips: its folder, `collection.json` or `items.parquet`."""
+    boundaries: Annotated[str | None, Place("read"), Marker.SEARCH] = None
+    """Field boundaries from which chips and masks are made: any vector file that GDAL opens."""
+    grid: Annotated[ChipGridOptions, Marker.SEARCH] = ChipGridOptions()
+    """The chips that are made from boundaries."""
+    crop_calendar: Annotated[str | None, Place("read"), Marker.SEARCH] = None
+    """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`, the days of planting
+    and harvest. Default: the global calendar of Fields of The World, downloaded on first use."""
+    days: Annotated[SeasonDays | None, Marker.SEARCH] = None
+    """Days of planting and harvest of all chips, in place of a crop calendar."""
+    images: Annotated[Literal["none", "select", "download"], Marker.NOT_FINGERPRINTED] = "download"
+    """`none`: chips and masks only; `select`: also the scenes for them; `download`: also the
+    imagery."""
+    bands: Several[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
+    """Bands by any of their names, in any case."""
+    cloud_cover_scene: Annotated[float, Marker.ADJUSTABLE] = Field(default=10.0, ge=0, le=100)
+    """Largest cloud cover of a scene in percent; with `pixel_check` the chip's own pixels decide."""
+    pixel_check: Annotated[bool, Marker.ADJUSTABLE] = False
+    """Measure clouds in the chip's own pixels, by the scene classification or cloud probability."""
+    cloud_cover_pixel: Annotated[float, Marker.ADJUSTABLE] = Field(default=0.0, ge=0, le=100)
+    """Largest cloud cover of a chip in percent, with `pixel_check`."""
+    nodata_max: Annotated[float, Marker.ADJUSTABLE] = Field(default=0.0, ge=0, le=100)
+    """Largest share of a chip without data, in percent."""
+    buffer_days: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
+        default=14, ge=0, le=MAX_DAYS
+    )
+    """Half width of the search window around planting or harvest, in days."""
+    buffer_expansions: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
+        default=3, ge=0, le=1000
+    )
+    """How often the window is widened if it has no suitable scene."""
+    buffer_expansion_size: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
+        default=14, ge=1, le=MAX_DAYS
+    )
+    """Days added on either side at each expansion."""
+    include_alternatives: Annotated[bool, Marker.ADJUSTABLE] = False
+    """List the other suitable scenes in each item."""
+    on_missing: Annotated[OnMissing, Marker.ADJUSTABLE] = "skip"
+    """For a chip without a suitable scene: `skip` it, `fail`, or take the least cloudy scene
+    (`best-available`)."""
+    resampling: Resampling | dict[str, Resampling] = "bilinear"
+    """One method for all bands, or band → method; categorical bands always use nearest."""
+    values: Values = "harmonized"
+    """`harmonized`: remove the provider's radiometric offset; `raw`: keep numbers as in the files."""
+    compression: Codec = "deflate"
+    """Compression of the images."""
+    keep_remote_refs: bool = True
+    """List the scene's own files in each item, beside the chip's."""
+
+    # Chips and their seasons say where and when.
+    states_where_and_when: ClassVar = True
+
+    @property
+    def reach(self) -> int:
+        """Half width of the widest window, in days."""
+        return self.buffer_days + self.buffer_expansions * self.buffer_expansion_size
+
+    @property
+    def adjustable_sections(self) -> frozenset[str]:
+        return frozenset({"select"})
+
+    @property
+    def ignored_fields(self) -> frozenset[str]:
+        """A run that stops early does not use the fields of the later steps."""
+        if self.images == "download":
+            return frozenset()
+        if self.images == "select":
+            imagery = {"bands", "resampling", "values", "compression", "keep_remote_refs"}
+            return frozenset({"checks"} | {f"product.{name}" for name in imagery})
+        used = {"kind", "year", "boundaries", "grid", "chips"}
+        ignored = {f"product.{name}" for name in FieldsRequest.model_fields.keys() - used}
+        return frozenset({"catalog", "collections", "select", "checks"} | ignored)
+
+    def check_request(self, request: RunRequest) -> None:
+        if request.dates or request.grid != GridRequest():
+            raise ValueError(
+                "dates, grid: leave them out; the crop calendar and the chips define them"
+            )
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> FieldsRequest:
+        if self.reach > MAX_DAYS:
+            raise ValueError(
+                f"product.buffer_expansions: the widest window reaches {self.reach:,} days to either "
+                f"side; the limit is {MAX_DAYS:,}"
+            )
+        if (self.chips is None) == (self.boundaries is None):
+            raise ValueError(
+                "give either chips (a catalog) or boundaries, from which they are made"
+            )
+        if self.images == "none" and self.boundaries is None:
+            raise ValueError("product.images: none makes chips, which needs product.boundaries")
+        if self.days is not None and self.crop_calendar is not None:
+            raise ValueError("give either crop_calendar or days")
+        return self
+
+
+REQUEST = FieldsRequest

@@ -1,0 +1,71 @@
+"""Indices: band math over an area, one COG per scene, acquisition, day, month or quarter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from scenebeam.catalog.select import Selection
+from scenebeam.csvtable import Table
+from scenebeam.imaging.gridded import describe_missing, has_no_source
+from scenebeam.imaging.gridded_task import Missing, Output
+from scenebeam.metadata.stac_items import Item
+from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
+from scenebeam.products.indices.compute import index_row_chunks
+from scenebeam.products.indices.plan import plan_indices
+from scenebeam.products.indices.request import IndexRequest
+from scenebeam.products.indices.tables import index_tables
+from scenebeam.products.indices.task import IndexTask, label
+from scenebeam.raster.compose import BandLayers
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.validity import Array
+from scenebeam.request import RunRequest
+from scenebeam.tasks import Outcome
+
+
+class Indices(GriddedProduct[IndexRequest, IndexTask]):
+    """Evaluate an expression of bands, and combine the acquisitions of a period.
+
+    An acquisition that lacks a whole band, or its classification, is left out and reported.
+    """
+
+    task = IndexTask
+    demo = Demo({"kind": "index", "index": "ndvi"})
+
+    def plan(
+        self, selection: Selection, request: RunRequest[IndexRequest], search_scope: SearchScope
+    ) -> Planned:
+        return plan_indices(selection, request, search_scope)
+
+    def outputs(self, task: IndexTask, layers: Mapping[str, BandLayers]) -> list[Output]:
+        dtype = np.dtype(np.float32)
+        return [Output(task.index, dtype, float("nan"), 1.0, 0.0, False, task.bands)]
+
+    def row_chunks(
+        self, task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
+    ) -> Iterator[tuple[int, int, Array]]:
+        return index_row_chunks(task, grid, layers)
+
+    def reason_to_refuse(self, task: IndexTask, missing: Missing) -> str:
+        def is_complete(acquisition: str) -> bool:
+            prefix = label(acquisition, "")
+            bands = [band for band in task.bands if band.label.startswith(prefix)]
+            return not any(has_no_source(band, missing) for band in bands)
+
+        after = [acquisition for acquisition in task.acquisitions if acquisition not in task.before]
+        for side in filter(None, (task.before, after)):
+            if not any(map(is_complete, side)):
+                return f"no acquisition has all bands: {describe_missing(missing)}"
+        return ""
+
+    def tables(
+        self,
+        tasks: Sequence[IndexTask],
+        outcomes: Mapping[str, Outcome],
+        items: Mapping[str, Item],
+    ) -> dict[str, Table]:
+        return index_tables(tasks, outcomes, items)
+
+
+PRODUCT = Indices()

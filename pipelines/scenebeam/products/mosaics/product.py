@@ -1,0 +1,86 @@
+"""Mosaics: for every acquisition and band one COG on the run's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from scenebeam.catalog.select import Selection
+from scenebeam.csvtable import Table
+from scenebeam.imaging.gridded import describe_missing, has_no_source
+from scenebeam.imaging.gridded_task import Missing, Output
+from scenebeam.metadata.stac_items import Item
+from scenebeam.products.base import Demo, GriddedProduct, PageFacts, Planned, SearchScope
+from scenebeam.products.mosaics.plan import plan_mosaics
+from scenebeam.products.mosaics.request import MosaicRequest
+from scenebeam.products.mosaics.tables import mosaic_tables
+from scenebeam.products.mosaics.task import MosaicTask
+from scenebeam.raster.compose import BandLayers, compose
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.validity import Array
+from scenebeam.request import RunRequest
+from scenebeam.tasks import Outcome
+
+
+class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
+    """Merge the scenes of an acquisition, band by band."""
+
+    task = MosaicTask
+    demo = Demo({"kind": "mosaic", "bands": ["blue", "green", "red", "nir", "scl"]})
+    page = PageFacts(
+        measures={"scenebeam:coverage": ("Coverage of the area by the scenes", 100.0, "%")}
+    )
+
+    def plan(
+        self, selection: Selection, request: RunRequest[MosaicRequest], search_scope: SearchScope
+    ) -> Planned:
+        return plan_mosaics(selection, request, search_scope)
+
+    def outputs(self, task: MosaicTask, layers: Mapping[str, BandLayers]) -> list[Output]:
+        outputs = []
+        for band in task.made:
+            # The open files may need a wider dtype than the plan expects.
+            layer = layers.get(band.label)
+            outputs.append(
+                Output(
+                    name=band.label,
+                    dtype=layer.dtype if layer is not None else np.dtype(band.dtype),
+                    nodata=layer.nodata if layer is not None else band.nodata,
+                    scale=band.scale,
+                    offset=band.offset,
+                    categorical=band.categorical,
+                    inputs=(band,),
+                )
+            )
+        return outputs
+
+    def row_chunks(
+        self, task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]
+    ) -> Iterator[tuple[int, int, Array]]:
+        bands = []
+        for band in task.made:
+            layer = layers.get(band.label)
+            if layer is None:  # No scene of the band reaches this shard: it is all nodata.
+                dtype = np.dtype(band.dtype)
+                layer = BandLayers(band.label, [], dtype, band.nodata, band.resampling, task.method)
+            bands.append(replace(layer, method=task.method))
+        return compose(grid, bands)
+
+    def reason_to_refuse(self, task: MosaicTask, missing: Missing) -> str:
+        empty = [band.label for band in task.made if has_no_source(band, missing)]
+        if not empty:
+            return ""
+        return f"no readable tile of {', '.join(empty)}: {describe_missing(missing)}"
+
+    def tables(
+        self,
+        tasks: Sequence[MosaicTask],
+        outcomes: Mapping[str, Outcome],
+        items: Mapping[str, Item],
+    ) -> dict[str, Table]:
+        return mosaic_tables(tasks, outcomes, items)
+
+
+PRODUCT = Mosaics()

@@ -1,0 +1,46 @@
+"""Which fields of a request document name files and folders, before it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from scenebeam.request.markers import Place, places_in
+from scenebeam.request.product import PRODUCTS, request_model
+from scenebeam.request.run import RunRequest
+
+
+class PlaceField(NamedTuple):
+    """A field of a document that names a place."""
+
+    dotted: str
+    """Dotted name of the field."""
+    place: Place
+    holder: dict[str, Any]
+    """The mapping that holds the value."""
+    key: str
+    """Its key there."""
+
+    @property
+    def value(self) -> Any:
+        """What the document names, unvalidated."""
+        return self.holder[self.key]
+
+
+def place_fields(document: dict[str, Any]) -> Iterator[PlaceField]:
+    """Yield the fields of a request document that name places and are present.
+
+    The fields come from the request models: those of the product from the model of its kind.
+    """
+    fields = list(places_in(RunRequest))
+    product = document.get("product")
+    kind = product.get("kind") if isinstance(product, dict) else None
+    if isinstance(kind, str) and kind in PRODUCTS:
+        fields += places_in(request_model(kind), "product.")
+    for dotted, place in fields:
+        *parents, key = dotted.split(".")
+        holder: Any = document
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and key in holder:
+            yield PlaceField(dotted, place, holder, key)

@@ -99,7 +99,8 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
     from scenebeam.raster.reader import open_source
     from scenebeam.raster.windows import Windows
     from scenebeam.run.make import limit_malloc_arenas
-    from scenebeam.transfer.ranges import Budget, io_threads
+    from scenebeam.transfer.pools import io_threads
+    from scenebeam.transfer.retry import Budget
 
     limit_malloc_arenas()  # as every run does
     budget, groups = Budget(private=True), by_scene(some)
@@ -282,7 +283,7 @@ def floor(threads: int) -> dict[str, Any]:
     from scenebeam.raster.codecs import decode
     from scenebeam.raster.tiff import read_layout
     from scenebeam.transfer.rangefile import RangeFile
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     wall = cpu = size = count = 0.0
     for scene, blocks in blocks_met(chips(COUNT)).items():
@@ -395,7 +396,7 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
             from scenebeam.planning.search import make_plan
             from scenebeam.products import product_of
             from scenebeam.storage import open_store
-            from scenebeam.transfer.ranges import Budget
+            from scenebeam.transfer.retry import Budget
 
             limit_malloc_arenas()
             write_chip_catalog(folder / "chips", some)

@@ -184,7 +184,7 @@ def scenebeam(url: str, out: Path) -> Callable[[], None]:
     """One task of the mosaic product, made as every runner makes it."""
     from scenebeam.products import product_of
     from scenebeam.storage import open_store
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     task, product = scenebeam_task(url, out), product_of("mosaic")
     stats(url)  # planning reads headers too: reset the counters
@@ -216,7 +216,7 @@ def needed_blocks(folder: Path) -> list[tuple[Path, Any, list[tuple[int, int, in
     """
     from scenebeam.raster.tiff import read_layout
     from scenebeam.transfer.rangefile import RangeFile
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     found = []
     for band in BANDS:

@@ -66,7 +66,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
 
     from scenebeam.raster.compose import BandLayers, Layer, compose
     from scenebeam.raster.reader import open_source
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     grid = GeoBox((SIDE, SIDE), from_origin(LEFT, TOP, 10, 10), "EPSG:32634")
 
@@ -251,7 +251,7 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
     from scenebeam.requestfile import validate_request
     from scenebeam.sandbox.scenes import COLLECTION
     from scenebeam.storage import open_store
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     catalog = out / "items.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [TILE.item(url)]}))
@@ -265,10 +265,10 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
         }
     )
     (task,) = make_plan(request).tasks
-    store, product = open_store(request.output), product_of("stack")
+    store, stacks = open_store(request.output), product_of("stack")
 
     def work() -> None:
-        outcome = product.make(task, store, Budget(private=True))
+        outcome = stacks.make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
         (out / "stack.tif").symlink_to(store.path(task.outputs[0]))
 
@@ -317,7 +317,7 @@ def least() -> tuple[int, int]:
     """
     from scenebeam.raster.tiff import read_layout
     from scenebeam.transfer.rangefile import RangeFile
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     size = blocks = 0
     for band in BANDS:

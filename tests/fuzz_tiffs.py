@@ -697,7 +697,7 @@ def read_all(path: str, readings: dict[int, Reading], *, deep: bool) -> list[str
     from scenebeam.raster.validate import validate
     from scenebeam.request import Checks
     from scenebeam.transfer.rangefile import RangeFile
-    from scenebeam.transfer.ranges import Budget
+    from scenebeam.transfer.retry import Budget
 
     problems: list[str] = []
 

@@ -19,7 +19,7 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.validity import Array
 from scenebeam.storage import open_store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 if TYPE_CHECKING:
     import xarray

@@ -16,7 +16,9 @@ from scenebeam.cloud.guard import authorize, is_below, normal_below
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.cloud.urls import UrlError, is_inside, normalize_url
 from scenebeam.errors import RequestError
-from scenebeam.requestfile import PATHS
+from scenebeam.request import RunRequest
+from scenebeam.request.markers import places_in
+from scenebeam.request.product import PRODUCTS, request_model
 
 STAC = "https://stac.example/v1"
 CATALOGS = "gs://catalogs/static"
@@ -221,11 +223,28 @@ def test_an_output_is_admitted_by_its_normal_form() -> None:
     assert admitted(output="gs://products/runs/demo/").output == "gs://products/runs/demo/"
 
 
-@pytest.mark.parametrize("dotted", sorted({*PATHS, "catalog", "output", "product.gcs"}))
+def named_places() -> list[tuple[str | None, str]]:
+    """(kind of the product, dotted name) of every field that names a place, by the models."""
+    found: list[tuple[str | None, str]] = [(None, dotted) for dotted, _ in places_in(RunRequest)]
+    for kind in PRODUCTS:
+        found += [(kind, dotted) for dotted, _ in places_in(request_model(kind), "product.")]
+    return found
+
+
+def test_every_place_is_known() -> None:
+    known = {dotted for _, dotted in named_places()}
+    assert known == {
+        *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table"),
+        *("output", "product.chips", "product.boundaries", "product.crop_calendar"),
+        *("product.aois", "product.gcs"),
+    }
+
+
+@pytest.mark.parametrize(("kind", "dotted"), named_places())
 @pytest.mark.parametrize("local", ["/etc/passwd", "x.geojson", "~/x", "file:///etc/x", "file:x"])
-def test_no_field_names_a_file_of_the_worker(dotted: str, local: str) -> None:
+def test_no_field_names_a_file_of_the_worker(kind: str | None, dotted: str, local: str) -> None:
     *parents, last = dotted.split(".")
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {} if kind is None else {"product": {"kind": kind}}
     holder = changes
     for parent in parents:
         holder = holder.setdefault(parent, {})

@@ -24,7 +24,7 @@ from scenebeam.request import Checks
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
 from scenebeam.status import RunStatus
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 LEFT, TOP = 600_000, 4_500_000
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 64}

@@ -18,7 +18,7 @@ from scenebeam.raster.validate import ImageReport, validate
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt
 from scenebeam.request import Checks
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 S2 = next(
     record

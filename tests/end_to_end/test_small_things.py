@@ -18,6 +18,7 @@ from scenebeam.cli import main
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.imaging.virtual import write_vrts
 from scenebeam.planning.search import make_plan
+from scenebeam.products import product_of
 from scenebeam.raster.checks import BandSpec, check_band
 from scenebeam.raster.sample import sample_pieces
 from scenebeam.report.facts import Measure, gather
@@ -125,7 +126,7 @@ def test_an_optional_band_that_is_missing_is_no_warning(
 
 
 def test_an_unknown_output_scheme_is_refused_in_the_request(make_request: Make) -> None:
-    with pytest.raises(RequestError, match="s3:// cannot be written to"):
+    with pytest.raises(RequestError, match="s3:// is not writable"):
         make_request(output="s3://bucket/x")
 
 
@@ -148,7 +149,7 @@ def test_scenes_of_chips_that_none_is_of_are_not_told_as_taken(fields_request: M
     request = fields_request(**{"product.images": "select"})
     status = run(request)
     store = open_store(request.output)
-    facts = gather(status, "items.parquet", store.list(), store)
+    facts = gather(status, "items.parquet", product_of("fields").page, store.list(), store)
     with (Path(request.output) / "chips_status.csv").open(newline="") as file:
         used = {row["scene"] for row in csv.DictReader(file)} - {""}
     assert {scene.id for scene in facts.scenes if scene.taken} == used

@@ -216,7 +216,7 @@ def test_where_nothing_says_what_pixels_carry_values_are_unknown(
     with caplog.at_level(logging.WARNING):
         item = made(tmp_path, MOSAIC, scene)
     assert said_of_values(item, "red.tif") == UNKNOWN
-    assert f"1 of 1 scenes (the first: {scene}): nothing says" in caplog.text
+    assert f"1 of 1 scenes (the first: {scene}): it is unknown whether" in caplog.text
     with rasterio.open(item["path"] / "red.tif") as file:
         assert file.read(1, masked=True).min() >= RED + 1000, "they are read as they are"
 

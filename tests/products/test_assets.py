@@ -24,7 +24,7 @@ from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
-from scenebeam.transfer import ranges
+from scenebeam.transfer import retry
 
 Assets = Callable[..., RunRequest]
 SCENE = SCENES[0].id
@@ -33,7 +33,7 @@ SCENE = SCENES[0].id
 @pytest.fixture(autouse=True)
 def not_halted() -> Iterator[None]:
     yield
-    ranges.shutdown.clear()
+    retry.shutdown.clear()
 
 
 @pytest.fixture

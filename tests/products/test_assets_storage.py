@@ -21,13 +21,13 @@ from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import gcs, open_store
 from scenebeam.storage.local import LocalStore
 from scenebeam.transfer.download import CHUNK, download
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
-HttpRequest = Callable[..., RunRequest]
+Ask = Callable[..., RunRequest]
 
 
 @pytest.fixture
-def ask(served_items: Path, tmp_path: Path) -> HttpRequest:
+def ask(served_items: Path, tmp_path: Path) -> Ask:
     def make(
         mode: str | None,
         gcs: str | None = None,
@@ -75,7 +75,7 @@ def served(sandbox: Path, row: dict[str, str], band: str) -> bytes:
     return (sandbox / row["scene_id"] / f"{band}.tif").read_bytes()
 
 
-def test_url_to_local(ask: HttpRequest, sandbox: Path) -> None:
+def test_url_to_local(ask: Ask, sandbox: Path) -> None:
     request = ask("url_to_local")
     assert run(request).state == "succeeded"
     for row in manifest(request):
@@ -83,7 +83,7 @@ def test_url_to_local(ask: HttpRequest, sandbox: Path) -> None:
         assert "gcs_b08" not in row
 
 
-def test_url_to_gcs_keep_local(ask: HttpRequest, prefix: str, sandbox: Path) -> None:
+def test_url_to_gcs_keep_local(ask: Ask, prefix: str, sandbox: Path) -> None:
     request = ask("url_to_gcs_keep_local", prefix)
     assert run(request).state == "succeeded"
     for row in manifest(request):
@@ -93,7 +93,7 @@ def test_url_to_gcs_keep_local(ask: HttpRequest, prefix: str, sandbox: Path) -> 
 
 
 def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(
-    ask: HttpRequest, prefix: str, sandbox: Path
+    ask: Ask, prefix: str, sandbox: Path
 ) -> None:
     request = ask("url_to_gcs_drop_local", prefix)
     assert run(request).state == "succeeded"
@@ -110,7 +110,7 @@ def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(
 
 
 def test_gcs_to_local_asks_nobody_else(
-    ask: HttpRequest, prefix: str, server: Behaviour, sandbox: Path, tmp_path: Path
+    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, tmp_path: Path
 ) -> None:
     run(ask("url_to_gcs_drop_local", prefix))
     server.forget()
@@ -121,7 +121,7 @@ def test_gcs_to_local_asks_nobody_else(
         assert Path(row["local_b04"]).read_bytes() == served(sandbox, row, "red")
 
 
-def test_gcs_to_local_of_what_was_never_there_is_told(ask: HttpRequest, prefix: str) -> None:
+def test_gcs_to_local_of_what_was_never_there_is_told(ask: Ask, prefix: str) -> None:
     request = ask("gcs_to_local", prefix)
     status = run(request)
     assert status.state == "failed"
@@ -131,7 +131,7 @@ def test_gcs_to_local_of_what_was_never_there_is_told(ask: HttpRequest, prefix: 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_a_gs_output_streams_by_itself(
-    ask: HttpRequest, prefix: str, server: Behaviour, sandbox: Path, runner: str
+    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, runner: str
 ) -> None:
     request = ask(None, output=prefix, runner=runner)
     assert run(request).state == "succeeded"
@@ -146,7 +146,7 @@ def test_a_gs_output_streams_by_itself(
 
 
 def test_drop_local_sends_what_is_already_here_instead_of_fetching_it(
-    ask: HttpRequest, prefix: str, server: Behaviour
+    ask: Ask, prefix: str, server: Behaviour
 ) -> None:
     request = ask("url_to_local")
     run(request)
@@ -173,7 +173,7 @@ def _run_and_crash(request: str) -> None:
 
 
 def test_a_crash_between_upload_and_deletion_loses_nothing(
-    ask: HttpRequest, prefix: str, server: Behaviour, sandbox: Path
+    ask: Ask, prefix: str, server: Behaviour, sandbox: Path
 ) -> None:
     local = ask("url_to_local", download_n=1)
     run(local)
@@ -199,12 +199,12 @@ def test_a_crash_between_upload_and_deletion_loses_nothing(
 
 
 def test_a_local_file_stays_while_the_object_is_another(
-    ask: HttpRequest, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = ask("url_to_gcs_keep_local", prefix, download_n=1)
     run(request)
     names = raw(request)
-    monkeypatch.setattr(gcs.GcsStore, "holds", lambda self, name, path: False)
+    monkeypatch.setattr(gcs.GcsStore, "matches", lambda self, name, path: False)
     status = run(ask("url_to_gcs_drop_local", prefix, download_n=1))
     assert "another checksum" in status.message
     assert raw(request) == names
@@ -237,7 +237,7 @@ def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behavi
 
 
 def test_what_is_no_image_is_not_kept_in_the_bucket(
-    ask: HttpRequest, prefix: str, server: Behaviour
+    ask: Ask, prefix: str, server: Behaviour
 ) -> None:
     (server.folder / "page.html").write_text("<html>log in</html>")
     server.faults.append(Fault("nir", status=302, location="/page.html"))
@@ -251,12 +251,12 @@ def test_what_is_no_image_is_not_kept_in_the_bucket(
     [
         ("url_to_gcs_keep_local", None, None, "product.gcs: url_to_gcs_keep_local needs"),
         ("gcs_to_local", "gs://bucket/x", "gs://bucket/y", "keeps files on this machine"),
-        ("url_to_local", "gs://bucket/x", None, "does not use it"),
+        ("url_to_local", "gs://bucket/x", None, "has no effect"),
         ("url_to_local", "/tmp/x", None, "product.gcs"),
     ],
 )
 def test_a_mode_that_does_not_fit_is_told(
-    ask: HttpRequest, mode: str, gcs: str | None, output: str | None, told: str
+    ask: Ask, mode: str, gcs: str | None, output: str | None, told: str
 ) -> None:
     with pytest.raises(RequestError, match=told):
         ask(mode, gcs, output)

@@ -499,12 +499,12 @@ def stac_of_fields(fields: Path) -> Any:
 def test_an_api_is_asked_once_a_cell_and_season(
     on_chips: Callable[..., RunRequest], stac_of_fields: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenebeam.catalog import search
+    from scenebeam.catalog import item_search
 
     asked = []
-    real = search._searches
+    real = item_search._search_parameters
     monkeypatch.setattr(
-        search, "_searches", lambda *given: [asked.append(w) or w for w in real(*given)]
+        item_search, "_search_parameters", lambda *given: [asked.append(w) or w for w in real(*given)]
     )
     request = on_chips(catalog=stac_of_fields)
     plan = make_plan(request)

@@ -26,7 +26,7 @@ from scenebeam.run.driver import run
 from scenebeam.sandbox.fields import HARVEST, PLANTING, SCENES, YEAR, boundaries
 from scenebeam.sandbox.server import serve
 from scenebeam.storage import open_store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 Make = Callable[..., RunRequest]
 

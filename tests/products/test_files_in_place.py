@@ -21,11 +21,11 @@ from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
 
 SCENE = SCENES[0]
-HttpRequest = Callable[..., RunRequest]
+Ask = Callable[..., RunRequest]
 
 
 @pytest.fixture
-def ask(server: Behaviour, tmp_path: Path) -> HttpRequest:
+def ask(server: Behaviour, tmp_path: Path) -> Ask:
     """A request for the files of one scene; `checksums` says whether its catalog knows them."""
 
     def make(checksums: bool = False, **changes: Any) -> RunRequest:
@@ -83,7 +83,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [cut, flip, empty])
 @pytest.mark.parametrize("checksums", [True, False])
 def test_a_damaged_file_in_place_is_fetched_again_with_a_warning(
-    ask: HttpRequest,
+    ask: Ask,
     server: Behaviour,
     sandbox: Path,
     caplog: pytest.LogCaptureFixture,
@@ -104,7 +104,7 @@ def test_a_damaged_file_in_place_is_fetched_again_with_a_warning(
 
 @pytest.mark.parametrize("checksums", [True, False])
 def test_intact_files_in_place_are_not_asked_for(
-    ask: HttpRequest,
+    ask: Ask,
     server: Behaviour,
     checksums: bool,
 ) -> None:
@@ -116,7 +116,7 @@ def test_intact_files_in_place_are_not_asked_for(
 
 
 def test_a_damaged_local_file_is_not_sent_into_the_bucket(
-    ask: HttpRequest, server: Behaviour, sandbox: Path, prefix: str
+    ask: Ask, server: Behaviour, sandbox: Path, prefix: str
 ) -> None:
     """It would take the place of the good one, and be deleted here."""
     request = ask()
@@ -134,7 +134,7 @@ def test_a_damaged_local_file_is_not_sent_into_the_bucket(
 
 @pytest.mark.parametrize("checksums", [True, False])
 def test_objects_in_the_bucket_are_held_against_the_catalog(
-    ask: HttpRequest, server: Behaviour, sandbox: Path, prefix: str, checksums: bool
+    ask: Ask, server: Behaviour, sandbox: Path, prefix: str, checksums: bool
 ) -> None:
     """By the digest that they were published with; where the catalog has none, they must be images."""
     request = ask(
@@ -154,7 +154,7 @@ def test_objects_in_the_bucket_are_held_against_the_catalog(
 
 
 def test_each_band_tells_its_seconds_bytes_and_retries(
-    ask: HttpRequest, server: Behaviour, sandbox: Path, caplog: pytest.LogCaptureFixture
+    ask: Ask, server: Behaviour, sandbox: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults += [Fault("nir", status=503, times=1)]
     request = ask(**{"limits.max_attempts": 4})
@@ -173,7 +173,7 @@ def test_each_band_tells_its_seconds_bytes_and_retries(
     assert f"{SCENE.id}: SCL is done" in caplog.text
 
 
-def test_an_unknown_checksum_is_told_in_the_table_and_the_item(ask: HttpRequest) -> None:
+def test_an_unknown_checksum_is_told_in_the_table_and_the_item(ask: Ask) -> None:
     request = ask()
     catalog = request.catalog
     assert isinstance(catalog, str)

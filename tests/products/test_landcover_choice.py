@@ -305,8 +305,8 @@ def test_a_raster_with_a_hole_or_of_one_number_is_not_fit() -> None:
     ("changes", "told"),
     [
         ({"periods": ["2023-01/2023-03", "2023-03/2023-05"]}, "overlap"),
-        ({"sample_size": 95}, "31.6667 pixels of 30 m: make them whole"),
-        ({"s2l2a": None}, "it cannot be null"),
+        ({"sample_size": 95}, "31.6667 pixels of 30 m; choose"),
+        ({"s2l2a": None}, "cannot be null"),
         ({"lulc": {"classes": [0, 1]}}, "greater than 0"),
         ({"sampling_factor": 0.5}, "greater than or equal to 1"),
         ({"version": "../v1"}, "match pattern"),

@@ -21,7 +21,7 @@ from scenebeam.planning.search import make_plan, search
 from scenebeam.products.landcover.candidates import _of_one_class
 from scenebeam.request import RunRequest
 from scenebeam.run.driver import run
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 Make = Callable[..., RunRequest]
 

@@ -394,7 +394,7 @@ def test_a_band_that_fails_for_now_loses_none_of_the_others(
 def test_fetched_bands_are_gone_on_with(
     stack_request: Make, served_items: Path, server: Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("scenebeam.transfer.download._STALLS", 1)
+    monkeypatch.setattr("scenebeam.transfer.download._MAX_STALLS", 1)
     request = stack_request(
         catalog=str(served_items), **{"product.format": "vrt", "limits.max_attempts": 1}
     )

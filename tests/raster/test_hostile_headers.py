@@ -34,7 +34,7 @@ from scenebeam.raster.validity import held_nodata
 from scenebeam.request import Checks
 from scenebeam.requestfile import validate_request
 from scenebeam.run.driver import run
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, IFD, LONG8, SSHORT = 3, 4, 2, 1, 7, 12, 13, 16, 8
 WIDTH, HEIGHT, SAMPLE_BITS, COMPRESSION, SAMPLES, PREDICTOR = 256, 257, 258, 259, 277, 317
@@ -451,7 +451,7 @@ def test_jpeg_2000_with_a_box_of_no_length_in_another_one_is_opened(tmp_path: Pa
     script = (
         "import sys\n"
         "from scenebeam.raster.reader import open_source\n"
-        "from scenebeam.transfer.ranges import Budget\n"
+        "from scenebeam.transfer.retry import Budget\n"
         "print(open_source(sys.argv[1], 1, Budget(private=True)).look()[0].mean())\n"
     )
     command = [sys.executable, "-c", script, str(path)]

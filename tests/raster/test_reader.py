@@ -17,7 +17,7 @@ from scenebeam.errors import ReadError
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import read_window
 from scenebeam.sandbox.server import Behaviour, Fault, serve
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
 

@@ -22,7 +22,7 @@ from scenebeam.raster.validate import ImageReport, validate
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt
 from scenebeam.request import Checks
 from scenebeam.sandbox.server import serve
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
 S2 = next(

@@ -21,7 +21,7 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.validate import validate
 from scenebeam.request import Checks
 from scenebeam.sandbox.server import Fault, serve
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 RNG = np.random.default_rng(3)
 LOOPBACK = Budget(private=True, attempts=2, first_wait=0.01)

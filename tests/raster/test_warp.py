@@ -17,7 +17,7 @@ from rasterio.warp import reproject, transform_bounds
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.warp import map_to_grid
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.windows import Windows
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 SCENE = SCENES[0]
 

@@ -18,6 +18,7 @@ import shapely
 from shapely.geometry import box
 
 from browser import dom, screenshot
+from scenebeam.products.base import PageFacts
 from scenebeam.report import gather, render
 from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, _joined
 from scenebeam.report.figures import MOST, coverage_map, spread, timeline
@@ -141,9 +142,8 @@ def test_numbers_of_a_mosaic_are_told_by_its_item(done: Path) -> None:
     classes = np.unique(pixels[pixels > 0])
     drawn = [found["min"] + 0.5 + number for number, count in enumerate(found["buckets"]) if count]
     assert set(drawn) <= set(classes.tolist()), "classes are counted, not averaged"
-    facts = gather(
-        RunStatus(run="x", state="succeeded"), "items.parquet", set(), open_store(str(done))
-    )
+    status = RunStatus(run="x", state="succeeded")
+    facts = gather(status, "items.parquet", PageFacts(), set(), open_store(str(done)))
     assert {histogram.band for histogram in facts.histograms} == {"red", "green", "blue", "scl"}
     both = [
         json.loads(path.read_text())["assets"]["red"]["raster:bands"][0]

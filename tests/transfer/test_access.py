@@ -26,7 +26,8 @@ from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, SCENES
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.transfer import signing as module
-from scenebeam.transfer.ranges import Budget, read_range
+from scenebeam.transfer.ranges import read_range
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import preferred_href, redact_url, sign
 
 SECRET = "s3cr3t-of-the-user"

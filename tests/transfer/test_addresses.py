@@ -22,7 +22,8 @@ from scenebeam.storage import open_store
 from scenebeam.transfer import addresses
 from scenebeam.transfer.addresses import check_address, is_metadata, is_private
 from scenebeam.transfer.download import download
-from scenebeam.transfer.ranges import Budget, local_copy, read_range
+from scenebeam.transfer.ranges import local_copy, read_range
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits, sign
 
 METADATA = int(ipaddress.ip_address("169.254.169.254"))

@@ -13,7 +13,7 @@ from scenebeam.errors import ReadError
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 from scenebeam.storage import Store, open_store
 from scenebeam.transfer.download import CHUNK, download
-from scenebeam.transfer.ranges import Budget, shutdown
+from scenebeam.transfer.retry import Budget, shutdown
 
 SIZE = 5 * CHUNK + 123
 HALF = 3 * CHUNK

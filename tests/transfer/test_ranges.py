@@ -9,7 +9,8 @@ import pytest
 
 from scenebeam.errors import ReadError
 from scenebeam.sandbox.server import Behaviour, Fault, serve
-from scenebeam.transfer.ranges import Budget, read_range, read_range_and_size
+from scenebeam.transfer.ranges import read_range, read_range_and_size
+from scenebeam.transfer.retry import Budget
 
 CONTENT = bytes(range(256)) * 400
 

@@ -23,7 +23,7 @@ from scenebeam.catalog.packed_items import links_of
 from scenebeam.errors import CatalogError
 from scenebeam.request import Limits
 from scenebeam.transfer.http import TRANSIENT, TransientError, retry_after
-from scenebeam.transfer.ranges import shutdown
+from scenebeam.transfer.retry import shutdown
 from scenebeam.transfer.session import mount_checked
 from scenebeam.transfer.signing import redact_url
 

@@ -8,7 +8,8 @@ import pystac
 from pystac.stac_io import DefaultStacIO
 
 from scenebeam.errors import CatalogError
-from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.ranges import local_copy
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 _LARGEST_DOCUMENT = 1 * 2**30

@@ -15,7 +15,8 @@ from scenebeam.catalog.bucket import BucketIO
 from scenebeam.catalog.packed_items import Item, links_of
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import KNOWN_CATALOGS
-from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.ranges import local_copy
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 TABLE_SUFFIXES = (".parquet", ".geoparquet")

@@ -230,9 +230,10 @@ def _hrefs(asset: Any) -> list[str]:
     if not isinstance(asset, dict):
         return []
     hrefs = []
-    for place in (asset, *(asset.get("alternate") or {}).values()):
-        if isinstance(place, dict) and place.get("href") and _is_parsable(str(place["href"])):
-            hrefs.append(str(place["href"]))
+    for location in (asset, *(asset.get("alternate") or {}).values()):
+        href = str(location.get("href") or "") if isinstance(location, dict) else ""
+        if href and _is_parsable(href):
+            hrefs.append(href)
     return hrefs
 
 

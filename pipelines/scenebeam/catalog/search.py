@@ -33,7 +33,7 @@ from scenebeam.catalog.packed_items import Item, PackedItems, links_of
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
 from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_remote, is_url
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits, redact_url
 
 log = logging.getLogger(__name__)

@@ -126,7 +126,7 @@ def best_near_anchors(
     """
     windows = _windows(candidates, anchors, window_days)
     return _choose_one_each(
-        windows, lambda one, anchor: (*quality_key(one), _distance(one, anchor))
+        windows, lambda candidate, anchor: (*quality_key(candidate), _distance(candidate, anchor))
     )
 
 
@@ -140,7 +140,7 @@ def nearest_to_anchors(
     """
     windows = _windows(candidates, anchors, window_days)
     return _choose_one_each(
-        windows, lambda one, anchor: (_distance(one, anchor), *quality_key(one))
+        windows, lambda candidate, anchor: (_distance(candidate, anchor), *quality_key(candidate))
     )
 
 
@@ -158,9 +158,11 @@ def least_cloudy_per_period(
     """
     by_period = []
     for start, end in periods:
-        inside = [one for one in candidates if start <= one.acquired <= end]
+        inside = [candidate for candidate in candidates if start <= candidate.acquired <= end]
         by_period.append((start, inside))
-    return _choose_one_each(by_period, lambda one, start: (*quality_key(one), one.acquired))
+    return _choose_one_each(
+        by_period, lambda candidate, start: (*quality_key(candidate), candidate.acquired)
+    )
 
 
 def quality_key(acquisition: Acquisition) -> tuple[bool, bool, float, float]:
@@ -223,7 +225,7 @@ def _windows(
 
 
 def _distance(acquisition: Acquisition, anchor: datetime) -> timedelta:
-    # An anchor is a day, not an instant: noon is as far from the one end of it as from the other.
+    # An anchor is a day, not an instant: distances are measured from its noon.
     return abs(acquisition.acquired - (anchor + timedelta(hours=12)))
 
 

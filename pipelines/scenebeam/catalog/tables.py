@@ -57,7 +57,7 @@ def scene_tables(
     measured = any(scene.aoi_cloud is not None for scene in selection.found)
     extra = (_AOI_CLOUD,) if measured else ()
     scene_rows = [_scene_row(scene) for scene in selection.found]
-    coverage_rows = [_coverage_row(one, full_cover) for one in selection.candidates]
+    coverage_rows = [_coverage_row(candidate, full_cover) for candidate in selection.candidates]
     selected_rows, series_rows = [], []
     for acquisition in selection.acquisitions:
         series_rows.append(_series_row(acquisition, total_area))

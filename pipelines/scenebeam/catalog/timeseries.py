@@ -319,7 +319,7 @@ def _local_asset(
     if damage:
         # Fall back to the URL that the file was downloaded from.
         source_url = described.get("scenebeam:source")
-        remedy = f"; reading {redact_url(source_url)} instead" if source_url else ""
+        remedy = f"; it is read from {redact_url(source_url)} instead" if source_url else ""
         log.warning("%s %s%s", file, damage, remedy)
         if source_url:
             href, signing = source_url, described.get("scenebeam:signing", "none")

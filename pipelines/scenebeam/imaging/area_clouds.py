@@ -22,7 +22,7 @@ from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.validity import valid_mask
 from scenebeam.raster.windows import Windows
 from scenebeam.request import RunRequest
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import tenacity
 
 from scenebeam.transfer.download import Target
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
 

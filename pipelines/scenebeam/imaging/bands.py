@@ -15,26 +15,14 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.errors import CheckError, ReadError, RequestError
+from scenebeam.imaging.refs import AssetRef
 from scenebeam.metadata import stac_items
 from scenebeam.raster.checks import BandSpec
-from scenebeam.raster.grid import project_footprint
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import same_nodata
 from scenebeam.request import Checks, Limits
 from scenebeam.tasks import GridSpec
-from scenebeam.transfer.ranges import Budget
-
-
-class SourceFile(BaseModel):
-    """One scene's file of a band."""
-
-    model_config = ConfigDict(frozen=True)
-
-    scene: str
-    href: str
-    index: int
-    signing: str
-    add_offset: int
+from scenebeam.transfer.retry import Budget
 
 
 class Band(BaseModel):
@@ -45,7 +33,7 @@ class Band(BaseModel):
     label: str
     """Unique among the bands of a task: the name, with the acquisition's where there are several."""
     name: str
-    sources: tuple[SourceFile, ...]
+    sources: tuple[AssetRef, ...]
     absent: tuple[str, ...]
     """Scenes of the acquisition that lack the band."""
     dtype: str
@@ -56,17 +44,6 @@ class Band(BaseModel):
     categorical: bool
     min_std_dev: float | None
     """A file whose numbers spread no more than this is blank; None where nothing says so."""
-
-
-class SceneRef(BaseModel):
-    """What a task remembers of a scene."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    item_href: str | None
-    footprint: str | None
-    """WKB in hex, in the grid's CRS."""
 
 
 def describe_band(
@@ -110,7 +87,7 @@ def describe_band(
         label=label or name,
         name=name,
         sources=tuple(
-            SourceFile(
+            AssetRef(
                 scene=scene,
                 href=a.href,
                 index=a.index,
@@ -196,16 +173,6 @@ def only(band: Band, scenes: set[str]) -> Band:
             "sources": tuple(source for source in band.sources if source.scene in scenes),
             "absent": tuple(scene for scene in band.absent if scene in scenes),
         }
-    )
-
-
-def scene_ref(scene: Scene, crs: str) -> SceneRef:
-    """A scene with its footprint (in degrees) in the CRS of a grid."""
-    footprint = None if scene.footprint is None else project_footprint(scene.footprint, crs)
-    return SceneRef(
-        id=scene.id,
-        item_href=scene.item_href,
-        footprint=None if footprint is None else shapely.to_wkb(footprint, hex=True),
     )
 
 

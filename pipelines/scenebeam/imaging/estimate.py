@@ -13,7 +13,8 @@ from shapely.geometry import box
 from scenebeam.catalog.bands import records_for
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import SceneBeamError
-from scenebeam.imaging.bands import Band, SceneRef
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import Window
 from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
@@ -22,7 +23,8 @@ from scenebeam.raster.tiff import read_layout
 from scenebeam.request import Limits, RunRequest, is_url
 from scenebeam.tasks import Estimate
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import UNKNOWN_SIZE, Budget, read_range_and_size
+from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range_and_size
+from scenebeam.transfer.retry import Budget
 
 PROCESS = 230 * 2**20
 """What Python, its libraries and the allocator hold beside the pixels: 160 MB at the start, more with each thread."""

@@ -30,7 +30,8 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, held_nodata, valid_count
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 
 TaskT = TypeVar("TaskT", bound=GriddedTask)
 

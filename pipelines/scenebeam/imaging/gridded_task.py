@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.imaging.bands import Band, SceneRef
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import PARTS, Window
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.tasks import GridSpec, Task

@@ -12,7 +12,7 @@ from scenebeam.errors import ReadError
 from scenebeam.raster.grid import Origin, same_crs
 from scenebeam.raster.reader import open_source
 from scenebeam.request import RunRequest
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 
 _MOST_HEADERS = 4

@@ -11,7 +11,7 @@ from scenebeam.raster.preview import png, preview, resized, small_picture
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 THUMBNAIL = "thumbnail.png"
 LONGEST = 400

@@ -9,8 +9,9 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.bands import Band, SourceFile, settled_nodata
+from scenebeam.imaging.bands import Band, settled_nodata
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.imaging.refs import AssetRef
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.reader import open_source
@@ -19,7 +20,8 @@ from scenebeam.raster.vrt import VrtBand, VrtSource, gdal_path, make_vrt, warped
 from scenebeam.raster.warp import map_to_grid
 from scenebeam.request import Limits
 from scenebeam.tasks import Task
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 
 _COLUMNS = ("task", "band", "scene", "href", "blocks", "requests", "bytes", "window")
 
@@ -49,9 +51,7 @@ def _gridded(tasks: Iterable[Task]) -> list[GriddedTask]:
     return found
 
 
-def _row(
-    task: GriddedTask, band: Band, source: SourceFile, limits: Limits
-) -> dict[str, Any] | None:
+def _row(task: GriddedTask, band: Band, source: AssetRef, limits: Limits) -> dict[str, Any] | None:
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
     file = open_source(source.href, source.index, Budget.of(limits), source.signing)
@@ -118,7 +118,7 @@ def _called(band: Band, names: Counter[str]) -> str:
 
 
 def _source(
-    source: SourceFile, band: Band, grid: Grid, folder: Path, nodata: float | None, limits: Limits
+    source: AssetRef, band: Band, grid: Grid, folder: Path, nodata: float | None, limits: Limits
 ) -> tuple[VrtSource, float | None]:
     budget = Budget.of(limits)
     file = open_source(source.href, source.index, budget, source.signing)

@@ -22,7 +22,7 @@ from scenebeam.request import RunRequest
 from scenebeam.request.product import ProductRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 @dataclass(frozen=True)

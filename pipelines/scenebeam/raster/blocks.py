@@ -19,7 +19,9 @@ from scenebeam.raster.source import Block
 from scenebeam.raster.tiff import TiffLayout, read_layout
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import Budget, cpu_threads, io_threads, read_range
+from scenebeam.transfer.pools import cpu_threads, io_threads
+from scenebeam.transfer.ranges import read_range
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 _GAP = 64 * 1024

@@ -13,7 +13,7 @@ from scenebeam.raster.sample import sample_source
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import Array
 from scenebeam.request import Checks
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 _DECODED_AT_ONCE = 8 * 2**20
 """Bytes of decoded blocks that are waited for together; as many are on their way meanwhile."""

@@ -8,7 +8,7 @@ from pyproj import CRS
 
 from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.reader import open_source
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 def describe_file(href: str, signing: str = "none") -> dict[str, Any]:

@@ -30,7 +30,8 @@ from scenebeam.raster.source import LOOK, Block, RasterInfo, Source
 from scenebeam.raster.tiff import MAGIC, SMALLEST_ENTRY, missing_bytes
 from scenebeam.raster.validity import Array, held_nodata, masked
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url, sign
 
 OPTIONS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from scenebeam.raster.validity import Array, Mask, all_valid, masked, valid_mask
-from scenebeam.transfer.ranges import cpu_threads
+from scenebeam.transfer.pools import cpu_threads
 
 TILE = 512
 """Side of an output block, in pixels."""

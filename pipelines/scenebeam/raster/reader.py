@@ -17,7 +17,7 @@ from scenebeam.raster.gdal import GdalFile, GdalSource, has_mask_beside
 from scenebeam.raster.source import Source
 from scenebeam.raster.tiff import read_layout
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url, sign
 
 OpenFile = TiffFile | GdalFile

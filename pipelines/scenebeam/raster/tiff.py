@@ -20,7 +20,7 @@ from scenebeam.raster.directories import end_of
 from scenebeam.raster.georeference import RASTER_TYPE, crs_of_geokeys, is_placed
 from scenebeam.raster.validity import held_nodata
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -21,7 +21,7 @@ from scenebeam.raster.tiff import missing_bytes
 from scenebeam.raster.validity import Array
 from scenebeam.raster.vrt import parse_vrt, vrt_sources
 from scenebeam.request import Checks, is_url
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 _MOST_VRTS = 1000
 _MOST_BANDS = 1000

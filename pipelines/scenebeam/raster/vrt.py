@@ -25,7 +25,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import RasterInfo
 from scenebeam.request import is_url
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import sign
 
 _TYPES = {

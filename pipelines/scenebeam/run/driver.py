@@ -25,7 +25,7 @@ from scenebeam.run.runners import advice, choose_runner, run_tasks, submit_tasks
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Task
-from scenebeam.transfer.ranges import shutdown
+from scenebeam.transfer.retry import shutdown
 
 log = logging.getLogger(__name__)
 

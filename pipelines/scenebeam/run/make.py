@@ -17,7 +17,7 @@ from scenebeam.products import product_of
 from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 _M_ARENA_MAX = -8
 """Of malloc.h, see mallopt(3)."""

@@ -16,7 +16,7 @@ from scenebeam.request import Runner
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 from scenebeam.tasks import Estimate
-from scenebeam.transfer.ranges import shutdown
+from scenebeam.transfer.retry import shutdown
 from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)

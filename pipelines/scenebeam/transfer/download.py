@@ -1,4 +1,8 @@
-"""Download: a whole file, resumed by Range, and never mixed with the bytes of another."""
+"""Downloads of whole files, which resume with HTTP Range.
+
+A download resumes only if the server confirms, by ETag or date, that the file is still the same:
+bytes of two versions are never mixed.
+"""
 
 from __future__ import annotations
 
@@ -12,66 +16,81 @@ import urllib3
 from scenebeam.errors import ReadError
 from scenebeam.transfer.http import (
     CHUNK,
-    Pace,
+    RateMonitor,
     TransientError,
     content_length,
     content_range,
+    describe_error,
     open_url,
-    plain,
 )
-from scenebeam.transfer.ranges import Budget, retrying, shutdown
+from scenebeam.transfer.retry import Budget, retrying, shutdown
 from scenebeam.transfer.signing import redact_url, sign, split_url
 
 _LARGEST_UNSIZED = 16 * 2**30
-"""Bytes of a file whose server does not say how many it has; one that has more has no end."""
-_STALLS = 6
-"""Times that an answer may break off without any news."""
+"""Bytes that are accepted at most of a file whose server declares no size: it may never end."""
+_MAX_STALLS = 6
+"""Times in a row that a response may be cut off without any new bytes."""
 
 
 class Target(Protocol):
-    """Where the bytes go."""
+    """Where the bytes of a download go."""
 
     offset: int
-    """Bytes that are there."""
+    """Bytes received so far."""
     total: int | None
-    """Bytes of the whole file, where that is known."""
+    """Size of the whole file in bytes, if it is known."""
     validator: str
-    """ETag or date of the file that they are of; empty where it has none, and cannot be resumed."""
+    """ETag or date of the file that the bytes belong to; empty if the server sends none, so that
+    the download cannot be resumed.
+    """
 
     def restart(self, validator: str, total: int | None) -> None:
-        """Forget what is there: another file comes."""
+        """Discard what has been received, as another file or version follows."""
 
     def check_free_space(self) -> None:
-        """Make sure that there is room for the rest. Raises StorageError."""
+        """Raise StorageError if there is no space for the rest of the file."""
 
     def write(self, data: bytes) -> None:
-        """The next bytes."""
+        """Append the next bytes."""
 
 
 def download(href: str, target: Target, budget: Budget, signing: str = "none") -> None:
-    """Fetch a whole file, going on where `target` left off if the file is still the same.
+    """Download a whole file, resuming where `target` ends if the file is still the same.
 
-    Raises ReadError: permanent for what will never work (401, 403, 404, an empty file), otherwise after all
-    retries; what has come by then stays in the target.
+    What has been received stays in `target` when an error is raised.
+
+    Args:
+        href: Unsigned address of the file, or a local path.
+        target: Receives the bytes; may hold the beginning of the file already.
+        budget: The task's budget for retries, and the limits on concurrent downloads.
+        signing: The signing method of the file's collection record.
+
+    Raises:
+        ReadError: Permanent for 4xx responses and empty files; otherwise raised after all retries.
+        StorageError: `target` cannot store the file.
     """
     furthest, stalls = target.offset, 0
-    # Its host first: who waits for a busy host must not keep the others waiting.
-    with _slot(split_url(href).netloc, budget.per_host), _slot("", budget.download_workers):
-        until = time.monotonic() + budget.file_seconds
-        while not retrying(lambda: _fetch(href, target, budget, signing, until), href, budget):
-            if time.monotonic() > until:
+    # The slot of the host comes first, so that downloads that wait for a busy host do not take
+    # the general slots of those from other hosts.
+    with _slots(split_url(href).netloc, budget.per_host), _slots("", budget.download_workers):
+        deadline = time.monotonic() + budget.file_seconds
+        while not retrying(lambda: _receive(href, target, budget, signing, deadline), href, budget):
+            if time.monotonic() > deadline:
                 raise ReadError(
-                    f"{redact_url(href)} has come as far as byte {target.offset:,} in limits.file_seconds = "
-                    f"{budget.file_seconds:g}; what has come is kept: run again, or raise the limit",
+                    f"{redact_url(href)} reached byte {target.offset:,} within "
+                    f"limits.file_seconds = {budget.file_seconds:g}; the partial file is kept: "
+                    "run again, or raise the limit",
                     permanent=False,
                 )
+            # Any progress resets the count: large files on bad lines arrive in many steps.
             if target.offset > furthest:
                 furthest, stalls = target.offset, 0
             else:
                 stalls += 1
-            if stalls == _STALLS:
+            if stalls == _MAX_STALLS:
                 raise ReadError(
-                    f"{redact_url(href)} breaks off at byte {furthest:,} again and again; run again later",
+                    f"{redact_url(href)} is repeatedly cut off at byte {furthest:,}; "
+                    "run again later",
                     permanent=False,
                 )
             shutdown.wait(budget.first_wait)
@@ -80,78 +99,101 @@ def download(href: str, target: Target, budget: Budget, signing: str = "none") -
 
 
 @cache
-def _slot(host: str, at_once: int) -> threading.BoundedSemaphore:
-    """What a process lets in at once: to one host, or with "" to all together."""
-    return threading.BoundedSemaphore(at_once)
+def _slots(host: str, limit: int) -> threading.BoundedSemaphore:
+    """Return the process's limit on downloads from one host, or with "" on all downloads."""
+    return threading.BoundedSemaphore(limit)
 
 
-def _fetch(href: str, target: Target, budget: Budget, signing: str, until: float) -> bool:
-    """Ask once, until the time `until`. Returns whether all is there now.
+def _receive(href: str, target: Target, budget: Budget, signing: str, deadline: float) -> bool:
+    """Make one request, and append its body to the target.
 
-    Raises TransientError where not even an answer came.
+    Returns:
+        Whether the file is complete. False if the response ended early, with some new bytes.
+
+    Raises:
+        TransientError: The request brought nothing.
     """
-    where = sign(href, signing)
-    if where is None:
-        return _copy(href, target, budget)
+    signed = sign(href, signing)
+    if signed is None:
+        return _copy_local(href, target, budget)
     if target.total is not None and target.offset == target.total:
         return True
-    resumed = {"Range": f"bytes={target.offset}-", "If-Range": target.validator}
-    headers = resumed if target.offset and target.validator else {}
-    answer = open_url(href, where, headers, private=budget.private)
+    headers = {}
+    if target.offset and target.validator:
+        # If the file has changed, If-Range makes the server send all of it instead (RFC 9110
+        # section 13.1.5).
+        headers = {"Range": f"bytes={target.offset}-", "If-Range": target.validator}
+    response = open_url(href, signed, headers, private=budget.private)
     received = 0
     try:
-        if answer.status == 416:
-            target.restart("", None)
-            raise TransientError("what has come is longer than the file is now")
-        if answer.status == 206:
-            start, stop, total = content_range(answer.headers.get("Content-Range"))
-            if not headers and (start, stop) == (0, total):
-                target.restart(_validator(answer.headers), total)
-            elif not headers or start != target.offset or total not in (None, target.total):
-                target.restart("", None)
-                raise TransientError(
-                    f"the answer has bytes {start:,} to {stop:,}, and others were asked for"
-                )
-        else:
-            target.restart(_validator(answer.headers), content_length(answer))
+        _align(target, response, resuming=bool(headers))
         target.check_free_space()
-        pace = Pace()
+        monitor = RateMonitor()
         try:
-            # What is there, not whole chunks: on a slow line too little is lost, and an interrupt is heard at once.
-            while data := answer.read1(CHUNK, decode_content=False):
+            # read1 returns what has arrived instead of waiting for a whole chunk: on a slow line
+            # less is lost when the connection breaks, and an interrupt takes effect at once.
+            while data := response.read1(CHUNK, decode_content=False):
                 if shutdown.is_set():
                     raise ReadError(f"{redact_url(href)}: interrupted", permanent=False)
                 received += len(data)
-                if target.total is not None and target.offset + len(data) > target.total:
-                    target.restart("", None)
-                    raise TransientError("the answer has more bytes than the file")
-                if target.total is None and target.offset + len(data) > _LARGEST_UNSIZED:
-                    target.restart("", None)
-                    raise ReadError(
-                        f"{redact_url(href)} has no end: its server does not say how long it is, and more "
-                        f"than {_LARGEST_UNSIZED:,} bytes have come",
-                        permanent=False,
-                    )
+                _check_overrun(href, target, len(data))
                 target.write(data)
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     return False
-                pace.count(len(data))
+                monitor.count(len(data))
         except (urllib3.exceptions.HTTPError, OSError, TransientError) as error:
             if not received or target.offset == 0:
-                raise TransientError(f"the answer broke off: {plain(error)}") from None
+                raise TransientError(f"the response was cut off: {describe_error(error)}") from None
             return False
         if target.total is not None and target.offset < target.total:
             return False
-        answer.release_conn()
+        response.release_conn()
     finally:
         budget.count(received)
-        if answer.connection is not None:
-            answer.close()
+        # A connection with unread bytes cannot be reused.
+        if response.connection is not None:
+            response.close()
     return True
 
 
-def _copy(path: str, target: Target, budget: Budget) -> bool:
-    """A file of this machine."""
+def _align(target: Target, response: urllib3.BaseHTTPResponse, *, resuming: bool) -> None:
+    """Make the target's end the first byte of the response, restarting it where necessary.
+
+    Raises:
+        TransientError: The response does not continue the target.
+    """
+    if response.status == 416:
+        target.restart("", None)
+        raise TransientError("the partial file is longer than the remote file")
+    if response.status != 206:
+        target.restart(_validator(response.headers), content_length(response))
+        return
+    start, stop, total = content_range(response.headers.get("Content-Range"))
+    if not resuming and (start, stop) == (0, total):
+        # Some servers answer with a range that covers the whole file, although none was requested.
+        target.restart(_validator(response.headers), total)
+    elif not resuming or start != target.offset or total not in (None, target.total):
+        target.restart("", None)
+        raise TransientError(
+            f"the response has bytes {start:,} to {stop:,}, which were not requested"
+        )
+
+
+def _check_overrun(href: str, target: Target, size: int) -> None:
+    """Raise an error if `size` more bytes exceed the file's size, or the limit if it has none."""
+    if target.total is not None and target.offset + size > target.total:
+        target.restart("", None)
+        raise TransientError("the response has more bytes than the file")
+    if target.total is None and target.offset + size > _LARGEST_UNSIZED:
+        target.restart("", None)
+        raise ReadError(
+            f"{redact_url(href)} is too large: its server does not declare a size, and has sent "
+            f"more than {_LARGEST_UNSIZED:,} bytes",
+            permanent=False,
+        )
+
+
+def _copy_local(path: str, target: Target, budget: Budget) -> bool:
     try:
         with open(path.removeprefix("file://"), "rb") as file:
             target.restart("", None)
@@ -164,6 +206,6 @@ def _copy(path: str, target: Target, budget: Budget) -> bool:
 
 
 def _validator(headers: urllib3.HTTPHeaderDict) -> str:
-    """What If-Range may carry: a strong ETag or a date (RFC 9110 section 13.1.5)."""
+    """Return a strong ETag, else the date: what If-Range may hold (RFC 9110 section 13.1.5)."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")

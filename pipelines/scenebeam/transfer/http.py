@@ -1,8 +1,7 @@
-"""HTTP answers, each held against the question: status, length, encoding, and the pace at which it
-comes.
+"""HTTP requests whose responses are checked: status, length, encoding and transfer rate.
 
-One client a process. What may pass is a TransientError, and whoever asked tries again; what will not is
-a ReadError.
+Each process has one client, which keeps its connections. Transient failures raise TransientError,
+which `scenebeam.transfer.retry` retries; permanent ones raise ReadError.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import logging
 import re
 import time
 from functools import cache
+from typing import NoReturn
 
 import urllib3
 
@@ -19,28 +19,28 @@ from scenebeam.errors import ReadError
 from scenebeam.transfer.addresses import pool_classes
 from scenebeam.transfer.signing import SignedRequest, redact_url
 
-AT_ONCE = 24
-"""Requests in flight, whatever the number of cores: round trips cost, not the client."""
+MAX_CONCURRENT_REQUESTS = 24
+"""Requests in flight, whatever the number of cores: they wait for round trips, not for the CPU."""
 CHUNK = 2**20
 TRANSIENT = {408, 425, 429}
-"""Beside every 5xx, and every status that no answer to a GET should have."""
+"""Status codes that are retried, besides every 5xx and every status that no GET should return."""
 _HINTS = {
-    401: ": is the account named in the environment, and is it the right one?",
-    403: ": the file needs an account, or this account may not read it",
-    404: ": the catalogue names a file that is not there; leave the scene out, or ask the provider",
+    401: ": check the credentials in the environment",
+    403: ": the file requires credentials, or this account may not read it",
+    404: ": the catalog lists a file that does not exist; exclude the scene, or ask the provider",
 }
 _TIMEOUT = urllib3.Timeout(connect=10, read=30)
-_FRESH = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
+_BYPASS_CACHES = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
 _SLOWEST = 1000
-"""Bytes per second that an answer must bring over any `_WINDOW`; one that drips holds its request
-for ever.
+"""Bytes per second that a response must deliver over any `_WINDOW`. The read timeout starts anew
+with each byte, so a server that sends single bytes would hold its request forever.
 """
 _WINDOW = 20.0
 """Seconds."""
 
 
 class TransientError(Exception):
-    """A fault that may pass; `after` is the server's Retry-After in seconds."""
+    """A failure that may not occur again; `after` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -49,149 +49,183 @@ class TransientError(Exception):
 
 @cache
 def _pool(private: bool) -> urllib3.PoolManager:
-    """The process's client, which keeps its connections."""
+    """Return the process's client, which keeps its connections."""
     return _new_pool(private)
 
 
 def _new_pool(private: bool) -> urllib3.PoolManager:
-    logging.getLogger("urllib3.connectionpool").setLevel(
-        logging.INFO
-    )  # at DEBUG it shows URLs with their signatures
-    # Redirects are followed here; every other second try is the caller's, who pays for it from the task's budget.
-    once = urllib3.Retry(
+    # At DEBUG, urllib3 logs URLs with their signatures.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
+    # urllib3 follows redirects, but all retries are the caller's: they come from a task's budget.
+    redirects_only = urllib3.Retry(
         redirect=5, connect=0, read=0, status=0, other=0, respect_retry_after_header=False
     )
-    pool = urllib3.PoolManager(num_pools=64, maxsize=AT_ONCE, retries=once, timeout=_TIMEOUT)
+    pool = urllib3.PoolManager(
+        num_pools=64, maxsize=MAX_CONCURRENT_REQUESTS, retries=redirects_only, timeout=_TIMEOUT
+    )
     pool.pool_classes_by_scheme = pool_classes(private)
     return pool
 
 
 def open_url(
     href: str,
-    where: SignedRequest,
+    signed: SignedRequest,
     headers: dict[str, str],
     *,
     private: bool = False,
     fresh: bool = False,
 ) -> urllib3.BaseHTTPResponse:
-    """Ask for a file, and give the answer with its body still to come, if it is one of 200, 206 and
-    416.
+    """Send a GET request and check the status and encoding of the response.
 
     Args:
         href: The unsigned address, for messages.
-        where: How to ask for it now.
+        signed: The signed URL and its headers.
         headers: Further request headers.
         private: Whether loopback and private addresses may be read; see `check_address`.
-        fresh: Whether caches on the way are told to ask the server itself, over a new connection.
+        fresh: Bypass all caches, and use a new connection.
+
+    Returns:
+        A response of status 200, 206 or 416, whose body has not been read yet.
 
     Raises:
-        TransientError: What may pass: no answer, 5xx, 408, 425, 429, an answer that makes no sense.
-        ReadError: What will not: other 4xx, an address that must not be read.
+        TransientError: No response, 5xx, 408, 425, 429, or an invalid response.
+        ReadError: Any other 4xx, or an address that must not be read.
     """
-    asked = {"Accept-Encoding": "identity", **where.headers, **headers, **(_FRESH if fresh else {})}
-    private = private or where.trusted
+    sent_headers = {"Accept-Encoding": "identity", **signed.headers, **headers}
+    if fresh:
+        sent_headers |= _BYPASS_CACHES
+    private = private or signed.trusted
     pool = _new_pool(private) if fresh else _pool(private)
     try:
-        answer = pool.request("GET", where.url, headers=asked, preload_content=False)
+        response = pool.request("GET", signed.url, headers=sent_headers, preload_content=False)
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
-        raise ReadError(f"{redact_url(href)} is not a URL") from error
+        raise ReadError(f"{redact_url(href)} is not a valid URL") from error
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise TransientError(plain(error)) from None
-    if answer.status in (200, 206, 416):
-        encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        raise TransientError(describe_error(error)) from None
+    if response.status in (200, 206, 416):
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding in ("", "identity"):
-            return answer
-        answer.close()
-        raise TransientError(f"the answer is encoded as {encoding}, which was not asked for")
-    answer.close()
-    if answer.status in TRANSIENT or answer.status >= 500 or answer.status < 400:
+            return response
+        # Byte offsets would refer to the encoded content.
+        response.close()
+        raise TransientError(f"the response is encoded as {encoding}, which was not requested")
+    response.close()
+    _raise_for_status(href, response)
+
+
+def _raise_for_status(href: str, response: urllib3.BaseHTTPResponse) -> NoReturn:
+    status = response.status
+    if status in TRANSIENT or status >= 500 or status < 400:
         raise TransientError(
-            f"the server answers {answer.status}", retry_after(answer.headers.get("Retry-After"))
+            f"the server returned {status}", retry_after(response.headers.get("Retry-After"))
         )
     raise ReadError(
-        f"{redact_url(href)} cannot be read: the server answers {answer.status} {answer.reason or ''}".rstrip()
-        + _HINTS.get(answer.status, "")
+        f"{redact_url(href)} cannot be read: the server returned "
+        f"{status} {response.reason or ''}".rstrip() + _HINTS.get(status, "")
     )
 
 
-class Pace:
-    """Watches how fast the bytes of one answer come."""
+class RateMonitor:
+    """Raises TransientError when a response arrives too slowly."""
 
     def __init__(self, deadline: float | None = None) -> None:
-        """Begin now; `deadline` is when the answer must have come, by `time.monotonic`."""
+        """Start to measure now.
+
+        Args:
+            deadline: When the response must be complete, in terms of `time.monotonic`.
+        """
         self._deadline = deadline
-        self._since, self._came = time.monotonic(), 0
+        self._window_start, self._window_bytes = time.monotonic(), 0
 
     def count(self, size: int) -> None:
-        """Note that `size` more bytes have come. Raises TransientError where they come too slowly."""
-        self._came += size
+        """Count `size` bytes that have arrived.
+
+        Raises:
+            TransientError: The deadline has passed, or the bytes arrive too slowly.
+        """
+        self._window_bytes += size
         now = time.monotonic()
         if self._deadline is not None and now > self._deadline:
-            raise TransientError("the answer takes too long")
-        if now - self._since < _WINDOW:
+            raise TransientError("the response takes too long")
+        if now - self._window_start < _WINDOW:
             return
-        if self._came < _SLOWEST * (now - self._since):
-            raise TransientError(f"the answer comes at less than {_SLOWEST:,} bytes a second")
-        self._since, self._came = now, 0
+        if self._window_bytes < _SLOWEST * (now - self._window_start):
+            raise TransientError(f"the response arrives at less than {_SLOWEST:,} bytes per second")
+        self._window_start, self._window_bytes = now, 0
 
 
-def read_body(answer: urllib3.BaseHTTPResponse, most: int, seconds: float) -> bytes:
-    """The first `most` bytes of an answer's body, fewer where it ends before; no more is read,
-    whatever comes.
+def read_body(response: urllib3.BaseHTTPResponse, max_bytes: int, seconds: float) -> bytes:
+    """Read the first bytes of a response's body.
 
-    Raises TransientError where the answer breaks off, comes too slowly, or is not there after `seconds`.
+    Args:
+        response: The response, as it was opened.
+        max_bytes: Bytes to read at most; the server may send more.
+        seconds: Maximum duration.
+
+    Returns:
+        The bytes; fewer than `max_bytes` if the body ends before.
+
+    Raises:
+        TransientError: The response was cut off, arrives too slowly, or takes too long.
     """
     body = bytearray()
-    pace = Pace(time.monotonic() + seconds)
+    monitor = RateMonitor(time.monotonic() + seconds)
     try:
-        while len(body) < most:
-            data = answer.read1(min(CHUNK, most - len(body)), decode_content=False)
+        while len(body) < max_bytes:
+            data = response.read1(min(CHUNK, max_bytes - len(body)), decode_content=False)
             if not data:
                 break
             body += data
-            pace.count(len(data))
+            monitor.count(len(data))
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise TransientError(f"the answer broke off: {plain(error)}") from None
+        raise TransientError(f"the response was cut off: {describe_error(error)}") from None
     return bytes(body)
 
 
-def content_length(answer: urllib3.BaseHTTPResponse) -> int | None:
-    """Bytes of the body, as the answer says; None where it does not. Raises TransientError for a header
-    that is garbled.
+def content_length(response: urllib3.BaseHTTPResponse) -> int | None:
+    """Return the declared length of the body in bytes; None if it is not declared.
+
+    Raises:
+        TransientError: The header is invalid.
     """
-    value = answer.headers.get("Content-Length")
+    value = response.headers.get("Content-Length")
     if value is None:
         return None
     if not re.fullmatch(r"[0-9]{1,18}", value.strip()):
-        raise TransientError("the answer has a garbled Content-Length")
+        raise TransientError("the response has an invalid Content-Length")
     return int(value)
 
 
-def has_known_end(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Whether an answer that breaks off can be told from one that has ended."""
+def has_known_end(response: urllib3.BaseHTTPResponse) -> bool:
+    """Return whether a body that was cut off can be told from a complete one."""
     return (
-        content_length(answer) is not None
-        or "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+        content_length(response) is not None
+        or "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     )
 
 
 def content_range(value: str | None) -> tuple[int, int, int | None]:
-    """`bytes 0-99/1234` → (0, 100, 1234), the end not included; None where the size is not said.
+    """Parse a Content-Range header: `bytes 0-99/1234` → (0, 100, 1234).
 
-    Raises TransientError for anything else (RFC 9110 section 14.4).
+    Returns:
+        First byte, byte after the last, and the size of the file; None if it is not declared.
+
+    Raises:
+        TransientError: The header is missing or invalid (RFC 9110 section 14.4).
     """
     match = re.fullmatch(
         r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", (value or "").strip()
     )
     if match is None:
-        raise TransientError("the answer does not say which bytes it has")
+        raise TransientError("the response does not declare which bytes it has")
     return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
 
 
 def retry_after(value: str | None) -> float:
-    """Return the seconds of a Retry-After header; 0 where it is garbled.
+    """Parse a Retry-After header: seconds or an HTTP date (RFC 9110 section 10.2.3).
 
-    It holds seconds or an HTTP date (RFC 9110 section 10.2.3).
+    Returns:
+        Seconds from now; 0 if the header is missing or invalid.
     """
     if not value:
         return 0.0
@@ -203,9 +237,10 @@ def retry_after(value: str | None) -> float:
         return 0.0
 
 
-def plain(error: BaseException) -> str:
-    """A network fault in words; its cause, as urllib3's summary would show the URL and its
-    signature.
+def describe_error(error: BaseException) -> str:
+    """Describe a network error by its cause.
+
+    The text of urllib3's own exceptions holds the URL, and thus the signature.
     """
     cause = getattr(error, "reason", None) or error
     return f"{type(cause).__name__}: {cause}"

@@ -1,6 +1,4 @@
-"""A file, remote or local, that is read piece by piece over range requests and remembers what it
-has read.
-"""
+"""A remote or local file that is read by byte ranges and caches what it has read."""
 
 from __future__ import annotations
 
@@ -9,33 +7,34 @@ import threading
 from typing import Any
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.ranges import UNKNOWN_SIZE, Budget, read_range, read_range_and_size
+from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range, read_range_and_size
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 FIRST = 32 * 1024
-"""Bytes of the first read of a file: holds every IFD of a COG of some 1,500 blocks."""
-_MOST_AHEAD = 4 * 2**20
-_KEPT = 32 * 2**20
-"""Bytes of pieces that are kept, beside the first."""
+"""Bytes of the first read of a file: enough for every IFD of a COG of about 1,500 blocks."""
+_MAX_READ_AHEAD = 4 * 2**20
+_CACHE_BYTES = 32 * 2**20
+"""Bytes of ranges that are cached, in addition to the first."""
 
 
 class RangeFile:
-    """The bytes of a file. Reading on where the last read ended reads ahead.
+    """Random access to the bytes of a file, with sequential read-ahead and a cache of ranges.
 
-    Readers that lose exceptions on their way (GDAL) are asked afterwards: the first error stands in
-    `fault`.
+    Thread-safe. The first ReadError is kept in `fault`, for readers such as GDAL that lose
+    exceptions on their way through C.
     """
 
     def __init__(
         self, href: str, budget: Budget, signing: str = "none", *, fresh: bool = False
     ) -> None:
-        """Read the first bytes.
+        """Open a file and read its first bytes.
 
         Args:
-            href: The file's unsigned address, or a path on this machine.
-            budget: What the task may spend on tries.
-            signing: How its record says that it is signed.
-            fresh: Read it independently of earlier reads: see `read_range`.
+            href: Unsigned address of the file, or a local path.
+            budget: The task's budget for retries.
+            signing: The signing method of the file's collection record.
+            fresh: Read independently of earlier reads: see `read_range`.
 
         Raises:
             ReadError: The file cannot be read, or is empty.
@@ -47,58 +46,69 @@ class RangeFile:
         head, self.size = read_range_and_size(href, 0, FIRST, budget, signing, fresh=fresh)
         if not head:
             raise ReadError(f"{redact_url(href)} is an empty file")
-        if self.size == UNKNOWN_SIZE:  # it may have been one bad answer
+        if self.size == UNKNOWN_SIZE:
+            # This may be one bad response, e.g. of a proxy: ask again, past all caches.
             self.size = read_range_and_size(href, 0, 1, budget, signing, fresh=True)[1]
-        self._pieces = {0: head}
-        self._last, self._ahead = 0, FIRST
+        # Ranges read so far, by their first byte. `_last` is the most recent of them.
+        self._ranges = {0: head}
+        self._last, self._read_ahead = 0, FIRST
 
     @property
     def head(self) -> bytes:
-        """The first bytes of the file."""
-        return self._pieces[0]
+        """The first bytes of the file: up to `FIRST`."""
+        return self._ranges[0]
 
     def open(self, *, silent: bool = False) -> io.RawIOBase:
-        """Open the file as an object of Python's, with a position of its own.
+        """Open the file as a Python file object with a position of its own.
 
         Args:
-            silent: Whether a read that fails comes back empty, as at the file's end, instead of
-                raising: for callers in C, which cannot carry exceptions. `fault` tells of it.
+            silent: Return no bytes, as at the end of the file, when a read fails, instead of
+                raising. For callers in C, which cannot pass on exceptions; they check `fault`.
         """
         return _View(self, silent)
 
     def read_at(self, start: int, size: int) -> bytes:
-        """`size` bytes from byte `start` on, fewer only where the file ends. Raises ReadError."""
+        """Read `size` bytes from byte `start` on; fewer only if the file ends.
+
+        Raises:
+            ReadError: The range cannot be read, or the file is shorter than its declared size.
+        """
         stop = min(start + size, self.size)
         if stop <= start:
             return b""
         with self._lock:
-            for first in (self._last, *self._pieces):
-                piece = self._pieces[first]
-                if first <= start and stop <= first + len(piece):
-                    return piece[start - first : stop - first]
-            return self._fetched(start, stop)
+            # The most recent range first: sequential reads find their bytes there.
+            for first in (self._last, *self._ranges):
+                content = self._ranges[first]
+                if first <= start and stop <= first + len(content):
+                    return content[start - first : stop - first]
+            return self._read_uncached(start, stop)
 
     def agrees_with(self, other: RangeFile) -> bool:
-        """Whether another reading of the same file brought the same bytes, as far as both have
-        read.
+        """Compare with another reading of the same file, wherever both have read.
+
+        Returns:
+            Whether the sizes and all overlapping bytes are equal.
         """
         if self.size != other.size:
             return False
-        for start, piece in self._pieces.items():
-            for first, others in other._pieces.items():
-                low, high = max(start, first), min(start + len(piece), first + len(others))
-                if (
-                    low < high
-                    and piece[low - start : high - start] != others[low - first : high - first]
-                ):
+        for start, content in self._ranges.items():
+            for other_start, other_content in other._ranges.items():
+                low = max(start, other_start)
+                high = min(start + len(content), other_start + len(other_content))
+                if low >= high:
+                    continue
+                ours = content[low - start : high - start]
+                if ours != other_content[low - other_start : high - other_start]:
                     return False
         return True
 
-    def _fetched(self, start: int, stop: int) -> bytes:
-        # Who reads on where the last piece ended will read further: twice as much at a time.
-        reads_on = self._last <= start <= self._last + len(self._pieces[self._last])
-        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if reads_on else FIRST
-        end = min(max(stop, start + self._ahead), self.size)
+    def _read_uncached(self, start: int, stop: int) -> bytes:
+        # A reader that continues where the last range ended is likely to continue further, so
+        # the read-ahead doubles with each sequential read, and starts small after each seek.
+        sequential = self._last <= start <= self._last + len(self._ranges[self._last])
+        self._read_ahead = min(2 * self._read_ahead, _MAX_READ_AHEAD) if sequential else FIRST
+        end = min(max(stop, start + self._read_ahead), self.size)
         try:
             body = read_range(self.href, start, end, self._budget, self.signing, fresh=self._fresh)
         except ReadError as error:
@@ -109,16 +119,20 @@ class RangeFile:
                 f"{redact_url(self.href)} is truncated: it ends at byte {start + len(body):,}"
             )
             raise self.fault
-        self._pieces[start], self._last = body, start
-        kept = sum(map(len, self._pieces.values()))
-        for first in list(self._pieces)[1:-1]:
-            if kept > _KEPT:
-                kept -= len(self._pieces.pop(first))
+        self._ranges[start], self._last = body, start
+        self._evict()
         return body[: stop - start]
+
+    def _evict(self) -> None:
+        """Drop the oldest ranges beyond the cache size; the first and the last range stay."""
+        cached = sum(map(len, self._ranges.values()))
+        for first in list(self._ranges)[1:-1]:
+            if cached > _CACHE_BYTES:
+                cached -= len(self._ranges.pop(first))
 
 
 class _View(io.RawIOBase):
-    """A position in a RangeFile."""
+    """A file object on a RangeFile."""
 
     def __init__(self, file: RangeFile, silent: bool) -> None:
         self._file, self._silent, self._position = file, silent, 0
@@ -133,8 +147,8 @@ class _View(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
-        self._position = start + offset
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}
+        self._position = origins[whence] + offset
         return self._position
 
     def read(self, size: int = -1) -> bytes:

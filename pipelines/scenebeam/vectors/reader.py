@@ -8,7 +8,8 @@ from pathlib import Path
 
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.request import is_url
-from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.ranges import local_copy
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors.features import LARGEST_FILE, Features
 from scenebeam.vectors.geojson import LARGEST_DOCUMENT, read_geojson

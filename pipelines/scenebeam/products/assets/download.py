@@ -19,7 +19,7 @@ from scenebeam.metadata import stac_items
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger(__name__)
 progress = logging.getLogger("scenebeam.progress")
@@ -62,8 +62,8 @@ def download_scene(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
     place = Destinations(
         store=store,
         bucket=bucket,
-        here=store.list(f"{RAW}/{task.scene}/"),
-        there=bucket.list(f"{task.scene}/") if bucket is not None else set(),
+        here=store.list(f"{RAW}/{task.scene.id}/"),
+        there=bucket.list(f"{task.scene.id}/") if bucket is not None else set(),
     )
     results = _workers(budget.download_workers).map(
         lambda file: download_band(task, file, place, budget), task.files
@@ -109,7 +109,7 @@ def download_band(
             "skipped_missing_href",
             f"the item has no file of {file.band}; choose another band or scene",
         )
-    own = BandBudget(budget, f"{task.scene}: {file.label}")
+    own = BandBudget(budget, f"{task.scene.id}: {file.label}")
     notes: list[str] = []
     try:
         with own.timed():
@@ -119,9 +119,9 @@ def download_band(
     except (ReadError, StorageError) as error:
         return DownloadResult("download_incomplete", str(error), spending=own.spending)
     except Exception as error:
-        log.exception("%s of %s", file.label, task.scene)
+        log.exception("%s of %s", file.label, task.scene.id)
         return DownloadResult("exception", unexpected(error), spending=own.spending)
-    progress.info("%s: %s is done", task.scene, file.label)
+    progress.info("%s: %s is done", task.scene.id, file.label)
     return DownloadResult("success", "; ".join(notes), size, checksum, own.spending)
 
 
@@ -186,7 +186,7 @@ def copy_to_bucket(store: Store, local: str, bucket: Store, cloud: str) -> None:
 
 
 def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, DownloadResult]) -> None:
-    footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
+    footprint = task.scene.geometry
     assets: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
     for file, one in brought.items():
@@ -200,11 +200,11 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Downlo
         if told:
             warnings.append(f"{file.label}: {told}")
     geometry = None if footprint is None else json.loads(shapely.to_geojson(footprint))
-    sources = [(task.scene, task.item_href)]
+    sources = [(task.scene.id, task.scene.item_href)]
     properties = {**task.properties, "scenebeam:values": "raw"}
     if warnings:
         properties["scenebeam:warnings"] = warnings
     item = stac_items.make_item(
-        task.scene, task.collection, task.when, geometry, assets, sources, properties
+        task.scene.id, task.collection, task.scene.when, geometry, assets, sources, properties
     )
     store.write(task.item_path, stac_items.to_bytes(item))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import shapely
-
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.estimate import FileSizes
+from scenebeam.imaging.refs import scene_ref
 from scenebeam.products.assets.request import AssetsRequest
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.products.base import Planned, SearchScope
@@ -96,11 +95,8 @@ def _task(
             write_bytes=size,
             memory=_MEMORY * len(files),
         ),
-        scene=scene.id,
-        when=scene.datetime,
+        scene=scene_ref(scene),
         collection=request.run,
-        item_href=scene.item_href,
-        footprint=None if scene.footprint is None else shapely.to_wkb(scene.footprint, hex=True),
         files=files,
         mode=mode,
         gcs=gcs.rstrip("/") if gcs else None,

@@ -16,7 +16,7 @@ from scenebeam.products.base import Demo, Planned, Product, SearchScope, scope_o
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 class Assets(Product[AssetsRequest, AssetsTask]):

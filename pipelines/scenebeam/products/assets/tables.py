@@ -43,7 +43,7 @@ def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any
     else:
         status, told = (outcome.kind if bands else "exception"), outcome.reason
     return {
-        "scene_id": task.scene,
+        "scene_id": task.scene.id,
         "status": status,
         **{
             f"ok_{file.column}": done or bands.get(file.column, {}).get("ok", False)

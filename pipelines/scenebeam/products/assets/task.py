@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.fetch import file_suffix
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.request import Checks
 from scenebeam.tasks import Task
 
@@ -50,12 +50,9 @@ class BandFile(BaseModel):
 class AssetsTask(Task):
     """The files of one scene, and where they are to lie."""
 
-    scene: str
-    when: datetime
+    scene: SceneRef
+    """The scene, with its footprint in degrees."""
     collection: str
-    item_href: str | None
-    footprint: str | None
-    """WKB in hex, in degrees."""
     files: tuple[BandFile, ...]
     mode: str
     gcs: str | None
@@ -71,7 +68,7 @@ class AssetsTask(Task):
     @property
     def sources(self) -> tuple[str, ...]:
         """The scene."""
-        return (self.scene,)
+        return (self.scene.id,)
 
     @property
     def possible_outputs(self) -> Iterable[str]:
@@ -80,8 +77,8 @@ class AssetsTask(Task):
 
     def local_name(self, file: BandFile) -> str:
         """Name of a file in the run's store."""
-        return f"{RAW}/{self.scene}/{file.name}"
+        return f"{RAW}/{self.scene.id}/{file.name}"
 
     def cloud_name(self, file: BandFile) -> str:
         """Name of a file below `gcs`."""
-        return f"{self.scene}/{file.name}"
+        return f"{self.scene.id}/{file.name}"

@@ -16,7 +16,8 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.validity import Array
 from scenebeam.storage.local import LocalStore
-from scenebeam.transfer.ranges import Budget, local_copy
+from scenebeam.transfer.ranges import local_copy
+from scenebeam.transfer.retry import Budget
 
 FILES: dict[Season, str] = {
     "planting": "sc-sos-3x3-v2-cog.tiff",

@@ -20,7 +20,7 @@ from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_elsewh
 from scenebeam.request import is_url
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import io_threads
+from scenebeam.transfer.pools import io_threads
 
 
 def put_together(task: FieldsTask, store: Store) -> Outcome:

@@ -17,7 +17,7 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_grid
 from scenebeam.request import is_url
 from scenebeam.storage import Store, checked_name, open_store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 _MASKS = ("instance", "semantic", "mask", "label")
 """Words in the keys of assets that are masks, the best first."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -22,13 +21,11 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import settled_nodata
-from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask, footprint_of
+from scenebeam.imaging.chip_reader import ChipReader, open_sources
+from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask
 from scenebeam.raster.indices import obscured
-from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import Array, valid_mask
-from scenebeam.raster.windows import Windows
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 CLEAR = 0.1
 """Percent of a scene below which its chips are not looked at."""
@@ -183,7 +180,7 @@ def _pairs(task: FieldsTask, found: Sequence[_Found]) -> Iterator[tuple[Candidat
 
 def _shows(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) -> Array:
     """Which chips lie inside a scene's footprint, but for `nodata_max` percent of them. Boolean."""
-    footprint = footprint_of(candidate)
+    footprint = candidate.geometry
     if footprint is None:
         return np.ones(len(boxes), bool)
     footprint = shapely.buffer(footprint, pixel)  # footprints are drawn in degrees, and rounded
@@ -287,28 +284,22 @@ def measure_chip_clouds(
 
     Raises ReadError where it may be read later.
     """
-    grids = [task.grid_of(task.chips[number]) for number in chips]
+    assets = {asset.band: asset for asset in candidate.looked_at}
+    grids = {number: task.grid_of(task.chips[number]) for number in chips}
+    opened = open_sources(candidate.looked_at, budget)
     looks: dict[int, ChipClouds] = {}
-    with ExitStack() as files:
-        try:
-            windows: dict[str, Windows] = {}
-            for asset in candidate.looked_at:
-                source = open_source(asset.href, asset.index, budget, asset.signing)
-                files.callback(source.close)
-                nodata = settled_nodata(asset.href, source.info.nodata, asset.nodata)
-                windows[asset.band] = Windows(source, grids, "nearest", nodata)
-            first = next(iter(windows.values()))
-            for place in sorted(range(len(chips)), key=first.place_of):
-                seen = {band: one.read(place) for band, one in windows.items()}
-                looks[chips[place]] = _look_at(
-                    seen, {asset.band: asset for asset in candidate.looked_at}, task
-                )
-        except CheckError as error:
+    try:
+        with ChipReader(candidate.looked_at, opened, grids, lambda asset: "nearest") as reader:
+            for number in reader.file_order():
+                bands = zip(assets, reader.read(number), strict=True)
+                seen = {name: values for name, (values, _) in bands}
+                looks[number] = _look_at(seen, assets, task)
+    except CheckError as error:
+        return str(error)
+    except ReadError as error:
+        if error.permanent:
             return str(error)
-        except ReadError as error:
-            if error.permanent:
-                return str(error)
-            raise
+        raise
     return looks
 
 

@@ -12,7 +12,7 @@ from scenebeam.products.fields.refine import measure
 from scenebeam.products.fields.task import CELLS, FieldsTask
 from scenebeam.storage import Store
 from scenebeam.tasks import Task
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 CLOUD_REPORT = "cloud-report.json"
 _AT_ONCE = 2

@@ -11,7 +11,7 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.estimate import PROCESS, BandProbe, Probing
 from scenebeam.products.fields.chips import Transform
 from scenebeam.products.fields.request import FieldsRequest
-from scenebeam.products.fields.task import Candidate, ChipRef, footprint_of
+from scenebeam.products.fields.task import Candidate, ChipRef
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.tasks import Estimate
 
@@ -92,7 +92,7 @@ def _shown(
     chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tuple[float, float]
 ) -> Sequence[ChipRef]:
     """Chips that some scene shows."""
-    footprints = [footprint_of(candidate) for candidate in candidates]
+    footprints = [candidate.geometry for candidate in candidates]
     if any(one is None for one in footprints):
         return chips
     ground = shapely.buffer(shapely.union_all(footprints), _ROUNDED)

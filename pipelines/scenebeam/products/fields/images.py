@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,7 +12,8 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import asked_resampling, min_std_dev, scale_offset, settled_nodata
+from scenebeam.imaging.bands import asked_resampling, min_std_dev, scale_offset
+from scenebeam.imaging.chip_reader import ChipReader, open_sources
 from scenebeam.imaging.publish_queue import Pending
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.chips import mask_grid
@@ -24,12 +24,11 @@ from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
 from scenebeam.raster.merge import cast_nodata, harmonize
 from scenebeam.raster.preview import preview
-from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, valid_mask
-from scenebeam.raster.windows import Windows
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def make_images(
             by_scene.setdefault(str(choice.scene), []).append(choice)
     chosen = [candidate for candidate in task.candidates if candidate.id in by_scene]
     # All headers at once: over a slow line they would take longer one scene after another.
-    opened = {candidate.id: _open(candidate, budget) for candidate in chosen}
+    opened = {candidate.id: open_sources(candidate.bands, budget) for candidate in chosen}
     pending: Pending[str] = Pending()
     with pending:
         for candidate in chosen:
@@ -136,13 +135,6 @@ def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iter
     return io_threads().map(fault, chips)
 
 
-def _open(candidate: Candidate, budget: Budget) -> list[Future[Source]]:
-    return [
-        io_threads().submit(open_source, a.href, a.index, budget, a.signing)
-        for a in candidate.bands
-    ]
-
-
 def _read(
     task: FieldsTask,
     candidate: Candidate,
@@ -151,48 +143,37 @@ def _read(
     chips: Mapping[str, ChipRef],
 ) -> Iterator[tuple[Choice, tuple[PixelEncoding, Array] | str]]:
     """(choice, how numbers are written and (bands, rows, columns), or why there is no image), in the files' order."""
-    grids = [task.grid_of(chips[choice.chip]) for choice in choices]
-    with ExitStack() as files:
-        try:
-            sources = [future.result() for future in opened]
-            for source in sources:
-                files.callback(source.close)
-            numbers = _numbers(task, candidate, sources)
-        except (ReadError, CheckError) as error:
-            if isinstance(error, ReadError) and not error.permanent:
-                raise
-            yield from ((choice, str(error)) for choice in choices)
-            return
-        windows = [
-            Windows(source, grids, _resampling(task, asset), nodata)
-            for source, asset, nodata in zip(sources, candidate.bands, numbers.own, strict=True)
-        ]
-        for number in sorted(range(len(choices)), key=windows[0].place_of):
+    grids = {n: task.grid_of(chips[choice.chip]) for n, choice in enumerate(choices)}
+    try:
+        reader = ChipReader(candidate.bands, opened, grids, lambda asset: _resampling(task, asset))
+    except (ReadError, CheckError) as error:
+        if isinstance(error, ReadError) and not error.permanent:
+            raise
+        for choice in choices:
+            yield choice, str(error)
+        return
+    with reader:
+        encoding = _encoding(task, candidate, reader)
+        for number in reader.file_order():
             try:
-                bands = [one.read(number) for one in windows]
+                bands = reader.read(number)
             except ReadError as error:
                 if not error.permanent:
                     raise
                 yield choices[number], str(error)
                 continue
-            yield (
-                choices[number],
-                (numbers, np.stack([numbers.settle(band, v) for band, v in enumerate(bands)])),
-            )
+            pixels = [encoding.settle(band, values) for band, (values, _) in enumerate(bands)]
+            yield choices[number], (encoding, np.stack(pixels))
 
 
-def _numbers(task: FieldsTask, candidate: Candidate, sources: Sequence[Source]) -> PixelEncoding:
-    own = [
-        settled_nodata(asset.href, source.info.nodata, asset.nodata)
-        for source, asset in zip(sources, candidate.bands, strict=True)
-    ]
-    dtype = np.result_type(*(source.info.dtype for source in sources))
-    first = next((value for value in own if value is not None), None)
-    return PixelEncoding(candidate, dtype, first, own, task.product.values)
+def _encoding(task: FieldsTask, candidate: Candidate, reader: ChipReader) -> PixelEncoding:
+    dtype = np.result_type(*(source.info.dtype for source in reader.sources))
+    first = next((value for value in reader.nodata if value is not None), None)
+    return PixelEncoding(candidate, dtype, first, reader.nodata, task.product.values)
 
 
 def _resampling(task: FieldsTask, asset: Asset) -> str:
-    return "nearest" if asset.categorical else asked_resampling(asset.band, task.product.resampling)
+    return asked_resampling(asset.band, task.product.resampling)
 
 
 def _publish(

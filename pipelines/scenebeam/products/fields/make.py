@@ -16,7 +16,8 @@ from scenebeam.products.fields.masks import make_masks
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.rasterize import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import io_threads
+from scenebeam.transfer.pools import io_threads
 
 _DTYPES = dict(zip(MASKS, ("uint32", "uint8", "uint8"), strict=True))
 _NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOWN: "unknown"}

@@ -20,8 +20,8 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.bands import scene_ref
 from scenebeam.imaging.estimate import Probing
+from scenebeam.imaging.refs import scene_fields
 from scenebeam.imaging.split import split_chips, warn_of_empty
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
@@ -337,14 +337,10 @@ def _candidates(
         names = bands_of(record, request)
         if len(names) < len(product.bands) or any(name not in scene.assets for name in names):
             continue
-        ref = scene_ref(scene, crs)
         yield Candidate(
-            id=scene.id,
-            when=scene.datetime,
+            **scene_fields(scene, crs),
             cloud=scene.cloud_cover,
             nodata=scene.nodata,
-            footprint=ref.footprint,
-            item_href=ref.item_href,
             own_grid=_is_of_zone(scene.tile, crs),
             bands=tuple(scene.assets[name] for name in names),
             looked_at=tuple(_looked_at(scene, record)),

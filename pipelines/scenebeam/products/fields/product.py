@@ -16,7 +16,7 @@ from scenebeam.products.fields.task import FieldsTask
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 class Fields(Product[FieldsRequest, FieldsTask, FieldsScope]):

@@ -8,7 +8,7 @@ from scenebeam.products.fields.choose import measure_chip_clouds
 from scenebeam.products.fields.make import read_choices
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 def measure(task: FieldsTask, store: Store, budget: Budget) -> list[dict[str, Any]]:

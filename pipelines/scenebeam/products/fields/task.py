@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Literal, NamedTuple
 
 import numpy as np
 import shapely
 from affine import Affine
 from pydantic import BaseModel, ConfigDict
-from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.products.fields.request import FieldsRequest, Season
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks, is_url
@@ -42,26 +41,20 @@ class ChipRef(NamedTuple):
     split: str = ""
 
 
-class Candidate(BaseModel):
-    """A scene that may do for some of the chips."""
+class Candidate(SceneRef):
+    """A scene that may be suitable for some of the chips."""
 
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    when: datetime
     cloud: float | None
-    """Percent of the whole scene."""
+    """Cloud cover of the whole scene in percent."""
     nodata: float | None
-    """Percent of the whole scene."""
-    footprint: str | None
-    """WKB in hex, in the chips' CRS."""
-    item_href: str | None
+    """Share of nodata of the whole scene in percent."""
     own_grid: bool = True
-    """Whether its files may lie on the chips' grid: those of another zone of UTM are resampled."""
+    """Whether its files can share the chips' grid: those of another UTM zone are resampled."""
     bands: tuple[Asset, ...]
-    """The bands asked for that the scene has, in the order asked."""
+    """The requested bands, in the order of the request."""
     looked_at: tuple[Asset, ...]
-    """Of cloud: probability, or classes, or flags; and, behind it, classes that tell nodata."""
+    """Bands that show clouds: probability, classes or flags; behind a probability, classes that show
+    nodata."""
 
 
 class Clouds(BaseModel):
@@ -198,8 +191,3 @@ class FieldsTask(Task):
 def is_elsewhere(path: str) -> bool:
     """Whether a path does not start from the output."""
     return is_url(path) or os.path.isabs(path)
-
-
-def footprint_of(candidate: Candidate) -> BaseGeometry | None:
-    """Where a scene has data, in the task's CRS."""
-    return None if candidate.footprint is None else shapely.from_wkb(candidate.footprint)

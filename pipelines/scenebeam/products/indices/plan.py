@@ -17,7 +17,6 @@ from scenebeam.imaging.bands import (
     Band,
     common_properties,
     describe_band,
-    scene_ref,
     shown_area,
     stated_values,
     with_footprints,
@@ -33,6 +32,7 @@ from scenebeam.imaging.estimate import (
 )
 from scenebeam.imaging.gridded_task import item_path
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items

@@ -15,7 +15,7 @@ from scenebeam.products.landcover.layers import as_read, read_layer
 from scenebeam.products.landcover.task import Recipe, SceneFiles
 from scenebeam.raster.indices import obscured
 from scenebeam.raster.validity import Array
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 @dataclass

@@ -18,7 +18,7 @@ from scenebeam.products.landcover.plan import LandcoverScope, plan_areas
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.request import RunRequest
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 
 SHARES = (1.0, 0.95, 0.9, 0.8)

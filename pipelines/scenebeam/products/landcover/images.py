@@ -18,7 +18,7 @@ from scenebeam.raster.cog import CogProfile, small_cog
 from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
 from scenebeam.raster.validity import Array, Mask
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 def raster_name(task: LandcoverTask, layer: Layer, chip: int) -> str:

@@ -15,7 +15,7 @@ from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.raster.grid import Grid, project
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import RasterInfo
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 _NEAR = 1.0

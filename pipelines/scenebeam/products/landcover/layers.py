@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,14 +11,12 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.bands import settled_nodata
+from scenebeam.imaging.chip_reader import ChipReader, open_sources
 from scenebeam.products.landcover.task import Layer, SceneFiles
 from scenebeam.raster.grid import Grid, project_footprint
-from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, Mask, valid_mask
-from scenebeam.raster.windows import Windows
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.retry import Budget
 
 Assets = Callable[[SceneFiles], Sequence[Asset]]
 Settle = Callable[[Asset, Array, float | None], tuple[Array, Mask | None]]
@@ -44,60 +43,45 @@ def read_layer(
     contradicts its collection.
     """
     needs = scenes_needed(layer, grids)
-    with ExitStack() as files:
-        own = [
-            [number for number, one in enumerate(needs) if scene in one]
-            for scene in range(len(layer.scenes))
-        ]
-        # All headers at once: over a slow line they would take longer one after another.
-        opened = [
-            [(asset, io_threads().submit(open_source, asset.href, asset.index, budget, asset.signing))
-             for asset in (assets(scene) if numbers else ())]
-            for scene, numbers in zip(layer.scenes, own, strict=True)
-        ]  # fmt: skip
-        readers: list[_Scene] = []
-        for bands, numbers in zip(opened, own, strict=True):
-            sources = [(asset, future.result()) for asset, future in bands]
-            for _, source in sources:
-                files.callback(source.close)
-            readers.append(
-                _Scene(sources, {number: grids[number] for number in numbers}, resampling)
-            )
-        order = sorted(range(len(grids)), key=lambda number: (needs[number][0],
-                                                              *readers[needs[number][0]].place_of(number)))  # fmt: skip
-        for number in order:
-            yield number, _merged([readers[scene].read(number, settle) for scene in needs[number]])
+    numbers = []
+    for index in range(len(layer.scenes)):
+        numbers.append([number for number, needed in enumerate(needs) if index in needed])
+    # The headers of all scenes at once: one scene after another, each would wait for the network.
+    opened: list[tuple[Sequence[Asset], list[Future[Source]]]] = []
+    for scene, own_numbers in zip(layer.scenes, numbers, strict=True):
+        bands = assets(scene) if own_numbers else ()
+        opened.append((bands, open_sources(bands, budget)))
+    with ExitStack() as stack:
+        readers: list[ChipReader] = []
+        for (bands, sources), own_numbers in zip(opened, numbers, strict=True):
+            own_grids = {number: grids[number] for number in own_numbers}
+            reader = ChipReader(bands, sources, own_grids, lambda asset: resampling)
+            readers.append(stack.enter_context(reader))
+
+        def file_order(number: int) -> tuple[int, ...]:
+            first = needs[number][0]
+            return first, *readers[first].first_block(number)
+
+        for number in sorted(range(len(grids)), key=file_order):
+            scenes = []
+            for index in needs[number]:
+                scenes.append(_settled(opened[index][0], readers[index], number, settle))
+            yield number, _merged(scenes)
 
 
-class _Scene:
-    """One scene's bands on the grids that need it."""
-
-    def __init__(
-        self, sources: Sequence[tuple[Asset, Source]], grids: Mapping[int, Grid], resampling: str
-    ) -> None:
-        self._numbers = {number: place for place, number in enumerate(grids)}
-        self._bands = []
-        for asset, source in sources:
-            nodata = settled_nodata(asset.href, source.info.nodata, asset.nodata)
-            method = "nearest" if asset.categorical else resampling
-            self._bands.append(
-                (asset, nodata, Windows(source, list(grids.values()), method, nodata))
-            )
-
-    def place_of(self, number: int) -> tuple[int, int]:
-        """Where in the file the pixels of a grid begin."""
-        return self._bands[0][2].place_of(self._numbers[number])
-
-    def read(self, number: int, settle: Settle) -> list[tuple[Array, Mask | None]]:
-        """All bands on a grid."""
-        found = []
-        for asset, nodata, windows in self._bands:
-            values, extent = windows.read_and_extent(self._numbers[number])
-            values, valid = settle(asset, values, nodata)
-            if extent is not None:
-                valid = extent if valid is None else valid & extent
-            found.append((values, valid))
-        return found
+def _settled(
+    assets: Sequence[Asset], reader: ChipReader, number: int, settle: Settle
+) -> list[tuple[Array, Mask | None]]:
+    """The bands of one scene on a grid, as they are wanted, and where they are data."""
+    bands = []
+    for asset, nodata, (values, extent) in zip(
+        assets, reader.nodata, reader.read(number), strict=True
+    ):
+        pixels, valid = settle(asset, values, nodata)
+        if extent is not None:
+            valid = extent if valid is None else valid & extent
+        bands.append((pixels, valid))
+    return bands
 
 
 def scenes_needed(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
@@ -107,7 +91,7 @@ def scenes_needed(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
     )
     needs: list[list[int]] = [[] for _ in grids]
     for number, scene in enumerate(layer.scenes):
-        ground = scene.ground
+        ground = scene.geometry
         shape = (
             None if ground is None or not grids else project_footprint(ground, str(grids[0].crs))
         )

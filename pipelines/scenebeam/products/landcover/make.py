@@ -20,7 +20,8 @@ from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger(__name__)
 _ORDER: tuple[Platform, ...] = ("lulc", "dem", "s1rtc", "lc2l2", "s2l2a")

@@ -18,6 +18,7 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord, LandClass
 from scenebeam.errors import CheckError, RequestError
 from scenebeam.imaging.estimate import PROCESS, Probing
+from scenebeam.imaging.refs import scene_fields
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import Chosen, choose_dates
@@ -196,12 +197,7 @@ class _Scenes:
         """A scene as a task knows it."""
         names, mask = self._bands[scene.collection, scene.provider]
         return SceneFiles(
-            id=scene.id,
-            when=scene.acquired,
-            item_href=scene.item_href,
-            footprint=None
-            if scene.footprint is None
-            else shapely.to_wkb(scene.footprint, hex=True),
+            **{**scene_fields(scene), "when": scene.acquired},
             bands=tuple(scene.assets[name] for name in names),
             mask=scene.assets[mask] if mask else None,
         )

@@ -17,7 +17,7 @@ from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 class Landcover(Product[LandcoverRequest, LandcoverTask, LandcoverScope]):

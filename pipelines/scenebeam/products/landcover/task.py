@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-import shapely
 from affine import Affine
 from pydantic import BaseModel, ConfigDict, Field
-from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.collections import LandClass
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.products.landcover.request import Platform
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks
@@ -22,24 +19,12 @@ ONCE: tuple[Platform, ...] = ("dem", "lulc")
 """Modalities without dates."""
 
 
-class SceneFiles(BaseModel):
-    """One scene of a layer."""
+class SceneFiles(SceneRef):
+    """One scene of a layer, with its footprint in degrees."""
 
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    when: datetime
-    item_href: str | None
-    footprint: str | None
-    """WKB in hex, in degrees."""
     bands: tuple[Asset, ...]
     mask: Asset | None = None
-    """Classes or flags that tell clear ground."""
-
-    @property
-    def ground(self) -> BaseGeometry | None:
-        """Where it has data, in degrees."""
-        return None if self.footprint is None else shapely.from_wkb(self.footprint)
+    """Classes or flags of clear ground."""
 
 
 class Layer(BaseModel):

@@ -12,7 +12,6 @@ from scenebeam.imaging.bands import (
     common_properties,
     describe_band,
     only,
-    scene_ref,
     shown_area,
     stated_values,
     with_footprints,
@@ -20,6 +19,7 @@ from scenebeam.imaging.bands import (
 from scenebeam.imaging.estimate import estimate, finest, probe_bands, widest_window
 from scenebeam.imaging.gridded_task import item_path
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope

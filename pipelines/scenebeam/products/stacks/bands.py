@@ -14,7 +14,7 @@ from scenebeam.imaging.bands import spec_of
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.checks import BandSpec, Finding, check_band
 from scenebeam.raster.sample import Sample
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
 
@@ -40,7 +40,7 @@ class BandStates:
         by_file: dict[str, BandBudget] = {}
         for band in self.task.bands:
             file = band.name if band.asset is None else band.asset.href
-            label = f"{self.task.scene}: {band.name}"
+            label = f"{self.task.scene.id}: {band.name}"
             self.budgets[band.name] = by_file.setdefault(file, BandBudget(self.budget, label))
 
     def complete_band(self, band: str) -> None:
@@ -49,7 +49,7 @@ class BandStates:
             if band in self.complete:  # its file was fetched, and is now in the stack too
                 return
             self.complete.add(band)
-            log.info("%s: %s is done, %s", self.task.scene, band, self.summary)
+            log.info("%s: %s is done, %s", self.task.scene.id, band, self.summary)
 
     def fail(self, band: str, error: SceneBeamError) -> None:
         """Note that a band cannot be had now, and why."""
@@ -57,15 +57,17 @@ class BandStates:
             self.failed[band] = error
             self.complete.discard(band)
             if any(one.name == band and one.required for one in self.task.bands):
-                log.warning("%s: %s failed (%s), %s", self.task.scene, band, error, self.summary)
+                log.warning("%s: %s failed (%s), %s", self.task.scene.id, band, error, self.summary)
             else:
-                log.info("%s: %s is left out (%s), %s", self.task.scene, band, error, self.summary)
+                log.info(
+                    "%s: %s is left out (%s), %s", self.task.scene.id, band, error, self.summary
+                )
 
     def note(self, text: str) -> None:
         """Warn of something that befell this run."""
         with self._lock:
             self.notes.append(text)
-            log.warning("%s: %s", self.task.scene, text)
+            log.warning("%s: %s", self.task.scene.id, text)
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
         """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""

@@ -121,7 +121,7 @@ def _composed(
     """Yield a band on the grid of its stack, some rows at a time, in its own dtype."""
     assert band.asset is not None, "a band without a file has failed before"
     shift = 0 if task.values == "raw" else band.asset.add_offset
-    layer = Layer(task.scene, source, shift)
+    layer = Layer(task.scene.id, source, shift)
     layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
     for _, _, pixels in compose(grid, [layers], task.ahead):
         yield pixels
@@ -211,7 +211,10 @@ def write_stack(
         numbers.nodata,
         codec=task.codec,
         bands=tuple(CogBand(band.name, *scale_offset(band, task.values)) for band in bands),
-        tags={"SCENEBEAM_VALUES": task.values, "SCENEBEAM_ACQUIRED": stac_items.rfc3339(task.when)},
+        tags={
+            "SCENEBEAM_VALUES": task.values,
+            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(task.scene.when),
+        },
     )
     with store.open_write(task.stack_path(stack)) as file:
         write_cog(file, profile, stacked([one.levels for one in encoded]), _shared_masks(encoded))

@@ -14,7 +14,8 @@ from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget, io_threads
+from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger("scenebeam.progress")
@@ -36,7 +37,7 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
         told = unchecked(sharing[0].asset)
         if told:
             bands.warnings.append(f"{file}: {told}")
-            log.warning("%s: %s: %s", task.scene, file, told)
+            log.warning("%s: %s: %s", task.scene.id, file, told)
 
     def bring(file: str, sharing: list[StackBand]) -> None:
         fault: SceneBeamError | None = None
@@ -47,7 +48,7 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
         except SceneBeamError as error:
             fault = error
         except Exception as error:
-            log.exception("%s of %s", file, task.scene)
+            log.exception("%s of %s", file, task.scene.id)
             fault = StorageError(unexpected(error))
         for band in sharing:
             if fault is None:
@@ -74,7 +75,7 @@ def download_band(
     if found:
         damage = damage_in_place(asset, store, name)
         if not damage:
-            log.info("%s: %s is there already, skipping", task.scene, file)
+            log.info("%s: %s is there already, skipping", task.scene.id, file)
             return
         bands.note(f"{file} was there already and is damaged, fetched again: {damage}")
         store.delete([name])

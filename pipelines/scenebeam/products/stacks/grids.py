@@ -42,7 +42,7 @@ def own_grid(task: StackTask, bands: Opened) -> Grid:
             math.floor(upper + _WHOLE),
             math.ceil(last - _WHOLE),
             math.ceil(lower - _WHOLE),
-            f"{task.scene} shows nothing of the area: its image ends before it",
+            f"{task.scene.id} shows nothing of the area: its image ends before it",
         )
     if task.intersect:
         for band, info in bands:
@@ -53,7 +53,7 @@ def own_grid(task: StackTask, bands: Opened) -> Grid:
                 math.ceil(top - _WHOLE),
                 math.floor(right + _WHOLE),
                 math.floor(bottom + _WHOLE),
-                f"{band.name} of {task.scene} has no ground in common with the bands before it",
+                f"{band.name} of {task.scene.id} has no ground in common with the bands before it",
             )
     return grid
 

@@ -49,7 +49,7 @@ def publish_item(
 ) -> None:
     """Write the item, the last of a task's outputs."""
     first = next(iter(made.values()))
-    footprint = None if task.footprint is None else shapely.from_wkb(task.footprint)
+    footprint = task.scene.geometry
     extent = shapely.geometry.shape(stac_items.grid_footprint(first.grid))
     seen = extent if footprint is None else shapely.intersection(footprint, extent)
     geometry = json.loads(shapely.to_geojson(extent if seen.is_empty else seen))
@@ -68,12 +68,12 @@ def publish_item(
         "scenebeam:warnings": list(warnings),
     }
     item = stac_items.make_item(
-        task.scene,
+        task.scene.id,
         task.collection,
-        task.when,
+        task.scene.when,
         geometry,
         assets,
-        [(task.scene, task.item_href)],
+        [(task.scene.id, task.scene.item_href)],
         properties,
     )
     store.write(task.item_path, stac_items.to_bytes(item))

@@ -30,7 +30,7 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
 
@@ -47,7 +47,7 @@ def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
     bands = BandStates(task, budget)
     if task.visualization:
         bands.warnings.append(VISUAL_ONLY)
-        log.warning("%s: %s", task.scene, VISUAL_ONLY)
+        log.warning("%s: %s", task.scene.id, VISUAL_ONLY)
     for band in task.bands:
         if band.asset is None:
             told = NO_VISUAL if task.visualization else f"the item has no file of {band.name}"

@@ -13,7 +13,7 @@ from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt, warped_info, warped_vrt
 from scenebeam.storage import Store
-from scenebeam.transfer.ranges import Budget
+from scenebeam.transfer.retry import Budget
 
 
 def write_overlay(

@@ -18,6 +18,7 @@ from scenebeam.imaging.bands import asked_resampling, common_properties, shown_a
 from scenebeam.imaging.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
 from scenebeam.imaging.fetch import file_suffix
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.refs import scene_ref
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.stacks.request import StackRequest
 from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
@@ -89,11 +90,8 @@ def _task(
         outputs=(),
         item_path=checked_name(f"{STACKS}/{scene.id}/{scene.id}.json"),
         estimate=size,
-        scene=scene.id,
-        when=scene.datetime,
+        scene=scene_ref(scene),
         collection=request.run,
-        item_href=scene.item_href,
-        footprint=_hex(scene.footprint),
         bands=bands,
         format=form,
         intersect=product.resolution_mode == "intersect",

@@ -36,7 +36,7 @@ def stack_tables(
 
 def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) -> dict[str, Any]:
     detail = {} if outcome is None else outcome.detail
-    row: dict[str, Any] = {"scene_id": task.scene, **_spending(detail.get("bands", {}))}
+    row: dict[str, Any] = {"scene_id": task.scene.id, **_spending(detail.get("bands", {}))}
     if item is not None:
         told = item["properties"]
         missing = {one["band"]: one["reason"] for one in told["scenebeam:missing_bands"]}

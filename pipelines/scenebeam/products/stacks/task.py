@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import PARTS
 from scenebeam.request import Checks
 from scenebeam.tasks import GridSpec, Task
@@ -35,12 +35,9 @@ class StackBand(BaseModel):
 class StackTask(Task):
     """All bands of one scene."""
 
-    scene: str
-    when: datetime
+    scene: SceneRef
+    """The scene, with its footprint in degrees."""
     collection: str
-    item_href: str | None
-    footprint: str | None
-    """WKB in hex, in degrees."""
     bands: tuple[StackBand, ...]
     """In canonical order."""
     format: Literal["vrt", "geotiff"]
@@ -68,7 +65,7 @@ class StackTask(Task):
     @property
     def sources(self) -> tuple[str, ...]:
         """The scene."""
-        return (self.scene,)
+        return (self.scene.id,)
 
     @property
     def pixel_layout(self) -> object:
@@ -81,19 +78,17 @@ class StackTask(Task):
 
     def stack_path(self, stack: str) -> str:
         """Name of a stack in the store."""
-        return (
-            f"{STACKS}/{self.scene}/{self.scene}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
-        )
+        return f"{STACKS}/{self.scene.id}/{self.scene.id}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
 
     def file_path(self, file: str) -> str:
         """Name of a band's own file in the store."""
-        return f"{STACKS}/{self.scene}/{file}"
+        return f"{STACKS}/{self.scene.id}/{file}"
 
     @property
     def screenshot_path(self) -> str:
         """Name of the small picture."""
-        return f"{STACKS}/{self.scene}/{self.scene}.png"
+        return f"{STACKS}/{self.scene.id}/{self.scene.id}.png"
 
     def part_path(self, band: str) -> str:
         """Name of a band that is finished before its stack."""
-        return f"{PARTS}{self.scene}/{band}.part"
+        return f"{PARTS}{self.scene.id}/{band}.part"

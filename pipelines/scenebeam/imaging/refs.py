@@ -1,0 +1,64 @@
+"""What a task stores of scenes and of their files: small, frozen, and JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import shapely
+from pydantic import BaseModel, ConfigDict
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.scene import Scene
+from scenebeam.raster.grid import project_footprint
+
+
+class SceneRef(BaseModel):
+    """A scene that a task reads. Products that need more of a scene subclass it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    when: datetime
+    item_href: str | None
+    footprint: str | None
+    """Hex WKB: in the CRS of the task's grid, or in degrees where its grid is not known yet."""
+
+    @property
+    def geometry(self) -> BaseGeometry | None:
+        """The footprint."""
+        return None if self.footprint is None else shapely.from_wkb(self.footprint)
+
+
+class AssetRef(BaseModel):
+    """One band's file of one scene, as far as it takes to read it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scene: str
+    """Id of the scene."""
+    href: str
+    """Unsigned."""
+    index: int
+    """Index of the band in the file, from 1."""
+    signing: str
+    add_offset: int
+    """What is subtracted from the stored numbers."""
+
+
+def scene_fields(scene: Scene, crs: str | None = None) -> dict[str, Any]:
+    """The fields of a SceneRef: its footprint in a CRS, or in degrees without one."""
+    footprint = scene.footprint
+    if footprint is not None and crs is not None:
+        footprint = project_footprint(footprint, crs)
+    return {
+        "id": scene.id,
+        "when": scene.datetime,
+        "item_href": scene.item_href,
+        "footprint": None if footprint is None else shapely.to_wkb(footprint, hex=True),
+    }
+
+
+def scene_ref(scene: Scene, crs: str | None = None) -> SceneRef:
+    """Reference a scene: its footprint in a CRS, or in degrees without one."""
+    return SceneRef(**scene_fields(scene, crs))

@@ -4,7 +4,10 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: demo test test-slow test-cloud fuzz cloud policy lint bench lock clean
+.PHONY: help demo test test-slow test-cloud fuzz cloud policy lint docs bench lock clean
+
+help:  ## The targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
@@ -36,6 +39,9 @@ lint: .venv/ready  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready  ## Regenerate the tables of request fields in docs/
+	$(BIN)/python docs/field_tables.py
 
 bench: .venv-bench/ready  ## Side by side with other tools; takes an hour and 8 GB of disk
 	cd benchmarks && for name in mosaic stack index assets chips start; do ../.venv-bench/bin/python $$name.py || exit 1; done

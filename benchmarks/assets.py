@@ -82,7 +82,7 @@ def items(url: str) -> list[dict[str, Any]]:
 def scenebeam(url: str, out: Path) -> Callable[[], None]:
     """A run of the assets product, with a plan that was frozen before."""
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import load_or_create_plan, run
+    from scenebeam.execution.driver import load_or_create_plan, run
     from scenebeam.storage import open_store
 
     catalog = out / "items.json"

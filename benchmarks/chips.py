@@ -47,7 +47,7 @@ from scenebeam.sandbox.scenes import SandboxScene
 BANDS = ("red", "green", "blue", "nir")
 PLANTING, HARVEST = datetime(2021, 6, 10, 9, 20, 31), datetime(2021, 10, 25, 9, 20, 31)
 SCENES = tuple(
-    replace(tile, taken=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES
+    replace(tile, acquired=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES
 )
 SIDE, COUNT, PART = 256, 2000, 200
 LATENCIES = (0.0, 0.03, 0.1)
@@ -96,9 +96,9 @@ def grid(chip: Chip) -> Any:
 
 def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], None]:
     """The reading half of the product."""
+    from scenebeam.execution.make import limit_malloc_arenas
     from scenebeam.raster.reader import open_source
     from scenebeam.raster.windows import Windows
-    from scenebeam.run.make import limit_malloc_arenas
     from scenebeam.transfer.pools import io_threads
     from scenebeam.transfer.retry import Budget
 
@@ -117,7 +117,7 @@ def scenebeam_way(url: str, some: list[Chip], consume: Consume) -> Callable[[], 
             grids = [grid(chip) for chip in members]
             sources = [future.result() for future in opened[scene]]
             windows = [Windows(source, grids, "nearest", 0) for source in sources]
-            for number in sorted(range(len(members)), key=windows[0].place_of):
+            for number in sorted(range(len(members)), key=windows[0].first_block):
                 consume(members[number], scene, np.stack([one.read(number) for one in windows]))
 
     return work
@@ -387,7 +387,7 @@ def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") 
 
 def dataset(config: dict[str, Any]) -> dict[str, Any]:
     """Make a finished dataset: the whole product, or rasterio's arrays written by GDAL."""
-    from scenebeam.run.make import limit_malloc_arenas
+    from scenebeam.execution.make import limit_malloc_arenas
 
     some = chips(COUNT)[: config["count"]]
     with tempfile.TemporaryDirectory() as name:
@@ -421,7 +421,7 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
             threads = ThreadPoolExecutor(4)
 
             def write(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
-                path = folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.taken:%m%d}.tif"
+                path = folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.acquired:%m%d}.tif"
                 with rasterio.open(
                     path,
                     "w",
@@ -483,7 +483,7 @@ def plan_of_many(count: int) -> dict[str, Any]:
     scenes = [
         replace(
             tile,
-            taken=day + timedelta(days=after, hours=9, minutes=number % 60),
+            acquired=day + timedelta(days=after, hours=9, minutes=number % 60),
             cloud_cover=float(after % 7),
         )
         for number, tile in enumerate(tiles)
@@ -525,7 +525,7 @@ def plain_item(scene: SandboxScene) -> dict[str, Any]:
     from pyproj import Transformer
 
     corners = shapely.transform(
-        scene.outline,
+        scene.footprint,
         Transformer.from_crs(scene.epsg, 4326, always_xy=True).transform,
         interleaved=False,
     )

@@ -47,7 +47,7 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
     import apache_beam  # noqa: F401
 
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import run
+    from scenebeam.execution.driver import run
     from scenebeam.sandbox.scenes import COLLECTION
 
     with tempfile.TemporaryDirectory() as folder:

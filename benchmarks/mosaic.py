@@ -255,8 +255,8 @@ def floor(folder: Path, threads: int = 1) -> dict[str, float]:
     Returns:
         `wall` and `cpu` seconds; `bytes`, `requests` and `blocks` that must be read at least.
     """
-    from scenebeam.raster.codecs import decode
-    from scenebeam.raster.pyramid import encode, halve, level_shapes
+    from scenebeam.raster.codecs import decode, encode
+    from scenebeam.raster.pyramid import halve, level_shapes
 
     work = needed_blocks(folder)
     raw = []

@@ -172,7 +172,7 @@ def async_geotiff_array(url: str) -> Callable[[], np.ndarray]:
     from async_geotiff import GeoTIFF, Window
     from obstore.store import HTTPStore
 
-    from scenebeam.raster.warp import upsample_bilinear
+    from scenebeam.raster.aligned import upsample_bilinear
 
     async def read(number: int, stack: np.ndarray) -> None:
         band = BANDS[number]
@@ -270,7 +270,7 @@ def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
     def work() -> None:
         outcome = stacks.make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
-        (out / "stack.tif").symlink_to(store.path(task.outputs[0]))
+        (out / "stack.tif").symlink_to(store.uri_for(task.outputs[0]))
 
     return work
 
@@ -400,8 +400,8 @@ def table(kind: str, rounds: int, size: int) -> None:
 
 def whole_stacks(folder: Path) -> dict[str, Path]:
     """Make stacks of a whole tile in both of scenebeam's formats, and return their paths."""
+    from scenebeam.execution.driver import run
     from scenebeam.requestfile import validate_request
-    from scenebeam.run.driver import run
     from scenebeam.sandbox.scenes import COLLECTION
 
     catalog = folder / "items.json"

@@ -26,7 +26,7 @@ RUN pip install --require-hashes --requirement worker.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY pipelines ./pipelines
 RUN pip install --no-deps . \
-    && python -c "import scenebeam.run.engine, scenebeam.cloud.template"
+    && python -c "import scenebeam.execution.engine, scenebeam.cloud.template"
 
 COPY docker/launch.py ./
 # The image contains all dependencies, so workers install nothing at startup.

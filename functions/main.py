@@ -14,10 +14,10 @@ import flask
 import functions_framework
 from cloudevents.http import CloudEvent
 
-from scenebeam.cloud.launch import Launch
+from scenebeam.cloud.launch import LaunchHandler
 from scenebeam.cloud.messages import Message, read_message
 from scenebeam.cloud.page import HttpRequest, handle
-from scenebeam.cloud.report import Report, run_of
+from scenebeam.cloud.report import StatusUpdater, run_id_from_event
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
@@ -40,19 +40,19 @@ def _runs() -> Runs:
 
 
 @cache
-def _launch() -> Launch:
+def _launch() -> LaunchHandler:
     from scenebeam.cloud.launchers import new_launcher
     from scenebeam.cloud.topics import publish
 
-    return Launch(_settings(), _runs(), new_launcher(_settings()), publish)
+    return LaunchHandler(_settings(), _runs(), new_launcher(_settings()), publish)
 
 
 @cache
-def _report() -> Report:
-    from scenebeam.cloud.jobs import known_jobs
+def _report() -> StatusUpdater:
+    from scenebeam.cloud.jobs import new_job_monitor
     from scenebeam.cloud.topics import publish
 
-    return Report(_settings(), _runs(), known_jobs(_settings()), publish)
+    return StatusUpdater(_settings(), _runs(), new_job_monitor(_settings()), publish)
 
 
 @functions_framework.cloud_event
@@ -70,7 +70,7 @@ def launch(event: CloudEvent) -> None:
 @functions_framework.cloud_event
 def report(event: CloudEvent) -> None:
     """Update the status of the run that an event names, or of all open runs if it names none."""
-    run = run_of(event.data)
+    run = run_id_from_event(event.data)
     changed = [_report().refresh(run)] if run else _report().sweep()
     for status in filter(None, changed):
         _log(status)

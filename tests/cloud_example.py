@@ -102,7 +102,7 @@ def follow(url: str) -> bool:
         print(run["message"])
     store = open_store(run["output"])
     for name in sorted(store.list()):
-        print(f"  {store.path(name)}")
+        print(f"  {store.uri_for(name)}")
     print(f"its page     {url}{run['links']['self']}", flush=True)
     return bool(run["state"] == "succeeded")
 

@@ -18,9 +18,9 @@ from hypothesis import settings
 import local_cloud
 from local_cloud import Cloud
 from local_dataflow import Dataflow, serve_dataflow
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox import landcover as landcover_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox

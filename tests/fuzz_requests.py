@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 
 from resident import reset_peak, resident_bytes
 from scenebeam.cloud.guard import authorize, normal_below
-from scenebeam.cloud.launch import Launch
+from scenebeam.cloud.launch import LaunchHandler
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
 from scenebeam.cloud.page import HttpRequest, handle
 from scenebeam.cloud.runs import Runs
@@ -274,7 +274,9 @@ class Targets:
             claim_seconds=0,
             dead_letter_topic="dead",
         )
-        self.launch = Launch(self.settings, Runs(open_store(str(folder))), _Desk(), self._publish)
+        self.launch = LaunchHandler(
+            self.settings, Runs(open_store(str(folder))), _Desk(), self._publish
+        )
         self._number = 0
 
     def _publish(self, topic: str, data: bytes, attributes: dict[str, str]) -> None:
@@ -351,7 +353,7 @@ class Targets:
             status = self.launch.handle(message)
         if status.state not in ("rejected", "queued"):
             raise WrongResultError(f"a message comes to {status.state}")
-        if "fault of scenebeam" in status.message:
+        if "bug in scenebeam" in status.message:
             raise WrongResultError(status.message)
 
     def url(self, text: str) -> None:

@@ -665,12 +665,12 @@ def work() -> None:
     os.dup2(2, 1)  # nothing else writes between the answers
     from scenebeam.raster import band_reader
 
-    largest_look = band_reader.LOOK
+    largest_look = band_reader.OVERVIEW_PIXELS
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         task = json.loads(line)
         # Small images have overviews too; they are looked at where they are called large.
-        band_reader.LOOK = 8192 if task["small_look"] else largest_look
+        band_reader.OVERVIEW_PIXELS = 8192 if task["small_look"] else largest_look
         reset_peak()
         before = resident_bytes("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)
@@ -722,8 +722,8 @@ def read_all(path: str, readings: dict[int, Reading], *, deep: bool) -> list[str
             pixels = attempt(_read_window, source, window)
             if pixels is not None:
                 readings[band].windows[window] = pixels
-        attempt(source.look)
-        attempt(source.look, at_full_size=True)
+        attempt(source.sample_overview)
+        attempt(source.sample_overview, at_full_size=True)
     attempt(lambda: read_layout(RangeFile(path, budget), overviews=True))
     attempt(read_grid, path, budget)
     attempt(validate, path, Checks(), deep=deep, pictures=deep)
@@ -805,9 +805,9 @@ def _compare_headers(file: rasterio.DatasetReader, band: int, info: Any) -> str 
 
 def _same_nodata(ours: float | None, theirs: float | None, dtype: np.dtype[Any]) -> bool:
     """Whether two nodata values mark the same pixels of a dtype."""
-    from scenebeam.raster.validity import held_nodata
+    from scenebeam.raster.validity import nodata_in_dtype
 
-    theirs = held_nodata(theirs, dtype)
+    theirs = nodata_in_dtype(theirs, dtype)
     if ours is None or theirs is None:  # rasterio makes infinity of what a float cannot hold
         return ours is theirs or (ours is None and np.isinf(theirs))
     return ours == theirs or (np.isnan(ours) and np.isnan(theirs))

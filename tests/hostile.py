@@ -19,8 +19,8 @@ from pathlib import Path
 import tifffile
 
 from conftest import tree
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.server import Behaviour, _Handler, _Server
 from scenebeam.status import RunStatus
 

@@ -41,8 +41,8 @@ def seen_by(
     count = scene.size * 10 // size
     inside = (column >= 0) & (column < count) & (row >= 0) & (row < count)
     x, y = scene.left + column * size + size // 2, scene.top - row * size - size // 2
-    pixels = earth.pixel(band, x, y, earth.day_number(scene.taken))
-    return np.where(inside & scene.seen(x, y), pixels, 0)
+    pixels = earth.pixel(band, x, y, earth.day_number(scene.acquired))
+    return np.where(inside & scene.is_valid(x, y), pixels, 0)
 
 
 def layers(

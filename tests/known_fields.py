@@ -27,7 +27,7 @@ def cloud(scene: SandboxScene, window: Window) -> float:
     x = np.arange(left + 10, left + side, 20)[None, :]
     y = np.arange(top - 10, top - side, -20)[:, None]
     return 100 * float(
-        np.isin(earth.scene_class(x, y, earth.day_number(scene.taken)), (3, 8, 9, 10)).mean()
+        np.isin(earth.scene_class(x, y, earth.day_number(scene.acquired)), (3, 8, 9, 10)).mean()
     )
 
 
@@ -62,7 +62,7 @@ def best(
     for scene in scenes:
         if not inside(scene, window):
             continue
-        days = abs((scene.taken.date() - noon(season).date()).days)
+        days = abs((scene.acquired.date() - noon(season).date()).days)
         ring = max(0, math.ceil((days - buffer) / step))
         if ring > times or (pixels and scene.cloud_cover > 75):
             continue
@@ -70,7 +70,7 @@ def best(
         if pixels and percent >= 0.1:
             percent = round(cloud(scene, window), 4)
         if percent <= most or (pixels and scene.cloud_cover < 0.1):
-            found.append((ring, percent, abs(scene.taken - noon(season)), scene.id, scene))
+            found.append((ring, percent, abs(scene.acquired - noon(season)), scene.id, scene))
     return min(found, key=lambda one: one[:4])[-1] if found else None
 
 
@@ -79,4 +79,4 @@ def image(scene: SandboxScene, band: str, window: Window) -> np.ndarray:
     left, top, side = window
     x = np.arange(left + 5, left + side, 10)[None, :]
     y = np.arange(top - 5, top - side, -10)[:, None]
-    return earth.pixel(band, x, y, earth.day_number(scene.taken))
+    return earth.pixel(band, x, y, earth.day_number(scene.acquired))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.storage.local import LocalStore
 
 

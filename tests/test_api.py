@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import pickle
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -17,6 +19,7 @@ import rasterio
 
 import scenebeam
 from scenebeam.errors import RequestError
+from scenebeam.products import product_of
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
@@ -92,6 +95,30 @@ def test_only_the_blocks_that_are_asked_for_are_read(mosaics: str) -> None:
     assert opened.red[0, :5, :5].values.shape == (5, 5), "the other day's file is not looked at"
 
 
+def test_an_open_dataset_is_pickled_without_its_files(mosaics: str) -> None:
+    opened = scenebeam.open_mosaics(mosaics)
+    before = opened.red[0].values  # opens a file
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened)).red[0], before)
+
+
+def test_the_search_scope_is_computed_once(
+    fields_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    product = type(product_of("fields"))
+    real = product.search_scope
+
+    def counted(self: Any, request: RunRequest) -> Any:
+        computed.append(request)
+        return real(self, request)
+
+    monkeypatch.setattr(product, "search_scope", counted)
+    request = fields_request(**{"product.images": "select"})
+    scenes = scenebeam.search(request)
+    scenebeam.plan(request, scenebeam.select(scenes, request))
+    assert len(computed) == 1
+
+
 def test_mosaics_in_a_bucket(make_request: Make, prefix: str) -> None:
     scenebeam.run(make_request(output=prefix))
     assert scenebeam.open_mosaics(prefix).red.notnull().mean() > 0.9
@@ -144,7 +171,7 @@ def test_importing_it_loads_nothing_until_it_is_asked() -> None:
     code = "import scenebeam, sys; assert 'numpy' not in sys.modules; print(sorted(set(dir(scenebeam)) & set(scenebeam.__all__)))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == str(sorted(scenebeam.__all__))
-    for first in ("scenebeam.status", "scenebeam.run.driver", "scenebeam"):
+    for first in ("scenebeam.status", "scenebeam.execution.driver", "scenebeam"):
         subprocess.run(
             [sys.executable, "-c", f"import {first}, scenebeam; assert callable(scenebeam.run)"],
             check=True,

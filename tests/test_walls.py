@@ -19,7 +19,8 @@ ROOMS = [
     "cloud",
     "api",
     "arrays",
-    "run",
+    "lazy_images",
+    "execution",
     "report",
     "planning",
     "products",
@@ -46,11 +47,11 @@ APART = {
     ("storage", "transfer"),
 }
 ONLY = {
-    "apache_beam": {"run/engine.py", "run/runners.py"},
+    "apache_beam": {"execution/engine.py", "execution/runners/"},
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
-    "google.auth": {"storage/", "cloud/", "transfer/signing.py"},
-    "botocore": {"transfer/signing.py"},
+    "google.auth": {"storage/", "cloud/", "transfer/signing/google.py"},
+    "botocore": {"transfer/signing/s3.py", "transfer/signing/cdse.py"},
     "tifffile": {"raster/"},
     "imagecodecs": {"raster/"},
 }

@@ -9,7 +9,7 @@
     status = scenebeam.run(request)
     mosaics = scenebeam.open_mosaics(status.output)
 
-Each is loaded when it is first asked for, so that `scenebeam.request` stays light.
+Each name is imported on first use, so that `scenebeam.request` stays light.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenebeam.api import explain, open_mosaics, plan, read_request, search, select
+    from scenebeam.api import explain, open_mosaics, plan, read_request, run, search, select
 
 __all__ = ["explain", "open_mosaics", "plan", "read_request", "run", "search", "select"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":
-        return importlib.import_module("scenebeam.run")
     if name in __all__:
         return getattr(importlib.import_module("scenebeam.api"), name)
     raise AttributeError(f"module 'scenebeam' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Tables as CSV: what scenebeam writes for people and other programs, and what it reads of theirs."""
+"""CSV tables: those that scenebeam writes, and those of users that it reads."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import Any, NamedTuple, Protocol
 from scenebeam.errors import RequestError
 
 _DELIMITERS = (",", "\t", ";")
-_NOTHING = frozenset({"", "nan", "nat", "none", "null", "<na>"})
+_EMPTY = frozenset({"", "nan", "nat", "none", "null", "<na>"})
+"""What stands for a missing value, in lower case."""
 
 
 class File(Protocol):
-    """What can be stored under a name."""
+    """Content that can be stored."""
 
     def to_bytes(self) -> bytes:
-        """As it is stored."""
+        """Serialize the content."""
         ...
 
 
 class Table(NamedTuple):
-    """Columns, and rows by column name; what is not known is None, and an empty field in the file."""
+    """Columns, and rows by column name. A missing value is None, and an empty field in the file."""
 
     columns: Sequence[str]
     rows: Sequence[Mapping[str, Any]]
 
     def to_bytes(self) -> bytes:
-        """As a CSV file."""
+        """Serialize to CSV in UTF-8, with a header."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
@@ -42,14 +43,26 @@ class Row(NamedTuple):
     """A row of a table that was read."""
 
     line: int
-    """Line of the file that it ends on."""
+    """Line of the file on which the row ends, from 1."""
     cells: dict[str, str]
+    """Text by column name; empty where the row is shorter than the header."""
     extra: tuple[str, ...]
     """Cells beyond the last column."""
 
 
 def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Read the rows of a CSV file; see `parse_rows`."""
+    """Read the cells of a CSV file.
+
+    Args:
+        path: The file.
+        columns: Columns that the file must have.
+
+    Returns:
+        The cells of each row, by column name.
+
+    Raises:
+        RequestError: See `parse_rows`.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -60,33 +73,35 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
 def parse_rows(content: bytes, name: str, columns: Iterable[str]) -> list[Row]:
     """Parse a table in UTF-8, with or without a byte order mark.
 
-    Columns may be separated by commas, tabs or semicolons, and come in any order.
+    Columns may be separated by commas, tabs or semicolons, and may be in any order.
 
     Args:
-        content: The file.
-        name: What messages call it.
-        columns: Columns that it must have.
+        content: Content of the file.
+        name: Name of the file, for messages.
+        columns: Columns that the file must have.
 
     Returns:
-        Its rows, without those whose cells are all empty.
+        The rows, without those whose cells are all empty.
 
     Raises:
-        RequestError: It cannot be read, has no rows, or lacks columns, which are named.
+        RequestError: The content is not CSV in UTF-8, has no rows, or lacks columns (the message
+            names them).
     """
-    wanted = list(columns)
+    required = list(columns)
     try:
         text = content.decode("utf-8-sig")
-        delimiter = _find_delimiter(text, wanted)
+        delimiter = _find_delimiter(text, required)
         lines = io.StringIO(text, newline="")
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        # The line number belongs to the row just read, so it is recorded while iterating.
         records = [(reader.line_num, record) for record in reader if any(map(str.strip, record))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"cannot read the table {name}: {error}") from None
     header = [cell.strip() for cell in records[0][1]] if records else []
-    missing = [column for column in wanted if column not in header]
+    missing = [column for column in required if column not in header]
     if missing:
-        there = ", ".join(header)
-        raise RequestError(f"{name} lacks the columns {', '.join(missing)}; it has {there}")
+        existing = ", ".join(header)
+        raise RequestError(f"{name} lacks the columns {', '.join(missing)}; it has {existing}")
     if not records[1:]:
         raise RequestError(f"{name} has no rows")
     rows = []
@@ -97,22 +112,34 @@ def parse_rows(content: bytes, name: str, columns: Iterable[str]) -> list[Row]:
 
 
 def _find_delimiter(text: str, columns: Sequence[str]) -> str:
-    """The separator by which the header has all columns that are wanted; else the comma."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    """Return the delimiter with which the header has all columns; without one, the comma."""
+    header = next(filter(str.strip, text.splitlines()), "")
     for delimiter in _DELIMITERS:
-        names = {cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])}
-        if names.issuperset(columns):
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        if set(map(str.strip, cells)).issuperset(columns):
             return delimiter
     return _DELIMITERS[0]
 
 
 def is_empty(text: str | None) -> bool:
-    """Whether a cell says nothing: blank, or what pandas writes for a missing value."""
-    return (text or "").strip().lower() in _NOTHING
+    """Return whether a cell is blank, or holds what pandas writes for a missing value."""
+    return (text or "").strip().lower() in _EMPTY
 
 
 def read_number(row: Mapping[str, str], column: str, where: str) -> float | None:
-    """Read a number of a row; None where it is empty. RequestError where it is not a number."""
+    """Read a number.
+
+    Args:
+        row: The cells of a row.
+        column: The column to read; it may be missing.
+        where: The row's place in the file, for messages.
+
+    Returns:
+        The number; None if the cell is empty.
+
+    Raises:
+        RequestError: The cell is not a number.
+    """
     text = row.get(column) or ""
     if is_empty(text):
         return None
@@ -123,12 +150,24 @@ def read_number(row: Mapping[str, str], column: str, where: str) -> float | None
 
 
 def read_day(row: Mapping[str, str], column: str, where: str) -> datetime | None:
-    """A time or day in a row; None where it is empty. RequestError where it is no time."""
+    """Read a date or time in ISO 8601.
+
+    Args:
+        row: The cells of a row.
+        column: The column to read; it may be missing.
+        where: The row's place in the file, for messages.
+
+    Returns:
+        The time, in UTC if the cell has no time zone; None if the cell is empty.
+
+    Raises:
+        RequestError: The cell is not a valid date or time.
+    """
     text = (row.get(column) or "").strip()
     if is_empty(text):
         return None
     try:
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        raise RequestError(f"{where}: {column} {text!r} is no time") from None
+        raise RequestError(f"{where}: {column} {text!r} is not a valid date or time") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,67 +1,113 @@
-"""The exceptions of scenebeam: one small tree.
+"""The exceptions of scenebeam.
 
-A message reads: what failed, for which target, why, and what to try.
+    Exception
+    └── SceneBeamError
+        ├── RequestError       the request is invalid (exit code 2)
+        ├── CatalogError       the STAC catalog cannot be searched
+        ├── ReadError          a source file cannot be read; `permanent` tells whether to retry
+        ├── CheckError         an image is readable, but not fit to use
+        ├── StorageError       a product cannot be published, listed or read back
+        ├── RunnerError        the Beam runner has failed
+        ├── LayerError         a source of a composite is unusable (scenebeam.raster.compose)
+        ├── RetryableError     a message to deliver again (scenebeam.cloud.launch)
+        └── LaunchError        a job that cannot be started (scenebeam.cloud.launch)
+
+    KeyboardInterrupt
+    └── Terminated             the process has received SIGTERM or SIGHUP
+
+Messages say what failed, for which target, why, and what to try. Messages may change between
+releases; `kind` is stable, and is what outcomes and tables record for programs to compare.
 """
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
 class SceneBeamError(Exception):
-    """Root of every error that scenebeam raises on purpose."""
+    """Base class of all errors that scenebeam raises deliberately."""
+
+    kind: ClassVar[str] = "SceneBeamError"
+    """Stable, machine-readable name of the error."""
 
 
 class RequestError(SceneBeamError):
-    """The request cannot be run as it stands; the user can mend it (exit code 2)."""
+    """The request cannot be run as it is; the user can correct it (exit code 2)."""
+
+    kind = "RequestError"
 
 
 class CatalogError(SceneBeamError):
-    """A STAC catalogue could not be asked, or answered what cannot be used."""
+    """A STAC catalog could not be searched, or returned an unusable response."""
+
+    kind = "CatalogError"
 
 
 class ReadError(SceneBeamError):
     """A source file could not be read.
 
-    `permanent` tells apart what will never work (404, 403, corrupt data, no CRS) from what may work on
-    the next try (timeouts, 5xx after all retries): the first is a missing tile, the second a failed task.
+    A permanent error (404, 403, corrupt data, no CRS) occurs again on every attempt: the tile is
+    missing. Any other (timeouts, 5xx after all retries) fails the task, and the next run retries
+    it.
     """
+
+    kind = "ReadError"
 
     def __init__(self, message: str, *, permanent: bool = True) -> None:
         super().__init__(message)
         self.permanent = permanent
 
+    # Exceptions are pickled with their positional arguments only, which would lose `permanent`.
     def __reduce__(self) -> tuple[object, ...]:
-        return _read_error, (str(self), self.permanent)
+        return _unpickle_read_error, (str(self), self.permanent)
 
 
-def _read_error(message: str, permanent: bool) -> ReadError:
+def _unpickle_read_error(message: str, permanent: bool) -> ReadError:
     return ReadError(message, permanent=permanent)
+
+
+class CheckError(SceneBeamError):
+    """An image is readable, but not fit to use: conflicting nodata, blank inside its footprint."""
+
+    kind = "CheckError"
 
 
 class StorageError(SceneBeamError):
     """A product could not be published, listed or read back."""
 
+    kind = "StorageError"
+
 
 class RunnerError(SceneBeamError):
     """A Beam runner could not be started, or ended before all tasks were made."""
 
+    kind = "RunnerError"
 
-class CheckError(SceneBeamError):
-    """An image is there and readable, but not fit to use (conflicting nodata, blank inside its footprint)."""
+
+class Terminated(KeyboardInterrupt):
+    """The process has received a signal to end other than that of Ctrl-C.
+
+    It is a KeyboardInterrupt, so that whatever handles Ctrl-C handles it too.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        """Number of the signal."""
 
 
 def is_permanent(error: SceneBeamError) -> bool:
-    """Whether trying again would end the same: a file that is missing, corrupt or unfit stays so."""
+    """Return whether an error would occur again if the task were retried.
+
+    Files that are missing, corrupt or unfit remain so. Catalogs and storage may recover.
+    """
     if isinstance(error, ReadError):
         return error.permanent
     return not isinstance(error, CatalogError | StorageError)
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end by a signal other than Ctrl-C's: whatever handles an interrupt handles it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def unexpected(error: Exception) -> str:
-    """What to tell of an exception that nobody raised on purpose."""
-    return f"unexpected {type(error).__name__}: {error}; this is a fault of scenebeam, please report it"
+    """Return the message for an exception that scenebeam did not raise deliberately."""
+    return (
+        f"unexpected {type(error).__name__}: {error}; this is a bug in scenebeam, please report it"
+    )

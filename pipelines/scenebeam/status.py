@@ -1,4 +1,7 @@
-"""RunStatus: the one document that says how a run goes. Light: a Cloud Function reads and writes it."""
+"""RunStatus: the document that reports on a run, stored as `status.json` in its output.
+
+This module imports nothing heavy, because Cloud Functions read and write statuses.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,33 @@ from pydantic import BaseModel, ConfigDict
 
 STATUS_FILE, FAILURES_FILE, PAGE_FILE = "status.json", "failures.csv", "report/index.html"
 SPENDING_FILE = "spending.csv"
-"""What the last run has taken, task by task and band by band."""
+"""Time, bytes and retries of the last run, by task and band."""
 
 State = Literal[
     "queued", "planned", "running", "succeeded", "partial", "failed", "cancelled", "rejected"
 ]
+_EXIT_CODES = {"succeeded": 0, "planned": 0, "running": 0, "queued": 0, "cancelled": 130}
 
 
 def now() -> datetime:
-    """This instant in UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 class RunStatus(BaseModel):
-    """What became of a run so far."""
+    """The state of a run and its counters."""
 
     model_config = ConfigDict(extra="forbid")
 
     run: str
+    """Name of the run."""
     state: State
     id: str = ""
     """Of a run in the cloud: its name and the beginning of its fingerprint."""
     job: str = ""
-    """What makes it: the id of a Dataflow job, or of a process."""
+    """Id of the Dataflow job or of the process that makes the run."""
     fingerprint: str = ""
+    """Hash of the request."""
     output: str = ""
     runner: str = ""
     tasks: int = 0
@@ -40,9 +46,9 @@ class RunStatus(BaseModel):
     skipped: int = 0
     failed: int = 0
     retriable: int = 0
-    """Failed tasks that may end well when they are made again."""
+    """Failed tasks that may succeed when they are retried."""
     incomplete: int = 0
-    """Products made without some of their tiles."""
+    """Products that lack some of their tiles."""
     requests: int = 0
     read_bytes: int = 0
     started: datetime | None = None
@@ -50,20 +56,18 @@ class RunStatus(BaseModel):
     finished: datetime | None = None
     message: str = ""
     pictures: tuple[str, ...] = ()
-    """Names of some small pictures in the output, for a page."""
+    """Keys of some small pictures in the output, for a status page."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it by itself."""
+        """Whether the state is final."""
         return self.state in ("succeeded", "partial", "failed", "cancelled", "rejected")
 
     @property
     def exit_code(self) -> int:
-        """0 succeeded, 1 failed or partial, 130 interrupted."""
-        return {"succeeded": 0, "planned": 0, "running": 0, "queued": 0, "cancelled": 130}.get(
-            self.state, 1
-        )
+        """Exit code of the process: 0 succeeded, 1 failed or partial, 130 interrupted."""
+        return _EXIT_CODES.get(self.state, 1)
 
     def to_bytes(self) -> bytes:
-        """As it is stored."""
+        """Serialize to indented JSON."""
         return (self.model_dump_json(indent=2) + "\n").encode()

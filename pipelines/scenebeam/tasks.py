@@ -127,3 +127,8 @@ class Outcome(BaseModel):
     requests: int = 0
     read_bytes: int = 0
     retries: int = 0
+
+
+def is_same_product(before: Task, after: Task) -> bool:
+    """Whether two tasks make the same product; their estimates may differ."""
+    return before.model_copy(update={"estimate": after.estimate}) == after

@@ -71,7 +71,7 @@ def test_a_search_is_kept_as_it_came(make_request: Make, tmp_path: Path, name: s
     assert kept is not None
     assert list(kept) == json.loads(json.dumps(items))
     assert scenes_from_items(kept, request) == scenes_from_items(items, request)
-    exported = store.path("scenes.parquet")
+    exported = store.uri_for("scenes.parquet")
     assert {item["id"] for item in rustac.read_sync(exported)["features"]} <= {
         item["id"] for item in items
     }

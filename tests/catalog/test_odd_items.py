@@ -12,8 +12,8 @@ import pytest
 
 from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.collections import known_records
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 
 S2 = next(
@@ -129,4 +129,4 @@ def test_an_item_with_a_date_alone_makes_a_stack_of_midnight(
     request = make_request(catalog=str(catalog), area=None, product={"kind": "stack"})
     assert run(request).state == "succeeded"
     made = json.loads((Path(request.output) / "stacks" / GOOD.id / f"{GOOD.id}.json").read_text())
-    assert made["properties"]["datetime"] == f"{GOOD.taken:%Y-%m-%d}T00:00:00Z"
+    assert made["properties"]["datetime"] == f"{GOOD.acquired:%Y-%m-%d}T00:00:00Z"

@@ -29,7 +29,9 @@ PROVIDERS = {
     ],
 )
 def test_recorded_landsat_items_are_understood(real_data: Path, folder: str, where: str) -> None:
-    for file in sorted((real_data / "stac-items" / folder).glob("*.json")):
+    paths = sorted((real_data / "stac-items" / folder).glob("*.json"))
+    assert paths
+    for file in paths:
         item = json.loads(file.read_text())
         record = next(
             r

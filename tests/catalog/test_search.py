@@ -37,7 +37,7 @@ EVERYTHING = {scene.id for scene in SCENES}
 
 def test_an_api_is_searched_by_area_and_dates(make_request: Make, stac_api: str) -> None:
     assert ids(make_request(catalog=stac_api)) == EVERYTHING
-    in_2021 = {scene.id for scene in SCENES if scene.taken.year == 2021}
+    in_2021 = {scene.id for scene in SCENES if scene.acquired.year == 2021}
     assert ids(make_request(catalog=stac_api, dates="2021")) == in_2021
     assert ids(make_request(catalog=stac_api, dates=["2021-06-10", "2022-06"])) == EVERYTHING
     assert ids(make_request(catalog=stac_api, **{"area.bbox": [10, 40, 11, 41]})) == set()

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from test_launch import Desk, message
 
-from scenebeam.cloud.launch import Launch, RetryableError
+from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.page import HttpRequest, handle
-from scenebeam.cloud.report import RUNNING, Report
+from scenebeam.cloud.report import RUNNING, StatusUpdater
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
@@ -36,7 +36,7 @@ class Jobs:
     def state(self, job: str) -> str:
         return RUNNING
 
-    def counts(self, job: str) -> dict[str, int]:
+    def counters(self, job: str) -> dict[str, int]:
         return {}
 
 
@@ -53,17 +53,17 @@ def store(settings: CloudSettings) -> Store:
 
 
 @pytest.fixture
-def launch(settings: CloudSettings, store: Store) -> Launch:
-    return Launch(settings, Runs(store), Desk(), lambda *words: None)
+def launch(settings: CloudSettings, store: Store) -> LaunchHandler:
+    return LaunchHandler(settings, Runs(store), Desk(), lambda *words: None)
 
 
-def claimed_by(launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float) -> Path:
+def claimed_by(launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch, ahead: float) -> Path:
     """The claim that an instance has left whose clock is so many seconds ahead, and that then crashed."""
     launch.launcher.faults = [Crash()]  # type: ignore[attr-defined]
     with monkeypatch.context() as gone:
         present = time.time
         gone.setattr(time, "time", lambda: present() + ahead)
-        gone.setattr(Launch, "_record_job", lambda *words: None)
+        gone.setattr(LaunchHandler, "_update_claim", lambda *words: None)
         with pytest.raises(Crash):
             launch.handle(message())
     [claim] = Path(launch.settings.state).glob("runs/*/claim.json")
@@ -73,10 +73,10 @@ def claimed_by(launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float) ->
 
 @pytest.mark.parametrize("ahead", [-DAY, 0, DAY, 400 * DAY])
 def test_a_claim_is_as_old_as_its_object_whatever_its_makers_clock_says(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float
+    launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     claim = claimed_by(launch, monkeypatch, ahead)
-    with pytest.raises(RetryableError, match="is being launched since 0 s"):
+    with pytest.raises(RetryableError, match="was claimed 0 s ago and is being launched"):
         launch.handle(message())
     os.utime(claim, (time.time() - 61,) * 2)
     assert launch.handle(message()).state == "queued"
@@ -84,7 +84,7 @@ def test_a_claim_is_as_old_as_its_object_whatever_its_makers_clock_says(
 
 @pytest.mark.parametrize("ahead", [-DAY, DAY])
 def test_a_claim_is_as_old_as_its_object_whatever_its_readers_clock_says(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch, ahead: float
+    launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     claim = claimed_by(launch, monkeypatch, 0)
     present = time.time
@@ -96,7 +96,7 @@ def test_a_claim_is_as_old_as_its_object_whatever_its_readers_clock_says(
         assert launch.handle(message()).state == "queued"
 
 
-def test_a_claim_of_the_version_before_is_read(launch: Launch, store: Store) -> None:
+def test_a_claim_of_the_version_before_is_read(launch: LaunchHandler, store: Store) -> None:
     run = launch.handle(message("0")).id
     path = Path(launch.settings.state) / f"runs/{run}/claim.json"
     path.write_text(
@@ -109,7 +109,7 @@ def test_a_claim_of_the_version_before_is_read(launch: Launch, store: Store) -> 
 
 
 def test_of_two_that_take_over_a_claim_one_does(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
+    launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = claimed_by(launch, monkeypatch, DAY)
     os.utime(claim, (time.time() - 61,) * 2)
@@ -160,8 +160,8 @@ def status(run: str, state: str, folder: Path) -> RunStatus:
     )  # type: ignore[arg-type]
 
 
-def report(settings: CloudSettings) -> Report:
-    return Report(settings, Runs(open_store(settings.state)), Jobs(), lambda *words: None)
+def report(settings: CloudSettings) -> StatusUpdater:
+    return StatusUpdater(settings, Runs(open_store(settings.state)), Jobs(), lambda *words: None)
 
 
 def test_a_sweep_reads_open_runs_alone(
@@ -235,7 +235,7 @@ def test_marking_goes_on_where_it_was_stopped(
 
 
 def test_a_run_is_open_from_its_launch_to_its_end(
-    launch: Launch, store: Store, settings: CloudSettings
+    launch: LaunchHandler, store: Store, settings: CloudSettings
 ) -> None:
     run = launch.handle(message("1")).id
     assert launch.runs.open_ids() == [run]
@@ -248,7 +248,7 @@ def test_a_run_is_open_from_its_launch_to_its_end(
 
 
 def test_a_crash_leaves_no_open_run_unmarked(
-    launch: Launch, settings: CloudSettings, monkeypatch: pytest.MonkeyPatch
+    launch: LaunchHandler, settings: CloudSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, run = Runs.close, launch.handle(message("1")).id
     monkeypatch.setattr(Runs, "close", lambda *words: (_ for _ in ()).throw(Crash()))
@@ -260,7 +260,9 @@ def test_a_crash_leaves_no_open_run_unmarked(
     assert launch.runs.open_ids() == []
 
 
-def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(launch: Launch) -> None:
+def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(
+    launch: LaunchHandler,
+) -> None:
     run = launch.handle(message("1")).id
     before = launch.runs.status(run)
     assert before is not None
@@ -287,7 +289,7 @@ def test_what_a_run_says_of_itself_may_be_nonsense(
 
 
 def test_a_fault_that_nobody_foresaw_rejects_the_message(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
+    launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*words: Any) -> RunRequest:
         raise RecursionError("too deep")
@@ -322,13 +324,16 @@ def test_an_odd_limit_is_answered_in_words(
     settings: CloudSettings, store: Store, limit: str
 ) -> None:
     page = handle(HttpRequest("GET", "/runs", {"limit": limit}), Runs(store), settings)
-    assert (page.status, page.body) == (400, b'{"error": "limit: a number from 1 to 200"}\n')
+    assert (page.status, page.body) == (
+        400,
+        b'{"error": "limit must be an integer from 1 to 200"}\n',
+    )
 
 
 @pytest.mark.parametrize("after", ["²", "../x", "X", "a b", "\ud800", "a" * 64, "demo\n", "<b>"])
 def test_an_odd_id_is_answered_in_words(settings: CloudSettings, store: Store, after: str) -> None:
     page = handle(HttpRequest("GET", "/runs", {"after": after}), Runs(store), settings)
-    assert (page.status, b"after: the id of a run" in page.body) == (400, True)
+    assert (page.status, b"after must be the id of a run" in page.body) == (400, True)
     assert handle(HttpRequest("GET", f"/runs/{after}", {}), Runs(store), settings).status == 404
 
 

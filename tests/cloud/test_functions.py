@@ -91,7 +91,7 @@ def test_a_job_that_dies_without_a_word_is_found(cloud: Cloud, dataflow: Dataflo
     dataflow.jobs["2026-0"]["currentState"] = "JOB_STATE_FAILED"
     cloud.publish("progress", b"", sweep="true")
     run = wait_for(lambda: (one := cloud.runs()[0])["state"] == "failed" and one)
-    assert "its job ended as JOB_STATE_FAILED" in run["message"]
+    assert "the job ended as JOB_STATE_FAILED" in run["message"]
 
 
 def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(
@@ -109,7 +109,7 @@ def test_a_job_that_is_cancelled_leaves_a_run_that_can_go_on(
     assert found["state"] == "cancelled"
     assert (found["tasks"], found["message"]) == (
         8,
-        "its job was cancelled: send the request again to go on",
+        "the job was cancelled: publish the request again to resume",
     )
     cloud.publish("requests", request)
     wait_for(lambda: cloud.runs()[0]["job"] == "2026-1")

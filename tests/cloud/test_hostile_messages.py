@@ -12,7 +12,7 @@ from typing import Any
 
 from test_launch import REQUEST, Desk
 
-from scenebeam.cloud.launch import Launch
+from scenebeam.cloud.launch import LaunchHandler
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
@@ -108,7 +108,7 @@ def test_hostile_messages_start_nothing(tmp_path: Path) -> None:
         catalogs=("earth-search",), dead_letter_topic="t",
     )  # fmt: skip
     launcher, dead = Desk(), []
-    launch = Launch(
+    launch = LaunchHandler(
         settings, Runs(open_store(settings.state)), launcher, lambda *words: dead.append(words)
     )
     pick = random.Random(7)

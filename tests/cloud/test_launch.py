@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scenebeam.cloud.guard import authorize
-from scenebeam.cloud.launch import Launch, LaunchError, RetryableError
+from scenebeam.cloud.launch import LaunchError, LaunchHandler, RetryableError
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
 from scenebeam.cloud.runs import Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -67,16 +67,20 @@ def settings(tmp_path: Path) -> CloudSettings:
 
 
 @pytest.fixture
-def desk(settings: CloudSettings) -> Callable[[], tuple[Launch, Desk, list[Any]]]:
-    def make() -> tuple[Launch, Desk, list[Any]]:
+def desk(settings: CloudSettings) -> Callable[[], tuple[LaunchHandler, Desk, list[Any]]]:
+    def make() -> tuple[LaunchHandler, Desk, list[Any]]:
         launcher, told = Desk(), []
         runs = Runs(open_store(settings.state))
-        return Launch(settings, runs, launcher, lambda *words: told.append(words)), launcher, told
+        return (
+            LaunchHandler(settings, runs, launcher, lambda *words: told.append(words)),
+            launcher,
+            told,
+        )
 
     return make
 
 
-Make = Callable[[], tuple[Launch, Desk, list[Any]]]
+Make = Callable[[], tuple[LaunchHandler, Desk, list[Any]]]
 
 
 def message(name: str = "1", **changes: Any) -> Message:
@@ -154,7 +158,7 @@ def test_a_crash_between_claim_and_launch_is_taken_over(
     launch, launcher, _ = desk()
     launcher.faults = [Crash()]
     with monkeypatch.context() as gone:
-        gone.setattr(Launch, "_record_job", lambda *words: None)  # nor does it tidy up
+        gone.setattr(LaunchHandler, "_update_claim", lambda *words: None)  # nor does it tidy up
         with pytest.raises(Crash):
             launch.handle(message())
     with pytest.raises(RetryableError, match="is being launched"):
@@ -169,7 +173,7 @@ def test_a_crash_after_launch_starts_no_second_job(
 ) -> None:
     launch, launcher, _ = desk()
     with monkeypatch.context() as gone:
-        gone.setattr(Launch, "_record_job", lambda *words: (_ for _ in ()).throw(Crash()))
+        gone.setattr(LaunchHandler, "_update_claim", lambda *words: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             launch.handle(message())
     time.sleep(0.35)
@@ -200,11 +204,11 @@ def test_a_passing_fault_has_the_message_again_at_once(desk: Make) -> None:
 
 def test_a_deployment_that_is_broken_fails_the_run_and_says_why(desk: Make) -> None:
     launch, launcher, _ = desk()
-    launcher.faults = [LaunchError("Dataflow refuses the job: no such template")]
+    launcher.faults = [LaunchError("Dataflow refused the job: no such template")]
     status = launch.handle(message("1"))
     assert (status.state, status.message) == (
         "failed",
-        "Dataflow refuses the job: no such template",
+        "Dataflow refused the job: no such template",
     )
     assert launch.handle(message("1")).state == "failed"
     assert launch.handle(message("2")).state == "queued", "mended since"
@@ -319,14 +323,14 @@ def test_events_are_messages() -> None:
 @pytest.mark.parametrize(
     ("kind", "data", "reason"),
     [
-        ("google.cloud.audit", {}, "start nothing"),
+        ("google.cloud.audit", {}, "cannot start a run"),
         (PUBLISHED, None, "no data"),
-        (PUBLISHED, {"message": "x"}, "holds no message"),
+        (PUBLISHED, {"message": "x"}, "contains no message"),
         (PUBLISHED, {"message": {}}, "is empty"),
-        (PUBLISHED, {"message": {"data": "%%%"}}, "not base64"),
+        (PUBLISHED, {"message": {"data": "%%%"}}, "not valid base64"),
         (PUBLISHED, {"message": {"data": 7}}, "is empty"),
         (PUBLISHED, {"message": {"data": "A" * 14_000_000}}, "larger than 10,000,000 bytes"),
-        (FINALIZED, {"bucket": "b"}, "names no bucket and no object"),
+        (FINALIZED, {"bucket": "b"}, "does not name a bucket and an object"),
     ],
 )
 def test_what_is_no_message_says_why(kind: str, data: Any, reason: str) -> None:

@@ -50,7 +50,7 @@ def test_a_conflict_with_a_job_that_is_gone_passes(
     settings: CloudSettings, dataflow: Dataflow
 ) -> None:
     dataflow.faults = [409]
-    with pytest.raises(RetryableError, match="has none any more"):
+    with pytest.raises(RetryableError, match="it has ended since"):
         launch(settings)
     assert launch(settings) == "2026-0"
 
@@ -69,7 +69,7 @@ def test_what_does_not_pass_in_time_is_for_the_next_delivery(
 ) -> None:
     dataflow.faults = [503] * 100
     monkeypatch.setattr(launchers, "RETRY", launchers.RETRY.with_timeout(1))
-    with pytest.raises(RetryableError, match="does not take the job now"):
+    with pytest.raises(RetryableError, match="cannot accept the job now"):
         launch(settings)
 
 
@@ -78,7 +78,7 @@ def test_what_will_never_work_is_said_at_once(
     settings: CloudSettings, dataflow: Dataflow, status: int
 ) -> None:
     dataflow.faults = [status]
-    with pytest.raises(LaunchError, match="Dataflow refuses the job: .*not now"):
+    with pytest.raises(LaunchError, match="Dataflow refused the job: .*not now"):
         launch(settings)
     assert len(dataflow.launches) == 1
 
@@ -88,12 +88,12 @@ def test_a_job_tells_its_state_and_its_counters(
 ) -> None:
     jobs = DataflowJobs(settings)
     job = launch(settings)
-    assert (jobs.state(job), jobs.counts(job), jobs.state("another")) == (RUNNING, {}, UNKNOWN)
+    assert (jobs.state(job), jobs.counters(job), jobs.state("another")) == (RUNNING, {}, UNKNOWN)
     dataflow.jobs[job] |= {
         "currentState": "JOB_STATE_CANCELLED",
         "counts": {"tasks_done": 3, "read_bytes": 7},
     }
-    assert (jobs.state(job), jobs.counts(job)) == (
+    assert (jobs.state(job), jobs.counters(job)) == (
         "JOB_STATE_CANCELLED",
         {"tasks_done": 3, "read_bytes": 7},
     )

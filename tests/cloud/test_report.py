@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenebeam.cloud.report import RUNNING, UNKNOWN, brought_up_to_date, run_of
+from scenebeam.cloud.report import RUNNING, UNKNOWN, next_status, run_id_from_event
 from scenebeam.status import RunStatus, State
 
 BEGAN = datetime(2026, 6, 1, tzinfo=UTC)
@@ -24,13 +24,13 @@ def said(state: State, done: int = 0, **facts: object) -> RunStatus:
 
 
 def test_it_goes_from_queued_to_its_end() -> None:
-    going = brought_up_to_date(QUEUED, None, RUNNING)
+    going = next_status(QUEUED, None, RUNNING)
     assert going.state == "running"
-    going = brought_up_to_date(
+    going = next_status(
         going, said("running"), RUNNING, {"tasks_done": 3, "tasks_failed": 1, "read_bytes": 10}
     )
     assert (going.tasks, going.done, going.failed, going.read_bytes) == (8, 3, 1, 10)
-    ended = brought_up_to_date(
+    ended = next_status(
         going, said("succeeded", 8, finished=BEGAN + timedelta(hours=1)), "JOB_STATE_DONE"
     )
     assert (ended.state, ended.done, ended.id, ended.job) == ("succeeded", 8, "demo-1", "j")
@@ -40,22 +40,22 @@ def test_it_goes_from_queued_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("job", "state", "words"),
     [
-        ("JOB_STATE_FAILED", "failed", "its job ended as JOB_STATE_FAILED"),
-        ("JOB_STATE_DONE", "failed", "its job ended as JOB_STATE_DONE"),
-        ("JOB_STATE_CANCELLED", "cancelled", "send the request again to go on"),
-        ("JOB_STATE_DRAINED", "cancelled", "send the request again to go on"),
-        (UNKNOWN, "failed", "nobody knows a job j"),
+        ("JOB_STATE_FAILED", "failed", "the job ended as JOB_STATE_FAILED"),
+        ("JOB_STATE_DONE", "failed", "the job ended as JOB_STATE_DONE"),
+        ("JOB_STATE_CANCELLED", "cancelled", "publish the request again to resume"),
+        ("JOB_STATE_DRAINED", "cancelled", "publish the request again to resume"),
+        (UNKNOWN, "failed", "job j is unknown"),
     ],
 )
 def test_a_job_that_ends_before_its_run_says_so(job: str, state: str, words: str) -> None:
-    found = brought_up_to_date(QUEUED, said("running"), job)
+    found = next_status(QUEUED, said("running"), job)
     assert (found.state, found.tasks) == (state, 8)
     assert words in found.message
 
 
 def test_a_job_that_nobody_knows_yet_is_waited_for() -> None:
     fresh = QUEUED.model_copy(update={"updated": datetime.now(UTC)})
-    assert brought_up_to_date(fresh, None, UNKNOWN) == fresh
+    assert next_status(fresh, None, UNKNOWN) == fresh
 
 
 heard = st.tuples(
@@ -82,7 +82,7 @@ heard = st.tuples(
 def test_whatever_is_heard_in_whatever_order_an_end_is_one(words: list[tuple]) -> None:
     status = QUEUED
     for own, job, counts in words:
-        before, status = status, brought_up_to_date(status, own, job, counts)
+        before, status = status, next_status(status, own, job, counts)
         assert not before.ended or status == before
         assert 0 <= status.done <= max(status.tasks, 0)
         assert (status.id, status.job, status.fingerprint, status.started) == (
@@ -107,4 +107,4 @@ def test_whatever_is_heard_in_whatever_order_an_end_is_one(words: list[tuple]) -
     ],
 )
 def test_which_run_an_event_tells_of(event: object, run: str) -> None:
-    assert run_of(event) == run
+    assert run_id_from_event(event) == run

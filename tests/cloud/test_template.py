@@ -15,10 +15,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from scenebeam.execution.runners.dataflow import worker_options
 from scenebeam.planning.plan import Plan, read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.runners import worker_options
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from test_launch import Desk, message
 
-from scenebeam.cloud.launch import Launch, RetryableError
+from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import RunStatus
@@ -106,7 +106,9 @@ def test_a_message_starts_one_run_whatever_the_weather(
     for at in range(
         4
     ):  # of what a launch writes each in turn: the claim, the request, the job, the status
-        launch = Launch(settings, Runs(open_store(settings.state)), launcher, lambda *words: None)
+        launch = LaunchHandler(
+            settings, Runs(open_store(settings.state)), launcher, lambda *words: None
+        )
         asked = message(str(at), dates=f"2023-0{at + 1}")
         weather.coming = [None] * at + list(faults)
         for _ in range(20):

@@ -11,9 +11,9 @@ from browser import dom, screenshot
 from conftest import stac_server, tree
 from local_cloud import Cloud, wait_for
 from local_dataflow import Dataflow
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
 from scenebeam.storage import open_store
 

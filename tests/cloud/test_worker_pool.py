@@ -15,9 +15,9 @@ import pytest
 
 from conftest import tree
 from local_cloud import free_port
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.status import PAGE_FILE
 
 pytestmark = pytest.mark.cloud

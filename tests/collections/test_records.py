@@ -16,7 +16,7 @@ LANDSAT = [record for record in known_records() if record.id == "landsat-c2-l2"]
 @pytest.mark.parametrize("record", LANDSAT, ids=lambda r: r.provider)
 def test_landsat_has_names_of_its_own(record: CollectionRecord) -> None:
     assert {record.band_name(name) for name in ("nir", "NIR08", "B5", "SR_B5")} == {"nir08"}
-    assert record.band_scaling("red") == (0.0000275, -0.2)
+    assert record.band_scale_offset("red") == (0.0000275, -0.2)
     assert (record.band_nodata("red"), record.band_nodata("qa_pixel")) == (0, 1)
     assert record.bands["qa_pixel"].categorical
     assert record.signing == {"earth-search": "s3-requester-pays"}.get(
@@ -30,7 +30,7 @@ def test_a_sensor_name_in_any_case_is_a_band(record: CollectionRecord) -> None:
     assert record.band_name("thermal") is None
     assert record.bands["scl"].categorical
     assert record.band_dtype("scl") == "uint8"
-    assert record.band_scaling("scl") == (1.0, 0.0)
+    assert record.band_scale_offset("scl") == (1.0, 0.0)
 
 
 def test_every_sensor_says_what_it_needs() -> None:

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from known import check
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour
 
 Make = Callable[..., RunRequest]
 STAMP = "20210610T092031Z"
 BEST = next(scene for scene in SCENES if scene.id == "S2A_34TGL_20210610_1_L2A")
-OTHERS = [scene for scene in SCENES if scene.taken.year == 2021 and scene != BEST]
+OTHERS = [scene for scene in SCENES if scene.acquired.year == 2021 and scene != BEST]
 BAD = {
     "brackets": "http://[::1/x",
     "colons": "http://a:b:c/",

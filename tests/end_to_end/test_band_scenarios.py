@@ -16,8 +16,8 @@ import pytest
 import rasterio
 import urllib3
 
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour, Fault, serve
@@ -68,9 +68,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def whole(path: Path) -> bool:
-    x, y = SCENE.centres(10)
+    x, y = SCENE.pixel_centers(10)
     with rasterio.open(path) as file:
-        expected = earth.pixel("nir", x, y, earth.day_number(SCENE.taken))
+        expected = earth.pixel("nir", x, y, earth.day_number(SCENE.acquired))
         return file.count == 6 and bool(np.array_equal(file.read(4), expected))
 
 

@@ -14,9 +14,9 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 
 LEFT, TOP = 690_000, 4_500_000
 STAMP = "20230202T092109Z"

@@ -92,6 +92,15 @@ def test_a_bad_request_ends_with_2_and_the_fix(file: str, words: list[str], told
     assert "Traceback" not in result.output
 
 
+def test_an_expression_may_begin_with_a_minus_sign(sandbox: Path, tmp_path: Path) -> None:
+    """What is typed for an option is its text: it is not read as YAML, where this is a list."""
+    words = ["--expression", "- red + nir", "--catalog", str(sandbox / "items.json")]
+    words += ["--bbox", ",".join(map(str, AREA)), "--dates", "2021-06", "--runner", "serial"]
+    answer = scenebeam("index", *words, "--output", str(tmp_path / "out"))
+    assert answer.exit_code == 0, answer.output
+    assert list((tmp_path / "out").glob("indices/*/expression.tif"))
+
+
 def test_discovery_tells_each_band(file: str, sandbox: Path) -> None:
     """What a program needs to go on from a scene by itself."""
     told = json.loads(

@@ -14,8 +14,8 @@ import rasterio
 
 from conftest import tree
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Behaviour
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from scenebeam.execution.driver import run
+from scenebeam.execution.live import live_status
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
-from scenebeam.run.live import live_status
 from scenebeam.sandbox.server import Behaviour, Fault
 
 Make = Callable[..., RunRequest]

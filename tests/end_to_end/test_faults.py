@@ -12,8 +12,8 @@ import pytest
 import rasterio
 
 from known import check, read
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 from scenebeam.sandbox.server import Behaviour, Fault
 
@@ -23,7 +23,7 @@ BEST = "S2A_34TGL_20210610_1_L2A"
 
 
 def scenes(*without: str) -> list[SandboxScene]:
-    taken = [s for s in SCENES if s.taken.year == 2021 and s.id not in without]
+    taken = [s for s in SCENES if s.acquired.year == 2021 and s.id not in without]
     return sorted(taken, key=lambda s: s.cloud_cover)
 
 
@@ -166,7 +166,7 @@ def spoiled(
     import shutil
 
     items = []
-    for scene in (s for s in SCENES if s.taken.year == 2021 and s.epsg == 32634):
+    for scene in (s for s in SCENES if s.acquired.year == 2021 and s.epsg == 32634):
         shutil.copytree(sandbox / scene.id, tmp_path / "scenes" / scene.id)
         items.append(scene.item(str(tmp_path / "scenes")))
     spoil(tmp_path / "scenes" / BEST / "red.tif")

@@ -62,8 +62,7 @@ def test_create_makes_all_of_it(fields: Path, selection: list[str], tmp_path: Pa
     whole, every = document["successful"], document["total_processed"]
     assert (whole, every) == (len(images(folder)) / 2, len(list(folder.glob("ftw-*"))))
     assert (
-        f"{whole} of {every} chips are complete, {every - whole} skipped, 0 failed"
-        in told.output
+        f"{whole} of {every} chips are complete, {every - whole} skipped, 0 failed" in told.output
     )
     assert whole > 25
     assert '"buffer_used"' in told.output

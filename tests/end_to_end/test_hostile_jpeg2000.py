@@ -13,14 +13,14 @@ import pytest
 import rasterio
 
 from hostile import EVERY_MODE, Calm, Hostile, Spoil, made, said, serve_hostile, spoil_in, weather
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.transfer import addresses, http
 
 Make = Callable[..., RunRequest]
-BEFORE = [scene for scene in SCENES if scene.taken.year == 2021]
+BEFORE = [scene for scene in SCENES if scene.acquired.year == 2021]
 BEST = "S2A_34TGL_20210610_1_L2A"
 MODES = [mode for mode in EVERY_MODE if mode not in ("flip", "lying")]
 """JPEG 2000 has no checksums: where other bytes come than the file has, no reader can tell."""

@@ -14,8 +14,8 @@ from shapely import segmentize, transform
 from shapely.geometry import box, mapping
 
 from example import EXAMPLE
+from scenebeam.execution.driver import run
 from scenebeam.requestfile import load_request
-from scenebeam.run.driver import run
 
 LEFT, TOP = 694_005, -2_766_615
 

@@ -16,9 +16,9 @@ import pytest
 
 from conftest import tree
 from lives import Lives
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION
 from scenebeam.sandbox.server import Behaviour
 

@@ -25,12 +25,12 @@ from lives import Lives
 from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.cli import main
 from scenebeam.collections import known_records
+from scenebeam.execution.driver import run
+from scenebeam.execution.explain import describe, explain
 from scenebeam.metadata.item_tables import dump_items
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
-from scenebeam.run.driver import run
-from scenebeam.run.explain import describe, explain
 from scenebeam.sandbox.server import Fault, serve
 
 Make = Callable[..., RunRequest]

@@ -27,7 +27,7 @@ TILE = SandboxScene(
 RUN = f"""
 import sys
 from scenebeam.requestfile import load_request
-from scenebeam.run.driver import run
+from scenebeam.execution.driver import run
 status = run(load_request(sys.argv[1])[0])
 assert status.state == "succeeded", status
 print({PEAK_KIB})
@@ -73,7 +73,7 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> 
         assert file.shape == (21960, 21960)
         east = 600_000 + 10 * np.arange(4500, 4800) + 5
         north = 4_500_000 - 10 * np.arange(6000, 6300) - 5
-        truth = earth.pixel("red", east[None, :], north[:, None], earth.day_number(TILE.taken))
+        truth = earth.pixel("red", east[None, :], north[:, None], earth.day_number(TILE.acquired))
         found = file.read(1, window=Window(9000, 12000, 600, 600))
         np.testing.assert_array_equal(found, truth.repeat(2, axis=0).repeat(2, axis=1))
 

@@ -17,12 +17,12 @@ from rasterio.warp import reproject, transform_bounds
 from rio_cogeo.cogeo import cog_validate
 
 from scenebeam.errors import ReadError
+from scenebeam.execution.driver import run
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import read_window
 from scenebeam.raster.validate import validate
 from scenebeam.request import Checks
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.status import RunStatus
 from scenebeam.transfer.retry import Budget
 
@@ -494,7 +494,7 @@ def lzw_decode(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", ["noise", "smooth", "blank"])
 def test_lzw_clears_its_table_as_the_specification_says(kind: str) -> None:
-    from scenebeam.raster.pyramid import encode
+    from scenebeam.raster.codecs import encode
 
     pixels = {
         "noise": numbers(18, 0, 60_000, "uint16", 64),

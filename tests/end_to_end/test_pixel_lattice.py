@@ -13,9 +13,9 @@ import rasterio
 from affine import Affine
 from rasterio.warp import transform_bounds
 
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 
 LEFT, TOP = 600_015, 5_199_975
 """Landsat's edges lie at 15 mod 30 in every zone."""

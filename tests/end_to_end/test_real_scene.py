@@ -15,9 +15,9 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from conftest import stac_server
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.fields import write_calendar
 from scenebeam.sandbox.server import serve
 

@@ -21,9 +21,9 @@ import rustac
 from conftest import OF_ITS_TIME, write_served_items
 from lives import Killed, Lives
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest, is_url
 from scenebeam.requestfile import load_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 from scenebeam.storage import open_store
 from scenebeam.storage.store import SUPERSEDED
@@ -76,7 +76,7 @@ class Case:
     def files(self) -> dict[str, bytes]:
         """What stands, but for what tells the time."""
         store = open_store(self.output)
-        names = store._names("")
+        names = store._list_keys("")
         return {
             name: store.read(name) or b""
             for name in sorted(names)
@@ -121,7 +121,7 @@ def case(
 def dead_links(output: str) -> list[str]:
     """Hrefs of collections, items and tables that lead to nothing inside the output."""
     store, dead = open_store(output), []
-    names = store._names("")
+    names = store._list_keys("")
 
     def check(where: str, href: str) -> None:
         if not is_url(href) and not os.path.isabs(href):

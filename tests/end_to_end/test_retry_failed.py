@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conftest import tree
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.server import Behaviour, Fault
 
 Make = Callable[..., RunRequest]

@@ -22,11 +22,11 @@ from scenebeam.catalog.item_search import queries_for
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run, write_scenes
 from scenebeam.planning.search import search
 from scenebeam.planning.search_cache import read_search, write_search
 from scenebeam.request import Area, RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run, write_scenes
 from scenebeam.sandbox.scenes import SCENES, write_sandbox
 from scenebeam.sandbox.server import Behaviour, serve
 from scenebeam.storage import open_store
@@ -159,7 +159,7 @@ def test_refresh_asks_again_and_makes_only_what_changed(
 ) -> None:
     catalog = f"{counted.url}/catalog.json"
     request = make_request(catalog=catalog, dates=["2021", "2022"], **{"product.bands": ["scl"]})
-    late = [scene for scene in SCENES if scene.taken.year == 2022]
+    late = [scene for scene in SCENES if scene.acquired.year == 2022]
     listing = counted.folder / "catalog.json"
     everything = json.loads(listing.read_text())
     early = [

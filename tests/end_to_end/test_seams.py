@@ -8,8 +8,8 @@ from pathlib import Path
 import rasterio
 
 from known import check
+from scenebeam.execution.driver import run
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION, SandboxScene, write_sandbox
 
 WHEN = datetime(2021, 6, 10, 22, 0, 0)

@@ -12,9 +12,9 @@ import pytest
 import rasterio
 
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.storage import open_store
 from series import item_of, level_of, row, series_request, stamp, statuses, tile, write_table
 

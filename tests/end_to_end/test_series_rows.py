@@ -18,9 +18,9 @@ import scenebeam
 from conftest import OF_ITS_TIME, tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from series import (
     item_of,
     level_of,
@@ -376,7 +376,7 @@ def test_products_stay_although_their_row_or_their_files_go(
     assert (status.state, status.done) == ("succeeded", 3)
     after = times(two_tiles)
     assert {name: after[name] for name in before} == before
-    assert f"not in the table any more, and left as they are: {stamp('02')}" in caplog.text
+    assert f"no longer in the table, but kept: {stamp('02')}" in caplog.text
 
 
 def test_a_run_goes_on_although_its_table_is_gone(two_tiles: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import scenebeam
 from scenebeam.cli import main
 from scenebeam.errors import CatalogError, RequestError
+from scenebeam.execution.driver import run
 from scenebeam.imaging.virtual import write_vrts
 from scenebeam.planning.search import make_plan
 from scenebeam.products import product_of
@@ -25,7 +26,6 @@ from scenebeam.report.facts import Measure, gather
 from scenebeam.report.render import _worst
 from scenebeam.request import Checks, Limits, RunRequest
 from scenebeam.requestfile import load_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
 
@@ -152,5 +152,5 @@ def test_scenes_of_chips_that_none_is_of_are_not_told_as_taken(fields_request: M
     facts = gather(status, "items.parquet", product_of("fields").page, store.list(), store)
     with (Path(request.output) / "chips_status.csv").open(newline="") as file:
         used = {row["scene"] for row in csv.DictReader(file)} - {""}
-    assert {scene.id for scene in facts.scenes if scene.taken} == used
+    assert {scene.id for scene in facts.scenes if scene.selected} == used
     assert len(used) < len(facts.scenes)

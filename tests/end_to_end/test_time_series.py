@@ -18,13 +18,13 @@ from known import check
 from scenebeam.catalog.timeseries import parse_series, read_series_scenes
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
 
-BEFORE = sorted((s for s in SCENES if s.taken.year == 2021), key=lambda s: s.id)
+BEFORE = sorted((s for s in SCENES if s.acquired.year == 2021), key=lambda s: s.id)
 
 
 def request_for(table: Path, root: Path, out: Path, **more: object) -> RunRequest:

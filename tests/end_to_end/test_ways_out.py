@@ -25,8 +25,8 @@ import rustac
 from hostile import Hostile, serve_hostile
 from known import check
 from scenebeam.errors import CatalogError, SceneBeamError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.sandbox.server import Fault
 from scenebeam.transfer import addresses
@@ -154,9 +154,9 @@ WAYS: dict[str, tuple[Callable[[World], str | None], str]] = {
         "it is XML",
     ),
     "redirect to a private server": (redirected(lambda w: w.private), "private network"),
-    "redirect to a metadata server": (redirected(lambda w: w.metadata), "no place for images"),
+    "redirect to a metadata server": (redirected(lambda w: w.metadata), "metadata address"),
     "private server": (lambda w: f"{w.private.url}/{BAD.id}/red.tif", "private network"),
-    "metadata server": (lambda w: f"{w.metadata.url}/{BAD.id}/red.tif", "no place for images"),
+    "metadata server": (lambda w: f"{w.metadata.url}/{BAD.id}/red.tif", "metadata address"),
 }
 """What is tried → its href, or None where the file itself has changed; and what is said of it."""
 LOCAL_WAYS: dict[str, Callable[[World], str]] = {

@@ -18,9 +18,9 @@ import rasterio
 from conftest import changed
 from known import check
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
@@ -306,7 +306,7 @@ def test_what_is_no_image_is_not_kept(
     run(request)
     (row,) = rows(request, "assets_download_status.csv")
     assert row["status"] == "validation_failed"
-    assert "no image that can be used" in row["message"]
+    assert "not a usable image" in row["message"]
     assert not list(Path(request.output).rglob("*B08*"))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from scenebeam.errors import ReadError, RequestError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import AREA, COLLECTION
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import gcs, open_store

@@ -18,13 +18,13 @@ from pyproj import CRS, Geod, Transformer
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
 from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.landcover.aois import read_aois
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.request import Area, RunRequest
-from scenebeam.run.driver import run
 from scenebeam.vectors.crs import lonlat_transformer
 
 WGS84 = Geod(ellps="WGS84")

@@ -24,12 +24,12 @@ from rasterio.warp import reproject
 from conftest import OF_ITS_TIME, tree
 from known_fields import best, cloud, image, noon
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.plan import read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.products.fields.cloud_report import measure_clouds
 from scenebeam.products.fields.items import FTW, ftw_schema
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.fields import SCENES, YEAR, write_calendar
 from scenebeam.sandbox.server import Fault, serve
 from scenebeam.storage import open_store
@@ -504,7 +504,9 @@ def test_an_api_is_asked_once_a_cell_and_season(
     asked = []
     real = item_search._search_parameters
     monkeypatch.setattr(
-        item_search, "_search_parameters", lambda *given: [asked.append(w) or w for w in real(*given)]
+        item_search,
+        "_search_parameters",
+        lambda *given: [asked.append(w) or w for w in real(*given)],
     )
     request = on_chips(catalog=stac_of_fields)
     plan = make_plan(request)
@@ -573,11 +575,11 @@ def test_chips_that_no_scene_will_do_for(
             least = min(
                 s.cloud_cover
                 for s in SCENES
-                if abs(s.taken - noon(row["season"])).days < 56 and s.cloud_cover
+                if abs(s.acquired - noon(row["season"])).days < 56 and s.cloud_cover
             )
             assert row["status"] == "success"
             assert float(row["cloud_cover_scene"]) == least, where
-            assert row["message"] == "least cloudy there is"
+            assert row["message"] == "least cloudy scene; none meets the thresholds"
 
 
 def test_clouds_are_measured_and_items_made_by_them(on_chips: Callable[..., RunRequest]) -> None:
@@ -608,7 +610,7 @@ def test_a_scene_that_ends_inside_a_chip_is_not_taken(
         next(s for s in SCENES if s.cloud_cover < 1),
         cut=True,
         cloud_cover=0.2,
-        taken=noon("planting") - timedelta(days=2),
+        acquired=noon("planting") - timedelta(days=2),
     )
     cut.write(tmp_path / "cut")
     items = [scene.item(str(fields)) for scene in SCENES]
@@ -689,7 +691,7 @@ def test_a_classification_that_cannot_be_read_never_counts_as_clear(
         for one in json.loads(path.read_text())["choices"]
     ]
     assert any("404" in one["unchecked"].get(lost, "") for one in told)
-    assert any("could not be looked at" in one["reason"] for one in told)
+    assert any("could not be checked" in one["reason"] for one in told)
 
 
 def test_a_server_that_is_unwell_is_asked_again(
@@ -769,9 +771,9 @@ def test_harvest_in_the_year_after(
     """Planting in October, harvest in April: of a season that wraps the year."""
     calendar = write_calendar(tmp_path / "south", planting=298, harvest=96)
     later = [
-        replace(scene, taken=scene.taken.replace(year=YEAR + 1))
+        replace(scene, acquired=scene.acquired.replace(year=YEAR + 1))
         for scene in SCENES
-        if scene.taken.month < 6
+        if scene.acquired.month < 6
     ]
     items = [scene.item(str(fields)) for scene in (*SCENES, *later)]
     catalog = tmp_path / "items.json"

@@ -21,8 +21,9 @@ from pyproj import CRS, Transformer
 from scenebeam.errors import RequestError
 from scenebeam.imaging.split import split_chips
 from scenebeam.products.fields.boundaries import Faults, read_fields
-from scenebeam.products.fields.lattice import FieldChips, _mgrs, chips_of_fields, fields_name
+from scenebeam.products.fields.lattice import FieldChips, _mgrs_name, chips_of_fields
 from scenebeam.products.fields.request import ChipGridOptions
+from scenebeam.products.fields.spool import fields_key
 from scenebeam.products.fields.tiles import (
     assign_tiles,
     bounds_by_hemisphere,
@@ -96,7 +97,7 @@ def test_names_are_what_the_mgrs_library_says_inside_a_zone(
     inside = int((longitude + 180) // 6) + 1 == zone and (latitude >= 0) == north and latitude > -79
     assume(inside and not exceptional)
     told = MGRS().toMGRS(latitude, longitude, MGRSPrecision=2)
-    assert _mgrs((epsg, column, row), 2560.0).lstrip("0") == told.lstrip("0")
+    assert _mgrs_name((epsg, column, row), 2560.0).lstrip("0") == told.lstrip("0")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".geojson"])
@@ -137,7 +138,7 @@ def test_chips_cover_all_fields_once(
         at_edge = min((longitude + 180) % 6, -(longitude + 180) % 6) < 0.3 or abs(latitude) < 0.05
         zone = int((longitude + 180) // 6) % 60 + 1
         assert at_edge or chip.crs == f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
-    assert set(found.files) == {fields_name(name) for name in found.squares}
+    assert set(found.files) == {fields_key(name) for name in found.squares}
 
 
 def test_coverage_is_what_fields_cover(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_invalid_fields_are_mended_and_noted(tmp_path: Path) -> None:
     assert all(shapely.is_valid(geometries))
     assert geometries[1].area == pytest.approx(shapely.make_valid(bowtie).area)
     assert [(row["field"], row["id"], row["fault"].split(":")[0]) for row in faults.rows] == [
-        (3, "c", "no geometry"), (4, "d", "no geometry"), (2, "b", "mended"),
+        (3, "c", "no geometry"), (4, "d", "no geometry"), (2, "b", "made valid"),
     ]  # fmt: skip
 
 
@@ -300,7 +301,7 @@ def test_no_two_splits_touch_over_the_antimeridian_and_the_edges_of_zones(tmp_pa
         found = made(tmp_path, parts, split=Split(train=0.4, val=0.3, test=0.3, block=3))
         shapes, _ = chip_footprints(found.chips)
         told = np.array(
-            split_chips(found.places, shapes, Split(train=0.4, val=0.3, test=0.3, block=3))
+            split_chips(found.cells, shapes, Split(train=0.4, val=0.3, test=0.3, block=3))
         )
         assert len(set(told)) == 4
         assert len({chip.crs for chip in found.chips}) == 2
@@ -344,18 +345,18 @@ def test_chips_lie_on_the_pixels_of_the_imagery(
     tmp_path: Path, fields_request: Callable[..., RunRequest]
 ) -> None:
     """Landsat's edges are at 15 mod 30: so are those of its chips, and Sentinel-2's stay on multiples of 10."""
-    from scenebeam.products.fields.plan import _origin
+    from scenebeam.products.fields.scope import _imagery_origin
 
     changes = {
         "collections": ["landsat-c2-l2"],
         "product.bands": ["red"],
         "product.grid": {"size": 64, "resolution": 30},
     }
-    assert _origin(fields_request(**changes)) == (15, 15)
-    assert _origin(
+    assert _imagery_origin(fields_request(**changes)) == (15, 15)
+    assert _imagery_origin(
         fields_request(**{**changes, "product.grid": {"size": 256, "resolution": 10}})
     ) == (0, 0)
-    assert _origin(
+    assert _imagery_origin(
         fields_request(collections=["sentinel-2-l2a"], **{"product.bands": ["red"]})
     ) == (0, 0)
     fields = [square(24.0, 40.5, 3000)]

@@ -15,15 +15,15 @@ import shapely
 from pyproj import Transformer
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.products.fields.choose import _look_at
+from scenebeam.execution.driver import run
+from scenebeam.products.fields.chip_clouds import clouds_in
 from scenebeam.products.fields.task import Clouds, FieldsTask
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.fields import SCENES
 from scenebeam.sandbox.scenes import SandboxScene, write_image, write_sandbox
 
-PLANTING = next(scene for scene in SCENES if scene.taken == datetime(2021, 4, 10, 9, 20, 31))
+PLANTING = next(scene for scene in SCENES if scene.acquired == datetime(2021, 4, 10, 9, 20, 31))
 
 
 def test_on_both_sides_of_the_antimeridian(
@@ -33,7 +33,7 @@ def test_on_both_sides_of_the_antimeridian(
     tile = SandboxScene(
         "01KAB", 32701, 175_000, 8_130_000, datetime(2021, 4, 5, 9, 0), cloud_cover=1.0
     )
-    later = replace(tile, taken=datetime(2021, 10, 25, 9, 0))
+    later = replace(tile, acquired=datetime(2021, 10, 25, 9, 0))
     catalog = write_sandbox(tmp_path / "scenes", scenes=[tile, later])
     to_lonlat = Transformer.from_crs(32701, 4326, always_xy=True)
     corners = [
@@ -74,7 +74,7 @@ def test_on_both_sides_of_the_antimeridian(
             if codes[name] == "EPSG:32701":
                 x = image.transform.c + 5 + 10 * np.arange(160)[None, :]
                 y = image.transform.f - 5 - 10 * np.arange(160)[:, None]
-                red = earth.pixel("red", x, y, earth.day_number(tile.taken))
+                red = earth.pixel("red", x, y, earth.day_number(tile.acquired))
                 np.testing.assert_array_equal(image.read(1), red)
         with rasterio.open(output / name / f"{name}_instance.tif") as mask:
             numbers = np.union1d(numbers, mask.read(1))
@@ -85,8 +85,8 @@ def test_a_cloud_probability_is_looked_at_before_classes(
     fields: Path, on_chips: Callable[..., RunRequest], tmp_path: Path
 ) -> None:
     """As Sentinel-2 Collection 1 at Earth Search has it: 50 percent is cloud, 49 is none; shadows do not count."""
-    x, y = PLANTING.centres(20)
-    probability = np.where(earth.is_cloud(x, y, earth.day_number(PLANTING.taken)), 50, 49).astype(
+    x, y = PLANTING.pixel_centers(20)
+    probability = np.where(earth.is_cloud(x, y, earth.day_number(PLANTING.acquired)), 50, 49).astype(
         np.uint8
     )
     corner = (float(PLANTING.left), float(PLANTING.top))
@@ -94,7 +94,7 @@ def test_a_cloud_probability_is_looked_at_before_classes(
     items: list[dict[str, Any]] = [
         {**scene.item(str(fields)), "collection": "sentinel-2-c1-l2a"}
         for scene in SCENES
-        if scene.taken.month > 9 or scene == PLANTING
+        if scene.acquired.month > 9 or scene == PLANTING
     ]
     for item in items:
         if item["id"] == PLANTING.id:
@@ -120,7 +120,7 @@ def test_a_cloud_probability_is_looked_at_before_classes(
             np.arange(left + 10, left + 1600, 20)[None, :],
             np.arange(top - 10, top - 1600, -20)[:, None],
         )
-        share = 100 * earth.is_cloud(east, north, earth.day_number(PLANTING.taken)).mean()
+        share = 100 * earth.is_cloud(east, north, earth.day_number(PLANTING.acquired)).mean()
         assert abs(item["properties"]["eo:cloud_cover"] - share) < 1e-3
         seen.add(share > 0)
     assert seen == {True, False}
@@ -131,5 +131,5 @@ def test_flags_tell_clouds_too() -> None:
     task = FieldsTask.model_construct(clouds=Clouds(bits={"qa_pixel": (3, 4)}))
     asset = Asset("qa_pixel", "x", 1, 30, "uint16", 1, 1, 0, 0, True)
     values = np.array([[1 << 3, 1 << 4, 1 << 6, 1]], np.uint16)  # cloud, shadow, clear, fill
-    found = _look_at({"qa_pixel": values}, {"qa_pixel": asset}, task)
+    found = clouds_in({"qa_pixel": values}, {"qa_pixel": asset}, task.clouds)
     assert (found.cloud, found.nodata) == (round(200 / 3, 4), 25.0)

@@ -17,12 +17,12 @@ import rasterio
 import rustac
 
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.plan import read_plan
 from scenebeam.products.fields import calendar
+from scenebeam.products.fields.candidates import is_in_utm_zone
 from scenebeam.products.fields.choose import choose
-from scenebeam.products.fields.plan import _is_of_zone
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.fields import HARVEST, PLANTING, SCENES, YEAR, boundaries
 from scenebeam.sandbox.server import serve
 from scenebeam.storage import open_store
@@ -100,7 +100,7 @@ def test_without_a_network_the_ways_on_are_named(
     ],
 )
 def test_a_tile_is_of_a_zone(tile: str | None, crs: str, own: bool) -> None:
-    assert _is_of_zone(tile, crs) is own
+    assert is_in_utm_zone(tile, crs) is own
 
 
 def test_at_equal_cloud_and_day_the_own_zone_is_first(fields_request: Make) -> None:
@@ -126,12 +126,12 @@ def test_at_equal_cloud_and_day_the_own_zone_is_first(fields_request: Make) -> N
 @pytest.fixture
 def with_hole(fields: Path, tmp_path: Path) -> Path:
     """A catalog whose clearest scene at planting is empty in one half, and says nothing of it."""
-    taken = next(scene for scene in SCENES if scene.cloud_cover < 1).taken
+    taken = next(scene for scene in SCENES if scene.cloud_cover < 1).acquired
     cut = replace(
         next(s for s in SCENES if s.cloud_cover < 1),
         cut=True,
         cloud_cover=0.0,
-        taken=taken + timedelta(days=1),
+        acquired=taken + timedelta(days=1),
     )
     cut.write(tmp_path / "cut")
     items = [scene.item(str(fields)) for scene in SCENES]
@@ -213,7 +213,9 @@ def test_no_warning_where_no_split_is_empty(
 
 
 def test_masks_tell_their_type(made: tuple[Path, str]) -> None:
-    for path in made[0].glob(f"ftw-*/ftw-*_{YEAR}.json"):
+    paths = sorted(made[0].glob(f"ftw-*/ftw-*_{YEAR}.json"))
+    assert paths
+    for path in paths:
         for asset in json.loads(path.read_text())["assets"].values():
             with rasterio.open(path.parent / asset["href"]) as file:
                 assert asset["raster:bands"][0]["data_type"] == file.dtypes[0]

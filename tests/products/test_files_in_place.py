@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from conftest import changed
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import COLLECTION, SCENES
 from scenebeam.sandbox.server import Behaviour, Fault
 from scenebeam.storage import open_store
@@ -168,7 +168,7 @@ def test_each_band_tells_its_seconds_bytes_and_retries(
     }
     assert int(found["bytes_b08"]) == (sandbox / SCENE.id / "nir.tif").stat().st_size
     assert float(found["seconds_b08"]) > 0
-    assert f"{SCENE.id}: B08: retry 1: the server answers 503; try 2 in " in caplog.text
+    assert f"{SCENE.id}: B08: retry 1: the server returned 503; try 2 in " in caplog.text
     assert f"{SCENE.id}: B04: downloading " in caplog.text
     assert f"{SCENE.id}: SCL is done" in caplog.text
 

@@ -18,10 +18,10 @@ from rio_cogeo import cog_validate
 from conftest import tree
 from known import first, layers
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.imaging.virtual import block_table, write_vrts
 from scenebeam.planning.search import make_plan
 from scenebeam.request import Limits, RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
 from scenebeam.sandbox.server import Behaviour, Fault
@@ -76,7 +76,7 @@ def ranked(
     from scenebeam.sandbox.scenes import SCENES
 
     found = [
-        s for s in scenes or SCENES if s.taken.year == year and s.tile in tiles and not s.error
+        s for s in scenes or SCENES if s.acquired.year == year and s.tile in tiles and not s.error
     ]
     return sorted(found, key=lambda scene: scene.cloud_cover)
 
@@ -404,9 +404,9 @@ def test_bits_of_a_quality_band_hide_the_ground(index_request: Make, tmp_path: P
     )
     assert run(request).state == "succeeded"
     found = read(image(request, "20230502T000000Z"))
-    x, y = scene.centres(10)
+    x, y = scene.pixel_centers(10)
     nir, red = (
-        earth.pixel(band, x, y, earth.day_number(scene.taken)) * 0.00005 - 0.02
+        earth.pixel(band, x, y, earth.day_number(scene.acquired)) * 0.00005 - 0.02
         for band in ("nir", "red")
     )
     clear = flags == 0b1000000

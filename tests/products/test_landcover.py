@@ -24,9 +24,9 @@ from rasterio.warp import reproject
 from conftest import tree
 from known_landcover import CHIP, EAST, WEST, centres, drawn, fit, homogeneous, land_class, windows
 from scenebeam.errors import RequestError, StorageError
+from scenebeam.execution.driver import run
 from scenebeam.raster.validate import validate
 from scenebeam.request import Checks, RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.landcover import DAYS, EPSG, LANDSAT_DAYS, SAR_DAYS
 from scenebeam.storage import local, open_store
@@ -363,7 +363,7 @@ def test_a_modality_that_does_not_overlap_is_named(
                 [[x + 1, y] for x, y in item["geometry"]["coordinates"][0]]
             ]
     (tmp_path / "items.json").write_text(json.dumps(document))
-    with pytest.raises(RequestError, match="there is no elevation of the area"):
+    with pytest.raises(RequestError, match="no elevation scene shows the area"):
         run(landcover_request(catalog=str(tmp_path / "items.json")))
 
 

@@ -17,7 +17,7 @@ from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.errors import CheckError
 from scenebeam.products.landcover.aois import read_aois
 from scenebeam.products.landcover.chips import balance_classes
-from scenebeam.products.landcover.dates import choose_dates, match
+from scenebeam.products.landcover.dates import cheapest_assignment, choose_dates
 from scenebeam.products.landcover.encoding import check_fit, encode_pixels
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import Recipe
@@ -108,9 +108,9 @@ def test_a_tile_without_a_scene_in_one_quarter_is_none() -> None:
             s2l2a=[s2(day) for day in QUARTERS[:3]]
             + [s2(QUARTERS[3], "32UPB"), s2(QUARTERS[3], cloud=30.0)]
         )
-    with pytest.raises(CheckError, match="there is no scene"):
+    with pytest.raises(CheckError, match="no scene was found"):
         choose(s2l2a=[])
-    with pytest.raises(CheckError, match="none of 4 scenes has"):
+    with pytest.raises(CheckError, match="none of the 4 scenes qualifies"):
         choose(s2l2a=[s2(day, nodata=5.0) for day in QUARTERS])
 
 
@@ -134,7 +134,7 @@ def test_one_orbit_has_a_pass_of_its_own_for_each_date() -> None:
     far = [s1(day + timedelta(days=12), 139) for day in QUARTERS]
     assert choose(s1rtc=[*near, *far]).orbit == "139"
     with pytest.raises(
-        CheckError, match="no relative orbit has a Sentinel-1 scene of its own within 12 days"
+        CheckError, match="no relative orbit has a separate Sentinel-1 scene within 12 days"
     ):
         choose(s1rtc=[*near, s1(QUARTERS[3] + timedelta(days=13))])
 
@@ -150,7 +150,7 @@ def test_landsat_is_the_clearest_of_one_path_and_row() -> None:
     found = choose(lc2l2=[*silent, *(l8(day, cloud=2.0) for day in days)])
     assert [one.cloud_cover for one in found.dates["lc2l2"]] == [2.0] * 4
     with pytest.raises(
-        CheckError, match="no WRS path and row has a Landsat scene of its own within 91 days"
+        CheckError, match="no WRS path and row has a separate Landsat scene within 91 days"
     ):
         choose(
             lc2l2=[
@@ -161,7 +161,7 @@ def test_landsat_is_the_clearest_of_one_path_and_row() -> None:
 
 
 def test_a_map_of_another_year_is_none() -> None:
-    with pytest.raises(CheckError, match="there is no land cover of the area"):
+    with pytest.raises(CheckError, match="no land-cover scene shows the area"):
         choose(lulc=[scene("map", datetime(2022, 1, 1, tzinfo=UTC))])
 
 
@@ -188,7 +188,7 @@ def test_each_place_gets_a_thing_of_its_own_at_the_least_cost(
         )
         for way in ways
     ]
-    found = match(options)
+    found = cheapest_assignment(options)
     if not ways:
         assert found is None
         return

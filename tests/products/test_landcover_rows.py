@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from scenebeam.products.landcover.outlook import areas_by_cloud, outlook
 
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan, search
-from scenebeam.products.landcover.candidates import _of_one_class
+from scenebeam.products.landcover.candidates import _homogeneous_windows
+from scenebeam.products.landcover.class_counts import areas_by_cloud, count_classes
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.transfer.retry import Budget
 
 Make = Callable[..., RunRequest]
@@ -105,7 +105,7 @@ def test_windows_of_mostly_one_class(share: float) -> None:
         land_class, count = max(counts.items(), key=lambda pair: pair[1])
         if land_class > 0 and count >= share * 100:
             expected.append((number, land_class))
-    assert sorted(_of_one_class(windows, share)) == expected
+    assert sorted(_homogeneous_windows(windows, share)) == expected
 
 
 def test_a_smaller_share_gives_more_chips_of_no_less(
@@ -132,7 +132,7 @@ def test_a_smaller_share_gives_more_chips_of_no_less(
 def test_classes_are_counted_as_the_run_counts_them(landcover_request: Make) -> None:
     request = landcover_request()
     plan = make_plan(request)
-    found = outlook(plan.tasks, request.product, Budget())  # type: ignore[arg-type]
+    found = count_classes(plan.tasks, request.product, Budget())  # type: ignore[arg-type]
     assert not Path(request.output).exists()
     run(request)
     counts: Counter[str] = Counter()

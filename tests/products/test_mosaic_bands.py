@@ -10,7 +10,7 @@ import pytest
 
 import scenebeam
 from conftest import tree
-from scenebeam.run.driver import run
+from scenebeam.execution.driver import run
 from series import item_of, row, rows_of, series_request, stamp, statuses, tile, write_table
 
 THREE = {"kind": "mosaic", "bands": ["red", "nir", "scl"]}

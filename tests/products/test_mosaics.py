@@ -16,9 +16,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from known import check, first, layers, read
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 
 Make = Callable[..., RunRequest]
@@ -28,7 +28,7 @@ BEFORE, AFTER = "20210610T092031Z", "20220615T092029Z"
 def ranked(year: int) -> list[SandboxScene]:
     """The scenes of a year that are taken, best first."""
     return sorted(
-        (s for s in SCENES if s.taken.year == year and not s.error), key=lambda s: s.cloud_cover
+        (s for s in SCENES if s.acquired.year == year and not s.error), key=lambda s: s.cloud_cover
     )
 
 
@@ -146,7 +146,9 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
 
 def test_a_small_picture_of_each(done: Make) -> None:
     request = done(**{"product.bands": ["scl", "nir", "red", "green"]})
-    for path in Path(request.output).glob("mosaics/*/thumbnail.png"):
+    paths = sorted(Path(request.output).glob("mosaics/*/thumbnail.png"))
+    assert paths
+    for path in paths:
         with rasterio.open(path.parent / "red.tif") as file:
             overview = file.read(1, out_shape=(file.height // 2, file.width // 2))
         with warnings.catch_warnings():

@@ -17,7 +17,7 @@ from pyproj import Transformer
 from resident import PEAK_KIB
 from scenebeam.imaging.shards import cut, shared_levels
 from scenebeam.planning.search import make_plan
-from scenebeam.raster.pyramid import TILE, level_shapes
+from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
 from scenebeam.request import RunRequest
 
 shapes = st.tuples(st.integers(1, 200_000), st.integers(1, 200_000))
@@ -34,7 +34,7 @@ def test_windows_cover_a_grid_once(shape: tuple[int, int], widest: int) -> None:
     for top, bottom, left, right in windows:
         assert 0 <= top < bottom <= shape[0]
         assert 0 <= left < right <= shape[1]
-        assert right - left <= max(widest, TILE)
+        assert right - left <= max(widest, BLOCK_SIZE)
         if len(windows) > 1:
             assert top % cell == left % cell == 0
             assert bottom == shape[0] or bottom % cell == 0
@@ -50,18 +50,18 @@ def test_tiles_of_the_shared_levels_do_not_reach_beyond_a_shard(
         return
     levels = shared_levels(shape, cell)
     assert 1 <= levels <= len(level_shapes(*shape))
-    assert cell % (TILE << (levels - 1)) == 0
+    assert cell % (BLOCK_SIZE << (levels - 1)) == 0
 
 
-@given(st.integers(1, 60_000), st.integers(1, 60_000), st.integers(TILE, 60_000))
+@given(st.integers(1, 60_000), st.integers(1, 60_000), st.integers(BLOCK_SIZE, 60_000))
 def test_columns_are_as_few_as_memory_allows(height: int, width: int, widest: int) -> None:
     """A source block that lies across a cut is read on both sides of it; but cuts are coarse enough to be put together."""
     windows, cell = cut((height, width), widest)
     columns = {(left, right) for _, _, left, right in windows}
-    unit = 2 * TILE if widest >= 2 * TILE else TILE
+    unit = 2 * BLOCK_SIZE if widest >= 2 * BLOCK_SIZE else BLOCK_SIZE
     usable = max(
-        widest // unit * unit if widest < 8 * TILE else 0,
-        widest * 3 // 4 if widest >= 8 * TILE else 0,
+        widest // unit * unit if widest < 8 * BLOCK_SIZE else 0,
+        widest * 3 // 4 if widest >= 8 * BLOCK_SIZE else 0,
     )
     assert -(-width // widest) <= len(columns) <= -(-width // usable)
     assert len(columns) == 1 or cell >= unit

@@ -21,10 +21,10 @@ from rasterio.warp import transform_bounds
 from conftest import changed
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox.server import Behaviour, Fault, serve
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -565,8 +565,8 @@ def test_a_fetched_band_is_told_from_start_to_end(
         assert run(request).state == "succeeded"
     lines = [record.getMessage().removeprefix(f"{SCENE}: red: ") for record in caplog.records]
     assert lines.count("downloading 5.1 MB") == 1
-    assert "retry 1: the server answers 503; try 2 in " in "\n".join(lines)
-    assert "retry 2: the server answers 503; try 3 in " in "\n".join(lines)
+    assert "retry 1: the server returned 503; try 2 in " in "\n".join(lines)
+    assert "retry 2: the server returned 503; try 3 in " in "\n".join(lines)
     assert "retry 3: the answer broke off, resuming at byte 3,000,000" in lines
     percents = [line for line in lines if line.endswith(" %)")]
     assert len(percents) >= 4
@@ -586,7 +586,7 @@ def test_a_band_read_by_range_is_told_too(
     with caplog.at_level(logging.INFO, "scenebeam.progress"):
         assert run(request).state == "succeeded"
     assert f"{SCENE}: blue: reading {host.url}/blue.tif" in caplog.text
-    assert f"{SCENE}: nir: retry 1: the server answers 503" in caplog.text
+    assert f"{SCENE}: nir: retry 1: the server returned 503" in caplog.text
     assert spent(request, "retries") == {band: float(band == "nir") for band in SIX}
     assert spent(request, "bytes")["blue"] >= (bands / "blue.tif").stat().st_size
 

@@ -11,9 +11,9 @@ import pytest
 import rasterio
 from affine import Affine
 
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 
 OPTICAL = ["blue", "green", "red", "nir", "swir16", "swir22"]
 LANDSAT = ["blue", "green", "red", "nir08", "swir16", "swir22"]

@@ -23,9 +23,9 @@ from rio_cogeo import cog_validate
 from conftest import tree
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 from scenebeam.sandbox.server import Behaviour, Fault
@@ -70,8 +70,8 @@ def rows(request: RunRequest) -> list[dict[str, str]]:
 
 def known(scene: SandboxScene, band: str) -> np.ndarray:
     """The scene's harmonized numbers of a 10 m band, or of a 20 m band on its own grid."""
-    x, y = scene.centres(earth.BANDS[band])
-    return np.where(scene.seen(x, y), earth.pixel(band, x, y, earth.day_number(scene.taken)), 0)
+    x, y = scene.pixel_centers(earth.BANDS[band])
+    return np.where(scene.is_valid(x, y), earth.pixel(band, x, y, earth.day_number(scene.acquired)), 0)
 
 
 def onto(

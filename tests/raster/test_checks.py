@@ -166,5 +166,5 @@ def test_a_sample_is_bounded_and_recalled() -> None:
     for _ in range(8):
         sample.add(RNG.integers(1, 9000, (500, 4000), dtype=np.uint16), 0)
     assert 200_000 < sample.values.size < 300_000
-    again = Sample.recalled(sample.values.tolist(), sample.total)
+    again = Sample.from_values(sample.values.tolist(), sample.total)
     assert (again.std_dev, again.nodata_percent) == (sample.std_dev, sample.nodata_percent)

@@ -12,7 +12,7 @@ import rasterio
 from affine import Affine
 from rio_cogeo import cog_validate
 
-from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
+from scenebeam.raster.cog import CogBand, CogProfile, Level, stack_levels, write_cog
 from scenebeam.raster.pyramid import Pyramid, halve, level_shapes
 
 
@@ -141,7 +141,7 @@ def test_several_bands_lie_one_after_another(tmp_path: Path, shape: tuple[int, i
     profile = CogProfile(*shape, np.dtype("uint16"), 0, "EPSG:32634", transform, bands=told)
     path = tmp_path / "x.tif"
     with path.open("wb") as file:
-        write_cog(file, profile, stacked(levels))
+        write_cog(file, profile, stack_levels(levels))
     assert cog_validate(path, strict=True) == (True, [], [])
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(), bands)

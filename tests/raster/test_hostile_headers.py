@@ -23,6 +23,7 @@ from affine import Affine
 
 from resident import PEAK_KIB
 from scenebeam.errors import ReadError
+from scenebeam.execution.driver import run
 from scenebeam.raster import blocks
 from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.damage import damage_of
@@ -30,10 +31,9 @@ from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window
 from scenebeam.raster.tiff import missing_bytes
 from scenebeam.raster.validate import validate
-from scenebeam.raster.validity import held_nodata
+from scenebeam.raster.validity import nodata_in_dtype
 from scenebeam.request import Checks
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.transfer.retry import Budget
 
 SHORT, LONG, ASCII, BYTE, UNDEFINED, DOUBLE, IFD, LONG8, SSHORT = 3, 4, 2, 1, 7, 12, 13, 16, 8
@@ -152,7 +152,7 @@ def test_any_nodata_text_is_what_gdal_makes_of_it(tmp_path: Path, text: bytes, d
     ours = open_band(path).info
     with rasterio.open(path) as file:
         theirs = file.nodata
-    np.testing.assert_equal(ours.nodata, held_nodata(theirs, ours.dtype))
+    np.testing.assert_equal(ours.nodata, nodata_in_dtype(theirs, ours.dtype))
 
 
 @pytest.mark.parametrize("kind", [BYTE, UNDEFINED])
@@ -237,7 +237,7 @@ def test_nodata_values_of_64_bit_integers_are_gdals(tmp_path: Path, text: bytes)
     path = build(tmp_path / "x.tif", wide, zlib.compress(PIXELS.astype("<u8").tobytes()))
     with rasterio.open(path) as file:
         np.testing.assert_equal(
-            open_band(path).info.nodata, held_nodata(file.nodata, np.dtype("uint64"))
+            open_band(path).info.nodata, nodata_in_dtype(file.nodata, np.dtype("uint64"))
         )
 
 
@@ -371,7 +371,7 @@ def test_a_tile_of_gigabytes_is_refused_before_memory_is_asked_for(
     def refused() -> None:
         with pytest.raises(
             ReadError,
-            match="4,608,000,000 bytes are larger than the 268,435,456 that can be decoded",
+            match="4,608,000,000 bytes exceed the 268,435,456 that can be decoded",
         ):
             open_band(path)
         assert "268,435,456" in errors(path)
@@ -415,8 +415,8 @@ def test_blocks_that_lie_beyond_all_files_are_truncated(tmp_path: Path) -> None:
         source = open_band(path)
         with pytest.raises(ReadError, match=r"is truncated|cannot be read"):
             whole(source)
-        with pytest.raises(ReadError, match="is truncated: .* bytes of it are not there"):
-            source.look()
+        with pytest.raises(ReadError, match="is truncated: .* bytes are missing"):
+            source.sample_overview()
         assert missing_bytes(str(path)) == offset + size - path.stat().st_size
 
 
@@ -452,7 +452,7 @@ def test_jpeg_2000_with_a_box_of_no_length_in_another_one_is_opened(tmp_path: Pa
         "import sys\n"
         "from scenebeam.raster.reader import open_source\n"
         "from scenebeam.transfer.retry import Budget\n"
-        "print(open_source(sys.argv[1], 1, Budget(private=True)).look()[0].mean())\n"
+        "print(open_source(sys.argv[1], 1, Budget(private=True)).sample_overview()[0].mean())\n"
     )
     command = [sys.executable, "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -468,7 +468,7 @@ def test_a_look_at_large_blocks_takes_the_memory_of_one(tmp_path: Path) -> None:
     places: Tags = {OFFSETS: (LONG, [FIRST] * 9), SIZES: (LONG, [len(tile)] * 9)}
     source = open_band(build(tmp_path / "x.tif", {**sides, **tiles, **kind, **places}, bytes(tile)))
     pieces: list[np.ndarray] = []
-    assert peak(lambda: pieces.extend(source.look())) < 5 * side**2
+    assert peak(lambda: pieces.extend(source.sample_overview())) < 5 * side**2
     assert len(pieces) == 9
     assert sum(piece.size for piece in pieces) < 10 * 2**20
     assert all((piece == 7).all() for piece in pieces)
@@ -527,7 +527,7 @@ def test_a_chain_of_directories_ends_where_it_leads_back(
     assert missing_bytes(str(path)) == 0
     source = open_band(path)
     np.testing.assert_array_equal(whole(source), PIXELS)
-    assert [piece.shape for piece in source.look()] == [(64, 64)]
+    assert [piece.shape for piece in source.sample_overview()] == [(64, 64)]
     assert errors(path) == ""
 
 
@@ -538,8 +538,8 @@ def test_a_file_that_is_cut_within_its_second_directory_is_truncated(
 ) -> None:
     path = chained(tmp_path / "x.tif", STRIPS if strips else {}, 2, None, cut)
     assert missing_bytes(str(path)) > 0
-    with pytest.raises(ReadError, match=r"is truncated: [\d,]+ bytes of it are not there"):
-        open_band(path).look()
+    with pytest.raises(ReadError, match=r"is truncated: [\d,]+ bytes are missing"):
+        open_band(path).sample_overview()
     assert "is truncated" in errors(path)
 
 
@@ -659,7 +659,7 @@ def test_bands_are_validated_without_decoding_blocks_for_each(
 def test_bytes_are_read_once_where_decoded_blocks_find_no_room(
     spectra: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "_KEPT_WIDE", 1)
+    monkeypatch.setattr(blocks, "_MAX_KEPT_MANY_BANDS", 1)
     budget = Budget(private=True)
     sources = [open_source(str(spectra), band, budget) for band in (1, 2, 224)]
     found = [whole(source) for source in sources]

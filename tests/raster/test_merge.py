@@ -79,11 +79,11 @@ def test_inside_bounds_a_tile_that_has_no_nodata() -> None:
 def test_a_full_strip_wants_no_more() -> None:
     merge = new_merge("first", (4, 5), np.dtype(np.uint16), 0)
     left = (slice(0, 4), slice(0, 2))
-    assert merge.wants(WHOLE)
+    assert merge.can_change(WHOLE)
     merge.add(left, np.full((4, 2), 3, np.uint16), None)
-    assert not merge.wants(left)
-    assert merge.wants(WHOLE)
-    assert new_merge("max", (4, 5), np.dtype(np.uint16), 0).wants(left)
+    assert not merge.can_change(left)
+    assert merge.can_change(WHOLE)
+    assert new_merge("max", (4, 5), np.dtype(np.uint16), 0).can_change(left)
 
 
 @given(hnp.arrays(np.uint16, (4, 5)), st.integers(1, 2000))

@@ -4,7 +4,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
+from scenebeam.raster.thumbnail import backscatter, classes, natural_color, shaded
 
 
 def drawn(png: bytes) -> np.ndarray:
@@ -20,9 +20,9 @@ def test_reflectance_is_red_green_and_blue_up_to_three_tenths() -> None:
         "red": np.full((2, 3), 0.3),
         "nir": np.ones((2, 3)),
     }
-    np.testing.assert_array_equal(drawn(natural_colour(bands)), np.full((2, 3, 3), [255, 128, 0]))
+    np.testing.assert_array_equal(drawn(natural_color(bands)), np.full((2, 3, 3), [255, 128, 0]))
     np.testing.assert_array_equal(
-        drawn(natural_colour({"nir": np.full((2, 2), 0.6)})), np.full((2, 2, 3), 255)
+        drawn(natural_color({"nir": np.full((2, 2), 0.6)})), np.full((2, 2, 3), 255)
     )
 
 

@@ -101,9 +101,7 @@ def test_a_band_that_should_be_there_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "five.tif", [pixels(band) for band in SIX[:5]], SIX[:5])
     report = validate(str(path), Checks(), S2)
     assert [(one.check, one.band) for one in report.findings] == [("band", "swir22")]
-    assert (
-        "swir22 is not there; it holds blue, green, red, nir, swir16" in report.findings[0].message
-    )
+    assert "swir22 is missing; it holds blue, green, red, nir, swir16" in report.findings[0].message
     more = validate(str(path), Checks(), S2, SIX[:4])
     assert more.valid
     assert told(more, "warning") == ["band"], "a count that differs is a warning"
@@ -268,7 +266,7 @@ def test_a_vrt_among_the_sources_is_looked_into(vrt: Path) -> None:
     vrt.write_text(vrt.read_text().replace(">nir.tif<", ">inner.vrt<"))
     assert told(validate(str(vrt), Checks(), S2)) == ["source"]
     inner.write_text("<html/>")
-    assert "no VRT" in validate(str(vrt), Checks(), S2).findings[0].message
+    assert "not a VRT" in validate(str(vrt), Checks(), S2).findings[0].message
 
 
 def test_vrt_band_count_mismatch(vrt: Path) -> None:
@@ -304,10 +302,10 @@ def test_vrt_with_a_source_elsewhere_only_when_allowed(vrt: Path, target: str) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<VRTDataset", "not sound XML"),
-        ("<html/>", "no VRT"),
+        ("<VRTDataset", "not valid XML"),
+        ("<html/>", "not a VRT"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><VRTDataset>&a;</VRTDataset>', "entities"),
-        ("", "not sound XML"),
+        ("", "not valid XML"),
     ],
 )
 def test_a_vrt_that_is_none(tmp_path: Path, text: str, words: str) -> None:

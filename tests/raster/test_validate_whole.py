@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from scenebeam.cli import main
 from scenebeam.errors import ReadError
 from scenebeam.raster.damage import damaged_blocks, find_damage
-from scenebeam.raster.preview import picture, small_picture
+from scenebeam.raster.preview import read_preview, to_picture
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validate import validate
 from scenebeam.request import Checks
@@ -184,9 +184,9 @@ def test_a_large_image_without_overviews_is_drawn_as_it_is(tmp_path: Path) -> No
         tmp_path / "B04.tif", pixels, driver="GTiff", tiled=True, blockxsize=256, blockysize=512
     )
     source = open_source(str(path), 1, Budget())
-    found = small_picture(source, 0)
+    found = read_preview(source, 0)
     source.close()
-    np.testing.assert_array_equal(found, picture(pixels[::3, ::3], 0))
+    np.testing.assert_array_equal(found, to_picture(pixels[::3, ::3], 0))
     assert command(path, "--screenshot", tmp_path / "pictures").exit_code == 0
     opacity = drawn(tmp_path / "pictures", "B04")[-1]
     assert (opacity[:200, :233] == 0).all()

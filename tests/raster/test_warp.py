@@ -120,9 +120,9 @@ def test_the_cheapest_way_is_taken(red: Path) -> None:
     )
     assert type(map_to_grid(info, half, "nearest", 0)).__name__ == "AlignedCopy"
     assert type(map_to_grid(info, half, "bilinear", 0)).__name__ == "IntegerUpsample"
-    assert type(map_to_grid(info, half, "cubic", 0)).__name__ == "_Warped"
+    assert type(map_to_grid(info, half, "cubic", 0)).__name__ == "GdalWarp"
     shifted = GeoBox(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
-    assert type(map_to_grid(info, shifted, "nearest", 0)).__name__ == "_Warped"
+    assert type(map_to_grid(info, shifted, "nearest", 0)).__name__ == "GdalWarp"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])

@@ -49,7 +49,7 @@ def test_each_grid_gets_its_own_pixels(
         "nearest",
         0,
     )
-    numbers = sorted(range(len(places)), key=windows.place_of)
+    numbers = sorted(range(len(places)), key=windows.first_block)
     with rasterio.open(path) as file:
         for number in numbers:
             row, column = places[number]
@@ -66,7 +66,7 @@ def test_every_block_is_fetched_once(server: Behaviour) -> None:
     assert windows.blocks == [(row, column) for row in range(4) for column in range(4)]
     size = sum((source.cost([block]) or (0, 0))[1] for block in windows.blocks)
     server.forget()
-    for number in sorted(range(len(places)), key=windows.place_of):
+    for number in sorted(range(len(places)), key=windows.first_block):
         windows.read(number)
     assert (
         size <= server.bytes_sent <= size + 8 * 16
@@ -79,7 +79,7 @@ def test_few_rows_of_blocks_are_held(sandbox: Path) -> None:
     places = [(row, 100) for row in range(0, 960, 16)]
     windows = Windows(source, [grid(*place) for place in places], "nearest", 0)
     most = 0
-    for number in sorted(range(len(places)), key=windows.place_of):
+    for number in sorted(range(len(places)), key=windows.first_block):
         windows.read(number)
         most = max(most, len(windows._blocks))
     assert most <= 3  # the row that is read, one more, and one that a grid lies across
@@ -97,7 +97,7 @@ def test_coarser_bands_and_other_crs(sandbox: Path, band: str) -> None:
     windows = Windows(open_source(str(path), 1, Budget(private=True)), grids, method, 0)
     with rasterio.open(path) as file:
         whole = file.read(1)
-        for number in sorted(range(len(grids)), key=windows.place_of):
+        for number in sorted(range(len(grids)), key=windows.first_block):
             expected = np.zeros(grids[number].shape, whole.dtype)
             reproject(
                 whole, expected, src_transform=file.transform, src_crs=file.crs, src_nodata=0, dst_nodata=0,

@@ -12,10 +12,10 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
+from scenebeam.execution.driver import load_or_create_plan, run
+from scenebeam.execution.engine import MakeTask, report, undone_tasks
+from scenebeam.execution.make import MemoryGate
 from scenebeam.request import Limits, RunRequest
-from scenebeam.run.driver import load_or_create_plan, run
-from scenebeam.run.engine import MakeTask, report, undone_tasks
-from scenebeam.run.make import MemoryGate
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome
@@ -68,7 +68,7 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
     make.setup()
     made = list(make.process("20210610T092031Z"))
     assert not told, "not after each task: there may be thousands a minute"
-    monkeypatch.setattr("scenebeam.run.engine._TELL_EVERY", 0.0)
+    monkeypatch.setattr("scenebeam.execution.engine._REPORT_INTERVAL", 0.0)
     made += make.process("20220615T092029Z")
     assert len(told) == 1
     report(

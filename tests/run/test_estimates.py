@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from conftest import write_served_items
 from resident import PEAK_KIB
 from scenebeam.cli import main
+from scenebeam.execution.driver import run
+from scenebeam.execution.explain import describe, explain
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
-from scenebeam.run.explain import describe, explain
 from scenebeam.sandbox.server import Behaviour, serve
 from scenebeam.status import RunStatus
 from scenebeam.tasks import Estimate
@@ -145,7 +145,7 @@ def test_memory_is_no_more_than_told(make_request: Make, tmp_path: Path, product
     body = (
         "import sys\n"
         "from scenebeam.requestfile import load_request\n"
-        "from scenebeam.run.driver import run\n"
+        "from scenebeam.execution.driver import run\n"
         "run(load_request(sys.argv[1])[0])\n"
         "print(1024 * " + PEAK_KIB + ")\n"
     )

@@ -18,12 +18,12 @@ import shapely
 from shapely.geometry import box
 
 from browser import dom, screenshot
+from scenebeam.execution.driver import run
 from scenebeam.products.base import PageFacts
 from scenebeam.report import gather, render
-from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, _joined
-from scenebeam.report.figures import MOST, coverage_map, spread, timeline
+from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, merge_histograms
+from scenebeam.report.figures import MAX_MARKS, coverage_map, spread, timeline
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.status import PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
 
@@ -76,9 +76,9 @@ def large(count: int = 50_000) -> Facts:
             SceneFact(f"s{n}", BEGAN + timedelta(hours=5 * n), n % 101, n % 3 == 0)
             for n in range(20_000)
         ],
-        footprints=shapely.box(np.arange(400) / 10, 40, np.arange(400) / 10 + 1, 41),
-        products=shapely.box(west / 50, south / 50, west / 50 + 0.02, south / 50 + 0.02),
-        names=[f"chip_{n:06d}" for n in range(count)],
+        scene_footprints=shapely.box(np.arange(400) / 10, 40, np.arange(400) / 10 + 1, 41),
+        product_footprints=shapely.box(west / 50, south / 50, west / 50 + 0.02, south / 50 + 0.02),
+        product_names=[f"chip_{n:06d}" for n in range(count)],
         groups={
             "Products by class": Counter(water=20_000, trees=30_000),
             "Chips by area": Counter(map(str, range(300))),
@@ -158,7 +158,7 @@ def test_numbers_of_a_mosaic_are_told_by_its_item(done: Path) -> None:
 def test_histograms_become_one() -> None:
     one = {"count": 2, "min": 0.0, "max": 2.0, "buckets": [3, 1]}
     other = {"count": 2, "min": 2.0, "max": 4.0, "buckets": [5, 7]}
-    found = _joined("red", [one, other, one])
+    found = merge_histograms("red", [one, other, one])
     assert (list(found.edges), list(found.counts)) == ([0, 1, 2, 3, 4], [6, 2, 5, 7])
 
 
@@ -166,10 +166,10 @@ def test_a_page_of_fifty_thousand_chips_is_small() -> None:
     text = render(large(), box(0, 0, 4, 5), "gs://bucket/chips").decode()
     assert len(text) < 2_000_000
     page = Parser(text)
-    assert page.tags["path"] < 6 * MOST
+    assert page.tags["path"] < 6 * MAX_MARKS
     assert page.tags["img"] == 24
     assert "2,381 of 50,000" in text
-    assert "200 of 5,000 are shown" in text
+    assert "Showing 200 of 5,000 failures" in text
     assert "<script>alert" not in text
     assert "#419bdf" in text
 
@@ -185,8 +185,8 @@ def test_the_map_does_not_go_round_the_world() -> None:
     facts = Facts(
         RunStatus(run="x", state="succeeded"),
         {},
-        products=np.asarray([sides], object),
-        names=["fiji"],
+        product_footprints=np.asarray([sides], object),
+        product_names=["fiji"],
     )
     found = coverage_map(facts, None)
     assert found is not None
@@ -203,7 +203,9 @@ def test_scenes_of_unknown_cloud_are_drawn_below_all_others() -> None:
         mark.title[:1]: float(mark.path.split()[1].partition("a")[0]) for mark in found.marks
     }
     assert heights["a"] > heights["b"]
-    assert [mark.kind for mark in found.marks] == ["left", "taken"], "what was taken lies on top"
+    assert [mark.kind for mark in found.marks] == ["unselected", "selected"], (
+        "selected scenes are drawn on top"
+    )
     assert timeline([]) is None
 
 
@@ -229,10 +231,10 @@ def test_pictures_are_paged_by_button_and_by_key(tmp_path: Path) -> None:
     text = render(large(), None, "/out").decode()
     script = """<script>
       const first = () => document.querySelector(".gallery figcaption").textContent, seen = [first()];
-      document.getElementById("on").click(); seen.push(first());
+      document.getElementById("next").click(); seen.push(first());
       document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); seen.push(first());
-      for (let n = 0; n < 200; n++) document.getElementById("on").click();
-      seen.push(document.querySelectorAll(".gallery img").length, document.getElementById("on").disabled);
+      for (let n = 0; n < 200; n++) document.getElementById("next").click();
+      seen.push(document.querySelectorAll(".gallery img").length, document.getElementById("next").disabled);
       document.title = JSON.stringify(seen);
     </script></body>"""
     (tmp_path / "report").mkdir()

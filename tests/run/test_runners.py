@@ -11,11 +11,13 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from conftest import tree
 from scenebeam.errors import RequestError
+from scenebeam.execution.cost import advice
+from scenebeam.execution.driver import run
+from scenebeam.execution.runners import choose_runner
+from scenebeam.execution.runners.dataflow import arguments_for
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import Runner, RunRequest
-from scenebeam.run.driver import run
-from scenebeam.run.runners import advice, choose_runner, pipeline_arguments
 from scenebeam.tasks import Estimate, Task
 
 Make = Callable[..., RunRequest]
@@ -91,7 +93,7 @@ def test_dataflow_options(make_request: Make) -> None:
             "runner": Runner(kind="dataflow", workers=7, options=options),
         }
     )
-    arguments = pipeline_arguments("dataflow", on_gcs.runner, replace(plan, request=on_gcs))
+    arguments = arguments_for(replace(plan, request=on_gcs))
     parsed = PipelineOptions(arguments)
     assert parsed.view_as(GoogleCloudOptions).region == "europe-west1"
     assert (

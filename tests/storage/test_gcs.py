@@ -13,8 +13,8 @@ from google.cloud import storage
 from conftest import OF_ITS_TIME, tree
 from known import check
 from scenebeam.errors import StorageError
+from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.run.driver import run
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
 
@@ -57,7 +57,7 @@ def test_a_copy_keeps_its_checksum(prefix: str) -> None:
     store.copy("a/x", "b/y")
     assert store.read("b/y") == b"one"
     assert store.checksum("b/y") == store.checksum("a/x")
-    with pytest.raises(StorageError, match="is not there"):
+    with pytest.raises(StorageError, match="does not exist"):
         store.copy("a/not", "b/not")
     assert store.free_space() is None
 

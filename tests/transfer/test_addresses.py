@@ -90,7 +90,7 @@ def test_no_spelling_leads_to_a_metadata_server(
     private: bool,
     no_connection: list[Any],
 ) -> None:
-    with pytest.raises(ReadError, match="no place for images") as fault:
+    with pytest.raises(ReadError, match="metadata address") as fault:
         read_range(f"http://{host}/computeMetadata/v1/", 0, 10, quick(private=private))
     assert fault.value.permanent
     assert no_connection == []
@@ -104,7 +104,7 @@ def test_downloads_lead_to_no_metadata_server_either(
 ) -> None:
     url = f"http://{host}/latest/meta-data/"
     with open_store(str(tmp_path)).open_download("a.tif", url) as arrival:
-        with pytest.raises(ReadError, match="no place for images"):
+        with pytest.raises(ReadError, match="metadata address"):
             download(url, arrival, quick(private=True))
     assert no_connection == []
 
@@ -179,7 +179,7 @@ def test_a_name_of_a_private_address_is_refused(
     names: dict[str, list[str]], no_connection: list[Any], address: str
 ) -> None:
     names["innocent.example"] = [address]
-    with pytest.raises(ReadError, match="innocent.example, at .* refused"):
+    with pytest.raises(ReadError, match=r"innocent.example \(at .*refused"):
         read_range("https://innocent.example/a.tif", 0, 10, quick())
     assert no_connection == []
 
@@ -264,7 +264,7 @@ def test_a_redirect_to_a_metadata_server_is_not_followed(
 ) -> None:
     public, _ = servers
     public.faults.append(Fault("", status=302, location=location))
-    with pytest.raises(ReadError, match="no place for images"):
+    with pytest.raises(ReadError, match="metadata address"):
         read_range(f"{public.url}/a.tif", 0, 4, quick(private=True))
 
 
@@ -341,10 +341,10 @@ def test_a_host_that_two_parsers_read_differently_gets_no_keys(
 
 @pytest.mark.parametrize("href", ["http://[::1/x", "http://a:b:c/", "http://a:99999999/"])
 def test_what_is_not_a_url_is_told(href: str, tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="is not a URL"):
+    with pytest.raises(ReadError, match="is not a valid URL"):
         read_range(href, 0, 10, quick())
     with open_store(str(tmp_path)).open_download("a.tif", href) as arrival:
-        with pytest.raises(ReadError, match="is not a URL"):
+        with pytest.raises(ReadError, match="is not a valid URL"):
             download(href, arrival, quick())
-    with pytest.raises(ReadError, match="is not a URL"), local_copy(href, quick(), 1000):
+    with pytest.raises(ReadError, match="is not a valid URL"), local_copy(href, quick(), 1000):
         pass

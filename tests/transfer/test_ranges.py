@@ -67,7 +67,7 @@ def test_retry_after_is_honoured_and_paid_from_the_budget(host: Behaviour) -> No
 
 def test_one_budget_bounds_all_waiting(host: Behaviour) -> None:
     host.faults.append(Fault("file", status=503, retry_after="3600"))
-    with pytest.raises(ReadError, match="answers 503") as fault:
+    with pytest.raises(ReadError, match="returned 503") as fault:
         read_range(f"{host.url}/file.bin", 0, 10, Budget(private=True, seconds=0, first_wait=0.01))
     assert not fault.value.permanent
 

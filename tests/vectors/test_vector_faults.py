@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
 from scenebeam.products.fields.boundaries import Faults, _SeenIds, read_fields
 from scenebeam.products.fields.lattice import chips_of_fields
 from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.request import Area, RunRequest
-from scenebeam.run.driver import run
 from scenebeam.vectors import read_area
 from vector_files import collection, feature, write_vectors
 
@@ -296,7 +296,7 @@ def test_fields_and_areas_that_cross_themselves_are_made_valid(
 ) -> None:
     path = document(tmp_path, BOWTIE)
     _, (found,), ((number, _, fault),) = fields_of(path)
-    assert (number, fault.split(":")[0]) == (1, "mended")
+    assert (number, fault.split(":")[0]) == (1, "made valid")
     with caplog.at_level(logging.WARNING):
         area = area_geometry(Area(geometry=read_area(path)))
     assert "made valid: feature 1 (id n0): Self-intersection" in caplog.text
@@ -308,7 +308,9 @@ def test_fields_and_areas_that_cross_themselves_are_made_valid(
 def test_an_area_of_interest_that_crosses_itself_is_left_to_its_author(tmp_path: Path) -> None:
     good, bad = aois_of(document(tmp_path, GOOD, BOWTIE))
     assert good.fault == ""
-    assert re.fullmatch(r"its geometry is not valid: Self-intersection.*; mend it", bad.fault)
+    assert re.fullmatch(
+        r"its geometry is not valid: Self-intersection.*; repair it in the file", bad.fault
+    )
 
 
 def test_an_open_ring_is_closed(tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_ids_that_are_used_twice_are_listed_and_their_fields_stay(
     assert faults == [(number, "a", "an earlier field has the same id") for number in (3, 4)]
     with caplog.at_level(logging.WARNING):
         aois_of(str(path))
-    assert "areas 0, 2, 3 have one id, a" in caplog.text
+    assert "areas 0, 2, 3 have the same id or name, a" in caplog.text
     assert "None" not in caplog.text
 
 
@@ -443,7 +445,7 @@ def test_every_format_tells_the_same_faults(tmp_path: Path, suffix: str) -> None
     polygons = [GOOD, FLAT, None, BOWTIE]
     _, _, faults = fields_of(write_vectors(tmp_path / f"f.{suffix}", polygons, list("abcd")))
     told = [(number, name, fault.split(":")[0]) for number, name, fault in faults]
-    expected = [(2, "b", "has no inside"), (3, "c", "no geometry"), (4, "d", "mended")]
+    expected = [(2, "b", "has no inside"), (3, "c", "no geometry"), (4, "d", "made valid")]
     if suffix == "shp":  # its writer may turn rings without an inside into no geometry
         told[0], expected[0] = (*told[0][:2], ""), (*expected[0][:2], "")
     assert told == expected

@@ -73,7 +73,7 @@ def scene_from_item(
         pass_key=pass_key,
         tile_key=identity.tile_key(item_id, properties),
         part_key=identity.part_key(item_id, properties),
-        processed=identity.processed(item_id, properties),
+        processed=identity.processing_key(item_id, properties),
         cloud_cover=_number(properties.get("eo:cloud_cover")),
         nodata=_nodata_percent(properties),
         relative_orbit=_integer(properties.get("sat:relative_orbit")),
@@ -81,7 +81,7 @@ def scene_from_item(
         wrs=_wrs(properties),
         footprint=footprint,
         item_href=self_href,
-        properties=_present(properties, sorted(identity.names)),
+        properties=_present(properties, sorted(identity.property_names)),
         assets=_assets(item, record, _HrefResolver(item_id, self_href, base), resolution),
     )
 

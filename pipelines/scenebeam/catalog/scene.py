@@ -99,7 +99,7 @@ def asset_from_record(
     Returns:
         The asset.
     """
-    scale, offset = record.band_scaling(band)
+    scale, offset = record.band_scale_offset(band)
     return Asset(
         band=band,
         href=href,

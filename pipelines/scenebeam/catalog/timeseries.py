@@ -41,11 +41,11 @@ class Files(Protocol):
         """List the keys of all files that start with `prefix`."""
         ...
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, key: str) -> bytes | None:
         """Read a file; None if it does not exist."""
         ...
 
-    def path(self, name: str) -> str:
+    def uri_for(self, key: str) -> str:
         """Return the absolute path or URI of a file."""
         ...
 
@@ -192,9 +192,9 @@ def _read_scene(
     for key in keys:
         path = PurePosixPath(key)
         if path.suffix.lower() in _IMAGE_SUFFIXES:
-            files[path.stem.lower()] = root.path(key)
+            files[path.stem.lower()] = root.uri_for(key)
     item_key = f"{scene_id}/{scene_id}.json"
-    item = _parse_item(root.read(item_key), root.path(item_key)) if item_key in keys else {}
+    item = _parse_item(root.read(item_key), root.uri_for(item_key)) if item_key in keys else {}
     for asset_key, described in item.get("assets", {}).items():
         if _is_in_bucket(described):
             files.setdefault(asset_key.lower(), described["href"])

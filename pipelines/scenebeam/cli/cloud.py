@@ -29,7 +29,7 @@ def launch(request_file: str, as_json: bool, **given: Any) -> None:
     The deployment is named by the same variables as its functions have: SCENEBEAM_STATE, SCENEBEAM_OUTPUTS,
     SCENEBEAM_PROJECT, SCENEBEAM_REGION, SCENEBEAM_TEMPLATE, SCENEBEAM_TEMP_LOCATION.
     """
-    from scenebeam.cloud.launch import Launch
+    from scenebeam.cloud.launch import LaunchHandler
     from scenebeam.cloud.launchers import new_launcher
     from scenebeam.cloud.messages import Message
     from scenebeam.cloud.runs import Runs
@@ -41,7 +41,9 @@ def launch(request_file: str, as_json: bool, **given: Any) -> None:
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
     settings = CloudSettings.from_environment()
-    desk = Launch(settings, Runs(open_store(settings.state)), new_launcher(settings), publish)
+    desk = LaunchHandler(
+        settings, Runs(open_store(settings.state)), new_launcher(settings), publish
+    )
     # Each call is a message of its own: a run that failed is launched again.
     status = desk.handle(
         Message(f"terminal-{uuid.uuid4().hex}", request.model_dump_json().encode())

@@ -165,7 +165,7 @@ def run_and_show(
     verify: bool = False,
 ) -> None:
     """Run a request, show what became of it, and exit accordingly."""
-    from scenebeam.run.driver import run as run_request
+    from scenebeam.execution.driver import run as run_request
 
     with progress_bar(quiet=as_json) as progress:
         status = run_request(

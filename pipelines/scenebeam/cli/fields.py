@@ -189,7 +189,7 @@ def refine(
     plan = read_plan(store)
     assert plan is not None, "its run.json has just been read"
     document = measure_clouds(plan.tasks, store, cloud_cover_pixel)
-    _show_report(document, store.path(CLOUD_REPORT), output_report, as_json)
+    _show_report(document, store.uri_for(CLOUD_REPORT), output_report, as_json)
     if update_items:
         given = {"pixel_check": True, "cloud_cover_pixel": cloud_cover_pixel}
         request = _request_on(chips, frozen["product"]["images"], given)
@@ -197,9 +197,9 @@ def refine(
 
 
 def _folder(chips: str) -> str:
-    from scenebeam.products.fields.chips import catalogue_folder
+    from scenebeam.products.fields.chips import catalog_folder
 
-    return catalogue_folder(chips)
+    return catalog_folder(chips)
 
 
 def _require_selection(chips: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _frozen(chips: str) -> dict[str, Any] | None:
     content = store.read("run.json")
     if content is None:
         return None
-    request = frozen_request(json.loads(content), store.uri, store.path("run.json"))
+    request = frozen_request(json.loads(content), store.uri, store.uri_for("run.json"))
     return request if request["product"]["kind"] == "fields" else None
 
 
@@ -266,8 +266,8 @@ def _run(
     request: RunRequest, given: dict[str, Any], *, refresh: bool = False, overwrite: bool = False
 ) -> None:
     """Run a request, show its report beside the status, and exit accordingly."""
+    from scenebeam.execution.driver import run
     from scenebeam.products.fields.report import REPORT_FILE
-    from scenebeam.run.driver import run
     from scenebeam.storage import open_store
 
     overwrite = overwrite or bool(given.get("force")) or not given.get("resume", True)

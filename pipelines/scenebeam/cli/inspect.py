@@ -138,7 +138,7 @@ def validate(
 
 def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "db"] | None) -> None:
     """Write the PNG of a report, or say why there is none: the report never depends on it."""
-    from scenebeam.raster.preview import preview
+    from scenebeam.raster.preview import render_preview
 
     target = folder / f"{Path(report.file).stem}.png"
     try:
@@ -146,7 +146,7 @@ def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "d
             raise CheckError(
                 "; ".join(report.undrawn.values()) or "none of its bands could be read"
             )
-        image = preview(report.pictures, unit)
+        image = render_preview(report.pictures, unit)
         folder.mkdir(parents=True, exist_ok=True)
         target.write_bytes(image)
     except (CheckError, OSError) as error:

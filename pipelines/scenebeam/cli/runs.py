@@ -67,8 +67,8 @@ def run(
 @json_option
 def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
     """Search and select, and write the scene catalogue: the first step of a run, alone."""
+    from scenebeam.execution.driver import write_scenes
     from scenebeam.requestfile import load_request
-    from scenebeam.run.driver import write_scenes
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
     found, store = write_scenes(request, refresh=refresh)
@@ -80,7 +80,7 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
         return
     click.echo(found.selection.explain())
     for name, table in tables.items():
-        click.echo(f"{len(table.rows):>6}  {store.path(name)}")
+        click.echo(f"{len(table.rows):>6}  {store.uri_for(name)}")
 
 
 @main.command()
@@ -125,8 +125,8 @@ def plan(
     if show_request:
         _show_request(request, came_from, as_json)
         return
+    from scenebeam.execution.explain import describe, explain
     from scenebeam.planning.search import make_plan
-    from scenebeam.run.explain import describe, explain
     from scenebeam.storage import open_store
 
     if view is not None:
@@ -155,7 +155,7 @@ def status(output: str, as_json: bool) -> None:
 
     Exit codes are those of the run: 0 while it goes on, 1 where it failed.
     """
-    from scenebeam.run.live import live_status
+    from scenebeam.execution.live import live_status
 
     found = live_status(output)
     show_status(found, as_json)

@@ -1,4 +1,5 @@
-"""What needs a Google Cloud client besides storage: runs that messages start, and what becomes of them.
+"""Cloud runs: start them from Pub/Sub messages, launch them on Dataflow, and track their status.
 
-Nothing here imports Beam, rasterio or numpy: the functions load it at a cold start.
+The Cloud Run functions load this package at every cold start, so only `template`, which runs in
+the launcher of the Flex Template, may import Beam, rasterio or numpy.
 """

@@ -14,7 +14,7 @@ from scenebeam.errors import RequestError, StorageError
 from scenebeam.request import KNOWN_CATALOGS, Runner, RunRequest, is_url
 from scenebeam.request.places import PlaceField, place_fields
 from scenebeam.requestfile import parse_document, validate_request
-from scenebeam.storage import checked_name
+from scenebeam.storage import checked_key
 
 _NO_FILES = "a run in the cloud cannot read local files"
 _CRS_FILES = re.compile(
@@ -98,7 +98,7 @@ def _normal(uri: str) -> str | None:
 
 def _is_name(name: str) -> bool:
     try:
-        return bool(checked_name(name))
+        return bool(checked_key(name))
     except StorageError:
         return False
 

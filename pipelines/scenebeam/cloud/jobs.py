@@ -1,4 +1,4 @@
-"""Jobs: the state of a job that was launched, asked of Dataflow or of this machine."""
+"""Query launched jobs: their state and their counters, on Dataflow or on this machine."""
 
 from __future__ import annotations
 
@@ -9,93 +9,102 @@ from typing import Any
 
 from google.api_core import exceptions
 
-from scenebeam.cloud.launchers import PASSING, RETRY, SECONDS, connection
-from scenebeam.cloud.report import RUNNING, UNKNOWN, Jobs
+from scenebeam.cloud.launchers import RETRY, TIMEOUT, TRANSIENT_ERRORS, client_arguments
+from scenebeam.cloud.report import RUNNING, UNKNOWN, JobMonitor
 from scenebeam.cloud.settings import CloudSettings
 
-NAMESPACE = "scenebeam"
-"""Of the pipeline's counters."""
+_COUNTER_NAMESPACE = "scenebeam"
+"""Namespace of the pipeline's Beam counters."""
 
 
-def known_jobs(settings: CloudSettings) -> Jobs:
-    """Who knows the jobs that the deployment launches."""
+def new_job_monitor(settings: CloudSettings) -> JobMonitor:
+    """Create the monitor for the jobs of the deployment's launcher."""
     return LocalJobs() if settings.launcher == "local" else DataflowJobs(settings)
 
 
 class LocalJobs:
-    """Processes of this machine."""
+    """Jobs that are processes of this machine, with ids such as `process-1234`."""
 
     def state(self, job: str) -> str:
-        """Whether the process is there; how it ended its output says."""
-        number = job.removeprefix("process-")
-        if number == job or not number.isdigit():
-            return UNKNOWN
-        with suppress(OSError):
-            os.waitpid(
-                int(number), os.WNOHANG
-            )  # a child that has ended is there until somebody asks
-        return RUNNING if os.path.exists(f"/proc/{number}") else "JOB_STATE_DONE"
+        """Return `JOB_STATE_RUNNING` as long as the process exists, then `JOB_STATE_DONE`.
 
-    def counts(self, job: str) -> dict[str, int]:
-        """A process keeps its own."""
+        Whether the run succeeded is in the status that it wrote into its output.
+        """
+        pid = job.removeprefix("process-")
+        if pid == job or not pid.isdigit():
+            return UNKNOWN
+        # A child that has exited remains in /proc as a zombie until its parent waits for it.
+        with suppress(OSError):
+            os.waitpid(int(pid), os.WNOHANG)
+        return RUNNING if os.path.exists(f"/proc/{pid}") else "JOB_STATE_DONE"
+
+    def counters(self, job: str) -> dict[str, int]:
+        """Return nothing: the counters of a local process are not published."""
         return {}
 
 
 class DataflowJobs:
-    """Jobs of Dataflow."""
+    """Jobs on Dataflow."""
 
     def __init__(self, settings: CloudSettings) -> None:
         self._settings = settings
 
     def state(self, job: str) -> str:
-        """The job's state by name; what may pass is raised."""
+        """Return the name of the job's state, `JOB_STATE_UNKNOWN` if there is no such job.
+
+        Raises:
+            google.api_core.exceptions.GoogleAPICallError: Dataflow cannot be reached, or refuses
+                the call for another reason than an unknown job id.
+        """
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        call = dataflow.GetJobRequest(
+        request = dataflow.GetJobRequest(
             project_id=self._settings.project,
             location=self._settings.region,
             job_id=job,
             view=dataflow.JobView.JOB_VIEW_SUMMARY,
         )
         try:
-            found = self._client.get_job(call, retry=RETRY, timeout=SECONDS)
-        except PASSING:
+            response = self._jobs.get_job(request, retry=RETRY, timeout=TIMEOUT)
+        except TRANSIENT_ERRORS:
             raise
         except (exceptions.NotFound, exceptions.BadRequest):
             return UNKNOWN
-        # Over REST enums arrive as integers where the client knows no name for them.
-        return str(dataflow.JobState(found.current_state).name)
+        # Over REST, enum values that the client does not know arrive as plain integers.
+        return str(dataflow.JobState(response.current_state).name)
 
-    def counts(self, job: str) -> dict[str, int]:
-        """The counters that Dataflow has of the job; none where it does not tell."""
+    def counters(self, job: str) -> dict[str, int]:
+        """Return the job's committed counters by name, empty if Dataflow does not return them."""
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        call = dataflow.GetJobMetricsRequest(
+        request = dataflow.GetJobMetricsRequest(
             project_id=self._settings.project, location=self._settings.region, job_id=job
         )
         try:
-            found = self._metrics.get_job_metrics(call, retry=RETRY, timeout=SECONDS)
+            response = self._metrics.get_job_metrics(request, retry=RETRY, timeout=TIMEOUT)
         except exceptions.GoogleAPICallError:
             return {}
-        counts: dict[str, int] = {}
-        for one in found.metrics:
-            context = one.name.context
+        counters: dict[str, int] = {}
+        for metric in response.metrics:
+            context = metric.name.context
+            # Each counter comes twice: committed, and with the tentative values of bundles that
+            # are still being processed.
             if (
-                context.get("namespace") == NAMESPACE
+                context.get("namespace") == _COUNTER_NAMESPACE
                 and "tentative" not in context
-                and one.scalar is not None
+                and metric.scalar is not None
             ):
-                counts[one.name.name] = int(one.scalar)
-        return counts
+                counters[metric.name.name] = int(metric.scalar)
+        return counters
 
     @cached_property
     def _metrics(self) -> Any:
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        return dataflow.MetricsV1Beta3Client(**connection(self._settings))
+        return dataflow.MetricsV1Beta3Client(**client_arguments(self._settings))
 
     @cached_property
-    def _client(self) -> Any:
+    def _jobs(self) -> Any:
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        return dataflow.JobsV1Beta3Client(**connection(self._settings))
+        return dataflow.JobsV1Beta3Client(**client_arguments(self._settings))

@@ -1,4 +1,10 @@
-"""Launch: a message starts a run, once, however often it comes; one that never can is put aside."""
+"""Launch runs: start the run that a request message describes, exactly once.
+
+Pub/Sub delivers a message at least once, and functions can crash at any point, so launching is
+idempotent. The id of a run is derived from its request. A run is claimed with a generation
+precondition before its job is launched, and the name of the job is derived from the claim, so that
+Dataflow refuses a second active job. Messages that can never start a run are rejected.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scenebeam.cloud.guard import authorize, normal_below
-from scenebeam.cloud.messages import Message
+from scenebeam.cloud.messages import MAX_REQUEST_BYTES, Message
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError, SceneBeamError, unexpected
@@ -19,40 +25,56 @@ from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
 
 REJECTED = "rejected/"
-_LARGEST = 10_000_000
-_LARGEST_DEAD_LETTER = 9_000_000
-"""Bytes of a message that Pub/Sub takes, less its attributes."""
-_LONGEST_ATTRIBUTE = 1000
-"""Bytes; Pub/Sub takes 1,024."""
+_MAX_DEAD_LETTER_BYTES = 9_000_000
+"""Pub/Sub's limit is 10 MB per message, including its attributes."""
+_MAX_ATTRIBUTE_BYTES = 1000
+"""Pub/Sub's limit is 1,024 bytes per attribute value."""
+_MAX_REASON = 2000
+"""Characters of a rejection's reason in the status."""
 log = logging.getLogger(__name__)
 
 
 class RetryableError(SceneBeamError):
-    """What may be otherwise when the message comes again."""
+    """A transient failure: redelivering the message may succeed."""
+
+    kind = "RetryableError"
 
 
 class LaunchError(SceneBeamError):
-    """The job cannot be started, now or later: somebody has to mend the deployment."""
+    """A permanent failure to start the job: the deployment has to be fixed first."""
+
+    kind = "LaunchError"
 
 
 class Launcher(Protocol):
-    """What starts a run."""
+    """Starts jobs."""
 
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
-        """Start a job and give its id; of a job of that name that goes already, its own.
+        """Start a job for a run. Idempotent per job name.
 
-        Raises RetryableError for what may pass, LaunchError for what will not.
+        Args:
+            run: Id of the run.
+            job_name: Name of the job; the launcher starts at most one active job per name.
+            request_uri: URI of the stored request.
+            request: The same request.
+
+        Returns:
+            The job's id. If a job of that name is active, its id.
+
+        Raises:
+            RetryableError: A transient error.
+            LaunchError: The job cannot be started.
         """
         ...
 
 
 Publish = Callable[[str, bytes, dict[str, str]], None]
-"""(topic, data, attributes)."""
+"""Publishes a message: (topic, data, attributes)."""
 
 
 @dataclass
-class Launch:
-    """What launching needs."""
+class LaunchHandler:
+    """Handles request messages of a deployment."""
 
     settings: CloudSettings
     runs: Runs
@@ -60,24 +82,61 @@ class Launch:
     publish: Publish
 
     def handle(self, message: Message) -> RunStatus:
-        """Start the run that a message asks for, if it has not been started; its status, or that it is rejected.
+        """Start the run that a message requests, unless it has been started already.
 
-        Raises RetryableError, StorageError and the like where the message is to come again.
+        Args:
+            message: A request message, possibly delivered before.
+
+        Returns:
+            The status of the run, or a status `rejected` with the reason.
+
+        Raises:
+            RetryableError: The message should be delivered again.
+            StorageError: The state cannot be read or written; the message should be delivered
+                again.
         """
         try:
-            request, run = self._admitted(self._content(message))
+            request, run = self._authorize(self._read_content(message))
         except RequestError as error:
             return self.reject(message, str(error))
-        claim = self._claimed(run, message)
+        claim = self._claim(run, message)
         if claim is None:
-            return self._status(run, request)
+            return self._current_status(run, request)
         return self._start(run, claim, request)
 
-    def _admitted(self, content: bytes) -> tuple[RunRequest, str]:
-        """The request as it may run here, and its run's id.
+    def reject(self, message: Message, reason: str) -> RunStatus:
+        """Record a message that can never start a run, and forward it to the dead-letter topic.
 
-        Raises RequestError for every fault, also for one that nobody foresaw: the same text would
-        fail in the same way each time that the message comes again.
+        Args:
+            message: The message.
+            reason: Why it is rejected.
+
+        Returns:
+            The status `rejected` that was recorded.
+        """
+        reason = _replace_surrogates(reason)[:_MAX_REASON]
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", message.id)[:80] or "unnamed"
+        status = RunStatus(
+            run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
+        )
+        self.runs.store.create(f"{REJECTED}{name}.json", status.to_bytes())
+        if self.settings.dead_letter_topic:
+            content = message.content or _replace_surrogates(message.reference).encode()
+            attributes = {
+                "reason": _truncate_utf8(reason[:500], _MAX_ATTRIBUTE_BYTES),
+                "message": name,
+            }
+            if len(content) > _MAX_DEAD_LETTER_BYTES:
+                attributes["left_out"] = f"{len(content)} bytes"
+                content = b""
+            self.publish(self.settings.dead_letter_topic, content, attributes)
+        return status
+
+    def _authorize(self, content: bytes) -> tuple[RunRequest, str]:
+        """Validate and authorize a request. Returns the request and the id of its run.
+
+        Unexpected exceptions also become RequestErrors: the same text would fail in the same way
+        at each redelivery, and the message would be retried forever.
         """
         try:
             request = authorize(content, self.settings)
@@ -85,113 +144,122 @@ class Launch:
         except (RequestError, MemoryError):
             raise
         except Exception as error:
-            log.exception("a request cannot be read")
+            log.exception("unexpected error while reading a request")
             raise RequestError(unexpected(error)) from error
 
-    def _content(self, message: Message) -> bytes:
+    def _read_content(self, message: Message) -> bytes:
+        """Return the text of a request, read from its file if the message is a reference."""
         if not message.reference:
             return message.content
-        reference = normal_below(message.reference, self.settings.requests)
-        if reference is None:
-            allowed = (
-                " or ".join(self.settings.requests) or "any prefix: SCENEBEAM_REQUESTS is empty"
+        described = message.reference[:200]
+        uri = normal_below(message.reference, self.settings.requests)
+        if uri is None:
+            allowed = " or ".join(self.settings.requests)
+            reason = (
+                f"is not below {allowed}" if allowed else "is not allowed: set SCENEBEAM_REQUESTS"
             )
-            raise RequestError(f"{message.reference[:200]} does not lie below {allowed}")
-        folder, _, name = reference.rpartition("/")
-        if not name:
-            raise RequestError(f"{message.reference[:200]} is a folder: name a request file in it")
+            raise RequestError(f"the request file {described} {reason}")
+        folder, _, key = uri.rpartition("/")
+        if not key:
+            raise RequestError(f"{described} is a folder: name a request file in it")
         store = open_store(folder)
-        size = store.size(name)
-        if size is not None and size > _LARGEST:
-            raise RequestError(f"{message.reference[:200]} is larger than {_LARGEST:,} bytes")
-        content = None if size is None else store.read(name)
+        # The size is checked first, so that a huge file is never read into memory.
+        size = store.size(key)
+        if size is not None and size > MAX_REQUEST_BYTES:
+            raise RequestError(
+                f"the request file {described} is larger than {MAX_REQUEST_BYTES:,} bytes"
+            )
+        content = None if size is None else store.read(key)
         if content is None:
-            raise RequestError(f"{message.reference[:200]} is not there")
+            raise RequestError(f"the request file {described} does not exist")
         return content
 
-    def _claimed(self, run: str, message: Message) -> Claim | None:
-        """A claim of our own; None where the message needs no answer any more."""
-        found = self.runs.claim(run)
-        if found is None:
-            ours, version = Claim(message=message.id, since=time.time()), None
+    def _claim(self, run: str, message: Message) -> Claim | None:
+        """Claim a run for a message, so that no other delivery launches it.
+
+        Returns:
+            The claim, or None if nothing is to be launched.
+
+        Raises:
+            RetryableError: Another delivery is launching the run.
+        """
+        current = self.runs.claim(run)
+        version: str | None
+        if current is None:
+            claim, version = Claim(message=message.id, since=time.time()), None
         else:
-            claim, version = found
-            if claim.job:
-                status = self.runs.status(run)
-                again = status is not None and status.ended and status.state != "succeeded"
-                if message.id in (claim.message, *claim.answered) or not again:
+            held, version = current
+            if held.job:
+                if not self._may_relaunch(run, held, message):
                     return None
-                ours = Claim(
-                    message=message.id, since=time.time(), answered=(*claim.answered, claim.message)
-                )
+                answered = (*held.answered, held.message)
+                claim = Claim(message=message.id, since=time.time(), answered=answered)
             else:
                 age = self.runs.claim_age(run)
-                if not claim.released and age < self.settings.claim_seconds:
-                    raise RetryableError(f"{run} is being launched since {age:.0f} s")
-                ours = claim.model_copy(update={"since": time.time(), "released": False})
-        if not self.runs.try_claim(run, ours, version):
+                if not held.released and age < self.settings.claim_seconds:
+                    raise RetryableError(
+                        f"{run} was claimed {age:.0f} s ago and is being launched: try again later"
+                    )
+                # Take over an abandoned claim without changing what the job's name is derived
+                # from. If its owner crashed after the launch, the launcher finds that job.
+                claim = held.model_copy(update={"since": time.time(), "released": False})
+        if not self.runs.try_claim(run, claim, version):
             raise RetryableError(f"{run} has just been claimed by another delivery")
-        return ours
+        return claim
+
+    def _may_relaunch(self, run: str, held: Claim, message: Message) -> bool:
+        """Return whether a message launches a run again: a new message, and a run that failed."""
+        if message.id in (held.message, *held.answered):
+            return False
+        status = self.runs.status(run)
+        return status is not None and status.ended and status.state != "succeeded"
 
     def _start(self, run: str, claim: Claim, request: RunRequest) -> RunStatus:
-        name = self.runs.name(run, "request")
-        self.runs.store.write(name, (request.model_dump_json(indent=2) + "\n").encode())
-        job_name = f"scenebeam-{run}" + (f"-{len(claim.answered)}" if claim.answered else "")
+        """Launch the job of a claimed run, and record and publish its first status."""
+        request_key = self.runs.key(run, "request")
+        self.runs.store.write(request_key, (request.model_dump_json(indent=2) + "\n").encode())
+        job_name = f"scenebeam-{run}"
+        if claim.answered:
+            job_name += f"-{len(claim.answered)}"
         fault = ""
         try:
-            job = self.launcher.launch(run, job_name, self.runs.store.path(name), request)
+            job = self.launcher.launch(run, job_name, self.runs.store.uri_for(request_key), request)
         except LaunchError as error:
             job, fault = "none", str(error)
         except BaseException:
-            self._record_job(
-                run, claim.model_copy(update={"released": True})
-            )  # the next delivery need not wait
+            # Release the claim, so that the next delivery need not wait until it expires.
+            self._update_claim(run, claim.model_copy(update={"released": True}))
             raise
-        self._record_job(run, claim.model_copy(update={"job": job}))
-        fresh = _launched(run, request, job, fault)
-        return self._told(self.runs.update(run, lambda before: _later(before, fresh)))
-
-    def _record_job(self, run: str, claim: Claim) -> None:
-        found = self.runs.claim(run)
-        if found is not None and found[0].message == claim.message:
-            self.runs.try_claim(run, claim, found[1])
-
-    def _status(self, run: str, request: RunRequest) -> RunStatus:
-        """What is known of a run that was launched before; written again where that was lost in a crash."""
-        claim = self.runs.claim(run)
-        assert claim is not None, "it has just been read"
-        told = _launched(run, request, claim[0].job)
-        return self.runs.update(run, lambda before: before or told)
-
-    def reject(self, message: Message, reason: str) -> RunStatus:
-        """Record a message that can never start a run, and pass it on to the dead letters."""
-        reason = _printable(reason)[:2000]
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", message.id)[:80] or "unnamed"
-        status = RunStatus(
-            run="rejected", state="rejected", id=name, updated=now(), finished=now(), message=reason
-        )
-        self.runs.store.create(f"{REJECTED}{name}.json", status.to_bytes())
-        if self.settings.dead_letter_topic:
-            content = message.content or _printable(message.reference).encode()
-            attributes = {"reason": _cut(reason[:500], _LONGEST_ATTRIBUTE), "message": name}
-            if len(content) > _LARGEST_DEAD_LETTER:
-                attributes["left_out"] = f"{len(content)} bytes"
-                content = b""
-            self.publish(self.settings.dead_letter_topic, content, attributes)
+        self._update_claim(run, claim.model_copy(update={"job": job}))
+        launched = _launched_status(run, request, job, fault)
+        status = self.runs.update(run, lambda current: _keep_progress(current, launched))
+        self._publish_status(status)
         return status
 
-    def _told(self, status: RunStatus) -> RunStatus:
+    def _update_claim(self, run: str, claim: Claim) -> None:
+        """Replace our claim, unless another delivery has taken it over."""
+        current = self.runs.claim(run)
+        if current is not None and current[0].message == claim.message:
+            self.runs.try_claim(run, claim, current[1])
+
+    def _current_status(self, run: str, request: RunRequest) -> RunStatus:
+        """Return the status of a launched run. Restore it if a crash left none."""
+        current = self.runs.claim(run)
+        assert current is not None, "claims are never deleted"
+        launched = _launched_status(run, request, current[0].job)
+        return self.runs.update(run, lambda status: status or launched)
+
+    def _publish_status(self, status: RunStatus) -> None:
         if self.settings.status_topic:
             self.publish(
                 self.settings.status_topic,
                 status.to_bytes(),
                 {"run": status.id, "state": status.state},
             )
-        return status
 
 
-def _launched(run: str, request: RunRequest, job: str, fault: str = "") -> RunStatus:
-    """A run that waits for its job, or, with a fault, will never have one."""
+def _launched_status(run: str, request: RunRequest, job: str, fault: str = "") -> RunStatus:
+    """Create the first status of a run: queued, or failed if its job could not be launched."""
     return RunStatus(
         run=request.run,
         state="failed" if fault else "queued",
@@ -205,20 +273,18 @@ def _launched(run: str, request: RunRequest, job: str, fault: str = "") -> RunSt
     )
 
 
-def _printable(text: str) -> str:
-    """Without halves of characters, which JSON may hold and UTF-8 may not."""
+def _keep_progress(current: RunStatus | None, launched: RunStatus) -> RunStatus:
+    """Return the first status of a launch, unless its job has already reported something newer."""
+    if current is not None and current.job == launched.job and current.state != "queued":
+        return current
+    return launched
+
+
+def _replace_surrogates(text: str) -> str:
+    """Replace unpaired surrogates, which JSON can contain but UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _cut(text: str, size: int) -> str:
-    """The beginning of a text that takes so many bytes at most."""
+def _truncate_utf8(text: str, size: int) -> str:
+    """Truncate a text to at most `size` bytes of UTF-8, without splitting a character."""
     return text.encode()[:size].decode(errors="ignore")
-
-
-def _later(before: RunStatus | None, fresh: RunStatus) -> RunStatus:
-    """What was just launched, unless the job has said more of itself already."""
-    return (
-        before
-        if before is not None and before.job == fresh.job and before.state != "queued"
-        else fresh
-    )

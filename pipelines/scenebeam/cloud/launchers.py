@@ -1,4 +1,4 @@
-"""Launchers: a run as a Dataflow job by Flex Template, or as a process of this machine."""
+"""Launchers: start runs as Dataflow jobs from a Flex Template, or as local processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scenebeam.cloud.runs import RUN_LABEL
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.request import RunRequest
 
-PASSING = (
+TRANSIENT_ERRORS = (
     exceptions.TooManyRequests,
     exceptions.ServiceUnavailable,
     exceptions.DeadlineExceeded,
@@ -27,28 +27,36 @@ PASSING = (
     exceptions.GatewayTimeout,
     exceptions.RetryError,
 )
-SECONDS = 30.0
+"""Errors of Google's clients that a later call may not have."""
+TIMEOUT = 30.0
+"""Seconds for one call to Dataflow, and for all its retries together."""
 RETRY: Any = Retry(
-    lambda error: isinstance(error, PASSING), initial=0.5, maximum=8, timeout=SECONDS
+    lambda error: isinstance(error, TRANSIENT_ERRORS), initial=0.5, maximum=8, timeout=TIMEOUT
 )
+_REQUIRED_SETTINGS = ("project", "region", "template", "temp_location")
 
 
 def new_launcher(settings: CloudSettings) -> Launcher:
-    """What the deployment launches by."""
+    """Create the launcher that the deployment is configured for.
+
+    Raises:
+        LaunchError: A setting that Dataflow needs is missing; the message names its variable.
+    """
     return LocalLauncher() if settings.launcher == "local" else DataflowLauncher(settings)
 
 
 class LocalLauncher:
-    """`scenebeam run` in a process of its own: for a cloud on one machine."""
+    """Launches `scenebeam run` as a process of this machine, for a local deployment."""
 
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
-        """Start the process; its number is the job's id."""
+        """Start the process. Returns a job id that contains its process id."""
         with tempfile.NamedTemporaryFile(
             "w", prefix=f"{run}-", suffix=".json", delete=False
         ) as file:
             file.write(request.model_dump_json())
         command = [str(Path(sys.executable).parent / "scenebeam"), "run", file.name]
-        # The functions' own settings are nothing that a run should see.
+        # SCENEBEAM_* variables override fields of the request, and the functions' own settings
+        # begin with the same prefix.
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith("SCENEBEAM_")
         }
@@ -63,27 +71,30 @@ class LocalLauncher:
 
 
 class DataflowLauncher:
-    """A Flex Template of Dataflow."""
+    """Launches a Dataflow job from the deployment's Flex Template."""
 
     def __init__(self, settings: CloudSettings) -> None:
-        missing = [
-            name
-            for name in ("project", "region", "template", "temp_location")
-            if not getattr(settings, name)
-        ]
+        missing = []
+        for name in _REQUIRED_SETTINGS:
+            if not getattr(settings, name):
+                missing.append(f"SCENEBEAM_{name.upper()}")
         if missing:
-            raise LaunchError(
-                f"the deployment is not set up: {', '.join(f'SCENEBEAM_{n.upper()}' for n in missing)}"
-            )
+            raise LaunchError(f"the deployment is not configured: set {', '.join(missing)}")
         self._settings = settings
 
     def launch(self, run: str, job_name: str, request_uri: str, request: RunRequest) -> str:
-        """Launch the template; a job of the name that goes already is taken for ours."""
+        """Launch the template. If a job of the name is active, its id is returned instead.
+
+        Raises:
+            RetryableError: Dataflow has a transient error.
+            LaunchError: Dataflow refuses the job.
+        """
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        asked, settings = request.runner, self._settings
+        settings = self._settings
+        workers = request.runner.workers or settings.max_workers
         environment = dataflow.FlexTemplateRuntimeEnvironment(
-            max_workers=min(asked.workers or settings.max_workers, settings.max_workers),
+            max_workers=min(workers, settings.max_workers),
             machine_type=settings.machine_type,
             temp_location=settings.temp_location,
             staging_location=settings.temp_location,
@@ -93,31 +104,32 @@ class DataflowLauncher:
             sdk_container_image=settings.image,
             additional_user_labels={RUN_LABEL: run},
         )
-        parameter = dataflow.LaunchFlexTemplateParameter(
-            job_name=job_name,
-            container_spec_gcs_path=settings.template,
-            parameters={
-                "request": request_uri,
-                "run": run,
-                **({"progress_topic": settings.progress_topic} if settings.progress_topic else {}),
-            },
-            environment=environment,
-        )
+        parameters = {"request": request_uri, "run": run}
+        if settings.progress_topic:
+            parameters["progress_topic"] = settings.progress_topic
         call = dataflow.LaunchFlexTemplateRequest(
-            project_id=settings.project, location=settings.region, launch_parameter=parameter
+            project_id=settings.project,
+            location=settings.region,
+            launch_parameter=dataflow.LaunchFlexTemplateParameter(
+                job_name=job_name,
+                container_spec_gcs_path=settings.template,
+                parameters=parameters,
+                environment=environment,
+            ),
         )
         try:
-            answer = self._templates.launch_flex_template(call, retry=RETRY, timeout=SECONDS)
-            return str(answer.job.id)
+            response = self._templates.launch_flex_template(call, retry=RETRY, timeout=TIMEOUT)
+            return str(response.job.id)
         except (exceptions.Conflict, exceptions.AlreadyExists):
-            return self._active(job_name)
-        except PASSING as error:
-            raise RetryableError(f"Dataflow does not take the job now: {error}") from error
+            # Dataflow allows one active job per name, and the name is derived from the run: an
+            # earlier call started this job, and its response was lost.
+            return self._active_job_id(job_name)
+        except TRANSIENT_ERRORS as error:
+            raise RetryableError(f"Dataflow cannot accept the job now: {error}") from error
         except exceptions.GoogleAPICallError as error:
-            raise LaunchError(f"Dataflow refuses the job: {error.message}") from error
+            raise LaunchError(f"Dataflow refused the job: {error.message}") from error
 
-    def _active(self, job_name: str) -> str:
-        """The id of the active job of a name."""
+    def _active_job_id(self, job_name: str) -> str:
         from google.cloud import dataflow_v1beta3 as dataflow
 
         call = dataflow.ListJobsRequest(
@@ -127,31 +139,31 @@ class DataflowLauncher:
             name=job_name,
         )
         try:
-            jobs = list(self._jobs.list_jobs(call, retry=RETRY, timeout=SECONDS))
+            jobs = list(self._jobs.list_jobs(call, retry=RETRY, timeout=TIMEOUT))
         except exceptions.GoogleAPICallError as error:
             raise RetryableError(
-                f"Dataflow has a job {job_name}, and does not tell its id: {error.message}"
+                f"cannot look up the id of the active Dataflow job {job_name}: {error.message}"
             ) from error
-        found = next((str(job.id) for job in jobs if job.name == job_name), None)
-        if found is None:
-            raise RetryableError(f"Dataflow had a job {job_name}, and has none any more")
-        return found
+        for job in jobs:
+            if job.name == job_name:
+                return str(job.id)
+        raise RetryableError(f"Dataflow reported an active job {job_name}, but it has ended since")
 
     @cached_property
     def _templates(self) -> Any:
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        return dataflow.FlexTemplatesServiceClient(**connection(self._settings))
+        return dataflow.FlexTemplatesServiceClient(**client_arguments(self._settings))
 
     @cached_property
     def _jobs(self) -> Any:
         from google.cloud import dataflow_v1beta3 as dataflow
 
-        return dataflow.JobsV1Beta3Client(**connection(self._settings))
+        return dataflow.JobsV1Beta3Client(**client_arguments(self._settings))
 
 
-def connection(settings: CloudSettings) -> dict[str, Any]:
-    """How Dataflow's clients reach it."""
+def client_arguments(settings: CloudSettings) -> dict[str, Any]:
+    """Build the keyword arguments of Dataflow clients: REST, at the configured endpoint."""
     if settings.dataflow_endpoint is None:
         return {"transport": "rest"}
     from google.api_core.client_options import ClientOptions

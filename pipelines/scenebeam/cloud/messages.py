@@ -1,4 +1,4 @@
-"""Messages: what a CloudEvent of Pub/Sub or Cloud Storage asks for."""
+"""Messages: read the request, or the reference to a request file, from a CloudEvent."""
 
 from __future__ import annotations
 
@@ -12,79 +12,102 @@ from typing import Any
 from scenebeam.errors import RequestError
 
 PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
+"""Event type of a Pub/Sub message."""
 FINALIZED = "google.cloud.storage.object.v1.finalized"
-_LARGEST = 10_000_000
+"""Event type of a new object in Cloud Storage."""
+MAX_REQUEST_BYTES = 10_000_000
+_MAX_REFERENCE_BYTES = 10_000
+"""Larger messages are not parsed to find out whether they are a reference."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A request, or where one lies."""
+    """A request message: either the request itself, or a reference to a request file."""
 
     id: str
-    """The same each time that it is delivered."""
+    """Stable id: redeliveries of a message have the same one."""
     content: bytes = b""
-    """Of a request; empty where it lies elsewhere."""
+    """Text of the request; empty if there is a reference."""
     reference: str = ""
-    """`gs://bucket/name` of a request file."""
+    """`gs://bucket/key` of a request file."""
 
 
 def read_message(kind: str, event_id: str, data: Any) -> Message:
-    """The message of an event by its type, id and data.
+    """Read the message of a Pub/Sub or Cloud Storage event.
 
-    Raises RequestError for what is none, or is larger than 10 MB: it would be the same when it comes again.
+    Args:
+        kind: Type of the CloudEvent, `PUBLISHED` or `FINALIZED`.
+        event_id: Id of the CloudEvent, used if the message has no id.
+        data: Data of the CloudEvent.
+
+    Raises:
+        RequestError: The event is of another type, malformed, empty, or larger than 10 MB. A
+            redelivery would fail in the same way.
     """
     if not isinstance(data, Mapping):
         raise RequestError("the event has no data")
     if kind == FINALIZED:
         bucket, name = data.get("bucket"), data.get("name")
         if not isinstance(bucket, str) or not isinstance(name, str):
-            raise RequestError("the event of the object names no bucket and no object")
+            raise RequestError("the Cloud Storage event does not name a bucket and an object")
+        # The generation distinguishes versions of a request file that is uploaded again.
         return Message(
-            f"{_plain(event_id)}-{_plain(data.get('generation'))}",
+            f"{_id_text(event_id)}-{_id_text(data.get('generation'))}",
             reference=f"gs://{bucket}/{name}",
         )
     if kind != PUBLISHED:
-        raise RequestError(f"events of the type {kind[:100]!r} start nothing")
+        raise RequestError(f"events of type {kind[:100]!r} cannot start a run")
     message = data.get("message")
     if not isinstance(message, Mapping):
-        raise RequestError("the event holds no message")
-    name = _plain(message.get("messageId")) or _plain(message.get("message_id")) or _plain(event_id)
+        raise RequestError("the event contains no message")
+    message_id = (
+        _id_text(message.get("messageId"))
+        or _id_text(message.get("message_id"))
+        or _id_text(event_id)
+    )
     attributes = message.get("attributes")
     reference = attributes.get("request") if isinstance(attributes, Mapping) else None
     if isinstance(reference, str) and reference:
-        return Message(name, reference=reference)
-    content = _decoded(message.get("data"))
-    document = _reference_in(content)
-    return Message(name, reference=document) if document is not None else Message(name, content)
+        return Message(message_id, reference=reference)
+    content = _decode(message.get("data"))
+    reference = _parse_reference(content)
+    if reference is not None:
+        return Message(message_id, reference=reference)
+    return Message(message_id, content)
 
 
-def _plain(value: Any) -> str:
-    """An id as text that can be stored; empty where it is none."""
-    return (
-        str(value)[:200].encode("utf-8", "replace").decode() if isinstance(value, str | int) else ""
-    )
+def _id_text(value: Any) -> str:
+    """Convert an id to text that can be stored; empty if it is neither text nor a number."""
+    if not isinstance(value, str | int):
+        return ""
+    return str(value)[:200].encode("utf-8", "replace").decode()
 
 
-def _decoded(data: Any) -> bytes:
+def _decode(data: Any) -> bytes:
+    """Decode the base64 data of a Pub/Sub message."""
     if not isinstance(data, str) or not data:
         raise RequestError("the message is empty")
-    if len(data) > _LARGEST * 4 // 3:
+    # Base64 encodes 3 bytes as 4 characters.
+    if len(data) > MAX_REQUEST_BYTES * 4 // 3:
         raise RequestError(
-            f"the message is larger than {_LARGEST:,} bytes: name a request file in the bucket instead"
+            f"the message is larger than {MAX_REQUEST_BYTES:,} bytes: put the request into a file "
+            "in the request bucket and publish its gs:// URI instead"
         )
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(f"the message is not base64: {error}") from None
+        raise RequestError(f"the message is not valid base64: {error}") from None
 
 
-def _reference_in(content: bytes) -> str | None:
-    """`{"request": "gs://…"}`, the only other thing that a message may hold."""
-    if len(content) > 10_000:
+def _parse_reference(content: bytes) -> str | None:
+    """Return the URI in `{"request": "gs://…"}`; None if the content is anything else."""
+    if len(content) > _MAX_REFERENCE_BYTES:
         return None
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    found = document.get("request") if isinstance(document, dict) and len(document) == 1 else None
-    return found if isinstance(found, str) else None
+    if not isinstance(document, dict) or len(document) != 1:
+        return None
+    reference = document.get("request")
+    return reference if isinstance(reference, str) else None

@@ -1,4 +1,4 @@
-"""Report: bring what is known of runs up to date, by what their outputs and their jobs say."""
+"""Report: keep the status of runs current, from their outputs, their jobs and job counters."""
 
 from __future__ import annotations
 
@@ -16,159 +16,228 @@ from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import STATUS_FILE, RunStatus, State, now
 from scenebeam.storage import open_store
 
-_SAID = (
-    "state", "tasks", "done", "skipped", "failed", "incomplete", "requests", "read_bytes", "runner", "message",
+_REPORTED_FIELDS = (
+    "state",
+    "tasks",
+    "done",
+    "skipped",
+    "failed",
+    "incomplete",
+    "requests",
+    "read_bytes",
+    "runner",
+    "message",
     "pictures",
-)  # fmt: skip
-"""What a run's own status says better than anybody else."""
-_SILENT = timedelta(minutes=30)
-"""After so long without a word a run whose job nobody knows has failed."""
-_ENDS: dict[str, State] = {
+)
+"""Fields that are copied from the status that the run writes into its output."""
+_LOST_AFTER = timedelta(minutes=30)
+"""A run whose job is unknown has failed if its status has not changed for this time."""
+_FINAL_STATES: dict[str, State] = {
     "JOB_STATE_FAILED": "failed",
     "JOB_STATE_CANCELLED": "cancelled",
     "JOB_STATE_DRAINED": "cancelled",
     "JOB_STATE_DONE": "failed",
 }
-"""What becomes of a run whose job ended so and whose own status does not say that it ended."""
+"""State of the job → state of a run that has not reported its own end.
+
+A run reports its end before its job is done, so a job that is done without a report has failed.
+"""
 UNKNOWN, RUNNING = "JOB_STATE_UNKNOWN", "JOB_STATE_RUNNING"
+_RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
-class Jobs(Protocol):
-    """Who knows jobs."""
+class JobMonitor(Protocol):
+    """Knows the state of jobs."""
 
     def state(self, job: str) -> str:
-        """`JOB_STATE_…` of a job; UNKNOWN where there is none of the id."""
+        """Return the `JOB_STATE_…` of a job, `UNKNOWN` if there is no job of that id."""
         ...
 
-    def counts(self, job: str) -> dict[str, int]:
-        """The pipeline's own counters (`tasks_done`, `read_bytes`), as far as they are known."""
+    def counters(self, job: str) -> dict[str, int]:
+        """Return the pipeline's counters (`tasks_done`, `read_bytes`, …), as far as available."""
         ...
 
 
 @dataclass
-class Report:
-    """What reporting needs."""
+class StatusUpdater:
+    """Updates and publishes the status of runs."""
 
     settings: CloudSettings
     runs: Runs
-    jobs: Jobs
+    jobs: JobMonitor
     publish: Publish
 
     def sweep(self) -> list[RunStatus]:
-        """Look after all runs that have not ended. Returns the statuses that have changed."""
+        """Update all open runs. Returns the statuses that changed."""
         changed = []
         for run in self.runs.open_ids():
-            known = self.runs.status(run)
-            if known is None:
-                continue  # it is being launched
-            if known.ended:
-                self.runs.close(run, known.job)
+            status = self.runs.status(run)
+            if status is None:
+                continue  # its launch has not written a status yet
+            if status.ended:
+                # A crash between the status and the marker left the marker behind.
+                self.runs.close(run, status.job)
                 continue
-            after = self._refresh(run, known)
-            if after is not None:
-                changed.append(after)
+            updated = self._refresh(run, status)
+            if updated is not None:
+                changed.append(updated)
         return changed
 
     def refresh(self, run: str) -> RunStatus | None:
-        """Bring a run up to date and publish what has changed; None where nothing has, or there is no such run."""
-        known = self.runs.status(run)
-        return None if known is None else self._refresh(run, known)
+        """Update one run, and publish its status if it changed.
 
-    def _refresh(self, run: str, known: RunStatus) -> RunStatus | None:
-        said, state = self._said(known), self.jobs.state(known.job)
-        counts = self.jobs.counts(known.job) if state == RUNNING else {}
-        before: list[RunStatus] = []
+        Args:
+            run: Id of the run.
+
+        Returns:
+            The new status; None if nothing changed or there is no such run.
+        """
+        status = self.runs.status(run)
+        return None if status is None else self._refresh(run, status)
+
+    def _refresh(self, run: str, status: RunStatus) -> RunStatus | None:
+        reported, job_state = self._read_reported(status), self.jobs.state(status.job)
+        counters = self.jobs.counters(status.job) if job_state == RUNNING else {}
+        replaced: list[RunStatus] = []
 
         def change(current: RunStatus | None) -> RunStatus:
-            assert current is not None, "a run's status is never removed"
-            before[:] = [current]
-            return brought_up_to_date(current, said, state, counts)
+            assert current is not None, "statuses are never deleted"
+            # Called once per attempt: the last status is the one that was replaced.
+            replaced.append(current)
+            return next_status(current, reported, job_state, counters)
 
-        after = self.runs.update(run, change)
-        if after == before[0]:
+        updated = self.runs.update(run, change)
+        if updated == replaced[-1]:
             return None
         if self.settings.status_topic:
             self.publish(
-                self.settings.status_topic, after.to_bytes(), {"run": run, "state": after.state}
+                self.settings.status_topic, updated.to_bytes(), {"run": run, "state": updated.state}
             )
-        return after
+        return updated
 
-    def _said(self, known: RunStatus) -> RunStatus | None:
-        """What the run itself says in its output; None where it is silent, or something else is there."""
-        content = open_store(known.output).read(STATUS_FILE)
+    def _read_reported(self, status: RunStatus) -> RunStatus | None:
+        """Read the status that the run wrote into its output.
+
+        None if there is none, if it cannot be parsed, or if it belongs to another request or to
+        an earlier launch of this run that has ended.
+        """
+        content = open_store(status.output).read(STATUS_FILE)
+        if content is None:
+            return None
         try:
-            said = None if content is None else RunStatus.model_validate_json(content)
+            reported = RunStatus.model_validate_json(content)
         except ValidationError:
             return None
-        if said is None or said.fingerprint != known.fingerprint:
+        if reported.fingerprint != status.fingerprint:
             return None
-        earlier = (
-            known.started is not None and said.started is not None and said.started < known.started
-        )
-        return None if earlier and said.ended else said
+        if status.started is None or reported.started is None:
+            return reported
+        is_earlier_launch = reported.started < status.started
+        return None if is_earlier_launch and reported.ended else reported
 
 
-def brought_up_to_date(
-    current: RunStatus, said: RunStatus | None, job: str, counts: Mapping[str, int] | None = None
+def next_status(
+    current: RunStatus,
+    reported: RunStatus | None,
+    job_state: str,
+    counters: Mapping[str, int] | None = None,
 ) -> RunStatus:
-    """A run's status by what it says itself, and by the state and the counters of its job. One that has ended stays.
+    """Compute a run's status from what is known about it. A status that has ended never changes.
 
-    The run itself says how many tasks it has when it begins, and what came of them when it ends; between the two the
-    counters of its workers tell how it goes. They count what was made, and a bundle that is replayed twice.
+    The run reports the number of tasks when it begins, and their outcomes when it ends. In
+    between, progress comes from the counters of its workers. Counters may exceed the number of
+    tasks, because bundles that are retried are counted again.
+
+    Args:
+        current: The stored status.
+        reported: The status in the run's output, if any.
+        job_state: `JOB_STATE_…` of its job.
+        counters: The job's counters.
+
+    Returns:
+        The new status, or `current` itself if nothing has changed.
     """
     if current.ended:
         return current
-    found = current
-    if said is not None:
-        found = current.model_copy(
-            update={name: getattr(said, name) for name in _SAID} | {"finished": said.finished}
+    status = current
+    if reported is not None:
+        update = {name: getattr(reported, name) for name in _REPORTED_FIELDS}
+        status = current.model_copy(update={**update, "finished": reported.finished})
+    if not status.ended and counters:
+        status = _add_counters(status, reported, counters)
+    if not status.ended and job_state in _FINAL_STATES:
+        status = _end_with_job(status, job_state)
+    elif not status.ended and job_state == UNKNOWN and _is_lost(current):
+        minutes = _LOST_AFTER // timedelta(minutes=1)
+        message = (
+            f"job {current.job} is unknown and the run has not reported for {minutes} minutes: "
+            "publish the request again to resume"
         )
-    if not found.ended and counts:
-        left = max(found.tasks - said.done, 0) if said is not None else 0
-        done = (said.done if said is not None else 0) + min(counts.get("tasks_done", 0), left)
-        read = max(found.read_bytes, counts.get("read_bytes", 0))
-        found = found.model_copy(
-            update={"done": done, "failed": counts.get("tasks_failed", 0), "read_bytes": read}
+        status = status.model_copy(
+            update={"state": "failed", "finished": now(), "message": message}
         )
-    if not found.ended and job in _ENDS:
-        told = (
-            f"its job ended as {job} and it does not say that it is done: look into the job's log"
+    elif reported is None and job_state == RUNNING:
+        status = status.model_copy(update={"state": "running"})
+    return current if status == current else status.model_copy(update={"updated": now()})
+
+
+def _add_counters(
+    status: RunStatus, reported: RunStatus | None, counters: Mapping[str, int]
+) -> RunStatus:
+    """Return the status of a running run with the progress that its workers counted."""
+    # When it begins, a resumed run reports the tasks that earlier launches have finished.
+    done_before = reported.done if reported is not None else 0
+    remaining = max(status.tasks - done_before, 0) if reported is not None else 0
+    update = {
+        "done": done_before + min(counters.get("tasks_done", 0), remaining),
+        "failed": counters.get("tasks_failed", 0),
+        "read_bytes": max(status.read_bytes, counters.get("read_bytes", 0)),
+    }
+    return status.model_copy(update=update)
+
+
+def _end_with_job(status: RunStatus, job_state: str) -> RunStatus:
+    """Return the status of a run whose job ended before the run reported its end."""
+    state = _FINAL_STATES[job_state]
+    if state == "cancelled":
+        message = "the job was cancelled: publish the request again to resume"
+    else:
+        message = (
+            f"the job ended as {job_state} before the run reported its end: see the log of the job"
         )
-        if _ENDS[job] == "cancelled":
-            told = "its job was cancelled: send the request again to go on"
-        found = found.model_copy(
-            update={"state": _ENDS[job], "finished": now(), "message": found.message or told}
-        )
-    elif not found.ended and job == UNKNOWN and _silent(current):
-        told = f"nobody knows a job {current.job}, and nothing has been heard of the run: send the request again"
-        found = found.model_copy(update={"state": "failed", "finished": now(), "message": told})
-    elif said is None and job == RUNNING:
-        found = found.model_copy(update={"state": "running"})
-    return current if found == current else found.model_copy(update={"updated": now()})
+    # A message that the run itself has reported says more.
+    message = status.message or message
+    return status.model_copy(update={"state": state, "finished": now(), "message": message})
 
 
-def _silent(status: RunStatus) -> bool:
-    heard = status.updated or status.started
-    return heard is None or now() - heard > _SILENT
+def _is_lost(status: RunStatus) -> bool:
+    changed = status.updated or status.started
+    return changed is None or now() - changed > _LOST_AFTER
 
 
-def run_of(data: Any) -> str:
-    """The run that an event tells of: of a job by its label, of a message by its attribute; empty where of none.
+def run_id_from_event(data: Any) -> str:
+    """Read the id of the run that an event is about.
 
-    What has become of it is looked up, not believed.
+    Job events carry it as a label, messages as an attribute. Only the id is used: the status is
+    always looked up, never taken from an event.
+
+    Args:
+        data: Data of the CloudEvent.
+
+    Returns:
+        The id; empty if the event names no run.
     """
     if not isinstance(data, Mapping):
         return ""
-    labels = _inside(data, "payload", "labels")
-    attributes = _inside(data, "message", "attributes")
-    found = labels.get(RUN_LABEL) or attributes.get("run") or ""
-    return (
-        found if isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", found) else ""
-    )
+    labels = _nested(data, "payload", "labels")
+    attributes = _nested(data, "message", "attributes")
+    run = labels.get(RUN_LABEL) or attributes.get("run") or ""
+    return run if isinstance(run, str) and _RUN_ID.fullmatch(run) else ""
 
 
-def _inside(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    found: Any = data
+def _nested(data: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return a nested mapping; empty if there is none."""
+    value: Any = data
     for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}

@@ -1,7 +1,12 @@
-"""Runs: what a deployment knows of each run, kept so that concurrent writers never overwrite each other.
+"""Runs: the state of each run in a deployment, safe against concurrent writers.
 
-Below the state: `runs/<id>/request.json`, `claim.json` and `status.json`; and `open/<id>+<job>`, an
-empty marker for each run that has not ended, so that finding those takes a listing and no reads.
+The state bucket contains:
+
+- `runs/<id>/request.json`, `claim.json` and `status.json` for each run;
+- `open/<id>+<job>`, an empty marker for each run that has not ended, so that open runs are found
+  with one listing and no reads.
+
+All updates use generation preconditions, so concurrent writers never overwrite each other.
 """
 
 from __future__ import annotations
@@ -21,175 +26,191 @@ from scenebeam.storage import Store
 
 RUNS = "runs/"
 OPEN = "open/"
-_INDEXED = f"{OPEN}indexed"
-"""Written when all open runs have markers: before, there may be runs from before there were markers."""
-_INDEXED_TO = f"{OPEN}indexed-to"
-"""The last run that was looked at, while they are being marked."""
+_INDEXED_KEY = f"{OPEN}indexed"
+"""Exists once all open runs have markers. Earlier versions wrote no markers."""
+_PROGRESS_KEY = f"{OPEN}indexed-to"
+"""While the markers are being created: the id of the last run that was examined."""
 _BATCH = 500
+"""Runs that are examined between two updates of the progress."""
 RUN_LABEL = "scenebeam-run"
-"""Of a job: the run that it makes."""
+"""Label of a Dataflow job with the id of its run."""
 
 
 class Claim(BaseModel):
-    """Who launches a run."""
+    """A delivery's exclusive right to launch a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     message: str
-    """Id of the message that it answers."""
+    """Id of the message that is being handled."""
     since: float
-    """When it was made, by its maker's clock: for people. Its age is told by `Runs.claim_age`."""
+    """Time of the claim by the clock of its writer, as information only: see `Runs.claim_age`."""
     released: bool = False
-    """Whether its maker could not launch the job and has given it up."""
+    """Whether the launch failed and the next delivery may take over at once."""
     job: str = ""
-    """What was launched; empty until then."""
+    """Id of the job that was launched; empty until then."""
     answered: tuple[str, ...] = ()
-    """Messages for which it was launched before: after each it had failed."""
+    """Ids of messages that launched the run before; each time it ended without success."""
 
 
 def run_id(request: RunRequest) -> str:
-    """A run's name, and a hash of what it makes and where: the same request is the same run.
+    """Derive the id of a run: its name, and a hash of the request's fingerprint and its output.
 
-    No longer than the 63 characters that a label of Google Cloud may have.
+    Args:
+        request: The authorized request. Requests that make the same have the same id.
+
+    Returns:
+        At most 63 characters, the limit for label values of Google Cloud.
     """
     digest = sha256(f"{request.fingerprint()} {request.output.rstrip('/')}".encode()).hexdigest()
     return f"{request.run.lower().replace('_', '-')[:50]}-{digest[:12]}"
 
 
 class Runs:
-    """The runs below a store."""
+    """The runs in a state bucket or folder."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def name(self, run: str, file: str) -> str:
-        """Name of one of a run's files."""
+    def key(self, run: str, file: str) -> str:
+        """Return the key of one of a run's files: `request`, `claim` or `status`."""
         return f"{RUNS}{run}/{file}.json"
 
     def ids(self) -> list[str]:
-        """All runs that have a status, in order of their ids."""
-        names = self.store.list(RUNS)
-        return sorted(
-            name.split("/")[1]
-            for name in names
-            if name.count("/") == 2 and name.endswith("/status.json")
-        )
+        """List the ids of all runs that have a status, sorted."""
+        ids = []
+        for key in self.store.list(RUNS):
+            if key.count("/") == 2 and key.endswith("/status.json"):
+                ids.append(key.split("/")[1])
+        return sorted(ids)
 
     def status(self, run: str) -> RunStatus | None:
-        """What is known of a run."""
-        content = self.store.read(self.name(run, "status"))
+        """Read the status of a run; None if there is none."""
+        content = self.store.read(self.key(run, "status"))
         return None if content is None else RunStatus.model_validate_json(content)
 
     def statuses(self) -> Iterator[RunStatus]:
-        """All of them."""
-        yield from (status for run in self.ids() if (status := self.status(run)) is not None)
+        """Read the statuses of all runs, in order of their ids."""
+        for run in self.ids():
+            status = self.status(run)
+            if status is not None:
+                yield status
 
     def open_ids(self) -> list[str]:
-        """List the runs that have not ended, in order of their ids, without reading any of them.
+        """List the ids of runs that have not ended, sorted, without reading their statuses.
 
-        Only the first time in a state that an earlier version wrote are all statuses read, and
-        markers made for the open ones. A run in the list may just have ended: see `close`.
+        If an earlier version wrote the state without markers, the first call reads all statuses
+        and creates the markers. A listed run may just have ended: see `close`.
         """
-        names = self.store.list(OPEN)
-        if _INDEXED not in names:
+        keys = self.store.list(OPEN)
+        if _INDEXED_KEY not in keys:
             self._mark_open_runs()
-            names = self.store.list(OPEN)
-        return sorted({name.removeprefix(OPEN).partition("+")[0] for name in names if "+" in name})
+            keys = self.store.list(OPEN)
+        return sorted({key.removeprefix(OPEN).partition("+")[0] for key in keys if "+" in key})
 
     def close(self, run: str, job: str) -> None:
         """Remove the marker of a run whose job has ended."""
-        self.store.delete([_marker(run, job)])
+        self.store.delete([_marker_key(run, job)])
 
     def _mark_open_runs(self) -> None:
-        """Mark the open runs of an earlier version; goes on where a call that was stopped had come to."""
-        reached = (self.store.read(_INDEXED_TO) or b"").decode()
-        left = [run for run in self.ids() if run > reached]
+        """Create markers for the open runs of an earlier version. Resumes after an interruption."""
+        reached = (self.store.read(_PROGRESS_KEY) or b"").decode()
+        remaining = [run for run in self.ids() if run > reached]
         with ThreadPoolExecutor(8) as threads:
-            for start in range(0, len(left), _BATCH):
-                batch = left[start : start + _BATCH]
+            for start in range(0, len(remaining), _BATCH):
+                batch = remaining[start : start + _BATCH]
                 for run, status in zip(batch, threads.map(self.status, batch), strict=True):
                     if status is not None and not status.ended:
-                        self.store.create(_marker(run, status.job), b"")
-                self.store.write(_INDEXED_TO, batch[-1].encode())
-        self.store.create(_INDEXED, b"")
-        self.store.delete([_INDEXED_TO])
+                        self.store.create(_marker_key(run, status.job), b"")
+                self.store.write(_PROGRESS_KEY, batch[-1].encode())
+        self.store.create(_INDEXED_KEY, b"")
+        self.store.delete([_PROGRESS_KEY])
 
     def update(self, run: str, change: Callable[[RunStatus | None], RunStatus]) -> RunStatus:
-        """Update a run's status, and the marker that it is open.
+        """Update a run's status, and its marker, by compare-and-swap.
 
         Args:
-            run: The run's id.
-            change: Makes the new status from the present one, None where there is none. It is called
-                again on what another writer has left in the meantime.
+            run: Id of the run.
+            change: Computes the new status from the stored one, or from None if there is none.
+                Called again if another writer was faster.
 
         Returns:
-            The status as it is now.
+            The stored status.
 
         Raises:
-            StorageError: Other writers are always faster.
+            StorageError: Other writers were faster at every attempt, or storage failed.
         """
-        name = self.name(run, "status")
-
-        @tenacity.retry(
-            retry=tenacity.retry_if_exception_type(_OvertakenError),
+        retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_ConflictError),
             stop=tenacity.stop_after_attempt(50),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
             reraise=True,
         )
-        def write() -> RunStatus:
-            found = self.store.read_version(name)
-            before = None if found is None else RunStatus.model_validate_json(found[0])
-            changed = change(before)
-            if found is not None and changed.to_bytes() == found[0]:
-                return changed
-            # The marker stands before the status does: a crash between the two leaves no open run unmarked.
-            if not changed.ended and (before is None or before.ended or before.job != changed.job):
-                self.store.create(_marker(run, changed.job), b"")
-            done = (
-                self.store.create(name, changed.to_bytes())
-                if found is None
-                else self.store.replace(name, changed.to_bytes(), found[1])
-            )
-            if not done:
-                raise _OvertakenError(
-                    f"{self.store.path(name)} is written to by too many at once: try again later"
-                )
-            # A marker names its job: one that is removed late cannot be that of the next launch.
-            if before is not None and (changed.ended or before.job != changed.job):
-                self.close(run, before.job)
-            return changed
+        return retry(self._update_once, run, change)
 
-        return write()
+    def _update_once(self, run: str, change: Callable[[RunStatus | None], RunStatus]) -> RunStatus:
+        key = self.key(run, "status")
+        stored = self.store.read_version(key)
+        before = None if stored is None else RunStatus.model_validate_json(stored[0])
+        changed = change(before)
+        content = changed.to_bytes()
+        if stored is not None and content == stored[0]:
+            return changed
+        # The marker is created before the status and removed after it, so that a crash in between
+        # never leaves an open run without a marker.
+        if not changed.ended and (before is None or before.ended or before.job != changed.job):
+            self.store.create(_marker_key(run, changed.job), b"")
+        if stored is None:
+            written = self.store.create(key, content)
+        else:
+            written = self.store.replace(key, content, stored[1])
+        if not written:
+            raise _ConflictError(
+                f"cannot update {self.store.uri_for(key)}: too many concurrent writers; "
+                "try again later"
+            )
+        # Markers contain the job, so a late removal never deletes the marker of the next launch.
+        if before is not None and (changed.ended or before.job != changed.job):
+            self.close(run, before.job)
+        return changed
 
     def claim(self, run: str) -> tuple[Claim, str] | None:
-        """Who has claimed a run, and the version of that."""
-        found = self.store.read_version(self.name(run, "claim"))
-        return None if found is None else (Claim.model_validate_json(found[0]), found[1])
+        """Read the claim of a run. Returns the claim and its version; None if there is none."""
+        stored = self.store.read_version(self.key(run, "claim"))
+        return None if stored is None else (Claim.model_validate_json(stored[0]), stored[1])
 
     def claim_age(self, run: str) -> float:
-        """Seconds since a run's claim was written.
+        """Measure the age of a run's claim, in seconds, without relying on any local clock.
 
-        An object that is written now tells the present: both times are the store's, so that no
-        instance's clock matters.
+        An object is written to learn the present time of the store. The age is the difference of
+        two timestamps of the store, so no function's clock matters.
         """
-        clock = self.name(run, "clock")
-        self.store.write(clock, b"")
-        written, present = self.store.modified(self.name(run, "claim")), self.store.modified(clock)
-        return 0.0 if written is None or present is None else present - written
+        clock_key = self.key(run, "clock")
+        self.store.write(clock_key, b"")
+        claimed = self.store.modified(self.key(run, "claim"))
+        present = self.store.modified(clock_key)
+        return 0.0 if claimed is None or present is None else present - claimed
 
     def try_claim(self, run: str, claim: Claim, version: str | None) -> bool:
-        """Claim a run that nobody has claimed, or in place of that version of its claim; whether it was claimed."""
-        name, content = self.name(run, "claim"), (claim.model_dump_json() + "\n").encode()
-        return (
-            self.store.create(name, content)
-            if version is None
-            else self.store.replace(name, content, version)
-        )
+        """Write the claim of a run, unless another writer was faster.
+
+        Args:
+            run: Id of the run.
+            claim: The new claim.
+            version: Version of the claim that it replaces; None if there is none.
+
+        Returns:
+            Whether it was written.
+        """
+        key, content = self.key(run, "claim"), (claim.model_dump_json() + "\n").encode()
+        if version is None:
+            return self.store.create(key, content)
+        return self.store.replace(key, content, version)
 
 
-def _marker(run: str, job: str) -> str:
+def _marker_key(run: str, job: str) -> str:
     return f"{OPEN}{run}+{re.sub('[^A-Za-z0-9_-]', '_', job)[:200]}"
 
 
-class _OvertakenError(StorageError):
-    """Somebody else wrote first."""
+class _ConflictError(StorageError):
+    """Another writer updated the status first."""

@@ -1,4 +1,4 @@
-"""CloudSettings: what a deployment allows and where it keeps what, read from the environment when it is asked for."""
+"""CloudSettings: what a deployment allows, and where it keeps its state."""
 
 from __future__ import annotations
 
@@ -13,71 +13,91 @@ from scenebeam.request import KNOWN_CATALOGS
 
 _PREFIX = "SCENEBEAM_"
 ANY_HOST = "https://"
-"""Among `inputs`: any public host."""
-Topic = str
+"""In `inputs`: any public host."""
 
 
 class CloudSettings(BaseModel):
-    """Each field is the environment variable `SCENEBEAM_` and its name in capitals; lists are separated by commas."""
+    """Settings of a deployment.
+
+    Each field is read from the environment variable `SCENEBEAM_` plus its name in upper case.
+    Lists are separated by commas.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state: str
-    """Folder or `gs://` prefix under which the functions keep what they know of runs."""
+    """Folder or `gs://` prefix below which the functions keep the state of runs."""
     outputs: tuple[str, ...] = Field(min_length=1)
-    """Prefixes below which a run may write."""
+    """Prefixes below which runs may write."""
     requests: tuple[str, ...] = ()
-    """Prefixes below which request files may lie that a message names."""
+    """Prefixes below which messages may name request files."""
     catalogs: tuple[str, ...] = tuple(KNOWN_CATALOGS)
-    """Catalogues that a run may ask: known names, and URLs, whose prefixes they are then."""
+    """Catalogs that runs may search: known names, and URLs, which also allow all URLs below."""
     inputs: tuple[str, ...] = (ANY_HOST,)
-    """Prefixes below which other files may lie that a request names, beside `requests`, `outputs` and the URLs of
-    `catalogs`. `https://` alone stands for every public host; what is at `gs://` is read with the workers' account,
-    so its buckets are named."""
+    """Prefixes below which requests may name other files.
+
+    `requests`, `outputs` and the URLs in `catalogs` are always allowed. `https://` alone allows
+    every public host. Buckets must be listed, because workers read them with their own account.
+    """
     max_scenes: int = Field(default=10_000, ge=1)
-    """No request gets more, whatever its limits say."""
+    """Upper bound for the `limits.max_scenes` of requests."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
+    """Upper bound for the `limits.max_bytes` of requests."""
     max_workers: int = Field(default=20, ge=1)
+    """Upper bound for the `runner.workers` of requests, and the default."""
     claim_seconds: float = Field(default=120.0, ge=0)
-    """After so long a run that was claimed and not launched is taken for abandoned."""
-    status_topic: Topic | None = None
-    """`projects/<project>/topics/<topic>`, to which every change of a run is published."""
-    progress_topic: Topic | None = None
-    """Where a run's workers say that it has got further: `report` listens."""
-    dead_letter_topic: Topic | None = None
-    """Where messages go that can never start a run."""
+    """Age in seconds after which a claim without a job is considered abandoned."""
+    status_topic: str | None = None
+    """`projects/<project>/topics/<topic>` to which every change of a run's status is published."""
+    progress_topic: str | None = None
+    """Topic on which workers announce progress; the `report` function subscribes to it."""
+    dead_letter_topic: str | None = None
+    """Topic to which rejected messages are forwarded."""
     launcher: Literal["dataflow", "local"] = "dataflow"
     project: str = ""
     region: str = ""
     template: str = ""
-    """`gs://` path of the Flex Template."""
+    """`gs://` URI of the Flex Template."""
     image: str = ""
-    """Of the workers: the same as the launcher's."""
+    """Container image of the workers, the same as the launcher's."""
     temp_location: str = ""
     worker_service_account: str = ""
     subnetwork: str = ""
     machine_type: str = "n2-standard-2"
     dataflow_endpoint: str | None = None
-    """Another address of the Dataflow API, over plain HTTP: a stand-in on this machine."""
+    """Alternative endpoint of the Dataflow API, without authentication, for local tests."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> CloudSettings:
-        """Raises RequestError where a variable is missing or makes no sense, and names it."""
+        """Read the settings from environment variables.
+
+        Args:
+            environ: The variables; by default those of the process.
+
+        Raises:
+            RequestError: Variables are missing or invalid; the message names them.
+        """
         environ = os.environ if environ is None else environ
-        found: dict[str, object] = {}
+        values: dict[str, object] = {}
         for name, field in cls.model_fields.items():
-            text = environ.get(f"{_PREFIX}{name.upper()}")
-            if text is not None:
-                listed = str(field.annotation).startswith("tuple")
-                found[name] = (
-                    tuple(part.strip() for part in text.split(",") if part.strip())
-                    if listed
-                    else text
-                )
+            text = environ.get(_variable(name))
+            if text is None:
+                continue
+            is_list = str(field.annotation).startswith("tuple")
+            values[name] = _split(text) if is_list else text
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(values)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{_PREFIX}{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors()
-            )
-            raise RequestError(f"the deployment is not set up: {faults}") from None
+            faults = []
+            for fault in error.errors():
+                faults.append(f"{_variable(str(fault['loc'][0]))}: {fault['msg']}")
+            message = f"the deployment is not configured: {'; '.join(faults)}"
+            raise RequestError(message) from None
+
+
+def _variable(name: str) -> str:
+    return f"{_PREFIX}{name.upper()}"
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

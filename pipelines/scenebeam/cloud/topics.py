@@ -1,4 +1,4 @@
-"""Topics: messages to Pub/Sub."""
+"""Topics: publish messages to Pub/Sub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from google.cloud import pubsub_v1
 
 log = logging.getLogger(__name__)
 
-_SECONDS = 30.0
+_TIMEOUT = 30.0
+"""Seconds to wait for an acknowledgment."""
 
 
 @cache
@@ -20,20 +21,34 @@ def _publisher() -> Any:
 
 
 def publish(topic: str, data: bytes, attributes: dict[str, str]) -> None:
-    """Publish one message and wait until it is taken. Raises google.api_core's errors where it is not."""
-    _publisher().publish(topic, data, **attributes).result(timeout=_SECONDS)
+    """Publish a message and wait until Pub/Sub has acknowledged it.
+
+    Args:
+        topic: `projects/<project>/topics/<topic>`.
+        data: Body of the message.
+        attributes: Attributes of the message.
+
+    Raises:
+        google.api_core.exceptions.GoogleAPICallError: Pub/Sub refuses the message.
+        TimeoutError: There is no acknowledgment within 30 seconds.
+    """
+    _publisher().publish(topic, data, **attributes).result(timeout=_TIMEOUT)
 
 
 @dataclass(frozen=True)
 class PubSubProgress:
-    """That a run has got further: who listens looks up how far. Sent by its workers, with the graph they are given."""
+    """Announces on a topic that a run has made progress.
+
+    The message contains only the id of the run: its subscriber, the `report` function, looks up
+    the status. Picklable, because workers receive it with the Beam graph.
+    """
 
     topic: str
     run: str
 
     def __call__(self) -> None:
-        """Send it. That nobody hears of a run is no reason for it to fail."""
+        """Publish the announcement. Failures are logged: they must not fail the run."""
         try:
             publish(self.topic, b"", {"run": self.run})
         except Exception as error:
-            log.warning("cannot tell %s how the run goes: %s", self.topic, error)
+            log.warning("cannot publish progress to %s: %s", self.topic, error)

@@ -1,8 +1,8 @@
-"""Identity: what tells the scenes of a collection apart, by the properties of their items.
+"""Identity: which scenes of a collection belong together, by the properties of their items.
 
-Scenes of one *pass* were taken together. Scenes of one *tile* show the same ground. A tile that
-lies on two downlinked strips comes in *parts*, which complement each other and are all kept. Of
-several *processings* of one part the newest is.
+Scenes of one *pass* were acquired together. Scenes of one *tile* show the same ground. A tile that
+lies on two downlinked strips is delivered in *parts*, which complement each other and are all
+kept. Of several *processings* of one part, the newest is kept.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-_JOINT = "/"
+_SEPARATOR = "/"
 
 
 def _check_groups(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        raise ValueError(f"{pattern!r} is not a valid regular expression: {error}") from None
     if not groups:
-        raise ValueError(f"{pattern!r} has no group: put what is wanted into parentheses")
+        raise ValueError(f"{pattern!r} has no group: put what is to be extracted into parentheses")
     return pattern
 
 
 GroupPattern = Annotated[str, AfterValidator(_check_groups)]
-"""A regular expression whose groups are wanted."""
+"""A regular expression with at least one group; the groups are extracted."""
 
 
 class KeyRule(BaseModel):
-    """Where an item says a key: properties whose values are joined, or groups of a pattern in
-    them.
-    """
+    """How to read a key from an item: from properties, or from groups of a pattern in them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     properties: tuple[str, ...] = Field(min_length=1)
-    """Names of properties that must all be there; `id` is the item's own."""
+    """Names of properties, whose values are joined. All must be present; `id` is the item's id."""
     pattern: GroupPattern | None = None
-    """Regular expression that is searched in their values; its groups are the key. Default: the
-    values are.
+    """Regular expression to search in the joined values; its groups are the key. Default: the
+    values are the key.
     """
     order: tuple[str, ...] = ()
-    """Values from the oldest kind to the newest; any other value is newer than all of them."""
+    """Values from the oldest to the newest. Any other value is newer than all of them."""
 
     def key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
-        """The key of an item; None where it does not say."""
+        """Return the key of an item; None if its properties do not define it."""
         values = [item_id if name == "id" else properties.get(name) for name in self.properties]
         if any(value is None or value == "" for value in values):
             return None
-        text = _JOINT.join(str(value).strip() for value in values)
+        text = _SEPARATOR.join(str(value).strip() for value in values)
         if self.pattern is not None:
             match = _compiled(self.pattern).search(text)
             if match is None:
                 return None
-            text = _JOINT.join(group or "" for group in match.groups())
+            text = _SEPARATOR.join(group or "" for group in match.groups())
         if self.order:
-            return f"{self.order.index(text) if text in self.order else len(self.order):02d}"
+            # Two digits, so that the keys sort as text.
+            rank = self.order.index(text) if text in self.order else len(self.order)
+            return f"{rank:02d}"
         return text
 
 
@@ -72,26 +72,21 @@ _S2_DATATAKE = r"^G(S2[A-Z])_(\d{8}T\d{6})_(\d{6})"
 _S2_PRODUCT = r"^(S2[A-Z])_MSIL\d\w_(\d{8}T\d{6})_"
 
 
-def _rules(*rules: KeyRule) -> tuple[KeyRule, ...]:
-    return rules
-
-
 def _rule(*properties: str, pattern: str | None = None, order: tuple[str, ...] = ()) -> KeyRule:
     return KeyRule(properties=properties, pattern=pattern, order=order)
 
 
 class Identity(BaseModel):
-    """The keys of a collection's scenes. Each has several rules, of which the first that an item
-    answers holds.
+    """Rules for the keys of a collection's scenes. The first rule that an item satisfies applies.
 
-    The defaults know the properties of Sentinel-1 and 2, Landsat, HLS and MODIS; a record may give
-    its own.
+    The defaults know the properties of Sentinel-1 and 2, Landsat, HLS and MODIS. A record may give
+    its own rules.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    acquisition: tuple[KeyRule, ...] = _rules(
-        # The baseline at the end of a datatake id changes with each reprocessing; the datatake does not.
+    acquisition: tuple[KeyRule, ...] = (
+        # The baseline at the end of a datatake id changes with each reprocessing, and is left out.
         _rule("s2:datatake_id", pattern=_S2_DATATAKE),
         _rule("eopf:datatake_id", pattern=_S2_DATATAKE),
         _rule("s2:product_uri", pattern=_S2_PRODUCT),
@@ -100,10 +95,10 @@ class Identity(BaseModel):
         _rule("sat:absolute_orbit"),
         _rule("id", pattern=r"^HLS\.([SL]30)\.T\w{5}\.(\d{7}T\d{6})\."),
     )
-    """What makes a pass, beside the platform. Without it, scenes that follow each other within
-    minutes are one.
+    """Identifies a pass, together with the platform. Without it, scenes that follow each other
+    within minutes form one pass.
     """
-    tile: tuple[KeyRule, ...] = _rules(
+    tile: tuple[KeyRule, ...] = (
         _rule("grid:code"),
         _rule("s2:mgrs_tile"),
         _rule("sentinel:utm_zone", "sentinel:latitude_band", "sentinel:grid_square"),
@@ -112,13 +107,13 @@ class Identity(BaseModel):
         _rule("s1:slice_number", "s1:total_slices"),
         _rule("id", pattern=r"^HLS\.[SL]30\.T(\w{5})\."),
     )
-    """What names the ground. Without it, footprints decide."""
-    part: tuple[KeyRule, ...] = _rules(
-        # Its sensing start; the rest of a datastrip id changes with each reprocessing.
+    """Identifies the ground. Without it, footprints decide."""
+    part: tuple[KeyRule, ...] = (
+        # The sensing start. The rest of a datastrip id changes with each reprocessing.
         _rule("s2:datastrip_id", pattern=r"_S(\d{8}T\d{6})_"),
     )
-    """What tells the parts of one tile and pass apart. Without it, footprints decide."""
-    processing: tuple[KeyRule, ...] = _rules(
+    """Identifies the parts of one tile and pass. Without it, footprints decide."""
+    processing: tuple[KeyRule, ...] = (
         _rule("landsat:collection_category", order=("RT",)),
         _rule("s2:processing_baseline"),
         _rule("processing:version"),
@@ -126,36 +121,44 @@ class Identity(BaseModel):
         _rule("processing:datetime"),
         _rule("created"),
     )
-    """What sorts processings from oldest to newest: all rules that an item answers, the first of
-    them first.
+    """Sorts processings from oldest to newest, by all rules that an item satisfies, in this
+    order.
     """
 
     @property
-    def names(self) -> frozenset[str]:
-        """Properties that any rule reads."""
-        rules = (*self.acquisition, *self.tile, *self.part, *self.processing)
-        return frozenset(name for rule in rules for name in rule.properties)
+    def property_names(self) -> frozenset[str]:
+        """Names of all properties that the rules read."""
+        names: set[str] = set()
+        for rule in (*self.acquisition, *self.tile, *self.part, *self.processing):
+            names.update(rule.properties)
+        return frozenset(names)
 
     def pass_key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
-        """The pass of an item."""
-        return _first(self.acquisition, item_id, properties)
+        """Return the key of an item's pass; None if no rule applies."""
+        return _first_key(self.acquisition, item_id, properties)
 
     def tile_key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
-        """The tile of an item."""
-        return _first(self.tile, item_id, properties)
+        """Return the key of an item's tile; None if no rule applies."""
+        return _first_key(self.tile, item_id, properties)
 
     def part_key(self, item_id: str, properties: Mapping[str, Any]) -> str | None:
-        """The part of its tile that an item is."""
-        return _first(self.part, item_id, properties)
+        """Return the key of the part of its tile that an item is; None if no rule applies."""
+        return _first_key(self.part, item_id, properties)
 
-    def processed(self, item_id: str, properties: Mapping[str, Any]) -> tuple[str, ...]:
-        """Sort key of an item's processing; its id decides last."""
+    def processing_key(self, item_id: str, properties: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the sort key of an item's processing, oldest first; ties are broken by the id."""
         return (*(rule.key(item_id, properties) or "" for rule in self.processing), item_id)
 
 
 KNOWN_SENSORS = Identity()
-"""For records that give no identity of their own."""
+"""For records without an identity of their own."""
 
 
-def _first(rules: tuple[KeyRule, ...], item_id: str, properties: Mapping[str, Any]) -> str | None:
-    return next((key for rule in rules if (key := rule.key(item_id, properties)) is not None), None)
+def _first_key(
+    rules: tuple[KeyRule, ...], item_id: str, properties: Mapping[str, Any]
+) -> str | None:
+    for rule in rules:
+        key = rule.key(item_id, properties)
+        if key is not None:
+            return key
+    return None

@@ -1,4 +1,4 @@
-"""What we know of one provider's collection: the model of the YAML files beside this module."""
+"""The record of one provider's collection: the model of the YAML files beside this module."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", 
 
 
 class BandRecord(BaseModel):
-    """One band: where it is in an item, and what its numbers mean."""
+    """One band: where an item has it, and what its pixel values mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     asset: str
     """Key of the asset in the item."""
     resolution: float = Field(gt=0)
-    """Nominal ground size of a pixel in metres, of files in degrees too."""
+    """Nominal ground size of a pixel in meters, also for files in degrees."""
     alternate_assets: dict[float, str] = {}
-    """Other assets with the same band, by their resolution."""
+    """Other assets with the same band: resolution → key of the asset."""
     band: int = Field(default=1, ge=1)
     """Index of the band inside the asset's file, from 1."""
     alias: list[str] = []
-    """Other names a user may type, in any case: the sensor's own name (`B04`)."""
+    """Other names of the band, in any case, such as the sensor's own (`B04`)."""
     categorical: bool = False
-    """Classes or bit flags: resampled by nearest, never averaged, never shifted."""
+    """Classes or bit flags: resampled with nearest, never averaged, without offset."""
     constant_ok: bool = False
-    """Whether one number throughout is nothing odd: the sea in an elevation model."""
+    """Whether an image of one constant value is valid: the sea in an elevation model."""
     has_add_offset: bool = True
-    """Whether the collection's `shift` applies to this band (never to a categorical one)."""
+    """Whether the collection's `add_offset` applies to this band (never to categorical bands)."""
     dtype: str | None = None
     nodata: float | None = None
     scale: float | None = None
     offset: float | None = None
     wavelength: float | None = None
-    """Centre wavelength in micrometres."""
+    """Center wavelength in micrometers."""
 
     @property
     def keys_by_resolution(self) -> dict[float, str]:
-        """Every asset that holds the band, its own first."""
+        """All assets with the band, by resolution; its main asset comes first."""
         return {self.resolution: self.asset, **self.alternate_assets}
 
     @model_validator(mode="before")
@@ -60,58 +60,61 @@ class BandRecord(BaseModel):
 
 
 class RadiometricOffset(BaseModel):
-    """A constant that some items' digital numbers carry, and how an item tells whether it does.
+    """A constant that was added to the pixel values of some items (ESA's BOA_ADD_OFFSET).
 
-    Sentinel-2 processing baseline 04.00 added 1000 to every reflectance. Whether a pixel still carries
-    it depends on provider, collection and item properties, never on the date alone.
+    Since processing baseline 04.00, Sentinel-2 reflectances are offset by 1000. Some providers have
+    removed the offset again. Whether a file has it is therefore decided by provider, collection and
+    item properties, never by the date.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     amount: int
     applied_when: dict[str, str]
-    """Property → lowest value (compared as text) from which the shift was applied by the processor."""
+    """Property → lowest value, compared as text, from which the processor applies the offset."""
     removed_when: dict[str, bool | str | float] = {}
-    """Property → value that says the provider has taken the shift out again."""
+    """Property → value by which the provider states that it has removed the offset again."""
     id_pattern: GroupPattern | None = None
-    """Regular expression of ids that name the value of `since`: its groups, joined by a dot. Such
-    ids are the producer's own, and so are the pixels of their files."""
+    """Regular expression of scene ids that contain the value to compare with `applied_when`: its
+    groups, joined by a dot. Such ids are the producer's own, and so are the pixels of their files.
+    """
 
     @model_validator(mode="before")
     @classmethod
     def _accept_old_names(cls, value: Any) -> Any:
         return accept_old_names(value, {"since": "applied_when", "unless": "removed_when"})
 
-    def carried_by(self, properties: dict[str, Any]) -> bool:
-        """Whether an item with these `properties` has pixels that carry the shift."""
+    def applies_to_item(self, properties: dict[str, Any]) -> bool:
+        """Return whether the files of an item have the offset, by its properties."""
         applied = any(
             str(properties.get(key, "")) >= lowest for key, lowest in self.applied_when.items()
         )
-        undone = any(
-            key in properties and properties[key] == value
-            for key, value in self.removed_when.items()
-        )
-        return applied and not undone
+        return applied and not self._is_removed(properties)
 
-    def is_carried(self, scene_id: str, properties: dict[str, Any]) -> bool | None:
-        """Whether the pixels of a scene's files carry the shift, by all that there is beside them.
+    def applies_to_scene(self, scene_id: str, properties: dict[str, Any]) -> bool | None:
+        """Return whether the files of a scene have the offset, by its properties or its id.
 
         Args:
-            scene_id: The scene's id, which may name the processing baseline.
-            properties: Of its item; empty where there is none.
+            scene_id: The scene's id, which may contain the processing baseline.
+            properties: Properties of its item; empty if there is no item.
 
         Returns:
-            What the properties say, else what the id says; None where neither says anything.
+            The answer of the properties, else that of the id; None if neither decides.
         """
-        told = {key: value for key, value in properties.items() if value is not None}
-        undone = any(told.get(key) == value for key, value in self.removed_when.items())
-        if undone or self.applied_when.keys() & told.keys():
-            return self.carried_by(told)
+        known = {key: value for key, value in properties.items() if value is not None}
+        if self._is_removed(known) or self.applied_when.keys() & known.keys():
+            return self.applies_to_item(known)
         match = re.match(self.id_pattern, scene_id) if self.id_pattern else None
         if match is None:
             return None
-        named = ".".join(match.groups(""))
-        return any(named >= lowest for lowest in self.applied_when.values())
+        baseline = ".".join(match.groups(""))
+        return any(baseline >= lowest for lowest in self.applied_when.values())
+
+    def _is_removed(self, properties: dict[str, Any]) -> bool:
+        for key, value in self.removed_when.items():
+            if key in properties and properties[key] == value:
+                return True
+        return False
 
 
 class LandClass(BaseModel):
@@ -121,53 +124,60 @@ class LandClass(BaseModel):
 
     name: str
     color: str = Field(default="#808080", pattern=r"^#[0-9A-Fa-f]{6}$")
-    """As its makers draw it."""
+    """Color in the official legend."""
 
 
 class CollectionRecord(BaseModel):
-    """Everything scenebeam knows of one collection at one provider."""
+    """One collection at one provider: its bands, pixel values, masks and access."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
-    """The collection's id in the STAC catalogue."""
+    """The collection's id in the STAC catalog."""
     provider: str = "inline"
-    """Catalogue the record holds for: `earth-search`, `planetary-computer`, `cdse`, or `inline`."""
+    """The catalog: `earth-search`, `planetary-computer` or `cdse`; `inline` if a request has it."""
     title: str = ""
     dtype: str
     nodata: float | None = None
     scale: float = 1.0
     offset: float = 0.0
-    """Physical value = scale x harmonized number + offset."""
+    """Physical value = scale * harmonized value + offset."""
     bands: dict[str, BandRecord] = Field(min_length=1)
     add_offset: RadiometricOffset | None = None
+    """The offset of some items; harmonized value = pixel value - offset."""
     sensor: Literal["optical", "sar"] | None = None
-    """Which checks say whether an image is fit to use; None: neither reflectance nor backscatter."""
+    """Selects the checks of images. None: the values are neither reflectance nor backscatter."""
     unit: Literal["linear", "db"] | None = None
-    """Of a radar's numbers: power, or decibels of it."""
+    """Unit of radar backscatter: linear power, or decibels."""
     value_range: tuple[float, float] | None = None
-    """Plausible harmonized numbers."""
+    """Range of plausible harmonized values."""
     required: list[str] = []
-    """Bands without which a scene is not analysis-ready."""
+    """Bands without which a scene is incomplete."""
     default: list[str] = []
-    """Bands that are taken where none are named; default: the required ones."""
+    """Bands to use if a request names none. Default: the required ones."""
     identity: Identity | None = None
-    """What makes a pass, a tile, a part of a tile and a processing. Default: what the known sensors' items say."""
+    """How passes, tiles, parts of tiles and processings are identified. Default: the rules for
+    known sensors.
+    """
     pixel_origin: tuple[float, float] | None = None
-    """Where an edge of a pixel lies, east and north, in every file and CRS of the collection: `[15, 15]`
-    for Landsat, whose pixels of 30 m have their centers on multiples of 30. Default: a header tells."""
+    """Easting and northing of a pixel edge, the same in every file and CRS of the collection:
+    `[15, 15]` for Landsat, whose 30 m pixels have their centers on multiples of 30. Default: read
+    from a file's header.
+    """
     visual: str | None = None
-    """Key of the true-colour asset, whose bands are `visual_red`, `visual_green` and `visual_blue`."""
+    """Key of the true-color asset; its bands are `visual_red`, `visual_green` and `visual_blue`."""
     mask_classes: dict[str, list[int]] = {}
     """Categorical band → classes that are not clear ground (cloud, shadow, cirrus)."""
     cloud_probability: dict[str, float] = {}
-    """Band of cloud probabilities → percent from which a pixel counts as cloud: looked at before `mask_classes`."""
+    """Band of cloud probabilities → percentage from which a pixel is cloudy. Takes precedence over
+    `mask_classes`.
+    """
     mask_bits: dict[str, list[int]] = {}
-    """Band of bit flags → bits, any of which says that a pixel is not clear ground."""
+    """Band of bit flags → bits, any of which marks a pixel as not clear ground."""
     classes: dict[int, LandClass] = {}
-    """Of a map: what its numbers are."""
+    """Pixel value → class, for maps."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
-    """How its files are opened: `scenebeam.transfer.signing`."""
+    """How requests for its files are signed: see `scenebeam.transfer.signing`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,7 +188,7 @@ class CollectionRecord(BaseModel):
     def _lower_case_bands(self) -> CollectionRecord:
         wrong = [name for name in self.bands if name != name.lower()]
         if wrong:
-            raise ValueError(f"band names are written in lower case: {', '.join(wrong)}")
+            raise ValueError(f"band names must be in lower case: {', '.join(wrong)}")
         named = {
             *self.required,
             *self.default,
@@ -188,86 +198,103 @@ class CollectionRecord(BaseModel):
         }
         unknown = sorted(named - self.bands.keys())
         if unknown:
-            raise ValueError(f"named, but not among the bands: {', '.join(unknown)}")
+            raise ValueError(f"unknown bands: {', '.join(unknown)}; add them to `bands`")
         return self
 
     @property
     def default_bands(self) -> list[str]:
-        """Bands that are taken where none are named."""
+        """Bands to use if a request names none."""
         return self.default or self.required or list(self.bands)
 
     def canonical(self, names: Iterable[str]) -> list[str]:
-        """Bands by wavelength, those without one behind them, in the record's order."""
+        """Sort bands by wavelength; those without one come last, in the record's order."""
         order = list(self.bands)
-        return sorted(
-            names,
-            key=lambda n: (
-                self.bands[n].wavelength is None,
-                self.bands[n].wavelength or 0.0,
-                order.index(n),
-            ),
-        )
+
+        def sort_key(name: str) -> tuple[bool, float, int]:
+            wavelength = self.bands[name].wavelength
+            return wavelength is None, wavelength or 0.0, order.index(name)
+
+        return sorted(names, key=sort_key)
 
     def band_name(self, name: str) -> str | None:
-        """Our name of a band that a user typed by any of its names in any case; None where unknown."""
+        """Return a band's name in this record.
+
+        Args:
+            name: Its name here, the key of its asset, or an alias, in any case.
+
+        Returns:
+            The name; None if there is no such band.
+        """
         typed = name.lower()
         for known, band in self.bands.items():
-            if (
-                typed == known
-                or typed == band.asset.lower()
-                or typed in (a.lower() for a in band.alias)
-            ):
+            aliases = map(str.lower, band.alias)
+            if typed in (known, band.asset.lower(), *aliases):
                 return known
         return None
 
     def band_sensor(self, name: str) -> Literal["optical", "sar"] | None:
-        """Whose checks say whether a band is fit to use: none's where it is no measurement of reflectance or power."""
+        """Return which checks apply to a band; None if it holds no reflectance or backscatter."""
         band = self.bands[name]
+        # Optical by-products, such as aerosol maps, have no wavelength.
         return None if self.sensor == "optical" and band.wavelength is None else self.sensor
 
     def may_be_constant(self, name: str) -> bool:
-        """Whether one number throughout is nothing odd: classes, and by-products such as aerosol maps."""
+        """Return whether an image of one constant value is valid: classes, and by-products."""
         band = self.bands[name]
-        derived = (
+        is_byproduct = (
             self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
         )
-        return band.categorical or band.constant_ok or derived
+        return band.categorical or band.constant_ok or is_byproduct
 
     def band_dtype(self, name: str) -> str:
-        """NumPy dtype name of a band."""
+        """Return the NumPy dtype name of a band."""
         return self.bands[name].dtype or self.dtype
 
     def band_nodata(self, name: str) -> float | None:
-        """Nodata value of a band, None where every number is data."""
-        own = self.bands[name].nodata
-        return self.nodata if own is None else own
+        """Return the nodata value of a band; None if every value is data."""
+        band_nodata = self.bands[name].nodata
+        return self.nodata if band_nodata is None else band_nodata
 
     def band_add_offset(self, name: str, properties: dict[str, Any]) -> int:
-        """What the pixels of a band carry on top of the harmonized number, for an item's `properties`."""
-        band = self.bands[name]
-        if self.add_offset is None or band.categorical or not band.has_add_offset:
-            return 0
-        return self.add_offset.amount if self.add_offset.carried_by(properties) else 0
-
-    def file_add_offset(self, name: str, scene_id: str, properties: dict[str, Any]) -> int | None:
-        """What the pixels of a band's file carry on top of the harmonized number.
+        """Return the offset of a band's pixel values in the files of an item.
 
         Args:
             name: The band.
-            scene_id: The id of the scene that the file is of.
-            properties: Of the scene's item; empty where there is none.
+            properties: Properties of the item.
 
         Returns:
-            The shift; None where the collection has one and nothing says whether the file has it.
+            The offset; subtract it from a pixel value for the harmonized value.
         """
-        band = self.bands[name]
-        if self.add_offset is None or band.categorical or not band.has_add_offset:
-            return 0
-        carried = self.add_offset.is_carried(scene_id, properties)
-        return None if carried is None else self.add_offset.amount * carried
+        offset = self._offset_of(name)
+        return offset.amount if offset is not None and offset.applies_to_item(properties) else 0
 
-    def band_scaling(self, name: str) -> tuple[float, float]:
-        """(scale, offset) of a band; categorical bands are never scaled."""
+    def file_add_offset(self, name: str, scene_id: str, properties: dict[str, Any]) -> int | None:
+        """Return the offset of a band's pixel values in a file whose item may be missing.
+
+        Args:
+            name: The band.
+            scene_id: Id of the scene.
+            properties: Properties of the scene's item; empty if there is no item.
+
+        Returns:
+            The offset; None if it cannot be decided.
+        """
+        offset = self._offset_of(name)
+        if offset is None:
+            return 0
+        applies = offset.applies_to_scene(scene_id, properties)
+        return None if applies is None else offset.amount * applies
+
+    def _offset_of(self, name: str) -> RadiometricOffset | None:
+        """Return the offset that a band may have; None for bands that never have one."""
+        band = self.bands[name]
+        return self.add_offset if band.has_add_offset and not band.categorical else None
+
+    def band_scale_offset(self, name: str) -> tuple[float, float]:
+        """Return the scale and offset from harmonized to physical values of a band.
+
+        Categorical bands are never scaled.
+        """
         band = self.bands[name]
         if band.categorical:
             return 1.0, 0.0

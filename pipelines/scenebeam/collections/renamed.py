@@ -1,4 +1,4 @@
-"""Old names of fields, accepted for one release with a deprecation warning."""
+"""Old names of fields, which are accepted for one release with a deprecation warning."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def accept_old_names(value: Any, new_names: Mapping[str, str]) -> Any:
     """Rename deprecated keys of a document before a model validates it.
 
     Args:
-        value: What the model is given; anything but a mapping is returned as it is.
+        value: What the model is given; anything but a mapping is returned unchanged.
         new_names: Deprecated key → the key that replaces it.
 
     Returns:
-        The document under the new names. A key given under both names keeps the old one, so that
-        the model refuses it as unknown.
+        The document under the new names. If a key is given under both names, the old one stays, so
+        that the model rejects it as unknown.
     """
     if not isinstance(value, Mapping):
         return value

@@ -85,7 +85,7 @@ class ChipReader:
 
     def first_block(self, number: int) -> Block:
         """The first block of the first band that a grid needs: sort by it to read in file order."""
-        return self._windows[0].place_of(self._indices[number])
+        return self._windows[0].first_block(self._indices[number])
 
     def file_order(self) -> list[int]:
         """The numbers of the grids in the order of their blocks in the first file."""

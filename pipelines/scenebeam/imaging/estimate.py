@@ -18,6 +18,7 @@ from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import Window
 from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import MERGE_METHODS
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 from scenebeam.request import Limits, RunRequest, is_url
@@ -196,8 +197,9 @@ def column_bytes(dtype: str, tiles: int = 1, method: str = "first", ahead: int =
     """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
     item = np.dtype(dtype).itemsize
     rows = (2 + ahead) * ROW_CHUNK + _LARGEST_BLOCK
-    merging = {"mean": 10, "median": 24 * tiles, "min": 2, "max": 2}.get(method, 1)
-    overlap = 1.5 if method in ("first", "last") else min(tiles, 3)
+    merge = MERGE_METHODS[method]
+    merging = merge.bytes_per_pixel(tiles)
+    overlap = 1.5 if merge.order != "any" else min(tiles, 3)
     return int(ROW_CHUNK * (4 * item + merging) + rows * item * overlap)
 
 
@@ -225,7 +227,7 @@ def estimate(
         for source in band.sources:
             footprint = footprints.get(source.scene)
             seen = part if footprint is None else shapely.intersection(footprint, part)
-            if method in ("first", "last"):
+            if MERGE_METHODS[method].order != "any":
                 seen, covered = shapely.difference(seen, covered), shapely.union(covered, seen)
             if seen.is_empty:
                 continue

@@ -125,7 +125,7 @@ def damage_in_place(asset: Asset, store: Store, name: str) -> str:
             return f"its {wanted.algorithm} is {found}, the catalog says {wanted.digest}"
     elif asset.size not in (None, size):
         return f"it has {size or 0:,} bytes, the catalog says {asset.size:,}"
-    return find_damage(store.path(name), asset.index, deep=not _is_bucket(store))
+    return find_damage(store.uri_for(name), asset.index, deep=not _is_bucket(store))
 
 
 def _digest(store: Store, name: str, algorithm: str) -> str | None:

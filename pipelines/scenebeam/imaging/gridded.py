@@ -18,16 +18,16 @@ import shapely
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.bands import Band, settled_nodata
+from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.gridded_item import cog_profile, describe_output, publish_item
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.shards import PARTS, assemble, shard_shapes, shared_levels, write_part
-from scenebeam.raster.cog import write_cog
+from scenebeam.imaging.shards import PARTS, assemble, shard_shapes, shared_levels
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.pyramid import Pyramid, level_shapes
+from scenebeam.raster.pyramid import level_shapes
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
-from scenebeam.raster.validity import Array, held_nodata, valid_count
+from scenebeam.raster.validity import Array, nodata_in_dtype
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
@@ -134,58 +134,62 @@ def _compose(
     budgets: Mapping[str, Budget],
     missing: Missing,
 ) -> None:
-    """Read, compute, encode and publish what is not missing. Raises LayerError for one file more that is broken."""
+    """Read, compute, encode and publish, without the files that are missing.
+
+    Raises:
+        LayerError: One more file is unusable.
+    """
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
     opened = _open_all(task, budgets, missing)
     try:
         footprints = {ref.id: ref.footprint for ref in task.scenes}
-        layers = {
-            band.label: layers_of(band, opened[band.label], footprints)
-            for band in task.bands
-            if opened[band.label]
-        }
+        layers: dict[str, BandLayers] = {}
+        for band in task.bands:
+            if opened[band.label]:
+                layers[band.label] = layers_of(band, opened[band.label], footprints)
         outputs = recipe.outputs(task, layers)
-        sharded = task.shards > 1
-        levels = shared_levels(task.grid.shape, task.cell) if sharded else 0
-        shapes = shard_shapes(task.window, levels) if sharded else level_shapes(*grid.shape)
-        pyramids = [
-            Pyramid(
-                shapes,
-                output.dtype,
-                output.nodata,
-                codec=task.codec,
-                average=not output.categorical,
-                keep_coarse=sharded and levels < len(level_shapes(*task.grid.shape)),
-            )
-            for output in outputs
-        ]
-        valid = [0] * len(outputs)
-        for index, _, strip in recipe.row_chunks(task, grid, layers):
-            valid[index] += valid_count(strip, outputs[index].nodata)
-            pyramids[index].add(strip)
+        encoders = [_encoder(task, grid, output) for output in outputs]
+        for index, _, pixels in recipe.row_chunks(task, grid, layers):
+            encoders[index].add(pixels)
     finally:
         for sources in opened.values():
             for source in sources.values():
                 source.close()
-    facts = [
-        {"valid": valid[index], "missing": _missing_of(output, missing)}
-        for index, output in enumerate(outputs)
-    ]
-    if sharded:
-        for output, pyramid, fact in zip(outputs, pyramids, facts, strict=True):
-            with store.open_write(task.part_path(output.name, task.shard)) as file:
-                write_part(file, pyramid, task.window, fact)
+    facts = []
+    for output, encoder in zip(outputs, encoders, strict=True):
+        facts.append({"valid": encoder.valid, "missing": _missing_of(output, missing)})
+    if task.shards > 1:
+        for output, encoder, fact in zip(outputs, encoders, facts, strict=True):
+            encoder.store_part(store, task.part_path(output.name, task.shard), task.window, fact)
         return
 
-    def publish(output: Output, pyramid: Pyramid, fact: dict[str, Any]) -> dict[str, Any]:
-        with store.open_write(task.path(output.name)) as file:
-            write_cog(file, cog_profile(task, output), pyramid.finish(), pyramid.masks)
+    def publish(output: Output, encoder: ImageEncoder, fact: dict[str, Any]) -> dict[str, Any]:
+        profile = cog_profile(task, output)
+        file = publish_cog(store, task.path(output.name), profile, [encoder])
         return describe_output(task, output, file, [fact])
 
-    described = io_threads().map(publish, outputs, pyramids, facts)
+    described = io_threads().map(publish, outputs, encoders, facts)
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
     publish_item(task, store, outputs, assets, missing)
+
+
+def _encoder(task: GriddedTask, grid: Grid, output: Output) -> ImageEncoder:
+    """The encoder of an output: a shard has only the levels that its window allows."""
+    shapes, keep_coarse = level_shapes(*grid.shape), False
+    if task.shards > 1:
+        levels = shared_levels(task.grid.shape, task.cell)
+        shapes = shard_shapes(task.window, levels)
+        # The coarser levels are made of the coarse pixels of all shards when they are assembled.
+        keep_coarse = levels < len(level_shapes(*task.grid.shape))
+    return ImageEncoder(
+        shapes,
+        output.dtype,
+        output.nodata,
+        codec=task.codec,
+        average=not output.categorical,
+        keep_coarse=keep_coarse,
+    )
 
 
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
@@ -258,7 +262,7 @@ def layers_of(
         )
     # Kept, or promoted to what holds every file's numbers.
     dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
-    nodata = held_nodata(nodata, dtype)
+    nodata = nodata_in_dtype(nodata, dtype)
     return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
 
 

@@ -15,7 +15,7 @@ from scenebeam.storage import AtomicFile, Store
 
 def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
     """Describe the COG of an output: its grid, numbers and tags."""
-    return CogProfile.on(
+    return CogProfile.for_grid(
         task.grid.grid,
         output.dtype,
         output.nodata,

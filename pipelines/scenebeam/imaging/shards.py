@@ -20,7 +20,7 @@ import numpy as np
 
 from scenebeam.errors import CheckError
 from scenebeam.raster.cog import CogProfile, Level, write_cog
-from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, joined, level_shapes
+from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid, concatenate, level_shapes
 from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile, Store
 
@@ -41,7 +41,7 @@ _LARGEST_SHARD = 2**28
 
 def shared_levels(shape: tuple[int, int], cell: int) -> int:
     """Levels that shards cut at multiples of `cell` pixels encode themselves."""
-    return min((cell // TILE).bit_length(), len(level_shapes(*shape)))
+    return min((cell // BLOCK_SIZE).bit_length(), len(level_shapes(*shape)))
 
 
 def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
@@ -53,7 +53,7 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
     height, width = shape
     if width <= widest and height * width <= _LARGEST_SHARD:
         return [(0, height, 0, width)], 0
-    cell = TILE << (_CELL_LEVELS - 1)
+    cell = BLOCK_SIZE << (_CELL_LEVELS - 1)
     if width <= widest:
         across = -(-width // cell) * cell
         down = max(cell, _LARGEST_SHARD // across // cell * cell)
@@ -62,7 +62,7 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
         # Cuts lie on multiples of 1,024 pixels at least where they can: what shards do not encode of a level, the one
         # that puts them together holds.
         unit = max(
-            2 * TILE if widest >= 2 * TILE else TILE,
+            2 * BLOCK_SIZE if widest >= 2 * BLOCK_SIZE else BLOCK_SIZE,
             min(cell, 1 << max((widest // 4).bit_length() - 1, 0)),
         )
         columns = -(-width // max(unit, widest // unit * unit))
@@ -156,7 +156,7 @@ class KeptPart:
 
     def tile_rows(self, level: int) -> Iterator[list[bytes]]:
         """The level's tiles, a row of them at a time."""
-        across = -(-self.part.shapes[level][1] // TILE)
+        across = -(-self.part.shapes[level][1] // BLOCK_SIZE)
         sizes = self.part.sizes[level]
         with self._path.open("rb") as file:
             file.seek(self._starts[level])
@@ -170,10 +170,10 @@ class KeptPart:
             for level, (height, width) in enumerate(self.part.shapes)
         ]
 
-    def masks(self) -> list[list[bytes]]:
-        """The masks of its tiles, level by level; empty for a tile that is all valid."""
+    def masks(self) -> list[list[bytes]] | None:
+        """For each level the mask of each block, empty where all is valid; None without masks."""
         if self.part.masks is None:
-            return [[b""] * len(sizes) for sizes in self.part.sizes]
+            return None
         with self._path.open("rb") as file:
             file.seek(self._masks_at)
             return [[file.read(size) for size in sizes] for sizes in self.part.masks]
@@ -224,7 +224,7 @@ def assemble(
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
         shared = len(parts[0].part.shapes)
-        levels: list[Level | Tiles] = [
+        levels: list[Level | EncodedBlocks] = [
             Level(*shapes[level], _sizes(grid_rows, level), _tiles(grid_rows, level))
             for level in range(shared)
         ]
@@ -250,12 +250,14 @@ def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
     waiting: Array | None = None
     for row in grid_rows.values():
         height = row[0].coarse_height
-        for first in range(0, height, TILE):
-            rows = joined([part.coarse(first, min(first + TILE, height)) for part in row], axis=1)
-            waiting = rows if waiting is None else joined([waiting, rows])
-            while len(waiting) > TILE:
-                yield waiting[:TILE]
-                waiting = waiting[TILE:]
+        for first in range(0, height, BLOCK_SIZE):
+            rows = concatenate(
+                [part.coarse(first, min(first + BLOCK_SIZE, height)) for part in row], axis=1
+            )
+            waiting = rows if waiting is None else concatenate([waiting, rows])
+            while len(waiting) > BLOCK_SIZE:
+                yield waiting[:BLOCK_SIZE]
+                waiting = waiting[BLOCK_SIZE:]
     if waiting is not None and len(waiting):
         yield waiting
 
@@ -263,8 +265,8 @@ def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
 def _sizes(grid_rows: dict[int, list[KeptPart]], level: int) -> list[int]:
     sizes: list[int] = []
     for row in grid_rows.values():
-        across = [-(-part.part.shapes[level][1] // TILE) for part in row]
-        for tile_row in range(-(-row[0].part.shapes[level][0] // TILE)):
+        across = [-(-part.part.shapes[level][1] // BLOCK_SIZE) for part in row]
+        for tile_row in range(-(-row[0].part.shapes[level][0] // BLOCK_SIZE)):
             for part, count in zip(row, across, strict=True):
                 sizes += part.part.sizes[level][tile_row * count : (tile_row + 1) * count]
     return sizes
@@ -274,10 +276,13 @@ def _masks(grid_rows: dict[int, list[KeptPart]], levels: int) -> list[list[bytes
     """The masks of all shards' tiles, level by level, in the order of `_tiles`."""
     found: list[list[bytes]] = [[] for _ in range(levels)]
     for row in grid_rows.values():
-        own = [part.masks() for part in row]
+        own = []
+        for part in row:
+            empty = [[b""] * len(sizes) for sizes in part.part.sizes]
+            own.append(part.masks() or empty)
         for level in range(levels):
-            across = [-(-part.part.shapes[level][1] // TILE) for part in row]
-            for tile_row in range(-(-row[0].part.shapes[level][0] // TILE)):
+            across = [-(-part.part.shapes[level][1] // BLOCK_SIZE) for part in row]
+            for tile_row in range(-(-row[0].part.shapes[level][0] // BLOCK_SIZE)):
                 for masks, count in zip(own, across, strict=True):
                     found[level] += masks[level][tile_row * count : (tile_row + 1) * count]
     return found

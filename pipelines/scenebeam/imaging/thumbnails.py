@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scenebeam.errors import CheckError
-from scenebeam.raster.preview import png, preview, resized, small_picture
+from scenebeam.raster.preview import encode_png, read_preview, render_preview, resize_nearest
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
@@ -25,19 +25,19 @@ def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[st
     """
     found = {}
     for name, (file, number) in bands.items():
-        source = open_source(store.path(file), number, Budget(private=True))
+        source = open_source(store.uri_for(file), number, Budget(private=True))
         try:
-            whole = small_picture(source, source.info.nodata)
+            whole = read_preview(source, source.info.nodata)
         finally:
             source.close()
         shrink = min(1.0, LONGEST / max(whole.shape))
-        found[name] = resized(whole, *(max(1, round(side * shrink)) for side in whole.shape))
+        found[name] = resize_nearest(whole, *(max(1, round(side * shrink)) for side in whole.shape))
     return found
 
 
 def render_png(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
-    """Pictures by band → PNG, as `preview` has it; all transparent where none has data. `unit` is radar's."""
+    """Pictures by band → PNG, as `raster.preview.render_preview`; all transparent where none has data. `unit` is radar's."""
     try:
-        return preview(pictures, unit)
+        return render_preview(pictures, unit)
     except CheckError:
-        return png(np.zeros((*next(iter(pictures.values())).shape, 2), np.uint8))
+        return encode_png(np.zeros((*next(iter(pictures.values())).shape, 2), np.uint8))

@@ -137,7 +137,7 @@ def read_back(store: Store, name: str) -> bytes:
     content = store.read(name)
     if content is None:
         raise StorageError(
-            f"{store.path(name)} has been removed while the run was going on: run again"
+            f"{store.uri_for(name)} has been removed while the run was going on: run again"
         )
     return content
 

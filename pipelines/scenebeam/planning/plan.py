@@ -143,12 +143,12 @@ def read_plan(store: Store) -> Plan | None:
     body = store.read(PLAN_FILE)
     if body is None:
         raise StorageError(
-            f"{store.path(PLAN_FILE)} is missing beside {RUN_FILE}: run again with --overwrite"
+            f"{store.uri_for(PLAN_FILE)} is missing beside {RUN_FILE}: run again with --overwrite"
         )
     try:
         document = json.loads(head)
         request = RunRequest.model_validate(
-            frozen_request(document, store.uri, store.path(RUN_FILE))
+            frozen_request(document, store.uri, store.uri_for(RUN_FILE))
         )
         model = product_of(request.product.kind).task
         # Not by `pq.read_table`: it imports pandas, and its threads may abort a process that ends soon after.

@@ -1,117 +1,210 @@
-"""Series: time-series tables as a run reads them, and what stays of a plan when one changes."""
+"""Decide what is made again: the one place where a frozen plan meets a new request."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from enum import Enum
 
-from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.timeseries import SeriesRow, parse_series, series_digest
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.planning.plan import Plan
+from scenebeam.planning.plan import Plan, difference, freeze, read_plan
+from scenebeam.planning.search import make_plan
+from scenebeam.planning.series_reuse import carry_over, is_outdated
+from scenebeam.planning.supersede import possible_outputs, supersede_outputs
+from scenebeam.planning.verify import find_damaged
 from scenebeam.request import RunRequest, TimeSeries
-from scenebeam.storage import Store, open_store
-from scenebeam.tasks import Task
+from scenebeam.storage import Store
+from scenebeam.tasks import Task, is_same_product
 
 log = logging.getLogger(__name__)
 
-
-def read_series(source: TimeSeries) -> list[SeriesRow]:
-    """Read a table from this machine or from a bucket.
-
-    Raises:
-        RequestError: It is not there, or is not a time series.
-    """
-    name = source.time_series
-    try:
-        if name.startswith("gs://"):
-            folder, _, file = name.rpartition("/")
-            content = open_store(folder).read(file)
-        else:
-            content = Path(name).read_bytes()
-    except (OSError, StorageError) as error:
-        raise RequestError(f"cannot read the table {name}: {error}") from None
-    if content is None:
-        raise RequestError(f"cannot read the table {name}: there is no such file")
-    return parse_series(content, name)
+_ADVICE = "run with --overwrite to replace what is there, or choose another output"
+_CONCURRENT_READS = 16
 
 
-def empty_rows(rows: Iterable[SeriesRow]) -> list[Acquisition]:
-    """Rows that name no scene, as acquisitions."""
-    return [Acquisition(row.acquired, (), None, row.anchor) for row in rows if not row.scenes]
+class _Change(Enum):
+    """How a request relates to the frozen plan in its output."""
+
+    NONE = "the same request: resume"
+    REFRESH = "search again; what is planned as before is kept"
+    RETRY = "search again for what is not done, or done without some tiles; the rest is kept"
+    ADJUSTED = "other dates or thresholds, or damaged files; what stays valid is kept"
 
 
-def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
-    """Whether a frozen plan is to be made again: its table has changed, or files may have come.
+def load_or_create_plan(
+    request: RunRequest,
+    store: Store,
+    *,
+    overwrite: bool = False,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    verify: bool = False,
+) -> Plan:
+    """Load the plan that is frozen in the output, or freeze a new one.
 
-    A table that cannot be read any more changes nothing.
-    """
-    if not isinstance(request.catalog, TimeSeries):
-        return False
-    try:
-        digest = series_digest(read_series(request.catalog))
-    except RequestError as error:
-        log.warning("the plan stays as it is: %s", error)
-        return False
-    return digest != plan.series or bool(plan.undone(store.list()))
-
-
-def carry_over(frozen: Plan, plan: Plan, done: set[str]) -> Plan:
-    """Keep finished products in a plan that was made again.
-
-    One stays unless its row names other scenes now, or in another order, or the grid of the series
-    is another. It stays even then where files that it was made of are gone, and where the table has
-    no such row any more.
+    Existing outputs stay readable until new ones replace them. The plan of a time series is made
+    again if its table has changed, or something is not done.
 
     Args:
-        frozen: The plan before.
-        plan: The plan now.
-        done: Ids of tasks of the plan before that are done.
+        request: The validated request.
+        store: The output.
+        overwrite: Replace the plan and the products of another request.
+        refresh: Search the catalog again.
+        retry_failed: Search again, for tasks that are not done or lack a tile.
+        verify: Compare existing files with their checksums, and make damaged ones again.
 
-    Returns:
-        The plan now, with the tasks of the plan before in place of its own where they stay.
+    Raises:
+        RequestError: The output belongs to another request, and `overwrite` is not set.
+        StorageError: The frozen plan cannot be read, and `overwrite` is not set.
     """
-    before = {task.id: task for task in frozen.tasks}
-    finished = {name: task for name, task in before.items() if name in done}
-    tasks: list[Task] = []
+    try:
+        frozen = read_plan(store)
+    except StorageError:
+        if not overwrite:
+            raise
+        # Without the former plan, everything under the names of the new one is in its way.
+        plan = make_plan(request, store, refresh=refresh or retry_failed)
+        store.supersede(possible_outputs(plan, store))
+        return _freeze(plan, store)
+    if frozen is None or overwrite:
+        plan = make_plan(request, store, refresh=refresh or retry_failed)
+        if frozen is not None:
+            supersede_outputs(frozen, store)
+        return _freeze(plan, store)
+    damaged = find_damaged(frozen, store) if verify else set()
+    store.supersede(damaged)
+    change = _classify(frozen, request, store, refresh, retry_failed, bool(damaged))
+    if change is _Change.NONE and not is_outdated(frozen, request, store):
+        return _resumed(frozen, request)
+    plan = make_plan(request, store, refresh=refresh or retry_failed)
+    if change is _Change.RETRY:
+        _reopen_incomplete(frozen, store)
+    if change in (_Change.NONE, _Change.RETRY):
+        plan = _keep_finished(frozen, plan, store)
+    elif change is _Change.ADJUSTED:
+        plan = _keep_valid(frozen, plan, store)
+    unchanged = (plan.tasks, plan.series) == (frozen.tasks, frozen.series)
+    if change is _Change.NONE and unchanged:
+        return _resumed(frozen, request)
+    supersede_outputs(frozen, store, successor=plan)
+    return _freeze(plan, store)
+
+
+def check_same_request(frozen: Plan, request: RunRequest, store: Store) -> None:
+    """Check that an output belongs to a request.
+
+    Raises:
+        RequestError: It belongs to another one; the message lists the differences.
+    """
+    _refuse(difference(frozen.request, request), store)
+
+
+def _classify(
+    frozen: Plan,
+    request: RunRequest,
+    store: Store,
+    refresh: bool,
+    retry_failed: bool,
+    damaged: bool,
+) -> _Change:
+    adjusted = _is_adjusted(frozen, request, store)
+    if retry_failed:
+        return _Change.RETRY
+    if adjusted or damaged:
+        return _Change.ADJUSTED
+    # Fields outside the fingerprint may differ: the same products in another place.
+    if refresh or frozen.request.product != request.product:
+        return _Change.REFRESH
+    return _Change.NONE
+
+
+def _freeze(plan: Plan, store: Store) -> Plan:
+    freeze(plan, store)
+    # Without the items, which may take a gigabyte.
+    return Plan(plan.request, plan.tasks, plan.selection, series=plan.series, absent=plan.absent)
+
+
+def _resumed(frozen: Plan, request: RunRequest) -> Plan:
+    return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
+
+
+def _finished(frozen: Plan, store: Store) -> dict[str, Task]:
+    existing = store.list()
+    return {task.id: task for task in frozen.tasks if task.is_done(existing)}
+
+
+def _keep_finished(frozen: Plan, plan: Plan, store: Store) -> Plan:
+    """The new plan, with the finished tasks of the former one in place of its own."""
+    finished = _finished(frozen, store)
+    if isinstance(plan.request.catalog, TimeSeries):
+        return carry_over(frozen, plan, set(finished))
+    return replace(plan, tasks=tuple(finished.get(task.id, task) for task in plan.tasks))
+
+
+def _keep_valid(frozen: Plan, plan: Plan, store: Store) -> Plan:
+    """A plan for other dates or thresholds, with the finished tasks that stay as they are.
+
+    Raises:
+        RequestError: A finished product would no longer have a task.
+    """
+    finished = _finished(frozen, store)
+    lost = sorted(finished.keys() - {task.id for task in plan.tasks})
+    if lost:
+        raise RequestError(
+            f"{store.uri}: {len(lost)} finished products (the first: {lost[0]}) do not belong to "
+            f"this request\n{_ADVICE}"
+        )
+    tasks = []
     for task in plan.tasks:
-        made = finished.pop(task.id, None)
-        if made is not None and _stays(made, task):
-            tasks.append(made)
-        elif task.id in before and is_same(before[task.id], task):
-            tasks.append(before[task.id])
-        else:
-            tasks.append(task)
-    left = [task for task in finished.values() if not _is_superseded(task, plan)]
-    if left:
-        names = ", ".join(sorted(task.id for task in left))
-        log.warning("not in the table any more, and left as they are: %s", names)
-    return replace(plan, tasks=(*tasks, *left))
+        before = finished.get(task.id)
+        keep = before is not None and is_same_product(before, task)
+        tasks.append(before if before is not None and keep else task)
+    return replace(plan, tasks=tuple(tasks))
 
 
-def _is_superseded(made: Task, plan: Plan) -> bool:
-    """Whether others of its name, or of all its rows, are planned: months in place of a quarter."""
-    if any(task.item_path == made.item_path for task in plan.tasks):
-        return True
-    rows = {row for task in plan.tasks for row in task.rows}
-    own = made.rows
-    return bool(own) and rows.issuperset(own)
+def _reopen_incomplete(plan: Plan, store: Store) -> None:
+    """Supersede the items of products that lack a tile, so that their tasks count as not done."""
+    items = sorted({task.item_path for task in _finished(plan, store).values()})
+    incomplete = []
+    with ThreadPoolExecutor(_CONCURRENT_READS) as threads:
+        for name, content in zip(items, threads.map(store.read, items), strict=True):
+            if content is not None and _is_incomplete(content):
+                incomplete.append(name)
+    store.supersede(incomplete)
 
 
-def is_same(before: Task, after: Task) -> bool:
-    """Whether two tasks make the same; what they are expected to take may differ."""
-    return before.model_copy(update={"estimate": after.estimate}) == after
+def _is_incomplete(item: bytes) -> bool:
+    properties = json.loads(item).get("properties")
+    return isinstance(properties, dict) and properties.get("scenebeam:complete") is False
 
 
-def _stays(made: Task, planned: Task) -> bool:
-    """Whether a finished product stays in place of the one that is planned now."""
-    same_rows = made.sources == planned.sources and made.rows == planned.rows
-    if same_rows and made.pixel_layout == planned.pixel_layout:
-        return True
-    gone = made.source_files - planned.source_files
-    if any(scene in planned.sources for _, scene in gone):
-        log.warning("%s stays as it is: files that it was made of are gone", made.id)
-        return True
-    return False
+def _is_adjusted(frozen: Plan, request: RunRequest, store: Store) -> bool:
+    """Whether a request differs from that of a plan, in adjustable fields alone.
+
+    Raises:
+        RequestError: It differs in others too.
+    """
+    changes = difference(frozen.request, request)
+    adjustable = request.adjustable
+    fixed = {name: text for name, text in changes.items() if not _is_part(name, adjustable)}
+    _refuse(fixed, store)
+    if changes:
+        log.info("%s: %s", store.uri, "; ".join(changes.values()))
+    return bool(changes)
+
+
+def _refuse(changes: Mapping[str, str], store: Store) -> None:
+    if changes:
+        listed = "\n  ".join(changes.values())
+        raise RequestError(
+            f"{store.uri} belongs to another request, which differs in\n  {listed}\n{_ADVICE}"
+        )
+
+
+def _is_part(name: str, sections: Container[str]) -> bool:
+    """Whether a dotted name is one of some sections, or inside one."""
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in sections for count in range(1, len(parts) + 1))

@@ -1,4 +1,4 @@
-"""Search, select and plan: what a request comes to, before anything is written."""
+"""Search, select and plan: what a request amounts to, before anything is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import bands_of, record_of, records_for, resolve_bands
@@ -20,8 +20,8 @@ from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.area_clouds import measure_clouds
 from scenebeam.planning.plan import Plan
-from scenebeam.planning.reuse import empty_rows, read_series
 from scenebeam.planning.search_cache import Item, read_search
+from scenebeam.planning.series_table import empty_rows, read_series
 from scenebeam.products import product_of
 from scenebeam.products.base import SearchScope
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
@@ -32,79 +32,82 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search brought and what was selected of it."""
+    """The items that a search has found, and the scenes that were selected."""
 
     items: Sequence[Item]
     selection: Selection
     search_scope: SearchScope
     series: str = ""
-    """Digest of the time-series table that scenes were read from."""
+    """Digest of the time-series table that the scenes come from."""
     absent: tuple[str, ...] = ()
-    """Ids of scenes that were named, and that the catalog lacks."""
+    """Ids of requested scenes that the catalog lacks."""
 
     def tables(self, request: RunRequest) -> dict[str, Table]:
-        """The scene catalogue and what was chosen from it, by file name."""
+        """The tables of scenes found and selected, by file name."""
         return scene_tables(
             self.selection, self.search_scope.area, request.select.full_cover_threshold
         )
 
     def discovered(self, request: RunRequest) -> list[dict[str, Any]]:
-        """The scenes taken and the URLs of their bands, as JSON."""
+        """The selected scenes and the URLs of their bands, as JSON."""
         items = {str(item.get("id")): item for item in self.items}
-        return [
-            describe_scene(scene, bands_of(record_of(scene, request), request), items.get(scene.id))
-            for scene in self.selection.scenes
-        ]
+        scenes = []
+        for scene in self.selection.scenes:
+            bands = bands_of(record_of(scene, request), request)
+            scenes.append(describe_scene(scene, bands, items.get(scene.id)))
+        return scenes
+
+
+@dataclass(frozen=True)
+class CatalogScenes:
+    """What a catalog or a time series has for a request, before selection."""
+
+    items: Sequence[Item]
+    scenes: list[Scene]
+    anchors: dict[str, datetime]
+    """Scene id → the date that it was selected for before."""
+    empty_rows: Sequence[Acquisition] = ()
+    """Rows of a time series that name no scene."""
+    series: str = ""
+    """Digest of the time series."""
 
 
 def search(
     request: RunRequest, store: Store | None = None, *, refresh: bool = False
 ) -> SearchResult:
-    """Ask the catalogue and select. Where the store keeps the answer to the same question, no request is made.
+    """Search the catalog (or read a time-series table), and select scenes.
 
-    Raises RequestError where nothing is left, and says which filter left out what.
+    Args:
+        request: The validated request.
+        store: The output, which may hold the cached answer to the same search.
+        refresh: Search again instead of using that.
+
+    Raises:
+        RequestError: No scene is left; the message says which filter left out how many.
+        CatalogError: The catalog cannot be searched.
     """
     search_scope = product_of(request.product.kind).search_scope(request)
     found = find_scenes(request, search_scope, store, refresh=refresh)
-    items, group_by = found.items, request.product.grouping
     selection = select(
         found.scenes,
         request,
         search_scope.area,
-        group_by,
+        request.product.grouping,
         found.anchors,
         found.empty_rows,
         lambda scenes: measure_clouds(scenes, request, search_scope.area),
     )
     log.info("%s", selection.explain())
-    known = {scene.id for scene in found.scenes}
-    absent = tuple(sorted({one.id for one in request.select.scenes or ()} - known))
+    requested = {scene.id for scene in request.select.scenes or ()}
+    absent = tuple(sorted(requested - {scene.id for scene in found.scenes}))
     for name in absent:
         log.warning("select.scenes: the catalog has no scene %s", name)
     if search_scope.queries and not selection.acquisitions:
-        raise RequestError(
-            f"no scene is left: {selection.explain()}. {search_scope.hint}"
-            + (
-                ""
-                if selection.found or not items
-                else f"; none of {len(items)} items is of the collections asked for"
-            )
-        )
-    return SearchResult(items, selection, search_scope, found.series, absent)
-
-
-class CatalogScenes(NamedTuple):
-    """What a catalogue, or a time series, says."""
-
-    items: Sequence[Item]
-    scenes: list[Scene]
-    """All scenes of them."""
-    anchors: dict[str, datetime]
-    """By scene, the day that some were chosen for."""
-    empty_rows: Sequence[Acquisition] = ()
-    """Rows of a time series that name no scene."""
-    series: str = ""
-    """Digest of the time series."""
+        message = f"no scene is left: {selection.explain()}. {search_scope.hint}"
+        if found.items and not selection.found:
+            message += f"; none of {len(found.items)} items is of the requested collections"
+        raise RequestError(message)
+    return SearchResult(found.items, selection, search_scope, found.series, absent)
 
 
 def find_scenes(
@@ -114,23 +117,30 @@ def find_scenes(
     *,
     refresh: bool = False,
 ) -> CatalogScenes:
-    """Ask the catalogue, or read a time series."""
-    resolve_bands(request)  # a band that no collection knows is said before the catalogue is asked
+    """Search the catalog, or read a time-series table, without selecting.
+
+    Raises:
+        RequestError: A band is unknown, or the table cannot be read.
+        CatalogError: The catalog cannot be searched.
+    """
+    # An unknown band is reported before the catalog is searched.
+    resolve_bands(request)
     if isinstance(request.catalog, TimeSeries):
         rows = read_series(request.catalog)
-        listed = read_series_scenes(
+        scenes = read_series_scenes(
             rows,
             records_for(request),
             open_store(request.catalog.root),
             checksums=request.checks.checksums,
         )
-        return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
+        return CatalogScenes([], [*scenes], {}, empty_rows(rows), series_digest(rows))
     items = read_search(request, store) if store is not None and not refresh else None
     if items is None:
         items = search_items(request, search_scope.queries) if search_scope.queries else []
-    anchors = {
-        one.id: parse_interval(one.anchor)[0] for one in request.select.scenes or () if one.anchor
-    }
+    anchors = {}
+    for scene in request.select.scenes or ():
+        if scene.anchor:
+            anchors[scene.id] = parse_interval(scene.anchor)[0]
     return CatalogScenes(items, scenes_from_items(items, request), anchors)
 
 
@@ -139,24 +149,42 @@ def make_plan(
 ) -> Plan:
     """Search, select and plan, without writing anything.
 
-    With `measure`, servers are asked for some headers and sizes, which make the estimate a good one.
-    Raises RequestError where the plan would pass the request's limits.
+    Args:
+        request: The validated request.
+        store: The output, which may hold the cached answer to the same search.
+        refresh: Search again instead of using that.
+        measure: Read some headers and file sizes, for a good estimate.
+
+    Raises:
+        RequestError: No scene is left, or the plan exceeds the limits of the request.
     """
-    found = search(request, store, refresh=refresh)
-    return plan_selection(
-        request, replace(found, search_scope=replace(found.search_scope, measure=measure))
+    result = search(request, store, refresh=refresh)
+    search_scope = replace(result.search_scope, measure=measure)
+    return plan_selection(request, replace(result, search_scope=search_scope))
+
+
+def plan_selection(request: RunRequest, result: SearchResult) -> Plan:
+    """Plan the tasks of selected scenes.
+
+    Raises:
+        RequestError: Nothing can be planned, or the plan exceeds the limits of the request.
+    """
+    product = product_of(request.product.kind)
+    planned = product.plan(result.selection, request, result.search_scope)
+    tables: dict[str, File] = {**result.tables(request), **planned.tables}
+    plan = Plan(
+        request,
+        tuple(planned.tasks),
+        result.selection.explain(),
+        tables,
+        result.items,
+        result.series,
+        result.absent,
     )
-
-
-def plan_selection(request: RunRequest, found: SearchResult) -> Plan:
-    """What was found and selected → tasks. Raises RequestError where they would pass the request's limits."""
-    planned = product_of(request.product.kind).plan(found.selection, request, found.search_scope)
-    tables: dict[str, File] = {**found.tables(request), **planned.tables}
-    tasks, told = tuple(planned.tasks), found.selection.explain()
-    plan = Plan(request, tasks, told, tables, found.items, found.series, found.absent)
     if plan.estimate.read_bytes > request.limits.max_bytes:
         raise RequestError(
-            f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than limits.max_bytes = "
-            f"{request.limits.max_bytes / 1e9:.1f} GB; narrow the request, or raise the limit"
+            f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than "
+            f"limits.max_bytes = {request.limits.max_bytes / 1e9:.1f} GB; narrow the request, or "
+            "raise the limit"
         )
     return plan

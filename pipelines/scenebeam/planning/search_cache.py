@@ -60,7 +60,7 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
             return PackedItems.from_lines(io.BufferedReader(stream))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise StorageError(
-            f"{store.path(ANSWER_FILE)} cannot be read: {error}; run with --refresh"
+            f"{store.uri_for(ANSWER_FILE)} cannot be read: {error}; run with --refresh"
         ) from error
 
 

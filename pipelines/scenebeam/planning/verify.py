@@ -34,7 +34,7 @@ def find_damaged(plan: Plan, store: Store) -> set[str]:
         list(threads.map(lambda name: _check_release(name, store), _releases(existing)))
     for name in sorted(damaged):
         if not name.endswith(_DOCUMENTS):
-            log.warning("%s is not what its item says, and is made anew", store.path(name))
+            log.warning("%s is not what its item says, and is made anew", store.uri_for(name))
     return damaged
 
 
@@ -55,7 +55,7 @@ def _check_release(manifest: str, store: Store) -> None:
     for name, file in told.items():
         path = f"{folder}/{name}"
         if store.size(path) != file["size"] or store.checksum(path)[1] != multihash(file["sha256"]):
-            log.warning("%s is not what its manifest says, and is made anew", store.path(path))
+            log.warning("%s is not what its manifest says, and is made anew", store.uri_for(path))
             store.delete([manifest])
             return
 

@@ -1,1 +1,1 @@
-"""The pixel world: no STAC, no Beam, no storage layout."""
+"""Pixels: reading, checking, composing and encoding rasters. No STAC, no Beam, no storage."""

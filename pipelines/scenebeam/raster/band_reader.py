@@ -1,4 +1,4 @@
-"""Bands of GeoTIFFs that are read by block: tiles as they are, strips some at a time."""
+"""Sources that read GeoTIFFs by block: tiles one by one, strips in groups."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from dataclasses import replace
 import numpy as np
 
 from scenebeam.raster.blocks import TiffFile
-from scenebeam.raster.codecs import block_bytes
-from scenebeam.raster.source import LOOK, Block, RasterInfo, Source, read_window
+from scenebeam.raster.source import OVERVIEW_PIXELS, Block, RasterInfo, Source, read_window
 from scenebeam.raster.validity import Array
 
-_LOOKED_AT_ONCE = 64 * 2**20
-"""Bytes of decoded blocks that a look at an image has at once."""
+_SAMPLED_AT_ONCE = 64 * 2**20
+"""Bytes of decoded blocks that a sample of an image holds at once."""
 _STRIP_ROWS = 256
 """Rows of strips that are read as one block."""
-_LEAST_LOOKS = 3
-"""Where there is no overview: blocks across and down, more of them where they are small."""
+_MIN_SAMPLED_BLOCKS = 3
+"""Blocks across and down that are sampled without an overview; more of them if they are small."""
 
 
 def open_band(file: TiffFile, band: int) -> TiffSource:
-    """One band of an open file, from 1."""
-    file.expect(band)
+    """Open a band, from 1, of an open file."""
+    file.register_band(band)
     return StripSource(file, band) if file.layout.strips else TiffSource(file, band)
 
 
 class TiffSource(Source):
-    """One band of a TIFF, block by block."""
+    """One band of a TIFF in tiles. A block of the source is a block of the file."""
 
     def __init__(self, file: TiffFile, band: int) -> None:
         layout = file.layout
@@ -52,7 +51,7 @@ class TiffSource(Source):
     @property
     def block_bytes(self) -> int:
         """See Source."""
-        return block_bytes(self._file.layout)
+        return self._file.layout.block_bytes
 
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
         """See Source."""
@@ -64,91 +63,122 @@ class TiffSource(Source):
 
     def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
         """See Source."""
-        layout, overviews = self._file.whole()
+        layout, overviews = self._file.with_overviews()
         height, width = self.info.block
         rows, columns = -(-layout.height // height), -(-layout.width // width)
         for future in self.fetch({(0, 0), (rows - 1, columns - 1)}).values():
             future.result()
-        small = [
-            one for one in (self._file, *overviews) if one.layout.width * one.layout.height <= LOOK
-        ]
-        if small and (small[0] is self._file or not at_full_size):
-            source = open_band(small[0], self._band)
+        # The largest overview that is small enough, or the image itself.
+        for file in (self._file, *overviews):
+            if file.layout.width * file.layout.height > OVERVIEW_PIXELS:
+                continue
+            if at_full_size and file is not self._file:
+                break
+            source = open_band(file, self._band)
             return [read_window(source, 0, 0, source.info.height, source.info.width)]
-        most = max(_LEAST_LOOKS, round((4 * LOOK / (height * width)) ** 0.5))
-        spread = [(row, column) for row in _spread(rows, most) for column in _spread(columns, most)]
+        return self._sample_blocks(rows, columns)
+
+    def _sample_blocks(self, rows: int, columns: int) -> list[Array]:
+        """Read some blocks from all over the image, out of `rows` x `columns`."""
+        height, width = self.info.block
+        per_side = max(_MIN_SAMPLED_BLOCKS, round((4 * OVERVIEW_PIXELS / (height * width)) ** 0.5))
+        blocks: list[Block] = []
+        for row in _spread(rows, per_side):
+            blocks += [(row, column) for column in _spread(columns, per_side)]
         pieces: list[Array] = []
-        at_once = max(1, _LOOKED_AT_ONCE // self.block_bytes)
-        for first in range(0, len(spread), at_once):
-            futures = self.fetch(spread[first : first + at_once])
+        at_once = max(1, _SAMPLED_AT_ONCE // self.block_bytes)
+        for first in range(0, len(blocks), at_once):
+            futures = self.fetch(blocks[first : first + at_once])
             pieces += [_thinned(future.result()) for _, future in sorted(futures.items())]
         return pieces
 
 
 class StripSource(TiffSource):
-    """One band of a TIFF of strips, some of which are read as one block: a row is little work."""
+    """One band of a TIFF in strips. A block of the source is a group of strips.
+
+    A strip is often a single row, which is too little work to be worth a task of its own.
+    """
 
     def __init__(self, file: TiffFile, band: int) -> None:
         super().__init__(file, band)
-        self._group = max(1, _STRIP_ROWS // file.layout.block[0])
+        self._strips_per_block = max(1, _STRIP_ROWS // file.layout.block[0])
         self._strips = -(-file.layout.height // file.layout.block[0])
-        self.info = replace(
-            self.info, block=(self._group * file.layout.block[0], file.layout.width)
-        )
+        rows = self._strips_per_block * file.layout.block[0]
+        self.info = replace(self.info, block=(rows, file.layout.width))
 
     @property
     def block_bytes(self) -> int:
         """See Source."""
-        return self._group * block_bytes(self._file.layout)
+        return self._strips_per_block * self._file.layout.block_bytes
 
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
         """See Source."""
-        wanted = {block: self._of(block) for block in blocks}
-        strips = self._file.fetch([strip for own in wanted.values() for strip in own], self._band)
-        return {block: _stacked([strips[strip] for strip in own]) for block, own in wanted.items()}
+        groups = {block: self._strips_of(block) for block in blocks}
+        # One call for all strips, so that neighbors are fetched together.
+        all_strips: list[Block] = []
+        for strips in groups.values():
+            all_strips += strips
+        futures = self._file.fetch(all_strips, self._band)
+        return {
+            block: _concatenated([futures[strip] for strip in strips])
+            for block, strips in groups.items()
+        }
 
     def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
         """See Source."""
-        return self._file.cost([strip for block in blocks for strip in self._of(block)], self._band)
+        strips: list[Block] = []
+        for block in blocks:
+            strips += self._strips_of(block)
+        return self._file.cost(strips, self._band)
 
-    def _of(self, block: Block) -> list[Block]:
-        first = block[0] * self._group
-        return [(number, 0) for number in range(first, min(first + self._group, self._strips))]
+    def _strips_of(self, block: Block) -> list[Block]:
+        """Strips of a block, as blocks of the file."""
+        first = block[0] * self._strips_per_block
+        last = min(first + self._strips_per_block, self._strips)
+        return [(strip, 0) for strip in range(first, last)]
 
 
-def _stacked(futures: list[Future[Array]]) -> Future[Array]:
-    """Strips, top to bottom, as one array when the last of them is there."""
+def _concatenated(futures: list[Future[Array]]) -> Future[Array]:
+    """Return a future of all strips, top to bottom, as one array."""
     if len(futures) == 1:
         return futures[0]
     whole: Future[Array] = Future()
-    left, lock = [len(futures)], threading.Lock()
+    pending, lock = [len(futures)], threading.Lock()
 
-    def one_more(_: Future[Array]) -> None:
+    def on_done(_: Future[Array]) -> None:
         with lock:
-            left[0] -= 1
-            last = left[0] == 0
-        if not last:
+            pending[0] -= 1
+            is_last = pending[0] == 0
+        if not is_last:
             return
-        error = next((one for future in futures if (one := future.exception()) is not None), None)
+        error = _first_error(futures)
         if error is not None:
             whole.set_exception(error)
         else:
             whole.set_result(np.concatenate([future.result() for future in futures]))
-        futures.clear()
+        futures.clear()  # lets go of the strips, now that they have been copied
 
     for future in list(futures):
-        future.add_done_callback(one_more)
+        future.add_done_callback(on_done)
     return whole
 
 
+def _first_error(futures: list[Future[Array]]) -> BaseException | None:
+    for future in futures:
+        error = future.exception()
+        if error is not None:
+            return error
+    return None
+
+
 def _thinned(pixels: Array) -> Array:
-    """Every so many-th pixel of a block, where it has more than are enough to see it by."""
-    step = math.ceil(math.sqrt(pixels.size / LOOK))
+    """Take every n-th pixel of a block that is larger than an overview needs to be."""
+    step = math.ceil(math.sqrt(pixels.size / OVERVIEW_PIXELS))
     return pixels if step == 1 else pixels[::step, ::step].copy()
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly from the first to the last."""
+    """Return at most `most` of `count` indices, evenly spread from the first to the last."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) for number in range(most)]

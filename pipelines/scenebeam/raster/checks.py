@@ -1,4 +1,4 @@
-"""Checks: is this band fit to use? Judged by a sample of its numbers; no file is opened here."""
+"""Check whether a band is fit for use, from a sample of its numbers. No file is opened here."""
 
 from __future__ import annotations
 
@@ -7,45 +7,48 @@ from typing import Literal
 
 import numpy as np
 
-from scenebeam.raster.sample import Sample, blank
+from scenebeam.raster.sample import Sample, blank_reason
 from scenebeam.raster.validity import Array
 from scenebeam.request import Checks
 
 HIGH_PERCENTILE = 99
-"""Of an optical band, held against the plausible range: single pixels of snow, glint and cloud pass any bound."""
+"""Percentile that plausible ranges apply to; 100 minus it at the lower end.
+
+Single pixels of snow, glint and cloud are beyond any range.
+"""
 
 
 @dataclass(frozen=True)
 class BandSpec:
-    """What the numbers of a band are known to be."""
+    """What is known about the numbers of a band."""
 
     sensor: Literal["optical", "sar"] | None = None
     unit: Literal["linear", "db"] | None = None
-    """Of a radar's numbers; None where nothing declares it."""
+    """Unit of backscatter; None if nothing declares it."""
     constant_ok: bool = False
-    """Whether one number throughout is nothing odd: classes, aerosol maps."""
+    """Whether a single number everywhere is normal, as for classes and aerosol maps."""
     value_range: tuple[float, float] | None = None
     """Plausible numbers of an optical band."""
     digital: bool = True
-    """Whether the numbers are whole, with a sensor's noise in them."""
+    """Whether the numbers are integers, with the noise of a sensor."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with an image, or looks so."""
+    """One thing that is wrong with an image, or looks wrong."""
 
     level: Literal["error", "warning", "note"]
-    """A note tells what could not be looked at."""
+    """A note says what could not be checked."""
     check: str
-    """What was looked at: `blank`, `nodata`, `range`, `unit`, `band`, `order`, `source`, `block`, `file`."""
+    """Check: `blank`, `nodata`, `range`, `unit`, `band`, `order`, `source`, `block` or `file`."""
     band: str
-    """Empty where it is the whole file's."""
+    """Name of the band; empty if the finding is about the whole file."""
     message: str
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a sample of a band: a radar's in dB, all others in its own numbers."""
+    """Statistics of a sample of a band: backscatter in dB, other bands in their own numbers."""
 
     count: int
     nodata_percent: float
@@ -60,14 +63,13 @@ class Statistics:
 
 
 def statistics(sample: Sample, spec: BandSpec) -> Statistics:
-    """The figures that checks go by."""
+    """Compute the statistics that the checks compare with their thresholds."""
     values = sample.values.astype(np.float64)
     negative = 100 * float((values < 0).mean()) if values.size else 0.0
     nodata = sample.nodata_percent
     if spec.sensor == "sar" and spec.unit == "linear" and values.size:
-        nodata += (100 - nodata) * float(
-            (values == 0).mean()
-        )  # zero power is where nothing was seen
+        # Zero power means that nothing was measured.
+        nodata += (100 - nodata) * float((values == 0).mean())
     values = decibels(values, spec)
     if not values.size:
         return Statistics(0, nodata, 0.0, 0.0, 0.0, 0.0, negative)
@@ -84,44 +86,52 @@ def statistics(sample: Sample, spec: BandSpec) -> Statistics:
 
 
 def decibels(values: Array, spec: BandSpec) -> Array:
-    """Linear backscatter in dB, without what has none (10 log10 of power); all else as it is."""
+    """Convert linear backscatter to dB (10 log10 of power); other numbers are returned unchanged.
+
+    Numbers that have no logarithm are dropped.
+    """
     if spec.sensor != "sar" or spec.unit != "linear":
         return values
     return np.asarray(10 * np.log10(values[values > 0]))
 
 
 def check_band(band: str, sample: Sample, spec: BandSpec, checks: Checks) -> list[Finding]:
-    """Judge a band by its sensor's checks. Returns what is wrong with it, the worst first.
+    """Check a band by the rules of its sensor.
 
-    Optical: no data, too much nodata, blank, implausible numbers (a warning). Radar: no data, too much
-    nodata, numbers that contradict the declared unit, less spread than speckle has, implausible
-    backscatter (a warning: calm water is that dark). Of all else that there is data, and unless it may
-    be `uniform`, that it is not one number throughout. Nothing is wrong where `checks` are off.
+    - All bands: some pixels must hold data.
+    - Optical: not too much nodata, not blank, plausible numbers (a warning).
+    - Radar: not too much nodata, numbers that agree with the declared unit, at least the spread of
+      speckle, plausible backscatter (a warning: calm water is that dark).
+    - Others: not a single number everywhere.
+    - Bands with `constant_ok`: nothing else.
+
+    Args:
+        band: Name of the band, for the findings.
+        sample: Sample of its numbers.
+        spec: What is known about them.
+        checks: Thresholds; if they are disabled, nothing is checked.
+
+    Returns:
+        What is wrong, worst first; empty if nothing is.
     """
     if not checks.enabled:
         return []
-    found = statistics(sample, spec)
+    figures = statistics(sample, spec)
     if sample.total and not sample.values.size:
-        return [
-            Finding(
-                "error",
-                "nodata",
-                band,
-                "all nodata: there is nothing in it; leave the band or the scene out",
-            )
-        ]
+        message = "all nodata: none of its pixels holds data; leave out the band or the scene"
+        return [Finding("error", "nodata", band, message)]
     if spec.constant_ok:
         return []
     if spec.sensor == "sar":
-        return _nodata(band, found, checks) + _judge_sar(band, sample, found, spec, checks)
+        return _nodata(band, figures, checks) + _check_sar(band, sample, figures, spec, checks)
     if spec.sensor == "optical":
         blanks = _blank_optical(band, sample, spec, checks)
-        return _nodata(band, found, checks) + blanks + _range(band, found, spec, checks)
+        return _nodata(band, figures, checks) + blanks + _range(band, figures, spec, checks)
     return _blank(band, sample, 0.0)
 
 
 def _blank(band: str, sample: Sample, least: float, hint: str = "") -> list[Finding]:
-    reason = blank(sample, least)
+    reason = blank_reason(sample, least)
     return [Finding("error", "blank", band, reason + hint)] if reason else []
 
 
@@ -129,55 +139,66 @@ def _blank_optical(band: str, sample: Sample, spec: BandSpec, checks: Checks) ->
     least = checks.optical.min_std_dev
     if least == 0:
         return []
-    if not spec.digital:
+    if not spec.digital:  # the threshold is in digital numbers
         return _blank(band, sample, 0.0)
     hint = "; if the scene is really like that, lower checks.optical.min_std_dev"
     return _blank(band, sample, least, hint)
 
 
-def _nodata(band: str, found: Statistics, checks: Checks) -> list[Finding]:
-    most = checks.max_nodata_percent
-    if found.nodata_percent <= most:
+def _nodata(band: str, figures: Statistics, checks: Checks) -> list[Finding]:
+    most, percent = checks.max_nodata_percent, figures.nodata_percent
+    if percent <= most:
         return []
-    told = f"{found.nodata_percent:.1f} % is nodata, more than checks.max_nodata_percent = {most:g}"
-    return [Finding("error", "nodata", band, told)]
+    message = f"{percent:.1f} % is nodata, more than checks.max_nodata_percent = {most:g}"
+    return [Finding("error", "nodata", band, message)]
 
 
-def _range(band: str, found: Statistics, spec: BandSpec, checks: Checks) -> list[Finding]:
+def _range(band: str, figures: Statistics, spec: BandSpec, checks: Checks) -> list[Finding]:
     bounds = checks.optical.value_range or spec.value_range
-    if bounds is None or (bounds[0] <= found.low and found.high <= bounds[1]):
+    if bounds is None or (bounds[0] <= figures.low and figures.high <= bounds[1]):
         return []
-    told = (
-        f"implausible: 98 % of its numbers lie between {found.low:.6g} and {found.high:.6g}, and {bounds[0]:g} to "
-        f"{bounds[1]:g} is expected; is it another unit, or is an offset in it twice?"
+    message = (
+        f"implausible: 98 % of its numbers are between {figures.low:.6g} and {figures.high:.6g}, "
+        f"expected {bounds[0]:g} to {bounds[1]:g}; are they in another unit, or was an offset "
+        "added twice?"
     )
-    return [Finding("warning", "range", band, told)]
+    return [Finding("warning", "range", band, message)]
 
 
-def _judge_sar(
-    band: str, sample: Sample, found: Statistics, spec: BandSpec, checks: Checks
+def _check_sar(
+    band: str, sample: Sample, figures: Statistics, spec: BandSpec, checks: Checks
 ) -> list[Finding]:
     if spec.unit is None:
-        told = "nothing declares whether it is linear or dB: name its collection, and its backscatter is checked too"
         blanks = _blank(band, sample, 0.0) if checks.sar.min_std_dev_db > 0 else []
-        return blanks or [Finding("note", "unit", band, told)]
-    if spec.unit == "linear" and found.negative_percent > 1:
-        told = f"declared linear, but {found.negative_percent:.0f} % is negative, as power never is: is it in dB?"
-        return [Finding("error", "unit", band, told)]
-    if spec.unit == "db" and found.negative_percent < 1 and found.count:
-        told = "declared dB, but next to nothing in it is negative, as most backscatter is: is it linear?"
-        return [Finding("error", "unit", band, told)]
+        message = (
+            "nothing declares whether it is linear or dB; name its collection to have its "
+            "backscatter checked"
+        )
+        return blanks or [Finding("note", "unit", band, message)]
+    wrong_unit = _wrong_unit(figures, spec)
+    if wrong_unit:
+        return [Finding("error", "unit", band, wrong_unit)]
     least, (low, high) = checks.sar.min_std_dev_db, checks.sar.backscatter_range_db
-    findings = []
-    if found.std_dev < least:
-        told = (
-            f"blank: it spreads {found.std_dev:.2f} dB, and speckle alone is {least:g} dB or more"
+    if figures.std_dev < least:
+        message = (
+            f"blank: its standard deviation is {figures.std_dev:.2f} dB; speckle alone has "
+            f"{least:g} dB or more"
         )
-        findings.append(Finding("error", "blank", band, told))
-    elif found.low < low or found.high > high:
-        told = (
-            f"implausible: 98 % of its backscatter lies between {found.low:.1f} and {found.high:.1f} dB, "
-            f"and {low:g} to {high:g} is expected; is the unit {spec.unit} right?"
+        return [Finding("error", "blank", band, message)]
+    if figures.low < low or figures.high > high:
+        message = (
+            f"implausible: 98 % of its backscatter is between {figures.low:.1f} and "
+            f"{figures.high:.1f} dB, expected {low:g} to {high:g}; is the unit {spec.unit} right?"
         )
-        findings.append(Finding("warning", "range", band, told))
-    return findings
+        return [Finding("warning", "range", band, message)]
+    return []
+
+
+def _wrong_unit(figures: Statistics, spec: BandSpec) -> str:
+    """Return how the numbers contradict the declared unit of backscatter; empty if they do not."""
+    negative = figures.negative_percent
+    if spec.unit == "linear" and negative > 1:
+        return f"declared linear, but {negative:.0f} % is negative; power never is: is it in dB?"
+    if spec.unit == "db" and negative < 1 and figures.count:
+        return "declared dB, but hardly any number is negative; most backscatter is: is it linear?"
+    return ""

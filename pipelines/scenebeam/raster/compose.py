@@ -1,10 +1,18 @@
-"""Compose: bands of many sources → strips of one grid, in order, each compressed block read and
-decoded once.
+"""Compose many sources into bands on one grid, reading and decoding each compressed block once.
 
-The grid is walked in strips of block rows. Reads run some strips ahead on the I/O pool, decoding
-runs on the CPU pool as ranges arrive, and a block is forgotten after the last strip that needs it:
-memory is a few strips, whatever the area. A block that better tiles cover is not asked for, unless
-holes remain there after all.
+The grid is computed in chunks of rows, from top to bottom. Blocks are prefetched some chunks ahead
+on the I/O pool, decoded on the CPU pool as ranges arrive, and dropped after the last chunk that
+needs them. So memory is bounded by a few chunks of rows, however large the area is.
+
+Which blocks are needed at all is decided in two steps:
+
+1. *Before reading*, by footprints: a block that lies entirely under the footprints of sources with
+   higher priority will probably not be seen, and is not prefetched.
+2. *While merging*, by pixels: a block is read, prefetched or not, as long as the region that it
+   lands on still contains nodata. So a footprint that promises too much only costs time.
+
+Sources without any data are noticed on the way. A source that is blank where its footprint promises
+data is an error, which the caller can report, and then compose again without it.
 """
 
 from __future__ import annotations
@@ -21,56 +29,67 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import Merge, Region, harmonize, new_merge
-from scenebeam.raster.sample import Sample, blank
+from scenebeam.raster.mapping import GridMapping
+from scenebeam.raster.merge import MERGE_METHODS, Merge, Region, harmonize, new_merge
+from scenebeam.raster.sample import Sample, blank_reason, sample_pieces
 from scenebeam.raster.source import Block, Source
-from scenebeam.raster.validity import Array, Mask, marked, split, valid_count, valid_mask
-from scenebeam.raster.warp import GridMapping, map_to_grid
+from scenebeam.raster.validity import (
+    Array,
+    Mask,
+    fill_masked,
+    split_mask,
+    valid_count,
+    valid_mask,
+)
+from scenebeam.raster.warp import map_to_grid
 
 ROW_CHUNK = 512
-"""Rows of a strip: one row of blocks of the output."""
-_STRIDE = 8
-"""Of the pixels that are looked at, at least: a sixty-fourth of the work, and noise is in all of
-them.
-"""
+"""Rows of the grid that are computed together: one row of blocks of the output."""
 AHEAD = 1
-"""Strips whose reads are under way while one is put together."""
-_RIM = 16.0
-"""Pixels by which a footprint may promise too much at its edge."""
-_WHOLE = 0.999
-"""Part of an image from which a footprint says no more than where the image is."""
-_PROMISED = 4096
-"""Pixels inside a footprint, none of which holds data, that show that the tile is blank there."""
+"""Chunks of rows whose blocks are prefetched while one is composed."""
+_SAMPLE_STRIDE = 8
+"""Smallest stride of samples: noise is in all pixels, so a 64th of them is enough to see it."""
+_FOOTPRINT_ERROR = 16.0
+"""Pixels by which a footprint may be too large at its edge."""
+_SAME_AREA = 0.999
+"""Fraction of the image's area from which a footprint is just the outline of the image."""
+_ENOUGH_PROMISED = 4096
+"""Pixels inside a footprint that prove a source blank if none of them holds data."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One tile's band, ready to be laid onto a grid."""
+    """One source, ready to be composed onto a grid."""
 
     name: str
+    """Scene of the source, for messages and reports."""
     source: Source
     add_offset: int = 0
-    """Taken out of every valid pixel."""
+    """Subtracted from every valid pixel."""
     footprint: BaseGeometry | None = None
-    """Where the tile has data, in the grid's CRS; None: all of its image."""
+    """Area with data, in the CRS of the grid; None for all of the image."""
 
 
 @dataclass(frozen=True)
 class BandLayers:
-    """One band of the output: its tiles, best first, and how they are merged."""
+    """One band of the output: its sources, and how they are merged."""
 
     name: str
     layers: Sequence[Layer]
+    """Sources in order of priority, highest first."""
     dtype: np.dtype[Any]
     nodata: float | None
     resampling: str
     method: str
+    """Merge method: see `merge.MERGE_METHODS`."""
     min_std_dev: float | None = None
-    """A tile whose numbers spread no more than this is blank; None: nothing says so."""
+    """A source whose standard deviation is no higher is blank; None for no such check."""
 
 
 class LayerError(SceneBeamError):
-    """A tile that cannot be used: `band` and `name` say which, `cause` why."""
+    """A source cannot be used. `band` and `name` say which one, `cause` why."""
+
+    kind = "LayerError"
 
     def __init__(self, band: str, name: str, cause: Exception) -> None:
         super().__init__(f"{band} of {name}: {cause}")
@@ -80,195 +99,222 @@ class LayerError(SceneBeamError):
 def compose(
     grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD
 ) -> Iterator[tuple[int, int, Array]]:
-    """Yield (band, first row, strip) with strips of ROW_CHUNK x grid width, top to bottom, the bands in
-    turn.
+    """Compose bands onto a grid, one chunk of rows at a time.
 
-    `ahead` strips are being read while one is put together. Raises LayerError for a tile that is
-    broken for good, and ReadError for one that may be read later.
+    Args:
+        grid: The output grid.
+        bands: The bands.
+        ahead: Chunks of rows whose blocks are prefetched while one is composed.
+
+    Yields:
+        Index of the band, first row, and pixels of shape (rows, width of the grid), with ROW_CHUNK
+        rows or fewer at the end. All bands of a chunk of rows come before the next one.
+
+    Raises:
+        LayerError: A source is blank or permanently broken.
+        ReadError: A source cannot be read now, but perhaps later.
     """
-    stacks = [_Stack(grid, band, ahead) for band in bands]
-    tops = list(range(0, grid.shape[0], ROW_CHUNK))
-    for number, top in enumerate(tops):
-        coming = tops[: 1 + ahead] if number == 0 else tops[number + ahead : number + ahead + 1]
-        for stack in stacks:
-            stack.prefetch([(row, min(row + ROW_CHUNK, grid.shape[0])) for row in coming])
-        for index, stack in enumerate(stacks):
-            yield index, top, stack.row_chunk(top, min(top + ROW_CHUNK, grid.shape[0]))
-    for stack in stacks:
-        stack.check_not_blank()
+    composites = [_BandComposite(grid, band, ahead) for band in bands]
+    height = grid.shape[0]
+    chunks = [(top, min(top + ROW_CHUNK, height)) for top in range(0, height, ROW_CHUNK)]
+    for number, (top, bottom) in enumerate(chunks):
+        # The first time, prefetch this chunk and those ahead of it; after that, one more each time.
+        first = 0 if number == 0 else number + ahead
+        for composite in composites:
+            composite.prefetch(chunks[first : number + ahead + 1])
+        for index, composite in enumerate(composites):
+            yield index, top, composite.row_chunk(top, bottom)
+    for composite in composites:
+        composite.check_not_blank()
 
 
-class _Stack:
-    """All tiles of one band on one grid."""
+class _BandComposite:
+    """All sources of one band on one grid, in the order in which they are merged."""
 
     def __init__(self, grid: Grid, band: BandLayers, ahead: int) -> None:
         self._grid, self._band, self._ahead = grid, band, ahead
-        ordered = list(reversed(band.layers)) if band.method == "last" else list(band.layers)
-        self._tiles = [_Tile(layer, grid, band) for layer in ordered]
-        covering: BaseGeometry = shapely.Polygon()
-        for tile in self._tiles:
-            tile.covered_before = (
-                covering if band.method in ("first", "last") else shapely.Polygon()
-            )
-            shapely.prepare(tile.covered_before)
-            covering = shapely.union(covering, tile.footprint)
+        order = MERGE_METHODS[band.method].order
+        layers = list(reversed(band.layers)) if order == "reversed" else list(band.layers)
+        self._layers = [_LayerOnGrid(layer, grid, band) for layer in layers]
+        if order == "any":
+            return
+        # The first source with data determines a pixel: remember what earlier ones should cover.
+        covered: BaseGeometry = shapely.Polygon()
+        for layer in self._layers:
+            layer.set_covered_before(covered)
+            covered = shapely.union(covered, layer.footprint)
 
-    def prefetch(self, row_chunks: Sequence[tuple[int, int]]) -> None:
-        """Start reading what the strips will need, as far as footprints foretell it."""
-        for tile in self._tiles:
-            tile.start(
-                [block for top, bottom in row_chunks for block in tile.prefetch_blocks(top, bottom)]
-            )
+    def prefetch(self, chunks: Sequence[tuple[int, int]]) -> None:
+        """Start to read what chunks of rows will need, as far as footprints can tell."""
+        for layer in self._layers:
+            blocks: list[Block] = []
+            for top, bottom in chunks:
+                blocks += layer.prefetch_blocks(top, bottom)
+            layer.start(blocks)
 
     def row_chunk(self, top: int, bottom: int) -> Array:
-        merge = new_merge(
-            self._band.method,
-            (bottom - top, self._grid.shape[1]),
-            self._band.dtype,
-            self._band.nodata,
-        )
-        for tile in self._tiles:
-            tile.composite(merge, top, bottom, self._band.nodata)
-            tile.forget(bottom, self._ahead)
+        """Compose rows [top, bottom) of the grid."""
+        shape = (bottom - top, self._grid.shape[1])
+        merge = new_merge(self._band.method, shape, self._band.dtype, self._band.nodata)
+        for layer in self._layers:
+            layer.composite(merge, top, bottom)
+            layer.forget(bottom, self._ahead)
         return merge.result()
 
     def check_not_blank(self) -> None:
-        for tile in self._tiles:
-            reason = tile.why_blank()
+        for layer in self._layers:
+            reason = layer.why_blank()
             if reason:
-                raise LayerError(self._band.name, tile.layer.name, CheckError(reason))
+                raise LayerError(self._band.name, layer.name, CheckError(reason))
 
 
-class _Tile:
-    """One layer, its placement, and those of its blocks that are wanted now."""
+class _LayerOnGrid:
+    """One source on the grid: its mapping, its blocks in flight, and statistics of its pixels."""
 
     def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
-        self.layer, self._band = layer, band
-        self.placement: GridMapping = map_to_grid(
+        self.name = layer.name
+        self._layer, self._band = layer, band
+        self._mapping: GridMapping = map_to_grid(
             layer.source.info, grid, band.resampling, band.nodata
         )
-        self.footprint = self._pixel_footprint(grid)
-        shapely.prepare(self.footprint)
-        self.covered_before: BaseGeometry = shapely.Polygon()
-        self._seen = self._valid = 0  # pixels that were looked at, and those of them that hold data
-        self._promised = 0.0  # pixels well inside the footprint, until one pixel holds data
-        self._core = self.footprint.buffer(-_RIM)
-        shapely.prepare(self._core)
-        left, first, right, last = self.placement.outline
-        on_grid = min(right - left, grid.shape[1]) * min(last - first, grid.shape[0])
-        self.sample = Sample(int(max(on_grid, 1)), _STRIDE)
         self._blocks: dict[Block, Future[Array]] = {}
+        # Footprints are in pixels of the grid. They are prepared (indexed) for many queries.
+        self.footprint = self._pixel_footprint(grid)
+        self._covered_before: BaseGeometry = shapely.Polygon()
+        self._core = self.footprint.buffer(-_FOOTPRINT_ERROR)
+        for geometry in (self.footprint, self._core):
+            shapely.prepare(geometry)
+        self._seen = 0  # pixels that were looked at
+        self._valid = 0  # those of them that hold data, until there are any
+        self._promised = 0.0  # pixels inside the core of the footprint, until there is data
+        left, first, right, last = self._mapping.outline
+        on_grid = min(right - left, grid.shape[1]) * min(last - first, grid.shape[0])
+        self._sample = Sample(int(max(on_grid, 1)), _SAMPLE_STRIDE)
 
     def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
-        """Where the tile has data, in pixels of the grid."""
-        image = self.placement.extent
-        if self.layer.footprint is None:
+        """Area with data, in pixels of the grid."""
+        image = self._mapping.extent
+        if self._layer.footprint is None:
             return image
+        # From the CRS of the grid to its pixels. Reprojected footprints can be invalid, and can
+        # reach beyond the image: only their common area counts.
         inverse = ~grid.transform
-        pixels = shapely.transform(
-            self.layer.footprint,
-            lambda xy: np.column_stack(inverse @ (xy[:, 0], xy[:, 1])),
-            include_z=False,
-        )
+
+        def to_pixels(points: Array) -> Array:
+            return np.column_stack(inverse @ (points[:, 0], points[:, 1]))
+
+        pixels = shapely.transform(self._layer.footprint, to_pixels, include_z=False)
         return shapely.intersection(shapely.make_valid(pixels), image)
 
+    def set_covered_before(self, covered: BaseGeometry) -> None:
+        """Set the area, in pixels of the grid, that sources with higher priority should cover."""
+        self._covered_before = covered
+        shapely.prepare(covered)
+
     def prefetch_blocks(self, top: int, bottom: int) -> list[Block]:
-        """Blocks that will be needed unless better tiles cover all that they show."""
-        if self.covered_before.is_empty:
-            return [block for block, _ in self.placement.required_blocks(top, bottom)]
-        return [
-            block
-            for block, region in self.placement.required_blocks(top, bottom)
-            if not self.covered_before.contains(_region_box(region, top))
-        ]
+        """Return the blocks that rows [top, bottom) need, as far as footprints can tell."""
+        blocks = []
+        for block, region in self._mapping.required_blocks(top, bottom):
+            is_hidden = not self._covered_before.is_empty and self._covered_before.contains(
+                _region_box(region, top)
+            )
+            if not is_hidden:
+                blocks.append(block)
+        return blocks
 
     def start(self, blocks: list[Block]) -> None:
+        """Start to read the blocks that have not been started yet."""
         missing = [block for block in dict.fromkeys(blocks) if block not in self._blocks]
         if missing:
-            self._blocks.update(self.layer.source.fetch(missing))
+            self._blocks.update(self._layer.source.fetch(missing))
 
-    def composite(self, merge: Merge, top: int, bottom: int, nodata: float | None) -> None:
-        """Put this tile's pixels onto a strip, reading only the blocks that can still change it."""
-        wanted = [
-            block
-            for block, region in self.placement.required_blocks(top, bottom)
-            if merge.wants(region)
-        ]
+    def composite(self, merge: Merge, top: int, bottom: int) -> None:
+        """Add this source to rows [top, bottom), reading only blocks that can still change them."""
+        nodata = self._band.nodata
+        # Earlier sources may have filled some regions completely by now; blocks that only land on
+        # those are neither waited for nor, unless they were prefetched, read at all.
+        required = self._mapping.required_blocks(top, bottom)
+        wanted = [block for block, region in required if merge.can_change(region)]
         self.start(wanted)
-        for region, pixels, reach in self.placement.resample(top, bottom, wanted, self._get):
-            values, inside = split(pixels, reach)
-            self._count(region, top, values, inside, nodata)
-            if self.layer.add_offset:
-                values = harmonize(
-                    values, valid_mask(values, nodata), self.layer.add_offset, nodata
-                )
+        for region, pixels, reach in self._mapping.resample(top, bottom, wanted, self._get):
+            values, inside = split_mask(pixels, reach)
+            # Pixels are judged as they are in the file, before the offset is subtracted.
+            self._look_at(region, top, values, inside)
+            if self._layer.add_offset:
+                valid = valid_mask(values, nodata)
+                values = harmonize(values, valid, self._layer.add_offset, nodata)
             merge.add(region, values, inside)
 
-    def _count(
-        self, region: Region, top: int, values: Array, inside: Mask | None, nodata: float | None
-    ) -> None:
-        """Note how much of a piece holds data."""
+    def _get(self, block: Block) -> Array:
+        """Return the pixels of a block that has been started."""
+        try:
+            return fill_masked(self._blocks[block].result(), self._band.nodata)
+        except ReadError as error:
+            if error.permanent:
+                raise LayerError(self._band.name, self.name, error) from error
+            raise
+
+    def forget(self, bottom: int, chunks: int) -> None:
+        """Drop the blocks that no row from `bottom` on needs.
+
+        Args:
+            bottom: First row that has not been composed.
+            chunks: Chunks of rows that are prefetched: no later ones can have started blocks.
+        """
+        end = bottom + (chunks + 1) * ROW_CHUNK
+        needed = {block for block, _ in self._mapping.required_blocks(bottom, end)}
+        for block in list(self._blocks):
+            if block not in needed:
+                del self._blocks[block]
+
+    def _look_at(self, region: Region, top: int, values: Array, inside: Mask | None) -> None:
+        """Record what `why_blank` needs to know of a piece."""
+        nodata = self._band.nodata
         self._seen += values.size
+        # Once there is data, the source is not blank, and nothing more has to be counted.
         if not self._valid:
-            self._promised += shapely.intersection(self._core, _region_box(region, top)).area
+            core = shapely.intersection(self._core, _region_box(region, top))
+            self._promised += core.area
             self._valid += valid_count(values if inside is None else values[inside], nodata)
         if self._band.min_std_dev is not None:
-            self.sample.add(values, nodata, inside)
+            self._sample.add(values, nodata, inside)
 
     def why_blank(self) -> str:
-        """Why the tile is blank, as far as it was looked at; empty where it is not.
+        """Return why the source is blank, as far as it was looked at; empty if it is not.
 
-        That there is no data is no fault where the swath may end: then all of the tile is looked
-        at. A part of a tile that looks blank is judged by the whole, too, so that shards report
-        like one image.
+        A grid may show only the part of a source where its swath has ended, or only the inside of a
+        cloud. So where the part on the grid looks blank, the whole source is judged: this also
+        makes all shards of a mosaic report the same.
         """
         if self._seen and not self._valid:
-            if self._promised >= _PROMISED and self._is_footprint_tight():
-                return f"blank: not one of {round(self._promised):,} pixels inside its footprint holds data"
-            whole = self._whole()
-            return "" if whole.values.size else "blank: all of it is nodata"
+            # No data was found. That is proof if a footprint that is more than the outline of the
+            # image promised some; otherwise the data may all be outside of the grid.
+            if self._promised >= _ENOUGH_PROMISED and self._is_footprint_tight():
+                promised = f"{round(self._promised):,}"
+                return f"blank: none of {promised} pixels inside its footprint holds data"
+            return "" if self._sample_whole().values.size else "blank: all of it is nodata"
+        # There is data, but it may be the same number everywhere.
         least = self._band.min_std_dev
-        if least is None or not blank(self.sample, least):
+        if least is None or not blank_reason(self._sample, least):
             return ""
-        return blank(self._whole(), least)
+        return blank_reason(self._sample_whole(), least)
 
     def _is_footprint_tight(self) -> bool:
-        """Whether the footprint says more than where the image lies."""
-        return bool(self.footprint.area < _WHOLE * self.placement.extent.area)
+        """Return whether the footprint says more than where the image is."""
+        return bool(self.footprint.area < _SAME_AREA * self._mapping.extent.area)
 
-    def _whole(self) -> Sample:
-        """A sample of all of the tile."""
+    def _sample_whole(self) -> Sample:
+        """Sample all of the source, wherever the grid is."""
         try:
-            pieces = self.layer.source.sample_overview(at_full_size=True)
+            pieces = self._layer.source.sample_overview(at_full_size=True)
         except ReadError as error:
             if error.permanent:
-                raise LayerError(self._band.name, self.layer.name, error) from error
+                raise LayerError(self._band.name, self.name, error) from error
             raise
-        sample = Sample(sum(piece.size for piece in pieces))
-        for piece in pieces:
-            sample.add(piece, self._band.nodata)
-        return sample
-
-    def _get(self, block: Block) -> Array:
-        try:
-            return marked(self._blocks[block].result(), self._band.nodata)
-        except ReadError as error:
-            if error.permanent:
-                raise LayerError(self._band.name, self.layer.name, error) from error
-            raise
-
-    def forget(self, bottom: int, row_chunks: int) -> None:
-        """Drop blocks that no row from `bottom` on needs."""
-        ahead = {
-            block
-            for block, _ in self.placement.required_blocks(
-                bottom, bottom + (row_chunks + 1) * ROW_CHUNK
-            )
-        }
-        for block in [block for block in self._blocks if block not in ahead]:
-            del self._blocks[block]
+        return sample_pieces(pieces, self._band.nodata)
 
 
 def _region_box(region: Region, top: int) -> BaseGeometry:
+    """Rectangle of a region in pixels of the grid; `top` is the row that the region counts from."""
     rows, columns = region
     return box(columns.start, rows.start + top, columns.stop, rows.stop + top)

@@ -1,4 +1,4 @@
-"""Intact: does a file that has come hold the image that it should?"""
+"""Find damage: does a file that was downloaded contain the image that it should?"""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scenebeam.request import Checks
 from scenebeam.transfer.retry import Budget
 
 _DECODED_AT_ONCE = 8 * 2**20
-"""Bytes of decoded blocks that are waited for together; as many are on their way meanwhile."""
-_NAMED = 12
+"""Bytes of decoded blocks that are waited for together, while as many more are being read."""
+_MAX_LISTED = 12
 """Damaged blocks that a message lists."""
 
 
@@ -31,73 +31,69 @@ def check_file(
     *,
     deep: bool = False,
 ) -> None:
-    """Check that a whole scene's file holds the image that it should.
+    """Check that the file of a whole scene contains the image that it should.
 
-    Opens the file, holds its pixels' type against `dtype`, decodes both ends of `band` (from 1) and
-    judges a sample. How much of it is nodata is no fault, unless all of it is.
+    Opens the file, compares its dtype, decodes the first and the last block, and checks a sample. A
+    scene may be mostly nodata, so only a scene that is all nodata fails.
 
     Args:
         href: The file.
-        band: The band's index in it, from 1.
-        dtype: NumPy name of the type that the collection is known for.
-        nodata: Nodata value of the collection; None: the file's own.
-        spec: What the band's numbers are known to be.
+        band: Index of the band in the file, from 1.
+        dtype: NumPy name of the dtype of the collection.
+        nodata: Nodata value of the collection; None for that of the file.
+        spec: What is known about the numbers of the band.
         checks: Thresholds.
-        deep: Whether to decode every block, which costs seconds for a whole Sentinel-2 band.
+        deep: Whether to decode every block. This takes seconds for a whole Sentinel-2 band.
 
     Raises:
-        CheckError: The file is no image that can be used.
-        ReadError: The file may be read later.
+        CheckError: The file is not a usable image.
+        ReadError: The file cannot be read now, but perhaps later.
     """
     try:
         source = open_source(href, band, Budget(private=True))
         try:
             info = source.info
             if info.dtype.name != dtype:
-                raise CheckError(
-                    f"it holds {info.dtype.name}, and its collection is known for {dtype}"
-                )
-            known = info.nodata if nodata is None else nodata
-            sample = sample_source(source, known, at_full_size=spec.sensor == "sar")
+                raise CheckError(f"it holds {info.dtype.name}, but its collection is {dtype}")
+            known_nodata = info.nodata if nodata is None else nodata
+            sample = sample_source(source, known_nodata, at_full_size=spec.sensor == "sar")
             damage = damage_of(source) if deep else ""
             if damage:
-                raise CheckError(f"it is no image that can be used: {damage}")
+                raise CheckError(f"it is not a usable image: {damage}")
         finally:
             source.close()
     except ReadError as error:
         if not error.permanent:
             raise
-        raise CheckError(f"it is no image that can be used: {error}") from error
-    whole = checks.model_copy(update={"max_nodata_percent": 100.0})
-    errors = [
-        finding.message
-        for finding in check_band("", sample, spec, whole)
-        if finding.level == "error"
-    ]
+        raise CheckError(f"it is not a usable image: {error}") from error
+    whole_scene = checks.model_copy(update={"max_nodata_percent": 100.0})
+    findings = check_band("", sample, spec, whole_scene)
+    errors = [finding.message for finding in findings if finding.level == "error"]
     if errors:
         raise CheckError("; ".join(errors))
 
 
 def find_damage(href: str, band: int, *, deep: bool = True) -> str:
-    """Look for damage in a file's band.
+    """Look for damage in one band of a file.
 
     Args:
         href: The file.
-        band: The band's index in it, from 1.
-        deep: Whether to decode all of it, instead of both ends and an overview or some blocks.
+        band: Index of the band in the file, from 1.
+        deep: Whether to decode all of it, instead of both ends and a sample.
 
     Returns:
-        What is wrong with the file; empty where nothing is.
+        What is wrong with the file; empty if nothing is.
 
     Raises:
-        ReadError: The file may be read later.
+        ReadError: The file cannot be read now, but perhaps later.
     """
     try:
         source = open_source(href, band, Budget(private=True))
         try:
             damage = damage_of(source) if deep else ""
             if not damage:
-                source.sample_overview()  # at what lies behind the last block: a file may be cut off there
+                # Also notices a file that is cut off after its last block, in its overviews.
+                source.sample_overview()
             return damage
         finally:
             source.close()
@@ -108,31 +104,37 @@ def find_damage(href: str, band: int, *, deep: bool = True) -> str:
 
 
 def damage_of(source: Source) -> str:
-    """Decode every block of an open band. Returns which of them are damaged; empty where none is.
+    """Decode every block of an open band.
 
-    Raises ReadError where the file may be read later.
+    Returns:
+        Which blocks are damaged, in words; empty if none is.
+
+    Raises:
+        ReadError: The file cannot be read now, but perhaps later.
     """
-    count, named, first = 0, list[str](), ""
+    count, listed, first_error = 0, list[str](), ""
     for (row, column), error in damaged_blocks(source):
         count += 1
-        first = first or str(error)
-        if count <= _NAMED:
-            named.append(f"({row}, {column})")
+        first_error = first_error or str(error)
+        if count <= _MAX_LISTED:
+            listed.append(f"({row}, {column})")
     if not count:
         return ""
-    more = f" and {count - _NAMED} more" if count > _NAMED else ""
+    more = f" and {count - _MAX_LISTED} more" if count > _MAX_LISTED else ""
     rows, columns = _blocks_down_and_across(source)
     return (
         f"{count} of {rows * columns:,} blocks cannot be decoded: "
-        f"(row, column) {', '.join(named)}{more}; fetch the file again ({first})"
+        f"(row, column) {', '.join(listed)}{more}; fetch the file again ({first_error})"
     )
 
 
 def damaged_blocks(source: Source) -> Iterator[tuple[Block, ReadError]]:
-    """Decode every block of an open band, and yield those that are damaged, with the reason.
+    """Decode every block of an open band, and yield the damaged ones with their errors.
 
-    Memory is bounded: some blocks are waited for while the next ones are read and decoded.
-    Raises ReadError where the file may be read later.
+    Memory is bounded: one batch of blocks is waited for while the next one is read and decoded.
+
+    Raises:
+        ReadError: The file cannot be read now, but perhaps later.
     """
     rows, columns = _blocks_down_and_across(source)
     at_once = max(1, _DECODED_AT_ONCE // source.block_bytes)

@@ -1,4 +1,4 @@
-"""Describe: what the reader sees in a file, for people and machines."""
+"""Describe a file as the reader sees it, for people and machines."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.reader import open_source
 from scenebeam.transfer.retry import Budget
 
+_MAX_BANDS = 512
+"""Bands whose dtype and nodata value are listed."""
+
 
 def describe_file(href: str, signing: str = "none") -> dict[str, Any]:
-    """Open a file and say what it is: size, bands, numbers, placement, validity, blocks.
+    """Open a file, and describe its size, bands, dtype, georeferencing, validity and blocks.
 
-    Raises ReadError where it is no image that can be read.
+    Args:
+        href: Unsigned address of the file, or a path on this machine.
+        signing: How requests are signed: see `transfer.signing`.
+
+    Returns:
+        A dictionary that can be written as JSON.
+
+    Raises:
+        ReadError: The file is not an image that can be read.
     """
     budget = Budget(private=True)
     first = open_source(href, 1, budget, signing)
     info = first.info
-    bands = [
-        info,
-        *(
-            open_source(href, number, budget, signing).info
-            for number in range(2, min(info.count, 512) + 1)
-        ),
-    ]
-    transform = info.transform
-    corners = [transform @ corner for corner in ((0, 0), (info.width, info.height))]
+    bands = [info]
+    for number in range(2, min(info.count, _MAX_BANDS) + 1):
+        bands.append(open_source(href, number, budget, signing).info)
+    left, top = info.transform @ (0, 0)
+    right, bottom = info.transform @ (info.width, info.height)
     return {
         "file": href,
         "driver": info.driver,
@@ -40,7 +47,7 @@ def describe_file(href: str, signing: str = "none") -> dict[str, Any]:
         "nodata": sorted({repr(band.nodata) for band in bands}),
         "mask": info.masked,
         "crs": info.crs if info.crs.startswith("EPSG:") else CRS.from_user_input(info.crs).name,
-        "transform": list(transform)[:6],
-        "bounds": [corners[0][0], corners[1][1], corners[1][0], corners[0][1]],
+        "transform": list(info.transform)[:6],
+        "bounds": [left, bottom, right, top],
         "block": list(info.block),
     }

@@ -1,7 +1,7 @@
-"""Directories of a TIFF: how far a file must reach to hold all that its header speaks of.
+"""Directories of a TIFF: how long a file must be to contain everything that its header refers to.
 
-The header is not trusted: nothing is read from outside the file, no chain of directories is followed
-in a circle, and memory is bounded by the file's size.
+The header is not trusted. Nothing is read from outside the file, a chain of directories that leads
+back into itself ends there, and memory is bounded by the size of the file.
 """
 
 from __future__ import annotations
@@ -14,65 +14,68 @@ import numpy as np
 
 File = BinaryIO | RawIOBase
 
-_LETTERS = {
+_TYPE_CODES = {
     **dict.fromkeys((1, 2, 6, 7), "B"),
     **dict.fromkeys((3, 8), "H"),
     **dict.fromkeys((4, 9, 11, 13), "I"),
     **dict.fromkeys((5, 10, 12, 16, 17, 18), "Q"),
 }
-"""TIFF's types (TIFF 6.0 section 2, and BigTIFF), as `struct` has whole numbers of their size."""
-_OFFSETS, _SIZES = (324, 273), (325, 279)
-"""Tags that say where tiles or strips lie, and how many bytes they have."""
-_MOST_DIRECTORIES, _MOST_ENTRIES = 1000, 4096
+"""TIFF types (TIFF 6.0 section 2, and BigTIFF) → `struct` codes of integers of the same size."""
+_OFFSET_TAGS = (324, 273)
+"""TileOffsets, StripOffsets."""
+_SIZE_TAGS = (325, 279)
+"""TileByteCounts, StripByteCounts."""
+_MAX_DIRECTORIES, _MAX_ENTRIES = 1000, 4096
 
 
 class _Format(NamedTuple):
-    """How a file writes its directories: classic TIFF and BigTIFF, in both byte orders."""
+    """How numbers in directories are written: classic TIFF or BigTIFF, in either byte order."""
 
-    order: str
-    count_of_entries: str
+    byte_order: str
+    entry_count: str
     offset: str
-    """An offset, and the number of values."""
+    """`struct` code of an offset, and of the number of values of a tag."""
 
-    def size(self, form: str) -> int:
-        """Bytes of some fields."""
-        return struct.calcsize(self.order + form)
+    def size(self, fields: str) -> int:
+        """Return the bytes of some fields, given by `struct` codes."""
+        return struct.calcsize(self.byte_order + fields)
 
-    def read(self, form: str, content: bytes, start: int = 0) -> tuple[int, ...]:
-        """Fields out of some bytes."""
-        return struct.unpack_from(self.order + form, content, start)
+    def unpack(self, fields: str, content: bytes, start: int = 0) -> tuple[int, ...]:
+        """Decode some fields, given by `struct` codes."""
+        return struct.unpack_from(self.byte_order + fields, content, start)
 
 
 class _Values(NamedTuple):
-    """Where the values of a tag lie."""
+    """Where the values of a tag lie, and the `struct` code of each."""
 
-    letter: str
+    type_code: str
     start: int
     stop: int
 
 
 def end_of(file: File, size: int) -> int:
-    """Find the byte after the last one that a TIFF's header speaks of.
+    """Find the end of everything that a TIFF's header refers to.
 
     Args:
-        file: The file; it is read and sought.
+        file: The file. Its position changes.
         size: Its length in bytes.
 
     Returns:
-        Where directories, values of tags, and blocks end; beyond `size` where the file is truncated.
+        The byte after the last directory, tag value or block. It is beyond `size` if the file is
+        truncated.
 
     Raises:
-        ValueError: It is no TIFF.
+        ValueError: The file is not a TIFF.
     """
     head = _read(file, 0, 16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 16:
-        raise ValueError("it is no TIFF")
-    big = struct.unpack_from(f"{order}H", head, 2)[0] == 43
-    form = _Format(order, "Q", "Q") if big else _Format(order, "H", "I")
-    (start,) = form.read(form.offset, head, 8 if big else 4)
+    byte_order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if byte_order is None or len(head) < 16:
+        raise ValueError("not a TIFF")
+    is_big = struct.unpack_from(f"{byte_order}H", head, 2)[0] == 43
+    form = _Format(byte_order, "Q", "Q") if is_big else _Format(byte_order, "H", "I")
+    (start,) = form.unpack(form.offset, head, 8 if is_big else 4)
     end, seen = 0, set[int]()
-    while start and start not in seen and len(seen) < _MOST_DIRECTORIES:
+    while start and start not in seen and len(seen) < _MAX_DIRECTORIES:
         seen.add(start)
         tags, stop, start = _directory(file, start, size, form)
         blocks = _blocks_end(file, tags, size, form)
@@ -83,54 +86,69 @@ def end_of(file: File, size: int) -> int:
 def _directory(
     file: File, start: int, size: int, form: _Format
 ) -> tuple[dict[int, _Values], int, int]:
-    """Values by tag, the byte after the directory, and where the next one lies; 0 if nowhere."""
-    first = start + form.size(form.count_of_entries)
+    """Read one directory.
+
+    Returns:
+        Values by tag, the byte after the directory, and the offset of the next one; 0 for none.
+    """
+    # A directory is: the number of entries; per entry tag, type, number of values, and the values
+    # themselves or their offset; and the offset of the next directory.
+    first = start + form.size(form.entry_count)
     if first > size:
         return {}, first, 0
-    (count,) = form.read(form.count_of_entries, _read(file, start, first - start))
-    each = form.size("HH" + 2 * form.offset)
-    last = first + each * count
+    (count,) = form.unpack(form.entry_count, _read(file, start, first - start))
+    entry_size = form.size("HH" + 2 * form.offset)
+    last = first + entry_size * count
     stop = last + form.size(form.offset)
-    if count > _MOST_ENTRIES:  # no directory at all
+    if count > _MAX_ENTRIES:  # these bytes are not a directory
         return {}, 0, 0
     if stop > size:
         return {}, stop, 0
     body = _read(file, first, stop - first)
     tags = {}
     for number in range(count):
-        tag, kind, values = form.read("HH" + form.offset, body, number * each)
-        if kind not in _LETTERS:
+        entry = number * entry_size
+        tag, tiff_type, values = form.unpack("HH" + form.offset, body, entry)
+        if tiff_type not in _TYPE_CODES:
             continue
-        letter = _LETTERS[kind]
-        place = first + number * each + form.size("HH" + form.offset)
-        if values * form.size(letter) > form.size(form.offset):
-            (place,) = form.read(form.offset, body, place - first)
-        tags[tag] = _Values(letter, place, place + values * form.size(letter))
-    return tags, stop, form.read(form.offset, body, last - first)[0]
+        type_code = _TYPE_CODES[tiff_type]
+        start_of_values = first + entry + form.size("HH" + form.offset)
+        # Values that do not fit into the entry lie elsewhere.
+        if values * form.size(type_code) > form.size(form.offset):
+            (start_of_values,) = form.unpack(form.offset, body, start_of_values - first)
+        end_of_values = start_of_values + values * form.size(type_code)
+        tags[tag] = _Values(type_code, start_of_values, end_of_values)
+    return tags, stop, form.unpack(form.offset, body, last - first)[0]
 
 
 def _blocks_end(file: File, tags: dict[int, _Values], size: int, form: _Format) -> int:
-    """The byte after the last block of an image; 0 where its header does not say."""
-    offsets = next((tags[tag] for tag in _OFFSETS if tag in tags), None)
-    sizes = next((tags[tag] for tag in _SIZES if tag in tags), None)
+    """Return the byte after the last block of an image; 0 if its header does not say."""
+    offsets, sizes = _first_of(tags, _OFFSET_TAGS), _first_of(tags, _SIZE_TAGS)
     if offsets is None or sizes is None or max(offsets.stop, sizes.stop) > size:
         return 0
     starts, lengths = _numbers(file, offsets, form), _numbers(file, sizes, form)
     count = min(len(starts), len(lengths))
-    written = lengths[:count] > 0
-    if not written.any():
+    is_written = lengths[:count] > 0
+    if not is_written.any():
         return 0
-    starts, lengths = starts[:count][written], lengths[:count][written]
-    # Found as floats, whose sums do not wrap around; then added up exactly.
+    starts, lengths = starts[:count][is_written], lengths[:count][is_written]
+    # Sums of 64-bit integers can wrap around: compare floats, then add exactly in Python.
     last = int(np.argmax(starts.astype(float) + lengths))
     return int(starts[last]) + int(lengths[last])
+
+
+def _first_of(tags: dict[int, _Values], candidates: tuple[int, ...]) -> _Values | None:
+    for tag in candidates:
+        if tag in tags:
+            return tags[tag]
+    return None
 
 
 def _numbers(
     file: File, values: _Values, form: _Format
 ) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     body = _read(file, values.start, values.stop - values.start)
-    dtype = np.dtype(f"{form.order}u{form.size(values.letter)}")
+    dtype = np.dtype(f"{form.byte_order}u{form.size(values.type_code)}")
     return np.frombuffer(body, dtype, len(body) // dtype.itemsize).astype(np.uint64)
 
 

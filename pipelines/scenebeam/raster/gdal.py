@@ -1,10 +1,11 @@
-"""Blocks by GDAL: JPEG 2000, masks, exotic codecs and projections.
+"""Read blocks with GDAL: JPEG 2000, masks, unusual codecs and projections.
 
-GDAL never touches the network here. A remote file is opened over our own range reader, as if it
-were alone in the world: no side-car files, no redirects of GDAL's own, and what goes wrong while it
-reads is known from the reader, whatever GDAL makes of it. A file is opened as what its first bytes
-say that it is, by that driver and no other; a format that names other files (VRT) is opened only
-where its user names such a file on this machine.
+GDAL never touches the network. A remote file is opened through our own range reader, as if it were
+alone in the world: GDAL sees no sidecar files and follows no redirects. Errors while reading are
+known from the range reader, whatever GDAL makes of them.
+
+A file is opened as what its first bytes say it is, with that driver and no other. A format that
+refers to other files (VRT) is only opened if the user names such a file on this machine.
 """
 
 from __future__ import annotations
@@ -25,23 +26,33 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from scenebeam.errors import ReadError
+from scenebeam.raster.gdal_dataset import (
+    band_descriptions,
+    block_count,
+    has_mask,
+    innermost_error,
+    looks_like,
+    natural_block_bytes,
+)
 from scenebeam.raster.georeference import crs_of_wkt, is_placed, north_up
-from scenebeam.raster.source import LOOK, Block, RasterInfo, Source
+from scenebeam.raster.source import OVERVIEW_PIXELS, Block, RasterInfo, Source
 from scenebeam.raster.tiff import MAGIC, SMALLEST_ENTRY, missing_bytes
-from scenebeam.raster.validity import Array, held_nodata, masked
-from scenebeam.transfer.rangefile import RangeFile
+from scenebeam.raster.validity import Array, as_masked, nodata_in_dtype
 from scenebeam.transfer.pools import io_threads
+from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url, sign
 
 OPTIONS: dict[str, Any] = {
-    # Side-car files are not looked for: an image is one file.
+    # Do not look for sidecar files: an image is one file.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_CACHEMAX": 64 * 2**20,  # in bytes: rasterio does not take it for megabytes, as GDAL would
-    # Decoders that run in threads of their own lose their errors, and leave blank what they could not decode.
+    # In bytes: unlike GDAL, rasterio does not take small numbers for megabytes.
+    "GDAL_CACHEMAX": 64 * 2**20,
+    # With several threads, GDAL's decoders lose their errors, and leave blank what they could not
+    # decode.
     "GDAL_NUM_THREADS": "1",
 }
-_MASK_BESIDE = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
+_OPTIONS_WITH_MASK_BESIDE = {**OPTIONS, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
 _DRIVERS = {
     **dict.fromkeys(MAGIC, "GTiff"),
     b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
@@ -49,15 +60,17 @@ _DRIVERS = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
 }
-"""First bytes → the driver that opens such a file."""
+"""First bytes of a file → the driver that opens it."""
 _LOCAL_DRIVERS = ["HFA", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "NITF", "GRIB"]
-"""Formats without first bytes of their own, tried for files of this machine."""
+"""Drivers that are tried for other files, but only on this machine."""
 LARGEST_BLOCK = 2**29
 """Bytes that GDAL may have to decode at once."""
+_BLOCK_SIDE = 1024
+"""Shortest side of our blocks, in pixels: small ones are not worth a call of GDAL each."""
 
 
-class _Alone:
-    """What GDAL sees of the world while it opens a file: this one."""
+class _SingleFile:
+    """A file system, for rasterio's `opener`, that contains a single file."""
 
     def __init__(self, name: str, file: RangeFile) -> None:
         self._name, self._file = name, file
@@ -65,7 +78,8 @@ class _Alone:
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
         if path != self._name:
             raise FileNotFoundError(path)
-        # An exception would stay behind in the interpreter, and come out of some later call.
+        # Exceptions cannot pass through GDAL. They would stay in the interpreter, and come up in
+        # some later call. A silent file reads as empty, and `RangeFile.fault` has the error.
         return self._file.open(silent=True)
 
     def isfile(self, path: str) -> bool:
@@ -84,35 +98,36 @@ class _Alone:
         return self._file.size if path == self._name else 0
 
 
-FileContainer.register(_Alone)
+FileContainer.register(_SingleFile)
 
 
 def has_mask_beside(href: str) -> bool:
-    """Whether a mask lies beside a file of this machine, as GDAL names it; beside remote files none
-    is looked for.
-    """
+    """Return whether a local file has a mask file (.msk) beside it; False for remote files."""
     return os.path.exists(f"{href.removeprefix('file://')}.msk")
 
 
 def driver_of(head: bytes) -> str | None:
-    """GDAL's driver for a file that begins with these bytes; None where they are of no image format
-    that is read.
-    """
-    return next((driver for magic, driver in _DRIVERS.items() if head.startswith(magic)), None)
+    """Return GDAL's driver for a file by its first bytes; None for an unknown format."""
+    for magic, driver in _DRIVERS.items():
+        if head.startswith(magic):
+            return driver
+    return None
 
 
 class GdalFile:
-    """One file, open in GDAL and shared by the sources of its bands. A GDAL dataset is for one
-    thread at a time.
+    """One file, open in GDAL and shared by the sources of its bands.
+
+    A GDAL dataset must not be used by two threads at once; `read` takes turns.
     """
 
     def __init__(self, file: RangeFile, budget: Budget) -> None:
         self.href, self.signing, self.budget = file.href, file.signing, budget
         self.local = sign(self.href, self.signing) is None
         self._lock = threading.Lock()
-        self._options = {**OPTIONS, **_MASK_BESIDE} if has_mask_beside(self.href) else OPTIONS
-        # rasterio keeps what it has opened for GDAL in a context variable. Threads have contexts of
-        # their own: a file opened by one and closed by another leaves an exception behind.
+        self._options = _OPTIONS_WITH_MASK_BESIDE if has_mask_beside(self.href) else OPTIONS
+        # rasterio keeps the files that it has opened for GDAL in a context variable. Threads have
+        # contexts of their own: a file that one thread opens and another one closes leaves an
+        # exception behind. So everything runs in the same context.
         self._context = contextvars.copy_context()
         self._failed: RangeFile | None = None
         self._file, self._dataset = file, self._context.run(self._open, file)
@@ -125,42 +140,45 @@ class GdalFile:
 
     def _open(self, file: RangeFile) -> DatasetReader:
         driver = driver_of(file.head)
-        path = self.href.removeprefix("file://")
         try:
             with rasterio.Env(**self._options):
-                if not self.local:
-                    if driver is None:
-                        raise ReadError(
-                            f"{redact_url(self.href)} cannot be opened as an image: it is {_looks_like(file.head)}"
-                        )
-                    dataset = rasterio.open(
-                        "image", driver=driver, sharing=False, opener=_Alone("image", file)
-                    )
-                    if file.fault is not None:  # GDAL makes do with what it has got
-                        dataset.close()
-                        raise file.fault
-                    return dataset
-                if driver is None and path.lower().endswith(".vrt"):
-                    driver = "VRT"
-                return DatasetReader(path, driver=driver or _LOCAL_DRIVERS, sharing=False)
+                return self._open_local(driver) if self.local else self._open_remote(driver, file)
         except (rasterio.errors.RasterioError, OSError, ValueError) as error:
             if file.fault is not None:
                 raise file.fault from None
-            why = (
-                str(error).replace("'image'", "it") if driver else f"it is {_looks_like(file.head)}"
-            )
+            reason = f"it is {looks_like(file.head)}"
+            if driver is not None:
+                reason = str(error).replace("'image'", "it")
             raise ReadError(
-                f"{redact_url(self.href)} cannot be opened as an image: {why}"
+                f"{redact_url(self.href)} cannot be opened as an image: {reason}"
             ) from None
 
+    def _open_local(self, driver: str | None) -> DatasetReader:
+        path = self.href.removeprefix("file://")
+        if driver is None and path.lower().endswith(".vrt"):
+            driver = "VRT"
+        return DatasetReader(path, driver=driver or _LOCAL_DRIVERS, sharing=False)
+
+    def _open_remote(self, driver: str | None, file: RangeFile) -> DatasetReader:
+        if driver is None:
+            raise ReadError(
+                f"{redact_url(self.href)} cannot be opened as an image: "
+                f"it is {looks_like(file.head)}"
+            )
+        opener = _SingleFile("image", file)
+        dataset = rasterio.open("image", driver=driver, sharing=False, opener=opener)
+        if file.fault is not None:  # GDAL opens a file even if some of its header was not read
+            dataset.close()
+            raise file.fault
+        return dataset
+
     def dataset(self) -> DatasetReader:
-        """The file as GDAL has it, for one thread."""
+        """Return the dataset, for use by a single thread."""
         return self._dataset
 
     def _check(self) -> None:
-        """Raise ReadError where the image is none that scenebeam reads."""
-        file, name = self._dataset, redact_url(self.href)
-        reason = ""
+        """Raise ReadError if scenebeam cannot read the image, or should not try."""
+        file, reason = self._dataset, ""
         if file.width < 1 or file.height < 1 or file.count < 1:
             reason = f"is an image of {file.width} x {file.height} pixels and {file.count} bands"
         elif any(dtype.startswith("complex") for dtype in file.dtypes):
@@ -171,20 +189,23 @@ class GdalFile:
             reason = "has a CRS that PROJ cannot use: its pixels cannot be placed"
         elif not is_placed(file.transform):
             reason = f"has the transform {tuple(file.transform)[:6]}: its pixels cannot be placed"
-        elif file.driver == "GTiff" and SMALLEST_ENTRY * _block_count(file) > self._file.size:
-            reason = f"has a header of {_block_count(file):,} blocks, more than a file of its size can list"
-        elif _natural_bytes(file) > LARGEST_BLOCK:
-            reason = f"has blocks of {_natural_bytes(file):,} bytes, more than the {LARGEST_BLOCK:,} that can be decoded"
+        elif file.driver == "GTiff" and SMALLEST_ENTRY * block_count(file) > self._file.size:
+            blocks = f"{block_count(file):,} blocks"
+            reason = f"has a header of {blocks}, more than a file of its size can list"
+        elif natural_block_bytes(file) > LARGEST_BLOCK:
+            size = f"{natural_block_bytes(file):,} bytes"
+            reason = f"has blocks of {size}, more than the {LARGEST_BLOCK:,} that can be decoded"
         if reason:
             file.close()
-            raise ReadError(f"{name} {reason}")
+            raise ReadError(f"{redact_url(self.href)} {reason}")
 
     def _info(self) -> RasterInfo:
         file = self._dataset
-        transform, self._down, self._across = north_up(file.transform, file.height, file.width)
-        natural = file.block_shapes[0]
-        # Whole natural blocks, enough of them together to make a call into GDAL worth its while.
-        rows, columns = (side * max(1, 1024 // side) for side in natural)
+        transform, self._flip_rows, self._flip_columns = north_up(
+            file.transform, file.height, file.width
+        )
+        # Blocks of our own: as many whole blocks of the file as are worth a call of GDAL.
+        rows, columns = (side * max(1, _BLOCK_SIDE // side) for side in file.block_shapes[0])
         dtype = np.dtype(file.dtypes[0])
         return RasterInfo(
             self.href,
@@ -194,27 +215,36 @@ class GdalFile:
             file.height,
             file.count,
             dtype,
-            held_nodata(file.nodatavals[0], dtype),
+            nodata_in_dtype(file.nodatavals[0], dtype),
             (rows, columns),
-            _descriptions(file),
+            band_descriptions(file),
             file.driver,
-            _has_mask(file),
+            has_mask(file),
         )
 
     def band_info(self, band: int) -> RasterInfo:
-        """What the file says of one band, from 1."""
+        """Return what the file says about one band, from 1."""
         dtype = np.dtype(self._dataset.dtypes[band - 1])
-        return replace(
-            self.info, dtype=dtype, nodata=held_nodata(self._dataset.nodatavals[band - 1], dtype)
-        )
+        nodata = nodata_in_dtype(self._dataset.nodatavals[band - 1], dtype)
+        return replace(self.info, dtype=dtype, nodata=nodata)
 
     def read(
         self, band: int, window: Window | None, what: str, shape: tuple[int, int] | None = None
     ) -> Array:
-        """A window of a band, or all of it; with a `shape` every so many-th pixel.
+        """Read pixels of a band.
 
-        Raises ReadError: permanent where two independent readings bring the same bytes, and GDAL
-        can read neither.
+        Args:
+            band: The band, from 1.
+            window: Window in pixels of `info`; None for the whole image.
+            what: What is read, for messages.
+            shape: Shape of the result, decimated by GDAL; None for full size.
+
+        Returns:
+            2-D array; a masked array if the file's mask hides some of it.
+
+        Raises:
+            ReadError: GDAL cannot read the pixels. The error is permanent if it reads neither of
+                two independent requests that return the same bytes.
         """
         with self._lock:
             return self._context.run(self._read, band, window, what, shape)
@@ -226,33 +256,33 @@ class GdalFile:
             try:
                 pixels = self._pixels(band, window, shape)
             except (rasterio.errors.RasterioError, OSError, ValueError, ReadError) as error:
-                self._judge(error, what)
+                self._reopen_or_raise(error, what)
             else:
                 self._failed = None
                 return pixels
         raise ReadError(
-            f"{redact_url(self.href)}: {what} comes differently each time that it is read",
-            permanent=False,
+            f"{redact_url(self.href)}: {what} differs each time it is read", permanent=False
         )
 
-    def _judge(self, error: Exception, what: str) -> None:
-        """Open the file anew after a read that failed. Raises ReadError where another try cannot
-        help.
+    def _reopen_or_raise(self, error: Exception, what: str) -> None:
+        """Open the file again after a failed read, for another attempt.
+
+        Raises:
+            ReadError: Another attempt cannot help, because it already failed on the same bytes.
         """
         file, failed = self._file, self._failed
-        told = file.fault or ReadError(
-            f"{redact_url(self.href)}: {what} cannot be read: {_reason(error)}"
+        fault = file.fault or ReadError(
+            f"{redact_url(self.href)}: {what} cannot be read: {innermost_error(error)}"
         )
         self._reopen()
-        if not told.permanent or self.local or (failed is not None and failed.agrees_with(file)):
+        is_confirmed = failed is not None and failed.agrees_with(file)
+        if not fault.permanent or self.local or is_confirmed:
             self._failed = None
-            raise told from None
+            raise fault from None
         self._failed = file
 
     def _reopen(self) -> None:
-        """GDAL keeps blocks of a failed read; a new dataset has none of them. The bytes are asked
-        for anew.
-        """
+        """Open a new dataset over independent requests: GDAL caches blocks of a failed read."""
         self._dataset.close()
         try:
             self._file = RangeFile(self.href, self.budget, self.signing, fresh=True)
@@ -261,35 +291,33 @@ class GdalFile:
             raise ReadError(str(error), permanent=self.local and error.permanent) from None
 
     def _pixels(self, band: int, window: Window | None, shape: tuple[int, int] | None) -> Array:
-        turned = self._turned(window)
+        window = self._flipped(window)
+        valid = None
         with rasterio.Env(**self._options):
-            pixels: Array = self._dataset.read(band, window=turned, out_shape=shape)
-            valid = (
-                self._dataset.read_masks(band, window=turned, out_shape=shape) != 0
-                if self.info.masked
-                else None
-            )
+            pixels: Array = self._dataset.read(band, window=window, out_shape=shape)
+            if self.info.masked:
+                valid = self._dataset.read_masks(band, window=window, out_shape=shape) != 0
         if self._file.fault is not None:
             raise self._file.fault
-        if self._down or self._across:
+        if self._flip_rows or self._flip_columns:
             flip = (
-                slice(None, None, -1 if self._down else 1),
-                slice(None, None, -1 if self._across else 1),
+                slice(None, None, -1 if self._flip_rows else 1),
+                slice(None, None, -1 if self._flip_columns else 1),
             )
             pixels = np.ascontiguousarray(pixels[flip])
             valid = None if valid is None else valid[flip]
-        if self.local:
+        if self.local:  # remote reads are counted by the range reader
             self.budget.count(pixels.nbytes)
-        return masked(pixels, valid)
+        return as_masked(pixels, valid)
 
-    def _turned(self, window: Window | None) -> Window | None:
-        """A window of the image as `info` has it, in rows and columns of the file."""
+    def _flipped(self, window: Window | None) -> Window | None:
+        """Convert a window of the north-up image to rows and columns of the file."""
         if window is None:
             return None
         row, column = window.row_off, window.col_off
-        if self._down:
+        if self._flip_rows:
             row = self.info.height - row - window.height
-        if self._across:
+        if self._flip_columns:
             column = self.info.width - column - window.width
         return Window(column, row, window.width, window.height)
 
@@ -308,64 +336,16 @@ class GdalSource(Source):
     def _read(self, block: Block) -> Array:
         height, width = self.info.block
         row, column = block[0] * height, block[1] * width
-        window = Window(
-            column, row, min(width, self.info.width - column), min(height, self.info.height - row)
-        )
-        return self._file.read(self._band, window, f"block {block}")
+        rows, columns = min(height, self.info.height - row), min(width, self.info.width - column)
+        return self._file.read(self._band, Window(column, row, columns, rows), f"block {block}")
 
     def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
-        """See Source."""
+        """See Source. GDAL decimates: from overviews if there are any."""
         info = self.info
         missing = missing_bytes(info.href.removeprefix("file://")) if self._file.local else 0
         if missing:
-            raise ReadError(f"{info.href} is truncated: {missing:,} bytes of it are not there")
-        step = max(1, round((info.width * info.height / LOOK) ** 0.5))
+            raise ReadError(f"{info.href} is truncated: {missing:,} bytes are missing")
+        step = max(1, round((info.width * info.height / OVERVIEW_PIXELS) ** 0.5))
         shape = (-(-info.height // step), -(-info.width // step))
         self._file.read(self._band, Window(info.width - 1, info.height - 1, 1, 1), "its last pixel")
         return [self._file.read(self._band, None, "it", shape)]
-
-
-def _natural_bytes(file: DatasetReader) -> int:
-    """Bytes of a block as the file has it."""
-    rows, columns = file.block_shapes[0]
-    # Of JPEG 2000 no metadata is asked for: GDAL 3.10 looks for it without end where a box of length 0
-    # stands in another one. Its tiles hold all bands.
-    whole = file.driver == "JP2OpenJPEG" or file.profile.get("interleave") == "pixel"
-    bands = file.count if whole else 1
-    return int(rows * columns * bands * max(np.dtype(dtype).itemsize for dtype in file.dtypes))
-
-
-def _block_count(file: DatasetReader) -> int:
-    """Blocks of one band."""
-    rows, columns = file.block_shapes[0]
-    return int(-(-file.height // rows) * -(-file.width // columns))
-
-
-def _has_mask(file: DatasetReader) -> bool:
-    """Whether more than a nodata value says where there is data."""
-    flags = {flag.name for band in file.mask_flag_enums for flag in band}
-    return bool(flags & {"per_dataset", "alpha"})
-
-
-def _descriptions(file: DatasetReader) -> tuple[str, ...]:
-    """What a file calls its bands; empty where it does not say, or not in UTF-8."""
-    try:
-        texts = file.descriptions
-    except UnicodeDecodeError:
-        return ()
-    return tuple(text or "" for text in texts) if any(texts) else ()
-
-
-def _looks_like(head: bytes) -> str:
-    """What a file that is no image seems to be, for messages."""
-    text = head[:200].lstrip().lower()
-    if text.startswith((b"<html", b"<!doctype")):
-        return "an HTML page"
-    return "XML" if text.startswith(b"<") else "no GeoTIFF, JPEG 2000, PNG or JPEG"
-
-
-def _reason(error: Exception) -> str:
-    """The innermost message of a chain of GDAL's errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {str(error).strip()}"

@@ -1,7 +1,7 @@
-"""Georeferencing: the CRS and the placement of a file, the same whichever door reads it.
+"""Georeferencing: the CRS and the transform of a file, the same whichever reader opens it.
 
-An EPSG code stands for a CRS only where PROJ says that the two are the same. What the header of a
-TIFF says in more than the plain way is left to GDAL, whose reading is the field's reference.
+An EPSG code is only used for a CRS if PROJ confirms that both are the same. TIFF headers that say
+more than a plain EPSG code are left to GDAL, whose reading is the reference.
 """
 
 from __future__ import annotations
@@ -14,22 +14,35 @@ from affine import Affine
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+# GeoKeys (OGC GeoTIFF 1.1, section 7.5).
 MODEL_TYPE, RASTER_TYPE = 1024, 1025
 _CITATIONS = {1026, 2049, 3073}
-_GEOGRAPHIC_CRS, _ANGULAR_UNITS, _SEMI_MAJOR, _INVERSE_FLATTENING = 2048, 2054, 2057, 2059
+_GEODETIC_CRS, _ANGULAR_UNITS, _SEMI_MAJOR, _INVERSE_FLATTENING = 2048, 2054, 2057, 2059
 _PROJECTED_CRS, _LINEAR_UNITS = 3072, 3076
-_DEGREE, _METRE = 9102, 9001
+_PLAIN_KEYS = {
+    MODEL_TYPE,
+    RASTER_TYPE,
+    *_CITATIONS,
+    _GEODETIC_CRS,
+    _ANGULAR_UNITS,
+    _SEMI_MAJOR,
+    _INVERSE_FLATTENING,
+    _PROJECTED_CRS,
+    _LINEAR_UNITS,
+}
+"""GeoKeys that do not change the meaning of an EPSG code."""
 _PROJECTED, _GEOGRAPHIC = 1, 2
-_KNOWN = {
-    MODEL_TYPE, RASTER_TYPE, *_CITATIONS, _GEOGRAPHIC_CRS, _ANGULAR_UNITS, _SEMI_MAJOR, _INVERSE_FLATTENING,
-    _PROJECTED_CRS, _LINEAR_UNITS,
-}  # fmt: skip
-"""GeoKeys (OGC GeoTIFF 1.1, section 7.5) that the plain way of naming an EPSG code needs."""
+"""Values of the model type."""
+_DEGREE, _METER = 9102, 9001
+"""EPSG codes of units."""
 
 
 def crs_text(crs: CRS) -> str:
-    """`EPSG:32634` where that code is this very CRS, else WKT; of a compound CRS its horizontal
-    part.
+    """Return a CRS as text.
+
+    Returns:
+        `EPSG:<code>` if that code means exactly this CRS, otherwise WKT. Of a compound CRS only the
+        horizontal part counts.
     """
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
@@ -41,9 +54,7 @@ def crs_text(crs: CRS) -> str:
 
 @lru_cache(maxsize=1024)
 def crs_of_wkt(wkt: str) -> str | None:
-    """What `crs_text` makes of the WKT that GDAL gives; None where PROJ cannot use it to place
-    anything on the Earth.
-    """
+    """Return the `crs_text` of WKT from GDAL; None if PROJ cannot relate the CRS to the Earth."""
     try:
         crs = CRS.from_user_input(wkt)
     except CRSError:
@@ -52,61 +63,60 @@ def crs_of_wkt(wkt: str) -> str | None:
 
 
 def crs_of_geokeys(keys: Mapping[int, float]) -> str | None:
-    """The CRS of a header's GeoKeys where they name an EPSG code and say nothing else; else None,
-    and GDAL must tell.
+    """Return the CRS of a TIFF header's GeoKeys.
+
+    Args:
+        keys: Value by GeoKey: see `tiff_tags.geo_keys`.
+
+    Returns:
+        `EPSG:<code>`; None if the keys do not just name a code, so that only GDAL can tell.
     """
-    return _crs_of_geokeys(
-        frozenset((key, value) for key, value in keys.items() if key not in _CITATIONS)
-    )
+    relevant = {key: value for key, value in keys.items() if key not in _CITATIONS}
+    return _crs_of_geokeys(frozenset(relevant.items()))
 
 
 @lru_cache(maxsize=1024)
-def _crs_of_geokeys(found: frozenset[tuple[int, float]]) -> str | None:
-    keys = dict(found)
-    projected = keys.get(MODEL_TYPE) == _PROJECTED
-    code = keys.get(_PROJECTED_CRS if projected else _GEOGRAPHIC_CRS)
-    if not projected and keys.get(MODEL_TYPE) != _GEOGRAPHIC:
+def _crs_of_geokeys(items: frozenset[tuple[int, float]]) -> str | None:
+    keys = dict(items)
+    is_projected = keys.get(MODEL_TYPE) == _PROJECTED
+    if not is_projected and keys.get(MODEL_TYPE) != _GEOGRAPHIC:
         return None
-    if not keys.keys() <= _KNOWN or code is None or not 1024 <= code < 32767:
+    code = keys.get(_PROJECTED_CRS if is_projected else _GEODETIC_CRS)
+    # 32767 means "user-defined", and codes below 1024 are reserved.
+    if not keys.keys() <= _PLAIN_KEYS or code is None or not 1024 <= code < 32767:
         return None
-    if not projected and _PROJECTED_CRS in keys:
+    if not is_projected and _PROJECTED_CRS in keys:
         return None
     try:
         crs = CRS.from_epsg(int(code))
     except CRSError:
         return None
-    return f"EPSG:{int(code)}" if _agree(crs, keys, projected) else None
+    return f"EPSG:{int(code)}" if _agree(crs, keys, is_projected) else None
 
 
-def _agree(crs: CRS, keys: Mapping[int, float], projected: bool) -> bool:
-    """Whether units, datum and ellipsoid that a header names beside a code are the code's own."""
-    if crs.is_projected != projected or crs.is_geographic == projected or crs.geodetic_crs is None:
+def _agree(crs: CRS, keys: Mapping[int, float], is_projected: bool) -> bool:
+    """Return whether the units, datum and ellipsoid in a header are those of its EPSG code."""
+    if crs.is_projected != is_projected or crs.is_geographic == is_projected:
         return False
-    if projected and (
-        keys.get(_LINEAR_UNITS, _METRE) != _METRE or crs.axis_info[0].unit_name != "metre"
-    ):
+    if crs.geodetic_crs is None or crs.ellipsoid is None:
         return False
     if keys.get(_ANGULAR_UNITS, _DEGREE) != _DEGREE:
         return False
-    if (
-        projected
-        and _GEOGRAPHIC_CRS in keys
-        and crs.geodetic_crs.to_epsg() != keys[_GEOGRAPHIC_CRS]
-    ):
-        return False
-    ellipsoid = crs.ellipsoid
-    if ellipsoid is None:
-        return False
+    if is_projected:
+        if keys.get(_LINEAR_UNITS, _METER) != _METER or crs.axis_info[0].unit_name != "metre":
+            return False
+        if _GEODETIC_CRS in keys and crs.geodetic_crs.to_epsg() != keys[_GEODETIC_CRS]:
+            return False
     axis, flattening = keys.get(_SEMI_MAJOR), keys.get(_INVERSE_FLATTENING)
-    return (axis is None or abs(axis - ellipsoid.semi_major_metre) < 1e-3) and (
-        flattening is None or abs(flattening - ellipsoid.inverse_flattening) < 1e-6
+    return (axis is None or abs(axis - crs.ellipsoid.semi_major_metre) < 1e-3) and (
+        flattening is None or abs(flattening - crs.ellipsoid.inverse_flattening) < 1e-6
     )
 
 
 def is_placed(transform: Affine) -> bool:
-    """Whether a transform says where pixels lie.
+    """Return whether a transform georeferences an image.
 
-    A file without one has the identity in GDAL.
+    GDAL gives the identity for a file without a transform.
     """
     numbers = tuple(transform)[:6]
     return (
@@ -118,16 +128,22 @@ def is_placed(transform: Affine) -> bool:
 
 
 def north_up(transform: Affine, height: int, width: int) -> tuple[Affine, bool, bool]:
-    """A transform whose rows run south and whose columns run east, and whether rows and columns
-    must be turned for it.
+    """Find out how to flip an image so that its rows run south and its columns run east.
 
-    A rotated one is left as it is.
+    Args:
+        transform: Transform of the image.
+        height: Rows of the image.
+        width: Columns of the image.
+
+    Returns:
+        Transform of the flipped image, whether to flip rows, and whether to flip columns. A rotated
+        image is not flipped.
     """
     if transform.b or transform.d:
         return transform, False, False
-    down, across = transform.e > 0, transform.a < 0
-    if down:
+    flip_rows, flip_columns = transform.e > 0, transform.a < 0
+    if flip_rows:
         transform = transform @ Affine.translation(0, height) @ Affine.scale(1, -1)
-    if across:
+    if flip_columns:
         transform = transform @ Affine.translation(width, 0) @ Affine.scale(-1, 1)
-    return transform, down, across
+    return transform, flip_rows, flip_columns

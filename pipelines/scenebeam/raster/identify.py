@@ -1,4 +1,4 @@
-"""Identify: which band is which in an image file, by what it says of itself."""
+"""Identify the bands of an image file by what it says about itself."""
 
 from __future__ import annotations
 
@@ -14,55 +14,74 @@ import numpy as np
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.raster.checks import BandSpec
 
+_MAX_WORDS = 3
+"""Words of a file name that can make up the name of a band."""
+
+
+class NamedBand(NamedTuple):
+    """Common name of a band, empty if unknown, and the collections that have such a band."""
+
+    name: str
+    records: Sequence[CollectionRecord]
+
+
+_UNKNOWN = NamedBand("", ())
+
 
 @dataclass(frozen=True)
 class Identified:
-    """One band of a file, and what is known of it."""
+    """One band of a file, and what is known about it."""
 
     index: int
-    """From 1."""
+    """Index in the file, from 1."""
     name: str
-    """Our name, or `band 2` where nothing names it."""
+    """Common name, or `band <index>` if it is unknown."""
     records: tuple[CollectionRecord, ...]
-    """The collections that it may be of, by its name."""
+    """Collections that the band may belong to, by its name."""
     certain: bool
-    """Whether its collection was named, and not guessed."""
+    """Whether the collection was given, instead of guessed."""
     conflict: str = ""
-    """Where its description says one thing and its file name another."""
+    """How its description contradicts the name of the file; empty if it does not."""
 
     def spec(self, dtype: np.dtype[Any]) -> BandSpec:
-        """What its numbers are known to be: all that the records which it may be of agree on."""
+        """Return what is known about the numbers: everything that all `records` agree on.
+
+        Args:
+            dtype: Dtype of the band.
+        """
         digital = dtype.kind in "ui"
+        value_range = None
+        if digital:  # ranges are of digital numbers; they do not apply to physical values
+            value_range = _agreed([record.value_range for record in self.records])
+        constant_ok = _agreed([record.may_be_constant(self.name) for record in self.records])
         return BandSpec(
-            sensor=_agreed([record.band_sensor(self.name) for record in self.records]),
+            sensor=self._sensor,
             unit=_agreed([record.unit for record in self.records]) if self.certain else None,
-            constant_ok=bool(
-                _agreed([record.may_be_constant(self.name) for record in self.records])
-            ),
-            # The range is of digital numbers: of a band in physical values it says nothing.
-            value_range=_agreed([record.value_range for record in self.records])
-            if digital
-            else None,
+            constant_ok=bool(constant_ok),
+            value_range=value_range,
             digital=digital,
         )
 
     @property
+    def _sensor(self) -> Any:
+        return _agreed([record.band_sensor(self.name) for record in self.records])
+
+    @property
     def nodata(self) -> float | None:
-        """By its collection, where that was named."""
+        """Nodata value of the collection, if that was given."""
         return self.records[0].band_nodata(self.name) if self.certain and self.records else None
 
     @property
     def reflectance(self) -> tuple[float, float] | None:
-        """(scale, offset) of an optical band with a wavelength, as far as it is known."""
-        scalings: tuple[float, float] | None = _agreed(
-            [record.band_scaling(self.name) for record in self.records]
+        """(scale, offset) to reflectance of an optical band with a wavelength, if known."""
+        scaling: tuple[float, float] | None = _agreed(
+            [record.band_scale_offset(self.name) for record in self.records]
         )
-        optical = _agreed([record.band_sensor(self.name) for record in self.records]) == "optical"
-        return scalings if optical else None
+        return scaling if self._sensor == "optical" else None
 
 
 def _agreed(values: Sequence[Any]) -> Any:
-    """The one value of all, None where they differ or there is none."""
+    """The value that all agree on; None if they differ, or there are none."""
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
@@ -72,82 +91,99 @@ def identify(
     record: CollectionRecord | None,
     expected: Sequence[str] = (),
 ) -> list[Identified]:
-    """The bands of a file: by description in any case, else by the file's name where it has one band, else by
-    position where it has just as many bands as are expected.
+    """Identify the bands of a file.
+
+    A band is named by its description; else by the name of the file, if that has a single band;
+    else by its position, if there are exactly as many bands as expected.
+
+    Args:
+        href: The file.
+        descriptions: Description of each band, empty strings where there is none.
+        record: Collection of the file; None to consider all known ones.
+        expected: Names of the bands that the file should have, in order.
     """
     records = known_records() if record is None else (record,)
-    by_file = by_file_name(href, records) if len(descriptions) == 1 else Named("", ())
-    positions = _positions(len(descriptions), record, expected)
-    found = []
+    by_file = band_by_file_name(href, records) if len(descriptions) == 1 else _UNKNOWN
+    positions = _names_by_position(len(descriptions), record, expected)
+    identified = []
     for number, text in enumerate(descriptions):
-        name, fitting = by_name(text, records)
-        conflict = ""
-        if name:
-            conflict = contradiction(name, fitting, by_file)
-        if not name:
-            name, fitting = by_file
-        if not name and positions:
-            name, fitting = by_name(positions[number], records)
-            name = name or positions[number]
-        found.append(
+        band, conflict = band_by_name(text, records), ""
+        if band.name:
+            conflict = contradiction(band.name, band.records, by_file)
+        else:
+            band = by_file
+        if not band.name and positions:
+            band = band_by_name(positions[number], records)
+            band = NamedBand(band.name or positions[number], band.records)
+        identified.append(
             Identified(
-                number + 1,
-                name or f"band {number + 1}",
-                tuple(fitting),
-                record is not None,
-                conflict,
+                index=number + 1,
+                name=band.name or f"band {number + 1}",
+                records=tuple(band.records),
+                certain=record is not None,
+                conflict=conflict,
             )
         )
-    return found
+    return identified
 
 
-def _positions(
+def _names_by_position(
     count: int, record: CollectionRecord | None, expected: Sequence[str]
 ) -> Sequence[str]:
-    candidates = [
-        expected,
-        *((record.required, record.default_bands) if record is not None else ()),
-    ]
-    return next((names for names in candidates if len(names) == count), ())
+    """The first list of names with `count` entries; empty if there is none."""
+    candidates = [expected]
+    if record is not None:
+        candidates += [record.required, record.default_bands]
+    for names in candidates:
+        if len(names) == count:
+            return names
+    return ()
 
 
-def contradiction(name: str, records: Sequence[CollectionRecord], by_file: Named) -> str:
-    """What to say where a description and the name of a file are of one collection and two bands; else empty."""
-    if (
-        not by_file.name
-        or by_file.name == name
-        or not any(one is other for one in records for other in by_file.records)
-    ):
+def contradiction(name: str, records: Sequence[CollectionRecord], by_file: NamedBand) -> str:
+    """Return how a band's description contradicts the name of its file.
+
+    Args:
+        name: Common name of the band by its description.
+        records: Collections that have such a band.
+        by_file: The band by the name of the file.
+
+    Returns:
+        A message if both are of one collection, and different bands; else empty.
+    """
+    if not by_file.name or by_file.name == name:
         return ""
-    return f"it is described as {name}, and its file's name says {by_file.name}"
+    for record in records:
+        if any(record is other for other in by_file.records):
+            return f"its description says {name}, but the name of its file says {by_file.name}"
+    return ""
 
 
-class Named(NamedTuple):
-    """Our name of a band, empty where nothing names it, and the collections that know it so."""
-
-    name: str
-    records: Sequence[CollectionRecord]
-
-
-def by_name(text: str, records: Sequence[CollectionRecord]) -> Named:
-    """Our name of a band, and the records that know it so; the first record's word where they differ."""
-    fitting = [
-        (name, record) for record in records if text and (name := record.band_name(text.strip()))
-    ]
-    if not fitting:
-        return Named("", ())
-    name = fitting[0][0]
-    return Named(name, [record for other, record in fitting if other == name])
+def band_by_name(text: str, records: Sequence[CollectionRecord]) -> NamedBand:
+    """Look up a band's name or alias in collections; if they differ, the first one counts."""
+    name = ""
+    fitting: list[CollectionRecord] = []
+    for record in records:
+        record_name = record.band_name(text.strip()) if text else None
+        if not record_name:
+            continue
+        name = name or record_name
+        if record_name == name:
+            fitting.append(record)
+    return NamedBand(name, fitting) if name else _UNKNOWN
 
 
-def by_file_name(href: str, records: Sequence[CollectionRecord]) -> Named:
-    """By the last and longest part of a file's name that is the name of a band: `..._SR_B2.TIF`, `B04_10m.jp2`."""
-    words = [
-        word for word in re.split(r"[_\-. ]+", PurePosixPath(urlsplit(href).path).stem) if word
-    ]
-    for length in (3, 2, 1):
+def band_by_file_name(href: str, records: Sequence[CollectionRecord]) -> NamedBand:
+    """Find the band that a file is named after: `..._SR_B2.TIF`, `B04_10m.jp2`.
+
+    It is the longest sequence of words that is the name of a band; the last one if there are
+    several.
+    """
+    stem = PurePosixPath(urlsplit(href).path).stem
+    words = [word for word in re.split(r"[_\-. ]+", stem) if word]
+    for length in range(_MAX_WORDS, 0, -1):
         for start in range(len(words) - length, -1, -1):
-            found = by_name("_".join(words[start : start + length]), records)
-            if found.name:
-                return found
-    return Named("", ())
+            band = band_by_name("_".join(words[start : start + length]), records)
+            if band.name:
+                return band
+    return _UNKNOWN

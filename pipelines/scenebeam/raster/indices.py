@@ -1,4 +1,4 @@
-"""Band maths: a checked expression over arrays of reflectance."""
+"""Evaluate band math: a parsed expression over arrays of reflectance, and what surrounds it."""
 
 from __future__ import annotations
 
@@ -35,19 +35,26 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def evaluate(tree: ast.expr, bands: Mapping[str, Array]) -> Array:
-    """The value of an expression (`request.expression.parse_expression`) for arrays of one shape, float32.
+    """Evaluate an expression.
 
-    NaN where a band is NaN, and where the result is no finite number (a division by zero).
+    Args:
+        tree: The expression, as returned by `request.expression.parse_expression`.
+        bands: float32 arrays of one shape by name, NaN where there is no data.
+
+    Returns:
+        float32 array of the same shape; NaN where a band is NaN, and where the result is not a
+        finite number, as after a division by zero.
     """
     with np.errstate(all="ignore"):
-        found = np.asarray(_value(tree, bands), np.float32)
+        result = np.asarray(_value(tree, bands), np.float32)
     shape = next(iter(bands.values())).shape
-    found = np.array(np.broadcast_to(found, shape)) if found.shape != shape else found
-    found[~np.isfinite(found)] = np.nan
-    if _hides_nan(tree):
+    if result.shape != shape:  # an expression of constants
+        result = np.array(np.broadcast_to(result, shape))
+    result[~np.isfinite(result)] = np.nan
+    if _can_hide_nan(tree):
         for values in bands.values():
-            found[np.isnan(values)] = np.nan
-    return found
+            result[np.isnan(values)] = np.nan
+    return result
 
 
 def _value(node: ast.AST, bands: Mapping[str, Array]) -> Any:
@@ -66,16 +73,26 @@ def _value(node: ast.AST, bands: Mapping[str, Array]) -> Any:
         case ast.Call(func=ast.Name(id=name), args=args):
             return _FUNCTIONS[name](*(_value(arg, bands) for arg in args))
         case _:
-            raise AssertionError(f"{ast.dump(node)} has been refused before")
+            raise AssertionError(f"parse_expression should have refused {ast.dump(node)}")
 
 
-def _hides_nan(tree: ast.AST) -> bool:
-    """Whether a NaN can vanish on the way: in a comparison, or as a power of 0."""
+def _can_hide_nan(tree: ast.AST) -> bool:
+    """Return whether a NaN can get lost: a comparison is False, and NaN to the power of 0 is 1."""
     return any(isinstance(node, ast.Compare | ast.Pow) for node in ast.walk(tree))
 
 
 def physical(numbers: Array, nodata: float | None, scale: float, offset: float) -> Array:
-    """Harmonized numbers → scale x number + offset as float32, NaN where there is no data."""
+    """Convert harmonized numbers to physical values.
+
+    Args:
+        numbers: Pixels of any dtype.
+        nodata: Their nodata value.
+        scale: Scale of the band.
+        offset: Offset of the band.
+
+    Returns:
+        scale * number + offset as float32, NaN where there is no data.
+    """
     values = np.asarray(numbers).astype(np.float32)
     if scale != 1.0:
         values *= np.float32(scale)
@@ -90,13 +107,26 @@ def physical(numbers: Array, nodata: float | None, scale: float, offset: float) 
 def obscured(
     classes: Array, nodata: float | None, masked: tuple[int, ...], bits: tuple[int, ...]
 ) -> Mask:
-    """Where a classification has one of the classes `masked`, or any of the bits set, or nothing at all."""
+    """Return where the ground is obscured, by a classification of the pixels.
+
+    Args:
+        classes: Classes or bit fields, such as Sentinel-2's SCL or Landsat's QA_PIXEL.
+        nodata: Nodata value.
+        masked: Classes that obscure the ground; ignored if there are `bits`.
+        bits: Bits of a bit field, from 0, that obscure the ground.
+
+    Returns:
+        Boolean array of the same shape; True also where there is no data.
+    """
     valid = valid_mask(classes, nodata)
     classes = np.asarray(classes)
     if bits:
-        found = (classes & classes.dtype.type(sum(1 << bit for bit in bits))) != 0
+        selected = classes.dtype.type(sum(1 << bit for bit in bits))
+        hidden = (classes & selected) != 0
+    elif classes.dtype == np.uint8:
+        is_masked = np.zeros(256, bool)
+        is_masked[list(masked)] = True
+        hidden = is_masked[classes]
     else:
-        table = np.zeros(256, bool)
-        table[list(masked)] = True
-        found = table[classes] if classes.dtype == np.uint8 else np.isin(classes, masked)
-    return np.asarray(found if valid is None else found | ~valid)
+        hidden = np.isin(classes, masked)
+    return np.asarray(hidden if valid is None else hidden | ~valid)

@@ -1,4 +1,10 @@
-"""Pyramid: strips of pixels → encoded tiles of every level, as the strips pass. Nothing is decoded again."""
+"""Encode an image and its overviews while chunks of its rows pass by. Nothing is decoded again.
+
+Each chunk is one row of blocks of the image. Its blocks are encoded on the CPU pool; meanwhile it
+is halved, and the half waits until there is enough for a row of blocks of the first overview. That
+is encoded and halved in turn, and so on: the pyramid grows from top to bottom on all levels at
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,67 +13,85 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import IO, Any
 
-import imagecodecs
 import numpy as np
-import tifffile
-from affine import Affine
-from rasterio.io import MemoryFile
 
-from scenebeam.raster.validity import Array, Mask, all_valid, masked, valid_mask
+from scenebeam.raster.codecs import encode, encode_mask
+from scenebeam.raster.validity import Array, Mask, all_valid, as_masked, valid_mask
 from scenebeam.transfer.pools import cpu_threads
 
-TILE = 512
-"""Side of an output block, in pixels."""
-_IN_MEMORY = 24 * 2**20
-_PENDING = 2 * max(8, os.cpu_count() or 1)
-"""Tiles that wait to be encoded: enough to keep all cores busy while the next strip is made. Each holds its strip."""
-_SLAB = 64
-"""Rows that are halved together: what they need stays in the cache."""
+BLOCK_SIZE = 512
+"""Side of a block of the output, in pixels."""
+_MAX_IN_MEMORY = 24 * 2**20
+"""Bytes of encoded blocks of one level that stay in memory; the rest goes to a temporary file."""
+_MAX_PENDING = 2 * max(8, os.cpu_count() or 1)
+"""Blocks that wait to be encoded: enough to keep all cores busy while the next chunk of rows is
+composed. Each of them keeps its chunk in memory.
+"""
+_ROWS_AT_ONCE = 64
+"""Rows that are halved together: their intermediate results stay in the CPU's cache."""
 
 
-class Tiles:
-    """Encoded tiles of one level, row by row: in memory up to some megabytes, the rest on disk."""
+class EncodedBlocks:
+    """Encoded blocks of one level, row by row: some megabytes in memory, the rest on disk."""
 
     def __init__(self, height: int, width: int) -> None:
+        """Create an empty level of `height` x `width` pixels."""
         self.height, self.width = height, width
         self.sizes: list[int] = []
-        self._held: list[bytes] = []
-        self._room = _IN_MEMORY
+        """Bytes of each block."""
+        self._in_memory: list[bytes] = []
+        self._free = _MAX_IN_MEMORY
         self._file: IO[bytes] | None = None
 
     def append(self, encoded: bytes) -> None:
-        """Add the next tile."""
+        """Add the next block."""
         self.sizes.append(len(encoded))
-        self._room -= len(encoded)
-        if self._room >= 0:
-            self._held.append(encoded)
+        self._free -= len(encoded)
+        if self._free >= 0:
+            self._in_memory.append(encoded)
             return
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the tiles
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the blocks
         self._file.write(encoded)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The tiles in the order they came."""
-        yield from self._held
+        """Yield the blocks in the order in which they were added."""
+        yield from self._in_memory
         if self._file is not None:
             self._file.seek(0)
-            for size in self.sizes[len(self._held) :]:
+            for size in self.sizes[len(self._in_memory) :]:
                 yield self._file.read(size)
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """Height and width of the image and of its overviews, each half of the one before, to within one tile."""
+    """Return the shapes of an image and its overviews.
+
+    Each overview has half the size of the level before it, until one fits into a block.
+
+    Args:
+        height: Rows of the image.
+        width: Columns of the image.
+    """
     shapes = [(height, width)]
-    while max(shapes[-1]) > TILE:
+    while max(shapes[-1]) > BLOCK_SIZE:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
     return shapes
 
 
 def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
-    """The next level: each pixel the mean of the valid ones of 2 x 2 (integers rounded), or their upper left."""
+    """Compute the next level of an image.
+
+    Args:
+        pixels: 2-D array. An odd last row or column is repeated.
+        nodata: Nodata value.
+        average: Whether a pixel is the mean of the valid ones of 2 x 2, with integers rounded half
+            up. Otherwise it is the upper left one of them.
+
+    Returns:
+        Array of shape (ceil(rows / 2), ceil(cols / 2)), same dtype; a masked array if `pixels` is.
+    """
     if isinstance(pixels, np.ma.MaskedArray):
         return _halve_masked(np.asarray(pixels), ~np.ma.getmaskarray(pixels), average)
     if not average:
@@ -76,116 +100,86 @@ def halve(pixels: Array, nodata: float | None, *, average: bool) -> Array:
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2)), mode="edge")
     halved = np.empty((pixels.shape[0] // 2, pixels.shape[1] // 2), pixels.dtype)
-    for top in range(0, len(pixels), _SLAB):
-        halved[top // 2 : (top + _SLAB) // 2] = _mean_of_four(pixels[top : top + _SLAB], nodata)
+    for top in range(0, len(pixels), _ROWS_AT_ONCE):
+        bottom = top + _ROWS_AT_ONCE
+        halved[top // 2 : bottom // 2] = _mean_of_four(pixels[top:bottom], nodata)
     return halved
 
 
 def _halve_masked(pixels: Array, valid: Mask, average: bool) -> Array:
     if not average:
-        return masked(np.ascontiguousarray(pixels[::2, ::2]), valid[::2, ::2])
+        return as_masked(np.ascontiguousarray(pixels[::2, ::2]), valid[::2, ::2])
     odd = ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2))
     pixels, valid = np.pad(pixels, odd, mode="edge"), np.pad(valid, odd, mode="edge")
-    count = _sum_of_four(valid, np.int32)
-    total = _sum_of_four(np.where(valid, pixels, 0), np.float64)
-    mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
-    return masked(round_and_cast(mean, pixels.dtype), count > 0)
+    mean, has_data = _mean_of_valid(pixels, valid, np.float64)
+    return as_masked(_round_and_cast(mean, pixels.dtype), has_data)
 
 
 def _mean_of_four(pixels: Array, nodata: float | None) -> Array:
+    """Halve an array of even shape whose invalid pixels are marked by nodata."""
     dtype = pixels.dtype
-    wide: Any = np.uint32 if dtype in (np.uint8, np.uint16) else np.int64
-    if dtype.kind == "f" or dtype.itemsize > 4:
-        wide = np.float64
+    sum_dtype = _sum_dtype(dtype)
     valid = None if all_valid(pixels, nodata) else valid_mask(pixels, nodata)
     if valid is None:
-        total = _sum_of_four(pixels, wide)
-        return (
-            round_and_cast(total / 4, dtype) if wide is np.float64 else np.asarray((total + 2) >> 2)
-        )
-    total = _sum_of_four(np.where(valid, pixels, 0), wide)
-    count = _sum_of_four(valid, np.int32)
-    mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=count > 0)
-    halved = round_and_cast(mean, dtype)
+        total = _sum_of_four(pixels, sum_dtype)
+        if sum_dtype is np.float64:
+            return _round_and_cast(total / 4, dtype)
+        return np.asarray((total + 2) >> 2)  # divides by 4, rounded half up
+    mean, has_data = _mean_of_valid(pixels, valid, sum_dtype)
+    halved = _round_and_cast(mean, dtype)
     if nodata is not None:
-        halved[count == 0] = nodata
-        hit = (count > 0) & (halved == dtype.type(nodata))
-        if hit.any():  # a mean that lands on nodata is data all the same
-            halved[hit] = (
-                np.nextafter(halved[hit], np.inf) if dtype.kind == "f" else halved[hit] + 1
-            )
+        halved[~has_data] = nodata
+        # The mean of numbers below and above nodata can equal nodata: move it to the next number.
+        hit = has_data & (halved == dtype.type(nodata))
+        if hit.any():
+            is_float = dtype.kind == "f"
+            halved[hit] = np.nextafter(halved[hit], np.inf) if is_float else halved[hit] + 1
     return halved
 
 
-def _sum_of_four(pixels: Array, wide: Any) -> Array:
-    if wide is np.uint32 and pixels.dtype != bool and pixels.flags.c_contiguous:
-        # Two neighbours as one number of twice the width: sums run over contiguous memory, at four times the speed.
+def _mean_of_valid(pixels: Array, valid: Mask, sum_dtype: Any) -> tuple[Array, Mask]:
+    """Mean of the valid pixels of 2 x 2 as float64, and where there are any."""
+    total = _sum_of_four(np.where(valid, pixels, 0), sum_dtype)
+    count = _sum_of_four(valid, np.int32)
+    has_data = count > 0
+    mean = np.divide(total, count, out=np.zeros(total.shape, np.float64), where=has_data)
+    return mean, has_data
+
+
+def _sum_dtype(dtype: np.dtype[Any]) -> Any:
+    """Dtype that holds the sum of four pixels; 32 bits are the fastest."""
+    if dtype in (np.uint8, np.uint16):
+        return np.uint32
+    return np.float64 if dtype.kind == "f" or dtype.itemsize > 4 else np.int64
+
+
+def _sum_of_four(pixels: Array, sum_dtype: Any) -> Array:
+    if sum_dtype is np.uint32 and pixels.dtype != bool and pixels.flags.c_contiguous:
+        # View two neighboring pixels as one number of twice the width. Its low and high half are
+        # added by a mask and a shift, over contiguous memory: four times as fast as with strides.
         bits = 8 * pixels.itemsize
         pairs = pixels.view(f"<u{2 * pixels.itemsize}")
         across = (pairs & ((1 << bits) - 1)) + (pairs >> bits)
-        return np.add(across[0::2], across[1::2], dtype=wide)
-    rows = np.add(pixels[0::2], pixels[1::2], dtype=wide)
+        return np.add(across[0::2], across[1::2], dtype=sum_dtype)
+    rows = np.add(pixels[0::2], pixels[1::2], dtype=sum_dtype)
     return np.asarray(rows[:, 0::2] + rows[:, 1::2])
 
 
-def round_and_cast(mean: Array, dtype: np.dtype[Any]) -> Array:
+def _round_and_cast(mean: Array, dtype: np.dtype[Any]) -> Array:
     return (mean if dtype.kind == "f" else np.floor(mean + 0.5)).astype(dtype)
 
 
-def _lzw_encode(tile: Array) -> bytes:
-    """LZW by libtiff, the codec's keeper: it clears its table as soon as entry 4094 is added (TIFF 6.0 section 13), and
-    readers that hold on to that cannot read what other encoders write.
-    """
-    raw = np.frombuffer(np.ascontiguousarray(tile).tobytes(), np.uint8)
-    shape = {
-        "width": raw.size,
-        "height": 1,
-        "count": 1,
-        "blockysize": 1,
-        "transform": Affine(1, 0, 0, 0, -1, 1),
-    }
-    with MemoryFile() as memory:
-        with memory.open(driver="GTiff", dtype="uint8", compress="lzw", **shape) as strip:
-            strip.write(raw[None, None])
-        with tifffile.TiffFile(memory) as tiff:
-            page = tiff.pages[0]
-            memory.seek(page.dataoffsets[0])
-            return bytes(memory.read(page.databytecounts[0]))
-
-
-_ENCODE: dict[str, Any] = {
-    # Level 1 of libdeflate: a third of level 6's time, and the same bytes on any CPU (benchmarks/README.md).
-    "deflate": partial(imagecodecs.deflate_encode, level=1),
-    "zstd": partial(imagecodecs.zstd_encode, level=3),
-    "lzw": _lzw_encode,
-}
-
-
-def encode(tile: Array, codec: str) -> bytes:
-    """A full tile → compressed bytes, after horizontal differencing (3 for floats, else 2)."""
-    if tile.dtype.kind == "f":
-        tile = imagecodecs.floatpred_encode(np.ascontiguousarray(tile)[:, :, None], axis=-2)
-    else:
-        tile = imagecodecs.delta_encode(tile, axis=-1)
-    return bytes(_ENCODE[codec](tile))
-
-
-def encode_mask(valid: Mask) -> bytes:
-    """A full tile of a mask → bits, 1 where there is data, compressed by DEFLATE."""
-    return bytes(imagecodecs.deflate_encode(np.packbits(valid, axis=1).tobytes(), level=1))
-
-
 class Pyramid:
-    """Takes strips of TILE rows, top to bottom, and gives the encoded tiles of `levels` levels.
+    """Takes chunks of rows from top to bottom, and gives the encoded blocks of all levels.
 
-    What would start the level after the last is kept in `coarse`, when `keep_coarse`: a shard's levels end
-    where its tiles would no longer be the whole image's, and the rest is made of the shards' coarse pixels.
-    Strips that are masked arrays have a mask beside their tiles.
+    A shard of an image cannot make all levels itself: its blocks must be blocks of the whole image,
+    and at some level they would reach beyond the shard. With `keep_coarse`, the pixels of the first
+    level that it does not encode are kept. Those of all shards together give the other levels.
     """
 
     def __init__(
         self,
-        shapes: list[tuple[int, int]],
+        shapes: Sequence[tuple[int, int]],
         dtype: np.dtype[Any],
         nodata: float | None,
         *,
@@ -193,82 +187,116 @@ class Pyramid:
         average: bool = True,
         keep_coarse: bool = False,
     ) -> None:
-        self.levels = [Tiles(height, width) for height, width in shapes]
+        """Create an empty pyramid.
+
+        Args:
+            shapes: Rows and columns of each level, largest first: see `level_shapes`.
+            dtype: Dtype of the image.
+            nodata: Nodata value.
+            codec: A codec of `codecs.CODECS`.
+            average: How overviews are made: see `halve`.
+            keep_coarse: Whether to keep the pixels of the level after the last one.
+        """
+        self.levels = [EncodedBlocks(height, width) for height, width in shapes]
         self.dtype, self.nodata, self.codec, self.average = dtype, nodata, codec, average
         self.keep_coarse = keep_coarse
+        # Rows of each level that do not make a row of blocks yet.
         self._waiting: list[list[Array]] = [[] for _ in shapes]
         self._coarse: list[Array] = []
+        # Blocks that are being encoded, in the order in which they are written: level, and block
+        # with mask.
         self._pending: deque[tuple[int, Future[tuple[bytes, bytes]]]] = deque()
         self._masks: list[list[bytes]] = [[] for _ in shapes]
-        self._seen = [0] * len(shapes)
+        self._rows_seen = [0] * len(shapes)
 
-    def add(self, strip: Array) -> None:
-        """The next rows of the first level: TILE of them, or fewer at the end."""
-        self._emit(0, strip)
+    def add(self, rows: Array) -> None:
+        """Add the next rows of the image.
 
-    def _emit(self, level: int, strip: Array) -> None:
-        tiles = self.levels[level]
-        for left in range(0, tiles.width, TILE):
-            self._pending.append(
-                (level, cpu_threads().submit(self._tile, strip[:, left : left + TILE]))
-            )
-        self._seen[level] += len(strip)
-        self._drain(_PENDING)
-        last = level + 1 == len(self.levels)
-        if last and not self.keep_coarse:
+        Args:
+            rows: Array of shape (BLOCK_SIZE, width), with fewer rows at the end only; a masked
+                array if some pixels are invalid and there is no nodata value.
+        """
+        self._add(0, rows)
+
+    def _add(self, level: int, rows: Array) -> None:
+        """Encode a row of blocks of one level, and pass its half on to the next level."""
+        blocks = self.levels[level]
+        for left in range(0, blocks.width, BLOCK_SIZE):
+            part = rows[:, left : left + BLOCK_SIZE]
+            self._pending.append((level, cpu_threads().submit(self._encode, part)))
+        self._rows_seen[level] += len(rows)
+        self._collect(_MAX_PENDING)
+        is_last = level + 1 == len(self.levels)
+        if is_last and not self.keep_coarse:
             return
-        half = halve(strip, self.nodata, average=self.average)
-        if last:
+        half = halve(rows, self.nodata, average=self.average)
+        if is_last:
             self._coarse.append(half)
             return
         waiting = self._waiting[level + 1]
         waiting.append(half)
-        done = self._seen[level] >= tiles.height
-        if done or sum(len(rows) for rows in waiting) >= TILE:
+        is_complete = self._rows_seen[level] >= blocks.height
+        if is_complete or sum(len(part) for part in waiting) >= BLOCK_SIZE:
             self._waiting[level + 1] = []
-            self._emit(level + 1, waiting[0] if len(waiting) == 1 else joined(waiting))
+            self._add(level + 1, waiting[0] if len(waiting) == 1 else concatenate(waiting))
 
-    def _tile(self, pixels: Array) -> tuple[bytes, bytes]:
-        """A tile and its mask, encoded; no mask where all of it is valid."""
+    def _encode(self, pixels: Array) -> tuple[bytes, bytes]:
+        """Encode a block and its mask; the mask is empty if all pixels are valid."""
         hidden = np.ma.getmaskarray(pixels) if np.ma.is_masked(pixels) else None
         pixels = np.asarray(pixels)
         mask = b""
         if hidden is not None:
-            valid = np.zeros((TILE, TILE), bool)
+            valid = np.zeros((BLOCK_SIZE, BLOCK_SIZE), bool)
             valid[: pixels.shape[0], : pixels.shape[1]] = ~hidden
             mask = encode_mask(valid)
-        if pixels.shape != (TILE, TILE):
-            full = np.full((TILE, TILE), 0 if self.nodata is None else self.nodata, self.dtype)
-            full[: pixels.shape[0], : pixels.shape[1]] = pixels
-            pixels = full
-        return encode(pixels, self.codec), mask
+        return encode(pad_block(pixels, BLOCK_SIZE, self.nodata, self.dtype), self.codec), mask
 
-    def _drain(self, leave: int) -> None:
+    def _collect(self, leave: int) -> None:
+        """Collect encoded blocks until no more than `leave` are pending."""
         while len(self._pending) > leave:
             level, future = self._pending.popleft()
-            tile, mask = future.result()
-            self.levels[level].append(tile)
+            block, mask = future.result()
+            self.levels[level].append(block)
             self._masks[level].append(mask)
 
-    def finish(self) -> list[Tiles]:
-        """All levels, complete."""
-        self._drain(0)
+    def finish(self) -> list[EncodedBlocks]:
+        """Return all levels, after waiting for their last blocks."""
+        self._collect(0)
         return self.levels
 
     @property
     def masks(self) -> list[list[bytes]] | None:
-        """The masks of each level's tiles, empty bytes for a tile that is all valid; None where the image is."""
+        """Encoded masks of the blocks of each level; None if the whole image is valid.
+
+        They are empty bytes for blocks that are all valid.
+        """
         return self._masks if any(any(level) for level in self._masks) else None
 
     @property
     def coarse(self) -> Array:
-        """The pixels of the level after the last."""
-        return joined(self._coarse)
+        """Pixels of the level after the last one, with `keep_coarse`."""
+        return concatenate(self._coarse)
 
 
-def joined(parts: Sequence[Array], axis: int = 0) -> Array:
-    """Arrays as one, masked where one of them is."""
-    if any(isinstance(strip, np.ma.MaskedArray) for strip in parts):
+def pad_block(pixels: Array, size: int, nodata: float | None, dtype: np.dtype[Any]) -> Array:
+    """Pad a block at the edge of an image to its full size, with nodata or 0.
+
+    Args:
+        pixels: 2-D array of at most `size` rows and columns.
+        size: Side of a block.
+        nodata: Nodata value.
+        dtype: Dtype of the result, if it has to be padded.
+    """
+    if pixels.shape == (size, size):
+        return pixels
+    padded = np.full((size, size), 0 if nodata is None else nodata, dtype)
+    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return padded
+
+
+def concatenate(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Concatenate arrays; the result is a masked array if one of them is."""
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
         whole: Array = np.ma.concatenate(parts, axis=axis)  # type: ignore[no-untyped-call]
         return whole
     return np.concatenate(parts, axis=axis)

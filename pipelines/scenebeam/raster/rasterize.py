@@ -1,4 +1,4 @@
-"""Draw: polygons → masks on a grid."""
+"""Rasterize polygons: masks on a grid."""
 
 from __future__ import annotations
 
@@ -17,65 +17,81 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.validity import Array, Mask
 
-# What is drawn on has its transform beside it.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module="rasterio.features")
-
 BACKGROUND, FIELD, BOUNDARY, UNKNOWN = 0, 1, 2, 3
+"""Classes of the semantic masks."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Three masks of one grid, and how many pixels more than one field claims."""
+    """Three masks of fields on one grid, and how much the fields overlap."""
 
     instance: Array
-    """uint32: the number of the field, 0 where there is none."""
+    """uint32: number of the field; 0 for none."""
     semantic_2_class: Array
     """uint8: background (or unknown) and field."""
     semantic_3_class: Array
-    """uint8: the same, and the fields' boundaries."""
+    """uint8: the same, and boundaries of fields."""
     overlap: int
+    """Pixels that belong to more than one field."""
 
 
 def draw_masks(
     fields: Sequence[BaseGeometry], numbers: Sequence[int], grid: Grid, *, presence_only: bool
 ) -> Masks:
-    """Polygons in the grid's CRS → masks: a pixel is a field's if its centre lies inside, and boundary if the outline
-    touches it. Of several fields on one pixel the one with the smallest number has it.
+    """Rasterize fields.
+
+    A pixel belongs to a field if its center is inside, and to the boundary if the outline touches
+    it. If several fields contain a pixel, it goes to the one with the lowest number.
+
+    Args:
+        fields: Polygons in the CRS of the grid.
+        numbers: Number of each field, from 1.
+        grid: The grid.
+        presence_only: Whether pixels outside of all fields are unknown instead of background.
     """
-    order = sorted(range(len(fields)), key=lambda index: -numbers[index])
-    instance = _burn(
-        [(fields[index], numbers[index]) for index in order], grid, np.dtype(np.uint32)
-    )
-    count = _burn(
-        [(field, 1) for field in fields], grid, np.dtype(np.uint16), merge_alg=MergeAlg.add
-    )
-    outlines = [
-        (outline, 1)
-        for outline in shapely.boundary(np.asarray(fields, object))
-        if not outline.is_empty
-    ]
+    # Later shapes are burned over earlier ones: the lowest number comes last.
+    numbered = list(zip(fields, numbers, strict=True))
+    numbered.sort(key=lambda field: -field[1])
+    instance = _burn(numbered, grid, np.dtype(np.uint32))
+    ones = [(field, 1) for field in fields]
+    count = _burn(ones, grid, np.dtype(np.uint16), merge_alg=MergeAlg.add)
+    outlines = []
+    for outline in shapely.boundary(np.asarray(fields, object)):
+        if not outline.is_empty:
+            outlines.append((outline, 1))
     boundary = _burn(outlines, grid, np.dtype(np.uint8), all_touched=True)
     two = np.where(instance > 0, FIELD, UNKNOWN if presence_only else BACKGROUND).astype(np.uint8)
     return Masks(
-        instance,
-        two,
-        np.where(boundary, BOUNDARY, two).astype(np.uint8),
-        int(np.count_nonzero(count > 1)),
+        instance=instance,
+        semantic_2_class=two,
+        semantic_3_class=np.where(boundary, BOUNDARY, two).astype(np.uint8),
+        overlap=int(np.count_nonzero(count > 1)),
     )
 
 
 def inside(geometry: BaseGeometry, grid: Grid) -> Mask:
-    """Which pixels of a grid have their center inside a geometry in its CRS. (rows, columns), boolean."""
+    """Return which pixels of a grid have their center inside a geometry.
+
+    Args:
+        geometry: Polygon in the CRS of the grid.
+        grid: The grid.
+
+    Returns:
+        Boolean array of the shape of the grid.
+    """
     return np.asarray(_burn([(geometry, 1)], grid, np.dtype(np.uint8)) == 1)
 
 
 def _burn(
-    shapes: Sequence[tuple[BaseGeometry, int]], grid: Grid, dtype: np.dtype[Any], **how: Any
+    shapes: Sequence[tuple[BaseGeometry, int]], grid: Grid, dtype: np.dtype[Any], **options: Any
 ) -> Array:
     if not shapes:
         return np.zeros(grid.shape, dtype)
-    return np.asarray(
-        rasterize(
-            shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=dtype, **how
+    with warnings.catch_warnings():
+        # rasterio burns into a dataset in memory, and warns where its transform is the identity.
+        # Geometries and grid share their coordinates, so nothing is missing.
+        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+        burned = rasterize(
+            shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=dtype, **options
         )
-    )
+    return np.asarray(burned)

@@ -1,4 +1,4 @@
-"""Sample: pixels of an image that say whether it is fit to use, without looking at all of them."""
+"""Samples: enough pixels of an image to judge whether it is fit for use."""
 
 from __future__ import annotations
 
@@ -12,66 +12,83 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, Mask, valid_mask
 
 ENOUGH = 2**18
-"""Pixels of a sample, about: percentiles to a tenth of a percent."""
+"""Approximate size of a sample: percentiles are right to a tenth of a percent."""
+_MIN_PIXELS = 100
+"""Fewest pixels whose standard deviation means something."""
+_BUCKETS = 32
+"""Buckets of a histogram of measurements."""
+_MAX_CLASSES = 256
+"""Largest range of classes that gets a histogram."""
 
 
 class Sample:
-    """Every so many-th pixel both ways of what is added: its numbers, and how many were nodata."""
+    """Every n-th row and column of the arrays that are added. Invalid pixels are only counted."""
 
     def __init__(self, pixels: int, least_stride: int = 1) -> None:
-        """A sample of about ENOUGH out of `pixels`, or fewer with a larger stride."""
+        """Create an empty sample.
+
+        Args:
+            pixels: Number of pixels that will be added. About `ENOUGH` of them are kept.
+            least_stride: Smallest distance between pixels that are kept.
+        """
         self._stride = max(least_stride, math.ceil(math.sqrt(pixels / ENOUGH)))
         self._pieces: list[Array] = []
         self.total = 0
-        """Pixels looked at, nodata among them."""
+        """Pixels that were looked at, including invalid ones."""
 
     @classmethod
-    def recalled(cls, values: Sequence[float], total: int) -> Sample:
-        """A sample that was written down."""
+    def from_values(cls, values: Sequence[float], total: int) -> Sample:
+        """Restore a sample from its `values` and its `total`."""
         sample = cls(1)
         sample._pieces, sample.total = [np.asarray(values)], total
         return sample
 
     def add(self, pixels: Array, nodata: float | None, inside: Array | None = None) -> None:
-        """Take a 2-D piece into account; what is not `inside` is no part of the image."""
-        few = pixels[:: self._stride, :: self._stride]
-        keep = data_mask(few, nodata)
-        few = np.ma.getdata(few)
+        """Add a part of the image.
+
+        Args:
+            pixels: 2-D array.
+            nodata: Nodata value.
+            inside: Where the image is; None for everywhere. Pixels outside do not count.
+        """
+        kept = pixels[:: self._stride, :: self._stride]
+        is_data = data_mask(kept, nodata)
+        kept = np.ma.getdata(kept)
         if inside is None:
-            self.total += few.size
+            self.total += kept.size
         else:
             inside = inside[:: self._stride, :: self._stride]
-            keep &= inside
+            is_data &= inside
             self.total += int(np.count_nonzero(inside))
-        self._pieces.append(few[keep])
+        self._pieces.append(kept[is_data])
 
     @property
     def values(self) -> Array:
-        """The numbers that are data, as they came; 1-D."""
+        """Valid numbers in the order in which they were added, as a 1-D array."""
         if len(self._pieces) != 1:
             self._pieces = [np.concatenate(self._pieces) if self._pieces else np.empty(0)]
         return self._pieces[0]
 
     @property
     def nodata_percent(self) -> float:
-        """Of the pixels looked at."""
+        """Percentage of `total` that is nodata."""
         return 100 * (1 - self.values.size / self.total) if self.total else 0.0
 
     @property
     def std_dev(self) -> float:
-        """Standard deviation of the numbers that are data; 0 where there is none."""
+        """Standard deviation of the valid numbers; 0 if there are none."""
         return float(np.std(self.values, dtype=np.float64)) if self.values.size else 0.0
 
 
 def data_mask(pixels: Array, nodata: float | None) -> Mask:
-    """Say which pixels hold data: unmasked, finite, and not the nodata value.
+    """Return which pixels hold data: unmasked, finite, and not the nodata value.
 
     Args:
-        pixels: Numbers of any shape; a masked array where its file has a mask.
-        nodata: The nodata value; None where every number is data.
+        pixels: Numbers of any shape; a masked array if the file has a mask.
+        nodata: Nodata value; None if every number is data.
 
     Returns:
-        Array of bool, of the same shape.
+        Boolean array of the same shape.
     """
     valid = valid_mask(pixels, nodata)
     finite = np.isfinite(np.ma.getdata(pixels))
@@ -79,7 +96,7 @@ def data_mask(pixels: Array, nodata: float | None) -> Mask:
 
 
 def sample_pieces(pieces: Sequence[Array], nodata: float | None) -> Sample:
-    """Sample 2-D pieces that show an image, as `Source.look` gives them."""
+    """Sample the arrays that `Source.sample_overview` returns."""
     sample = Sample(sum(piece.size for piece in pieces))
     for piece in pieces:
         sample.add(piece, nodata)
@@ -87,32 +104,46 @@ def sample_pieces(pieces: Sequence[Array], nodata: float | None) -> Sample:
 
 
 def sample_source(source: Source, nodata: float | None, *, at_full_size: bool) -> Sample:
-    """Sample an open band at little cost; `at_full_size` without overviews, as radar needs it.
+    """Sample an open band at little cost.
 
-    Raises ReadError where the file is truncated or cannot be decoded.
+    Args:
+        source: The band.
+        nodata: Nodata value.
+        at_full_size: Whether to ignore overviews, as radar needs: averages hide speckle.
+
+    Raises:
+        ReadError: The file is truncated or cannot be decoded.
     """
     return sample_pieces(source.sample_overview(at_full_size=at_full_size), nodata)
 
 
-_LEAST = 100
-"""Pixels that say something of how numbers spread."""
+def blank_reason(sample: Sample, least: float) -> str:
+    """Return why an image is blank.
 
+    Args:
+        sample: Sample of the image.
+        least: Standard deviation up to which it is blank.
 
-def blank(sample: Sample, least: float) -> str:
-    """Why an image is blank, one that spreads no more than `least`; empty where it is not, or too small to say."""
-    if sample.values.size < _LEAST or sample.std_dev > least:
+    Returns:
+        The reason; empty if the image is not blank, or if the sample is too small to tell.
+    """
+    if sample.values.size < _MIN_PIXELS or sample.std_dev > least:
         return ""
-    return f"blank: its numbers spread no more than {sample.std_dev:.3g} around {float(sample.values.mean()):.6g}"
-
-
-_BUCKETS, _CLASSES = 32, 256
+    mean = float(sample.values.mean())
+    return f"blank: its numbers spread no more than {sample.std_dev:.3g} around {mean:.6g}"
 
 
 def histogram(picture: Array, *, whole_numbers: bool = False) -> dict[str, Any]:
-    """Of numbers, NaN for no data: `{"histogram": {count, min, max, buckets}}` of STAC's raster extension, or nothing.
+    """Compute a histogram as in STAC's raster extension.
 
-    32 buckets of one width; of classes (`whole_numbers`) one for each number from the least to the greatest, and none
-    of bit fields, whose numbers lie farther apart.
+    Args:
+        picture: Numbers, NaN where there is no data.
+        whole_numbers: Whether the numbers are classes: then there is a bucket for each of them,
+            from the lowest to the highest, instead of 32 of equal width.
+
+    Returns:
+        `{"histogram": {"count", "min", "max", "buckets"}}`; empty without data, for numbers that
+        are all alike, and for bit fields, whose numbers are far apart.
     """
     values = picture[np.isfinite(picture)]
     if not values.size:
@@ -120,16 +151,15 @@ def histogram(picture: Array, *, whole_numbers: bool = False) -> dict[str, Any]:
     low, high = float(values.min()), float(values.max())
     if whole_numbers:
         low, high = low - 0.5, high + 0.5
-    # Between numbers that differ in their last digits alone there are no buckets to tell apart.
-    if high - low <= _BUCKETS * np.spacing(max(abs(low), abs(high))) or (
-        whole_numbers and high - low > _CLASSES
-    ):
+    # The edges of buckets must be different floats.
+    is_flat = high - low <= _BUCKETS * np.spacing(max(abs(low), abs(high)))
+    if is_flat or (whole_numbers and high - low > _MAX_CLASSES):
         return {}
     buckets, _ = np.histogram(values, round(high - low) if whole_numbers else _BUCKETS, (low, high))
-    told = {
+    properties = {
         "count": len(buckets),
         "min": round(low, 6),
         "max": round(high, 6),
         "buckets": buckets.tolist(),
     }
-    return {"histogram": told}
+    return {"histogram": properties}

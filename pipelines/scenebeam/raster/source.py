@@ -1,4 +1,8 @@
-"""Source: one band of one open file, whichever door reads it."""
+"""Source: one band of one open file, whichever reader opened it.
+
+Pixels are read by blocks. A block of a source is what is read together: a tile of the file, some of
+its strips, or some of the blocks that GDAL reports.
+"""
 
 from __future__ import annotations
 
@@ -14,94 +18,128 @@ from affine import Affine
 from scenebeam.raster.validity import Array
 
 Block = tuple[int, int]
-"""Row and column of a block in its image."""
-LOOK = 2**20
-"""Pixels of an overview that are enough to see the image by."""
+"""Row and column of a block in its image, from 0."""
+OVERVIEW_PIXELS = 2**20
+"""Pixels of an overview that are enough to judge an image by."""
 
 
 @dataclass(frozen=True)
 class RasterInfo:
-    """What a file says of itself."""
+    """What a file says about one of its bands."""
 
     href: str
     crs: str
+    """`EPSG:<code>`, or WKT for a CRS without a code."""
     transform: Affine
     width: int
     height: int
     count: int
+    """Number of bands in the file."""
     dtype: np.dtype[Any]
-    """In the order of this machine."""
+    """In native byte order."""
     nodata: float | None
-    """As a number of the dtype; None where none is declared that the dtype can hold."""
+    """As a number of the dtype; None if none is declared that the dtype can represent."""
     block: tuple[int, int]
-    """Rows and columns that are read together."""
+    """Rows and columns of a block."""
     descriptions: tuple[str, ...] = ()
-    """What the file calls its bands; empty where it does not say."""
+    """Descriptions of all bands; empty if the file has none."""
     driver: str = ""
     """GDAL's name of the format."""
     masked: bool = False
-    """Whether a mask or an alpha band says where there is data: then blocks may be masked
-    arrays.
-    """
+    """Whether the file has a mask or an alpha band: then blocks may be masked arrays."""
 
 
 class Source(ABC):
-    """One band of one open file. Threads may share it."""
+    """One band of one open file. Safe to share between threads."""
 
     info: RasterInfo
 
     @abstractmethod
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
-        """Start reading blocks; each future gives a 2-D array, cut at the image's edge.
+        """Start to read blocks.
 
-        It is a masked array where the file's mask or alpha band hides some of it.
-        A future raises ReadError: a failed read is never a blank block.
+        Returns:
+            A future for each block: a 2-D array, cut off at the edge of the image; a masked array
+            if the file's mask or alpha band hides some of it. A failed read is never a blank
+            block: the future raises ReadError.
         """
 
     @abstractmethod
     def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:
-        """2-D pieces that show all of the image at little cost: an overview, or blocks from all
-        over it.
+        """Read a sample of the whole image at little cost.
 
-        `at_full_size`: no overview, whose means hide how pixels differ. Also looks at both ends of
-        the image. Raises ReadError where the file is truncated or cannot be decoded.
+        The first and the last block are read too, so that damage at either end is noticed.
+
+        Args:
+            at_full_size: Whether to read full-size blocks from all over the image, instead of an
+                overview, whose averages hide how much neighboring pixels differ.
+
+        Returns:
+            2-D arrays: a single one for an overview, which shows all of the image.
+
+        Raises:
+            ReadError: The file is truncated or cannot be decoded.
         """
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of memory that one block takes while it is decoded: of all bands that it holds."""
+        """Bytes of memory to decode one block, with all bands that it holds."""
         return self.info.block[0] * self.info.block[1] * self.info.dtype.itemsize
 
     def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
-        """Requests and bytes that fetching some blocks takes; None where only GDAL knows."""
+        """Return the requests and bytes that fetching blocks takes; None if only GDAL knows."""
         return None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         return
 
 
 def read_window(source: Source, row: int, column: int, height: int, width: int) -> Array:
-    """An (height, width) array of a source's own pixels; the window must lie inside the image."""
+    """Read a window of a source's own pixels.
+
+    Args:
+        source: The source.
+        row: First row.
+        column: First column.
+        height: Rows. The window must lie inside the image.
+        width: Columns.
+
+    Returns:
+        Array of shape (height, width); a masked array if the file has a mask.
+
+    Raises:
+        ReadError: A block cannot be read.
+    """
     info = source.info
     blocks = blocks_meeting(info, row, column, height, width)
     make = np.ma.empty if info.masked else np.empty
-    found: Array = make((height, width), info.dtype)
+    window: Array = make((height, width), info.dtype)
     for (block_row, block_column), future in source.fetch(blocks).items():
         top, left = block_row * info.block[0], block_column * info.block[1]
         block = future.result()
+        # The part that block and window share, in rows and columns of the image.
         rows = slice(max(top, row), min(top + block.shape[0], row + height))
         columns = slice(max(left, column), min(left + block.shape[1], column + width))
-        found[
+        shared = block[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+        window[
             rows.start - row : rows.stop - row, columns.start - column : columns.stop - column
-        ] = block[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    return found
+        ] = shared
+    return window
 
 
 def blocks_meeting(info: RasterInfo, row: int, column: int, height: int, width: int) -> list[Block]:
-    """Blocks of an image that meet a window of it, in file order."""
-    rows = range(max(row, 0) // info.block[0], -(-min(row + height, info.height) // info.block[0]))
-    columns = range(
-        max(column, 0) // info.block[1], -(-min(column + width, info.width) // info.block[1])
-    )
-    return [(r, c) for r in rows for c in columns]
+    """Return the blocks of an image that intersect a window, row by row.
+
+    The window may reach beyond the image.
+    """
+    first_row, last_row = max(row, 0), min(row + height, info.height)
+    first_column, last_column = max(column, 0), min(column + width, info.width)
+    rows = range(first_row // info.block[0], -(-last_row // info.block[0]))
+    columns = range(first_column // info.block[1], -(-last_column // info.block[1]))
+    blocks = []
+    for block_row in rows:
+        blocks += [(block_row, block_column) for block_column in columns]
+    return blocks

@@ -1,4 +1,4 @@
-"""Thumbnails: small chips as people would look at them, all of one kind on one scale so that they compare."""
+"""Thumbnails: PNG pictures of small chips, all of a kind on the same scale so that they compare."""
 
 from __future__ import annotations
 
@@ -6,69 +6,89 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scenebeam.raster.preview import png
+from scenebeam.raster.preview import encode_png
 from scenebeam.raster.validity import Array
 
-_BRIGHT = 0.3
-"""Reflectance that is white: most land is darker."""
-_RANGES = ((-20.0, 0.0), (-26.0, -5.0), (0.0, 15.0))
-"""dB that are black and white, of VV, of VH and of VV over VH."""
+_WHITE = 0.3
+"""Reflectance that is drawn white: most land is darker."""
+_DB_RANGES = ((-20.0, 0.0), (-26.0, -5.0), (0.0, 15.0))
+"""dB that are drawn black and white: of VV, of VH, and of their ratio."""
+_MIN_POWER = 1e-6
+"""Lowest power that is converted to dB."""
 _SUN = (np.radians(315.0), np.radians(45.0))
-"""Azimuth and height of the light over shaded relief, as cartographers have it."""
+"""Azimuth and height of the light of shaded relief: northwest, as is customary on maps."""
 
 
-def natural_colour(reflectance: Mapping[str, Array]) -> bytes:
-    """Bands of reflectance by name, 2-D → PNG: red, green, blue from 0 to 0.3; the first band in grey without them."""
-    names = (
-        ("red", "green", "blue")
-        if {"red", "green", "blue"} <= reflectance.keys()
-        else (next(iter(reflectance)),) * 3
-    )
-    return png(np.stack([_scaled(reflectance[name], 0.0, _BRIGHT) for name in names], axis=-1))
+def natural_color(reflectance: Mapping[str, Array]) -> bytes:
+    """Render red, green and blue reflectance from 0 to 0.3 as PNG.
+
+    Args:
+        reflectance: 2-D arrays by band. Without red, green and blue, the first band is drawn in
+            gray.
+    """
+    names = ("red", "green", "blue")
+    if not reflectance.keys() >= set(names):
+        names = (next(iter(reflectance)),) * 3
+    channels = [_scaled(reflectance[name], 0.0, _WHITE) for name in names]
+    return encode_png(np.stack(channels, axis=-1))
 
 
 def backscatter(power: Mapping[str, Array]) -> bytes:
-    """Linear backscatter by polarization, 2-D → PNG: VV, VH and their ratio in dB; the first in grey without them."""
-    decibels = {name: 10 * np.log10(np.maximum(values, 1e-6)) for name, values in power.items()}
+    """Render VV, VH and their ratio in dB as PNG.
+
+    Args:
+        power: 2-D linear backscatter by polarization. Without VV and VH, the first one is drawn.
+    """
+    decibels = {name: 10 * np.log10(np.maximum(p, _MIN_POWER)) for name, p in power.items()}
     if {"vv", "vh"} <= decibels.keys():
         channels = [decibels["vv"], decibels["vh"], decibels["vv"] - decibels["vh"]]
     else:
         channels = [next(iter(decibels.values()))] * 3
-    return png(
-        np.stack(
-            [_scaled(one, *span) for one, span in zip(channels, _RANGES, strict=True)], axis=-1
-        )
-    )
+    scaled = []
+    for channel, (black, white) in zip(channels, _DB_RANGES, strict=True):
+        scaled.append(_scaled(channel, black, white))
+    return encode_png(np.stack(scaled, axis=-1))
 
 
 def shaded(elevation: Array, pixel: float) -> bytes:
-    """Elevation in metres, 2-D, at `pixel` metres a pixel → PNG of shaded relief.
+    """Render elevation as shaded relief, as PNG.
 
-    Slopes by third-order differences over 3 x 3 pixels (Horn 1981, Proc. IEEE 69(1), doi:10.1109/PROC.1981.11918).
+    Slopes are third-order finite differences over 3 x 3 pixels (Horn 1981, Proc. IEEE 69(1),
+    doi:10.1109/PROC.1981.11918).
+
+    Args:
+        elevation: 2-D array in meters.
+        pixel: Size of a pixel in meters.
     """
     z = np.pad(elevation.astype(np.float64), 1, mode="edge")
-    west, east = (z[:-2, c] + 2 * z[1:-1, c] + z[2:, c] for c in (slice(None, -2), slice(2, None)))
-    north, south = (
-        z[r, :-2] + 2 * z[r, 1:-1] + z[r, 2:] for r in (slice(None, -2), slice(2, None))
-    )
-    across, up = (east - west) / (8 * pixel), (north - south) / (8 * pixel)
+    west = z[:-2, :-2] + 2 * z[1:-1, :-2] + z[2:, :-2]
+    east = z[:-2, 2:] + 2 * z[1:-1, 2:] + z[2:, 2:]
+    north = z[:-2, :-2] + 2 * z[:-2, 1:-1] + z[:-2, 2:]
+    south = z[2:, :-2] + 2 * z[2:, 1:-1] + z[2:, 2:]
+    slope_east, slope_north = (east - west) / (8 * pixel), (north - south) / (8 * pixel)
     azimuth, height = _SUN
-    # The cosine between the ground's upward normal and the light.
     light = np.array(
         [np.sin(azimuth) * np.cos(height), np.cos(azimuth) * np.cos(height), np.sin(height)]
     )
-    shade = (light[2] - across * light[0] - up * light[1]) / np.sqrt(1 + across**2 + up**2)
-    grey = _scaled(shade, 0.0, 1.0)
-    return png(np.stack([grey, grey, grey], axis=-1))
+    # Cosine of the angle between the light and the normal (-slope_east, -slope_north, 1).
+    length = np.sqrt(1 + slope_east**2 + slope_north**2)
+    shade = (light[2] - slope_east * light[0] - slope_north * light[1]) / length
+    gray = _scaled(shade, 0.0, 1.0)
+    return encode_png(np.stack([gray, gray, gray], axis=-1))
 
 
 def classes(numbers: Array, colors: Mapping[int, str]) -> bytes:
-    """Classes, 2-D, and the colour (`#419bdf`) of each → PNG; a class without one is grey."""
+    """Render classes as PNG.
+
+    Args:
+        numbers: 2-D array of classes.
+        colors: Color of each class, such as `#419bdf`; classes without one are gray.
+    """
     image = np.full((*numbers.shape, 3), 128, np.uint8)
     for number in np.unique(numbers).tolist():
         if number in colors:
-            image[numbers == number] = [int(colors[number][at : at + 2], 16) for at in (1, 3, 5)]
-    return png(image)
+            image[numbers == number] = list(bytes.fromhex(colors[number][1:7]))
+    return encode_png(image)
 
 
 def _scaled(values: Array, black: float, white: float) -> Array:

@@ -1,4 +1,8 @@
-"""Validate: is this file fit to use? Its bands are named, looked at through overviews or some blocks, and judged."""
+"""Validate: is this file fit for use?
+
+Its bands are identified, sampled from an overview or some blocks, and checked. VRTs refer to other
+files, so they are looked into before GDAL opens them.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,27 @@ from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.raster.checks import Finding, Statistics, check_band, statistics
 from scenebeam.raster.damage import damage_of
-from scenebeam.raster.identify import Identified, by_file_name, by_name, contradiction, identify
-from scenebeam.raster.preview import picture, small_picture
+from scenebeam.raster.identify import (
+    Identified,
+    band_by_file_name,
+    band_by_name,
+    contradiction,
+    identify,
+)
+from scenebeam.raster.preview import read_preview, to_picture
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.sample import sample_pieces
 from scenebeam.raster.source import Source
-from scenebeam.raster.spectra import swapped
+from scenebeam.raster.spectra import find_swapped_bands
 from scenebeam.raster.tiff import missing_bytes
 from scenebeam.raster.validity import Array
 from scenebeam.raster.vrt import parse_vrt, vrt_sources
 from scenebeam.request import Checks, is_url
 from scenebeam.transfer.retry import Budget
 
-_MOST_VRTS = 1000
-_MOST_BANDS = 1000
+_MAX_VRTS = 1000
+"""VRTs that are looked into, including those among the sources of a VRT."""
+_MAX_BANDS = 1000
 """Bands of one file that are checked: imaging spectrometers have some hundreds."""
 _OUTSIDE = (
     "if the VRT is yours, as a stack over files elsewhere on this machine is, allow it with "
@@ -34,7 +45,7 @@ _OUTSIDE = (
 
 @dataclass
 class ImageReport:
-    """What a look at one file came to."""
+    """What was found out about one file."""
 
     file: str
     bands: dict[str, int] = field(default_factory=dict)
@@ -42,37 +53,36 @@ class ImageReport:
     statistics: dict[str, Statistics] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    """Files that a VRT is made of."""
+    """Source files of a VRT."""
     pictures: dict[str, Array] = field(default_factory=dict, repr=False)
-    """Small 2-D images of the bands, by name; nodata is NaN."""
+    """Small 2-D pictures by band; NaN where there is no data."""
     undrawn: dict[str, str] = field(default_factory=dict, repr=False)
-    """Band → why there is no picture of it, where one was asked for."""
+    """Band → why there is no picture of it, if one was asked for."""
 
     @property
     def valid(self) -> bool:
-        """Whether nothing is wrong with it; a warning is not."""
+        """Whether there are no errors; warnings are allowed."""
         return all(finding.level != "error" for finding in self.findings)
 
     def explain(self) -> str:
-        """In words, a line for each finding."""
-        held = ", ".join(self.bands) or "nothing that could be read"
-        lines = [f"{'valid' if self.valid else 'INVALID'}  {self.file}: {held}"]
-        lines += [
-            f"  {one.level}: {f'{one.band}: ' if one.band else ''}{one.message}"
-            for one in self.findings
-        ]
+        """Describe the report in words, with a line for each finding."""
+        bands = ", ".join(self.bands) or "nothing that could be read"
+        lines = [f"{'valid' if self.valid else 'INVALID'}  {self.file}: {bands}"]
+        for finding in self.findings:
+            band = f"{finding.band}: " if finding.band else ""
+            lines.append(f"  {finding.level}: {band}{finding.message}")
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
-        whole = asdict(replace(self, pictures={}, undrawn={}))
-        del whole["pictures"], whole["undrawn"]
-        return {"valid": self.valid, **whole}
+        """Return the report as a dictionary that can be written as JSON."""
+        document = asdict(replace(self, pictures={}, undrawn={}))
+        del document["pictures"], document["undrawn"]
+        return {"valid": self.valid, **document}
 
     def add(
         self, level: Literal["error", "warning"], check: str, message: str, band: str = ""
     ) -> None:
-        """Note a finding."""
+        """Add a finding."""
         self.findings.append(Finding(level, check, band, message))
 
 
@@ -86,36 +96,38 @@ def validate(
     deep: bool = False,
     pictures: bool = False,
 ) -> ImageReport:
-    """Check one image file. Nothing that is wrong with it is an exception.
+    """Check one image file. Whatever is wrong with it is a finding, never an exception.
 
     Args:
         href: The file.
         checks: Thresholds.
-        record: The record of its collection. Without one, only what names and numbers say of
-            themselves is held against them.
-        expected: Names of the bands that it should hold.
-        signing: How it is opened: see `scenebeam.transfer.signing`.
-        deep: Decode every block of every band, and name the damaged ones.
-        pictures: Read a small picture of every band, also where that takes the whole image.
+        record: Collection of the file. Without one, only what names and numbers reveal is checked.
+        expected: Names of the bands that the file should have.
+        signing: How requests are signed: see `transfer.signing`.
+        deep: Whether to decode every block of every band, and to list the damaged ones.
+        pictures: Whether to read a small picture of every band, even if that means reading the
+            whole image.
     """
     report = ImageReport(href)
     try:
-        if href.lower().endswith(".vrt") and not _vrt_is_sound(
-            report, Path(href), checks, known_records() if record is None else (record,)
-        ):
-            return report
-        _look(report, href, checks, record, expected, signing, deep=deep, pictures=pictures)
+        if href.lower().endswith(".vrt"):
+            records = known_records() if record is None else (record,)
+            _check_vrt(report, Path(href), checks, records)
+            if not report.valid:
+                return report
+        _check_image(report, href, checks, record, expected, signing, deep=deep, pictures=pictures)
     except (ReadError, CheckError) as error:
         report.add("error", "file", str(error))
     return report
 
 
-def _vrt_is_sound(
+def _check_vrt(
     report: ImageReport, vrt: Path, checks: Checks, records: Sequence[CollectionRecord]
-) -> bool:
-    """Whether a VRT's XML is sound and its sources are there and what they are called, before GDAL opens it.
+) -> None:
+    """Check a VRT before GDAL opens it: its XML, and whether its sources may be opened.
 
-    The same of VRTs among its sources: their own must lie in the first one's folder too.
+    VRTs among its sources are checked too. Their sources must be in the folder of the first one as
+    well, or a VRT could get around that rule by way of another one.
     """
     waiting, seen = [vrt], {vrt.resolve()}
     while waiting:
@@ -126,35 +138,34 @@ def _vrt_is_sound(
             raise CheckError(f"{path} cannot be read: {error.strerror or error}") from None
         for band, source in vrt_sources(parse_vrt(content, str(path)), path):
             report.sources.append(source)
-            conflict = contradiction(*by_name(band, records), by_file_name(source, records))
+            by_description = band_by_name(band, records)
+            conflict = contradiction(*by_description, band_by_file_name(source, records))
             if conflict:
                 report.add("error", "order", conflict, band)
             fault = _source_fault(source, vrt.parent, checks)
             if fault:
                 report.add("error", "source", fault, band)
-            elif (
-                source.lower().endswith(".vrt")
-                and Path(source).resolve() not in seen
-                and len(seen) < _MOST_VRTS
-            ):
-                seen.add(Path(source).resolve())
-                waiting.append(Path(source))
-    return report.valid
+                continue
+            nested = Path(source)
+            is_new_vrt = source.lower().endswith(".vrt") and nested.resolve() not in seen
+            if is_new_vrt and len(seen) < _MAX_VRTS:
+                seen.add(nested.resolve())
+                waiting.append(nested)
 
 
 def _source_fault(source: str, folder: Path, checks: Checks) -> str:
-    """What is wrong with a source of a VRT; empty where it may be opened."""
+    """Return why a source of a VRT must not be opened; empty if it may."""
     if is_url(source) or source.startswith("/vsi"):
         return "" if checks.outside_sources else f"{source} is on the network: {_OUTSIDE}"
     if not checks.outside_sources and not Path(source).resolve().is_relative_to(folder.resolve()):
-        return f"{source} lies outside the VRT's folder: {_OUTSIDE}"
+        return f"{source} is outside the VRT's folder: {_OUTSIDE}"
     if not Path(source).is_file():
-        return f"source file {source} not found: fetch it again, or write the VRT anew"
+        return f"source file {source} not found: fetch it again, or write the VRT again"
     if source.lower().endswith(".vrt"):
-        return ""  # looked into before GDAL opens it
+        return ""  # checked in turn, before GDAL opens it
     missing = missing_bytes(source)
     if missing:
-        return f"{source} is truncated: {missing:,} bytes of it are not there"
+        return f"{source} is truncated: {missing:,} bytes are missing"
     try:
         open_source(source, 1, Budget(private=True)).close()
     except ReadError as error:
@@ -162,7 +173,7 @@ def _source_fault(source: str, folder: Path, checks: Checks) -> str:
     return ""
 
 
-def _look(
+def _check_image(
     report: ImageReport,
     href: str,
     checks: Checks,
@@ -173,47 +184,49 @@ def _look(
     deep: bool,
     pictures: bool,
 ) -> None:
-    budget = Budget(private=True)
-    first = open_source(href, 1, budget, signing)
-    if first.info.count > _MOST_BANDS:
-        first.close()
-        raise CheckError(
-            f"it has {first.info.count:,} bands, more than the {_MOST_BANDS:,} that are checked; "
-            "split it into files of fewer bands"
-        )
-    sources = [
-        first,
-        *(open_source(href, number, budget, signing) for number in range(2, first.info.count + 1)),
-    ]
+    """Open an image, and check all of its bands."""
+    sources = _open_bands(href, signing)
     try:
-        named = identify(href, first.info.descriptions or [""] * first.info.count, record, expected)
-        report.bands = {one.name: one.index for one in named}
-        _compare(report, named, record, expected, checks)
-        for one, source in zip(named, sources, strict=True):
-            _check_band(report, one, source, checks, deep=deep)
-        if report.valid:  # of a broken band there is no spectrum
-            for names, message in swapped(
-                report.pictures, {one.name: one.reflectance for one in named}
-            ):
+        info = sources[0].info
+        bands = identify(href, info.descriptions or [""] * info.count, record, expected)
+        report.bands = {band.name: band.index for band in bands}
+        _compare_bands(report, bands, record, expected, checks)
+        for band, source in zip(bands, sources, strict=True):
+            _check_band(report, band, source, checks, deep=deep)
+        if report.valid:  # spectra of broken bands mean nothing
+            reflectances = {band.name: band.reflectance for band in bands}
+            swapped = find_swapped_bands(report.pictures, reflectances)
+            if swapped is not None:
+                names, message = swapped
                 report.add("warning", "order", message, names)
-        if pictures:  # last, as they decide nothing
-            for one, source in zip(named, sources, strict=True):
-                _add_picture(report, one, source)
+        if pictures:  # last, because no check needs them
+            for band, source in zip(bands, sources, strict=True):
+                _add_picture(report, band, source)
     finally:
         for source in sources:
             source.close()
 
 
+def _open_bands(href: str, signing: str) -> list[Source]:
+    """Open all bands of a file."""
+    budget = Budget(private=True)
+    first = open_source(href, 1, budget, signing)
+    count = first.info.count
+    if count > _MAX_BANDS:
+        first.close()
+        raise CheckError(
+            f"it has {count:,} bands, more than the {_MAX_BANDS:,} that are checked; "
+            "split it into files of fewer bands"
+        )
+    others = [open_source(href, number, budget, signing) for number in range(2, count + 1)]
+    return [first, *others]
+
+
 def _check_band(
-    report: ImageReport,
-    named: Identified,
-    source: Source,
-    checks: Checks,
-    *,
-    deep: bool,
+    report: ImageReport, band: Identified, source: Source, checks: Checks, *, deep: bool
 ) -> None:
-    """Judge a sample of one band; `deep` decodes all of its blocks besides."""
-    name, spec = named.name, named.spec(source.info.dtype)
+    """Check a sample of one band, and with `deep` all of its blocks."""
+    name, spec = band.name, band.spec(source.info.dtype)
     if deep:
         damage = damage_of(source)
         if damage:
@@ -223,54 +236,56 @@ def _check_band(
     except ReadError as error:
         report.add("error", "file", str(error), name)
         return
-    nodata = _nodata_of(named, source)
+    nodata = _nodata_of(band, source)
     sample = sample_pieces(pieces, nodata)
     report.statistics[name] = statistics(sample, spec)
     report.findings += check_band(name, sample, spec, checks)
     if len(pieces) == 1:
-        report.pictures[name] = picture(pieces[0], nodata)
+        report.pictures[name] = to_picture(pieces[0], nodata)
 
 
-def _nodata_of(named: Identified, source: Source) -> float | None:
-    return source.info.nodata if source.info.nodata is not None else named.nodata
+def _nodata_of(band: Identified, source: Source) -> float | None:
+    return source.info.nodata if source.info.nodata is not None else band.nodata
 
 
-def _add_picture(report: ImageReport, named: Identified, source: Source) -> None:
-    """Read a picture of one band, unless its checks have brought one, as those of radar do not."""
-    if named.name in report.pictures:
+def _add_picture(report: ImageReport, band: Identified, source: Source) -> None:
+    """Read a picture of one band, unless its checks have: those of radar do not read overviews."""
+    if band.name in report.pictures:
         return
     try:
-        report.pictures[named.name] = small_picture(source, _nodata_of(named, source))
+        report.pictures[band.name] = read_preview(source, _nodata_of(band, source))
     except ReadError as error:
-        report.undrawn[named.name] = str(error)
+        report.undrawn[band.name] = str(error)
 
 
-def _compare(
+def _compare_bands(
     report: ImageReport,
-    named: Sequence[Identified],
+    bands: Sequence[Identified],
     record: CollectionRecord | None,
     expected: Sequence[str],
     checks: Checks,
 ) -> None:
-    """Hold the bands that were found against those that should be there."""
-    found = [one.name for one in named]
-    wanted = [
-        record.band_name(name) or name.lower() if record else name.lower() for name in expected
-    ]
-    if not wanted and record is not None and len(named) > 1:
-        wanted = list(
-            checks.sar.required_polarizations if record.sensor == "sar" else record.required
-        )
+    """Compare the bands of a file with those that it should have."""
+    names = [band.name for band in bands]
+    wanted = []
+    for name in expected:
+        known = record.band_name(name) if record is not None else None
+        wanted.append(known or name.lower())
+    if not wanted and record is not None and len(bands) > 1:
+        is_radar = record.sensor == "sar"
+        wanted = list(checks.sar.required_polarizations if is_radar else record.required)
     for name in wanted:
-        if name not in found:
-            report.add("error", "band", f"{name} is not there; it holds {', '.join(found)}", name)
-    if expected and len(named) != len(wanted):
-        report.add("warning", "band", f"it has {len(named)} bands, and {len(wanted)} were expected")
-    both = [name for name in found if name in wanted]
-    if expected and both != [name for name in wanted if name in found]:
-        report.add("warning", "order", f"its bands stand in the order {', '.join(found)}")
-    for twice in sorted({name for name in found if found.count(name) > 1}):
-        report.add("error", "order", f"{twice} is there {found.count(twice)} times", twice)
-    for one in named:
-        if one.conflict:
-            report.add("error", "order", one.conflict, one.name)
+        if name not in names:
+            report.add("error", "band", f"{name} is missing; it holds {', '.join(names)}", name)
+    if expected and len(bands) != len(wanted):
+        report.add("warning", "band", f"it has {len(bands)} bands instead of {len(wanted)}")
+    in_file_order = [name for name in names if name in wanted]
+    if expected and in_file_order != [name for name in wanted if name in names]:
+        report.add("warning", "order", f"its bands are in the order {', '.join(names)}")
+    for name in sorted(set(names)):
+        count = names.count(name)
+        if count > 1:
+            report.add("error", "order", f"{name} occurs {count} times", name)
+    for band in bands:
+        if band.conflict:
+            report.add("error", "order", band.conflict, band.name)

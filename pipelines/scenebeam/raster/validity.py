@@ -1,9 +1,8 @@
 """Validity: which pixels hold data. The one definition, for every reader, merge, check and writer.
 
-A pixel is no data where its file's nodata value says so, compared in the file's dtype; where the
-file's mask or alpha band says so (GDAL RFC 15); and where the image does not reach. Pixels that no
-nodata value can mark travel as NumPy masked arrays, True in the mask where there is no data, as
-NumPy has it.
+A pixel is invalid if it equals the file's nodata value, compared in the file's dtype; if the file's
+mask or alpha band says so (GDAL RFC 15); or if the image does not reach it. Where no nodata value
+can mark invalid pixels, arrays are NumPy masked arrays; their mask is True where there is no data.
 """
 
 from __future__ import annotations
@@ -14,13 +13,16 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+"""Boolean array, True where there is data unless stated otherwise."""
 
 
-def held_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The number of `dtype` that a declared nodata value is; None where the dtype cannot hold it,
-    so that it marks nothing.
+def nodata_in_dtype(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """Return a declared nodata value as a number of a dtype.
 
-    A float is rounded to the dtype: 0.1 in a float32 file is the float32 nearest to 0.1.
+    Floats are rounded to the dtype: in a float32 file, 0.1 means the float32 nearest to 0.1.
+
+    Returns:
+        The number; None if the dtype cannot represent it, so that no pixel equals it.
     """
     if nodata is None or not fits(nodata, dtype):
         return None
@@ -31,47 +33,60 @@ def held_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a nodata value can stand in a dtype at all."""
+    """Return whether a dtype can represent a nodata value."""
     if dtype.kind == "f":
-        # The greatest float32 is often written with few digits, which come to a little more and are rounded to it.
-        return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max) * (1 + 2**-25)
+        # The greatest float32 is often written with a few digits only. Their value is a little
+        # higher, and is rounded to it.
+        largest = float(np.finfo(dtype).max) * (1 + 2**-25)
+        return not np.isfinite(nodata) or abs(nodata) <= largest
     limits = np.iinfo(dtype)
     return float(nodata).is_integer() and limits.min <= nodata <= limits.max
 
 
 def same_nodata(one: float | None, other: float | None) -> bool:
-    """Whether two declarations mean the same number, NaN included. As float32: files are written by
-    way of text.
+    """Return whether two nodata declarations mean the same number; NaN equals NaN.
+
+    They are compared as float32, because files are often written by way of text.
     """
     if one is None or other is None:
         return one is other
+    if one == other:
+        return True
     with np.errstate(over="ignore"):
-        return (
-            bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True)) or one == other
-        )
+        return bool(np.array_equal(np.float32(one), np.float32(other), equal_nan=True))
 
 
 def valid_mask(values: Array, nodata: float | None) -> Mask | None:
-    """True where `values` holds data; None where every number is data."""
-    marked = _unmarked(np.asarray(values), nodata)
+    """Return where an array holds data.
+
+    Args:
+        values: Pixels; their mask counts if it is a masked array.
+        nodata: Nodata value; None if every number is data.
+
+    Returns:
+        True where there is data; None if no pixel can be invalid.
+    """
+    not_nodata = _not_nodata(np.asarray(values), nodata)
     if not np.ma.is_masked(values):
-        return marked
+        return not_nodata
     unmasked = ~np.ma.getmaskarray(values)
-    return np.asarray(unmasked if marked is None else marked & unmasked)
+    return np.asarray(unmasked if not_nodata is None else not_nodata & unmasked)
 
 
-def _unmarked(values: Array, nodata: float | None) -> Mask | None:
+def _not_nodata(values: Array, nodata: float | None) -> Mask | None:
     if nodata is None:
         return None
     if np.isnan(nodata):
         return np.asarray(~np.isnan(values)) if values.dtype.kind == "f" else None
-    held = held_nodata(nodata, values.dtype)
-    return None if held is None else np.asarray(values != values.dtype.type(held))
+    number = nodata_in_dtype(nodata, values.dtype)
+    return None if number is None else np.asarray(values != values.dtype.type(number))
 
 
 def all_valid(values: Array, nodata: float | None) -> bool:
-    """Whether no pixel is nodata. By least and greatest, which need no mask; so False may mean "not
-    certain".
+    """Return whether all pixels certainly hold data.
+
+    Minimum and maximum are compared with nodata, which is much faster than a mask. So False can
+    also mean that nodata lies between them without occurring.
     """
     if np.ma.is_masked(values):
         return False
@@ -85,27 +100,25 @@ def all_valid(values: Array, nodata: float | None) -> bool:
 
 
 def valid_count(values: Array, nodata: float | None) -> int:
-    """Pixels that hold data."""
+    """Return the number of pixels that hold data."""
     mask = None if all_valid(values, nodata) else valid_mask(values, nodata)
     return int(values.size if mask is None else np.count_nonzero(mask))
 
 
-def masked(values: Array, valid: Mask | None) -> Array:
-    """`values` as a masked array where some are not `valid`, else as they are."""
+def as_masked(values: Array, valid: Mask | None) -> Array:
+    """Return `values` as a masked array, or unchanged if all are valid (None: all are)."""
     return values if valid is None or valid.all() else np.ma.MaskedArray(values, mask=~valid)
 
 
-def marked(values: Array, nodata: float | None) -> Array:
-    """A masked array as a plain one, its masked pixels marked by `nodata`; as it is where there is
-    no such value.
-    """
+def fill_masked(values: Array, nodata: float | None) -> Array:
+    """Return a masked array as a plain one with nodata; unchanged if there is no nodata value."""
     if nodata is None or not isinstance(values, np.ma.MaskedArray):
         return values
     return np.asarray(values.filled(values.dtype.type(nodata)))
 
 
-def split(values: Array, inside: Mask | None) -> tuple[Array, Mask | None]:
-    """A masked array → its numbers, and `inside` without its masked pixels."""
+def split_mask(values: Array, inside: Mask | None) -> tuple[Array, Mask | None]:
+    """Split a masked array into its numbers, and `inside` without its masked pixels."""
     if not isinstance(values, np.ma.MaskedArray):
         return values, inside
     valid = ~np.ma.getmaskarray(values)

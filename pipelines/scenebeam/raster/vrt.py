@@ -1,6 +1,6 @@
-"""VRTs: an XML file that lays other files onto a grid, written here and looked at before GDAL is let near it.
+"""VRTs: XML files that place other files on a grid. They are written here, and parsed before use.
 
-The format: https://gdal.org/drivers/raster/vrt.html.
+The format is described in https://gdal.org/drivers/raster/vrt.html.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from xml.parsers import expat
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
@@ -23,6 +24,7 @@ from scenebeam.errors import CheckError
 from scenebeam.raster.gdal import OPTIONS, GdalFile
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.source import RasterInfo
+from scenebeam.raster.text import number_text
 from scenebeam.request import is_url
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.retry import Budget
@@ -38,8 +40,12 @@ _TYPES = {
     "float32": "Float32",
     "float64": "Float64",
 }
+"""NumPy dtype → GDAL data type."""
 _RESAMPLING = {"cubic_spline": "cubicspline"}
+"""rasterio's name → the name in VRTs, where they differ."""
 _LARGEST_VRT = 10_000_000
+_WARPED_BLOCK = (512, 128)
+"""Rows and columns of the blocks of GDAL's warped VRTs."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +53,18 @@ class VrtSource:
     """One file of a band."""
 
     path: str
-    """As it stands in the VRT: relative to it, or a name that GDAL opens."""
+    """As written in the VRT: relative to it, or a name that GDAL opens."""
     relative: bool
     band: int
     info: RasterInfo
-    """Of the file, on a grid that differs from the VRT's by scale and place alone."""
+    """Of the file. Its grid may differ from that of the VRT by scale and offset only."""
     add_offset: int = 0
-    """Taken out of every valid number."""
+    """Subtracted from every valid pixel."""
 
 
 @dataclass(frozen=True)
 class VrtBand:
-    """One band of a VRT; of its sources the last lies on top."""
+    """One band of a VRT."""
 
     name: str
     dtype: str
@@ -67,19 +73,28 @@ class VrtBand:
     offset: float
     resampling: str
     sources: Sequence[VrtSource]
+    """From bottom to top: the last one covers the others."""
 
 
 def make_vrt(grid: Grid, bands: Iterable[VrtBand]) -> bytes:
-    """A VRT on `grid`: descriptions in lower case, for each source its own resampling, and shifts taken out."""
+    """Write a VRT on a grid.
+
+    Args:
+        grid: The grid.
+        bands: The bands. Each source is resampled on its own, and its offset subtracted.
+
+    Returns:
+        XML, with band descriptions in lower case.
+    """
     root = ET.Element("VRTDataset", rasterXSize=str(grid.shape[1]), rasterYSize=str(grid.shape[0]))
     ET.SubElement(root, "SRS").text = str(grid.crs)
-    a, b, c, d, e, f = tuple(grid.transform)[:6]
-    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(float(x)) for x in (c, a, b, f, d, e))
+    coefficients = [repr(float(number)) for number in _gdal_geotransform(grid.transform)]
+    ET.SubElement(root, "GeoTransform").text = ", ".join(coefficients)
     for number, band in enumerate(bands, start=1):
         node = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES[band.dtype], band=str(number))
         ET.SubElement(node, "Description").text = band.name.lower()
         if band.nodata is not None:
-            ET.SubElement(node, "NoDataValue").text = _number(band.nodata)
+            ET.SubElement(node, "NoDataValue").text = number_text(band.nodata)
         ET.SubElement(node, "Offset").text = repr(band.offset)
         ET.SubElement(node, "Scale").text = repr(band.scale)
         for source in band.sources:
@@ -88,14 +103,20 @@ def make_vrt(grid: Grid, bands: Iterable[VrtBand]) -> bytes:
     return ET.tostring(root) + b"\n"
 
 
+def _gdal_geotransform(transform: Affine) -> tuple[float, ...]:
+    a, b, c, d, e, f = tuple(transform)[:6]
+    return c, a, b, f, d, e
+
+
 def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) -> None:
     info = source.info
-    way = _RESAMPLING.get(band.resampling, band.resampling)
-    complex_source = ET.SubElement(node, "ComplexSource", resampling=way)
+    complex_source = ET.SubElement(
+        node, "ComplexSource", resampling=_RESAMPLING.get(band.resampling, band.resampling)
+    )
     name = ET.SubElement(complex_source, "SourceFilename", relativeToVRT=str(int(source.relative)))
     name.text = source.path
     ET.SubElement(complex_source, "SourceBand").text = str(source.band)
-    # With its size told, a file is not opened before it is read.
+    # With these properties, GDAL does not open the file before it reads pixels of it.
     ET.SubElement(
         complex_source,
         "SourceProperties",
@@ -106,40 +127,58 @@ def _add_source(node: ET.Element, grid: Grid, band: VrtBand, source: VrtSource) 
         BlockYSize=str(info.block[0]),
     )
     to_grid = ~grid.transform @ info.transform
-    place = {"xOff": 0.0, "yOff": 0.0, "xSize": float(info.width), "ySize": float(info.height)}
-    target = {
-        "xOff": to_grid.c,
-        "yOff": to_grid.f,
-        "xSize": to_grid.a * info.width,
-        "ySize": to_grid.e * info.height,
-    }
-    for tag, rect in (("SrcRect", place), ("DstRect", target)):
-        ET.SubElement(
-            complex_source, tag, {key: _number(round(value, 6)) for key, value in rect.items()}
-        )
-    if (
-        info.masked
-    ):  # GDAL heeds one of the two: a mask has a nodata value in it, but not the other way round
+    width, height = float(info.width), float(info.height)
+    _add_rectangle(complex_source, "SrcRect", 0.0, 0.0, width, height)
+    _add_rectangle(
+        complex_source,
+        "DstRect",
+        to_grid.c,
+        to_grid.f,
+        to_grid.a * info.width,
+        to_grid.e * info.height,
+    )
+    # GDAL applies only one of both. A mask includes the nodata value, but not the other way around.
+    if info.masked:
         ET.SubElement(complex_source, "UseMaskBand").text = "true"
     elif band.nodata is not None:
-        ET.SubElement(complex_source, "NODATA").text = _number(band.nodata)
+        ET.SubElement(complex_source, "NODATA").text = number_text(band.nodata)
     if source.add_offset:
-        ET.SubElement(complex_source, "LUT").text = _shift_table(
-            info.dtype, band.nodata, source.add_offset
-        )
+        table = _offset_table(info.dtype, band.nodata, source.add_offset)
+        ET.SubElement(complex_source, "LUT").text = table
 
 
-def _shift_table(dtype: np.dtype[Any], nodata: float | None, add_offset: int) -> str:
-    """`raster.merge.harmonize` in straight lines: what would fall to nodata or below is the lowest that is data."""
+def _add_rectangle(
+    node: ET.Element, tag: str, x: float, y: float, width: float, height: float
+) -> None:
+    sides = {"xOff": x, "yOff": y, "xSize": width, "ySize": height}
+    ET.SubElement(node, tag, {key: number_text(round(side, 6)) for key, side in sides.items()})
+
+
+def _offset_table(dtype: np.dtype[Any], nodata: float | None, add_offset: int) -> str:
+    """Lookup table that subtracts an offset, as `merge.harmonize` does.
+
+    GDAL interpolates linearly between the entries. Numbers that would fall to nodata or below
+    become the lowest that is data.
+    """
     limits = np.iinfo(dtype)
-    lowest = int(limits.min) + (1 if nodata == limits.min else 0)
-    return f"{lowest}:{lowest},{lowest + add_offset}:{lowest},{int(limits.max)}:{int(limits.max) - add_offset}"
+    lowest, highest = int(limits.min) + (1 if nodata == limits.min else 0), int(limits.max)
+    entries = [(lowest, lowest), (lowest + add_offset, lowest), (highest, highest - add_offset)]
+    return ",".join(f"{number}:{result}" for number, result in entries)
 
 
 def warped_vrt(
     href: str, signing: str, grid: Grid, resampling: str, nodata: float | None, budget: Budget
 ) -> bytes:
-    """A VRT of one file warped onto `grid`, by GDAL when it is read. Opens the file."""
+    """Write a VRT of one file that GDAL warps onto a grid when it is read. Opens the file.
+
+    Args:
+        href: Unsigned address of the file, or a path on this machine.
+        signing: How requests are signed: see `transfer.signing`.
+        grid: The grid.
+        resampling: Name of a member of `rasterio.enums.Resampling`.
+        nodata: Nodata value of the file.
+        budget: Limits of the task that reads.
+    """
     file = GdalFile(RangeFile(href, budget, signing), budget)
     with (
         rasterio.Env(**OPTIONS),
@@ -157,6 +196,7 @@ def warped_vrt(
     ):
         rasterio.shutil.copy(warped, memory.name, driver="VRT")
         root = ET.fromstring(memory.read())
+    # The VRT refers to the file as we opened it, in memory: put in a name that GDAL can open.
     for node in root.iter("SourceDataset"):
         node.text, node.attrib["relativeToVRT"] = gdal_path(href), "0"
     ET.indent(root)
@@ -164,15 +204,15 @@ def warped_vrt(
 
 
 def gdal_path(href: str) -> str:
-    """The name under which GDAL opens a file that needs no account."""
-    where = sign(href)
-    return (
-        os.path.abspath(href.removeprefix("file://")) if where is None else f"/vsicurl/{where.url}"
-    )
+    """Return the name under which GDAL opens a file that needs no credentials."""
+    request = sign(href)
+    if request is None:
+        return os.path.abspath(href.removeprefix("file://"))
+    return f"/vsicurl/{request.url}"
 
 
 def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -> RasterInfo:
-    """What a file says of itself once it is warped onto `grid`."""
+    """Return the info of a file after it has been warped onto a grid by `warped_vrt`."""
     height, width = grid.shape
     return RasterInfo(
         name,
@@ -183,23 +223,24 @@ def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -
         info.count,
         info.dtype,
         nodata,
-        (512, 128),
-    )
-
-
-def _number(value: float) -> str:
-    return (
-        str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+        _WARPED_BLOCK,
     )
 
 
 def parse_vrt(text: bytes, name: str) -> ET.Element:
-    """The XML of a VRT. CheckError where it is not sound, or no VRT.
+    """Parse the XML of a VRT.
 
-    Entities are refused: a VRT needs none, and they can blow up to any size.
+    Entities are refused: VRTs do not need them, and they can expand to any size.
+
+    Args:
+        text: The XML.
+        name: Name of the file, for messages.
+
+    Raises:
+        CheckError: The XML is too large or invalid, declares entities, or is not a VRT.
     """
     if len(text) > _LARGEST_VRT:
-        raise CheckError(f"{name} is larger than {_LARGEST_VRT:,} bytes: no VRT of bands is")
+        raise CheckError(f"{name} is larger than {_LARGEST_VRT:,} bytes; VRTs of bands are not")
     guard = expat.ParserCreate()
 
     def refuse(*_: object) -> None:
@@ -210,27 +251,36 @@ def parse_vrt(text: bytes, name: str) -> ET.Element:
         guard.Parse(text, True)
         root = ET.fromstring(text)
     except (expat.ExpatError, ET.ParseError) as error:
-        raise CheckError(f"{name} is not sound XML: {error}; write it again") from None
+        raise CheckError(f"{name} is not valid XML: {error}; write it again") from None
     if root.tag != "VRTDataset":
-        raise CheckError(f"{name} is XML, but no VRT: its root is {root.tag}")
+        raise CheckError(f"{name} is XML, but not a VRT: its root is {root.tag}")
     return root
 
 
 def vrt_sources(root: ET.Element, vrt: Path) -> list[tuple[str, str]]:
-    """(description of the band, file as it can be opened) for every source of a VRT."""
-    found = []
+    """List the sources of a VRT.
+
+    Args:
+        root: Its XML: see `parse_vrt`.
+        vrt: Its path.
+
+    Returns:
+        (description of the band, path or URL) of each source.
+    """
+    sources = []
     for band in root.iter("VRTRasterBand"):
-        found += [
-            (band.findtext("Description") or "", _resolved(node, vrt))
-            for node in band.iter("SourceFilename")
-        ]
-    return found + [("", _resolved(node, vrt)) for node in root.iter("SourceDataset")]
+        description = band.findtext("Description") or ""
+        for node in band.iter("SourceFilename"):
+            sources.append((description, _resolved(node, vrt)))
+    for node in root.iter("SourceDataset"):
+        sources.append(("", _resolved(node, vrt)))
+    return sources
 
 
 def _resolved(node: ET.Element, vrt: Path) -> str:
-    text = (node.text or "").strip()
-    if text.startswith("/vsicurl/"):
-        return text.removeprefix("/vsicurl/")
-    if node.get("relativeToVRT") == "1" and not is_url(text):
-        return os.path.normpath(vrt.parent / text)
-    return text
+    name = (node.text or "").strip()
+    if name.startswith("/vsicurl/"):
+        return name.removeprefix("/vsicurl/")
+    if node.get("relativeToVRT") == "1" and not is_url(name):
+        return os.path.normpath(vrt.parent / name)
+    return name

@@ -1,15 +1,21 @@
-"""Placing a source on the output grid: pasted, repeated, or warped from memory.
+"""Map a source onto the output grid: the cheapest way that gives the pixels of GDAL's warper.
 
-A source whose pixels fall on the grid's own is pasted: same grid in, same numbers out. One that is
-coarser by a whole factor is repeated (nearest) or interpolated (bilinear). All else goes through
-GDAL's warper, from an array and never from a dataset on the network.
+There are three ways, from cheap to expensive:
+
+1. The source's pixels lie on pixels of the grid: copy them. Same grid in, same numbers out.
+2. The source is coarser by a whole factor, edges on edges: repeat (nearest) or interpolate
+   (bilinear) its pixels with integer arithmetic.
+3. Anything else goes through GDAL's warper: another CRS, another resolution, a shift by part of a
+   pixel, another kernel. It warps arrays in memory, and never reads from the network itself.
+
+Output is computed in chunks of rows and, for large areas, in shards. The result must not depend on
+where those are cut. Much of `GdalWarp` is about that.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -22,268 +28,78 @@ from rasterio.warp import reproject
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
+from scenebeam.raster.aligned import AlignedCopy, IntegerUpsample
 from scenebeam.raster.grid import Grid, same_crs
+from scenebeam.raster.mapping import (
+    Bounds,
+    GridMapping,
+    Piece,
+    ReadBlock,
+    is_empty,
+    stitch_blocks,
+)
 from scenebeam.raster.merge import Region
 from scenebeam.raster.source import Block, RasterInfo, blocks_meeting
-from scenebeam.raster.validity import Array, Mask, all_valid
+from scenebeam.raster.validity import Array, Mask
 
-_WHOLE = 1e-3
-"""Part of a pixel by which two grids may be apart and still be the same (1 cm at 10 m)."""
+_TOLERANCE = 1e-3
+"""Largest distance, in pixels, between grids that count as the same (1 cm at 10 m)."""
 _LARGEST_FACTOR = 64
-"""Between whole-number grids: the products of weights and numbers stay within 32 bits."""
-_SLAB = 64
-"""Source rows that are interpolated together: what they need stays in the cache."""
+"""Largest factor of `IntegerUpsample`: weighted sums of uint16 stay within 32 bits."""
 _MARGIN = 16
-"""Source pixels around a warped strip: the widest kernel, and the bend of its edges between
-samples.
+"""Source pixels that are read around what a chunk of rows covers.
+
+This is room for the widest kernel, and for edges that bend between the points where they are
+sampled.
 """
-
-Piece = tuple[Region, Array, "Mask | None"]
-"""Where it lands, its pixels, and where in it there is a source at all (None: everywhere, or nodata
-tells).
-"""
-
-
-class GridMapping(ABC):
-    """How one source's blocks land on one grid."""
-
-    def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None) -> None:
-        self.info, self.grid, self.nodata = info, grid, nodata
-
-    @abstractmethod
-    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
-        """Blocks that rows [top, bottom) of the grid need, each with the region it lands on, within
-        those rows.
-        """
-
-    @abstractmethod
-    def resample(
-        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
-    ) -> Iterator[Piece]:
-        """Pixels for rows [top, bottom) out of `blocks`: within those rows."""
-
-    @property
-    @abstractmethod
-    def outline(self) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of the source on the grid, in pixels of the grid."""
-
-    @property
-    def extent(self) -> BaseGeometry:
-        """The ground that the source's image covers, in pixels of the grid."""
-        return box(*self.outline)
+_SAMPLES = 33
+"""Points along an edge at which it is transformed to another CRS."""
 
 
 def map_to_grid(info: RasterInfo, grid: Grid, resampling: str, nodata: float | None) -> GridMapping:
-    """The cheapest placement that gives the numbers that GDAL's warper would."""
+    """Choose the cheapest mapping that gives the same pixels as GDAL's warper.
+
+    Args:
+        info: The source.
+        grid: The output grid.
+        resampling: Name of a member of `rasterio.enums.Resampling`.
+        nodata: Nodata value of the source; None if none marks its pixels.
+    """
     if same_crs(info.crs, str(grid.crs)):
         to_grid = ~grid.transform @ info.transform
         factor = round(to_grid.a)
-        whole = (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height)
-        aligned = to_grid.b == to_grid.d == 0 and all(abs(x - round(x)) < _WHOLE for x in whole)
-        same = (
-            abs(to_grid.a - factor) * info.width < _WHOLE
-            and abs(to_grid.e - factor) * info.height < _WHOLE
-        )
-        if aligned and same and (factor == 1 or (factor > 1 and resampling == "nearest")):
-            return AlignedCopy(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
-        if aligned and same and 1 < factor <= _LARGEST_FACTOR and resampling == "bilinear":
-            return IntegerUpsample(info, grid, nodata, factor, round(to_grid.f), round(to_grid.c))
-    return _Warped(info, grid, nodata, resampling)
+        if _lies_on_pixels(to_grid, factor, info):
+            top, left = round(to_grid.f), round(to_grid.c)
+            if factor == 1 or (factor > 1 and resampling == "nearest"):
+                return AlignedCopy(info, grid, nodata, factor, top, left)
+            if 1 < factor <= _LARGEST_FACTOR and resampling == "bilinear":
+                fallback = GdalWarp(info, grid, nodata, resampling)
+                return IntegerUpsample(info, grid, nodata, factor, top, left, fallback)
+    return GdalWarp(info, grid, nodata, resampling)
 
 
-class AlignedCopy(GridMapping):
-    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges."""
+def _lies_on_pixels(to_grid: Affine, factor: int, info: RasterInfo) -> bool:
+    """Return whether all source pixels are `factor` x `factor` pixels of the grid, edges on edges.
 
-    def __init__(
-        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
-    ) -> None:
-        super().__init__(info, grid, nodata)
-        self._factor, self._top, self._left = factor, top, left
-
-    @property
-    def outline(self) -> tuple[float, float, float, float]:
-        height, width = self.info.height * self._factor, self.info.width * self._factor
-        return self._left, self._top, self._left + width, self._top + height
-
-    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
-        first, last = (top - self._top) // self._factor, -(-(bottom - self._top) // self._factor)
-        left, right = (
-            -self._left // self._factor,
-            -(-(self.grid.shape[1] - self._left) // self._factor),
-        )
-        blocks = blocks_meeting(self.info, first, left, last - first, right - left)
-        regions = [(block, self._region(block, top, bottom)) for block in blocks]
-        return [(block, region) for block, region in regions if _has_inside(region)]
-
-    def _region(self, block: Block, top: int, bottom: int) -> Region:
-        """Where a block lands within rows [top, bottom)."""
-        height, width = self.info.block
-        row = self._top + block[0] * height * self._factor
-        column = self._left + block[1] * width * self._factor
-        last_row = min(row + height * self._factor, self._top + self.info.height * self._factor)
-        last_column = min(
-            column + width * self._factor, self._left + self.info.width * self._factor
-        )
-        return (
-            slice(max(row, top) - top, max(min(last_row, bottom), top) - top),
-            slice(max(column, 0), max(min(last_column, self.grid.shape[1]), 0)),
-        )
-
-    def resample(
-        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
-    ) -> Iterator[Piece]:
-        for block in blocks:
-            rows, columns = region = self._region(block, top, bottom)
-            row = self._top + block[0] * self.info.block[0] * self._factor
-            column = self._left + block[1] * self.info.block[1] * self._factor
-            values = get(block)
-            if self._factor == 1:
-                down, right = top - row, -column
-                values = values[
-                    rows.start + down : rows.stop + down,
-                    columns.start + right : columns.stop + right,
-                ]
-            else:
-                row_index = (np.arange(rows.start, rows.stop) + top - row) // self._factor
-                column_index = (np.arange(columns.start, columns.stop) - column) // self._factor
-                values = values[row_index[0] : row_index[-1] + 1].take(column_index, axis=1)
-                values = values.take(row_index - row_index[0], axis=0)
-            yield region, values, None
-
-
-class IntegerUpsample(GridMapping):
-    """Every source pixel is `factor` x `factor` pixels of the grid, edges on edges, and bilinear
-    between centres.
-
-    The weights are whole numbers over 4 x factor squared, so that integers come out as exactly as
-    they can. Where nodata lies among the pixels, GDAL's warper says how they weigh.
+    Args:
+        to_grid: Transform from source pixels to pixels of the grid.
+        factor: Pixels of the grid per source pixel.
+        info: The source.
     """
-
-    def __init__(
-        self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
-    ) -> None:
-        super().__init__(info, grid, nodata)
-        self._factor, self._top, self._left = factor, top, left
-        self._warped = _Warped(info, grid, nodata, "bilinear")
-
-    @property
-    def outline(self) -> tuple[float, float, float, float]:
-        height, width = self.info.height * self._factor, self.info.width * self._factor
-        return self._left, self._top, self._left + width, self._top + height
-
-    def _span(self, top: int, bottom: int) -> tuple[int, int, int, int]:
-        """First and last rows and columns of the source that rows [top, bottom) of the grid lie
-        on.
-        """
-        factor = self._factor
-        rows = (
-            max((top - self._top) // factor, 0),
-            min(-(-(bottom - self._top) // factor), self.info.height),
-        )
-        columns = (
-            max(-self._left // factor, 0),
-            min(-(-(self.grid.shape[1] - self._left) // factor), self.info.width),
-        )
-        return *rows, *columns
-
-    def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
-        first, last, left, right = self._span(top, bottom)
-        if first >= last or left >= right:
-            return []
-        region = self._region(top, bottom)
-        # One pixel around: the centres between which those at the rim lie.
-        window = max(first - 1, 0), max(left - 1, 0)
-        blocks = blocks_meeting(self.info, *window, last + 1 - window[0], right + 1 - window[1])
-        return [(block, region) for block in blocks]
-
-    def _region(self, top: int, bottom: int) -> Region:
-        left, first, right, last = (round(side) for side in self.outline)
-        return (
-            slice(max(first, top) - top, min(last, bottom) - top),
-            slice(max(left, 0), min(right, self.grid.shape[1])),
-        )
-
-    def resample(
-        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
-    ) -> Iterator[Piece]:
-        if not blocks:
-            return
-        source, row, column = stitch_blocks(self.info, blocks, get, self.nodata)
-        first, last, left, right = self._span(top, bottom)
-        around = source[
-            max(first - 1 - row, 0) : last + 1 - row, max(left - 1 - column, 0) : right + 1 - column
-        ]
-        if not all_valid(around, self.nodata):
-            yield from self._warped.resample(top, bottom, blocks, get)
-            return
-        missing = (int(first - 1 < row), int(last + 1 > row + len(source)))
-        across = (int(left - 1 < column), int(right + 1 > column + source.shape[1]))
-        values = upsample_bilinear(
-            np.pad(np.asarray(around), (missing, across), mode="edge"), self._factor
-        )
-        rows, columns = region = self._region(top, bottom)
-        down = rows.start + top - (self._top + first * self._factor)
-        over = columns.start - (self._left + left * self._factor)
-        yield (
-            region,
-            values[
-                down : down + rows.stop - rows.start, over : over + columns.stop - columns.start
-            ],
-            None,
-        )
-
-
-def upsample_bilinear(pixels: Array, factor: int) -> Array:
-    """Bilinear, `factor` times as fine: (rows, columns) with one pixel of rim all around → without
-    the rim.
-
-    As GDAL has it: centres weigh by distance, and integers are rounded to the nearest, halves up.
-    """
-    rows, columns = pixels.shape[0] - 2, pixels.shape[1] - 2
-    dtype = pixels.dtype
-    wide: Any = (
-        np.uint32
-        if dtype in (np.uint8, np.uint16)
-        else np.float64
-        if dtype.kind == "f"
-        else np.int64
+    if to_grid.b != 0 or to_grid.d != 0:
+        return False
+    # The deviation is largest at the far edges of the image, where it has added up.
+    for side in (to_grid.c, to_grid.f, to_grid.a * info.width, to_grid.e * info.height):
+        if not abs(side - round(side)) < _TOLERANCE:
+            return False
+    return (
+        abs(to_grid.a - factor) * info.width < _TOLERANCE
+        and abs(to_grid.e - factor) * info.height < _TOLERANCE
     )
-    found = np.empty((rows * factor, columns * factor), dtype)
-    whole = 4 * factor * factor
-    for top in range(0, rows, _SLAB):
-        slab = pixels[top : min(top + _SLAB, rows) + 2].astype(wide)
-        tall = np.empty(((len(slab) - 2) * factor, slab.shape[1]), wide)
-        for phase, own, step, other in _weights(factor):
-            tall[phase::factor] = slab[1:-1] * own + slab[1 + step : len(slab) - 1 + step] * other
-        for phase, own, step, other in _weights(factor):
-            mixed = tall[:, 1:-1] * own
-            mixed += tall[:, 1 + step : tall.shape[1] - 1 + step] * other
-            if dtype.kind == "f":
-                mixed /= whole
-            else:
-                mixed += whole // 2
-                mixed = (
-                    mixed >> (whole.bit_length() - 1)
-                    if whole & (whole - 1) == 0
-                    else mixed // whole
-                )
-            found[top * factor : top * factor + len(tall), phase::factor] = mixed
-    return found
 
 
-def _weights(factor: int) -> Iterator[tuple[int, Any, int, Any]]:
-    """For each fine pixel of a coarse one: its number, the coarse one's weight, which neighbour,
-    and its weight.
-    """
-    for phase in range(factor):
-        off = 2 * phase + 1 - factor
-        yield phase, 2 * factor - abs(off), (1 if off > 0 else -1), abs(off)
-
-
-class _Warped(GridMapping):
-    """Another CRS, another resolution, or pixels between pixels: GDAL's warper, a strip at a
-    time.
-    """
+class GdalWarp(GridMapping):
+    """Resample with GDAL's warper, one chunk of rows at a time."""
 
     def __init__(self, info: RasterInfo, grid: Grid, nodata: float | None, resampling: str) -> None:
         super().__init__(info, grid, nodata)
@@ -291,13 +107,12 @@ class _Warped(GridMapping):
         self._to_source = Transformer.from_crs(str(grid.crs), info.crs, always_xy=True)
 
     @cached_property
-    def outline(self) -> tuple[float, float, float, float]:
+    def outline(self) -> Bounds:
+        # Points from all over the image, not only its edges: the image may contain a pole.
         across, down = np.meshgrid(
-            np.linspace(0, self.info.width, 33), np.linspace(0, self.info.height, 33)
+            np.linspace(0, self.info.width, _SAMPLES), np.linspace(0, self.info.height, _SAMPLES)
         )
-        x, y = _apply(self.info.transform, across, down)
-        x, y = self._to_source.transform(x, y, direction="INVERSE")
-        columns, rows = _apply(~self.grid.transform, x, y)
+        columns, rows = self._image_to_grid(across, down)
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return 0.0, 0.0, 0.0, 0.0
@@ -306,37 +121,54 @@ class _Warped(GridMapping):
 
     @property
     def extent(self) -> BaseGeometry:
-        """See GridMapping; with the bend of its edges."""
+        """See GridMapping. Straight edges of the image are curves on the grid."""
         width, height = self.info.width, self.info.height
-        image = shapely.segmentize(box(0, 0, width, height), max(width, height) / 32)
+        image = shapely.segmentize(box(0, 0, width, height), max(width, height) / (_SAMPLES - 1))
+        extent = shapely.transform(image, self._image_to_grid, interleaved=False)
+        if not np.isfinite(shapely.get_coordinates(extent)).all():
+            return box(*self.outline)
+        return shapely.make_valid(extent)
 
-        def onto_grid(column: Array, row: Array) -> tuple[Array, Array]:
-            x, y = self._to_source.transform(
-                *_apply(self.info.transform, column, row), direction="INVERSE"
-            )
-            return _apply(~self.grid.transform, x, y)
+    def _image_to_grid(self, column: Array, row: Array) -> tuple[Array, Array]:
+        """Transform pixel coordinates of the source to those of the grid."""
+        x, y = _apply(self.info.transform, column, row)
+        x, y = self._to_source.transform(x, y, direction="INVERSE")
+        return _apply(~self.grid.transform, x, y)
 
-        found = shapely.transform(image, onto_grid, interleaved=False)
-        whole = bool(np.isfinite(shapely.get_coordinates(found)).all())
-        return shapely.make_valid(found) if whole else box(*self.outline)
+    def _grid_to_image(self, column: Array, row: Array) -> tuple[Array, Array]:
+        """Transform pixel coordinates of the grid to those of the source."""
+        x, y = _apply(self.grid.transform, column, row)
+        x, y = self._to_source.transform(x, y)
+        return _apply(~self.info.transform, x, y)
 
-    def _window(self, top: int, bottom: int) -> tuple[int, int, int, int] | None:
-        """Row, column, height and width of the source's pixels that rows [top, bottom) of the grid
-        need.
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Pixels of the grid per source pixel, across and down, over the whole source.
+
+        When downsampling, GDAL widens its kernel by this ratio. Left to itself, it estimates the
+        ratio anew for each array that it warps. Passed as XSCALE and YSCALE, the ratio is the same
+        for all chunks of rows and all shards, and so are the pixels on both sides of a cut.
         """
+        left, top, right, bottom = self.outline
+        across = (math.floor(right - left) + 1) / self.info.width
+        down = (math.floor(bottom - top) + 1) / self.info.height
+        return max(across, 1e-9), max(down, 1e-9)
+
+    def _source_window(self, top: int, bottom: int) -> tuple[int, int, int, int] | None:
+        """Row, column, height and width of the source pixels that rows [top, bottom) need."""
         left, first, right, last = self.outline
         if bottom <= first - 1 or top >= last + 1:
             return None
         start, stop = max(0.0, left - 1), min(float(self.grid.shape[1]), right + 1)
         if start >= stop:
             return None
-        across, down = np.meshgrid(np.linspace(start, stop, 33), np.linspace(top, bottom, 5))
-        x, y = _apply(self.grid.transform, across, down)
-        x, y = self._to_source.transform(x, y)
-        columns, rows = _apply(~self.info.transform, x, y)
+        # Find where these rows lie in the source, by points that are spread over them.
+        across, down = np.meshgrid(np.linspace(start, stop, _SAMPLES), np.linspace(top, bottom, 5))
+        columns, rows = self._grid_to_image(across, down)
         inside = np.isfinite(columns) & np.isfinite(rows)
         if not inside.any():
             return None
+        # The kernel covers more source pixels where the source is finer than the grid.
         margin = math.ceil(_MARGIN * max(1.0, *(1 / side for side in self._scale)))
         row = max(0, math.floor(rows[inside].min()) - margin)
         column = max(0, math.floor(columns[inside].min()) - margin)
@@ -344,77 +176,66 @@ class _Warped(GridMapping):
         width = min(self.info.width, math.ceil(columns[inside].max()) + margin) - column
         return (row, column, height, width) if height > 0 and width > 0 else None
 
-    @cached_property
-    def _scale(self) -> tuple[float, float]:
-        """Pixels of the grid to a source pixel, across and down, over the whole source.
-
-        GDAL estimates this anew for each piece that it warps, and widens its kernel by it: told
-        here, the numbers do not depend on where strips and shards are cut.
-        """
-        left, top, right, bottom = self.outline
-        across = (math.floor(right - left) + 1) / self.info.width
-        down = (math.floor(bottom - top) + 1) / self.info.height
-        return max(across, 1e-9), max(down, 1e-9)
-
     def required_blocks(self, top: int, bottom: int) -> list[tuple[Block, Region]]:
-        window = self._window(top, bottom)
+        window = self._source_window(top, bottom)
         if window is None:
             return []
+        # Which output pixels a single block changes is not known exactly: take all of the source's.
         left, first, right, last = self.outline
-        region = (
-            slice(
-                max(0, math.floor(first) - 1 - top), min(bottom - top, math.ceil(last) + 1 - top)
-            ),
-            slice(max(0, math.floor(left) - 1), min(self.grid.shape[1], math.ceil(right) + 1)),
+        rows = slice(
+            max(0, math.floor(first) - 1 - top), min(bottom - top, math.ceil(last) + 1 - top)
         )
-        return (
-            [(block, region) for block in blocks_meeting(self.info, *window)]
-            if _has_inside(region)
-            else []
-        )
+        columns = slice(max(0, math.floor(left) - 1), min(self.grid.shape[1], math.ceil(right) + 1))
+        region = (rows, columns)
+        if is_empty(region):
+            return []
+        return [(block, region) for block in blocks_meeting(self.info, *window)]
 
     def resample(
-        self, top: int, bottom: int, blocks: list[Block], get: Callable[[Block], Array]
+        self, top: int, bottom: int, blocks: list[Block], get: ReadBlock
     ) -> Iterator[Piece]:
         if not blocks:
             return
         source, first_row, first_column = stitch_blocks(self.info, blocks, get, self.nodata)
         transform = self.info.transform @ Affine.translation(first_column, first_row)
-        # The whole width at once: GDAL's approximation runs along rows, and must not see where tiles end.
+        # Always warp the full width of the grid. GDAL transforms the ends of each row exactly and
+        # approximates in between: if the ends moved with the source, so would the pixels.
         region = (slice(0, bottom - top), slice(0, self.grid.shape[1]))
-        values = self._warp(np.asarray(source), transform, top, bottom, self.nodata)
+        pixels = self._warp(np.asarray(source), transform, top, bottom, self.nodata)
         if self.nodata is not None:
-            yield region, values, None
+            yield region, pixels, None
         elif np.ma.is_masked(source):
             yield region, *self._warp_masked(source, transform, top, bottom)
         else:
+            # All source pixels are valid, but nothing marks output pixels that the source does not
+            # reach. Warp an array of ones in the same way: where it gives 0, there is no source.
             inside = self._warp(np.ones(source.shape, np.uint8), transform, top, bottom, 0)
-            yield region, values, inside.astype(bool)
+            yield region, pixels, inside.astype(bool)
 
     def _warp_masked(
         self, source: Array, transform: Affine, top: int, bottom: int
     ) -> tuple[Array, Mask]:
-        """Pixels that no number of their dtype can mark as invalid are NaN among float64 while they
-        are warped.
+        """Warp a masked array in which every number of the dtype may be data.
+
+        Invalid pixels are NaN in a float64 array while it is warped.
         """
         floats = np.where(np.ma.getmaskarray(source), np.nan, np.asarray(source, np.float64))
-        values = self._warp(floats, transform, top, bottom, float("nan"))
-        inside = ~np.isnan(values)
-        whole = source.dtype.kind != "f"
-        found = np.where(inside, np.floor(values + 0.5) if whole else values, 0).astype(
-            source.dtype
-        )
-        return found, inside
+        warped = self._warp(floats, transform, top, bottom, float("nan"))
+        inside = ~np.isnan(warped)
+        if source.dtype.kind != "f":
+            warped = np.floor(warped + 0.5)
+        return np.where(inside, warped, 0).astype(source.dtype), inside
 
     def _warp(
         self, source: Array, transform: Affine, top: int, bottom: int, nodata: float | None
     ) -> Array:
+        """Warp an array of source pixels onto rows [top, bottom) of the grid."""
         fill: Any = 0 if nodata is None else nodata
-        values = np.full((bottom - top, self.grid.shape[1]), fill, source.dtype)
+        pixels = np.full((bottom - top, self.grid.shape[1]), fill, source.dtype)
         across, down = self._scale
         reproject(
             source,
-            values,
+            pixels,
             src_transform=transform,
             src_crs=self.info.crs,
             src_nodata=nodata,
@@ -425,44 +246,18 @@ class _Warped(GridMapping):
             num_threads=1,
             XSCALE=across,
             YSCALE=down,
-            # Else GDAL warps single rows where the tile is a small part of them.
+            # Otherwise GDAL warps row by row where the source is a small part of the output.
             SRC_FILL_RATIO_HEURISTICS="FALSE",
-            STREAMABLE_OUTPUT="TRUE",  # GDAL may cut its work into rows, but not across them
+            # Let GDAL split its work along rows only, never across them: see `resample`.
+            STREAMABLE_OUTPUT="TRUE",
         )
-        return values
-
-
-def stitch_blocks(
-    info: RasterInfo, blocks: list[Block], get: Callable[[Block], Array], nodata: float | None
-) -> tuple[Array, int, int]:
-    """Blocks as one array, nodata where there is none, and the row and column of the image that it
-    starts at.
-    """
-    height, width = info.block
-    first_row, last_row = min(r for r, _ in blocks), max(r for r, _ in blocks)
-    first_column, last_column = min(c for _, c in blocks), max(c for _, c in blocks)
-    if len(blocks) == 1:
-        return get(blocks[0]), first_row * height, first_column * width
-    rows = min((last_row + 1) * height, info.height) - first_row * height
-    columns = min((last_column + 1) * width, info.width) - first_column * width
-    joined: Array = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
-    if info.masked and nodata is None:
-        joined = np.ma.MaskedArray(joined, mask=False)
-    for row, column in blocks:
-        block = get((row, column))
-        row, column = (row - first_row) * height, (column - first_column) * width
-        joined[row : row + block.shape[0], column : column + block.shape[1]] = block
-    return joined, first_row * height, first_column * width
+        return pixels
 
 
 def _apply(transform: Affine, x: Any, y: Any) -> tuple[Array, Array]:
-    """A transform on arrays of coordinates."""
+    """Apply a transform to arrays of coordinates."""
     x, y = np.asarray(x), np.asarray(y)
     return (
         transform.a * x + transform.b * y + transform.c,
         transform.d * x + transform.e * y + transform.f,
     )
-
-
-def _has_inside(region: Region) -> bool:
-    return all(side.stop > side.start for side in region)

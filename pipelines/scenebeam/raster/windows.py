@@ -1,107 +1,146 @@
-"""Windows: one band of a file on many small grids, each compressed block fetched and decoded once.
+"""Read one band of a file on many small grids, fetching and decoding each block once.
 
-The grids are read in the order of the file's rows. Reads run ahead by rows of blocks, neighbours in one request, and a
-block is forgotten after the last grid that it lies under: memory is a few rows of blocks, however many grids there are.
+The grids (chips) are read in the order in which their blocks lie in the file. Two mechanisms keep
+memory to a few rows of blocks, however many grids there are:
+
+- Blocks are fetched by whole rows of blocks, `ROWS_AHEAD` rows before they are needed, so that
+  neighbors share a request.
+- Every block has a use count, the number of grids that still need it, and is dropped at 0.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
 
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.mapping import GridMapping, Piece
 from scenebeam.raster.source import Block, Source
-from scenebeam.raster.validity import Array, Mask, marked, split
-from scenebeam.raster.warp import GridMapping, Piece, map_to_grid
+from scenebeam.raster.validity import Array, Mask, fill_masked, split_mask
+from scenebeam.raster.warp import map_to_grid
 
 ROWS_AHEAD = 1
-"""Rows of blocks that are on their way while the grids over the rows before them are read."""
+"""Rows of blocks that are fetched while the grids over earlier rows are read."""
 
 
 class Windows:
-    """One band on grids 0 … n - 1. Not for several threads at once."""
+    """One band on grids 0 … n - 1. Not safe to share between threads."""
 
     def __init__(
         self, source: Source, grids: Sequence[Grid], resampling: str, nodata: float | None
     ) -> None:
+        """Plan which blocks are needed. Nothing is read yet.
+
+        Args:
+            source: The band.
+            grids: The grids.
+            resampling: Name of a member of `rasterio.enums.Resampling`.
+            nodata: Nodata value of the band; None if none marks its pixels.
+        """
         self._source, self._nodata = source, nodata
         self._grids = grids
-        self._placements: list[GridMapping] = [
+        self._mappings: list[GridMapping] = [
             map_to_grid(source.info, grid, resampling, nodata) for grid in grids
         ]
-        self._needs: list[list[Block]] = [
-            list(
-                dict.fromkeys(
-                    block for block, _ in placement.required_blocks(0, placement.grid.shape[0])
-                )
-            )
-            for placement in self._placements
-        ]
-        self._uses: Counter[Block] = Counter(block for needs in self._needs for block in needs)
-        self._rows: dict[int, list[Block]] = {}
-        for block in sorted(self._uses):
-            self._rows.setdefault(block[0], []).append(block)
-        self._to_come = sorted(self._rows)
+        self._needed = [_needed_blocks(mapping) for mapping in self._mappings]
+        self._use_count: Counter[Block] = Counter()
+        for blocks in self._needed:
+            self._use_count.update(blocks)
+        # Rows of blocks in file order, each with its blocks.
+        self._rows_to_fetch: deque[tuple[int, list[Block]]] = deque()
+        for block in sorted(self._use_count):
+            if not self._rows_to_fetch or self._rows_to_fetch[-1][0] != block[0]:
+                self._rows_to_fetch.append((block[0], []))
+            self._rows_to_fetch[-1][1].append(block)
         self._blocks: dict[Block, Future[Array]] = {}
 
-    def place_of(self, number: int) -> Block:
-        """Where the file's part of a grid begins: its first block, for the order in which to read."""
-        return min(self._needs[number], default=(0, 0))
+    def first_block(self, number: int) -> Block:
+        """Return the first block that a grid needs: the key to sort grids by before reading."""
+        return min(self._needed[number], default=(0, 0))
 
     @property
     def blocks(self) -> list[Block]:
         """All blocks that the grids need, in file order."""
-        return sorted(self._uses)
+        return sorted(self._use_count)
 
     def read(self, number: int) -> Array:
-        """The band on a grid, nodata where the file has none; once for each grid, best in the order of `place_of`.
+        """Read the band on a grid.
 
-        Not to be written to: it may be a part of what is read for others.
-        Raises ReadError where a block cannot be read.
+        Args:
+            number: Index of the grid. Each grid can be read once, best in the order of
+                `first_block`.
+
+        Returns:
+            2-D array, nodata (or 0) where the file has no data. It may be a view of a block that
+            other grids share: do not write to it.
+
+        Raises:
+            ReadError: A block cannot be read.
         """
         return self.read_and_extent(number)[0]
 
     def read_and_extent(self, number: int) -> tuple[Array, Mask | None]:
-        """As `read`, with where the file reaches at all; None: everywhere, or its nodata value tells."""
-        placement, needs = self._placements[number], self._needs[number]
-        self._start(max((row for row, _ in needs), default=-1) + ROWS_AHEAD)
-        height, width = self._grids[number].shape
-        # The reading of one strip as high as the grid: regions lie within it.
-        pieces = list(
-            placement.resample(
-                0, height, needs, lambda block: marked(self._blocks[block].result(), self._nodata)
-            )
-        )
-        found = self._laid(pieces, (height, width))
-        for block in needs:
-            self._uses[block] -= 1
-            if not self._uses[block]:
-                del self._blocks[block]
-        return found
+        """Read the band on a grid, and return where the file reaches.
 
-    def _laid(self, pieces: Sequence[Piece], shape: tuple[int, int]) -> tuple[Array, Mask | None]:
-        """Pieces as one array; where a single one is all of it, that itself, a part of its block."""
-        pieces = [(region, *split(values, inside)) for region, values, inside in pieces]
-        covered = sum(values.size for _, values, inside in pieces if inside is None)
-        if len(pieces) == 1 and covered == shape[0] * shape[1]:
-            return pieces[0][1], None
-        found: Array = np.empty(shape, self._source.info.dtype)
-        extent = np.zeros(shape, bool) if self._nodata is None and covered < found.size else None
-        if covered < found.size:
-            found.fill(0 if self._nodata is None else self._nodata)
-        for region, values, inside in pieces:
-            np.copyto(found[region], values, where=True if inside is None else inside)
+        Returns:
+            As `read`, and a mask that is True where the file has data; None for everywhere, or if
+            the nodata value marks where it does not.
+        """
+        mapping, needed = self._mappings[number], self._needed[number]
+        self._fetch_rows(max((row for row, _ in needed), default=-1) + ROWS_AHEAD)
+        height, width = self._grids[number].shape
+        # The grid is a single chunk of rows: regions are relative to its first row.
+        pieces = list(mapping.resample(0, height, needed, self._get))
+        # Pixels may be views of blocks: they stay valid when the blocks are dropped below.
+        pixels_and_extent = self._assemble(pieces, (height, width))
+        for block in needed:
+            self._use_count[block] -= 1
+            if not self._use_count[block]:
+                del self._blocks[block]
+        return pixels_and_extent
+
+    def _get(self, block: Block) -> Array:
+        return fill_masked(self._blocks[block].result(), self._nodata)
+
+    def _assemble(
+        self, pieces: Sequence[Piece], shape: tuple[int, int]
+    ) -> tuple[Array, Mask | None]:
+        """Put the pieces of a grid together."""
+        split_pieces: list[Piece] = []
+        covered = 0  # pixels of pieces that have no holes
+        for region, pixels, reach in pieces:
+            values, inside = split_mask(pixels, reach)
+            split_pieces.append((region, values, inside))
+            covered += values.size if inside is None else 0
+        is_covered = covered == shape[0] * shape[1]
+        # Most chips lie within one block: return the view of it, without a copy.
+        if len(split_pieces) == 1 and is_covered:
+            return split_pieces[0][1], None
+        whole: Array = np.empty(shape, self._source.info.dtype)
+        extent = None
+        if not is_covered:
+            whole.fill(0 if self._nodata is None else self._nodata)
+            extent = np.zeros(shape, bool) if self._nodata is None else None
+        # Pieces do not overlap, so their order does not matter.
+        for region, values, inside in split_pieces:
+            np.copyto(whole[region], values, where=True if inside is None else inside)
             if extent is not None:
                 extent[region] |= True if inside is None else inside
-        return found, extent
+        return whole, extent
 
-    def _start(self, last_row: int) -> None:
-        """Fetch all rows of blocks up to `last_row` that have not been asked for yet."""
-        coming: list[Block] = []
-        while self._to_come and self._to_come[0] <= last_row:
-            coming += self._rows.pop(self._to_come.pop(0))
-        if coming:
-            self._blocks.update(self._source.fetch(coming))
+    def _fetch_rows(self, last_row: int) -> None:
+        """Start to fetch all rows of blocks up to `last_row` that have not been fetched."""
+        blocks: list[Block] = []
+        while self._rows_to_fetch and self._rows_to_fetch[0][0] <= last_row:
+            blocks += self._rows_to_fetch.popleft()[1]
+        if blocks:
+            self._blocks.update(self._source.fetch(blocks))
+
+
+def _needed_blocks(mapping: GridMapping) -> list[Block]:
+    """Blocks that a whole grid needs, each once."""
+    required = mapping.required_blocks(0, mapping.grid.shape[0])
+    return list(dict.fromkeys(block for block, _ in required))

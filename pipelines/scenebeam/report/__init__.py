@@ -1,4 +1,4 @@
-"""The page of a run: what came of it, for people to look at; one file that needs no network, made from its tables."""
+"""The report of a run: its tables, its final status, and an HTML page made from the tables."""
 
 from scenebeam.report.facts import gather
 from scenebeam.report.render import render

@@ -1,4 +1,4 @@
-"""Facts: what a run's own tables say, in the shapes that the page shows. No pixel is read."""
+"""Facts: collect what a run's own tables say, in the form that the page shows. Reads no pixels."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from scenebeam.status import FAILURES_FILE, RunStatus
 from scenebeam.storage import Store
 
 Shapes = np.ndarray[Any, Any]
-"""Of shapely geometries, in degrees."""
+"""Array of shapely geometries in degrees."""
 Row = dict[str, str]
 
 _GROUPS = {"grid:code": "Products by tile", "platform": "Products by platform"}
-"""Properties that any STAC item may have, by which products are counted: title."""
+"""Properties that any STAC item may have → title: products are counted by their values."""
 _MEASURES = {"eo:cloud_cover": ("Cloud", 1.0, "%")}
-"""Numeric properties that any STAC item may have: title, factor, unit."""
-_BARS = 64
-"""Of a histogram, at most."""
+"""Numeric properties that any STAC item may have → title, factor, unit."""
+_MAX_BINS = 64
+"""Most bins of a merged histogram."""
 
 
 @dataclass(frozen=True)
@@ -43,120 +43,120 @@ class SceneFact:
     id: str
     acquired: datetime
     cloud: float | None
-    taken: bool
+    """Cloud cover in percent."""
+    selected: bool
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that each product has."""
+    """A number of each product, such as its cloud cover."""
 
     title: str
     unit: str
     values: Sequence[float]
     names: Sequence[str]
-    """Of the products."""
+    """Ids of the products, in the order of the values."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Of a band, over all products."""
+    """Pixel values of a band over all products."""
 
     band: str
     edges: Sequence[float]
+    """Edges of the bins, one more than there are counts."""
     counts: Sequence[float]
 
 
 @dataclass
 class Facts:
-    """What the page shows."""
+    """What the page shows of a run."""
 
     status: RunStatus
     record: Mapping[str, Any]
-    """`run.json`."""
+    """Content of `run.json`."""
     scenes: list[SceneFact] = field(default_factory=list)
-    footprints: Shapes = field(default_factory=lambda: np.empty(0, object))
-    """Of scenes that were taken."""
-    products: Shapes = field(default_factory=lambda: np.empty(0, object))
-    names: list[str] = field(default_factory=list)
-    """Of the products."""
+    scene_footprints: Shapes = field(default_factory=lambda: np.empty(0, object))
+    """Footprints of the selected scenes."""
+    product_footprints: Shapes = field(default_factory=lambda: np.empty(0, object))
+    product_names: list[str] = field(default_factory=list)
+    """Ids of the products."""
     groups: dict[str, Counter[str]] = field(default_factory=dict)
+    """Title → products by value of a property."""
     colors: dict[str, str] = field(default_factory=dict)
-    """Of classes, by name."""
+    """Class → its color."""
     measures: list[Measure] = field(default_factory=list)
     histograms: list[Histogram] = field(default_factory=list)
     written_bytes: int = 0
     failures: list[Row] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
-    """Names in the output."""
+    """Keys of the PNG files in the output."""
 
 
 def gather(
-    status: RunStatus, items: str, page: PageFacts, existing: set[str], store: Store
+    status: RunStatus, items_key: str, page: PageFacts, existing: set[str], store: Store
 ) -> Facts:
-    """Collect what the tables of a run say.
+    """Collect the facts of a run from its tables.
 
     Args:
-        status: The final status of the run.
-        items: Key of the table of items.
-        page: Which properties of items to count and plot.
+        status: Final status of the run.
+        items_key: Key of the stac-geoparquet table of its products.
+        page: Which properties of the products to count and plot.
         existing: All keys in the store.
-        store: Where the tables are.
+        store: Output of the run.
     """
     facts = Facts(status, json.loads(store.read(RUN_FILE) or b"{}"))
     columns = ["id", "geometry", "assets", *_GROUPS, *_MEASURES, *page.groups, *page.measures]
     columns += [page.scene_property, page.color_property]
-    products = _table(store, items, columns)
-    taken = {row["id"] for row in _rows(store, SELECTED_FILE)}
+    products = _read_table(store, items_key, columns)
+    selected = {row["id"] for row in _read_rows(store, SELECTED_FILE)}
     if products is not None and page.scene_property in products.column_names:
-        # Each item is of one scene: only some of the selected scenes may have been used.
+        # Each product is made from one scene, and tasks choose among the selected scenes. Show the
+        # scenes that were used.
         used = products[page.scene_property].to_pylist()
-        taken = {scene for scene in used if scene is not None}
-    facts.scenes = [
-        SceneFact(
-            row["id"],
-            datetime.fromisoformat(row["datetime"]),
-            _number(row["cloud_cover"]),
-            row["id"] in taken,
-        )
-        for row in _rows(store, CATALOG_FILE)
-    ]
-    facts.failures = _rows(store, FAILURES_FILE)
-    facts.pictures = sorted(name for name in existing if name.endswith(".png"))
-    scenes = _table(store, SCENES_FILE, ("id", "geometry"))
+        selected = set(used) - {None}
+    for row in _read_rows(store, CATALOG_FILE):
+        scene, acquired = row["id"], datetime.fromisoformat(row["datetime"])
+        cloud = float(row["cloud_cover"]) if row["cloud_cover"] else None
+        facts.scenes.append(SceneFact(scene, acquired, cloud, scene in selected))
+    facts.failures = _read_rows(store, FAILURES_FILE)
+    facts.pictures = sorted(key for key in existing if key.endswith(".png"))
+    scenes = _read_table(store, SCENES_FILE, ("id", "geometry"))
     if scenes is not None:
-        ids = scenes["id"].to_pylist()
-        facts.footprints = _shapes(
-            scenes.filter(pa.array([one in taken for one in ids], pa.bool_()))
-        )
+        is_selected = [scene in selected for scene in scenes["id"].to_pylist()]
+        facts.scene_footprints = _shapes(scenes.filter(pa.array(is_selected, pa.bool_())))
     if products is not None:
-        _count(facts, products, page)
+        _add_products(facts, products, page)
     return facts
 
 
-def _rows(store: Store, name: str) -> list[Row]:
-    content = store.read(name)
+def _read_rows(store: Store, key: str) -> list[Row]:
+    """Read a CSV table; empty if there is none."""
+    content = store.read(key)
     return [] if content is None else list(csv.DictReader(io.StringIO(content.decode())))
 
 
-def _number(text: str) -> float | None:
-    return float(text) if text else None
+def _read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table | None:
+    """Read columns of a parquet table, of `assets` only the fields that are shown.
 
-
-def _table(store: Store, name: str, columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of a table in the store, of `assets` just what is counted; None where there is none."""
-    if store.size(name) is None:
+    None if there is no such table.
+    """
+    if store.size(key) is None:
         return None
-    with store.local_copy(name) as path:
+    with store.local_copy(key) as path:
         file = pq.ParquetFile(path)
-        leaves = [file.schema.column(number).path for number in range(len(file.schema))]
-        # Of many chips with many files the hrefs and checksums alone would fill the memory.
-        wanted = {
-            leaf for leaf in leaves if leaf.partition(".")[0] in columns and _is_counted(leaf)
-        }
-        return file.read(sorted(wanted))
+        # A run can have a hundred thousand chips with many files each. Their hrefs and checksums
+        # would need gigabytes, so leaf columns are chosen one by one.
+        leaves = set()
+        for number in range(len(file.schema)):
+            leaf = file.schema.column(number).path
+            if leaf.partition(".")[0] in columns and _is_shown(leaf):
+                leaves.add(leaf)
+        return file.read(sorted(leaves))
 
 
-def _is_counted(leaf: str) -> bool:
+def _is_shown(leaf: str) -> bool:
+    """Return whether a leaf column, given by its dotted path, is needed for the page."""
     parts = leaf.split(".")
     return (
         parts[0] != "assets"
@@ -167,19 +167,23 @@ def _is_counted(leaf: str) -> bool:
 
 
 def _shapes(table: pa.Table) -> Shapes:
-    found = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
-    return np.asarray(found[[one is not None for one in found]])
+    """Return the geometries of a table, without those that are missing."""
+    shapes = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+    return np.asarray(shapes[~shapely.is_missing(shapes)])
 
 
-def _count(facts: Facts, products: pa.Table, page: PageFacts) -> None:
-    facts.products = _shapes(products)
-    facts.names = products["id"].to_pylist()
+def _add_products(facts: Facts, products: pa.Table, page: PageFacts) -> None:
+    """Add the facts of the products' table: footprints, counts, measures and assets."""
+    facts.product_footprints = _shapes(products)
+    facts.product_names = products["id"].to_pylist()
     for column, title in {**page.groups, **_GROUPS}.items():
-        if column in products.column_names:
-            values = [str(value) for value in products[column].to_pylist() if value is not None]
-            counted = Counter(values)
-            if len(counted) > 1 or column == page.class_property:
-                facts.groups[title] = counted
+        if column not in products.column_names:
+            continue
+        values = [str(value) for value in products[column].to_pylist() if value is not None]
+        counts = Counter(values)
+        # A single group says nothing, except for classes.
+        if len(counts) > 1 or column == page.class_property:
+            facts.groups[title] = counts
     if {page.class_property, page.color_property} <= set(products.column_names):
         names = products[page.class_property].to_pylist()
         colors = products[page.color_property].to_pylist()
@@ -188,55 +192,81 @@ def _count(facts: Facts, products: pa.Table, page: PageFacts) -> None:
                 facts.colors[str(name)] = str(color)
     for column, (title, factor, unit) in {**page.measures, **_MEASURES}.items():
         if column in products.column_names:
-            pairs = zip(products[column].to_pylist(), facts.names, strict=True)
-            known = [(factor * value, name) for value, name in pairs if value is not None]
-            facts.measures += [_measure(title, unit, known)] if known else []
+            _add_measure(facts, title, unit, products[column].to_pylist(), factor)
     if "assets" in products.column_names:
-        _count_assets(facts, products["assets"].combine_chunks())
+        _add_assets(facts, products["assets"].combine_chunks())
 
 
-def _measure(title: str, unit: str, known: Sequence[tuple[float, str]]) -> Measure:
-    return Measure(title, unit, [value for value, _ in known], [name for _, name in known])
+def _add_measure(
+    facts: Facts, title: str, unit: str, numbers: Sequence[float | None], factor: float
+) -> None:
+    """Add a measure of the products that have it, if any has."""
+    values, names = [], []
+    for number, name in zip(numbers, facts.product_names, strict=True):
+        if number is not None:
+            values.append(factor * number)
+            names.append(name)
+    if values:
+        facts.measures.append(Measure(title, unit, values, names))
 
 
-def _count_assets(facts: Facts, assets: pa.StructArray) -> None:
-    """Sizes, valid fractions and histograms of the products' files."""
+def _add_assets(facts: Facts, assets: pa.StructArray) -> None:
+    """Add sizes, valid fractions and histograms of the products' files."""
     valid: dict[str, float] = {}
-    buckets: dict[str, list[Mapping[str, Any]]] = {}
+    histograms: dict[str, list[Mapping[str, Any]]] = {}
     for asset in assets.type:
-        kinds = {one.name for one in asset.type} if pa.types.is_struct(asset.type) else set()
         column = assets.field(asset.name)
-        if "file:size" in kinds:
+        fields = _field_names(asset.type)
+        if "file:size" in fields:
             facts.written_bytes += pc.sum(column.field("file:size")).as_py() or 0
-        if "raster:bands" not in kinds:
+        if "raster:bands" not in fields:
             continue
-        names = column.field("bands").to_pylist() if "bands" in kinds else [None] * len(column)
-        for name, labels, bands in zip(
-            facts.names, names, column.field("raster:bands").to_pylist(), strict=True
-        ):
-            for number, band in enumerate(bands or ()):
+        labels = column.field("bands").to_pylist() if "bands" in fields else [None] * len(column)
+        bands = column.field("raster:bands").to_pylist()
+        for product, names, statistics in zip(facts.product_names, labels, bands, strict=True):
+            for number, band in enumerate(statistics or ()):
                 percent = (band.get("statistics") or {}).get("valid_percent")
                 if percent is not None:
-                    valid[name] = min(percent, valid.get(name, 100.0))
+                    valid[product] = min(percent, valid.get(product, 100.0))
                 if band.get("histogram"):
-                    label = (
-                        labels[number]["name"] if labels and number < len(labels) else asset.name
-                    )
-                    buckets.setdefault(label, []).append(band["histogram"])
+                    # Assets with a single band are named like the band.
+                    is_named = names and number < len(names)
+                    name = names[number]["name"] if is_named else asset.name
+                    histograms.setdefault(name, []).append(band["histogram"])
     if valid:
-        facts.measures.append(
-            Measure("Valid pixels, of the band that has fewest", "%", [*valid.values()], [*valid])
-        )
-    facts.histograms = [_joined(band, told) for band, told in buckets.items()]
+        title = "Valid pixels (minimum over bands)"
+        facts.measures.append(Measure(title, "%", [*valid.values()], [*valid]))
+    for band, parts in histograms.items():
+        facts.histograms.append(merge_histograms(band, parts))
 
 
-def _joined(band: str, told: Sequence[Mapping[str, Any]]) -> Histogram:
-    """Many histograms as one: the numbers of a bucket lie evenly in it."""
-    low, high = min(one["min"] for one in told), max(one["max"] for one in told)
-    finest = max(one["count"] / (one["max"] - one["min"]) for one in told)
-    edges = np.linspace(low, high, min(max(1, round((high - low) * finest)), _BARS) + 1)
-    below = np.zeros(len(edges))
-    for one in told:
-        own = np.linspace(one["min"], one["max"], one["count"] + 1)
-        below += np.interp(edges, own, np.concatenate([[0], np.cumsum(one["buckets"])]))
-    return Histogram(band, edges.tolist(), np.diff(below).tolist())
+def _field_names(kind: pa.DataType) -> set[str]:
+    return {field.name for field in kind} if pa.types.is_struct(kind) else set()
+
+
+def merge_histograms(band: str, histograms: Sequence[Mapping[str, Any]]) -> Histogram:
+    """Merge histograms with different bins, as if values were spread evenly within each bin.
+
+    Args:
+        band: Name of the band.
+        histograms: Objects of the STAC raster extension: `count`, `min`, `max`, `buckets`.
+
+    Returns:
+        A histogram over the whole range, with the finest bins of all but at most 64.
+    """
+    low, high = histograms[0]["min"], histograms[0]["max"]
+    finest = 0.0
+    for histogram in histograms:
+        low, high = min(low, histogram["min"]), max(high, histogram["max"])
+        density = histogram["count"] / (histogram["max"] - histogram["min"])
+        finest = max(finest, density)
+    bins = min(max(1, round((high - low) * finest)), _MAX_BINS)
+    edges = np.linspace(low, high, bins + 1)
+    # Cumulative counts are linear within a bin if its values are spread evenly. So each histogram's
+    # cumulative counts are interpolated at the new edges, and their sum is differenced again.
+    cumulative = np.zeros(len(edges))
+    for histogram in histograms:
+        own_edges = np.linspace(histogram["min"], histogram["max"], histogram["count"] + 1)
+        own_counts = np.concatenate([[0], np.cumsum(histogram["buckets"])])
+        cumulative += np.interp(edges, own_edges, own_counts)
+    return Histogram(band, edges.tolist(), np.diff(cumulative).tolist())

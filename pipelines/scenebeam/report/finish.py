@@ -1,17 +1,18 @@
-"""Report: what a run came to, as tables, a STAC collection and the final status."""
+"""Finish: write what a run made as tables, a STAC collection, an HTML page and a final status."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.imaging.shards import PARTS
+from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, vanished
 from scenebeam.products import product_of
 from scenebeam.report import gather, render
@@ -22,136 +23,203 @@ from scenebeam.tasks import Outcome
 log = logging.getLogger(__name__)
 
 _ABSENT = "the catalog has no such scene"
-_PICTURES = 12
-"""That a status names."""
+_MAX_PICTURES = 12
+"""Pictures that a status names."""
 _SPENDING_COLUMNS = ("task", "band", "state", "seconds", "bytes", "requests", "retries")
 _FAILURE_COLUMNS = ("task", "kind", "reason", "retry", "state")
 
 
 def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunStatus) -> RunStatus:
-    """Write the tables, items.parquet, collection.json and status.json; return the final status.
+    """Write the tables, `items.parquet`, `collection.json`, the page and `status.json` of a run.
 
-    Tables follow from the plan, from what stands in the store and from this run's failures: whether a run
-    went through at once or was stopped and resumed does not show in them.
+    The tables depend on the plan, on the outputs that exist and on the failures of this run. They
+    do not depend on whether the outputs were made by one run or by several that were interrupted
+    and resumed.
+
+    Args:
+        plan: The frozen plan.
+        outcomes: Outcomes of the tasks that this run has made.
+        store: Output of the run.
+        status: Status of the run so far.
+
+    Returns:
+        The final status.
+
+    Raises:
+        StorageError: The output was removed during the run, or cannot be read or written.
     """
     if store.size(RUN_FILE) is None:
         raise vanished(store)
     by_task = {outcome.task: outcome for outcome in outcomes}
     existing = store.list()
     undone = {task.id for task in plan.undone(existing)}
-    left_over: set[str] = set()
+    superseded: set[str] = set()
     if not undone:
-        # Killed while it tidied up, a task that is done is not made again: nobody else would.
-        store.delete(sorted(name for name in existing if name.startswith(PARTS)))
-        left_over = store.release_superseded()
-    left = [
-        outcome
-        for task in plan.tasks
-        if task.id in undone and (outcome := by_task.get(task.id)) is not None
-    ]
-    faults = [outcome for outcome in left if outcome.state == "failed"]
+        # A task that was killed while it removed its shards is done, and never made again.
+        store.delete(sorted(key for key in existing if key.startswith(PARTS)))
+        superseded = store.release_superseded()
+    # Only tasks whose outputs are still missing: another process may have made the others.
+    unfinished = _unfinished(plan, undone, by_task)
     done = {task.id for task in plan.tasks} - undone
-    told = product_of(plan.request.product.kind).report(
-        plan.request, plan.tasks, done, by_task, store
-    )
-    retry = f"scenebeam run {shlex.quote(store.path('run.json'))}"
-    failures = [
-        {
-            "task": one.task,
-            "kind": one.kind,
-            "reason": one.reason,
-            "retry": retry if one.state == "failed" else "",
-            "state": one.state,
-        }
-        for one in sorted(left, key=lambda one: one.state)  # failed ones first
-        if one.state != "done"
-    ]
-    failures += [
-        {"task": name, "kind": "absent_scene", "reason": _ABSENT, "state": "failed"}
-        for name in plan.absent
-    ]
-    spent = Table(_SPENDING_COLUMNS, [row for one in by_task.values() for row in _spending(one)])
+    product = product_of(plan.request.product.kind)
+    report = product.report(plan.request, plan.tasks, done, by_task, store)
     store.write_all(
-        {**told.files, FAILURES_FILE: Table(_FAILURE_COLUMNS, failures), SPENDING_FILE: spent}
-    )
-    skipped = sum(outcome.state == "skipped" for outcome in left)
-    state = _state(plan, len(undone) - skipped)
-    if plan.absent and state == "succeeded":
-        state = "partial"
-    nothing = told.nothing or (_reasons(left) if skipped and not done else "")
-    final = status.model_copy(
-        update={
-            "state": "failed" if nothing else state,
-            "tasks": len(plan.tasks),
-            "done": len(plan.tasks) - len(undone),
-            "skipped": skipped,
-            "failed": len(undone) - skipped + len(plan.absent),
-            "retriable": sum(not outcome.permanent for outcome in faults),
-            "incomplete": told.incomplete,
-            "requests": sum(outcome.requests for outcome in by_task.values()),
-            "read_bytes": sum(outcome.read_bytes for outcome in by_task.values()),
-            "updated": now(),
-            "finished": now(),
-            "message": _message(nothing, faults, plan.absent),
-            "pictures": _some(sorted(name for name in existing if name.endswith(".png"))),
+        {
+            **report.files,
+            FAILURES_FILE: _failures_table(plan, unfinished, store),
+            SPENDING_FILE: _spending_table(by_task.values()),
         }
     )
-    _draw_page(plan, final, told.items, existing, store)
-    store.delete(sorted(left_over))
+    pictures = sorted(key for key in existing if key.endswith(".png"))
+    final = _final_status(plan, status, undone, unfinished, report).model_copy(
+        update={**_totals(by_task.values()), "pictures": _sample(pictures)}
+    )
+    _write_page(plan, final, report.items, existing, store)
+    # No table refers to superseded files any more.
+    store.delete(sorted(superseded))
     store.write(STATUS_FILE, final.to_bytes())
     return final
 
 
-def _spending(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """What a task of this run has taken, whole and band by band."""
-    whole = {"seconds": outcome.seconds, "bytes": outcome.read_bytes, "retries": outcome.retries}
+def _unfinished(plan: Plan, undone: set[str], by_task: Mapping[str, Outcome]) -> list[Outcome]:
+    """Return the outcomes of tasks that are not done, in the order of the plan."""
+    outcomes = []
+    for task in plan.tasks:
+        outcome = by_task.get(task.id)
+        if task.id in undone and outcome is not None:
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _failures_table(plan: Plan, unfinished: Sequence[Outcome], store: Store) -> Table:
+    """List failed tasks, then skipped ones, then scenes that the catalog does not have."""
+    retry = f"scenebeam run {shlex.quote(store.uri_for('run.json'))}"
+    rows = []
+    for outcome in sorted(unfinished, key=lambda outcome: outcome.state):  # "failed" < "skipped"
+        if outcome.state == "done":
+            continue
+        rows.append(
+            {
+                "task": outcome.task,
+                "kind": outcome.kind,
+                "reason": outcome.reason,
+                "retry": retry if outcome.state == "failed" else "",
+                "state": outcome.state,
+            }
+        )
+    for scene in plan.absent:
+        rows.append({"task": scene, "kind": "absent_scene", "reason": _ABSENT, "state": "failed"})
+    return Table(_FAILURE_COLUMNS, rows)
+
+
+def _spending_table(outcomes: Iterable[Outcome]) -> Table:
+    """List the time, bytes, requests and retries of each task, in total and by band."""
+    rows: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        rows.extend(_spending_rows(outcome))
+    return Table(_SPENDING_COLUMNS, rows)
+
+
+def _spending_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    total = {"seconds": outcome.seconds, "bytes": outcome.read_bytes, "retries": outcome.retries}
     yield {
         "task": outcome.task,
         "band": "",
         "state": outcome.state,
         "requests": outcome.requests,
-        **whole,
+        **total,
     }
+    # Some products report bands directly in `detail`, others below `bands`. Other entries of
+    # `detail` have no `seconds`.
     for band, facts in {**outcome.detail, **outcome.detail.get("bands", {})}.items():
         if isinstance(facts, dict) and facts.get("seconds") is not None:
-            taken = {name: facts.get(name) for name in whole}
-            yield {"task": outcome.task, "band": band, "state": "", "requests": None, **taken}
+            spent = {name: facts.get(name) for name in total}
+            yield {"task": outcome.task, "band": band, "state": "", "requests": None, **spent}
 
 
-def _message(nothing: str, faults: Sequence[Outcome], absent: Sequence[str]) -> str:
+def _totals(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Sum up what a run has read."""
+    totals = {"requests": 0, "read_bytes": 0}
+    for outcome in outcomes:
+        totals["requests"] += outcome.requests
+        totals["read_bytes"] += outcome.read_bytes
+    return totals
+
+
+def _final_status(
+    plan: Plan,
+    status: RunStatus,
+    undone: set[str],
+    unfinished: Sequence[Outcome],
+    report: ReportFiles,
+) -> RunStatus:
+    """Return the final status: the state, the numbers of tasks, and the message."""
+    done = len(plan.tasks) - len(undone)
+    skipped = retriable = 0
+    for outcome in unfinished:
+        if outcome.state == "skipped":
+            skipped += 1
+        elif outcome.state == "failed" and not outcome.permanent:
+            retriable += 1
+    # Tasks without an outcome have failed, too: the run was stopped before it reached them.
+    failed = len(undone) - skipped
+    nothing = report.nothing
+    if not nothing and skipped and not done:
+        nothing = _most_common_reason(unfinished)
+    return status.model_copy(
+        update={
+            "state": "failed" if nothing else _state(plan, failed),
+            "tasks": len(plan.tasks),
+            "done": done,
+            "skipped": skipped,
+            "failed": failed + len(plan.absent),
+            "retriable": retriable,
+            "incomplete": report.incomplete,
+            "updated": now(),
+            "finished": now(),
+            "message": _message(nothing, unfinished, plan.absent),
+        }
+    )
+
+
+def _state(plan: Plan, failed: int) -> str:
+    """Return the final state of a run with a number of failed tasks."""
+    if failed == 0:
+        return "partial" if plan.absent else "succeeded"
+    return "partial" if failed <= plan.request.limits.max_failed * len(plan.tasks) else "failed"
+
+
+def _message(nothing: str, unfinished: Iterable[Outcome], absent: Sequence[str]) -> str:
+    """Return the message of the status: the most important reason for an incomplete output."""
     if nothing:
         return f"nothing was made: {nothing}"
-    if faults:
-        return faults[0].reason
+    for outcome in unfinished:
+        if outcome.state == "failed":
+            return outcome.reason
     return f"{absent[0]}: {_ABSENT}" if absent else ""
 
 
-def _reasons(outcomes: Iterable[Outcome]) -> str:
-    """The reason that most tasks give, and how many others there are."""
+def _most_common_reason(outcomes: Iterable[Outcome]) -> str:
     (reason, _), *others = Counter(outcome.reason for outcome in outcomes).most_common()
     return f"{reason}; and {len(others)} other reasons, see {FAILURES_FILE}" if others else reason
 
 
-def _draw_page(plan: Plan, status: RunStatus, items: str, existing: set[str], store: Store) -> None:
-    """The page is for people to look at: that it cannot be drawn is no reason for a run to fail."""
+def _write_page(
+    plan: Plan, status: RunStatus, items_key: str, existing: set[str], store: Store
+) -> None:
+    """Write the page. If it cannot be rendered, that is logged and does not fail the run."""
     try:
         area = area_geometry(plan.request.area) if plan.request.area is not None else None
         page = product_of(plan.request.product.kind).page
-        facts = gather(status, items, page, existing, store)
+        facts = gather(status, items_key, page, existing, store)
         store.write(PAGE_FILE, render(facts, area, store.uri))
     except StorageError:
         raise
     except Exception:
-        log.exception("cannot draw %s", store.path(PAGE_FILE))
+        log.exception("cannot render the report page %s", store.uri_for(PAGE_FILE))
 
 
-def _some(names: Sequence[str]) -> tuple[str, ...]:
-    """A few of many, spread evenly."""
-    count = min(len(names), _PICTURES)
-    return tuple(names[number * len(names) // count] for number in range(count))
-
-
-def _state(plan: Plan, failed: int) -> str:
-    if failed == 0:
-        return "succeeded"
-    return "partial" if failed <= plan.request.limits.max_failed * len(plan.tasks) else "failed"
+def _sample(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return at most `_MAX_PICTURES` keys, at regular intervals."""
+    count = min(len(keys), _MAX_PICTURES)
+    return tuple(keys[number * len(keys) // count] for number in range(count))

@@ -42,6 +42,7 @@ class ProductRequest(StrictModel):
     """The fields of one product. Subclasses add `kind` as a Literal, and their own fields."""
 
     kind: str
+    """The product: `mosaic`, `stack`, `index`, `assets`, `fields` or `landcover`."""
 
     states_where_and_when: ClassVar[bool] = False
     """Whether its own fields bound the search, so that `area` and `dates` may be left out."""
@@ -92,7 +93,7 @@ class BandsRequest(ProductRequest):
     """The request of a product that reads bands by name."""
 
     bands: Several[str] = Field(min_length=1)
-    """Bands by any of their names, in any case."""
+    """Bands by common name or by the sensor's own name, in any case: `red`, `B04`."""
 
     @property
     def requested_bands(self) -> Sequence[str]:
@@ -120,7 +121,8 @@ def parse_product(value: Any) -> ProductRequest:
     """Validate the product section by the model of its kind.
 
     Raises:
-        ValueError: `kind` is missing or unknown, or (as pydantic's ValidationError) a field is wrong.
+        ValueError: `kind` is missing or unknown, or (as pydantic's ValidationError) a field is
+            wrong.
     """
     if isinstance(value, ProductRequest):
         return value

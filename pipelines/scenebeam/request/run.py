@@ -70,32 +70,38 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     """
 
     run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
-    """Name of the run."""
+    """Name of the run: letters, digits, `-` and `_`."""
     catalog: Annotated[str | TimeSeries, Place("read")]
-    """A known catalog, the URL of a STAC API, or a file: ItemCollection, stac-geoparquet, static
-    catalog."""
+    """Catalog to search: a known name, a URL, a file, or a table of existing files. Known names are
+    `earth-search`, `planetary-computer` and `cdse`. A URL is that of a STAC API or of a static
+    catalog. A file is an ItemCollection, an Item, stac-geoparquet or a `catalog.json`. A table is
+    given as `{time_series: table.csv, root: folder}`."""
     collections: Several[str | CollectionRecord] = Field(min_length=1)
-    """Collection ids, or records of collections that scenebeam does not know."""
+    """Collection ids (`scenebeam info` lists them), or records given inline."""
     area: Area | None = None
-    """The area of interest. May be left out if `catalog` is a file: then all that its scenes cover."""
+    """The area of interest in one of four forms, in longitude and latitude (WGS 84). Required to
+    search an API, unless `select` names the scenes or the product says where they are. Default: all
+    that the scenes cover."""
     dates: Annotated[Several[Interval], BeforeValidator(_as_list)] = Field(default=[])
-    """One or several intervals; for a differenced index, before and after."""
+    """A year, month, day or interval, or a list of them; both ends are included. For example:
+    `2023`, `2023-02`, `2023-02-01/2023-02-28`. A differenced index takes two, before and after.
+    Required to search an API, as `area` is. Default: all scenes."""
     select: Select = Select()
-    """Which of the scenes found are used."""
+    """Which of the scenes that the search finds are used."""
     grid: GridRequest = GridRequest()
-    """The output grid."""
+    """The output grid of mosaics, stacks and indices; default: derived from the area."""
     product: Annotated[SerializeAsAny[ProductT_co], PlainValidator(parse_product)]
-    """What is made of the scenes."""
+    """What is made of the scenes: a product and its fields."""
     checks: Checks = Checks()
-    """When an image is usable."""
+    """Thresholds by which an image is fit to use; `checks: off` accepts any values."""
     output: Annotated[str, AfterValidator(_check_output), Place("write")] = Field(min_length=1)
-    """A folder, or `gs://bucket/prefix`."""
+    """A folder, or `gs://bucket/prefix`; other schemes are rejected."""
     runner: Annotated[
         Runner, BeforeValidator(_parse_runner), PlainSerializer(lambda runner: runner.model_dump())
     ] = Runner()
-    """Where tasks run."""
+    """Where tasks run: the fields of a runner, or its kind alone, as in `runner: direct`."""
     limits: Limits = Limits()
-    """Ceilings of a run."""
+    """Ceilings of a run, and of its requests and downloads."""
 
     @model_validator(mode="after")
     def _check_search_is_bounded(self) -> RunRequest[ProductT_co]:
@@ -146,7 +152,7 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
 
     @property
     def adjustable(self) -> frozenset[str]:
-        """Dotted names of fields that decide which products are made, and nothing about the others."""
+        """Dotted names of fields that decide which products are made, but not their content."""
         fields = marked_fields(type(self.product), Marker.ADJUSTABLE)
         return self.product.adjustable_sections | {f"product.{name}" for name in fields}
 

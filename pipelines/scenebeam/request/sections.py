@@ -39,7 +39,9 @@ Several = Annotated[list[Item], _FailFast()]
 class StrictModel(BaseModel):
     """A frozen model without unknown fields and without infinite or NaN numbers.
 
-    The docstring below a field is its description in the command line and in the documentation.
+    The docstring below a field is its description: the first sentence is the help of its
+    command-line option, and the whole is its row in the tables of docs/. A default that depends on
+    something else is stated last, as `Default: …` or `; default: …`.
     """
 
     model_config = ConfigDict(
@@ -51,10 +53,11 @@ class TimeSeries(StrictModel):
     """A table of acquisitions whose files exist already, as `<root>/<scene_id>/<band>.tif`."""
 
     time_series: Annotated[str, Place("read-on-load")]
-    """`time_serie.csv` with the columns `acq_datetime` and `tile_ids` (separated by `|`, `,` or
-    `;`)."""
+    """A `time_serie.csv` with the columns `acq_datetime` and `tile_ids`. It is a local file, or at
+    `gs://bucket/…`."""
     root: Annotated[str, Place("read-on-load")]
-    """A folder, or `gs://bucket/prefix`."""
+    """Folder of the files, or `gs://bucket/prefix`. The bands of a scene are at
+    `<root>/<scene_id>/<band>.tif`, `.tiff` or `.jp2`."""
 
     @field_validator("time_series", "root")
     @classmethod
@@ -70,11 +73,13 @@ class Area(StrictModel):
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north. A box with west > east crosses the antimeridian."""
     geojson: Annotated[str | None, Place("read-on-load")] = None
-    """A vector file with the area: any format that GDAL opens."""
+    """A vector file with the area, local or remote. Despite its name, the field also accepts
+    GeoParquet, GeoPackage, Shapefile and FlatGeobuf."""
     geometry: dict[str, Any] | None = None
-    """A GeoJSON Polygon or MultiPolygon."""
+    """A GeoJSON Polygon or MultiPolygon. A geometry with a `crs` member is transformed to WGS 84.
+    """
     mgrs: Several[str] | None = None
-    """Sentinel-2 tiles: `34TFK`."""
+    """Sentinel-2 tiles: `[34TFK]`."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Area:
@@ -108,8 +113,8 @@ class Area(StrictModel):
             raise ValueError(f"south ({south}) must be less than north ({north})")
         if west == east:
             raise ValueError("west equals east: the box is empty")
-        # RFC 7946 section 5.2 writes a box across the antimeridian with west > east. A box that would
-        # span more than half the Earth is more likely two numbers in the wrong order.
+        # RFC 7946 section 5.2 writes a box across the antimeridian with west > east. A box that
+        # would span more than half the Earth is more likely two numbers in the wrong order.
         if west > east and east + 360 - west > 180:
             raise ValueError(
                 f"west ({west}) is greater than east ({east}), but a box across the antimeridian "
@@ -151,6 +156,7 @@ class PickedScene(StrictModel):
     """A scene that was selected before."""
 
     id: str
+    """Id of the scene."""
     anchor: Interval | None = None
     """The date that it was selected for."""
 
@@ -159,43 +165,49 @@ class Select(StrictModel):
     """Which of the scenes found are used."""
 
     table: Annotated[str | None, Place("read-on-load")] = None
-    """A `scenes_selected.csv`: use exactly its scenes, for the dates in it. Read into `scenes`."""
+    """A `scenes_selected.csv`: use exactly its scenes, for the dates in it. The columns `id` and
+    `anchor_date` are read into `select.scenes`."""
     scenes: Several[PickedScene] | None = None
-    """Use exactly these scenes, by id; the catalog is searched for no others."""
+    """Use exactly these scenes; the catalog is searched for them by id. Each is `{id: S2B_…,
+    anchor: 2023-04-09}`, where `anchor` may be left out. A scene that the catalog lacks is a row of
+    `failures.csv`, and the run is partial."""
     mode: Literal["all", "anchors", "least-cloudy-per-period", "nearest-to-date"] = "all"
-    """`all`; `anchors`: the best acquisition near each anchor; `least-cloudy-per-period`: the best
-    of each period; `nearest-to-date`: the nearest to each anchor. Less cloud is better, then more
-    of the area, then nearer, then the smaller name."""
+    """How acquisitions are chosen from those that passed the filters. With `all`, all are used;
+    with `anchors`, the best one near each anchor date; with `least-cloudy-per-period`, the best one
+    of each period; with `nearest-to-date`, the nearest one to each anchor date."""
     anchors: Several[Interval] = []
-    """Dates for `anchors` and `nearest-to-date`."""
+    """Anchor dates of the modes `anchors` and `nearest-to-date`."""
     n_anchors: int = Field(default=18, ge=1, le=MAX_DAYS)
-    """Number of anchors if `anchors` is empty, spread evenly from the first to the last date."""
+    """Number of anchor dates in the mode `anchors` if `anchors` is empty. They are spread evenly
+    from the first to the last day of the dates."""
     window_days: int = Field(default=21, ge=0, le=MAX_DAYS)
-    """Largest distance of an acquisition from its anchor, in days."""
+    """Largest distance of an acquisition from its anchor date, in days before or after."""
     full_cover_threshold: float = Field(default=0.95, ge=0, le=1)
-    """Smallest fraction of the area that an acquisition near an anchor covers; `has_full_cover` in
-    the tables."""
+    """Smallest fraction of the area that an acquisition near an anchor date covers. The column
+    `has_full_cover` of the tables says whether an acquisition reaches it."""
     period: Literal["month", "quarter"] | Several[Interval] = "month"
-    """For `least-cloudy-per-period`: calendar months, quarters, or intervals such as
-    2023-03-01/2023-04-15."""
+    """Periods of `least-cloudy-per-period`: `month`, `quarter`, or a list of intervals. An interval
+    is `2023-03-01/2023-04-15`, for example."""
     max_cloud_cover: float | None = Field(default=None, ge=0, le=100)
-    """Largest cloud cover of a scene in percent; scenes without the property are kept."""
+    """Largest cloud cover of a scene in percent; scenes without this property are kept."""
     max_aoi_cloud: float | None = Field(default=None, ge=0, le=100)
-    """Largest cloud cover of the area in percent, measured in the classification or quality band,
-    which is read while planning; `aoi_cloud_percent` in the tables. Scenes without such a band are
-    kept."""
+    """Largest cloud cover of the area in a scene, in percent, measured by its pixels. The
+    classification or quality band is read while planning, and the tables of scenes get a column
+    `aoi_cloud_percent`. Scenes without such a band are kept."""
     max_nodata: float | None = Field(default=None, ge=0, le=100)
-    """Largest share of nodata of a scene in percent; scenes without the property are kept."""
+    """Largest share of nodata of a scene in percent; scenes without this property are kept."""
     min_coverage: float = Field(default=0.0, ge=0, le=1)
     """Smallest fraction of the area that the scenes of one acquisition cover together."""
     cover: Literal["all", "minimal"] = "all"
-    """`minimal`: drop scenes that add nothing to their acquisition's coverage of the area."""
+    """Which scenes of an acquisition are kept: `all`, or a `minimal` set that covers as much. The
+    latter drops scenes that add nothing to their acquisition's coverage of the area, for products
+    that need each place once."""
     platform: Several[str] | None = None
-    """Platforms to use, such as `sentinel-2a`."""
+    """Platforms to use, such as `sentinel-2a`: one, or a list; default: all."""
     relative_orbit: Several[int] | None = None
-    """Relative orbits to use."""
+    """Relative orbits to use: one, or a list; default: all."""
     orbit_state: Literal["ascending", "descending"] | None = None
-    """Orbit direction to use."""
+    """Orbit direction to use: `ascending` or `descending`; default: both."""
 
     @field_validator("cover", mode="before")
     @classmethod
@@ -225,12 +237,14 @@ class GridRequest(StrictModel):
     """The output grid; whatever is left out is derived from the area."""
 
     crs: str | None = None
-    """`EPSG:32634` or any CRS that PROJ reads; default: the UTM zone of the area's center."""
+    """`EPSG:32634` or any CRS that PROJ reads; default: the UTM zone of the area's center. A CRS in
+    degrees also needs `grid.resolution`."""
     resolution: float | None = Field(default=None, ge=1e-9, le=1e7)
     """Pixel size in units of the CRS; default: that of the finest requested band."""
     bounds: tuple[float, float, float, float] | None = None
-    """Left, bottom, right, top in units of the CRS; default: the bounds of the area, expanded to
-    whole pixels."""
+    """Left, bottom, right, top in units of `grid.crs`, which is then required. The bounds are used
+    exactly as given and must span a whole number of pixels. Default: the bounds of the area,
+    snapped outward to the pixel lattice of the sources."""
 
     @model_validator(mode="after")
     def _bounds_need_crs(self) -> GridRequest:
@@ -251,45 +265,53 @@ class Runner(StrictModel):
     """Where tasks run."""
 
     kind: str = "auto"
-    """`auto`, `serial`, `direct`, `dataflow`, or the name of any Beam runner (`PortableRunner`)."""
+    """`auto`, `serial`, `direct`, `dataflow`, or the name of any Beam runner. Tasks run one after
+    another in this process with `serial`, several at once on this machine with `direct`, and on
+    Google Cloud with `dataflow`."""
     workers: int | None = Field(default=None, ge=1, le=10_000)
-    """Number of workers; default: the runner's own."""
+    """Number of tasks at once, or the maximum number of workers; default: the runner's own. The
+    former applies to `direct`, the latter to `dataflow`."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
-    """Beam pipeline options by their command-line names, without the dashes."""
+    """Beam pipeline options by their command-line names, without the dashes. For example:
+    `{kind: PortableRunner, options: {job_endpoint: …}}`."""
     serial_blocks: int = Field(default=100, ge=0)
-    """`auto` runs serially below this number of source blocks: starting Beam would take longer."""
+    """With `auto`, a run of fewer source blocks is `serial`, and a larger one is `direct`. For few
+    blocks, starting Beam would take longer. Assets are always serial."""
     local_blocks: int = Field(default=1000, ge=0)
-    """`auto` uses Dataflow from this number of source blocks if `options` and `output` name a
-    project and a bucket; otherwise it runs locally and suggests Dataflow."""
+    """With `auto`, a run of at least this number of source blocks uses Dataflow. It does so if
+    `options` has the settings of Dataflow and the output is `gs://`; otherwise it runs locally and
+    suggests Dataflow."""
 
 
 class OpticalChecks(StrictModel):
     """When an optical image is usable."""
 
     min_std_dev: float = Field(default=1.0, ge=0)
-    """A band of digital numbers with a standard deviation at or below this is blank; any other band
-    is blank if it is constant. 0 accepts constant bands."""
+    """Standard deviation at or below which a band of digital numbers is blank. Any other band is
+    blank if it is constant. 0 accepts constant bands."""
     value_range: tuple[float, float] | None = None
-    """Plausible digital numbers: a warning if the 1st or the 99th percentile is outside. Default:
-    the range in the collection's record."""
+    """Plausible digital numbers: a 1st or 99th percentile outside is a warning. Default: the range
+    in the collection's record."""
 
 
 class SarChecks(StrictModel):
     """When a radar image is usable."""
 
     min_std_dev_db: float = Field(default=2.0, ge=0)
-    """Smallest standard deviation in dB: speckle alone exceeds it. 0 accepts constant bands."""
+    """Smallest standard deviation in dB, which speckle alone exceeds. With 0, constant bands are
+    accepted."""
     backscatter_range_db: tuple[float, float] = (-30.0, 10.0)
-    """Plausible backscatter in dB: a warning if the 1st or the 99th percentile is outside."""
+    """Plausible backscatter in dB: a 1st or 99th percentile outside is a warning."""
     required_polarizations: Several[str] = ["vv", "vh"]
-    """Polarizations that a radar image must have."""
+    """Polarizations that a radar image with several bands must have."""
 
 
 class Checks(StrictModel):
-    """When an image is usable, for `scenebeam validate` and every product. `off` accepts anything."""
+    """When an image is usable, for `scenebeam validate` and every product. `off` accepts any."""
 
     enabled: bool = True
-    """Check the pixel values of bands. Files that cannot be read are errors in any case."""
+    """Check the pixel values of bands. Short form to set it to false: `checks: off`. Files that
+    cannot be read are errors in any case."""
     max_nodata_percent: float = Field(default=50.0, ge=0, le=100)
     """Largest share of nodata in a requested band, in percent."""
     optical: OpticalChecks = OpticalChecks()
@@ -297,9 +319,9 @@ class Checks(StrictModel):
     sar: SarChecks = SarChecks()
     """Thresholds for radar images."""
     screenshot: bool = False
-    """Write a small PNG with each stack or field chip."""
+    """Write a small PNG with each stack or image of a field chip."""
     checksums: bool = False
-    """Verify the raw files of a time series by the checksums in their items; sizes are always
+    """Verify the raw files of a time series by the checksums in their items. Sizes are always
     compared. A damaged file is read from its source instead."""
     outside_sources: bool = False
     """Allow a VRT to name files outside its own folder, or on the network."""
@@ -320,13 +342,15 @@ class Limits(StrictModel):
     max_scenes: int = Field(default=10_000, ge=1)
     """Largest number of scenes that a search may return."""
     max_download_workers: int = Field(default=8, ge=1, le=256)
-    """Whole files downloaded concurrently by one process."""
+    """Whole files that one process downloads at once. Also `--max-download-workers`, and
+    `SCENEBEAM_MAX_DOWNLOAD_WORKERS` in the environment."""
     max_per_host: int = Field(default=4, ge=1, le=256)
-    """Whole files downloaded concurrently from one host by one process."""
+    """Whole files that one process downloads at once from one host."""
     max_attempts: int = Field(default=6, ge=1, le=20)
     """Attempts for one request to a catalog or a file, with exponential backoff."""
     retry_wait: float = Field(default=0.25, ge=0, le=60)
-    """Seconds before the first retry; longer if the server sends Retry-After."""
+    """Seconds before the first retry. The wait is doubled for each further retry, and longer if the
+    server sends Retry-After."""
     retry_seconds: float = Field(default=300.0, ge=0, le=_MAX_SECONDS)
     """Seconds that one task may spend waiting for retries in total."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)

@@ -1,1 +1,1 @@
-"""A small synthetic Earth: Sentinel-2-like scenes whose every pixel is known, as STAC items and COGs."""
+"""A synthetic Earth with known pixels: scenes as STAC items and COGs, a range server, demos."""

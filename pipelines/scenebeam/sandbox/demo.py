@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scenebeam.execution.driver import run
 from scenebeam.products import product_of
 from scenebeam.request.markers import places_in
 from scenebeam.request.product import request_model
 from scenebeam.requestfile import validate_request
-from scenebeam.run.driver import run
 from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import write_fields
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox

@@ -1,4 +1,9 @@
-"""The synthetic Earth: what every pixel is, by place, band and date. Whole numbers only, so always the same."""
+"""The synthetic Earth: the value of every pixel as a function of place, band and date.
+
+All functions take easting and northing in whole meters, as arrays that broadcast against each
+other. They use integer arithmetic wherever possible, so that pixels are identical on all machines.
+Tests compare products with these functions, without reading the files of the sandbox.
+"""
 
 from __future__ import annotations
 
@@ -10,98 +15,155 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BANDS = {"blue": 10, "green": 10, "red": 10, "nir": 10, "swir16": 20, "swir22": 20, "scl": 20}
-"""Band → metres to a pixel."""
+"""Sentinel-2 band → resolution in meters."""
 _BRIGHTNESS = {"blue": 500, "green": 700, "red": 900, "nir": 2600, "swir16": 1800, "swir22": 1300}
-_CLOUD = 9
-_SHADOW = 3
+_CLOUD, _SHADOW = 9, 3
+"""Classes of the Sentinel-2 scene classification."""
+_QA_CLEAR, _QA_CLOUD, _QA_SHADOW = 21824, 22280, 23888
+"""Values of Landsat's `qa_pixel`."""
+_FIELD_SIDE = 480
+"""Meters."""
+LAND_CLASSES = (1, 2, 5, 7, 8, 11, 4, 0)
+"""Classes of io-lulc; 0 is nodata."""
+_PATCH_SIDE = 2880
+"""Meters of a patch of one land cover class: three chips of 960 m."""
 
 
 def day_number(when: datetime) -> int:
-    """Days since 2020-01-01, which is all that pixels know of a date."""
+    """Return the days since 2020-01-01. Pixels depend on the day, not on the time."""
     return (when.date() - datetime(2020, 1, 1).date()).days
 
 
-def _wave(position: Array, period: int, height: int) -> Array:
-    """A triangle wave in whole numbers: 0 → height → 0 over `period` metres."""
-    phase = position % period
-    return np.asarray(height * np.minimum(phase, period - phase) * 2 // period)
-
-
 def reflectance(band: str, easting: Array, northing: Array, day: int) -> Array:
-    """Harmonized digital numbers (reflectance x 10,000) of a band at pixel centres in metres; int64, always > 0.
+    """Return the cloud-free values of an optical band.
 
-    Fields of 480 m, hills of some kilometres, a season, and a grain that differs from pixel to pixel.
+    They consist of fields of 480 m, hills of several kilometers, a season, and a grain that differs
+    from pixel to pixel and from day to day. Shifts by a single pixel or day are therefore visible.
+
+    Args:
+        band: A band of `BANDS` other than `scl`.
+        easting: Eastings of pixel centers, in whole meters.
+        northing: Northings of pixel centers, in whole meters.
+        day: See `day_number`.
+
+    Returns:
+        Reflectance times 10,000, without BOA_ADD_OFFSET; int64, always positive.
     """
-    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
-    field = (x // 480 * 7919 + y // 480 * 104729) % 11
-    hills = _wave(x, 5200, 300) + _wave(y, 7300, 250)
+    x, y = _whole_meters(easting, northing)
+    is_nir = band == "nir"
+    field = (x // _FIELD_SIDE * 7919 + y // _FIELD_SIDE * 104729) % 11
+    vegetation = field * 60 if is_nir else field * -20
     season = _wave(np.asarray(day), 365, 400)
-    green = field * 60 if band == "nir" else field * -20
-    grain = (x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(band) * 2971215073) % 53
-    return np.asarray(
-        _BRIGHTNESS[band] + hills + green + (season if band == "nir" else -season // 4) + grain + 60
-    )
+    hills = _wave(x, 5200, 300) + _wave(y, 7300, 250)
+    grain = _hash(x, y, day, len(band)) % 53
+    seasonal = season if is_nir else -season // 4
+    return np.asarray(_BRIGHTNESS[band] + hills + vegetation + seasonal + grain + 60)
 
 
 def is_cloud(easting: Array, northing: Array, day: int) -> Array:
-    """Where clouds stand on a day: discs on a 6 km lattice that drifts from day to day. Boolean."""
-    x, y = np.asarray(easting, np.int64) + day * 1700, np.asarray(northing, np.int64) + day * 900
+    """Return where clouds are: disks on a grid of 6 km that moves from day to day. Boolean."""
+    x, y = _whole_meters(easting, northing)
+    x, y = x + day * 1700, y + day * 900
     dx, dy = x % 6000 - 3000, y % 6000 - 3000
+    # Only one of three cells has a cloud.
     cell = (x // 6000 * 31 + y // 6000 * 17 + day) % 3
     return np.asarray((dx * dx + dy * dy < 1100 * 1100) & (cell == 0))
 
 
 def scene_class(easting: Array, northing: Array, day: int) -> Array:
-    """Sentinel-2 scene classification: 4 vegetation, 5 bare, 6 water, 9 cloud, 3 its shadow. int64."""
-    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
-    ground = np.take(np.array([4, 4, 5, 4, 5, 6, 4]), (x // 480 * 7919 + y // 480 * 104729) % 7)
-    shadow = is_cloud(x - 400, y + 400, day)
-    return np.where(is_cloud(x, y, day), _CLOUD, np.where(shadow, _SHADOW, ground))
+    """Return the Sentinel-2 scene classification (SCL).
 
-
-LAND_CLASSES = (1, 2, 5, 7, 8, 11, 4, 0)
-"""By io-lulc's numbers; 0 is no data."""
-_COUNTRY = 2880
-"""Metres to a side of a patch of one class."""
+    Returns:
+        4 vegetation, 5 bare soil, 6 water, 9 cloud, 3 cloud shadow; int64.
+    """
+    x, y = _whole_meters(easting, northing)
+    field = (x // _FIELD_SIDE * 7919 + y // _FIELD_SIDE * 104729) % 7
+    ground = np.take(np.array([4, 4, 5, 4, 5, 6, 4]), field)
+    shadowed = np.where(_is_shadow(x, y, day), _SHADOW, ground)
+    return np.where(is_cloud(x, y, day), _CLOUD, shadowed)
 
 
 def land_class(easting: Array, northing: Array) -> Array:
-    """Land cover: patches of one class, three chips of 960 m wide. int64."""
-    x, y = np.asarray(easting, np.int64) // _COUNTRY, np.asarray(northing, np.int64) // _COUNTRY
-    return np.take(np.array(LAND_CLASSES), (x + 3 * y) % len(LAND_CLASSES))
+    """Return the land cover: square patches of the classes in `LAND_CLASSES`; int64."""
+    x, y = _whole_meters(easting, northing)
+    patch = (x // _PATCH_SIDE + 3 * (y // _PATCH_SIDE)) % len(LAND_CLASSES)
+    return np.take(np.array(LAND_CLASSES), patch)
 
 
 def elevation(easting: Array, northing: Array) -> Array:
-    """Metres above the sea, which is 0: water is at sea level. float64."""
-    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
+    """Return the elevation in meters above sea level; water is at 0. float64."""
+    x, y = _whole_meters(easting, northing)
     hills = 20 + _wave(x, 5200, 300) + _wave(y, 7300, 250)
     return np.where(land_class(x, y) == 1, 0, hills).astype(np.float64)
 
 
 def backscatter(polarization: str, easting: Array, northing: Array, day: int) -> Array:
-    """Radar power at pixel centres, linear, with speckle; float32, always > 0."""
-    x, y = np.asarray(easting, np.int64), np.asarray(northing, np.int64)
-    speckle = (
-        x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ len(polarization) * 2971215073
-    ) % 97
-    ground = 40 + 30 * land_class(x, y)
-    return np.asarray(
-        (ground + 4 * speckle) / (4096 if polarization == "vv" else 16384), np.float32
-    )
+    """Return radar backscatter with speckle, in linear power.
+
+    Args:
+        polarization: `vv` or `vh`.
+        easting: Eastings of pixel centers, in whole meters.
+        northing: Northings of pixel centers, in whole meters.
+        day: See `day_number`.
+
+    Returns:
+        float32, always positive.
+    """
+    x, y = _whole_meters(easting, northing)
+    speckle = _hash(x, y, day, len(polarization)) % 97
+    power = 40 + 30 * land_class(x, y) + 4 * speckle
+    # Divisors are powers of two, so that the result is exact in float32.
+    return np.asarray(power / (4096 if polarization == "vv" else 16384), np.float32)
 
 
 def landsat(band: str, easting: Array, northing: Array, day: int) -> Array:
-    """Landsat Collection 2 digital numbers, or its quality flags, at pixel centres. int64."""
+    """Return values of Landsat Collection 2 Level-2, or its quality flags; int64.
+
+    Args:
+        band: A Landsat band, or `qa_pixel`.
+        easting: Eastings of pixel centers, in whole meters.
+        northing: Northings of pixel centers, in whole meters.
+        day: See `day_number`.
+    """
     if band == "qa_pixel":
-        cloudy = is_cloud(easting, northing, day)
-        shadow = is_cloud(easting - 400, northing + 400, day)
-        return np.where(cloudy, 22280, np.where(shadow, 23888, 21824))
+        shadowed = np.where(_is_shadow(easting, northing, day), _QA_SHADOW, _QA_CLEAR)
+        return np.where(is_cloud(easting, northing, day), _QA_CLOUD, shadowed)
     return 7273 + 4 * pixel("nir" if band == "nir08" else band, easting, northing, day)
 
 
 def pixel(band: str, easting: Array, northing: Array, day: int) -> Array:
-    """The harmonized number of any band at pixel centres; clouds shine in the reflective bands."""
+    """Return the values of any Sentinel-2 band, with bright clouds in the optical bands.
+
+    Args:
+        band: A band of `BANDS`.
+        easting: Eastings of pixel centers, in whole meters.
+        northing: Northings of pixel centers, in whole meters.
+        day: See `day_number`.
+
+    Returns:
+        Classes for `scl`, else reflectance times 10,000 without BOA_ADD_OFFSET; int64.
+    """
     if band == "scl":
         return scene_class(easting, northing, day)
     clear = reflectance(band, easting, northing, day)
     return np.where(is_cloud(easting, northing, day), clear + 5000, clear)
+
+
+def _whole_meters(easting: Array, northing: Array) -> tuple[Array, Array]:
+    return np.asarray(easting, np.int64), np.asarray(northing, np.int64)
+
+
+def _wave(position: Array, period: int, height: int) -> Array:
+    """Return a triangle wave in integers: 0 → height → 0 within a period."""
+    phase = position % period
+    return np.asarray(height * np.minimum(phase, period - phase) * 2 // period)
+
+
+def _hash(x: Array, y: Array, day: int, salt: int) -> Array:
+    """Return pseudo-random integers for squares of 10 m, by XOR of multiples of primes."""
+    return x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ salt * 2971215073
+
+
+def _is_shadow(easting: Array, northing: Array, day: int) -> Array:
+    """Return where cloud shadows are: clouds shifted by 400 m to the southeast. Boolean."""
+    return is_cloud(easting - 400, northing + 400, day)

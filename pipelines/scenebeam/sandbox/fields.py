@@ -1,4 +1,4 @@
-"""The sandbox's fields: boundaries, a crop calendar, and scenes around planting and harvest."""
+"""The field data set: field boundaries, a crop calendar, and scenes around planting and harvest."""
 
 from __future__ import annotations
 
@@ -18,50 +18,52 @@ from scenebeam.sandbox.scenes import SandboxScene, write_image, write_sandbox
 
 YEAR = 2021
 PLANTING, HARVEST = 96, 298
-"""Days of the year: 6 April and 25 October."""
-_TILE = ("34TGL", 32634, 745_000, 4_502_000)
-_SIDE = 480
-"""Metres to a side of the synthetic Earth's fields."""
+"""Days of the year: April 6 and October 25."""
+_TILE, _EPSG, _LEFT, _TOP = "34TGL", 32634, 745_000, 4_502_000
+_TILE_SIDE = 10_240
+"""Meters."""
+_FIELD_SIDE = 480
+"""Meters of a field of the synthetic Earth."""
+_GAP = 10
+"""Meters between the boundary of a field and the edge of its square."""
+_CROPS = ("wheat", "maize", "beet")
 
 
 def _scene(day: int, after: int, baseline: str) -> SandboxScene:
-    """A scene some days after a day of the year, its cloud cover counted."""
-    taken = datetime(YEAR, 1, 1, 9, 20, 31) + timedelta(days=day - 1 + after)
-    tile, epsg, left, top = _TILE
-    bare = SandboxScene(tile, epsg, left, top, taken, baseline)
-    x, y = bare.centres(20)
-    clouds = 100 * float(np.isin(earth.scene_class(x, y, earth.day_number(taken)), (3, 9)).mean())
-    return SandboxScene(tile, epsg, left, top, taken, baseline, cloud_cover=round(clouds, 3))
+    """Create a scene `after` days after a day of the year, with its true cloud cover."""
+    acquired = datetime(YEAR, 1, 1, 9, 20, 31) + timedelta(days=day - 1 + after)
+    scene = SandboxScene(_TILE, _EPSG, _LEFT, _TOP, acquired, baseline)
+    classes = earth.scene_class(*scene.pixel_centers(20), earth.day_number(acquired))
+    clouds = 100 * float(np.isin(classes, (3, 9)).mean())
+    return SandboxScene(
+        _TILE, _EPSG, _LEFT, _TOP, acquired, baseline, cloud_cover=round(clouds, 3)
+    )
 
 
 SCENES: tuple[SandboxScene, ...] = (
     *(_scene(PLANTING, after, "03.00") for after in (-16, -11, -6, -1, 4, 9, 19)),
-    # Processed anew: these carry 1000 more.
+    # Reprocessed with baseline 05.00, so their pixels carry BOA_ADD_OFFSET.
     *(_scene(HARVEST, after, "05.00") for after in (-13, -8, -3, 2, 7, 12)),
 )
 
 
 def boundaries() -> dict[str, Any]:
-    """Some of the Earth's fields below the scenes, 20 m apart, as GeoJSON."""
-    _, epsg, left, top = _TILE
-    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    """Return three quarters of the fields below the scenes as GeoJSON, 20 m apart."""
+    to_lonlat = Transformer.from_crs(_EPSG, 4326, always_xy=True)
     features = []
-    for column in range(left // _SIDE + 1, (left + 10_240) // _SIDE):
-        for row in range((top - 10_240) // _SIDE + 1, top // _SIDE):
+    for column in range(_LEFT // _FIELD_SIDE + 1, (_LEFT + _TILE_SIDE) // _FIELD_SIDE):
+        for row in range((_TOP - _TILE_SIDE) // _FIELD_SIDE + 1, _TOP // _FIELD_SIDE):
             if (column * 7 + row * 3) % 4 == 0:
                 continue
-            x, y = column * _SIDE, row * _SIDE
-            field = shapely.transform(
-                box(x + 10, y + 10, x + _SIDE - 10, y + _SIDE - 10),
-                to_lonlat.transform,
-                interleaved=False,
-            )
-            properties = {"crop": ("wheat", "maize", "beet")[(column + row) % 3]}
+            left, bottom = column * _FIELD_SIDE + _GAP, row * _FIELD_SIDE + _GAP
+            side = _FIELD_SIDE - 2 * _GAP
+            field = box(left, bottom, left + side, bottom + side)
+            field = shapely.transform(field, to_lonlat.transform, interleaved=False)
             features.append(
                 {
                     "type": "Feature",
                     "id": f"{column}-{row}",
-                    "properties": properties,
+                    "properties": {"crop": _CROPS[(column + row) % 3]},
                     "geometry": mapping(field),
                 }
             )
@@ -69,16 +71,33 @@ def boundaries() -> dict[str, Any]:
 
 
 def write_calendar(folder: Path, planting: int = PLANTING, harvest: int = HARVEST) -> Path:
-    """A crop calendar of the whole Earth with the same days everywhere; gives its folder."""
+    """Write a global crop calendar with the same days everywhere.
+
+    Args:
+        folder: Where its two rasters are written.
+        planting: Day of the year.
+        harvest: Day of the year.
+
+    Returns:
+        The folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for (_, name), day in zip(FILES.items(), (planting, harvest), strict=True):
+    for name, day in zip(FILES.values(), (planting, harvest), strict=True):
         days = np.full((360, 720), day, np.float32)
         write_image(folder / name, days, "EPSG:4326", (-180.0, 90.0), 0.5, block=512)
     return folder
 
 
 def write_fields(folder: Path, href: str | None = None) -> Path:
-    """Scenes with their catalogue, `calendar/` and `fields.geojson` under `folder`; gives the catalogue's path."""
+    """Write the scenes with their catalog, `calendar/` and `fields.geojson`.
+
+    Args:
+        folder: Where they are written.
+        href: Folder or URL of the assets in the items; by default `folder`.
+
+    Returns:
+        The path of the ItemCollection.
+    """
     write_calendar(folder / "calendar")
     (folder / "fields.geojson").write_text(json.dumps(boundaries()))
     return write_sandbox(folder, href, SCENES)

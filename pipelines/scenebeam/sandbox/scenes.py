@@ -1,4 +1,8 @@
-"""The sandbox's scenes: tiles in two UTM zones on two dates, with the oddities that real archives have."""
+"""Sentinel-2-like scenes of the synthetic Earth, with the peculiarities of real archives.
+
+By default, tiles in two UTM zones on two dates: one is cut by the edge of the swath, one comes in
+two processings, and pixels after 2022-01-25 carry BOA_ADD_OFFSET.
+"""
 
 from __future__ import annotations
 
@@ -18,94 +22,99 @@ from pyproj import Transformer
 from shapely.geometry import Polygon, mapping
 
 from scenebeam.sandbox import earth
+from scenebeam.sandbox.earth import Array
 
 COLLECTION = "sentinel-2-l2a"
 AREA = (23.93, 40.55, 24.07, 40.63)
-"""West, south, east, north of a box that all tiles share, across the seam of UTM zones 34 and 35."""
+"""West, south, east and north of an area that all tiles cover, across UTM zones 34 and 35."""
 DATES = "2021-06-01/2022-07-01"
-SHIFT = 1000
+BOA_ADD_OFFSET = 1000
+"""What pixels carry since processing baseline 04.00."""
 
 
 @dataclass(frozen=True)
 class SandboxScene:
-    """One scene: where it lies, when it was taken, and what is odd in it."""
+    """A Sentinel-2 scene: its tile, its date, and its peculiarities."""
 
     tile: str
     epsg: int
     left: int
     top: int
-    taken: datetime
+    acquired: datetime
     baseline: str = "03.00"
     processed: str = "2021-06-20T00:00:00Z"
     cloud_cover: float = 10.0
     cut: bool = False
-    """The swath ends inside the tile: nothing right of a diagonal."""
+    """Whether the swath ends inside the tile: there is no data right of a diagonal."""
     error: int = 0
-    """Added to every pixel: an older processing that must not be taken."""
+    """Added to all pixels of an older processing, which must not be selected."""
     size: int = 1024
-    """Pixels of 10 m to a side."""
+    """Width and height in pixels of 10 m."""
 
     @property
     def id(self) -> str:
-        """As Earth Search names scenes."""
-        return f"S2A_{self.tile}_{self.taken:%Y%m%d}_{0 if self.error else 1}_L2A"
+        """Id of the item, in the form of Earth Search."""
+        return f"S2A_{self.tile}_{self.acquired:%Y%m%d}_{0 if self.error else 1}_L2A"
 
     @property
-    def shift(self) -> int:
-        """What its pixels carry on top of the harmonized number."""
-        return SHIFT if self.baseline >= "04.00" else 0
+    def add_offset(self) -> int:
+        """Offset of the pixels, by the processing baseline."""
+        return BOA_ADD_OFFSET if self.baseline >= "04.00" else 0
 
-    def centres(self, resolution: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Easting (1, n) and northing (n, 1) of every pixel's centre, whole metres: an open mesh."""
+    def pixel_centers(self, resolution: int) -> tuple[Array, Array]:
+        """Return the centers of all pixels as an open mesh.
+
+        Args:
+            resolution: Meters per pixel.
+
+        Returns:
+            Eastings of shape (1, n) and northings of shape (n, 1), in whole meters.
+        """
         count = self.size * 10 // resolution
         x = self.left + resolution // 2 + resolution * np.arange(count)
         y = self.top - resolution // 2 - resolution * np.arange(count)
         return x[None, :], y[:, None]
 
-    def numbers(self, band: str) -> np.ndarray[Any, Any]:
-        """A band as its file holds it, 0 where there is no data."""
-        resolution = earth.BANDS[band]
-        x, y = self.centres(resolution)
-        pixels = earth.pixel(band, x, y, earth.day_number(self.taken))
+    def digital_numbers(self, band: str) -> Array:
+        """Return a band as its file has it, with 0 for nodata; uint16, or uint8 for `scl`."""
+        x, y = self.pixel_centers(earth.BANDS[band])
+        pixels = earth.pixel(band, x, y, earth.day_number(self.acquired))
         if band != "scl":
-            pixels = pixels + self.shift + self.error
-        return np.where(self.seen(x, y), pixels, 0).astype(np.uint8 if band == "scl" else np.uint16)
+            pixels = pixels + self.add_offset + self.error
+        dtype = np.uint8 if band == "scl" else np.uint16
+        return np.where(self.is_valid(x, y), pixels, 0).astype(dtype)
 
-    def seen(
-        self, easting: np.ndarray[Any, Any], northing: np.ndarray[Any, Any]
-    ) -> np.ndarray[Any, Any]:
-        """Whether the sensor saw a place of the tile. Boolean."""
+    def is_valid(self, easting: Array, northing: Array) -> Array:
+        """Return where the scene has data, for places inside the tile. Boolean."""
         if not self.cut:
             return np.ones(np.broadcast_shapes(easting.shape, northing.shape), bool)
         side = self.size * 10
-        # Right of a line from three quarters along the upper edge to one quarter along the lower.
+        # The swath ends at a line from three quarters of the upper edge to one quarter of the
+        # lower edge. Multiplied by two, it can be computed in integers.
         return np.asarray((easting - self.left) * 2 < side * 3 // 2 - (self.top - northing))
 
     @property
-    def outline(self) -> Polygon:
-        """Where the scene has data, in its own CRS."""
+    def footprint(self) -> Polygon:
+        """Where the scene has data, in its CRS."""
         side = self.size * 10
-        right, bottom = self.left + side, self.top - side
+        left, top, right, bottom = self.left, self.top, self.left + side, self.top - side
         if self.cut:
-            return Polygon(
-                [
-                    (self.left, self.top),
-                    (self.left + side * 3 // 4, self.top),
-                    (self.left + side // 4, bottom),
-                    (self.left, bottom),
-                ]
-            )
-        return Polygon(
-            [(self.left, self.top), (right, self.top), (right, bottom), (self.left, bottom)]
-        )
+            corners = [(left, top), (left + side * 3 // 4, top), (left + side // 4, bottom)]
+        else:
+            corners = [(left, top), (right, top), (right, bottom)]
+        return Polygon([*corners, (left, bottom)])
 
     def item(self, href: str) -> dict[str, Any]:
-        """The scene as a STAC item, its files under the folder or URL `href`."""
+        """Return the scene as a STAC item.
+
+        Args:
+            href: Folder or URL that contains the scene's folder.
+        """
         to_lonlat = Transformer.from_crs(self.epsg, 4326, always_xy=True)
         footprint = shapely.transform(
-            shapely.segmentize(self.outline, 500), to_lonlat.transform, interleaved=False
+            shapely.segmentize(self.footprint, 500), to_lonlat.transform, interleaved=False
         )
-        start = f"{self.taken:%Y%m%dT%H%M%S}"
+        start, day = f"{self.acquired:%Y%m%dT%H%M%S}", earth.day_number(self.acquired)
         return {
             "type": "Feature",
             "stac_version": "1.0.0",
@@ -116,14 +125,14 @@ class SandboxScene:
             "bbox": list(footprint.bounds),
             "links": [],
             "properties": {
-                "datetime": f"{self.taken:%Y-%m-%dT%H:%M:%SZ}",
+                "datetime": f"{self.acquired:%Y-%m-%dT%H:%M:%SZ}",
                 "platform": "sentinel-2a",
                 "constellation": "sentinel-2",
                 "eo:cloud_cover": self.cloud_cover,
                 "grid:code": f"MGRS-{self.tile}",
                 "proj:code": f"EPSG:{self.epsg}",
                 "proj:epsg": self.epsg,
-                "s2:datatake_id": f"GS2A_{start}_{earth.day_number(self.taken):06d}_N{self.baseline}",
+                "s2:datatake_id": f"GS2A_{start}_{day:06d}_N{self.baseline}",
                 "s2:processing_baseline": self.baseline,
                 "s2:generation_time": self.processed,
                 "s2:nodata_pixel_percentage": 50.0 if self.cut else 0.0,
@@ -147,26 +156,41 @@ class SandboxScene:
     def write(
         self, folder: Path, bands: Sequence[str] = tuple(earth.BANDS), block: int = 256
     ) -> None:
-        """Write the scene's COGs with GDAL's own driver, under `folder/<id>/`."""
+        """Write the COGs of the scene into `folder/<id>/`.
+
+        Args:
+            folder: Parent of the scene's folder.
+            bands: Bands to write.
+            block: Block size of the COGs in pixels.
+        """
         (folder / self.id).mkdir(parents=True, exist_ok=True)
+        corner = (float(self.left), float(self.top))
         for band in bands:
             path = folder / self.id / f"{band}.tif"
-            corner = (float(self.left), float(self.top))
-            write_image(
-                path, self.numbers(band), f"EPSG:{self.epsg}", corner, earth.BANDS[band], block
-            )
+            pixels, crs = self.digital_numbers(band), f"EPSG:{self.epsg}"
+            write_image(path, pixels, crs, corner, earth.BANDS[band], block)
 
 
 def write_image(
     path: Path,
-    pixels: np.ndarray[Any, Any],
+    pixels: Array,
     crs: str,
     corner: tuple[float, float],
     resolution: float,
     block: int,
     nodata: float | None = 0,
 ) -> None:
-    """A COG of one band by GDAL's own driver; `corner` is the upper left."""
+    """Write a COG with one band, by GDAL's COG driver rather than by scenebeam's own writer.
+
+    Args:
+        path: The file.
+        pixels: Array of shape (rows, columns).
+        crs: CRS of the file.
+        corner: x and y of the upper left corner.
+        resolution: Size of a pixel in units of the CRS.
+        block: Block size in pixels.
+        nodata: Nodata value of the file.
+    """
     with rasterio.open(
         path,
         "w",
@@ -191,11 +215,11 @@ _BEFORE = datetime(2021, 6, 10, 9, 20, 31)
 _AFTER = datetime(2022, 6, 15, 9, 20, 29)
 
 SCENES: tuple[SandboxScene, ...] = (
-    # Before the offset change: three tiles, one cut by the edge of the swath, one in the next zone.
+    # Before baseline 04.00: three tiles, one cut by the swath, one in the next UTM zone.
     SandboxScene("34TGL", 32634, 745_000, 4_502_000, _BEFORE, cloud_cover=5.0),
     SandboxScene("34TGK", 32634, 745_000, 4_494_000, _BEFORE, cloud_cover=8.0, cut=True),
     SandboxScene("35TKF", 32635, 244_000, 4_502_000, _BEFORE, cloud_cover=12.0),
-    # After it: pixels carry 1000 more. One tile comes in two processings; the older is wrong by 7.
+    # After it: pixels carry the offset. One tile has an older processing, whose pixels are wrong.
     SandboxScene("34TGL", 32634, 745_000, 4_502_000, _AFTER, "04.00", "2022-06-20T00:00:00Z", 0.0),
     SandboxScene(
         "34TGL", 32634, 745_000, 4_502_000, _AFTER, "04.00", "2022-06-16T00:00:00Z", 0.0, error=7
@@ -208,39 +232,54 @@ SCENES: tuple[SandboxScene, ...] = (
 def write_sandbox(
     folder: Path, href: str | None = None, scenes: Sequence[SandboxScene] = SCENES
 ) -> Path:
-    """Write scenes and their catalogue under `folder`; assets are named under `href` (default: the folder itself).
+    """Write scenes and their catalog.
 
-    Gives the path of an ItemCollection, `items.json`. A static catalogue lies beside it as `catalog.json`.
+    Args:
+        folder: Where they are written.
+        href: Folder or URL of the assets in the items; by default `folder`.
+        scenes: The scenes.
+
+    Returns:
+        The path of an ItemCollection, `items.json`. A static catalog is next to it:
+        `catalog.json`.
     """
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda scene: scene.write(folder), scenes))
     base = str(folder.resolve()) if href is None else href
-    return write_catalogue(folder, base, [scene.item(base) for scene in scenes])
+    return write_catalog(folder, base, [scene.item(base) for scene in scenes])
 
 
-def write_catalogue(folder: Path, base: str, items: Sequence[dict[str, Any]]) -> Path:
-    """Items as an ItemCollection, `items.json`, whose path is given, and as a static catalogue, `catalog.json`.
+def write_catalog(folder: Path, base: str, items: Sequence[dict[str, Any]]) -> Path:
+    """Write items as an ItemCollection, `items.json`, and as a static catalog, `catalog.json`.
 
-    The ItemCollection names files under `base`; the static catalogue by where they lie from each item, so that it is
-    good wherever the folder lies, and whoever serves it.
+    The static catalog has relative hrefs, so it remains valid wherever the folder is moved or
+    served.
+
+    Args:
+        folder: Where they are written.
+        base: Folder or URL below which the hrefs of the items are.
+        items: STAC items.
+
+    Returns:
+        The path of the ItemCollection.
     """
     (folder / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    links = []
     for item in items:
         (folder / item["id"]).mkdir(exist_ok=True)
-        assets = {
-            name: {**asset, "href": asset["href"].replace(f"{base}/{item['id']}/", "./", 1)}
-            for name, asset in item["assets"].items()
-        }
+        assets = {}
+        for name, asset in item["assets"].items():
+            relative = asset["href"].replace(f"{base}/{item['id']}/", "./", 1)
+            assets[name] = {**asset, "href": relative}
         (folder / item["id"] / "item.json").write_text(json.dumps({**item, "assets": assets}))
+        href = f"./{item['id']}/item.json"
+        links.append({"rel": "item", "href": href, "type": "application/json"})
     catalog = {
         "type": "Catalog",
         "stac_version": "1.0.0",
         "id": "sandbox",
         "description": "A small synthetic Earth",
-        "links": [
-            {"rel": "item", "href": f"./{item['id']}/item.json", "type": "application/json"}
-            for item in items
-        ],
+        "links": links,
     }
     (folder / "catalog.json").write_text(json.dumps(catalog))
     return folder / "items.json"

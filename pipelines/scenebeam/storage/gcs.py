@@ -1,4 +1,8 @@
-"""Google Cloud Storage: each object by one upload with a generation precondition and a checksum."""
+"""A store in Google Cloud Storage (GCS).
+
+Each object is created by one upload with a generation precondition and a CRC32C checksum, so it
+appears complete and verified, and concurrent writers never overwrite each other.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +21,21 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
-from scenebeam.multihash import file_multihash
-from scenebeam.storage.arrival import PartialDownload
-from scenebeam.storage.store import AtomicFile, Store, checked_name
+from scenebeam.multihash import MD5_PREFIX, file_multihash
+from scenebeam.storage.partial_download import PartialDownload
+from scenebeam.storage.store import AtomicFile, Store, checked_key
 
 _CHECKSUM = "scenebeam-checksum"
 """Custom metadata of an object: its SHA-256 as a multihash, which GCS itself does not keep."""
-_ARRIVING = ".arriving/"
-"""Folder of objects that are not looked at yet. One that a killed process left there is replaced by the next try."""
+_DOWNLOADING = ".arriving/"
+"""Folder of objects that have not been verified yet. A killed process may leave some there; the
+next download of the same file replaces them.
+"""
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
 _SIGN_IN = (
-    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the key file "
-    "of a service account"
+    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
+    "to the key file of a service account"
 )
 
 
@@ -39,72 +45,73 @@ def _client() -> Any:
 
 
 class GcsStore(Store):
-    """Objects under `gs://bucket/prefix`."""
+    """Objects under `gs://bucket/prefix`. The version of an object is its generation."""
 
     def __init__(self, uri: str) -> None:
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
         self.uri = uri.rstrip("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        with self._blame(f"cannot use {self.uri}"):
+        with _storage_errors(f"cannot use {self.uri}"):
             self._bucket = _client().bucket(bucket)
 
-    def _names(self, prefix: str) -> set[str]:
-        return set(self._listed(prefix))
+    def _list_keys(self, prefix: str) -> set[str]:
+        return set(self._list_generations(prefix))
 
-    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
-        return {name: version for name, version in self._listed(prefix).items() if name in names}
+    def _versions(self, prefix: str, keys: set[str]) -> dict[str, str]:
+        # One listing is faster than one request per key.
+        generations = self._list_generations(prefix)
+        return {key: generations[key] for key in keys & generations.keys()}
 
-    def _listed(self, prefix: str) -> dict[str, str]:
-        """Generations of all objects that start with `prefix`, by name."""
+    def _list_generations(self, prefix: str) -> dict[str, str]:
         fields = "items(name,generation),nextPageToken"
-        with self._blame(f"cannot list {self.uri}"):
-            found = _client().list_blobs(self._bucket, prefix=self._prefix + prefix, fields=fields)
-            return {blob.name.removeprefix(self._prefix): str(blob.generation) for blob in found}
+        generations = {}
+        with _storage_errors(f"cannot list {self.uri}"):
+            blobs = _client().list_blobs(self._bucket, prefix=self._prefix + prefix, fields=fields)
+            for blob in blobs:
+                generations[blob.name.removeprefix(self._prefix)] = str(blob.generation)
+        return generations
 
-    def read(self, name: str) -> bytes | None:
-        """An object's content as it is stored; None where there is no such object.
+    def read(self, key: str) -> bytes | None:
+        """Read an object as it is stored; None if it does not exist.
 
-        One with `Content-Encoding: gzip` is not unpacked: it may be a thousand times its size.
+        An object with `Content-Encoding: gzip` is not decompressed, because it may expand to a
+        thousand times its size.
         """
-        with self._blame(f"cannot read {self.path(name)}"):
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
             try:
                 return bytes(
-                    self._blob(name).download_as_bytes(raw_download=True, checksum="crc32c")
+                    self._blob(key).download_as_bytes(raw_download=True, checksum="crc32c")
                 )
             except NotFound:
                 return None
 
-    def size(self, name: str) -> int | None:
-        """Bytes of an object; None where there is no such object."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            blob = self._bucket.get_blob(self._blob(name).name)
+    def size(self, key: str) -> int | None:
+        blob = self._get_blob(key)
         return None if blob is None else int(blob.size)
 
-    def modified(self, name: str) -> float | None:
-        """When the object's generation was created, by the bucket's clock; None where there is no such object."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            blob = self._bucket.get_blob(self._blob(name).name)
+    def modified(self, key: str) -> float | None:
+        """Return when the object's generation was created; None if there is no object."""
+        blob = self._get_blob(key)
         return None if blob is None else float(blob.time_created.timestamp())
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Publish a small object unless there is one of the name already; whether it was."""
-        return self.replace(name, content, "0")
+    def create(self, key: str, content: bytes) -> bool:
+        # Generation 0 stands for an object that does not exist.
+        return self.replace(key, content, "0")
 
-    def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """An object's content and its generation."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            blob = self._blob(name)
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """Read an object and its generation; None if it does not exist."""
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+            blob = self._blob(key)
             try:
                 content = bytes(blob.download_as_bytes(checksum="crc32c"))
             except NotFound:
                 return None
             return content, str(blob.generation)
 
-    def replace(self, name: str, content: bytes, version: str) -> bool:
-        """Publish a small object in place of that generation of it; False where it is another by now."""
-        with self._blame(f"cannot write {self.path(name)}"):
+    def replace(self, key: str, content: bytes, version: str) -> bool:
+        with _storage_errors(f"cannot write {self.uri_for(key)}"):
             try:
-                self._blob(name).upload_from_string(
+                self._blob(key).upload_from_string(
                     content,
                     checksum="crc32c",
                     if_generation_match=int(version),
@@ -115,26 +122,32 @@ class GcsStore(Store):
             return True
 
     @contextmanager
-    def open_write(self, name: str) -> Iterator[AtomicFile]:
-        """A file to write front to back: it appears under its name when the block ends well, else never."""
+    def open_write(self, key: str) -> Iterator[AtomicFile]:
+        """Open a file to write it front to back; it is uploaded when the block ends."""
         with tempfile.TemporaryFile() as file:
-            publication = AtomicFile(file)
-            yield publication
+            atomic_file = AtomicFile(file)
+            yield atomic_file
             file.seek(0)
             self._publish(
-                name, publication.checksum, lambda blob, **how: blob.upload_from_file(file, **how)
+                key,
+                atomic_file.checksum,
+                lambda blob, **options: blob.upload_from_file(file, **options),
             )
 
-    def upload(self, name: str, path: Path) -> None:
-        """Publish a file of this machine."""
+    def upload(self, key: str, path: Path) -> None:
         self._publish(
-            name, file_multihash(path), lambda blob, **how: blob.upload_from_filename(path, **how)
+            key,
+            file_multihash(path),
+            lambda blob, **options: blob.upload_from_filename(path, **options),
         )
 
-    def _publish(self, name: str, checksum: str, send: Callable[..., Any]) -> None:
-        blob = self._blob(name)
+    def _publish(self, key: str, checksum: str, send: Callable[..., Any]) -> None:
+        blob = self._blob(key)
         blob.metadata = {_CHECKSUM: checksum}
-        with self._blame(f"cannot write {self.path(name)}"), self._first_stands(blob.name):
+        with (
+            _storage_errors(f"cannot write {self.uri_for(key)}"),
+            self._accept_lost_race(blob.name),
+        ):
             send(
                 blob,
                 checksum="crc32c",
@@ -143,8 +156,11 @@ class GcsStore(Store):
             )
 
     @contextmanager
-    def _first_stands(self, name: str) -> Iterator[None]:
-        """Where another worker has made the same task, its object stands: the same plan gives the same bytes."""
+    def _accept_lost_race(self, name: str) -> Iterator[None]:
+        """Accept the object of another worker that has made the same task in the meantime.
+
+        The same plan gives the same bytes, so it makes no difference whose object it is.
+        """
         try:
             yield
         except PreconditionFailed:
@@ -157,154 +173,173 @@ class GcsStore(Store):
 
     @contextmanager
     def open_download(
-        self, name: str, source: str, algorithms: Iterable[str] = ()
+        self, key: str, source: str, algorithms: Iterable[str] = ()
     ) -> Iterator[PartialDownload]:
-        """A file that streams from `source` into an object of another name, through memory alone."""
-        arrival = _GcsArrival(self, name, algorithms)
-        try:
-            yield arrival
-        finally:
-            arrival.close()
+        """Open a file to download it: it streams through memory into a temporary object.
 
-    def copy(self, name: str, target: str) -> None:
-        """Inside the bucket: its bytes do not travel."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            source = self._bucket.get_blob(self._blob(name).name)
+        Nothing is kept when the block ends without `publish`.
+        """
+        partial_download = _GcsDownload(self, key, algorithms)
+        try:
+            yield partial_download
+        finally:
+            partial_download.close()
+
+    def copy(self, key: str, target: str) -> None:
+        """Publish an object under a second key too; its bytes are copied inside the bucket."""
+        source = self._get_blob(key)
         if source is None:
-            raise StorageError(f"{self.path(name)} is not there")
+            raise StorageError(f"{self.uri_for(key)} does not exist")
         self.rewrite(source, target, (source.metadata or {}).get(_CHECKSUM))
 
     def rewrite(self, source: Any, target: str, checksum: str | None) -> None:
-        """Publish an object of the bucket under another name."""
+        """Publish a copy of an object of the bucket.
+
+        Args:
+            source: The blob to copy.
+            target: Key of the copy.
+            checksum: Its SHA-256 as a multihash, if known.
+        """
         blob = self._blob(target)
         if checksum:
             blob.metadata = {_CHECKSUM: checksum}
-        with self._blame(f"cannot write {self.path(target)}"), self._first_stands(blob.name):
-            match, token = self._generation(blob.name), None
+        with (
+            _storage_errors(f"cannot write {self.uri_for(target)}"),
+            self._accept_lost_race(blob.name),
+        ):
+            generation, token = self._generation(blob.name), None
+            # A large object is copied in several calls, each of which returns a token for the next.
             while True:
                 token, _, _ = blob.rewrite(
-                    source, token=token, if_generation_match=match, retry=DEFAULT_RETRY
+                    source, token=token, if_generation_match=generation, retry=DEFAULT_RETRY
                 )
                 if token is None:
                     return
 
     def free_space(self) -> int | None:
-        """A bucket has no end."""
         return None
 
-    def checksum(self, name: str) -> tuple[int, str]:
-        """Size in bytes, and the SHA-256 that it was published with, else its MD5, as a multihash."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            blob = self._bucket.get_blob(self._blob(name).name)
-        if blob is None:
-            raise StorageError(f"{self.path(name)} is not there")
-        told = (blob.metadata or {}).get(_CHECKSUM)
-        return blob.size, told or f"d50110{base64.b64decode(blob.md5_hash or '').hex()}"
+    def checksum(self, key: str) -> tuple[int, str]:
+        """Return the size of an object in bytes, and its checksum as a multihash in hex.
 
-    def matches(self, name: str, path: Path) -> bool:
-        """Whether an object is there with the size and the CRC32C of a file."""
-        with self._blame(f"cannot read {self.path(name)}"):
-            blob = self._bucket.get_blob(self._blob(name).name)
+        The checksum is the SHA-256 that the object was published with, else the MD5 of GCS.
+        """
+        blob = self._get_blob(key)
+        if blob is None:
+            raise StorageError(f"{self.uri_for(key)} does not exist")
+        sha256 = (blob.metadata or {}).get(_CHECKSUM)
+        return blob.size, sha256 or MD5_PREFIX + base64.b64decode(blob.md5_hash or "").hex()
+
+    def matches(self, key: str, path: Path) -> bool:
+        """Return whether an object exists with the size and the CRC32C of a local file."""
+        blob = self._get_blob(key)
         if blob is None or blob.size != path.stat().st_size:
             return False
+        checksum = Checksum()
         with path.open("rb") as file:
-            found = Checksum()
-            for _ in found.consume(file, 2**20):
+            for _ in checksum.consume(file, 2**20):
                 pass
-        return bool(blob.crc32c == base64.b64encode(found.digest()).decode())
+        return bool(blob.crc32c == base64.b64encode(checksum.digest()).decode())
 
     @contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
-        """The object's content in a temporary file."""
-        with tempfile.NamedTemporaryFile(suffix=Path(name).suffix) as file:
-            with self._blame(f"cannot read {self.path(name)}"):
-                self._blob(name).download_to_file(file, checksum="crc32c")
+    def local_copy(self, key: str) -> Iterator[Path]:
+        """Provide the object's content in a temporary file until the block ends."""
+        with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
+            with _storage_errors(f"cannot read {self.uri_for(key)}"):
+                self._blob(key).download_to_file(file, checksum="crc32c")
             file.flush()
             yield Path(file.name)
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; one that is not there is no fault."""
-        with self._blame(f"cannot delete in {self.uri}"):
-            for name in names:
+    def delete(self, keys: Iterable[str]) -> None:
+        with _storage_errors(f"cannot delete in {self.uri}"):
+            for key in keys:
                 try:
-                    self._blob(name).delete()
+                    self._blob(key).delete()
                 except NotFound:
                     continue
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nothing to hold: two runs of one plan publish the same objects."""
+        """Lock nothing: two runs of one plan publish the same objects."""
         yield
 
     def is_held(self) -> bool | None:
-        """Nobody holds a bucket."""
         return None
 
-    def _blob(self, name: str) -> Any:
-        return self._bucket.blob(self._prefix + checked_name(name))
+    def _blob(self, key: str) -> Any:
+        return self._bucket.blob(self._prefix + checked_key(key))
 
-    @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except Forbidden as error:
-            raise StorageError(
-                f"{what}: permission denied; give the account access to the bucket"
-            ) from error
-        except NotFound as error:
-            raise StorageError(f"{what}: no such bucket or object") from error
-        except GoogleAuthError as error:
-            raise StorageError(f"{what}: no valid Google credentials; {_SIGN_IN}") from error
-        except GoogleAPIError as error:
-            raise StorageError(f"{what}: {error}") from error
+    def _get_blob(self, key: str) -> Any:
+        """Return an object with its properties; None if it does not exist."""
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+            return self._bucket.get_blob(self._blob(key).name)
 
 
-class _GcsArrival(PartialDownload):
-    """An object under a name of its own, streamed; then copied to its place inside the bucket."""
+class _GcsDownload(PartialDownload):
+    """A download that streams into a temporary object, which is then copied to its key."""
 
-    def __init__(self, store: GcsStore, name: str, algorithms: Iterable[str]) -> None:
+    def __init__(self, store: GcsStore, key: str, algorithms: Iterable[str]) -> None:
         super().__init__(algorithms)
-        self._store, self._name = store, name
-        self._arriving = f"{_ARRIVING}{name}"
+        self._store, self._key = store, key
+        self._temporary_key = f"{_DOWNLOADING}{key}"
         self._writer: Any = None
-        self._crc = Checksum()
+        self._crc32c = Checksum()
 
     def check_free_space(self) -> None:
         return
 
     def _append(self, data: bytes) -> None:
-        with self._store._blame(f"cannot write {self._store.path(self._name)}"):
+        with _storage_errors(f"cannot write {self._store.uri_for(self._key)}"):
             if self._writer is None:
-                self._writer = self._store._blob(self._arriving).open(
+                self._writer = self._store._blob(self._temporary_key).open(
                     "wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY
                 )
             self._writer.write(data)
-            self._crc.update(data)
+            self._crc32c.update(data)
 
-    def _empty(self) -> None:
-        self._crc = Checksum()
+    def _discard(self) -> None:
+        self._crc32c = Checksum()
         writer, self._writer = self._writer, None
         if writer is None:
             return
         if writer.closed:
-            self._store.delete([self._arriving])
+            self._store.delete([self._temporary_key])
         else:
+            # Closing the writer would create the object from what has been sent so far.
             writer.terminate()
 
     def finish(self) -> str:
-        with self._store._blame(f"cannot write {self._store.path(self._name)}"):
+        uri = self._store.uri_for(self._key)
+        with _storage_errors(f"cannot write {uri}"):
             self._writer.close()
-            blob = self._store._bucket.get_blob(self._store._blob(self._arriving).name)
-        if blob is None or blob.crc32c != base64.b64encode(self._crc.digest()).decode():
+            blob = self._store._bucket.get_blob(self._store._blob(self._temporary_key).name)
+        if blob is None or blob.crc32c != base64.b64encode(self._crc32c.digest()).decode():
             raise StorageError(
-                f"{self._store.path(self._name)}: the bucket holds other bytes than were sent; run again"
+                f"{uri}: the uploaded object differs from the bytes that were sent; run again"
             )
-        return self._store.path(self._arriving)
+        return self._store.uri_for(self._temporary_key)
 
     def publish(self) -> None:
-        self._store.rewrite(self._store._blob(self._arriving), self._name, self.checksum)
-        self._empty()
+        self._store.rewrite(self._store._blob(self._temporary_key), self._key, self.checksum)
+        self._discard()
 
     def close(self) -> None:
-        """Leave nothing behind: an upload that was not finished cannot be gone on with by another process."""
-        self._empty()
+        """Remove the temporary object: no other process could resume the upload."""
+        self._discard()
+
+
+@contextmanager
+def _storage_errors(action: str) -> Iterator[None]:
+    """Translate each error of Google's client into a StorageError: what failed, and what to try."""
+    try:
+        yield
+    except Forbidden as error:
+        raise StorageError(
+            f"{action}: permission denied; give the account access to the bucket"
+        ) from error
+    except NotFound as error:
+        raise StorageError(f"{action}: no such bucket or object") from error
+    except GoogleAuthError as error:
+        raise StorageError(f"{action}: no valid Google credentials; {_SIGN_IN}") from error
+    except GoogleAPIError as error:
+        raise StorageError(f"{action}: {error}") from error

@@ -1,4 +1,4 @@
-"""A folder of this machine: write to a temporary name, fsync, rename in the same folder."""
+"""A store in a local folder. Files are written under a temporary name, synced and renamed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from pathlib import Path
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import file_multihash
-from scenebeam.storage.arrival import PartialDownload
-from scenebeam.storage.store import AtomicFile, Store, checked_name
+from scenebeam.storage.partial_download import PartialDownload
+from scenebeam.storage.store import AtomicFile, Store, checked_key
 
 _PARTIAL = ".partial"
-_ARRIVING = ".arriving"
+"""Suffix of files that are being written. A killed run leaves them; the next one removes them."""
+_DOWNLOADING = ".arriving"
+"""Suffix of files that are being downloaded. They are kept, so that the next run resumes them."""
 _LOCK = ".scenebeam.lock"
 
 
@@ -31,74 +33,71 @@ class LocalStore(Store):
         self._root = Path(uri.removeprefix("file://")).expanduser().absolute()
         self.uri = str(self._root)
 
-    def _names(self, prefix: str) -> set[str]:
-        found = set()
+    def _list_keys(self, prefix: str) -> set[str]:
+        keys = set()
+        # Only the folder that the prefix lies in is walked.
         for folder, _, files in os.walk(self._root / prefix.rpartition("/")[0]):
-            inside = os.path.relpath(folder, self._root)
+            parent = os.path.relpath(folder, self._root)
             for file in files:
-                name = file if inside == "." else f"{inside}/{file}".replace(os.sep, "/")
-                if not file.startswith(".") and name.startswith(prefix):
-                    found.add(name)
-        return found
+                key = file if parent == "." else f"{parent}/{file}".replace(os.sep, "/")
+                # Hidden files are temporary files and the lock.
+                if not file.startswith(".") and key.startswith(prefix):
+                    keys.add(key)
+        return keys
 
-    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
-        found = {}
-        for name in names:
+    def _versions(self, prefix: str, keys: set[str]) -> dict[str, str]:
+        versions = {}
+        for key in keys:
             try:
-                told = self._path(name).stat()
+                stat = self._path(key).stat()
             except FileNotFoundError:
                 continue
-            found[name] = f"{told.st_ino}-{told.st_mtime_ns}-{told.st_size}"
-        return found
+            versions[key] = f"{stat.st_ino}-{stat.st_mtime_ns}-{stat.st_size}"
+        return versions
 
-    def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is no such file."""
-        with _blame(f"cannot read {self.path(name)}"):
+    def read(self, key: str) -> bytes | None:
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
             try:
-                return self._path(name).read_bytes()
+                return self._path(key).read_bytes()
             except FileNotFoundError:
                 return None
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is no such file."""
-        path = self._path(name)
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
         return path.stat().st_size if path.is_file() else None
 
-    def modified(self, name: str) -> float | None:
-        """A file's modification time; None where there is no such file."""
-        with _blame(f"cannot read {self.path(name)}"):
+    def modified(self, key: str) -> float | None:
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
             try:
-                return self._path(name).stat().st_mtime
+                return self._path(key).stat().st_mtime
             except FileNotFoundError:
                 return None
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Publish a small file unless there is one of the name already; whether it was."""
-        with self._alone(name) as path:
+    def create(self, key: str, content: bytes) -> bool:
+        with self._locked_folder(key) as path:
             if path.exists():
                 return False
-            self.write(name, content)
+            self.write(key, content)
             return True
 
-    def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """A file's content, and a hash of it."""
-        content = self.read(name)
-        return None if content is None else (content, _hashed(content))
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """Read a file and its version: a hash of its content. None if it does not exist."""
+        content = self.read(key)
+        return None if content is None else (content, _sha256(content))
 
-    def replace(self, name: str, content: bytes, version: str) -> bool:
-        """Publish a small file in place of that version of it; False where it is another by now."""
-        with self._alone(name):
-            there = self.read(name)
-            if there is None or _hashed(there) != version:
+    def replace(self, key: str, content: bytes, version: str) -> bool:
+        with self._locked_folder(key):
+            current = self.read(key)
+            if current is None or _sha256(current) != version:
                 return False
-            self.write(name, content)
+            self.write(key, content)
             return True
 
     @contextmanager
-    def _alone(self, name: str) -> Iterator[Path]:
-        """The path of a file, while nobody else creates or replaces one in its folder."""
-        path = self._path(name)
-        with _blame(f"cannot write {path}"):
+    def _locked_folder(self, key: str) -> Iterator[Path]:
+        """Lock the folder of a file against other calls of `create` and `replace`."""
+        path = self._path(key)
+        with _storage_errors(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -108,15 +107,15 @@ class LocalStore(Store):
             os.close(folder)
 
     @contextmanager
-    def open_write(self, name: str) -> Iterator[AtomicFile]:
-        """A file to write front to back: it appears under its name when the block ends well, else never."""
-        target = self._path(name)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
+    def open_write(self, key: str) -> Iterator[AtomicFile]:
+        target = self._path(key)
+        partial = _temporary_name(target)
         try:
-            with _blame(f"cannot write {self.path(name)}"):
+            with _storage_errors(f"cannot write {self.uri_for(key)}"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with partial.open("wb") as file:
                     yield AtomicFile(file)
+                    # Without fsync, a power failure after the rename could leave an empty file.
                     file.flush()
                     os.fsync(file.fileno())
                 partial.replace(target)
@@ -125,28 +124,28 @@ class LocalStore(Store):
 
     @contextmanager
     def open_download(
-        self, name: str, source: str, algorithms: Iterable[str] = ()
+        self, key: str, source: str, algorithms: Iterable[str] = ()
     ) -> Iterator[PartialDownload]:
-        """A file that comes from `source`; what has come is kept beside its place until it is whole."""
-        arrival = _LocalArrival(self._path(name), source, algorithms)
+        """Open a file to download it; what has been received is kept in a hidden file beside it."""
+        partial_download = _LocalDownload(self._path(key), source, algorithms)
         try:
-            yield arrival
+            yield partial_download
         finally:
-            arrival.close()
+            partial_download.close()
 
-    def upload(self, name: str, path: Path) -> None:
-        """Publish a copy of a file."""
-        with path.open("rb") as content, self.open_write(name) as file:
+    def upload(self, key: str, path: Path) -> None:
+        with path.open("rb") as content, self.open_write(key) as file:
             shutil.copyfileobj(content, file, 2**20)
 
-    def copy(self, name: str, target: str) -> None:
-        """By a hard link, which takes no room; as bytes where the file system has none."""
-        source, path = self._path(name), self._path(target)
+    def copy(self, key: str, target: str) -> None:
+        """Publish a file under a second key too, by a hard link where the file system has them."""
+        source, path = self._path(key), self._path(target)
         if not source.exists():
-            raise StorageError(f"{source} is not there")
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
+            raise StorageError(f"{source} does not exist")
+        # A link cannot replace a file, so it gets a temporary name and is renamed.
+        partial = _temporary_name(path)
         try:
-            with _blame(f"cannot write {path}"):
+            with _storage_errors(f"cannot write {path}"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     partial.hardlink_to(source)
@@ -155,49 +154,48 @@ class LocalStore(Store):
                 else:
                     partial.replace(path)
         finally:
+            # Renaming a link onto another link to the same file does nothing, and leaves it.
             partial.unlink(missing_ok=True)
 
     def free_space(self) -> int | None:
-        """Free bytes of the disk."""
-        with _blame(f"cannot use {self._root} as an output folder"):
+        with _storage_errors(f"cannot use {self._root} as an output folder"):
             return shutil.disk_usage(self._root).free
 
-    def checksum(self, name: str) -> tuple[int, str]:
-        """Size in bytes and SHA-256 as a multihash."""
-        path = self._path(name)
-        with _blame(f"cannot read {path}"):
+    def checksum(self, key: str) -> tuple[int, str]:
+        """Return the size of a file in bytes, and its SHA-256 as a multihash in hex."""
+        path = self._path(key)
+        with _storage_errors(f"cannot read {path}"):
             return path.stat().st_size, file_multihash(path)
 
-    def matches(self, name: str, path: Path) -> bool:
-        """Whether a file is there with the same content."""
-        return self._path(name).exists() and filecmp.cmp(self._path(name), path, shallow=False)
+    def matches(self, key: str, path: Path) -> bool:
+        return self._path(key).exists() and filecmp.cmp(self._path(key), path, shallow=False)
 
     @contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
-        """The file itself."""
-        path = self._path(name)
+    def local_copy(self, key: str) -> Iterator[Path]:
+        """Provide the file itself."""
+        path = self._path(key)
         if not path.exists():
-            raise StorageError(f"{path} is not there")
+            raise StorageError(f"{path} does not exist")
         yield path
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove files, whole or half-arrived, and folders that this leaves empty; what is not there is no fault."""
-        for name in names:
-            path = self._path(name)
-            for file in (path, *_arriving(path)):
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete files, their partial downloads, and folders that become empty."""
+        for key in keys:
+            path = self._path(key)
+            for file in (path, *_download_files(path)):
                 file.unlink(missing_ok=True)
             for folder in path.parents:
                 if folder == self._root:
                     break
                 try:
                     folder.rmdir()
-                except OSError:  # it holds something, or somebody else has just removed it
+                except OSError:  # not empty, or already removed by another process
                     break
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one run; the lock goes with the process, however it ends."""
-        with _blame(f"cannot use {self._root} as an output folder"):
+        """Lock the folder for one run. The lock ends with the process, even if it is killed."""
+        with _storage_errors(f"cannot use {self._root} as an output folder"):
             self._root.mkdir(parents=True, exist_ok=True)
             lock = (self._root / _LOCK).open("a")
         with lock:
@@ -210,56 +208,66 @@ class LocalStore(Store):
             yield
 
     def is_held(self) -> bool | None:
-        """Whether a process holds the folder's lock."""
         try:
             with (self._root / _LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # no run has been here
+        except OSError:  # no lock file: no run has used this folder
             return False
         return False
 
     def remove_partial_files(self) -> None:
-        """Remove what a killed run left half-written."""
         for leftover in self._root.rglob(f".*{_PARTIAL}"):
             leftover.unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
-        return self._root / checked_name(name)
+    def _path(self, key: str) -> Path:
+        return self._root / checked_key(key)
 
 
-def _hashed(content: bytes) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _arriving(target: Path) -> tuple[Path, Path]:
-    """Where a file is kept while it comes, and the note of what it is of."""
-    name = f".{target.name}{_ARRIVING}"
+def _temporary_name(target: Path) -> Path:
+    """Return a unique hidden name beside a file: a rename is atomic only within a file system."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
+
+
+def _download_files(target: Path) -> tuple[Path, Path]:
+    """Return the paths of a file's partial download and of its description."""
+    name = f".{target.name}{_DOWNLOADING}"
     return target.with_name(name), target.with_name(f"{name}.json")
 
 
-class _LocalArrival(PartialDownload):
-    """A hidden file beside the place of the one that comes, with a note of what it is of."""
+class _LocalDownload(PartialDownload):
+    """A download into a hidden file beside its target.
+
+    A JSON file beside it records the source, the validator and the total size, so that another
+    process can resume the download.
+    """
 
     def __init__(self, target: Path, source: str, algorithms: Iterable[str]) -> None:
         super().__init__(algorithms)
         self._target, self._source = target, source
-        self._partial, self._note = _arriving(target)
-        with _blame(f"cannot write {target}"):
+        self._partial, self._description = _download_files(target)
+        with _storage_errors(f"cannot write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("ab+", buffering=0)
-            self._recall()
+            self._resume()
 
-    def _recall(self) -> None:
-        """Go on with what an earlier try left, if it is of the same source."""
+    def _resume(self) -> None:
+        """Continue with what an earlier process has received, if it is of the same source."""
         try:
-            note = json.loads(self._note.read_text())
-            known = note["source"] == self._source
-            self.validator, self.total = (note["validator"], note["total"]) if known else ("", None)
+            description = json.loads(self._description.read_text())
+            same_source = description["source"] == self._source
+            validator, total = description["validator"], description["total"]
         except (OSError, ValueError, KeyError):
-            known = False
-        if not known or not self.validator:
+            same_source = False
+        if same_source:
+            self.validator, self.total = validator, total
+        # Without a validator, the server cannot confirm that its file is still the same.
+        if not same_source or not self.validator:
             self.restart("", None)
             return
         self._file.seek(0)
@@ -270,52 +278,53 @@ class _LocalArrival(PartialDownload):
         needed, free = (self.total or 0) - self.offset, shutil.disk_usage(self._target.parent).free
         if needed > free:
             raise StorageError(
-                f"cannot write {self._target}: {needed / 1e6:,.0f} MB are still to come, and the disk has "
-                f"{free / 1e6:,.0f} MB free; free some space and run again, what is finished is kept"
+                f"cannot write {self._target}: {needed / 1e6:,.0f} MB remain to be downloaded, "
+                f"and the disk has {free / 1e6:,.0f} MB free; free some space and run again, "
+                "finished files are kept"
             )
 
     def _append(self, data: bytes) -> None:
-        with _blame(f"cannot write {self._target}"):
+        with _storage_errors(f"cannot write {self._target}"):
             self._file.write(data)
 
-    def _empty(self) -> None:
-        note = {"source": self._source, "validator": self.validator, "total": self.total}
-        with _blame(f"cannot write {self._target}"):
+    def _discard(self) -> None:
+        description = {"source": self._source, "validator": self.validator, "total": self.total}
+        with _storage_errors(f"cannot write {self._target}"):
             self._file.truncate(0)
-            self._note.write_text(json.dumps(note))
+            self._description.write_text(json.dumps(description))
 
     def finish(self) -> str:
         return str(self._partial)
 
     def publish(self) -> None:
-        with _blame(f"cannot write {self._target}"):
+        with _storage_errors(f"cannot write {self._target}"):
             os.fsync(self._file.fileno())
             self._partial.replace(self._target)
-            self._note.unlink(missing_ok=True)
+            self._description.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file; one without any bytes is not kept."""
+        """Close the file; remove it if it has no bytes."""
         self._file.close()
         if self.offset == 0:
             self._partial.unlink(missing_ok=True)
-            self._note.unlink(missing_ok=True)
+            self._description.unlink(missing_ok=True)
 
 
 _HINTS = {
-    errno.ENOSPC: "the disk is full: free some space and run again, what is finished is kept",
-    errno.EDQUOT: "the quota is used up: free some space and run again, what is finished is kept",
-    errno.EACCES: "permission denied: choose another output, or mend its permissions",
+    errno.ENOSPC: "the disk is full: free some space and run again, finished files are kept",
+    errno.EDQUOT: "the quota is exceeded: free some space and run again, finished files are kept",
+    errno.EACCES: "permission denied: choose another output, or fix its permissions",
     errno.EROFS: "the file system is read-only: choose another output",
-    errno.EEXIST: "it is a file, or a link that leads nowhere: choose another output",
+    errno.EEXIST: "it is a file, or a dangling symbolic link: choose another output",
     errno.ENOTDIR: "a part of the path is a file",
 }
 
 
 @contextmanager
-def _blame(what: str) -> Iterator[None]:
-    """Faults of the disk as StorageErrors that say what was being done, and what to try."""
+def _storage_errors(action: str) -> Iterator[None]:
+    """Translate each OSError into a StorageError that says what failed, why, and what to try."""
     try:
         yield
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
-        raise StorageError(f"{what}: {hint}") from error
+        raise StorageError(f"{action}: {hint}") from error

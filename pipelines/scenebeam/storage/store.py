@@ -1,4 +1,4 @@
-"""Store: the few things that a run asks of the place its products land in."""
+"""Store: the operations that a run needs from the place where its products are stored."""
 
 from __future__ import annotations
 
@@ -17,229 +17,275 @@ from typing import IO, Any
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.multihash import multihash
-from scenebeam.storage.arrival import PartialDownload
+from scenebeam.storage.partial_download import PartialDownload
 
 SUPERSEDED = "superseded.json"
-"""Record of the files that a later plan replaces."""
-_NAME = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
+"""Key of the record of superseded files."""
+_KEY = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
+"""A relative path of plain characters, without `.` and `..` among its parts."""
 
 
 class AtomicFile(io.RawIOBase):
-    """A file on its way out, written front to back; its size and SHA-256 are known at the end."""
+    """A file that is written front to back, and published only when it is complete."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.size, self._hash = file, 0, hashlib.sha256()
+        self._file, self.size, self._digest = file, 0, hashlib.sha256()
 
     def writable(self) -> bool:
-        """Yes."""
         return True
 
     def write(self, data: Any) -> int:
-        """The next bytes."""
+        """Append the next bytes."""
         self._file.write(data)
-        self._hash.update(data)
+        self._digest.update(data)
         self.size += len(data)
         return len(data)
 
     @property
     def checksum(self) -> str:
-        """SHA-256 as `file:checksum` wants it: multihash in hex."""
-        return multihash(self._hash.hexdigest())
+        """SHA-256 of what has been written, as a multihash in hex (STAC's `file:checksum`)."""
+        return multihash(self._digest.hexdigest())
 
 
 class Store(ABC):
-    """Files under one folder, by relative name (`mosaics/20230202T092109Z/red.tif`).
+    """Files under one folder or bucket prefix, by key.
 
-    Files that a later plan replaces stand until it has written them anew. Until then they are
-    *superseded*: they can be read, but `list` leaves them out, so that what is not listed is what
-    is still to be made. The record of them names the version of each, and one that has another
-    version by now has been written anew.
+    A *key* is a path relative to the store (`mosaics/20230202T092109Z/red.tif`), a *URI* an
+    absolute path or a `gs://` URL. All files are published atomically: readers see a complete file
+    or none.
+
+    Files that a new plan will replace are *superseded*: they can still be read, but `list` leaves
+    them out, so that the run makes every file that is not listed. The record of superseded files
+    holds the version of each. A file whose version has changed has been replaced, and counts as
+    published again.
     """
 
     uri: str
-    _record: _Superseded | None = None
+    """URI of the folder or prefix, without a trailing slash."""
+    _record: _SupersededFiles | None = None
 
     def list(self, prefix: str = "") -> set[str]:
-        """Names of all published files that start with `prefix`, but for superseded ones."""
-        return self._names(prefix) - self.superseded(prefix)
+        """Return the keys of published files that start with `prefix`, without superseded ones."""
+        return self._list_keys(prefix) - self.superseded(prefix)
 
     def superseded(self, prefix: str = "") -> set[str]:
-        """Names of superseded files that start with `prefix`."""
-        record = self._superseded()
-        old = record.names(prefix)
-        if not old:
+        """Return the keys of superseded files that start with `prefix`."""
+        record = self._read_record()
+        recorded = record.keys(prefix)
+        if not recorded:
             return set()
-        versions = self._versions(prefix, old)
-        still = {name for name in old if versions.get(name) == record.versions[name]}
-        record.forget(old - still)
-        return still
+        versions = self._versions(prefix, recorded)
+        unchanged = {key for key in recorded if versions.get(key) == record.versions[key]}
+        record.forget(recorded - unchanged)
+        return unchanged
 
-    def supersede(self, names: Iterable[str]) -> None:
-        """Let files stand that are to be made anew, beside those that are superseded already."""
-        old = {*names, *self.superseded()}
-        versions = self._versions("", old)
-        self._record = _Superseded({name: versions[name] for name in old if name in versions})
+    def supersede(self, keys: Iterable[str]) -> None:
+        """Mark published files as superseded, in addition to those that already are."""
+        marked = {*keys, *self.superseded()}
+        self._record = _SupersededFiles(self._versions("", marked))
         if self._record.versions or self.size(SUPERSEDED) is not None:
             self.write(SUPERSEDED, self._record.to_bytes(self.uri))
 
     def release_superseded(self) -> set[str]:
-        """Let superseded files count as any other from now on; the names of them and of their record.
+        """Treat superseded files like all others from now on.
 
-        Whoever asks removes them, once all that was planned is made and no table names them any more.
+        Returns:
+            The keys of these files and of their record. The caller deletes them when all planned
+            files have been made and no table refers to the old ones any more.
         """
         if self.size(SUPERSEDED) is None:
             return set()
         left = self.superseded()
-        self._record = _Superseded({})
+        self._record = _SupersededFiles({})
         return {*left, SUPERSEDED}
 
-    def _superseded(self) -> _Superseded:
+    def _read_record(self) -> _SupersededFiles:
         if self._record is None:
             content = self.read(SUPERSEDED)
-            self._record = (
-                _Superseded({}) if content is None else self._recorded(json.loads(content))
-            )
+            versions = {} if content is None else self._valid_versions(json.loads(content))
+            self._record = _SupersededFiles(versions)
         return self._record
 
-    def _recorded(self, document: dict[str, Any]) -> _Superseded:
-        names = set(document["files"])
-        # Moved or copied, files have other versions: what was written anew before is written anew once more.
-        same = document["uri"] == self.uri
-        return _Superseded(document["files"] if same else self._versions("", names))
+    def _valid_versions(self, document: dict[str, Any]) -> dict[str, str]:
+        # An output that was moved or copied has files of other versions. Its current versions are
+        # taken as those recorded, so that files replaced before the move are replaced once more.
+        recorded: dict[str, str] = document["files"]
+        return recorded if document["uri"] == self.uri else self._versions("", set(recorded))
 
     @abstractmethod
-    def _names(self, prefix: str) -> set[str]:
-        """Names of all published files that start with `prefix`."""
+    def _list_keys(self, prefix: str) -> set[str]:
+        """Return the keys of all published files that start with `prefix`."""
 
     @abstractmethod
-    def _versions(self, prefix: str, names: set[str]) -> dict[str, str]:
-        """What tells each file of `names` (all start with `prefix`) from any later one; without those that are gone."""
+    def _versions(self, prefix: str, keys: set[str]) -> dict[str, str]:
+        """Return the versions of files, by key, without those that do not exist.
 
-    @abstractmethod
-    def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is no such file."""
-
-    @abstractmethod
-    def size(self, name: str) -> int | None:
-        """Bytes of a file; None where there is no such file."""
-
-    @abstractmethod
-    def modified(self, name: str) -> float | None:
-        """When a file was last written, in seconds since 1970 by the store's own clock; None where there is none.
-
-        Times of one store can be compared with each other, and with no other clock.
+        A version changes whenever the file is replaced. All keys start with `prefix`.
         """
 
     @abstractmethod
-    def create(self, name: str, content: bytes) -> bool:
-        """Publish a small file unless there is one of the name already; whether it was."""
+    def read(self, key: str) -> bytes | None:
+        """Read a file; None if it does not exist."""
 
     @abstractmethod
-    def read_version(self, name: str) -> tuple[bytes, str] | None:
-        """A file's content and what tells it from any later one; None where there is no such file."""
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes; None if it does not exist."""
 
     @abstractmethod
-    def replace(self, name: str, content: bytes, version: str) -> bool:
-        """Publish a small file in place of that version of it; False where it is another by now.
+    def modified(self, key: str) -> float | None:
+        """Return when a file was last written; None if it does not exist.
 
-        An answer that is lost on its way may make it False too: what is changed is to bear being changed twice.
+        Returns:
+            Seconds since 1970, by the store's own clock. Compare them only with times of the same
+            store.
         """
 
     @abstractmethod
-    def open_write(self, name: str) -> AbstractContextManager[AtomicFile]:
-        """A file to write front to back: it appears under its name when the block ends well, else never."""
+    def create(self, key: str, content: bytes) -> bool:
+        """Create a small file atomically if it does not exist. Returns True if it was created."""
+
+    @abstractmethod
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """Read a file and its version, for `replace`; None if it does not exist."""
+
+    @abstractmethod
+    def replace(self, key: str, content: bytes, version: str) -> bool:
+        """Replace a small file atomically if it still has the given version.
+
+        Args:
+            key: Key of the file.
+            content: The new content.
+            version: The version that `read_version` returned.
+
+        Returns:
+            True if the file was replaced, False if it has another version by now. If the response
+            is lost, the result may be False although the file was replaced, so changes must be
+            idempotent.
+        """
+
+    @abstractmethod
+    def open_write(self, key: str) -> AbstractContextManager[AtomicFile]:
+        """Open a file to write it front to back.
+
+        The file is published when the block ends. If the block raises an exception, it is not.
+        """
 
     @abstractmethod
     def open_download(
-        self, name: str, source: str, algorithms: Iterable[str] = ()
+        self, key: str, source: str, algorithms: Iterable[str] = ()
     ) -> AbstractContextManager[PartialDownload]:
-        """A file that comes from `source` and appears when it is published; `algorithms` are digests wanted of it.
+        """Open a file to download it piece by piece.
 
-        What has come when the block ends without that is kept where it can be: the same source goes on from there.
+        What has been received when the block ends without `publish` is kept where the store can,
+        and the next download from the same source resumes there.
+
+        Args:
+            key: Key of the file.
+            source: Identifies what is downloaded: its unsigned href.
+            algorithms: Names in hashlib of the digests to compute, besides SHA-256.
         """
 
     @abstractmethod
-    def upload(self, name: str, path: Path) -> None:
-        """Publish a file of this machine."""
+    def upload(self, key: str, path: Path) -> None:
+        """Publish a copy of a local file."""
 
     @abstractmethod
-    def copy(self, name: str, target: str) -> None:
-        """Publish a file under another name too, without reading it where that can be."""
+    def copy(self, key: str, target: str) -> None:
+        """Publish a file under a second key too, if possible without copying its bytes.
+
+        Args:
+            key: Key of the file.
+            target: The second key.
+
+        Raises:
+            StorageError: The file does not exist.
+        """
 
     @abstractmethod
     def free_space(self) -> int | None:
-        """Bytes that still fit; None where there is no end to them."""
+        """Return the free space in bytes; None if it is unlimited."""
 
     @abstractmethod
-    def checksum(self, name: str) -> tuple[int, str]:
-        """Size in bytes and `file:checksum` (multihash in hex) of a file."""
+    def checksum(self, key: str) -> tuple[int, str]:
+        """Return the size of a file in bytes, and its checksum as a multihash in hex."""
 
     @abstractmethod
-    def matches(self, name: str, path: Path) -> bool:
-        """Whether a file is there whose size and checksum are those of a file of this machine."""
+    def matches(self, key: str, path: Path) -> bool:
+        """Return whether a file exists with the content of a local file."""
 
     @abstractmethod
-    def local_copy(self, name: str) -> AbstractContextManager[Path]:
-        """The file on a local disk, for as long as the block lasts."""
+    def local_copy(self, key: str) -> AbstractContextManager[Path]:
+        """Provide the file on a local disk until the block ends."""
 
     @abstractmethod
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove files; one that is not there is no fault."""
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete files; those that do not exist are ignored."""
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the store for one run. Raises StorageError where another run of this machine holds it."""
+        """Lock the store for one run.
+
+        Raises:
+            StorageError: Another run on this machine holds the lock.
+        """
 
     @abstractmethod
     def is_held(self) -> bool | None:
-        """Whether a run of this machine holds the store; None where that cannot be known."""
+        """Return whether a run on this machine holds the lock; None if that cannot be known."""
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, key: str, content: bytes) -> None:
         """Publish a small file."""
-        with self.open_write(name) as file:
+        with self.open_write(key) as file:
             file.write(content)
 
     def write_all(self, files: Mapping[str, File]) -> None:
-        """Publish small files, several at once."""
+        """Publish small files by key, several at a time."""
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda name: self.write(name, files[name].to_bytes()), files))
+            list(threads.map(lambda key: self.write(key, files[key].to_bytes()), files))
 
-    def path(self, name: str) -> str:
-        """Where a file lies, for people and for hrefs."""
-        return f"{self.uri.rstrip('/')}/{name}"
+    def uri_for(self, key: str) -> str:
+        """Return the absolute path or URL of a file, for messages and hrefs."""
+        return f"{self.uri.rstrip('/')}/{key}"
 
     def remove_partial_files(self) -> None:
-        """Remove what a killed run left half-written."""
+        """Remove incomplete files that a killed run has left. Partial downloads stay."""
         return
 
 
-class _Superseded:
-    """Superseded files: their versions by name."""
+class _SupersededFiles:
+    """The versions of superseded files, by key."""
 
     def __init__(self, versions: dict[str, str]) -> None:
         self.versions = versions
-        self._sorted = sorted(versions)
+        self._sorted_keys = sorted(versions)
 
-    def names(self, prefix: str) -> set[str]:
-        """Those that start with a prefix."""
-        start = bisect_left(self._sorted, prefix)
-        stop = bisect_left(self._sorted, f"{prefix}\U0010ffff") if prefix else len(self._sorted)
-        return {name for name in self._sorted[start:stop] if name in self.versions}
+    def keys(self, prefix: str) -> set[str]:
+        """Return the keys that start with `prefix`, by binary search."""
+        start, stop = 0, len(self._sorted_keys)
+        if prefix:
+            start = bisect_left(self._sorted_keys, prefix)
+            # The last code point sorts after every key that starts with the prefix.
+            stop = bisect_left(self._sorted_keys, f"{prefix}\U0010ffff")
+        return {key for key in self._sorted_keys[start:stop] if key in self.versions}
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Those that have been written anew, or are gone."""
-        for name in names:
-            self.versions.pop(name, None)
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop files that have been replaced or deleted."""
+        for key in keys:
+            self.versions.pop(key, None)
 
     def to_bytes(self, uri: str) -> bytes:
-        """As it is stored."""
-        return (
-            json.dumps({"uri": uri, "files": self.versions}, indent=1, sort_keys=True) + "\n"
-        ).encode()
+        """Serialize the record of the store at `uri`."""
+        document = {"uri": uri, "files": self.versions}
+        return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
-def checked_name(name: str) -> str:
-    """The name, if it stays inside the store's folder; StorageError otherwise."""
-    if not _NAME.match(name):
-        raise StorageError(f"{name!r} is not a name inside the output folder")
-    return name
+def checked_key(key: str) -> str:
+    """Return a key unchanged if it is valid and stays inside the store.
+
+    Raises:
+        StorageError: The key is absolute, contains `..`, or has characters other than letters,
+            digits and `._+/-`.
+    """
+    if not _KEY.match(key):
+        raise StorageError(f"{key!r} is not a valid key: it must stay inside the output folder")
+    return key

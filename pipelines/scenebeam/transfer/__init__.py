@@ -1,1 +1,1 @@
-"""Files from elsewhere: byte ranges and whole downloads, retried, signed, and polite to their hosts."""
+"""Byte ranges and downloads: retried, signed, and limited per host."""

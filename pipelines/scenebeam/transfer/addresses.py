@@ -1,7 +1,8 @@
-"""Where a connection really goes: addresses that are never read, and those that must be allowed.
+"""Which addresses a connection may go to: guards against server-side request forgery.
 
-A name is judged when a connection is made, by the address of its other end. Redirects, odd
-spellings (`0xa9fea9fe`) and DNS names of private addresses are all covered, because each of them
+Hrefs come from catalogs, so they could point to a cloud's metadata server or into a private
+network. The check is made when a connection is opened, by the address of its other end. That covers
+redirects, unusual spellings (`0xa9fea9fe`) and DNS names of private addresses, since each of them
 ends in a connection.
 """
 
@@ -22,70 +23,87 @@ from scenebeam.errors import ReadError
 _METADATA = {
     ip_address("100.100.100.200"),  # Alibaba Cloud
     ip_address("168.63.129.16"),  # Azure
-    ip_address("fd00:ec2::254"),  # Amazon EC2 over IPv6; over IPv4 it is link-local, as elsewhere
+    ip_address("fd00:ec2::254"),  # Amazon EC2 over IPv6; over IPv4 it is link-local, like others
 }
 _METADATA_NAMES = {"metadata", "metadata.google.internal"}
+_LINK_LOCAL = "169.254.169.254"
+"""The metadata server of Amazon, Google and Azure."""
 _NAT64 = ip_network("64:ff9b::/96")
 """IPv4 addresses translated for IPv6-only networks (RFC 6052)."""
 _COMPATIBLE = ip_network("::/96")
-"""IPv4 addresses as IPv6 once had them (RFC 4291 section 2.5.5.1)."""
+"""IPv4-compatible IPv6 addresses, now deprecated (RFC 4291 section 2.5.5.1)."""
 _HEADER_SECONDS = 60.0
-"""After which an answer's headers must have come."""
+"""Maximum duration until the headers of a response are complete."""
 
 Address = IPv4Address | IPv6Address
 
 
 def is_metadata(host: str) -> bool:
-    """Whether a host, by its name or address, is a cloud's metadata server or any other link-local
-    address.
+    """Return whether a host is a cloud's metadata server, or any other link-local address.
 
-    A metadata server gives every process of its machine the token of the machine's account.
+    A metadata server gives every process on its machine the credentials of the machine's account.
+
+    Args:
+        host: Name or address. Names are not resolved.
     """
     if host.rstrip(".").lower() in _METADATA_NAMES:
         return True
-    return any(_is_forbidden(address) for address in _unwrapped(host))
+    return any(map(_is_forbidden, _parse(host)))
 
 
 def is_private(host: str) -> bool:
-    """Whether a host, by its name or address, is on this machine or in a private network."""
-    found = [address for text in _resolve(host) for address in _unwrapped(text)]
-    # A name that also leads to the public is one of the public's.
-    return bool(found) and all(_is_private(address) for address in found)
+    """Return whether a host is this machine or in a private network.
+
+    Args:
+        host: Name or address. A name is private only if all of its addresses are.
+    """
+    addresses: list[Address] = []
+    for text in _resolve(host):
+        addresses += _parse(text)
+    return bool(addresses) and all(map(_is_private, addresses))
 
 
 def check_address(host: str, address: str, *, private: bool) -> None:
-    """Raise ReadError where `address`, to which the name `host` leads, must not be read.
+    """Check that an address may be read from.
 
-    Metadata servers and link-local addresses never are. Loopback and private addresses are where
-    `private`.
+    Metadata servers and other link-local addresses are always refused.
+
+    Args:
+        host: The name that led to the address, for messages.
+        address: The address of the connection.
+        private: Whether loopback and private addresses are allowed.
+
+    Raises:
+        ReadError: The address is refused.
     """
-    where = host if host == address else f"{host}, at {address},"
-    for one in _unwrapped(address):
-        if _is_forbidden(one):
+    where = host if host == address else f"{host} (at {address})"
+    for candidate in _parse(address):
+        if _is_forbidden(candidate):
             raise ReadError(
-                f"{where} is no place for images: at such an address a machine in the cloud finds its own keys; refused"
+                f"{where} is a link-local or cloud metadata address, where machines obtain their "
+                "own credentials: refused"
             )
-        if _is_private(one) and not private:
+        if _is_private(candidate) and not private:
             raise ReadError(
-                f"{where} is in a private network, and the catalog is a public one; refused. If the files are meant "
-                "to be there, set limits.private_addresses: true"
+                f"{where} is in a private network, but the catalog is public: refused. If the "
+                "files are meant to be there, set limits.private_addresses: true"
             )
 
 
-def _unwrapped(address: str) -> list[Address]:
-    """An address, and the IPv4 address inside it where it is one in IPv6's clothes; none for a
-    name.
-    """
+def _parse(address: str) -> list[Address]:
+    """Parse an address, and all IPv4 addresses that are embedded in it; none for a name."""
     try:
-        found = ip_address(address.partition("%")[0].rstrip(".").strip("[]"))
+        parsed = ip_address(address.partition("%")[0].rstrip(".").strip("[]"))
     except ValueError:
         return []
-    if isinstance(found, IPv4Address):
-        return [found]
-    inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-    if found in _NAT64 or found in _COMPATIBLE:
-        inner.append(IPv4Address(int(found) & 0xFFFFFFFF))
-    return [found, *(one for one in inner if one is not None)]
+    if isinstance(parsed, IPv4Address):
+        return [parsed]
+    # Gateways and operating systems may unwrap an IPv4 address that is written as IPv6, so both
+    # of them are checked.
+    embedded = [parsed.ipv4_mapped, parsed.sixtofour, *(parsed.teredo or ())]
+    if parsed in _NAT64 or parsed in _COMPATIBLE:
+        embedded.append(IPv4Address(int(parsed) & 0xFFFFFFFF))
+    return [parsed, *filter(None, embedded)]
 
 
 def _is_forbidden(address: Address) -> bool:
@@ -93,12 +111,12 @@ def _is_forbidden(address: Address) -> bool:
 
 
 def _is_private(address: Address) -> bool:
-    # The IPv6 forms of IPv4 addresses are judged by what is inside them.
+    # An IPv4-mapped address is never global itself; the address embedded in it decides.
     return not address.is_global and not (isinstance(address, IPv6Address) and address.ipv4_mapped)
 
 
 def _check_name(host: str, *, private: bool) -> None:
-    """Raise ReadError where none of the addresses that a name leads to may be read."""
+    """Raise ReadError if none of the addresses of a name may be read from."""
     refused: ReadError | None = None
     for address in _resolve(host):
         try:
@@ -112,40 +130,42 @@ def _check_name(host: str, *, private: bool) -> None:
 
 
 def _resolve(host: str) -> list[str]:
-    """Return the addresses of a name; none where it cannot be resolved."""
+    """Return the addresses of a name; none if it cannot be resolved."""
     try:
-        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+        results = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
-    return [str(end[0]) for *_, end in found]
+    return [str(socket_address[0]) for *_, socket_address in results]
 
 
-class _Checked:
-    """What a connection class of urllib3 needs so that it connects to no other address than
-    `check_address` lets it.
-    """
+class _CheckedConnection:
+    """Mixin for urllib3's connection classes that applies `check_address` to each connection."""
 
     private = False
-    """Whether loopback and private addresses may be connected to."""
+    """Whether loopback and private addresses are allowed."""
 
     def _new_conn(self) -> socket.socket:
         if is_metadata(self._dns_host):  # type: ignore[attr-defined]
-            check_address(self.host, "169.254.169.254", private=True)  # type: ignore[attr-defined]
-        # Not even a connection is made to where nothing may be read.
+            check_address(self.host, _LINK_LOCAL, private=True)  # type: ignore[attr-defined]
+        # Check the name first, so that no connection is made to an address that is refused.
         _check_name(self._dns_host, private=self.private)  # type: ignore[attr-defined]
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+        # Check again, since the name may resolve to another address by now (DNS rebinding).
         try:
-            check_address(self.host, str(connection.getpeername()[0]), private=self.private)  # type: ignore[attr-defined]
+            peer = str(connection.getpeername()[0])
+            check_address(self.host, peer, private=self.private)  # type: ignore[attr-defined]
         except BaseException:
             connection.close()
             raise
         return connection
 
     def getresponse(self) -> Any:
-        """The answer's status and headers. A server that drips them is hung up on: the socket's
-        timeout starts anew with each byte.
+        """Read the status and headers of the response, within `_HEADER_SECONDS`.
+
+        The socket's timeout alone does not bound this: it starts anew with each byte received.
         """
-        timer = threading.Timer(_HEADER_SECONDS, _hang_up, [self.sock])  # type: ignore[attr-defined]
+        connection = self.sock  # type: ignore[attr-defined]
+        timer = threading.Timer(_HEADER_SECONDS, _shut_down, [connection])
         timer.daemon = True
         timer.start()
         try:
@@ -154,28 +174,33 @@ class _Checked:
             timer.cancel()
 
 
-def _hang_up(connection: socket.socket | None) -> None:
+def _shut_down(connection: socket.socket | None) -> None:
     with suppress(OSError, AttributeError):
         connection.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
 
 @cache
 def pool_classes(private: bool) -> dict[str, Any]:
-    """urllib3's connection pools by scheme, whose connections are checked: for
-    `PoolManager.pool_classes_by_scheme`.
+    """Create urllib3 connection pools whose connections are checked.
+
+    Args:
+        private: Whether loopback and private addresses are allowed.
+
+    Returns:
+        Scheme → pool class, for `PoolManager.pool_classes_by_scheme`.
     """
 
-    class Plain(_Checked, HTTPConnection):
+    class CheckedHTTPConnection(_CheckedConnection, HTTPConnection):
         pass
 
-    class Secure(_Checked, HTTPSConnection):
+    class CheckedHTTPSConnection(_CheckedConnection, HTTPSConnection):
         pass
 
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
+    class CheckedHTTPPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = CheckedHTTPConnection
 
-    class SecurePool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Secure
+    class CheckedHTTPSPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = CheckedHTTPSConnection
 
-    Plain.private = Secure.private = private
-    return {"http": PlainPool, "https": SecurePool}
+    CheckedHTTPConnection.private = CheckedHTTPSConnection.private = private
+    return {"http": CheckedHTTPPool, "https": CheckedHTTPSPool}

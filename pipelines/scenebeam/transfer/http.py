@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from functools import cache
-from typing import NoReturn
 
 import urllib3
 
@@ -110,18 +109,19 @@ def open_url(
         response.close()
         raise TransientError(f"the response is encoded as {encoding}, which was not requested")
     response.close()
-    _raise_for_status(href, response)
+    raise _status_error(href, response)
 
 
-def _raise_for_status(href: str, response: urllib3.BaseHTTPResponse) -> NoReturn:
+def _status_error(href: str, response: urllib3.BaseHTTPResponse) -> TransientError | ReadError:
     status = response.status
     if status in TRANSIENT or status >= 500 or status < 400:
-        raise TransientError(
+        return TransientError(
             f"the server returned {status}", retry_after(response.headers.get("Retry-After"))
         )
-    raise ReadError(
+    return ReadError(
         f"{redact_url(href)} cannot be read: the server returned "
-        f"{status} {response.reason or ''}".rstrip() + _HINTS.get(status, "")
+        f"{status} {response.reason or ''}".rstrip()
+        + _HINTS.get(status, "")
     )
 
 

@@ -30,7 +30,7 @@ from scenebeam.transfer.signing import SignedRequest, redact_url, sign, split_ur
 UNKNOWN_SIZE = sys.maxsize
 """Stands for the size of a file whose server does not declare one."""
 _LARGEST_WHOLE_BODY = 64 * 2**20
-"""Bytes that are read at most from a server that ignores Range and sends the file from its start."""
+"""Bytes to read at most from a server that ignores Range and sends the file from its start."""
 _COPY_CHUNK = 16 * 2**20
 """Bytes per request when a whole file is copied."""
 _BASE_SECONDS, _SLOWEST = 60, 10_000

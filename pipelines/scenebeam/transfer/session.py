@@ -1,6 +1,4 @@
-"""Connections of the `requests` library that are judged like all others: for clients that bring
-their own.
-"""
+"""Checked addresses for clients that are built on `requests`, such as pystac-client."""
 
 from __future__ import annotations
 
@@ -13,20 +11,29 @@ from scenebeam.transfer.addresses import pool_classes
 
 
 class CheckedAdapter(HTTPAdapter):
-    """Connects to no address that `check_address` refuses, redirects included."""
+    """Connects only to addresses that `check_address` allows, after redirects too."""
 
     def __init__(self, *, private: bool) -> None:
-        """`private`: whether loopback and private addresses are allowed."""
+        """Create an adapter without retries.
+
+        Args:
+            private: Whether loopback and private addresses are allowed.
+        """
         self._classes = pool_classes(private)
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """See HTTPAdapter."""
+        """Create the pool manager with pools whose connections are checked."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._classes
 
 
 def mount_checked(session: requests.Session, *, private: bool) -> None:
-    """Let all connections of a session be checked."""
+    """Check the addresses of all connections of a session.
+
+    Args:
+        session: The session to change.
+        private: Whether loopback and private addresses are allowed.
+    """
     for scheme in ("http://", "https://"):
         session.mount(scheme, CheckedAdapter(private=private))

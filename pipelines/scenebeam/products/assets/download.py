@@ -181,7 +181,7 @@ def copy_to_bucket(store: Store, local: str, bucket: Store, cloud: str) -> None:
         bucket.upload(cloud, path)
         if not bucket.matches(cloud, path):
             raise StorageError(
-                f"{bucket.path(cloud)} has another checksum than {path}, which is kept: run again"
+                f"{bucket.uri_for(cloud)} has another checksum than {path}, which is kept: run again"
             )
 
 
@@ -193,7 +193,7 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Downlo
         asset = file.asset
         assert asset is not None, "all files of the scene are there"
         cloud = f"{task.gcs}/{task.cloud_name(file)}"
-        elsewhere = task.mode == DROP and cloud != store.path(task.local_name(file))
+        elsewhere = task.mode == DROP and cloud != store.uri_for(task.local_name(file))
         href = cloud if elsewhere else f"./{file.name}"
         assets[file.label] = file_asset(href, [(file.band, asset)], one.size, one.checksum)
         told = unchecked(asset)

@@ -16,7 +16,7 @@ from scenebeam.products.assets.request import AssetsRequest
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.request import RunRequest, parse_interval
-from scenebeam.storage import checked_name
+from scenebeam.storage import checked_key
 from scenebeam.tasks import Estimate
 from scenebeam.transfer.signing import effective_limits
 
@@ -82,7 +82,7 @@ def _task(
     )
     assets = [file.asset for file in files if file.asset is not None]
     size = sum(sizes.of(asset) for asset in assets) if sizes is not None else 0
-    item_path = checked_name(f"{RAW}/{scene.id}/{scene.id}.json")
+    item_path = checked_key(f"{RAW}/{scene.id}/{scene.id}.json")
     task = AssetsTask(
         id=scene.id,
         outputs=(item_path,),

@@ -20,30 +20,34 @@ class AssetsRequest(BandsRequest):
 
     kind: Literal["assets"] = "assets"
     bands: Several[str] = Field(default=["B04", "B08", "SCL"], min_length=1)
-    """Bands by any of their names; files are named as the bands are here."""
+    """Bands by any of their names; files are named as the bands are here. The columns of the tables
+    are named in lower case."""
     max_scenes: Annotated[int | None, Marker.ADJUSTABLE] = Field(default=None, ge=1)
-    """Largest number of rows of the manifest, after sorting."""
+    """Largest number of rows of the manifest, after sorting; default: all."""
     date_start: Annotated[Interval | None, Marker.ADJUSTABLE] = None
     """Drop scenes before this date."""
     sort_mode: Annotated[Literal["cloud_then_time", "time"], Marker.ADJUSTABLE] = "cloud_then_time"
-    """Order of the manifest."""
+    """Order of the manifest: least cloud first, then by time; or by time alone. With
+    `cloud_then_time`, scenes of unknown cloud cover come last."""
     download_n: Annotated[int | None, Marker.ADJUSTABLE] = Field(default=None, ge=0)
-    """Number of scenes to download, from the top of the manifest; 0 writes only the manifest."""
+    """Number of scenes to download, from the top of the manifest; default: all. With 0, only the
+    manifest is written."""
     band_resolution: Literal[10, 20, 60] | None = None
-    """Which copy to take of a band that the catalog has at several resolutions (`B04_10m`,
-    `B04_20m`); default: the band's own."""
+    """Which copy to take of a band with several resolutions, in meters; default: the band's own.
+    A catalog such as CDSE has `B04_10m` and `B04_20m`. A band without such a copy is taken at its
+    own resolution."""
     raw_storage_mode: Annotated[
         Literal["url_to_local", "url_to_gcs_keep_local", "url_to_gcs_drop_local", "gcs_to_local"]
         | None,
         Marker.NOT_FINGERPRINTED,
     ] = None
-    """Where files are stored. Default: `url_to_local`, or `url_to_gcs_drop_local` if the output is
-    gs://."""
+    """Where files are stored: on this machine, in a bucket, or both. Default: `url_to_local`, or
+    `url_to_gcs_drop_local` if the output is `gs://`."""
     gcs: Annotated[str | None, Place("write"), Marker.NOT_FINGERPRINTED] = Field(
         default=None, pattern=r"^gs://[a-z0-9][a-z0-9._-]+(/.*)?$"
     )
-    """`gs://bucket/prefix` for the modes with gcs in their name; default: `raw` in the output if
-    that is gs://."""
+    """`gs://bucket/prefix` for the modes with `gcs` in their name. Default: `<output>/raw` if the
+    output is `gs://`."""
 
     cli_fields: ClassVar = {
         "scenes": "select.table",

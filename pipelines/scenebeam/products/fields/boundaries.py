@@ -1,4 +1,4 @@
-"""Boundaries: the fields of a vector file, batch by batch, mended where they can be."""
+"""Read field boundaries from a vector file, in batches, and repair them where possible."""
 
 from __future__ import annotations
 
@@ -27,151 +27,168 @@ from scenebeam.vectors import (
 )
 from scenebeam.vectors.features import EMPTY
 
-__all__ = ["Faults", "Geometries", "read_fields"]
-_NAMES = pa.schema([("number", pa.int64()), ("id", pa.string()), ("name", pa.string())])
-_MOST_REPEATED = 1000
-"""Repeated ids that are listed."""
+Array = np.ndarray[Any, Any]
+_NAMES_SCHEMA = pa.schema([("number", pa.int64()), ("id", pa.string()), ("name", pa.string())])
+_MAX_REPEATED = 1000
+"""Fields with a repeated id that are listed at most."""
 
 
 @dataclass
 class Faults:
-    """What is wrong with fields: those that are mended or left out, and ids that are used twice."""
+    """Fields that are made valid, left out, or have the id of an earlier field."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, number: int, name: Any, what: str) -> None:
-        """One more; `number` counts from 1."""
-        self.rows.append({"field": number, "id": name, "fault": what})
+    def add(self, number: int, name: Any, fault: str) -> None:
+        """Add one field.
+
+        Args:
+            number: Its number, from 1.
+            name: Its id, if it has one.
+            fault: What is wrong with it, and what is done about it.
+        """
+        self.rows.append({"field": number, "id": name, "fault": fault})
 
     @property
     def table(self) -> Table:
-        """A row for each."""
+        """All rows, as `field_faults.csv` lists them."""
         return Table(("field", "id", "fault"), self.rows)
 
 
 class FieldNames:
-    """The ids and names of fields by their numbers, which instance masks hold; on disk while they are read."""
+    """The ids and names of fields, by the numbers that instance masks hold. Spooled to disk."""
 
     def __init__(self) -> None:
-        self._file = NamedTemporaryFile(prefix="scenebeam-fields-")  # noqa: SIM115 - it lives as long as this
-        self._writer = pq.ParquetWriter(self._file.name, _NAMES, compression="zstd")
+        # The file exists as long as this object, not only in one block.
+        self._file = NamedTemporaryFile(prefix="scenebeam-fields-")  # noqa: SIM115
+        self._writer = pq.ParquetWriter(self._file.name, _NAMES_SCHEMA, compression="zstd")
 
-    def add(self, numbers: np.ndarray[Any, Any], features: Features) -> None:
-        """Some fields more."""
-        ids, names = (
-            [None if one is None else _text(one) for one in told]
-            for told in (features.ids, features.names)
-        )
-        self._writer.write_table(pa.table([numbers, ids, names], schema=_NAMES))
+    def add(self, numbers: Array, features: Features) -> None:
+        """Add one batch of fields."""
+        columns = [numbers, _texts(features.ids), _texts(features.names)]
+        self._writer.write_table(pa.table(columns, schema=_NAMES_SCHEMA))
 
     def to_bytes(self) -> bytes:
-        """One Parquet file: number, id, name."""
+        """Return one Parquet file with the columns number, id and name."""
         self._writer.close()
         return Path(self._file.name).read_bytes()
 
 
 def read_fields(
     path: str, faults: Faults, names: FieldNames | None = None
-) -> Iterator[tuple[np.ndarray[Any, Any], Geometries]]:
+) -> Iterator[tuple[Array, Geometries]]:
     """Read field boundaries, up to 20,000 at a time.
 
-    Invalid polygons are made valid, and those over the antimeridian are split there. What is no
-    polygon, has no inside, or cannot be read is left out.
+    Invalid polygons are made valid, and polygons across the antimeridian are split there. Features
+    that are not polygons, have no interior or cannot be read are left out.
 
     Args:
-        path: A vector file: a path on this machine, or an address.
-        faults: Gets a row for each field that is mended or left out, or has an earlier one's id.
+        path: A vector file: a local path or a URL.
+        faults: Gets a row for each field that is made valid, is left out, or has the id of an
+            earlier field.
         names: Gets the id and name of each field.
 
     Yields:
-        The numbers of fields, from 1 in the order of the file, and their polygons in degrees.
+        The numbers of fields, counted from 1 in the order of the file, shape (n,); and their
+        polygons in degrees, shape (n,).
 
     Raises:
-        RequestError: The file cannot be read, no field of it can be used, or one lies outside of
-            the Earth, as all do whose CRS is not the one declared: it names the field.
+        RequestError: The file cannot be read, no field of it can be used, or a field is outside of
+            the Earth. The latter means that the CRS is not the declared one, so it is not just left
+            out; the message names the field.
     """
-    first, any_left, seen = 1, False, _SeenIds()
+    first, any_usable, seen = 1, False, _SeenIds()
     try:
         for features in read_features(path):
             numbers = np.arange(first, first + len(features.faults))
             first += len(numbers)
             checked = check_polygons(features)
-            _record(numbers, features, checked, faults, redact_url(path))
+            _record_faults(numbers, features, checked, faults, redact_url(path))
             seen.record(numbers, features.ids, faults)
             if names is not None:
                 names.add(numbers, features)
-            there = ~shapely.is_missing(checked.polygons)
-            any_left = any_left or bool(there.any())
-            yield numbers[there], checked.polygons[there]
+            usable = ~shapely.is_missing(checked.polygons)
+            any_usable = any_usable or bool(usable.any())
+            yield numbers[usable], checked.polygons[usable]
     except RequestError as error:
         raise RequestError(f"product.boundaries: {error}") from None
-    if not any_left:
-        told = ""
+    if not any_usable:
+        example = ""
         if faults.rows:
-            worst = faults.rows[0]
-            told = f"; the first: {_called(worst['field'], worst['id'])} {worst['fault']}"
-        raise RequestError(f"product.boundaries: no field of {redact_url(path)} can be used{told}")
+            row = faults.rows[0]
+            example = f"; the first: {_label(row['field'], row['id'])} {row['fault']}"
+        raise RequestError(
+            f"product.boundaries: no field of {redact_url(path)} can be used{example}"
+        )
 
 
-def _record(
-    numbers: np.ndarray[Any, Any],
-    features: Features,
-    checked: CheckedPolygons,
-    faults: Faults,
-    place: str,
+def _record_faults(
+    numbers: Array, features: Features, checked: CheckedPolygons, faults: Faults, path: str
 ) -> None:
     for number, name, fault in zip(numbers.tolist(), features.ids, checked.faults, strict=True):
         if fault == OUTSIDE:
-            told = "lies outside of the Earth: is its CRS the one declared?"
-            raise RequestError(f"{place}: {_called(number, name)} {told}")
+            raise RequestError(
+                f"{path}: {_label(number, name)} lies outside of the Earth: is its CRS the one "
+                "declared?"
+            )
         if fault:
-            told = "no geometry" if fault == EMPTY else fault
-            faults.add(number, name, f"{told}: left out")
-    for number, name, why in zip(numbers.tolist(), features.ids, checked.repairs, strict=True):
-        if why:
-            faults.add(number, name, f"mended: {why}")
+            described = "no geometry" if fault == EMPTY else fault
+            faults.add(number, name, f"{described}: left out")
+    for number, name, repair in zip(numbers.tolist(), features.ids, checked.repairs, strict=True):
+        if repair:
+            faults.add(number, name, f"made valid: {repair}")
 
 
 class _SeenIds:
-    """Which ids have been used before, in eight bytes for each field.
+    """The ids that have been used so far, in eight bytes per field.
 
-    Hashes are kept in sorted arrays, each at least twice as long as the next: of ten million fields
-    some twenty arrays are searched, and each hash is moved some twenty times.
+    Their hashes are in sorted arrays, each at least twice as long as the next. For ten million
+    fields that is about twenty arrays to search, and each hash is merged about twenty times.
     """
 
     def __init__(self) -> None:
-        self._arrays: list[np.ndarray[Any, Any]] = []
+        self._arrays: list[Array] = []
         self._repeated = 0
 
-    def record(self, numbers: np.ndarray[Any, Any], ids: Sequence[Any], faults: Faults) -> None:
-        """Note fields whose id an earlier one has; they stay."""
-        given = [index for index, name in enumerate(ids) if name is not None]
-        hashes = np.array([hash(_text(ids[index])) for index in given], np.int64)
+    def record(self, numbers: Array, ids: Sequence[Any], faults: Faults) -> None:
+        """Add a batch of ids, and record the fields whose id an earlier field has."""
+        with_id = [index for index, name in enumerate(ids) if name is not None]
+        hashes = np.array([hash(_text(ids[index])) for index in with_id], np.int64)
+
+        # Repeats of an earlier batch, then those within this batch: all but the first of each.
         known = np.zeros(len(hashes), bool)
         for array in self._arrays:
-            places = np.searchsorted(array, hashes)
-            known |= array[np.minimum(places, len(array) - 1)] == hashes
-        fresh, firsts = np.unique(hashes, return_index=True)
-        again = np.ones(len(hashes), bool)
-        again[firsts] = False
-        for place in np.flatnonzero(known | again).tolist():
+            positions = np.searchsorted(array, hashes)
+            known |= array[np.minimum(positions, len(array) - 1)] == hashes
+        unique, firsts = np.unique(hashes, return_index=True)
+        repeated = np.ones(len(hashes), bool)
+        repeated[firsts] = False
+        for position in np.flatnonzero(known | repeated).tolist():
             self._repeated += 1
-            if self._repeated > _MOST_REPEATED:
+            if self._repeated > _MAX_REPEATED:
                 break
-            index = given[place]
-            last = self._repeated == _MOST_REPEATED
-            told = "; later ones are not listed" if last else ""
-            faults.add(int(numbers[index]), ids[index], f"an earlier field has the same id{told}")
-        if len(fresh):
-            self._arrays.append(fresh)
+            index = with_id[position]
+            note = "; later ones are not listed" if self._repeated == _MAX_REPEATED else ""
+            faults.add(int(numbers[index]), ids[index], f"an earlier field has the same id{note}")
+
+        # Merge from the end until each array is twice as long as the next again.
+        if len(unique):
+            self._arrays.append(unique)
         while len(self._arrays) > 1 and len(self._arrays[-2]) < 2 * len(self._arrays[-1]):
             last_two = self._arrays.pop(), self._arrays.pop()
             self._arrays.append(np.union1d(*last_two))
+
+
+def _texts(values: Sequence[Any]) -> list[str | None]:
+    texts: list[str | None] = []
+    for value in values:
+        texts.append(None if value is None else _text(value))
+    return texts
 
 
 def _text(name: Any) -> str:
     return name if isinstance(name, str) else json.dumps(name, default=str)
 
 
-def _called(number: Any, name: Any) -> str:
+def _label(number: Any, name: Any) -> str:
     return f"field {number}" + ("" if name is None else f" (id {name})")

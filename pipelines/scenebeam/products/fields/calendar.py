@@ -1,4 +1,9 @@
-"""Crop calendar: the days of planting and harvest at a place, from two images of days of the year."""
+"""Look up the days of planting and harvest in a crop calendar.
+
+A calendar is a pair of rasters in degrees: the day of year on which the season starts, and the day
+on which it ends. Cells without a season hold 0. A global calendar is small in memory but not on a
+slow network, so only the blocks under the chips are read.
+"""
 
 from __future__ import annotations
 
@@ -23,80 +28,112 @@ FILES: dict[Season, str] = {
     "planting": "sc-sos-3x3-v2-cog.tiff",
     "harvest": "sc-eos-3x3-v2-cog.tiff",
 }
-"""Summer crops: start and end of the season, day of year at 0.5 degrees, 0 where there is none."""
-
-
+"""Start and end of season of summer crops: day of year at 0.5 degrees, 0 without a season."""
 DEFAULT = "https://data.source.coop/ftw/ftw-inference-input/global-crop-calendar"
-"""The global calendar of Fields of The World."""
-_LARGEST = 256 * 2**20
+"""URL of the global calendar of Fields of The World."""
+_MAX_BYTES = 256 * 2**20
+"""Maximum size of a file of the default calendar."""
 
 
 def default_calendar() -> str:
-    """The folder of the default calendar in this machine's cache; its files are fetched on first use.
+    """Return the folder of the default calendar in this machine's cache; download it on first use.
 
     Raises:
-        RequestError: They are not there, and cannot be fetched.
+        RequestError: The files are neither in the cache nor can they be downloaded.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = LocalStore(str(cache / "scenebeam" / "crop-calendar"))
     for name in FILES.values():
-        if folder.size(name) is None:
-            try:
-                with local_copy(f"{DEFAULT}/{name}", Budget(private=True), _LARGEST) as path:
-                    folder.upload(name, path)
-            except ReadError as error:
-                raise RequestError(
-                    f"the default crop calendar cannot be fetched: {error}; give product.crop_calendar, the folder or "
-                    "URL of a copy, or product.days, the days of planting and harvest"
-                ) from None
+        if folder.size(name) is not None:
+            continue
+        try:
+            with local_copy(f"{DEFAULT}/{name}", Budget(private=True), _MAX_BYTES) as path:
+                folder.upload(name, path)
+        except ReadError as error:
+            raise RequestError(
+                f"the default crop calendar cannot be downloaded: {error}; give "
+                "product.crop_calendar, the folder or URL of a copy, or product.days, the days of "
+                "planting and harvest"
+            ) from None
     return folder.uri
 
 
 class CropCalendar:
-    """Days of planting and harvest. Reads the blocks that it is asked about, each once."""
+    """Days of planting and harvest by location. Each block of the rasters is read at most once."""
 
-    def __init__(self, place: str) -> None:
-        """`place` is the folder or URL of both files. RequestError where one of them cannot be read."""
-        self._place = place
+    def __init__(self, location: str) -> None:
+        """Open both files.
+
+        Args:
+            location: Folder or URL that contains the files named in FILES.
+
+        Raises:
+            RequestError: A file cannot be read or is not in degrees, or the two have different
+                grids.
+        """
+        self._location = location
         self._blocks: dict[tuple[str, int, int], Array] = {}
-        self._known: dict[tuple[int, int], tuple[int, int]] = {}
-        try:
-            self._sources: dict[str, Source] = {
-                season: open_source(f"{place.rstrip('/')}/{name}", 1, Budget(private=True))
-                for season, name in FILES.items()
-            }
-        except ReadError as error:
-            raise RequestError(f"product.crop_calendar: {error}") from None
+        self._days: dict[tuple[int, int], tuple[int, int]] = {}
+        self._sources: dict[Season, Source] = {}
+        grids = set()
+        for season, name in FILES.items():
+            href = f"{location.rstrip('/')}/{name}"
+            # The request states the location, not a catalog, so it may be a private address.
+            try:
+                source = open_source(href, 1, Budget(private=True))
+            except ReadError as error:
+                raise RequestError(f"product.crop_calendar: {error}") from None
+            self._sources[season] = source
+            grids.add((source.info.transform, source.info.width, source.info.height))
         for source in self._sources.values():
             if not CRS.from_user_input(source.info.crs).is_geographic:
                 raise RequestError(
-                    f"product.crop_calendar: {source.info.href} is not in degrees of longitude and latitude"
+                    f"product.crop_calendar: {source.info.href} is not in degrees of longitude and "
+                    "latitude"
                 )
-        shapes = {(s.info.transform, s.info.width, s.info.height) for s in self._sources.values()}
-        if len(shapes) > 1:
+        # A cell is looked up once and read in both rasters.
+        if len(grids) > 1:
             raise RequestError(
-                f"product.crop_calendar: the two files in {place} lie on different grids"
+                f"product.crop_calendar: the two files in {location} have different grids"
             )
 
     def days(self, longitude: float, latitude: float) -> tuple[int, int]:
-        """Day of year of planting and of harvest; of the nearest cell that has both where this one has not."""
+        """Look up the days of a place.
+
+        Args:
+            longitude: In degrees, WGS 84.
+            latitude: In degrees, WGS 84.
+
+        Returns:
+            Day of year of planting and of harvest, 1 to 366. If the cell of the place lacks one of
+            them, both are those of the nearest cell that has both.
+
+        Raises:
+            RequestError: A block cannot be read, or no cell has both days.
+        """
         info = self._sources["planting"].info
-        column, row = ~info.transform @ (longitude, latitude)
-        cell = int(np.clip(np.floor(row), 0, info.height - 1)), int(np.floor(column)) % info.width
-        if cell not in self._known:
-            planting, harvest = (self._pixel(season, *cell) for season in FILES)
+        x, y = ~info.transform @ (longitude, latitude)
+        # Columns wrap around the Earth: longitude 180 is in the first column. Rows do not, and
+        # latitude -90 is in the last one.
+        row = int(np.clip(np.floor(y), 0, info.height - 1))
+        column = int(np.floor(x)) % info.width
+        # Many chips share a cell of half a degree, so the days of each cell are kept.
+        if (row, column) not in self._days:
+            planting = self._pixel("planting", row, column)
+            harvest = self._pixel("harvest", row, column)
             if planting <= 0 or harvest <= 0:
                 planting, harvest = self._nearest(longitude, latitude)
-            self._known[cell] = planting, harvest
-        return self._known[cell]
+            self._days[row, column] = planting, harvest
+        return self._days[row, column]
 
     def _pixel(self, season: Season, row: int, column: int) -> int:
-        """One pixel, by way of its block."""
+        """Return one pixel; its block is read and kept."""
         info = self._sources[season].info
         height, width = info.block
         key = season, row // height, column // width
         if key not in self._blocks:
             top, left = key[1] * height, key[2] * width
+            # Blocks at the right and lower edges may be cut off by the end of the raster.
             extent = min(height, info.height - top), min(width, info.width - left)
             self._blocks[key] = self._read(season, top, left, *extent)
         return int(self._blocks[key][row % height, column % width])
@@ -108,38 +145,55 @@ class CropCalendar:
             raise RequestError(f"product.crop_calendar: {error}") from None
 
     @cached_property
-    def _filled(self) -> tuple[Array, Array, Array]:
-        """Longitude and latitude of all cells that have both days, and the days: (n,), (n,), (n, 2)."""
+    def _complete_cells(self) -> tuple[Array, Array, Array]:
+        """Centers and days of all n cells that have both days.
+
+        Longitudes (n,) and latitudes (n,) in degrees, and days of planting and harvest (n, 2).
+        """
+        # This reads both rasters in full, so it is computed only if some place has no season.
         info = self._sources["planting"].info
-        both = np.stack(
-            [self._read(season, 0, 0, info.height, info.width) for season in FILES], axis=-1
-        )
+        rasters = [self._read(season, 0, 0, info.height, info.width) for season in FILES]
+        both = np.stack(rasters, axis=-1)
         rows, columns = np.nonzero((both > 0).all(axis=-1))
         if not rows.size:
             raise RequestError(
-                f"product.crop_calendar: no cell of the files in {self._place} has both days"
+                f"product.crop_calendar: no cell of the files in {self._location} has both days"
             )
         longitude = info.transform.c + (columns + 0.5) * info.transform.a
         latitude = info.transform.f + (rows + 0.5) * info.transform.e
         return longitude, latitude, both[rows, columns]
 
     def _nearest(self, longitude: float, latitude: float) -> tuple[int, int]:
-        """By the great circle (haversine); the first of several as near, in the order of rows."""
-        lon, lat, days = self._filled
-        across, up = np.radians(lon - longitude), np.radians(lat - latitude)
-        level = np.cos(np.radians(latitude)) * np.cos(np.radians(lat))
-        arc = np.sin(up / 2) ** 2 + level * np.sin(across / 2) ** 2
-        planting, harvest = days[int(np.argmin(arc))]
+        """Return the days of the nearest complete cell; of several at one distance, the first row.
+
+        Cells are compared by the haversine of the central angle, sin²(Δφ/2) + cos φ₁ cos φ₂
+        sin²(Δλ/2), which grows with the great-circle distance and is exact across the antimeridian.
+        """
+        longitudes, latitudes, days = self._complete_cells
+        across = np.radians(longitudes - longitude)
+        up = np.radians(latitudes - latitude)
+        cosines = np.cos(np.radians(latitude)) * np.cos(np.radians(latitudes))
+        haversine = np.sin(up / 2) ** 2 + cosines * np.sin(across / 2) ** 2
+        planting, harvest = days[int(np.argmin(haversine))]
         return int(planting), int(harvest)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for source in self._sources.values():
             source.close()
 
 
 def season_days(year: int, planting: int, harvest: int) -> dict[Season, datetime]:
-    """Days of year → midnights: planting in `year`; a harvest day before the planting day is the next year's."""
+    """Convert days of year to dates.
+
+    Args:
+        year: Year of planting.
+        planting: Day of year, 1 to 366.
+        harvest: Day of year, 1 to 366. A harvest day before the planting day is in the next year.
+
+    Returns:
+        Midnight (UTC) at the start of each day.
+    """
     return {
         "planting": _midnight(year, planting),
         "harvest": _midnight(year + (harvest < planting), harvest),
@@ -147,6 +201,6 @@ def season_days(year: int, planting: int, harvest: int) -> dict[Season, datetime
 
 
 def _midnight(year: int, day: int) -> datetime:
-    """Day 366 of a year that has none is its last."""
-    found = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day - 1)
-    return found if found.year == year else datetime(year, 12, 31, tzinfo=UTC)
+    """Convert a day of year; in common years day 366 is 31 December, like day 365."""
+    date = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day - 1)
+    return date if date.year == year else datetime(year, 12, 31, tzinfo=UTC)

@@ -1,131 +1,156 @@
-"""Cells: the last step of a cell to be done brings its chips' items up to date, and writes all its items as a table."""
+"""Finish a cell: write the items of its chips, and all its items as one table.
+
+The steps of a cell run independently, on any worker and in any order. Whichever finishes last finds
+the records of all others and finishes the cell. If two finish at the same time, both do so, and
+publish the same bytes.
+"""
 
 from __future__ import annotations
 
 import json
 import os.path
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rustac
 
 from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import ITEMS_FILE, dump_items, read_back
-from scenebeam.products.fields.chips import catalogue_folder
+from scenebeam.products.fields.chips import catalog_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
 from scenebeam.products.fields.request import SEASONS
-from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_elsewhere
+from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_outside_output
 from scenebeam.request import is_url
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
 
 
-def put_together(task: FieldsTask, store: Store) -> Outcome:
-    """Publish the chips' items and the cell's table, if this step was the last; two at once publish the same bytes."""
+def finish_cell(task: FieldsTask, store: Store) -> Outcome:
+    """Write the items of the chips and the table of the cell, if all its steps are finished.
+
+    Args:
+        task: The step that has just been made.
+        store: Where the items are written.
+
+    Returns:
+        The outcome of the step: done, whether or not other steps are still to be made.
+    """
     siblings = [task.model_copy(update={"step": step}) for step in task.steps]
-    needed = {one.record for one in siblings} | {
-        one.images_record for one in siblings if one.downloads
-    }
-    if not needed <= store.list(f"{CELLS}{task.cell}/"):
+    if not store.list(f"{CELLS}{task.cell}/").issuperset(_all_records(siblings)):
         return Outcome(task=task.id, state="done", detail={"part": True})
-    records = {one.step: _read(store, one.record) for one in siblings}
-    chosen: dict[str, dict[str, Choice]] = {chip.name: {} for chip in task.chips}
+    records = {sibling.step: _read(store, sibling.record_key) for sibling in siblings}
+    choices: dict[str, dict[str, Choice]] = {chip.name: {} for chip in task.chips}
     for season in SEASONS:
-        for told in records.get(season, {}).get("choices", []):
-            chosen[told["chip"]][season] = Choice.model_validate(told)
-    bases = _bases(task, store, records.get("masks", {}))
+        for document in records.get(season, {}).get("choices", []):
+            choices[document["chip"]][season] = Choice.model_validate(document)
+    originals = _original_items(task, store, records.get("masks", {}))
 
-    def settle(chip: ChipRef) -> list[stac_items.Item]:
-        images: dict[str, stac_items.Item] = {
-            one.step: _read(store, one.item_name(chip))
-            for one in siblings
-            if (choice := chosen[chip.name].get(one.step)) is not None and choice.scene is not None
-        }
-        item = (
-            with_seasons(task, chip, bases[chip.name], chosen[chip.name], images)
-            if chosen[chip.name]
-            else None
-        )
-        item = item or bases[chip.name]
-        store.write(task.parent_name(chip), stac_items.to_bytes(item))
-        where = posixpath.dirname(task.parent_name(chip))
-        return [
-            stac_items.rebased(item, where),
-            *(stac_items.rebased(image, chip.name) for image in images.values()),
-        ]
+    def write_items(chip: ChipRef) -> list[stac_items.Item]:
+        """Write the item of one chip; returns it and those of its imagery, for the table."""
+        seasons = choices[chip.name]
+        images: dict[str, stac_items.Item] = {}
+        for sibling in siblings:
+            if sibling.step in seasons and seasons[sibling.step].scene is not None:
+                images[sibling.step] = _read(store, sibling.item_key(chip))
+        item = originals[chip.name]
+        if seasons:
+            item = with_seasons(task, chip, item, seasons, images)
+        parent_key = task.parent_key(chip)
+        store.write(parent_key, stac_items.to_bytes(item))
+        # Hrefs in the table are relative to the output, not to the folders of the chips.
+        rows = [stac_items.rebased(item, posixpath.dirname(parent_key))]
+        for image in images.values():
+            rows.append(stac_items.rebased(image, chip.name))
+        return rows
 
-    items = [item for found in io_threads().map(settle, task.chips) for item in found]
+    items: list[stac_items.Item] = []
+    for rows in io_threads().map(write_items, task.chips):
+        items += rows
     store.write(task.item_path, dump_items(items))
     return Outcome(task=task.id, state="done")
 
 
-def _read(store: Store, name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(read_back(store, name))
+def _all_records(siblings: Iterable[FieldsTask]) -> set[str]:
+    """Return the keys of the records of all steps of a cell."""
+    keys: set[str] = set()
+    for sibling in siblings:
+        keys.add(sibling.record_key)
+        if sibling.downloads:
+            keys.add(sibling.images_record_key)
+    return keys
+
+
+def _read(store: Store, key: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(read_back(store, key))
     return document
 
 
-def _bases(task: FieldsTask, store: Store, masks: Mapping[str, Any]) -> dict[str, stac_items.Item]:
-    """The chips' items as they were: of the catalogue, or of the masks that the run has made."""
+def _original_items(
+    task: FieldsTask, store: Store, masks_record: Mapping[str, Any]
+) -> dict[str, stac_items.Item]:
+    """Return the items of the chips before any selection: from the catalog, or newly made.
+
+    They are written for the folder of `task.parent_key`: hrefs are relative to it or absolute.
+    """
+    items: dict[str, stac_items.Item] = {}
     if not task.catalogue:
-        return {
-            chip.name: chip_item(task, chip, masks["chips"][chip.name]["assets"])
-            for chip in task.chips
-        }
-    source = open_store(catalogue_folder(task.catalogue)) if is_elsewhere(task.catalogue) else store
-    listed = [chip for chip in task.chips if chip.item]
-    found = dict(
-        zip(
-            (c.name for c in listed),
-            io_threads().map(lambda c: _read(source, c.item), listed),
-            strict=True,
-        )
-    )
-    rows = _rows(task, source, {chip.name for chip in task.chips if not chip.item})
-    found |= (
-        {name: stac_items.rebased(item, "..") for name, item in rows.items()}
-        if source.uri == store.uri
-        else rows
-    )
-    if source.uri != store.uri:
-        where = {
-            chip.name: source.path(chip.item or ITEMS_FILE).rpartition("/")[0]
-            for chip in task.chips
-        }
-        found = {name: _elsewhere(item, where[name]) for name, item in found.items()}
-    return found
+        for chip in task.chips:
+            masks = masks_record["chips"][chip.name]["assets"]
+            items[chip.name] = chip_item(task, chip, masks)
+        return items
+
+    source = store
+    if is_outside_output(task.catalogue):
+        source = open_store(catalog_folder(task.catalogue))
+    in_place = source.uri == store.uri
+    in_files = [chip for chip in task.chips if chip.item]
+    in_table = [chip.name for chip in task.chips if not chip.item]
+    documents = io_threads().map(lambda chip: _read(source, chip.item), in_files)
+    for chip, document in zip(in_files, documents, strict=True):
+        items[chip.name] = document
+    for name, item in _table_items(task, source, in_table).items():
+        # The item is written into a folder of its own, one below the table.
+        items[name] = stac_items.rebased(item, "..") if in_place else item
+    if not in_place:
+        for chip in task.chips:
+            if chip.name in items:
+                folder = source.uri_for(chip.item or ITEMS_FILE).rpartition("/")[0]
+                items[chip.name] = _with_absolute_hrefs(items[chip.name], folder)
+    return items
 
 
-def _rows(task: FieldsTask, source: Store, names: set[str]) -> dict[str, stac_items.Item]:
-    """Items that stand in a table alone."""
+def _table_items(
+    task: FieldsTask, source: Store, names: Sequence[str]
+) -> dict[str, stac_items.Item]:
+    """Read the items of chips that have no file of their own, from the table of the catalog."""
     if not names:
         return {}
     table = task.catalogue.rpartition("/")[2] if task.catalogue.endswith(".parquet") else ITEMS_FILE
     with source.local_copy(table) as path:
         items = rustac.read_sync(str(path))["features"]
-    return {item["id"]: item for item in items if item["id"] in names}
+    wanted = set(names)
+    return {item["id"]: item for item in items if item["id"] in wanted}
 
 
-def _elsewhere(item: stac_items.Item, folder: str) -> stac_items.Item:
-    """An item that can be read from another folder: its files by their full names."""
+def _with_absolute_hrefs(item: stac_items.Item, folder: str) -> stac_items.Item:
+    """Make an item readable from any folder, and link it to the collection of the output.
 
-    def full(asset: dict[str, Any]) -> dict[str, Any]:
+    Args:
+        item: An item of another catalog.
+        folder: URI of the folder to which its hrefs are relative.
+    """
+    assets: dict[str, dict[str, Any]] = {}
+    for key, asset in item["assets"].items():
         href = str(asset["href"])
-        return (
-            asset
-            if is_url(href) or os.path.isabs(href)
-            else {**asset, "href": f"{folder}/{href.removeprefix('./')}"}
-        )
-
-    links = [
-        link
-        for link in item.get("links") or []
-        if link.get("rel") not in {"self", *(up["rel"] for up in UP)}
-    ]
-    return {
-        **item,
-        "assets": {key: full(asset) for key, asset in item["assets"].items()},
-        "links": [*UP, *links],
-    }
+        if not is_url(href) and not os.path.isabs(href):
+            asset = {**asset, "href": f"{folder}/{href.removeprefix('./')}"}
+        assets[key] = asset
+    links = [*UP]
+    replaced = {"self", *(link["rel"] for link in UP)}
+    for link in item.get("links") or []:
+        if link.get("rel") not in replaced:
+            links.append(link)
+    return {**item, "assets": assets, "links": links}

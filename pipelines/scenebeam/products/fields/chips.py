@@ -1,4 +1,4 @@
-"""Chips: the chips of a catalogue, each with the grid of its mask."""
+"""Read the chips of an existing catalog, each with the grid of its mask."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scenebeam.metadata.item_tables import COLLECTION_FILE, ITEMS_FILE
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_grid
 from scenebeam.request import is_url
-from scenebeam.storage import Store, checked_name, open_store
+from scenebeam.storage import Store, checked_key, open_store
 from scenebeam.transfer.retry import Budget
 
-_MASKS = ("instance", "semantic", "mask", "label")
-"""Words in the keys of assets that are masks, the best first."""
+_MASK_WORDS = ("instance", "semantic", "mask", "label")
+"""Words in the keys or roles of assets that are masks, in order of preference."""
 _COLUMNS = (
     "id",
     "assets",
@@ -31,211 +31,252 @@ _COLUMNS = (
     "proj:shape",
     "proj:bbox",
 )
+"""Columns of `items.parquet` that are read."""
+_THREADS = 16
 
 Transform = tuple[float, float, float, float, float, float]
+GridFacts = tuple[str, Transform, tuple[int, int]]
+"""CRS, affine transform, and rows and columns; the CRS is empty if the grid is not known."""
+_UNKNOWN_GRID: GridFacts = ("", (0.0, 0.0, 0.0, 0.0, 0.0, 0.0), (0, 0))
 
 
 class Chip(NamedTuple):
-    """One chip: what to make images for, and on which grid."""
+    """One chip, and the grid on which its images are made."""
 
     name: str
     """Id of its item, and name of its folder."""
     crs: str
     transform: Transform
     shape: tuple[int, int]
+    """Rows and columns."""
     mask: str = ""
-    """Path or URL of the mask that its images must fit; empty where the run makes it."""
+    """Path or URL of its mask, whose grid the images must have; empty if the run makes the mask."""
     item: str = ""
-    """Name of its item in the catalogue; empty where there is only a row of a table."""
+    """Key of its item in the catalog; empty if the chip is only a row of a table."""
 
 
-def catalogue_folder(path: str) -> str:
-    """The folder of a catalogue of chips that is named by itself or by one of its files."""
+class _Faults:
+    """Chips that cannot be used, by what is wrong with them."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, fault: str, name: str) -> None:
+        self._names.setdefault(fault, []).append(name)
+
+    def raise_if_any(self) -> None:
+        if self._names:
+            faults = [f"{_few(names)} {fault}" for fault, names in sorted(self._names.items())]
+            raise RequestError(f"product.chips: {self._path}: {'; '.join(faults)}")
+
+
+def catalog_folder(path: str) -> str:
+    """Return the folder of a catalog of chips, which is given by itself or by one of its files."""
     return os.path.dirname(path) if path.endswith((".json", ".parquet")) else path.rstrip("/")
 
 
-def collection_of(path: str) -> dict[str, Any]:
-    """The collection of a catalogue of chips, as JSON; empty where there is only a table."""
-    content = open_store(catalogue_folder(path)).read(COLLECTION_FILE)
+def read_collection(path: str) -> dict[str, Any]:
+    """Return the STAC collection of a catalog of chips, or an empty dict if it has none."""
+    content = open_store(catalog_folder(path)).read(COLLECTION_FILE)
     document: dict[str, Any] = {} if content is None else json.loads(content)
     return document
 
 
 def read_chips(path: str) -> list[Chip]:
-    """All chips of a catalogue, by name: its `items.parquet` where there is one, else the items of its collection.
+    """Read all chips of a catalog.
 
-    Raises RequestError where there is none, or where chips lack an id, a mask or a grid: it names them.
+    They come from its `items.parquet` if it has one, else from the items that its collection links
+    to. Items of a season's imagery are skipped.
+
+    Args:
+        path: The catalog: its folder, `collection.json` or `items.parquet`.
+
+    Returns:
+        The chips in the order of their names.
+
+    Raises:
+        RequestError: There is no catalog, it has no chips, or some chips have no id, no mask or no
+            grid, or the same name; the message names them.
     """
-    store = open_store(catalogue_folder(path))
-    names = store.list()
-    table = path.rpartition("/")[2] if path.endswith(".parquet") else ITEMS_FILE
-    if not path.endswith(".json") and table in names:
-        items = _rows(store, table)
-    elif COLLECTION_FILE in names or path.endswith(".json"):
-        items = _items(
-            store, path.rpartition("/")[2] if path.endswith(".json") else COLLECTION_FILE
-        )
+    store = open_store(catalog_folder(path))
+    keys = store.list()
+    file_name = path.rpartition("/")[2]
+    table = file_name if path.endswith(".parquet") else ITEMS_FILE
+    if not path.endswith(".json") and table in keys:
+        items = _table_items(store, table)
+    elif COLLECTION_FILE in keys or path.endswith(".json"):
+        items = _linked_items(store, file_name if path.endswith(".json") else COLLECTION_FILE)
     else:
         raise RequestError(
             f"product.chips: {path} holds neither {ITEMS_FILE} nor {COLLECTION_FILE}"
         )
-    faults: dict[str, list[str]] = {}
-    chips = [
-        _chip(item, where, store, names, faults) for item, where in items if not _is_image(item)
-    ]
-    _refuse(path, faults)
-    found = _with_grids([chip for chip in chips if chip is not None], faults)
-    _refuse(path, faults)
-    twice = [name for name, count in Counter(chip.name for chip in found).items() if count > 1]
-    if twice:
-        raise RequestError(f"product.chips: {path} holds {_few(twice)} twice")
-    if not found:
+
+    faults = _Faults(path)
+    listed: list[Chip] = []
+    for item, item_key in items:
+        chip = None if _is_image(item) else _chip(item, item_key, store, keys, faults)
+        if chip is not None:
+            listed.append(chip)
+    faults.raise_if_any()
+    chips = _with_grids(listed, faults)
+    faults.raise_if_any()
+
+    repeated = [name for name, count in Counter(chip.name for chip in chips).items() if count > 1]
+    if repeated:
+        raise RequestError(f"product.chips: {path} holds {_few(repeated)} twice")
+    if not chips:
         raise RequestError(f"product.chips: {path} holds no chips")
-    return sorted(found)
+    return sorted(chips)
 
 
-def _refuse(path: str, faults: Mapping[str, list[str]]) -> None:
-    if faults:
-        told = "; ".join(f"{_few(names)} {why}" for why, names in sorted(faults.items()))
-        raise RequestError(f"product.chips: {path}: {told}")
+def _few(names: Sequence[str]) -> str:
+    """List the first three names, and count the others."""
+    others = f" and {len(names) - 3} others" if len(names) > 3 else ""
+    return ", ".join(sorted(names)[:3]) + others
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (
-        f" and {len(names) - 3} others" if len(names) > 3 else ""
-    )
-
-
-def _rows(store: Store, table: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Items as far as they are needed here, batch by batch."""
+def _table_items(store: Store, table: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the items of a table, with the properties that are needed here, and no key."""
     with store.local_copy(table) as file:
         parquet = pq.ParquetFile(file)
-        known = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(columns=known, batch_size=5000):
+        columns = [name for name in _COLUMNS if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(columns=columns, batch_size=5000):
             for row in batch.to_pylist():
-                assets = {
-                    key: asset for key, asset in (row.pop("assets", None) or {}).items() if asset
-                }
-                properties = {name: value for name, value in row.items() if value is not None}
+                # A struct column has all keys of all items, with null for those an item lacks.
+                assets = _without_nulls(row.pop("assets", None) or {})
+                properties = _without_nulls(row)
                 yield {"id": row.get("id"), "assets": assets, "properties": properties}, ""
 
 
-def _items(store: Store, name: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The items that a collection links to, and their names in the store."""
-    content = store.read(name)
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _linked_items(store: Store, collection_key: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the items that a collection links to, and their keys in the store."""
+    content = store.read(collection_key)
     if content is None:
-        raise RequestError(f"product.chips: {store.path(name)} is not there")
-    collection = json.loads(content)
-    hrefs = [
-        str(link["href"]) for link in collection.get("links") or [] if link.get("rel") == "item"
-    ]
-    names = [os.path.normpath(href) for href in hrefs]
-    with ThreadPoolExecutor(16) as threads:
-        for where, item in zip(
-            names, threads.map(store.read, map(checked_name, names)), strict=True
-        ):
+        raise RequestError(f"product.chips: {store.uri_for(collection_key)} does not exist")
+    keys: list[str] = []
+    for link in json.loads(content).get("links") or []:
+        if link.get("rel") == "item":
+            keys.append(os.path.normpath(str(link["href"])))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        contents = threads.map(store.read, map(checked_key, keys))
+        for key, item in zip(keys, contents, strict=True):
             if item is None:
                 raise RequestError(
-                    f"product.chips: {store.path(name)} links to {where}, which is not there"
+                    f"product.chips: {store.uri_for(collection_key)} links to {key}, which does "
+                    "not exist"
                 )
-            yield json.loads(item), where
+            yield json.loads(item), key
 
 
 def _is_image(item: Mapping[str, Any]) -> bool:
-    """Whether an item is a season's imagery of a chip, not a chip."""
+    """Whether an item is a season's imagery of a chip rather than a chip."""
     return "ftw:season" in (item.get("properties") or {})
 
 
 def _chip(
-    item: Mapping[str, Any], where: str, store: Store, names: set[str], faults: dict[str, list[str]]
+    item: Mapping[str, Any], item_key: str, store: Store, keys: set[str], faults: _Faults
 ) -> Chip | None:
-    """A chip, its transform empty where only the mask's header knows it; None where something is missing."""
-    name, in_table = str(item.get("id") or ""), not where
+    """Build a chip from its item; records a fault and returns None if something is missing.
+
+    The grid is unknown (an empty CRS) if the item does not state it.
+    """
+    name, from_table = str(item.get("id") or ""), not item_key
     if not name:
-        faults.setdefault("have no id", []).append("(some)")
+        faults.add("have no id", "(some)")
         return None
-    usual = f"{name}/{name}.json"
-    where = where or (usual if usual in names else "")
-    mask = _mask(item.get("assets") or {})
+    mask = _best_mask(item.get("assets") or {})
     if mask is None:
-        faults.setdefault("have no mask among their assets", []).append(name)
+        faults.add("have no mask among their assets", name)
         return None
+    usual_key = f"{name}/{name}.json"
+    if from_table and usual_key in keys:
+        item_key = usual_key
     href = str(mask["href"])
     if not is_url(href) and not os.path.isabs(href):
-        beside = os.path.normpath(os.path.join(os.path.dirname(where), href))
-        # A table's hrefs start from the table; tables of other tools repeat those of the items.
-        from_table = os.path.normpath(href)
-        href = store.path(from_table if in_table and from_table in names else beside)
-    crs, transform, shape = _grid({**(item.get("properties") or {}), **_told(mask)})
-    return Chip(checked_name(name), crs, transform, shape, href, where)
+        # Hrefs in a table should be relative to the table, but the tables of other tools repeat
+        # those of the items, which are relative to the item.
+        from_item = os.path.normpath(os.path.join(os.path.dirname(item_key), href))
+        from_folder = os.path.normpath(href)
+        href = store.uri_for(from_folder if from_table and from_folder in keys else from_item)
+    # The asset's own projection fields override those of the item.
+    properties: dict[str, Any] = dict(item.get("properties") or {})
+    for key, value in mask.items():
+        if key.startswith("proj:") and value is not None:
+            properties[key] = value
+    crs, transform, shape = _grid(properties)
+    return Chip(checked_key(name), crs, transform, shape, href, item_key)
 
 
-def _told(asset: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value for key, value in asset.items() if key.startswith("proj:") and value is not None
-    }
-
-
-def _mask(assets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The best of an item's masks."""
-    images = {
-        k: a
-        for k, a in assets.items()
-        if str(a.get("href", "")).lower().endswith((".tif", ".tiff"))
-    }
-    for word in _MASKS:
+def _best_mask(assets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the TIFF asset that is most likely an item's mask."""
+    images: dict[str, Mapping[str, Any]] = {}
+    for key, asset in assets.items():
+        if str(asset.get("href", "")).lower().endswith((".tif", ".tiff")):
+            images[key] = asset
+    for word in _MASK_WORDS:
         for key in sorted(images):
             if word in key.lower() or word in (images[key].get("roles") or ()):
                 return images[key]
     return None
 
 
-def _grid(told: Mapping[str, Any]) -> tuple[str, Transform, tuple[int, int]]:
-    """CRS, transform and shape by the projection extension; an empty CRS where it does not say."""
-    nothing: tuple[str, Transform, tuple[int, int]] = "", (0.0, 0.0, 0.0, 0.0, 0.0, 0.0), (0, 0)
-    code = told.get("proj:code") or (
-        f"EPSG:{int(told['proj:epsg'])}" if told.get("proj:epsg") else ""
-    )
-    shape, transform, bbox = (told.get(f"proj:{name}") for name in ("shape", "transform", "bbox"))
+def _grid(properties: Mapping[str, Any]) -> GridFacts:
+    """Return the grid that the fields of the projection extension state, if they do."""
+    code = properties.get("proj:code")
+    if not code and properties.get("proj:epsg"):
+        code = f"EPSG:{int(properties['proj:epsg'])}"
+    shape = properties.get("proj:shape")
+    transform, bbox = properties.get("proj:transform"), properties.get("proj:bbox")
     if not code or not shape:
-        return nothing
+        return _UNKNOWN_GRID
     height, width = int(shape[0]), int(shape[1])
     if transform:
-        a, b, c, d, e, f = (float(number) for number in transform[:6])
+        a, b, c, d, e, f = map(float, transform[:6])
     elif bbox:
         left, bottom, right, top = bbox
         a, b, c, d, e, f = (right - left) / width, 0.0, left, 0.0, (bottom - top) / height, top
     else:
-        return nothing
+        return _UNKNOWN_GRID
     return str(code), (a, b, c, d, e, f), (height, width)
 
 
-def _with_grids(chips: Sequence[Chip], faults: dict[str, list[str]]) -> list[Chip]:
-    """Where the item does not tell its grid, the mask's header does."""
+def _with_grids(chips: Sequence[Chip], faults: _Faults) -> list[Chip]:
+    """Read the grid from the mask's header for the chips whose item does not state it."""
 
-    def settle(chip: Chip) -> Chip:
+    def complete(chip: Chip) -> Chip:
         try:
             crs, transform, shape = mask_grid(chip.mask)
         except ReadError:
-            faults.setdefault("have neither a grid nor a mask that can be read", []).append(
-                chip.name
-            )
+            faults.add("have neither a grid nor a mask that can be read", chip.name)
             return chip
         return chip._replace(crs=crs, transform=transform, shape=shape)
 
-    with ThreadPoolExecutor(16) as threads:
-        asked = iter(list(threads.map(settle, [chip for chip in chips if not chip.crs])))
-    return [chip if chip.crs else next(asked) for chip in chips]
+    incomplete = [number for number, chip in enumerate(chips) if not chip.crs]
+    completed = list(chips)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(complete, [chips[number] for number in incomplete])
+        for number, chip in zip(incomplete, found, strict=True):
+            completed[number] = chip
+    return completed
 
 
-def mask_grid(href: str) -> tuple[str, Transform, tuple[int, int]]:
-    """CRS, transform and shape of a mask, by its header. Raises ReadError where it cannot be read."""
-    known = read_grid(href, Budget(private=True))
-    if known is None:
+def mask_grid(href: str) -> GridFacts:
+    """Read the grid of a mask from its header.
+
+    Raises:
+        ReadError: The header cannot be read.
+    """
+    grid = read_grid(href, Budget(private=True))
+    if grid is None:
         source = open_source(href, 1, Budget(private=True))
         info = source.info
         source.close()
-        known = info.crs, info.transform, (info.height, info.width)
-    crs, transform, shape = known
+        grid = info.crs, info.transform, (info.height, info.width)
+    crs, transform, shape = grid
     a, b, c, d, e, f = tuple(transform)[:6]
     return crs, (a, b, c, d, e, f), shape

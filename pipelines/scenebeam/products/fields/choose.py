@@ -1,8 +1,23 @@
-"""Choose: for each chip of a cell the scene of its season, by the scene's cloud or by the chip's own pixels.
+"""Choose the scene of one season for each chip of a cell.
 
-The best scene is the one found with the narrowest window around the day; then the one with the least
-cloud, of the nearest day, on the chip's own grid, the nearest in time, of the smallest id.
- All chips share the reads: a block of a classification is fetched once a scene.
+Scenes are ranked for each chip by these criteria, in this order:
+
+1. the narrowest search window around planting or harvest that contains the scene,
+2. the least cloud,
+3. the fewest days to that day,
+4. the chip's own UTM zone before another, whose pixels must be resampled,
+5. the shortest time to 12:00 UTC of that day,
+6. the smallest id, so that the choice never depends on chance.
+
+The best scene that keeps the thresholds of the request is chosen. Clouds are those of the whole
+scene, or with `pixel_check` those over the chip itself. The latter must be read from the scene's
+classification, which is the expensive part of a choice. It is avoided where possible:
+
+- Metadata decide first. A scene with less than CLEAR percent cloud counts as clear everywhere, and
+  one with more than OVERCAST percent is not suitable; neither is read for its clouds.
+- Scenes are read best first, and only for chips for which they can still win. The cloud over the
+  chip is not known before, so a scene can still win if it would with no cloud at all.
+- All chips of a cell share the reads: each block of a classification is fetched once per scene.
 """
 
 from __future__ import annotations
@@ -13,316 +28,348 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.catalog.scene import Asset
-from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.chip_reader import ChipReader, open_sources
-from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask
-from scenebeam.raster.indices import obscured
-from scenebeam.raster.validity import Array, valid_mask
+from scenebeam.products.fields.chip_clouds import ChipClouds, SceneClouds, measure_chip_clouds
+from scenebeam.products.fields.task import Candidate, FieldsTask
+from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
 CLEAR = 0.1
-"""Percent of a scene below which its chips are not looked at."""
+"""Cloud cover of a scene in percent below which all its chips count as clear."""
 OVERCAST = 75.0
-"""Percent of a scene above which its chips are not looked at: none of them would do."""
-_AT_ONCE = 4
-"""Scenes that are looked at together."""
+"""Cloud cover of a scene in percent above which it is suitable for none of its chips."""
+_CONCURRENT_SCENES = 4
+"""Scenes whose classifications are read at the same time."""
+_CHOSEN_BEFORE = -1
+"""Stands for the number of expansions of a scene that was chosen before, so that it ranks first."""
 
-Distance = tuple[int, bool, timedelta]
-"""Days to the day, whether the scene is of another zone, and the time to noon of the day."""
-Key = tuple[int, float, Distance, str]
-"""How often the window was widened, percent of cloud, distance, id: less is better."""
-_CHOSEN = -1
-"""In place of how often the window was widened, for a scene that was chosen before."""
+
+class Distance(NamedTuple):
+    """How far a scene is from the day of a chip."""
+
+    days: int
+    """Days from planting or harvest."""
+    other_zone: bool
+    """Whether its files are in another UTM zone than the chip."""
+    time: timedelta
+    """Time from 12:00 UTC of the day."""
+
+
+class Rank(NamedTuple):
+    """Rank of a scene for one chip; the smallest is the best."""
+
+    expansions: int
+    """How often the search window must be widened to contain the scene."""
+    cloud: float
+    """Percent; while it is not known, the least that it can be."""
+    distance: Distance
+    scene: str
+    """Id of the scene."""
+
+
+class FallbackRank(NamedTuple):
+    """Rank of a scene that keeps no threshold, for `best-available`; the smallest is the best."""
+
+    cloud_unknown: bool
+    cloud: float
+    distance: Distance
+    scene: str
 
 
 class Choice(BaseModel):
-    """What was chosen for a chip, and of how many."""
+    """The scene that was chosen for a chip, and why."""
 
     model_config = ConfigDict(frozen=True)
 
     chip: str
     day: int
+    """Day of year of planting or harvest."""
     scene: str | None = None
-    """Id; None where none will do."""
+    """Id of the scene; None if no scene is suitable."""
     cloud: float | None = None
-    """Percent of the chip, where it is known: looked at, or of a scene without any."""
+    """Percent of the chip that is cloudy, if it was measured, or if the scene has no cloud."""
     cloud_scene: float | None = None
+    """Cloud cover of the whole scene in percent."""
     nodata: float | None = None
-    """Percent of the chip, where it was looked at."""
+    """Percent of the chip without data, if it was measured."""
     buffer: int = 0
-    """Days to either side of the window in which it was found."""
+    """Days to either side of the window in which the scene was found."""
     expansions: int = 0
+    """How often the window was widened."""
     checked: int = 0
-    """Scenes of the widest window that show all of the chip."""
+    """Number of scenes in the widest window that cover the whole chip."""
     relaxed: bool = False
-    """Whether no scene kept the thresholds, and the least cloudy was taken."""
+    """Whether no scene keeps the thresholds, and the least cloudy was chosen instead."""
     reason: str = ""
+    """Why no scene was chosen."""
     unchecked: dict[str, str] = {}
-    """Scenes that could not be looked at, and why."""
+    """Scenes whose classification cannot be read, and why."""
     rejected: dict[str, str] = {}
-    """Scenes whose pixels turned out not to be fit, and why."""
+    """Scenes that were chosen first but whose pixels cannot be used, and why."""
     alternatives: tuple[str, ...] = ()
-    """Ids of other scenes that would have done, best first."""
+    """Ids of the other suitable scenes, best first."""
 
 
-@dataclass(frozen=True)
-class ChipClouds:
-    """What the pixels of a chip say of a scene, in percent; None where they were not asked."""
+class _Pair(NamedTuple):
+    """A scene and a chip that it covers."""
 
-    cloud: float | None
-    nodata: float | None
+    candidate: Candidate
+    number: int
+    """Index of the chip in the task."""
+    rank: Rank
+    """The best rank that the scene can have for the chip."""
 
 
 @dataclass
-class _Found:
-    """What is known of one chip's scenes so far."""
+class _ChipState:
+    """What is known so far about the scenes of one chip. All keys are ids of scenes."""
 
-    before: str | None = None
-    """Scene that was chosen by other thresholds: it ranks first."""
-    rejected: dict[str, str] = field(default_factory=dict)
-    widened: dict[str, int] = field(default_factory=dict)
-    """How often the window was widened for each scene."""
-    passing: dict[str, Key] = field(default_factory=dict)
-    others: dict[str, tuple[bool, float, Distance, str]] = field(default_factory=dict)
-    """Scenes that keep no threshold, by known cloud before unknown."""
-    looks: dict[str, ChipClouds] = field(default_factory=dict)
-    unchecked: dict[str, str] = field(default_factory=dict)
+    previous: str | None
+    """Scene that was chosen under other thresholds."""
+    rejected: dict[str, str]
+    """Scenes that must not be chosen, and why."""
     checked: int = 0
+    expansions: dict[str, int] = field(default_factory=dict)
+    suitable: dict[str, Rank] = field(default_factory=dict)
+    unsuitable: dict[str, FallbackRank] = field(default_factory=dict)
+    clouds: dict[str, ChipClouds] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
+    """Scenes whose classification cannot be read, and why."""
 
     @property
-    def best(self) -> Key | None:
-        return min(self.passing.values(), default=None)
+    def best(self) -> Rank | None:
+        return min(self.suitable.values(), default=None)
 
 
 def choose(
     task: FieldsTask,
     budget: Budget,
-    before: Mapping[str, str] = MappingProxyType({}),
+    previous: Mapping[str, str] = MappingProxyType({}),
     rejected: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> list[Choice]:
-    """One choice for each chip of the task, in its order.
+    """Choose a scene for each chip of a task.
 
-    A scene of `before`, by chip, ranks first: what was chosen by other thresholds stays where it keeps these. Scenes of
-    `rejected`, by chip, are not chosen: the reasons go with the choice.
-    Raises ReadError where a classification may be read later; one that is broken for good is named, and its scene
-    left out.
+    Args:
+        task: A task of imagery.
+        budget: The task's budget for retries.
+        previous: Chip → scene that was chosen under other thresholds. It ranks first: a scene that
+            keeps the new thresholds, too, is kept with its image.
+        rejected: Chip → scenes that must not be chosen, and why. The reasons are passed on in the
+            choice.
+
+    Returns:
+        One choice per chip, in the order of the task.
+
+    Raises:
+        ReadError: A classification cannot be read at the moment, and a later attempt may succeed.
+            One that can never be read is listed in the choice, and its scene is not chosen.
     """
-    found = [
-        _Found(before.get(chip.name), dict(rejected.get(chip.name, {}))) for chip in task.chips
-    ]
-    pairs = list(_pairs(task, found))
-    to_look: dict[str, list[tuple[Candidate, int, Key]]] = {}
-    for candidate, number, key in pairs:
-        if _needs_look(task, candidate):
-            to_look.setdefault(candidate.id, []).append((candidate, number, key))
+    states: list[_ChipState] = []
+    for chip in task.chips:
+        states.append(_ChipState(previous.get(chip.name), dict(rejected.get(chip.name, {}))))
+
+    # Decide by metadata what they can decide, and group the rest by scene.
+    to_measure: dict[str, list[_Pair]] = {}
+    for pair in _covering_pairs(task, states):
+        if _needs_pixels(task, pair.candidate):
+            to_measure.setdefault(pair.candidate.id, []).append(pair)
         else:
-            _judge(task, candidate, found[number], key, ChipClouds(None, None))
-    # Near scenes first: what they settle is not looked at in others.
-    waiting = sorted(
-        to_look.values(), key=lambda group: min((key[0], key[2], key[3]) for _, _, key in group)
-    )
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for start in range(0, len(waiting), _AT_ONCE):
-            wave = [
-                [pair for pair in group if _may_win(task, found, pair)]
-                for group in waiting[start:][:_AT_ONCE]
-            ]
-            wave = [group for group in wave if group]
-            looks = threads.map(
-                lambda group: measure_chip_clouds(
-                    task, group[0][0], [n for _, n, _ in group], budget
-                ),
-                wave,
-            )
-            for group, looked in zip(wave, looks, strict=True):
-                for candidate, number, key in group:
-                    if isinstance(looked, str):
-                        found[number].unchecked[candidate.id] = looked
-                    else:
-                        _judge(task, candidate, found[number], key, looked[number])
-    return [_choice(task, number, one) for number, one in enumerate(found)]
+            _classify(task, pair, states[pair.number], ChipClouds())
+
+    # Read the scenes that rank first for some chip before the others, a few at a time. Each wave
+    # finds suitable scenes, and with them fewer pairs are left that can still win.
+    queue = sorted(to_measure.values(), key=_best_distance)
+    with ThreadPoolExecutor(_CONCURRENT_SCENES) as threads:
+        for start in range(0, len(queue), _CONCURRENT_SCENES):
+            wave: list[list[_Pair]] = []
+            for group in queue[start : start + _CONCURRENT_SCENES]:
+                contenders = [pair for pair in group if _can_win(task, states, pair)]
+                if contenders:
+                    wave.append(contenders)
+            measured = threads.map(lambda group: _measure(task, group, budget), wave)
+            for group, clouds in zip(wave, measured, strict=True):
+                _record(task, states, group, clouds)
+    return [_choice(task, number, state) for number, state in enumerate(states)]
 
 
-def _pairs(task: FieldsTask, found: Sequence[_Found]) -> Iterator[tuple[Candidate, int, Key]]:
-    """(scene, chip, the best key it can have) where the scene shows the chip within the widest window."""
+def _covering_pairs(task: FieldsTask, states: Sequence[_ChipState]) -> Iterator[_Pair]:
+    """Yield each scene with each chip that it covers entirely, within the widest window."""
     product, boxes = task.product, task.boxes()
-    noons = [
-        datetime.fromisoformat(chip.target).replace(tzinfo=UTC) + timedelta(hours=12)
-        for chip in task.chips
-    ]
+    noons: list[datetime] = []
+    for chip in task.chips:
+        noons.append(datetime.fromisoformat(chip.target).replace(hour=12, tzinfo=UTC))
     for candidate in task.candidates:
-        shown = _shows(candidate, boxes, product.nodata_max, task.pixel[0])
-        for number in np.flatnonzero(shown).tolist():
-            noon = noons[number]
+        covered = _covered_chips(candidate, boxes, product.nodata_max, task.pixel[0])
+        # With a pixel check, a chip may have no cloud at all, whatever the cover of its scene.
+        least_cloud = 0.0
+        if candidate.cloud is not None and not product.pixel_check:
+            least_cloud = candidate.cloud
+        for number in np.flatnonzero(covered).tolist():
+            state, noon = states[number], noons[number]
             days = abs((candidate.when.astimezone(UTC).date() - noon.date()).days)
-            widened = max(
-                0, math.ceil((days - product.buffer_days) / product.buffer_expansion_size)
-            )
-            if widened > product.buffer_expansions:
+            beyond = days - product.buffer_days
+            expansions = max(0, math.ceil(beyond / product.buffer_expansion_size))
+            if expansions > product.buffer_expansions:
                 continue
-            found[number].checked += 1
-            if candidate.id in found[number].rejected:
+            state.checked += 1
+            if candidate.id in state.rejected:
                 continue
-            found[number].widened[candidate.id] = widened
-            if candidate.id == found[number].before:
-                widened = _CHOSEN
-            least = 0.0 if product.pixel_check or candidate.cloud is None else candidate.cloud
-            distance = days, not candidate.own_grid, abs(candidate.when - noon)
-            yield candidate, number, (widened, least, distance, candidate.id)
+            state.expansions[candidate.id] = expansions
+            if candidate.id == state.previous:
+                expansions = _CHOSEN_BEFORE
+            distance = Distance(days, not candidate.own_grid, abs(candidate.when - noon))
+            rank = Rank(expansions, least_cloud, distance, candidate.id)
+            yield _Pair(candidate, number, rank)
 
 
-def _shows(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) -> Array:
-    """Which chips lie inside a scene's footprint, but for `nodata_max` percent of them. Boolean."""
+def _covered_chips(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) -> Array:
+    """Find the chips that a scene covers according to its footprint.
+
+    Args:
+        candidate: The scene; without a footprint it covers all chips.
+        boxes: Outlines of n chips, in the CRS of the footprint.
+        nodata_max: Percent of a chip that may be outside of the footprint.
+        pixel: Size of a pixel.
+
+    Returns:
+        Boolean array of shape (n,).
+    """
     footprint = candidate.geometry
     if footprint is None:
         return np.ones(len(boxes), bool)
-    footprint = shapely.buffer(footprint, pixel)  # footprints are drawn in degrees, and rounded
+    # Footprints are drawn in degrees and rounded. Without a margin of one pixel, chips at the edge
+    # of a scene would be lost.
+    footprint = shapely.buffer(footprint, pixel)
     shapely.prepare(footprint)
     if nodata_max == 0:
         return np.asarray(shapely.covers(footprint, boxes))
-    return np.asarray(
-        shapely.area(shapely.intersection(footprint, boxes))
-        >= (1 - nodata_max / 100) * shapely.area(boxes)
-    )
+    inside = shapely.area(shapely.intersection(footprint, boxes))
+    return np.asarray(inside >= (1 - nodata_max / 100) * shapely.area(boxes))
 
 
-def _needs_look(task: FieldsTask, candidate: Candidate) -> bool:
-    """Whether a scene's figures do not settle whether it will do for a chip, and its pixels can."""
+def _needs_pixels(task: FieldsTask, candidate: Candidate) -> bool:
+    """Whether only its pixels tell if a scene is suitable for a chip, and they can be read."""
     if not candidate.looked_at or _is_overcast(task, candidate):
         return False
     cloud = candidate.cloud
-    return (task.product.pixel_check and (cloud is None or cloud >= CLEAR)) or candidate.nodata != 0
+    cloud_matters = task.product.pixel_check and (cloud is None or cloud >= CLEAR)
+    # A scene whose item states 0 % nodata has data everywhere inside its footprint.
+    return cloud_matters or candidate.nodata != 0
 
 
 def _is_overcast(task: FieldsTask, candidate: Candidate) -> bool:
     """Whether a scene is too cloudy for any of its chips."""
-    most = OVERCAST if task.product.pixel_check else task.product.cloud_cover_scene
-    return candidate.cloud is not None and candidate.cloud > most
+    limit = OVERCAST if task.product.pixel_check else task.product.cloud_cover_scene
+    return candidate.cloud is not None and candidate.cloud > limit
 
 
-def _may_win(task: FieldsTask, found: Sequence[_Found], pair: tuple[Candidate, int, Key]) -> bool:
-    """Whether looking at a scene could still change what is chosen for a chip."""
-    best = found[pair[1]].best
-    return best is None or task.product.include_alternatives or pair[2] < best
+def _best_distance(group: Sequence[_Pair]) -> tuple[int, Distance, str]:
+    """Rank a scene for reading, by the chip that it suits best. Clouds are not known yet."""
+    return min((pair.rank.expansions, pair.rank.distance, pair.rank.scene) for pair in group)
 
 
-def _judge(
-    task: FieldsTask, candidate: Candidate, found: _Found, key: Key, looked: ChipClouds
+def _can_win(task: FieldsTask, states: Sequence[_ChipState], pair: _Pair) -> bool:
+    """Whether the pixels of a scene can still change what is chosen for a chip."""
+    if task.product.include_alternatives:
+        return True
+    best = states[pair.number].best
+    return best is None or pair.rank < best
+
+
+def _measure(task: FieldsTask, group: Sequence[_Pair], budget: Budget) -> SceneClouds:
+    numbers = [pair.number for pair in group]
+    return measure_chip_clouds(task, group[0].candidate, numbers, budget)
+
+
+def _record(
+    task: FieldsTask, states: Sequence[_ChipState], group: Sequence[_Pair], clouds: SceneClouds
 ) -> None:
-    """Enter a scene among those that will do for a chip, or among the others."""
-    product = task.product
-    cloud = looked.cloud if product.pixel_check and looked.cloud is not None else candidate.cloud
-    found.looks[candidate.id] = looked
-    if looked.nodata is not None and looked.nodata > product.nodata_max:
-        return
-    widened, _, distance, name = key
-    clear = candidate.cloud is not None and candidate.cloud < CLEAR
-    if product.pixel_check:
-        will_do = clear or (looked.cloud is not None and looked.cloud <= product.cloud_cover_pixel)
-    else:
-        will_do = cloud is not None and cloud <= product.cloud_cover_scene
-    if will_do and cloud is not None and not _is_overcast(task, candidate):
-        found.passing[candidate.id] = (widened, cloud, distance, name)
-    else:
-        found.others[candidate.id] = (cloud is None, cloud or 0.0, distance, name)
+    """Add what the pixels of one scene show to the states of its chips."""
+    for pair in group:
+        state = states[pair.number]
+        if clouds.error:
+            # Neither suitable nor a fallback: a scene that cannot be read never counts as clear.
+            state.unchecked[pair.candidate.id] = clouds.error
+        else:
+            _classify(task, pair, state, clouds.chips[pair.number])
 
 
-def _choice(task: FieldsTask, number: int, found: _Found) -> Choice:
-    product, chip = task.product, task.chips[number]
-    relaxed = not found.passing and product.on_missing == "best-available"
-    ranked: Mapping[str, Any] = found.others if relaxed else found.passing
-    order = sorted(ranked, key=lambda name: ranked[name])
-    facts: dict[str, Any] = {
-        "chip": chip.name,
-        "day": chip.day,
-        "checked": found.checked,
-        "unchecked": found.unchecked,
-        "rejected": found.rejected,
-    }
-    if not order:
-        return Choice(**facts, reason=_why_none(task, number, found))
-    candidate = next(one for one in task.candidates if one.id == order[0])
-    looked = found.looks[candidate.id]
-    widened = product.buffer_expansions if relaxed else found.widened[candidate.id]
-    return Choice(
-        **facts,
-        scene=candidate.id,
-        cloud=0.0 if looked.cloud is None and candidate.cloud == 0 else looked.cloud,
-        cloud_scene=candidate.cloud,
-        nodata=looked.nodata,
-        buffer=product.buffer_days + widened * product.buffer_expansion_size,
-        expansions=widened,
-        relaxed=relaxed,
-        alternatives=tuple(order[1:]) if product.include_alternatives else (),
-    )
+def _classify(task: FieldsTask, pair: _Pair, state: _ChipState, clouds: ChipClouds) -> None:
+    """Add a scene to the suitable or the unsuitable scenes of a chip.
 
-
-def _why_none(task: FieldsTask, number: int, found: _Found) -> str:
-    if not found.checked:
-        reach, target = task.product.reach, task.chips[number].target
-        return f"no {task.step} scene: none within {reach} days of {target} shows all of the chip"
-    told = "; ".join(
-        [
-            *(f"{name} could not be looked at: {why}" for name, why in found.unchecked.items()),
-            *found.rejected.values(),
-        ]
-    )
-    return f"no cloud-free {task.step} scene" + (f" ({told})" if told else "")
-
-
-def measure_chip_clouds(
-    task: FieldsTask, candidate: Candidate, chips: Sequence[int], budget: Budget
-) -> dict[int, ChipClouds] | str:
-    """What a scene's classification says of some chips, by number, each block fetched once; or why it cannot be read.
-
-    Raises ReadError where it may be read later.
+    A scene with too much nodata over the chip is neither, as it cannot even be a fallback.
     """
-    assets = {asset.band: asset for asset in candidate.looked_at}
-    grids = {number: task.grid_of(task.chips[number]) for number in chips}
-    opened = open_sources(candidate.looked_at, budget)
-    looks: dict[int, ChipClouds] = {}
-    try:
-        with ChipReader(candidate.looked_at, opened, grids, lambda asset: "nearest") as reader:
-            for number in reader.file_order():
-                bands = zip(assets, reader.read(number), strict=True)
-                seen = {name: values for name, (values, _) in bands}
-                looks[number] = _look_at(seen, assets, task)
-    except CheckError as error:
-        return str(error)
-    except ReadError as error:
-        if error.permanent:
-            return str(error)
-        raise
-    return looks
+    product, candidate = task.product, pair.candidate
+    state.clouds[candidate.id] = clouds
+    if clouds.nodata is not None and clouds.nodata > product.nodata_max:
+        return
+    cloud = candidate.cloud
+    if product.pixel_check:
+        # The measured cloud counts, and is what the scene is ranked by. A clear scene may not have
+        # been measured.
+        is_clear = cloud is not None and cloud < CLEAR
+        is_suitable = is_clear or (
+            clouds.cloud is not None and clouds.cloud <= product.cloud_cover_pixel
+        )
+        cloud = clouds.cloud if clouds.cloud is not None else cloud
+    else:
+        is_suitable = cloud is not None and cloud <= product.cloud_cover_scene
+    rank = pair.rank
+    if is_suitable and cloud is not None and not _is_overcast(task, candidate):
+        state.suitable[candidate.id] = rank._replace(cloud=cloud)
+    else:
+        fallback = FallbackRank(cloud is None, cloud or 0.0, rank.distance, rank.scene)
+        state.unsuitable[candidate.id] = fallback
 
 
-def _look_at(
-    seen: Mapping[str, Array], assets: Mapping[str, Asset], task: FieldsTask
-) -> ChipClouds:
-    """Percent of cloud among the pixels that hold data, and percent that hold none."""
-    shape = next(iter(seen.values())).shape
-    valid = np.ones(shape, bool)
-    cloudy = np.zeros(shape, bool)
-    probable = [band for band in seen if band in task.clouds.probability]
-    for band, values in seen.items():
-        if band in probable:
-            cloudy |= values >= task.clouds.probability[band]
-            continue
-        mask = valid_mask(values, assets[band].nodata)
-        valid &= True if mask is None else mask
-        if not probable:
-            cloudy |= obscured(values, None, *_rules(task.clouds, band))
-    count = int(np.count_nonzero(valid))
-    cloud = 100 * np.count_nonzero(cloudy & valid) / count if count else 100.0
-    return ChipClouds(round(float(cloud), 4), round(100 * (1 - count / valid.size), 4))
+def _choice(task: FieldsTask, number: int, state: _ChipState) -> Choice:
+    product, chip = task.product, task.chips[number]
+    choice = Choice(
+        chip=chip.name,
+        day=chip.day,
+        checked=state.checked,
+        unchecked=state.unchecked,
+        rejected=state.rejected,
+    )
+    relaxed = not state.suitable and product.on_missing == "best-available"
+    if relaxed:
+        order = sorted(state.unsuitable, key=state.unsuitable.__getitem__)
+    else:
+        order = sorted(state.suitable, key=state.suitable.__getitem__)
+    if not order:
+        return choice.model_copy(update={"reason": _why_none(task, number, state)})
+    candidate = next(scene for scene in task.candidates if scene.id == order[0])
+    clouds = state.clouds[candidate.id]
+    # A scene without any cloud has none over the chip, even if the chip was not measured.
+    cloud = 0.0 if clouds.cloud is None and candidate.cloud == 0 else clouds.cloud
+    # The least cloudy scene is taken from the widest window.
+    expansions = product.buffer_expansions if relaxed else state.expansions[candidate.id]
+    return choice.model_copy(
+        update={
+            "scene": candidate.id,
+            "cloud": cloud,
+            "cloud_scene": candidate.cloud,
+            "nodata": clouds.nodata,
+            "buffer": product.buffer_days + expansions * product.buffer_expansion_size,
+            "expansions": expansions,
+            "relaxed": relaxed,
+            "alternatives": tuple(order[1:]) if product.include_alternatives else (),
+        }
+    )
 
 
-def _rules(clouds: Clouds, band: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return clouds.classes.get(band, ()), clouds.bits.get(band, ())
+def _why_none(task: FieldsTask, number: int, state: _ChipState) -> str:
+    if not state.checked:
+        reach, target = task.product.reach, task.chips[number].target
+        return f"no {task.step} scene within {reach} days of {target} covers the whole chip"
+    details: list[str] = []
+    for scene, reason in state.unchecked.items():
+        details.append(f"{scene} could not be checked: {reason}")
+    details += state.rejected.values()
+    suffix = f" ({'; '.join(details)})" if details else ""
+    return f"no cloud-free {task.step} scene{suffix}"

@@ -1,52 +1,65 @@
-"""Standing: the chips that an earlier run has made of field boundaries, when the boundaries are not there any more."""
+"""Read the chips that an earlier run has made, so that later runs do not need the boundaries."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 
 from scenebeam.products.fields.chips import Chip
 from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.storage import Store
 
 CHIPS_TABLE = "chips.csv"
+_SQUARE = 5
+"""Characters of the name of a 100 km square: `34UFF`."""
 
 
 @dataclass
-class StandingChips:
-    """Chips, each with what its table says of it."""
+class ExistingChips:
+    """The chips that `chips.csv` lists. All sequences have one entry per chip."""
 
-    chips: list[Chip]
-    coverage: list[float]
-    """Percent of each chip under fields."""
-    splits: list[str]
-    squares: list[str]
-    """MGRS square of each chip."""
+    chips: list[Chip] = field(default_factory=list)
+    coverage: list[float] = field(default_factory=list)
+    """Percent of each chip covered by fields."""
+    splits: list[str] = field(default_factory=list)
+    squares: list[str] = field(default_factory=list)
+    """MGRS square (100 km) of each chip."""
 
-    def only(self, names: set[str]) -> StandingChips:
-        """Without the chips of other names."""
-        kept = [number for number, chip in enumerate(self.chips) if chip.name in names]
-        return StandingChips(
-            [self.chips[number] for number in kept],
-            [self.coverage[number] for number in kept],
-            [self.splits[number] for number in kept],
-            [self.squares[number] for number in kept],
+    def subset(self, names: set[str]) -> ExistingChips:
+        """Return only the chips with these names."""
+        kept = [chip.name in names for chip in self.chips]
+        return ExistingChips(
+            list(compress(self.chips, kept)),
+            list(compress(self.coverage, kept)),
+            list(compress(self.splits, kept)),
+            list(compress(self.squares, kept)),
         )
 
 
-def standing_chips(store: Store, grid: ChipGridOptions, year: int) -> StandingChips | None:
-    """Read the table of the chips that stand in a store; None where there is none."""
+def read_existing_chips(store: Store, grid: ChipGridOptions, year: int) -> ExistingChips | None:
+    """Read the table of chips of an earlier run.
+
+    Args:
+        store: The output of the run.
+        grid: Size, resolution and prefix of the chips; the same as in the earlier run.
+        year: Year of planting, part of the chips' names.
+
+    Returns:
+        The chips, or None if the output has no such table.
+    """
     content = store.read(CHIPS_TABLE)
     if content is None:
         return None
-    found = StandingChips([], [], [], [])
+    existing = ExistingChips()
     shape, pixel = (grid.size, grid.size), grid.resolution
     for row in csv.DictReader(io.StringIO(content.decode())):
+        name = row["chip"]
         transform = (pixel, 0.0, float(row["left"]), 0.0, -pixel, float(row["top"]))
-        found.chips.append(Chip(row["chip"], row["crs"], transform, shape))
-        found.coverage.append(float(row["field_coverage"]))
-        found.splits.append(row["split"])
-        place = row["chip"].removeprefix(f"{grid.prefix}-").removesuffix(f"_{year}")
-        found.squares.append(place[:5])
-    return found
+        existing.chips.append(Chip(name, row["crs"], transform, shape))
+        existing.coverage.append(float(row["field_coverage"]))
+        existing.splits.append(row["split"])
+        mgrs_name = name.removeprefix(f"{grid.prefix}-").removesuffix(f"_{year}")
+        existing.squares.append(mgrs_name[:_SQUARE])
+    return existing

@@ -1,4 +1,9 @@
-"""Images: a season's imagery of all chips of a cell, each block of each band fetched and decoded once a scene."""
+"""Make the images of one season for all chips of a cell.
+
+Chips are grouped by their scene, and the chips of one scene are read in the order of its file, so
+that each compressed block is fetched and decoded once. Images are encoded and published on other
+threads meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +24,11 @@ from scenebeam.metadata import stac_items
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
-from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_elsewhere
+from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_outside_output
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
 from scenebeam.raster.merge import cast_nodata, harmonize
-from scenebeam.raster.preview import preview
+from scenebeam.raster.preview import render_preview
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.storage import Store
@@ -33,103 +38,121 @@ from scenebeam.transfer.retry import Budget
 
 @dataclass(frozen=True)
 class PixelEncoding:
-    """How the numbers of a scene's chips are written: one dtype and one nodata value for all bands."""
+    """How the pixels of a scene's chips are stored: one dtype and nodata value for all bands."""
 
     candidate: Candidate
     dtype: np.dtype[Any]
     nodata: float | None
-    own: Sequence[float | None]
-    """Nodata of each band's file."""
+    source_nodata: Sequence[float | None]
+    """Nodata value of each band's file."""
     values: str
-    """`harmonized` or `raw`."""
+    """`harmonized`: the radiometric offset is removed; `raw`: it is kept."""
+
+    @classmethod
+    def of(cls, task: FieldsTask, candidate: Candidate, reader: ChipReader) -> PixelEncoding:
+        """Use the smallest dtype that holds all bands, and the first nodata value of any band."""
+        dtype = np.result_type(*(source.info.dtype for source in reader.sources))
+        nodata = next((value for value in reader.nodata if value is not None), None)
+        return cls(candidate, dtype, nodata, reader.nodata, task.product.values)
 
     @cached_property
     def bands(self) -> tuple[CogBand, ...]:
-        """What an image says of its bands."""
-        return tuple(
-            CogBand(asset.band, *scale_offset(asset, self.values)) for asset in self.candidate.bands
-        )
+        """Name, scale and offset of each band of an image."""
+        bands: list[CogBand] = []
+        for asset in self.candidate.bands:
+            bands.append(CogBand(asset.band, *scale_offset(asset, self.values)))
+        return tuple(bands)
 
-    def settle(self, band: int, values: Array) -> Array:
-        """A band's numbers as they stand in the image."""
-        own = self.own[band]
+    def encode(self, band: int, pixels: Array) -> Array:
+        """Convert the pixels of one band from the values of its file to those of the image."""
+        nodata = self.source_nodata[band]
         if self.values != "raw":
-            values = harmonize(
-                values, valid_mask(values, own), self.candidate.bands[band].add_offset, own
-            )
-        return cast_nodata(values, own, self.dtype, self.nodata)
+            add_offset = self.candidate.bands[band].add_offset
+            pixels = harmonize(pixels, valid_mask(pixels, nodata), add_offset, nodata)
+        return cast_nodata(pixels, nodata, self.dtype, self.nodata)
 
 
-class NoImages(NamedTuple):
-    """Why some chips have no image, by chip."""
+class MissingImages(NamedTuple):
+    """Chips whose image could not be made, and why."""
 
     failed: dict[str, str]
-    """What a file or a mask has to do with: it may be mended."""
-    unfit: dict[str, str]
-    """What the pixels of the scene are like: another may do."""
+    """The fault is in a file or a mask, which may be repaired."""
+    unusable: dict[str, str]
+    """The pixels of the scene cannot be used; another scene may do."""
+
+
+class _ChipPixels(NamedTuple):
+    """The pixels of one chip, ready to be published."""
+
+    choice: Choice
+    encoding: PixelEncoding
+    pixels: Array
+    """Shape (bands, rows, columns)."""
 
 
 def make_images(
     task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget
-) -> NoImages:
-    """Publish the images of some of a cell's chips with their items; tells why some have none.
+) -> MissingImages:
+    """Make the images of some chips of a cell, and publish each with its item.
 
-    Raises ReadError where a file may be read later, StorageError where nothing can be published.
+    Args:
+        task: The task of the cell.
+        choices: The chips whose images are made. Each has a scene.
+        store: Where the images are published.
+        budget: The task's budget for retries.
+
+    Returns:
+        The chips whose image could not be made.
+
+    Raises:
+        ReadError: A file cannot be read at the moment, and a later attempt may succeed.
+        StorageError: An image cannot be published.
     """
     chips = {chip.name: chip for chip in task.chips}
     failed: dict[str, str] = {}
     by_scene: dict[str, list[Choice]] = {}
-    for choice, fault in zip(
-        choices, _masks_fit(task, [chips[one.chip] for one in choices], store), strict=True
-    ):
+    chosen_chips = [chips[choice.chip] for choice in choices]
+    for choice, fault in zip(choices, _mask_faults(task, chosen_chips, store), strict=True):
         if fault:
             failed[choice.chip] = fault
         else:
             by_scene.setdefault(str(choice.scene), []).append(choice)
     chosen = [candidate for candidate in task.candidates if candidate.id in by_scene]
-    # All headers at once: over a slow line they would take longer one scene after another.
+    # Request the headers of all scenes at once: one scene after another would wait for the network
+    # each time.
     opened = {candidate.id: open_sources(candidate.bands, budget) for candidate in chosen}
     pending: Pending[str] = Pending()
     with pending:
         for candidate in chosen:
-            for choice, result in _read(
-                task, candidate, opened[candidate.id], by_scene[candidate.id], chips
-            ):
-                if isinstance(result, str):
-                    failed[choice.chip] = result
-                    continue
-                numbers, pixels = result
-                pending.add(
-                    choice.chip, _publish, task, chips[choice.chip], choice, numbers, pixels, store
-                )
-    return NoImages(failed, pending.failed)
+            scene_choices = by_scene[candidate.id]
+            for read in _read(task, candidate, opened[candidate.id], scene_choices, chips, failed):
+                chip = chips[read.choice.chip]
+                pending.add(chip.name, _publish, task, chip, read, store)
+    return MissingImages(failed, pending.failed)
 
 
-def _masks_fit(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iterator[str]:
-    """For each chip why its mask does not lie on its grid; empty where it does, or where the run makes the mask."""
+def _mask_faults(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> Iterator[str]:
+    """Yield for each chip why its mask cannot be used; "" if it can, or if the run makes it."""
 
     def fault(chip: ChipRef) -> str:
         if not chip.mask:
             return ""
+        href = chip.mask if is_outside_output(chip.mask) else store.uri_for(chip.mask)
         try:
-            crs, transform, shape = mask_grid(
-                chip.mask if is_elsewhere(chip.mask) else store.path(chip.mask)
-            )
+            crs, transform, shape = mask_grid(href)
         except ReadError as error:
             if error.permanent:
                 return f"its mask cannot be read: {error}"
             raise
-        grid = task.grid_of(chip)
-        if (
-            same_crs(crs, task.crs)
-            and shape == task.shape
-            and grid.transform.almost_equals(transform, 1e-9)
-        ):
+        expected = task.grid_of(chip).transform
+        # Transforms in metadata are often rounded.
+        same_transform = expected.almost_equals(transform, 1e-9)
+        if same_crs(crs, task.crs) and shape == task.shape and same_transform:
             return ""
         return (
-            f"its mask {chip.mask} has {shape[0]} x {shape[1]} pixels from {transform[2]:.10g}, {transform[5]:.10g} in "
-            f"{crs[:20]}, its item says {task.shape[0]} x {task.shape[1]} from {chip.left:.10g}, {chip.top:.10g} in "
-            f"{task.crs}: which is it?"
+            f"its mask {chip.mask} has {shape[0]} x {shape[1]} pixels from {transform[2]:.10g}, "
+            f"{transform[5]:.10g} in {crs[:20]}, its item says {task.shape[0]} x {task.shape[1]} "
+            f"from {chip.left:.10g}, {chip.top:.10g} in {task.crs}: which is it?"
         )
 
     return io_threads().map(fault, chips)
@@ -141,140 +164,152 @@ def _read(
     opened: Sequence[Future[Source]],
     choices: Sequence[Choice],
     chips: Mapping[str, ChipRef],
-) -> Iterator[tuple[Choice, tuple[PixelEncoding, Array] | str]]:
-    """(choice, how numbers are written and (bands, rows, columns), or why there is no image), in the files' order."""
-    grids = {n: task.grid_of(chips[choice.chip]) for n, choice in enumerate(choices)}
+    failed: dict[str, str],
+) -> Iterator[_ChipPixels]:
+    """Yield the pixels of the chips of one scene, in the order of its files.
+
+    Chips that can never be read are added to `failed`, with the reason.
+    """
+
+    def resampling(asset: Asset) -> str:
+        return asked_resampling(asset.band, task.product.resampling)
+
+    grids = {number: task.grid_of(chips[choice.chip]) for number, choice in enumerate(choices)}
     try:
-        reader = ChipReader(candidate.bands, opened, grids, lambda asset: _resampling(task, asset))
+        reader = ChipReader(candidate.bands, opened, grids, resampling)
     except (ReadError, CheckError) as error:
         if isinstance(error, ReadError) and not error.permanent:
             raise
         for choice in choices:
-            yield choice, str(error)
+            failed[choice.chip] = str(error)
         return
     with reader:
-        encoding = _encoding(task, candidate, reader)
+        encoding = PixelEncoding.of(task, candidate, reader)
         for number in reader.file_order():
+            choice = choices[number]
             try:
                 bands = reader.read(number)
             except ReadError as error:
                 if not error.permanent:
                     raise
-                yield choices[number], str(error)
+                failed[choice.chip] = str(error)
                 continue
-            pixels = [encoding.settle(band, values) for band, (values, _) in enumerate(bands)]
-            yield choices[number], (encoding, np.stack(pixels))
+            pixels = [encoding.encode(band, values) for band, (values, _) in enumerate(bands)]
+            yield _ChipPixels(choice, encoding, np.stack(pixels))
 
 
-def _encoding(task: FieldsTask, candidate: Candidate, reader: ChipReader) -> PixelEncoding:
-    dtype = np.result_type(*(source.info.dtype for source in reader.sources))
-    first = next((value for value in reader.nodata if value is not None), None)
-    return PixelEncoding(candidate, dtype, first, reader.nodata, task.product.values)
+def _publish(task: FieldsTask, chip: ChipRef, read: _ChipPixels, store: Store) -> None:
+    """Check, encode and publish one image with its thumbnail and item.
 
-
-def _resampling(task: FieldsTask, asset: Asset) -> str:
-    return asked_resampling(asset.band, task.product.resampling)
-
-
-def _publish(
-    task: FieldsTask,
-    chip: ChipRef,
-    choice: Choice,
-    numbers: PixelEncoding,
-    pixels: Array,
-    store: Store,
-) -> None:
-    """Check, encode and publish one image. The item comes first, the image last: where that stands the chip is whole.
-
-    Raises CheckError where the image is not fit to use.
+    Raises:
+        CheckError: The pixels cannot be used.
     """
-    statistics = _statistics(task, numbers, pixels)
-    profile = CogProfile.on(
+    encoding = read.encoding
+    statistics = _statistics(task, encoding, read.pixels)
+    profile = CogProfile.for_grid(
         task.grid_of(chip),
-        numbers.dtype,
-        numbers.nodata,
+        encoding.dtype,
+        encoding.nodata,
         codec=task.product.compression,
-        bands=numbers.bands,
+        bands=encoding.bands,
         tags={
             "SCENEBEAM_VALUES": task.product.values,
-            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(numbers.candidate.when),
+            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(encoding.candidate.when),
         },
     )
-    asset: dict[str, Any] = {
-        "href": f"./{task.image_name(chip).rpartition('/')[2]}",
-        "type": stac_items.COG_TYPE,
-        "title": f"Clipped {len(pixels)}-band image ({','.join(band.description for band in numbers.bands)})",
-        "roles": ["data"],
-        "bands": [{"name": band.description} for band in numbers.bands],
-        "raster:bands": [
-            {
-                **stac_items.raster_band(
-                    numbers.dtype.name, numbers.nodata, band.scale, band.offset, task.pixel[0]
-                ),
-                "statistics": told,
-            }
-            for band, told in zip(numbers.bands, statistics, strict=True)
-        ],
-    }
-    picture = _picture(task, chip, numbers, pixels, store) if task.checks.screenshot else None
-    with store.open_write(task.image_name(chip)) as file:
-        file.write(small_cog(pixels, profile))
+    asset = _asset(task, chip, encoding, statistics)
+    thumbnail = None
+    if task.checks.screenshot:
+        thumbnail = _publish_thumbnail(task, chip, encoding, read.pixels, store)
+    with store.open_write(task.image_key(chip)) as file:
+        file.write(small_cog(read.pixels, profile))
         asset |= {"file:size": file.size, "file:checksum": file.checksum}
-        store.write(
-            task.item_name(chip),
-            stac_items.to_bytes(image_item(task, chip, choice, asset, picture)),
-        )
-        # Only here, where the block ends, does the image appear.
+        item = image_item(task, chip, read.choice, asset, thumbnail)
+        store.write(task.item_key(chip), stac_items.to_bytes(item))
+        # The image appears under its name at the end of this block, after its item: an image with
+        # its checksum in the item is complete.
 
 
-def _picture(
-    task: FieldsTask, chip: ChipRef, numbers: PixelEncoding, pixels: Array, store: Store
+def _asset(
+    task: FieldsTask,
+    chip: ChipRef,
+    encoding: PixelEncoding,
+    statistics: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Publish a small picture of an image; its asset."""
-    drawn = {
-        band.description: np.where(values == numbers.nodata, np.nan, values.astype(np.float32))
-        for band, values in zip(numbers.bands, pixels, strict=True)
+    """Return the STAC asset of an image, still without size and checksum."""
+    raster_bands: list[dict[str, Any]] = []
+    for band, band_statistics in zip(encoding.bands, statistics, strict=True):
+        fields = stac_items.raster_band(
+            encoding.dtype.name, encoding.nodata, band.scale, band.offset, task.pixel[0]
+        )
+        raster_bands.append({**fields, "statistics": band_statistics})
+    names = [band.description for band in encoding.bands]
+    return {
+        "href": f"./{task.image_key(chip).rpartition('/')[2]}",
+        "type": stac_items.COG_TYPE,
+        "title": f"Clipped {len(names)}-band image ({','.join(names)})",
+        "roles": ["data"],
+        "bands": [{"name": name} for name in names],
+        "raster:bands": raster_bands,
     }
-    store.write(task.picture_name(chip), preview(drawn))
-    name = task.picture_name(chip).rpartition("/")[2]
-    return {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
 
 
-def _statistics(task: FieldsTask, numbers: PixelEncoding, pixels: Array) -> list[dict[str, float]]:
-    """Of each band, for its asset. Raises CheckError where a chip is black, blank or full of holes."""
-    valid = (
-        np.ones(pixels.shape, bool)
-        if numbers.nodata is None
-        else pixels != numbers.dtype.type(numbers.nodata)
-    )
+def _publish_thumbnail(
+    task: FieldsTask, chip: ChipRef, encoding: PixelEncoding, pixels: Array, store: Store
+) -> dict[str, Any]:
+    """Publish a small PNG of an image; returns its asset."""
+    bands: dict[str, Array] = {}
+    for band, values in zip(encoding.bands, pixels, strict=True):
+        is_nodata = values == encoding.nodata
+        bands[band.description] = np.where(is_nodata, np.nan, values.astype(np.float32))
+    key = task.thumbnail_key(chip)
+    store.write(key, render_preview(bands))
+    return {"href": f"./{key.rpartition('/')[2]}", "type": "image/png", "roles": ["thumbnail"]}
+
+
+def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> list[dict[str, float]]:
+    """Compute the statistics of each band over its valid pixels, and check them.
+
+    Args:
+        task: The task, for its thresholds.
+        encoding: How the pixels are stored.
+        pixels: Shape (bands, rows, columns).
+
+    Raises:
+        CheckError: Too many pixels are nodata, or a band does not vary.
+    """
+    scene = encoding.candidate.id
+    valid = np.ones(pixels.shape, bool)
+    if encoding.nodata is not None:
+        valid = pixels != encoding.dtype.type(encoding.nodata)
     empty = 100 * (1 - float(valid.any(axis=0).mean()))
     if empty > task.product.nodata_max:
         raise CheckError(
-            f"{empty:.2f} % of it has no data in {numbers.candidate.id}, more than product.nodata_max = "
-            f"{task.product.nodata_max:g}: its footprint says otherwise"
+            f"{empty:.2f} % of the chip has no data in {scene}, more than product.nodata_max = "
+            f"{task.product.nodata_max:g}, although the scene's footprint covers it"
         )
-    told = []
-    for asset, values, there in zip(numbers.candidate.bands, pixels, valid, strict=True):
-        share = 100 * float(there.mean())
-        if 100 - share > task.checks.max_nodata_percent:
+    statistics: list[dict[str, float]] = []
+    for asset, values, band_valid in zip(encoding.candidate.bands, pixels, valid, strict=True):
+        valid_percent = 100 * float(band_valid.mean())
+        if 100 - valid_percent > task.checks.max_nodata_percent:
             raise CheckError(
-                f"{asset.band} of {numbers.candidate.id}: {100 - share:.1f} % is nodata, more than "
+                f"{asset.band} of {scene}: {100 - valid_percent:.1f} % is nodata, more than "
                 f"checks.max_nodata_percent = {task.checks.max_nodata_percent:g}"
             )
-        some = values if share == 100 else values[there]
-        mean, deviation = float(some.mean(dtype=np.float64)), float(some.std(dtype=np.float64))
+        values = values if valid_percent == 100 else values[band_valid]
+        # In float64 throughout, so that the sums of large chips are exact enough.
+        mean = float(values.mean(dtype=np.float64))
+        deviation = float(values.std(dtype=np.float64))
         least = min_std_dev(asset, task.checks)
         if least is not None and deviation <= least:
-            raise CheckError(
-                f"{asset.band} of {numbers.candidate.id} is blank here: {mean:g} throughout"
-            )
-        told.append(
+            raise CheckError(f"{asset.band} of {scene} is constant over the chip: {mean:g}")
+        statistics.append(
             {
-                "minimum": float(some.min()),
-                "maximum": float(some.max()),
+                "minimum": float(values.min()),
+                "maximum": float(values.max()),
                 "mean": round(mean, 4),
                 "stddev": round(deviation, 4),
-                "valid_percent": round(share, 4),
+                "valid_percent": round(valid_percent, 4),
             }
         )
-    return told
+    return statistics

@@ -1,4 +1,4 @@
-"""Items: a chip's own STAC item, and one for each season's imagery."""
+"""STAC items of field chips: one for each chip, and one for its imagery in each season."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from scenebeam.catalog.scene import Asset
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.request import SEASONS
 from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
-"""Id of the `ftw` extension, whose schema lies beside this module."""
+"""Id of the `ftw` extension. Its schema is the file `ftw-schema.json` in this package."""
 UP = stac_items.up_links("../")
-"""Links of every item to its collection, whose folder is one up."""
-_JSON = "application/geo+json"
-_OURS = re.compile(
-    r"ftw:(calendar_year|stac_host|buffer_days|pixel_check|expansions_performed|cloud_cover_(scene|pixel)_threshold"
+"""Links of every item to its collection, which is in the parent folder."""
+_ITEM_TYPE = "application/geo+json"
+_CHOICE_PROPERTIES = re.compile(
+    r"ftw:(calendar_year|stac_host|buffer_days|pixel_check|expansions_performed"
+    r"|cloud_cover_(scene|pixel)_threshold"
     r"|(planting|harvest)_(day|buffer_used|cloud_cover))$"
 )
-"""What is said of a choice in a chip's properties."""
+"""Properties of a chip that describe the selection of its scenes."""
 
 
 def ftw_schema() -> dict[str, Any]:
-    """The JSON Schema of the `ftw` extension."""
-    schema: dict[str, Any] = json.loads(
-        files(__package__).joinpath("ftw-schema.json").read_text(encoding="utf-8")
-    )
+    """Return the JSON Schema of the `ftw` extension."""
+    text = files(__package__).joinpath("ftw-schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
     return schema
 
 
@@ -39,28 +40,46 @@ def image_item(
     chip: ChipRef,
     choice: Choice,
     image: dict[str, Any] | None,
-    picture: dict[str, Any] | None,
+    thumbnail: dict[str, Any] | None,
 ) -> stac_items.Item:
-    """A season's imagery of a chip: the scene's own files and, once there is one, `image`, the chip's own asset."""
+    """Make the item of a season's imagery of a chip.
+
+    Args:
+        task: The task of the season.
+        chip: The chip.
+        choice: The scene that was chosen for it.
+        image: Asset of the chip's own image; None if only its scene has been selected.
+        thumbnail: Asset of the image's thumbnail, if there is one.
+
+    Returns:
+        The item. The scene's own files are among its assets if there is no image yet, or if the
+        request keeps remote references.
+    """
     candidates = {candidate.id: candidate for candidate in task.candidates}
     candidate = candidates[str(choice.scene)]
-    remote = image is None or task.product.keep_remote_refs
-    assets = {
-        **(
-            {asset.band: _remote(asset.href, asset.media_type) for asset in candidate.bands}
-            if remote
-            else {}
-        ),
-        **(
-            {_cloud_key(task, a.band): _remote(a.href, a.media_type) for a in candidate.looked_at}
-            if remote
-            else {}
-        ),
-        **({} if image is None else {"clipped": image}),
-        **({} if picture is None else {"thumbnail": picture}),
-    }
+    assets: dict[str, dict[str, Any]] = {}
+    if image is None or task.product.keep_remote_refs:
+        assets = _remote_assets(task, candidate)
+    if image is not None:
+        assets["clipped"] = image
+    if thumbnail is not None:
+        assets["thumbnail"] = thumbnail
+
     grid = task.grid_of(chip)
-    parent = _relative(task.parent_name(chip), chip.name)
+    properties: dict[str, Any] = {
+        "ftw:season": task.step,
+        "ftw:source": task.source,
+        "ftw:calendar_year": task.product.year,
+        "ftw:scene": candidate.id,
+        "scenebeam:chip": chip.name,
+    }
+    if choice.cloud is not None:
+        properties["eo:cloud_cover"] = choice.cloud
+    properties |= stac_items.grid_properties(grid)
+    if choice.alternatives:
+        others = [candidates[scene] for scene in choice.alternatives]
+        properties["ftw:alternatives"] = [_alternative(other) for other in others]
+
     item = stac_items.make_item(
         task.image_id(chip),
         task.dataset,
@@ -68,65 +87,77 @@ def image_item(
         stac_items.grid_footprint(grid),
         assets,
         [],
-        {
-            "ftw:season": task.step,
-            "ftw:source": task.source,
-            "ftw:calendar_year": task.product.year,
-            "ftw:scene": candidate.id,
-            "scenebeam:chip": chip.name,
-            **({} if choice.cloud is None else {"eo:cloud_cover": choice.cloud}),
-            **stac_items.grid_properties(grid),
-            **_alternatives(choice, candidates),
-        },
+        properties,
     )
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
-    item["links"] = [
-        *UP,
-        {"rel": "derived_from", "href": parent, "type": _JSON},
-        {"rel": "ftw:parent_chip", "href": parent, "type": _JSON},
-        *(
-            {"rel": "via", "href": href, "type": _JSON, "title": candidate.id}
-            for href in [candidate.item_href]
-            if href
-        ),
-    ]
+    item["links"] = _image_links(task, chip, candidate)
     return item
 
 
-def _relative(name: str, folder: str) -> str:
-    """An href to a file of the store from one of its folders."""
-    path = posixpath.relpath(name, folder or ".")
+def _image_links(task: FieldsTask, chip: ChipRef, candidate: Candidate) -> list[dict[str, Any]]:
+    """Return links to the collection, to the item of the chip, and to that of the scene."""
+    parent = _relative_href(task.parent_key(chip), chip.name)
+    links = [
+        *UP,
+        {"rel": "derived_from", "href": parent, "type": _ITEM_TYPE},
+        {"rel": "ftw:parent_chip", "href": parent, "type": _ITEM_TYPE},
+    ]
+    if candidate.item_href:
+        via = {"rel": "via", "href": candidate.item_href, "type": _ITEM_TYPE}
+        links.append({**via, "title": candidate.id})
+    return links
+
+
+def _remote_assets(task: FieldsTask, candidate: Candidate) -> dict[str, dict[str, Any]]:
+    """Return assets for the scene's own files: the bands, and those that show clouds."""
+    assets: dict[str, dict[str, Any]] = {}
+    for asset in candidate.bands:
+        assets[asset.band] = _remote_asset(asset)
+    for asset in candidate.looked_at:
+        is_probability = asset.band in task.clouds.probability
+        assets["cloud_probability" if is_probability else asset.band] = _remote_asset(asset)
+    return assets
+
+
+def _remote_asset(asset: Asset) -> dict[str, Any]:
+    remote: dict[str, Any] = {"href": asset.href}
+    if asset.media_type:
+        remote["type"] = asset.media_type
+    remote["roles"] = ["data"]
+    return remote
+
+
+def _alternative(candidate: Candidate) -> dict[str, Any]:
+    alternative = {"id": candidate.id, "datetime": stac_items.rfc3339(candidate.when)}
+    if candidate.item_href:
+        alternative["href"] = candidate.item_href
+    return alternative
+
+
+def _relative_href(key: str, folder: str) -> str:
+    """Return the href of a file of the store from an item in one of its folders."""
+    path = posixpath.relpath(key, folder or ".")
     return path if path.startswith("../") else f"./{path}"
 
 
-def _alternatives(choice: Choice, candidates: Mapping[str, Candidate]) -> dict[str, Any]:
-    if not choice.alternatives:
-        return {}
-    others = [candidates[name] for name in choice.alternatives]
-    return {
-        "ftw:alternatives": [
-            {
-                "id": one.id,
-                "datetime": stac_items.rfc3339(one.when),
-                **({"href": one.item_href} if one.item_href else {}),
-            }
-            for one in others
-        ]
-    }
-
-
-def _cloud_key(task: FieldsTask, band: str) -> str:
-    return "cloud_probability" if band in task.clouds.probability else band
-
-
-def _remote(href: str, media_type: str | None) -> dict[str, Any]:
-    return {"href": href, **({"type": media_type} if media_type else {}), "roles": ["data"]}
-
-
 def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]]) -> stac_items.Item:
-    """A chip that the run made: its masks, which split it belongs to, and how much of it is under fields."""
+    """Make the item of a chip that the run has made.
+
+    Args:
+        task: A task of the chip's cell.
+        chip: The chip, with its split and coverage.
+        masks: Assets of its masks.
+    """
     grid = task.grid_of(chip)
     year = task.product.year
+    properties = {
+        "start_datetime": f"{year}-01-01T00:00:00Z",
+        "end_datetime": f"{year}-12-31T23:59:59Z",
+        "ftw:calendar_year": year,
+        "ftw:field_coverage": chip.coverage,
+        "ftw:split": chip.split,
+        **stac_items.grid_properties(grid),
+    }
     item = stac_items.make_item(
         chip.name,
         task.dataset,
@@ -134,14 +165,7 @@ def chip_item(task: FieldsTask, chip: ChipRef, masks: dict[str, dict[str, Any]])
         stac_items.grid_footprint(grid),
         masks,
         [],
-        {
-            "start_datetime": f"{year}-01-01T00:00:00Z",
-            "end_datetime": f"{year}-12-31T23:59:59Z",
-            "ftw:calendar_year": year,
-            "ftw:field_coverage": chip.coverage,
-            "ftw:split": chip.split,
-            **stac_items.grid_properties(grid),
-        },
+        properties,
     )
     item["stac_extensions"] = [*item["stac_extensions"], FTW]
     item["links"] = [*UP]
@@ -152,53 +176,74 @@ def with_seasons(
     task: FieldsTask,
     chip: ChipRef,
     item: stac_items.Item,
-    chosen: Mapping[str, Choice],
+    choices: Mapping[str, Choice],
     images: Mapping[str, stac_items.Item],
 ) -> stac_items.Item:
-    """A chip's item with what was chosen for it, and nothing of what an earlier choice said."""
+    """Update a chip's item with the selection of its scenes.
+
+    Whatever an earlier selection has written to it is replaced; nothing else changes.
+
+    Args:
+        task: A task of the chip's cell.
+        chip: The chip.
+        item: Its item, made by `chip_item` or read from an existing catalog.
+        choices: Season → choice.
+        images: Season → item of its imagery, for seasons with a scene.
+
+    Returns:
+        A new item.
+    """
+    extensions = list(item.get("stac_extensions") or [])
+    if FTW not in extensions:
+        extensions.append(FTW)
+    # Drop the links and properties of an earlier selection, also of a season without a scene now.
+    season_rels = {f"ftw:{season}" for season in SEASONS}
+    links = [link for link in item.get("links") or [] if link.get("rel") not in season_rels]
+    folder = posixpath.dirname(task.parent_key(chip))
+    for season in SEASONS:
+        if season in choices and season in images:
+            href = _relative_href(f"{chip.name}/{images[season]['id']}.json", folder)
+            links.append({"rel": f"ftw:{season}", "href": href, "type": _ITEM_TYPE})
+
+    properties: dict[str, Any] = {}
+    for key, value in item["properties"].items():
+        if not _CHOICE_PROPERTIES.match(key):
+            properties[key] = value
+    # Only with both seasons is it known which period the chip shows.
+    times = sorted(image["properties"]["datetime"] for image in images.values())
+    if len(times) == len(SEASONS):
+        properties |= {"start_datetime": times[0], "end_datetime": times[-1]}
+    properties |= _selection_properties(task, choices)
+    for season in SEASONS:
+        if season in choices:
+            has_image = season in images
+            properties |= _season_properties(season, choices[season], has_image=has_image)
+    return {**item, "stac_extensions": extensions, "properties": properties, "links": links}
+
+
+def _selection_properties(task: FieldsTask, choices: Mapping[str, Choice]) -> dict[str, Any]:
+    """Return the properties that state the thresholds, and how far they had to be relaxed."""
     product = task.product
-    links = [
-        link
-        for link in item.get("links") or []
-        if link.get("rel") not in {f"ftw:{season}" for season in SEASONS}
-    ]
-    kept = {key: value for key, value in item["properties"].items() if not _OURS.match(key)}
-    told: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "ftw:calendar_year": product.year,
         "ftw:stac_host": task.stac_host,
         "ftw:cloud_cover_scene_threshold": product.cloud_cover_scene,
-        **(
-            {"ftw:cloud_cover_pixel_threshold": product.cloud_cover_pixel}
-            if product.pixel_check
-            else {}
-        ),
-        "ftw:buffer_days": product.buffer_days,
-        "ftw:pixel_check": product.pixel_check,
-        "ftw:expansions_performed": max(
-            (choice.expansions for choice in chosen.values()), default=0
-        ),
     }
-    times = sorted(image["properties"]["datetime"] for image in images.values())
-    if len(times) == len(SEASONS):
-        kept |= {"start_datetime": times[0], "end_datetime": times[-1]}
-    for season in SEASONS:
-        choice, image = chosen.get(season), images.get(season)
-        if choice is None:
-            continue
-        told[f"ftw:{season}_day"] = choice.day
-        if image is None:
-            continue
-        told[f"ftw:{season}_buffer_used"] = choice.buffer
+    if product.pixel_check:
+        properties["ftw:cloud_cover_pixel_threshold"] = product.cloud_cover_pixel
+    expansions = (choice.expansions for choice in choices.values())
+    properties["ftw:buffer_days"] = product.buffer_days
+    properties["ftw:pixel_check"] = product.pixel_check
+    properties["ftw:expansions_performed"] = max(expansions, default=0)
+    return properties
+
+
+def _season_properties(season: str, choice: Choice, *, has_image: bool) -> dict[str, Any]:
+    """Return the properties that state the choice of one season."""
+    properties: dict[str, Any] = {f"ftw:{season}_day": choice.day}
+    if has_image:
+        properties[f"ftw:{season}_buffer_used"] = choice.buffer
         cloud = choice.cloud if choice.cloud is not None else choice.cloud_scene
         if cloud is not None:
-            told[f"ftw:{season}_cloud_cover"] = cloud
-        folder = posixpath.dirname(task.parent_name(chip))
-        href = _relative(f"{chip.name}/{image['id']}.json", folder)
-        links.append({"rel": f"ftw:{season}", "href": href, "type": _JSON})
-    extensions = [*(item.get("stac_extensions") or [])]
-    return {
-        **item,
-        "stac_extensions": extensions if FTW in extensions else [*extensions, FTW],
-        "properties": {**kept, **told},
-        "links": links,
-    }
+            properties[f"ftw:{season}_cloud_cover"] = cloud
+    return properties

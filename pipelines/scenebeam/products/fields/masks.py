@@ -1,8 +1,7 @@
-"""Masks: the fields of a cell's chips, drawn onto the chips' grids."""
+"""Draw the masks of a cell's chips: the fields, rasterized onto the grids of the chips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import shapely
 from pyproj import Transformer
 
 from scenebeam.metadata import stac_items
-from scenebeam.products.fields.lattice import fields_name
+from scenebeam.products.fields.spool import fields_key
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.rasterize import BACKGROUND, BOUNDARY, FIELD, UNKNOWN, draw_masks
@@ -19,95 +18,122 @@ from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.pools import io_threads
 
-_DTYPES = dict(zip(MASKS, ("uint32", "uint8", "uint8"), strict=True))
-_NAMES = {BACKGROUND: "background", FIELD: "field", BOUNDARY: "boundary", UNKNOWN: "unknown"}
+_CLASS_NAMES = {
+    BACKGROUND: "background",
+    FIELD: "field",
+    BOUNDARY: "boundary",
+    UNKNOWN: "unknown",
+}
+
+Assets = dict[str, dict[str, Any]]
+"""STAC assets of a chip's masks, by mask."""
 
 
 def make_masks(task: FieldsTask, store: Store) -> dict[str, Any]:
-    """Publish three masks for each chip that has none yet; the assets of all of them, as JSON."""
-    standing = dict(
-        zip(
-            task.chips,
-            io_threads().map(lambda chip: _standing(task, chip, store), task.chips),
-            strict=True,
-        )
-    )
-    lacking = [chip for chip in task.chips if standing[chip] is None]
-    drawn = _draw(task.model_copy(update={"chips": tuple(lacking)}), store) if lacking else {}
-    assets = {chip.name: {"assets": standing[chip] or drawn[chip]} for chip in task.chips}
-    return {"cell": task.cell, "chips": assets}
+    """Publish the masks of each chip that does not have all of them yet.
+
+    Args:
+        task: A task of masks.
+        store: Where the masks are published, and the fields of the task's squares are read.
+
+    Returns:
+        The record of the step: the assets of the masks of all chips.
+    """
+    existing = io_threads().map(lambda chip: _existing_assets(task, chip, store), task.chips)
+    assets: dict[str, Assets] = {}
+    missing: list[ChipRef] = []
+    for chip, chip_assets in zip(task.chips, existing, strict=True):
+        # An entry for each chip now keeps the chips in the order of the task.
+        assets[chip.name] = chip_assets
+        if not chip_assets:
+            missing.append(chip)
+    if missing:
+        assets |= _draw(task.model_copy(update={"chips": tuple(missing)}), store)
+    return {
+        "cell": task.cell,
+        "chips": {name: {"assets": chip_assets} for name, chip_assets in assets.items()},
+    }
 
 
-def _standing(task: FieldsTask, chip: ChipRef, store: Store) -> dict[str, Any] | None:
-    """The assets of the masks that stand; None where one of them does not."""
-    names = {mask: task.mask_name(chip, mask) for mask in MASKS}
-    if not set(names.values()) <= store.list(f"{chip.name}/"):
-        return None
-    return {mask: _asset(task, mask, name, *store.checksum(name)) for mask, name in names.items()}
+def _existing_assets(task: FieldsTask, chip: ChipRef, store: Store) -> Assets:
+    """Return the assets of the masks of a chip; empty unless all of them exist."""
+    keys = {mask: task.mask_key(chip, mask) for mask in MASKS}
+    if not store.list(f"{chip.name}/").issuperset(keys.values()):
+        return {}
+    return {mask: _asset(task, mask, key, *store.checksum(key)) for mask, key in keys.items()}
 
 
-def _draw(task: FieldsTask, store: Store) -> dict[ChipRef, dict[str, Any]]:
-    fields, numbers = _fields(task, store)
+def _draw(task: FieldsTask, store: Store) -> dict[str, Assets]:
+    """Draw and publish the masks of all chips of a task; returns their assets by chip."""
+    fields, numbers = _read_fields(task, store)
     tree = shapely.STRtree(fields)
     boxes = task.boxes()
 
-    def make(index: int) -> dict[str, Any]:
+    def make(index: int) -> Assets:
         chip = task.chips[index]
-        here = np.sort(tree.query(boxes[index], predicate="intersects"))
+        # Sorted because the order of query results is not defined.
+        on_chip = np.sort(tree.query(boxes[index], predicate="intersects"))
         drawn = draw_masks(
-            fields[here].tolist(),
-            numbers[here].tolist(),
+            fields[on_chip].tolist(),
+            numbers[on_chip].tolist(),
             task.grid_of(chip),
             presence_only=task.product.grid.presence_only,
         )
         return {mask: _publish(task, chip, mask, getattr(drawn, mask), store) for mask in MASKS}
 
-    return dict(zip(task.chips, io_threads().map(make, range(len(task.chips))), strict=True))
+    assets: dict[str, Assets] = {}
+    made = io_threads().map(make, range(len(task.chips)))
+    for chip, chip_assets in zip(task.chips, made, strict=True):
+        assets[chip.name] = chip_assets
+    return assets
 
 
-def _fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
-    """The fields that may lie on the cell's chips, in its CRS, and their numbers."""
-    shapes, numbers = [], []
+def _read_fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
+    """Read the fields of the task's squares.
+
+    Returns:
+        Polygons in the CRS of the task, shape (n,), and their numbers, shape (n,).
+    """
+    polygons, numbers = [], []
     for square in task.squares:
-        with store.local_copy(fields_name(square)) as path:
+        with store.local_copy(fields_key(square)) as path:
             table = pq.ParquetFile(path).read()
-        shapes.append(shapely.from_wkb(table.column("geometry").to_pylist()))
+        polygons.append(shapely.from_wkb(table.column("geometry").to_pylist()))
         numbers.append(table.column("number").to_numpy())
-    found, owners = np.concatenate(shapes), np.concatenate(numbers)
     to_crs = Transformer.from_crs("EPSG:4326", task.crs, always_xy=True)
-    return shapely.transform(found, to_crs.transform, interleaved=False), owners
+    projected = shapely.transform(np.concatenate(polygons), to_crs.transform, interleaved=False)
+    return projected, np.concatenate(numbers)
 
 
 def _publish(
     task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store
 ) -> dict[str, Any]:
-    profile = CogProfile.on(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
-    name = task.mask_name(chip, mask)
-    with store.open_write(name) as file:
+    """Publish one mask of shape (rows, columns); returns its asset."""
+    profile = CogProfile.for_grid(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
+    key = task.mask_key(chip, mask)
+    with store.open_write(key) as file:
         file.write(small_cog(pixels[None], profile, average=False))
-    return _asset(task, mask, name, file.size, file.checksum)
+    return _asset(task, mask, key, file.size, file.checksum)
 
 
-def _asset(task: FieldsTask, mask: str, name: str, size: int, checksum: str) -> dict[str, Any]:
-    return {
-        "href": f"./{name.rpartition('/')[2]}",
+def _asset(task: FieldsTask, mask: str, key: str, size: int, checksum: str) -> dict[str, Any]:
+    dtype = "uint32" if mask == "instance" else "uint8"
+    asset: dict[str, Any] = {
+        "href": f"./{key.rpartition('/')[2]}",
         "type": stac_items.COG_TYPE,
         "roles": ["data", "labels"],
         "file:size": size,
         "file:checksum": checksum,
-        "raster:bands": [
-            {
-                "data_type": "uint32" if mask == "instance" else "uint8",
-                "spatial_resolution": task.pixel[0],
-            }
-        ],
-        **({} if mask == "instance" else {"classification:classes": _classes(task, mask)}),
+        "raster:bands": [{"data_type": dtype, "spatial_resolution": task.pixel[0]}],
     }
+    if mask != "instance":
+        asset["classification:classes"] = _classes(task, mask)
+    return asset
 
 
 def _classes(task: FieldsTask, mask: str) -> list[dict[str, Any]]:
-    values: Sequence[int] = (UNKNOWN if task.product.grid.presence_only else BACKGROUND, FIELD)
-    return [
-        {"value": v, "name": _NAMES[v]}
-        for v in sorted((*values, *([BOUNDARY] if "3" in mask else [])))
-    ]
+    """Return the classes of a semantic mask."""
+    values = [UNKNOWN if task.product.grid.presence_only else BACKGROUND, FIELD]
+    if mask == "semantic_3_class":
+        values.append(BOUNDARY)
+    return [{"value": value, "name": _CLASS_NAMES[value]} for value in sorted(values)]

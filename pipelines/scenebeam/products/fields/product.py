@@ -8,10 +8,11 @@ from scenebeam.catalog.select import Selection
 from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.products.base import Demo, PageFacts, Planned, Product
 from scenebeam.products.fields.make import make_step
-from scenebeam.products.fields.plan import FieldsScope, plan_chips, scope_of_chips
+from scenebeam.products.fields.plan import plan_chips
 from scenebeam.products.fields.report import report_chips
 from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.products.fields.reuse import reusable_outputs
+from scenebeam.products.fields.scope import FieldsScope, scope_of_chips
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store

@@ -1,4 +1,4 @@
-"""Report: what became of the chips, as the report of the reference, a table, a collection and stac-geoparquet."""
+"""Report a run of field chips: a table, a JSON summary, a STAC collection and stac-geoparquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scenebeam.metadata.item_tables import (
     ReportFiles,
     join_items,
 )
-from scenebeam.products.fields.chips import collection_of
+from scenebeam.products.fields.chips import read_collection
 from scenebeam.products.fields.request import SEASONS, FieldsRequest
 from scenebeam.products.fields.task import CELLS, FieldsTask
 from scenebeam.request import RunRequest
@@ -30,19 +30,25 @@ from scenebeam.tasks import Outcome
 
 REPORT_FILE, STATUS_TABLE = "report.json", "chips_status.csv"
 _COLUMNS = (
-    *(
-        "chip",
-        "season",
-        "status",
-        "scene",
-        "cloud_cover",
-        "cloud_cover_scene",
-        "nodata",
-        "day",
-        "buffer_used",
-    ),
-    *("expansions", "candidates_checked", "message"),
+    "chip",
+    "season",
+    "status",
+    "scene",
+    "cloud_cover",
+    "cloud_cover_scene",
+    "nodata",
+    "day",
+    "buffer_used",
+    "expansions",
+    "candidates_checked",
+    "message",
 )
+_OPERATIONS = {"none": "create", "select": "select-images", "download": "download-images"}
+"""`product.images` → name of the operation in the report."""
+_NOT_MADE = "not made yet"
+
+Row = dict[str, Any]
+"""A chip in one season, by the columns of the status table."""
 
 
 def report_chips(
@@ -52,36 +58,51 @@ def report_chips(
     outcomes: Mapping[str, Outcome],
     store: Store,
 ) -> ReportFiles:
-    """Tables, `report.json`, `items.parquet` and `collection.json`."""
-    rows = [
-        row
-        for task in tasks
-        if task.step != "masks"
-        for row in _rows(task, outcomes.get(task.id), store)
-    ]
+    """Write the report of a run.
+
+    Args:
+        request: The request of the run.
+        tasks: All tasks of the plan.
+        done: Ids of finished tasks.
+        outcomes: Outcomes of this run, by task id.
+        store: Where the outputs are.
+
+    Returns:
+        `chips_status.csv`, `report.json`, `collection.json`, and `items.parquet` if there are
+        items.
+    """
+    rows: list[Row] = []
+    for task in tasks:
+        if task.step != "masks":
+            rows += _rows(task, outcomes.get(task.id), store)
     document = summary(request, tasks, rows, done)
     files: dict[str, File] = {
         STATUS_TABLE: Table(_COLUMNS, rows),
         REPORT_FILE: BytesFile(stac_items.to_bytes(document)),
     }
-    older = store.superseded(CELLS)
-    cells = sorted({task.item_path for task in tasks if task.id in done or task.item_path in older})
-    listed: list[str] = []
-    joined = (
-        join_items(cells, store.local_copy, lambda table: listed.extend(_names(tasks, table)))
-        if cells
-        else None
-    )
-    if joined is not None:
-        files[ITEMS_FILE] = BytesFile(joined.content)
-    files[COLLECTION_FILE] = BytesFile(
-        stac_items.to_bytes(_collection(request, joined, sorted(listed)))
-    )
-    return ReportFiles(files, incomplete=len(document["skipped"]), nothing=_nothing(document))
+
+    # The tables of superseded cells count until the cells are made again.
+    superseded = store.superseded(CELLS)
+    cells: set[str] = set()
+    for task in tasks:
+        if task.id in done or task.item_path in superseded:
+            cells.add(task.item_path)
+    item_keys: list[str] = []
+    merged: MergedItems | None = None
+    if cells:
+        merged = join_items(
+            sorted(cells),
+            store.local_copy,
+            lambda table: item_keys.extend(_item_keys(tasks, table)),
+        )
+        files[ITEMS_FILE] = BytesFile(merged.content)
+    collection = _collection(request, merged, sorted(item_keys))
+    files[COLLECTION_FILE] = BytesFile(stac_items.to_bytes(collection))
+    return ReportFiles(files, incomplete=len(document["skipped"]), nothing=_why_nothing(document))
 
 
-def _nothing(document: Mapping[str, Any]) -> str:
-    """Why no chip has what was asked for, where none failed; empty where one has it."""
+def _why_nothing(document: Mapping[str, Any]) -> str:
+    """Return why no chip has what was requested, although none failed; "" if one has."""
     skipped = Counter(chip["reason"] for chip in document["skipped"])
     if not skipped or document["successful"] or document["failed"]:
         return ""
@@ -89,83 +110,102 @@ def _nothing(document: Mapping[str, Any]) -> str:
     return f"{reason}; and {len(others)} other reasons, see {STATUS_TABLE}" if others else reason
 
 
-def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[dict[str, Any]]:
-    """A row for each chip of a season."""
-    faults: Mapping[str, str] = {} if outcome is None else outcome.detail.get("chips", {})
-    whole = "" if outcome is None or outcome.state == "done" or faults else outcome.reason
-    content = store.read(task.record)
-    choices = (
-        {} if content is None else {one["chip"]: one for one in json.loads(content)["choices"]}
-    )
+def _rows(task: FieldsTask, outcome: Outcome | None, store: Store) -> Iterator[Row]:
+    """Yield a row for each chip of one season."""
+    # A task may fail for some of its chips, or as a whole.
+    chip_faults: Mapping[str, str] = {}
+    task_fault = ""
+    if outcome is not None:
+        chip_faults = outcome.detail.get("chips", {})
+        if outcome.state != "done" and not chip_faults:
+            task_fault = outcome.reason
+    choices: dict[str, Mapping[str, Any]] = {}
+    content = store.read(task.record_key)
+    if content is not None:
+        for choice in json.loads(content)["choices"]:
+            choices[choice["chip"]] = choice
     for chip in task.chips:
-        row: dict[str, Any] = {"chip": chip.name, "season": task.step, "day": chip.day}
-        one = choices.get(chip.name)
-        if one is not None:
-            row |= {
-                "scene": one["scene"],
-                "cloud_cover": one["cloud"],
-                "cloud_cover_scene": one["cloud_scene"],
-                "nodata": one["nodata"],
-                "buffer_used": one["buffer"] if one["scene"] else None,
-                "expansions": one["expansions"],
-                "candidates_checked": one["checked"],
-                "message": one["reason"]
-                or (
-                    "least cloudy there is"
-                    if one["relaxed"]
-                    else "; ".join(one["rejected"].values())
-                ),
-            }
-        if chip.name in faults or one is None:
-            yield {
-                **row,
-                "status": "failed",
-                "message": faults.get(chip.name) or whole or "not made yet",
-            }
-        elif one["scene"] is None:
-            yield {**row, "status": "skipped"}
-        elif whole:
-            yield {**row, "status": "failed", "message": whole}
+        row: Row = {"chip": chip.name, "season": task.step, "day": chip.day}
+        chip_choice = choices.get(chip.name)
+        if chip_choice is not None:
+            row |= _choice_columns(chip_choice)
+        if chip.name in chip_faults or chip_choice is None:
+            row["status"] = "failed"
+            row["message"] = chip_faults.get(chip.name) or task_fault or _NOT_MADE
+        elif chip_choice["scene"] is None:
+            row["status"] = "skipped"
+        elif task_fault:
+            row |= {"status": "failed", "message": task_fault}
         else:
-            yield {**row, "status": "success"}
+            row["status"] = "success"
+        yield row
+
+
+def _choice_columns(choice: Mapping[str, Any]) -> Row:
+    message = choice["reason"]
+    if not message and choice["relaxed"]:
+        message = "least cloudy scene; none meets the thresholds"
+    elif not message:
+        message = "; ".join(choice["rejected"].values())
+    return {
+        "scene": choice["scene"],
+        "cloud_cover": choice["cloud"],
+        "cloud_cover_scene": choice["cloud_scene"],
+        "nodata": choice["nodata"],
+        "buffer_used": choice["buffer"] if choice["scene"] else None,
+        "expansions": choice["expansions"],
+        "candidates_checked": choice["checked"],
+        "message": message,
+    }
 
 
 def summary(
     request: RunRequest[FieldsRequest],
     tasks: Sequence[FieldsTask],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     done: set[str],
 ) -> dict[str, Any]:
-    """The report of the reference: a chip is successful where both seasons are, failed where one of them is."""
+    """Summarize a run by chip, in the format of the reference implementation.
+
+    Args:
+        request: The request of the run.
+        tasks: All tasks of the plan.
+        rows: The rows of the status table.
+        done: Ids of finished tasks.
+
+    Returns:
+        The content of `report.json`. A chip is failed if one of its seasons is, else skipped if one
+        of them has no scene, else successful.
+    """
     product = request.product
-    by_chip: dict[str, list[Mapping[str, Any]]] = {
-        chip.name: [] for task in tasks for chip in task.chips
-    }
+    by_chip: dict[str, list[Row]] = {}
+    without_masks: set[str] = set()
+    for task in tasks:
+        for chip in task.chips:
+            by_chip[chip.name] = []
+            if task.step == "masks" and task.id not in done:
+                without_masks.add(chip.name)
     for row in rows:
         by_chip[row["chip"]].append(row)
-    undone = {
-        chip.name
-        for task in tasks
-        if task.step == "masks" and task.id not in done
-        for chip in task.chips
-    }
+
     skipped, failed = [], []
-    for chip, seasons in sorted(by_chip.items()):
-        broken = [row for row in seasons if row["status"] == "failed"]
-        without = [row for row in seasons if row["status"] == "skipped"]
-        if broken or (chip in undone and not seasons):
-            told = (
-                "; ".join(f"{row['season']}: {row['message']}" for row in broken) or "not made yet"
+    for name, seasons in sorted(by_chip.items()):
+        failed_seasons = [row for row in seasons if row["status"] == "failed"]
+        without_scene = [row for row in seasons if row["status"] == "skipped"]
+        # Masks have no rows of their own. With rows, the seasons tell how far the chip is.
+        if failed_seasons or (name in without_masks and not seasons):
+            errors = [f"{row['season']}: {row['message']}" for row in failed_seasons]
+            failed.append({"chip": name, "error": "; ".join(errors) or _NOT_MADE})
+        elif without_scene:
+            skipped.append(
+                {
+                    "chip": name,
+                    "reason": "; ".join(row["message"] for row in without_scene),
+                    "candidates_checked": sum(row["candidates_checked"] for row in without_scene),
+                }
             )
-            failed.append({"chip": chip, "error": told})
-        elif without:
-            checked = sum(row["candidates_checked"] for row in without)
-            reason = "; ".join(row["message"] for row in without)
-            skipped.append({"chip": chip, "reason": reason, "candidates_checked": checked})
     return {
-        "operation": {"none": "create", "select": "select-images", "download": "download-images"}[
-            product.images
-        ],
+        "operation": _OPERATIONS[product.images],
         "year": product.year,
         "total_processed": len(by_chip),
         "successful": len(by_chip) - len(skipped) - len(failed),
@@ -175,77 +215,78 @@ def summary(
     }
 
 
-def statistics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of each season: chips, scenes, cloud, and how wide the window had to be."""
-    found: dict[str, Any] = {}
+def statistics(rows: Sequence[Row]) -> dict[str, Any]:
+    """Summarize each season: numbers of chips and scenes, cloud cover, and width of the window.
+
+    The cloud cover is that of the chip where it is known, else that of the scene.
+    """
+    seasons: dict[str, Any] = {}
     for season in SEASONS:
-        chosen = [row for row in rows if row["season"] == season and row.get("scene")]
-        clouds = [
-            cloud
-            for row in chosen
-            if (
-                cloud := row["cloud_cover"]
-                if row["cloud_cover"] is not None
-                else row["cloud_cover_scene"]
-            )
-            is not None
-        ]
-        found[season] = {
-            "chips": len(chosen),
-            "scenes": len({row["scene"] for row in chosen}),
-            "cloud_cover": {
+        clouds: list[float] = []
+        scenes: Counter[str] = Counter()
+        buffers: Counter[int] = Counter()
+        for row in rows:
+            if row["season"] != season or not row.get("scene"):
+                continue
+            scenes[row["scene"]] += 1
+            buffers[row["buffer_used"]] += 1
+            cloud = row["cloud_cover"]
+            cloud = row["cloud_cover_scene"] if cloud is None else cloud
+            if cloud is not None:
+                clouds.append(cloud)
+        cloud_cover = None
+        if clouds:
+            cloud_cover = {
                 "mean": round(float(np.mean(clouds)), 4),
                 "median": round(float(np.median(clouds)), 4),
                 "max": max(clouds),
             }
-            if clouds
-            else None,
-            "buffer_used": {
-                str(days): n
-                for days, n in sorted(Counter(row["buffer_used"] for row in chosen).items())
-            },
+        seasons[season] = {
+            "chips": scenes.total(),
+            "scenes": len(scenes),
+            "cloud_cover": cloud_cover,
+            "buffer_used": {str(days): count for days, count in sorted(buffers.items())},
         }
-    return found
+    return seasons
 
 
-def _names(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
-    """Names of the items of a table: the chips' own, and those of their images."""
+def _item_keys(tasks: Sequence[FieldsTask], table: pa.Table) -> Iterator[str]:
+    """Yield the keys of the items of a table: those of the chips, and of their imagery."""
     ids = set(table.column("id").to_pylist())
     for task in tasks:
         for chip in task.chips:
             if chip.name in ids:
-                yield task.parent_name(chip)
+                yield task.parent_key(chip)
             if task.step != "masks" and task.image_id(chip) in ids:
-                yield task.item_name(chip)
+                yield task.item_key(chip)
 
 
 def _collection(
-    request: RunRequest[FieldsRequest], joined: MergedItems | None, listed: Sequence[str]
+    request: RunRequest[FieldsRequest], merged: MergedItems | None, item_keys: Sequence[str]
 ) -> dict[str, Any]:
-    """The catalogue's own collection with what the run has added; a new one where the run makes the chips."""
+    """Make the collection of a run, or add the run's items to the catalog's own collection."""
     product = request.product
-    base = {} if product.chips is None else collection_of(product.chips)
-    made = stac_items.make_collection(
-        request.run, f"Field chips of {request.run}, {product.year}", [], []
-    )
-    document = {**made, **base}
-    if joined is not None:
-        document["extent"] = joined.extent
+    base = {} if product.chips is None else read_collection(product.chips)
+    description = f"Field chips of {request.run}, {product.year}"
+    new = stac_items.make_collection(request.run, description, [], [])
+    document = {**new, **base}
+    if merged is not None:
+        document["extent"] = merged.extent
+
+    # Existing links are kept as they are, and what they lack is added.
     links = list(base.get("links") or ())
     rels = {link.get("rel") for link in links}
-    there = {
-        posixpath.normpath(str(link.get("href"))) for link in links if link.get("rel") == "item"
-    }
-    links += [
-        link
-        for link in made["links"]
-        if link["rel"] not in rels and (listed or link["rel"] != "items")
-    ]
-    links += [
-        {"rel": "item", "href": f"./{name}", "type": "application/geo+json"}
-        for name in dict.fromkeys(listed)
-        if name not in there
-    ]
+    linked_keys: set[str] = set()
+    for link in links:
+        if link.get("rel") == "item":
+            linked_keys.add(posixpath.normpath(str(link.get("href"))))
+    for link in new["links"]:
+        # The table of items exists only if there are items.
+        if link["rel"] not in rels and (item_keys or link["rel"] != "items"):
+            links.append(link)
+    for key in dict.fromkeys(item_keys):
+        if key not in linked_keys:
+            links.append({"rel": "item", "href": f"./{key}", "type": "application/geo+json"})
     document["links"] = links
-    document["assets"] = {**(base.get("assets") or {}), **made["assets"]}
+    document["assets"] = {**(base.get("assets") or {}), **new["assets"]}
     return document

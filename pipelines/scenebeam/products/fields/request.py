@@ -32,10 +32,9 @@ class ChipGridOptions(StrictModel):
     min_coverage: float = Field(default=0.01, ge=0, le=100)
     """Smallest share of a chip that fields cover, in percent."""
     presence_only: bool = False
-    """The boundaries are incomplete: mark the rest of a chip as unknown (3) instead of background
-    (0)."""
+    """The boundaries are incomplete: background is unknown (3) in the semantic masks, not 0."""
     split: Split = Split()
-    """How chips are split for training."""
+    """How chips are split for training, by whole blocks of neighboring chips."""
 
 
 class SeasonDays(StrictModel):
@@ -52,52 +51,67 @@ class FieldsRequest(BandsRequest):
 
     kind: Literal["fields"] = "fields"
     year: Annotated[int, Marker.SEARCH] = Field(ge=1980, le=2100)
-    """Year of planting; a harvest day before the planting day is in the next year."""
+    """Year of planting. A harvest day before the planting day belongs to the next year, as for
+    winter crops and in the southern hemisphere."""
     chips: Annotated[str | None, Place("read"), Marker.SEARCH] = None
-    """A catalog of existing chips: its folder, `collection.json` or `items.parquet`."""
+    """A catalog of existing chips: its folder, `collection.json` or `items.parquet`. It is on this
+    machine or at `gs://`. Give either this field or `product.boundaries`."""
     boundaries: Annotated[str | None, Place("read"), Marker.SEARCH] = None
-    """Field boundaries from which chips and masks are made: any vector file that GDAL opens."""
+    """A vector file of field boundaries, from which chips and masks are made. It is GeoParquet,
+    GeoJSON, GeoPackage, Shapefile or FlatGeobuf in any CRS, on this machine or at an address. A
+    local file is no longer needed once the output lists the chips in `chips.csv`."""
     grid: Annotated[ChipGridOptions, Marker.SEARCH] = ChipGridOptions()
     """The chips that are made from boundaries."""
     crop_calendar: Annotated[str | None, Place("read"), Marker.SEARCH] = None
-    """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`, the days of planting
-    and harvest. Default: the global calendar of Fields of The World, downloaded on first use."""
+    """Folder or URL with `sc-sos-3x3-v2-cog.tiff` and `sc-eos-3x3-v2-cog.tiff`. They hold the days
+    of the year of planting and of harvest, at 0.5°. Only the blocks under the chips are read, each
+    once. The default is downloaded on first use into `$XDG_CACHE_HOME/scenebeam/crop-calendar`
+    (`~/.cache/scenebeam/crop-calendar`). Default: that of Fields of The World."""
     days: Annotated[SeasonDays | None, Marker.SEARCH] = None
-    """Days of planting and harvest of all chips, in place of a crop calendar."""
+    """Days of the year for all chips, in place of a calendar: `{planting: 96, harvest: 298}`."""
     images: Annotated[Literal["none", "select", "download"], Marker.NOT_FINGERPRINTED] = "download"
-    """`none`: chips and masks only; `select`: also the scenes for them; `download`: also the
-    imagery."""
+    """The last step: `none` (chips and masks), `select` (also scenes), `download` (also imagery).
+    It may be raised later; existing outputs are kept."""
     bands: Several[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
-    """Bands by any of their names, in any case."""
+    """Bands by common name or by the sensor's own name, in any case: `red`, `B04`."""
     cloud_cover_scene: Annotated[float, Marker.ADJUSTABLE] = Field(default=10.0, ge=0, le=100)
-    """Largest cloud cover of a scene in percent; with `pixel_check` the chip's own pixels decide."""
+    """Largest cloud cover of a scene in percent. A scene without a stated cloud cover is not
+    suitable. With `pixel_check`, the chip's own pixels decide instead."""
     pixel_check: Annotated[bool, Marker.ADJUSTABLE] = False
-    """Measure clouds in the chip's own pixels, by the scene classification or cloud probability."""
+    """Use the cloud over the chip's own pixels instead of the scene's cloud cover. Scenes below
+    0.1 % count as clear and are not read for cloud; those above 75 % are not read and never count
+    as clear."""
     cloud_cover_pixel: Annotated[float, Marker.ADJUSTABLE] = Field(default=0.0, ge=0, le=100)
     """Largest cloud cover of a chip in percent, with `pixel_check`."""
     nodata_max: Annotated[float, Marker.ADJUSTABLE] = Field(default=0.0, ge=0, le=100)
-    """Largest share of a chip without data, in percent."""
+    """Largest share of a chip without data, in percent. It is checked with the footprint, then with
+    the item (a scene with 0 % nodata is not read), else with the classification, and finally with
+    the image itself."""
     buffer_days: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
         default=14, ge=0, le=MAX_DAYS
     )
-    """Half width of the search window around planting or harvest, in days."""
+    """Half width of the search window: days before and after the day of planting or harvest."""
     buffer_expansions: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
         default=3, ge=0, le=1000
     )
-    """How often the window is widened if it has no suitable scene."""
+    """How often the window is widened for a chip without a suitable scene."""
     buffer_expansion_size: Annotated[int, Marker.SEARCH, Marker.ADJUSTABLE] = Field(
         default=14, ge=1, le=MAX_DAYS
     )
-    """Days added on either side at each expansion."""
+    """Days by which the window is widened on each side, each time."""
     include_alternatives: Annotated[bool, Marker.ADJUSTABLE] = False
     """List the other suitable scenes in each item."""
     on_missing: Annotated[OnMissing, Marker.ADJUSTABLE] = "skip"
-    """For a chip without a suitable scene: `skip` it, `fail`, or take the least cloudy scene
-    (`best-available`)."""
+    """What happens to a chip without a suitable scene. With `skip`, it has no image; with `fail`,
+    its cell fails; with `best-available`, it gets the least cloudy scene of the widest window,
+    unknown cloud cover last."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"
-    """One method for all bands, or band → method; categorical bands always use nearest."""
+    """One method for all bands, or band → method; categorical bands always use `nearest`. It is
+    used for bands whose pixels are not on the chip's grid. In a mapping, bands are named by their
+    common names, and bands that it does not list use `nearest`."""
     values: Values = "harmonized"
-    """`harmonized`: remove the provider's radiometric offset; `raw`: keep numbers as in the files."""
+    """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files. The
+    offset is a constant, such as `BOA_ADD_OFFSET` of Sentinel-2."""
     compression: Codec = "deflate"
     """Compression of the images."""
     keep_remote_refs: bool = True
@@ -137,8 +151,8 @@ class FieldsRequest(BandsRequest):
     def _check_sources(self) -> FieldsRequest:
         if self.reach > MAX_DAYS:
             raise ValueError(
-                f"product.buffer_expansions: the widest window reaches {self.reach:,} days to either "
-                f"side; the limit is {MAX_DAYS:,}"
+                f"product.buffer_expansions: the widest window reaches {self.reach:,} days to "
+                f"either side; the limit is {MAX_DAYS:,}"
             )
         if (self.chips is None) == (self.boundaries is None):
             raise ValueError(

@@ -1,46 +1,57 @@
-"""Kept: what stands of field chips when a plan with other thresholds or scenes, or one that goes further, follows."""
+"""Decide which outputs of an earlier plan of field chips are valid for the plan that replaces it.
+
+A plan is replaced if thresholds or scenes change, or if the run is to go further (from masks to
+scenes to imagery).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from scenebeam.products.fields.request import FieldsRequest
-from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
+from scenebeam.products.fields.task import FieldsTask
 from scenebeam.request.markers import Marker, marked_fields
 
 
 def reusable_outputs(before: Sequence[FieldsTask], after: Sequence[FieldsTask]) -> set[str]:
-    """Names of what the tasks of a plan have made and its successor's would make again.
+    """Return the keys of outputs of one plan that the plan replacing it does not make again.
 
-    Chips may be in other cells now, which follow the scenes: masks stay, and images whose scenes may be chosen again.
+    A task that only goes further keeps all it has made. Otherwise other scenes may be chosen, and
+    the cells may be different, as they follow the tiles of the scenes. Then each chip keeps its
+    masks or images, if they would be made in the same way: whether an image is of the right scene
+    is checked when it is made.
+
+    Args:
+        before: The tasks of the earlier plan.
+        after: The tasks of the plan that replaces it.
     """
-    following = {task.id: task for task in after}
-    cells = {(task.step, chip): task for task in after for chip in task.chips}
-    names: set[str] = set()
+    after_by_id = {task.id: task for task in after}
+    after_by_chip = {(task.step, chip): task for task in after for chip in task.chips}
+    keys: set[str] = set()
     for task in before:
-        successor = following.get(task.id)
-        if successor is not None and _goes_further(task, successor):
-            names.update(_all_but_table(task, successor))
+        successor = after_by_id.get(task.id)
+        if successor is not None and _only_goes_further(task, successor):
+            keys.update(_outputs_to_keep(task, successor))
             continue
         for chip in task.chips:
-            successor = cells.get((task.step, chip))
-            if successor is not None and _has_recipe_of(task, successor):
-                names.update(_files(successor, chip))
-    return names
+            successor = after_by_chip.get((task.step, chip))
+            if successor is not None and _makes_same_files(task, successor):
+                keys.update(successor.chip_keys(chip))
+    return keys
 
 
-def _goes_further(before: FieldsTask, after: FieldsTask) -> bool:
-    """Whether only how far the run goes has changed."""
-    early = before.product.images == "select"  # how images are made was of no account yet
-    product = (
-        after.product
-        if early
-        else before.product.model_copy(update={"images": after.product.images})
-    )
+def _only_goes_further(before: FieldsTask, after: FieldsTask) -> bool:
+    """Whether two tasks differ only in how far the run goes."""
+    # Up to the selection of scenes, the options of images have no effect, so they may change.
+    if before.product.images == "select":
+        product, checks = after.product, after.checks
+    else:
+        product = before.product.model_copy(update={"images": after.product.images})
+        checks = before.checks
     further = before.model_copy(
         update={
             "product": product,
-            "checks": after.checks if early else before.checks,
+            "checks": checks,
             "outputs": after.outputs,
             "estimate": after.estimate,
             "steps": after.steps,
@@ -49,27 +60,19 @@ def _goes_further(before: FieldsTask, after: FieldsTask) -> bool:
     return further == after
 
 
-def _all_but_table(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
-    """All that a task has made; not the table of the cell's items where it goes further now."""
-    same = before.product.images == after.product.images
-    return (
-        before.possible_outputs
-        if same
-        else [name for name in before.possible_outputs if name != before.item_path]
-    )
+def _outputs_to_keep(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
+    """Return all outputs of a task; without its table of items if the cell now goes further."""
+    if before.product.images == after.product.images:
+        return before.possible_outputs
+    return [key for key in before.possible_outputs if key != before.item_path]
 
 
-def _has_recipe_of(before: FieldsTask, after: FieldsTask) -> bool:
-    """Whether masks and images are made in the same way, of whichever scene."""
-    adjustable = marked_fields(FieldsRequest, Marker.ADJUSTABLE)
-    other = {name: getattr(before.product, name) for name in {"images", *adjustable}}
-    parts = ("crs", "pixel", "shape", "catalogue", "checks")
-    same = all(getattr(before, name) == getattr(after, name) for name in parts)
-    return same and after.product.model_copy(update=other) == before.product
-
-
-def _files(task: FieldsTask, chip: ChipRef) -> Iterator[str]:
-    if task.step == "masks":
-        yield from (task.mask_name(chip, mask) for mask in MASKS)
-    else:
-        yield from (task.item_name(chip), task.image_name(chip), task.picture_name(chip))
+def _makes_same_files(before: FieldsTask, after: FieldsTask) -> bool:
+    """Whether two tasks make masks and images in the same way, from whichever scene."""
+    for name in ("crs", "pixel", "shape", "catalogue", "checks"):
+        if getattr(before, name) != getattr(after, name):
+            return False
+    # Adjustable fields decide which scene is chosen, not how its image is made.
+    ignored = {"images", *marked_fields(FieldsRequest, Marker.ADJUSTABLE)}
+    values = {name: getattr(before.product, name) for name in ignored}
+    return after.product.model_copy(update=values) == before.product

@@ -1,4 +1,4 @@
-"""FieldsTask: a cell of neighbouring chips, and one thing to be made for them: masks, or a season's imagery."""
+"""FieldsTask: one step (masks, or the imagery of one season) for one cell of neighboring chips."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.refs import SceneRef
-from scenebeam.products.fields.request import FieldsRequest, Season
+from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks, is_url
 from scenebeam.tasks import Task
 
 CELLS = "cells/"
-"""Folder of what is told of whole cells: the scenes chosen, the images made, and the items as a table."""
+"""Folder of the records of cells: the chosen scenes, the images made, and the items as a table."""
 Step = Literal["masks", "planting", "harvest"]
 MASKS = ("instance", "semantic_2_class", "semantic_3_class")
 
 
 class ChipRef(NamedTuple):
-    """What a task knows of a chip; its grid is the task's, shifted."""
+    """A chip as a task stores it. Its grid is that of the task, shifted to its corner."""
 
     name: str
     left: float
+    """In units of the task's CRS, like `top`."""
     top: float
     day: int = 0
     """Day of year of the season; 0 for masks."""
     target: str = ""
-    """That day, as 2024-03-15."""
+    """The date of that day, such as 2024-03-15."""
     mask: str = ""
+    """Path, URL or key of the mask whose grid its images must have; empty if the run makes it."""
     item: str = ""
+    """Key of its item in the catalog that it comes from."""
     coverage: float = 0.0
-    """Percent under fields, where the run makes the chip."""
+    """Percent covered by fields, if the run makes the chip."""
     split: str = ""
 
 
@@ -53,61 +56,60 @@ class Candidate(SceneRef):
     bands: tuple[Asset, ...]
     """The requested bands, in the order of the request."""
     looked_at: tuple[Asset, ...]
-    """Bands that show clouds: probability, classes or flags; behind a probability, classes that show
-    nodata."""
+    """Bands that show clouds: probability, classes or flags; after a probability, classes that
+    show nodata."""
 
 
 class Clouds(BaseModel):
-    """What counts as cloud in the bands that are looked at."""
+    """What counts as cloud in the bands that show clouds. All keys are names of bands."""
 
     model_config = ConfigDict(frozen=True)
 
     classes: dict[str, tuple[int, ...]] = {}
+    """Values of a scene classification that count as cloud."""
     bits: dict[str, tuple[int, ...]] = {}
+    """Bits of a quality band that flag cloud."""
     probability: dict[str, float] = {}
+    """Smallest probability that counts as cloud."""
 
 
 class FieldsTask(Task):
-    """One step of one cell."""
+    """One step of one cell. Methods named `*_key` return keys in the store of the output."""
 
     cell: str
     step: Step
     steps: tuple[Step, ...]
-    """All of the cell: the last to be done puts its items together."""
+    """All steps of the cell. The last one to finish writes the cell's items."""
     crs: str
     pixel: tuple[float, float]
     """Width and (negative) height of a pixel, in units of the CRS."""
     shape: tuple[int, int]
+    """Rows and columns of each chip."""
     chips: tuple[ChipRef, ...]
     candidates: tuple[Candidate, ...] = ()
     clouds: Clouds = Clouds()
     squares: tuple[str, ...] = ()
-    """Of masks: the squares whose fields they are drawn of."""
+    """For masks: the MGRS squares whose fields may be on the chips."""
     dataset: str = ""
     """Id of the collection."""
     catalogue: str = ""
-    """Where the chips come from, from the output where they are in it; empty where the run makes them."""
+    """Catalog that the chips come from, relative to the output if it is inside; empty if the run
+    makes them."""
     stac_host: str = ""
     source: str = ""
-    """What the images come of: `sentinel-2`, else the id of the collection."""
+    """Source of the images: `sentinel-2`, or the id of another collection."""
     product: FieldsRequest
     checks: Checks
 
     @property
-    def record(self) -> str:
-        """Name of what the step tells of its chips: the scenes chosen, or the masks made."""
+    def record_key(self) -> str:
+        """Key of the record of the step: the chosen scenes, or the masks that were made."""
         return f"{CELLS}{self.cell}/{self.step}.json"
 
     @property
-    def images_record(self) -> str:
-        """Name of what was told of the images, when all of them stood."""
+    def images_record_key(self) -> str:
+        """Key of the record that is written when all images of the step exist."""
         return f"{CELLS}{self.cell}/{self.step}_images.json"
-
-    @property
-    def season(self) -> Season:
-        """Of a task of imagery."""
-        assert self.step != "masks"
-        return self.step
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -116,78 +118,87 @@ class FieldsTask(Task):
 
     @property
     def downloads(self) -> bool:
-        """Whether images are made."""
+        """Whether the task makes images."""
         return self.step != "masks" and self.product.images == "download"
 
     def is_done(self, existing: set[str]) -> bool:
-        """Whether its records stand, and beside each chip's item its image."""
+        """Whether its records exist, and each chip has both its item and its image, or neither.
+
+        Args:
+            existing: Keys of all files in the store.
+        """
         if not existing.issuperset(self.outputs):
             return False
         if not self.downloads:
             return True
-        return all(
-            (self.item_name(c) in existing) == (self.image_name(c) in existing) for c in self.chips
-        )
+        # An image that was deleted by hand leaves its item behind, and must be made again.
+        for chip in self.chips:
+            if (self.item_key(chip) in existing) != (self.image_key(chip) in existing):
+                return False
+        return True
 
     @property
     def possible_outputs(self) -> Iterable[str]:
-        """Names of all that it may leave in the store; a catalogue's own chips are not its."""
+        """Keys of all files that the task may write; not the items of a catalog's own chips."""
         yield from self.outputs
-        yield self.images_record
+        yield self.images_record_key
         for chip in self.chips:
+            yield from self.chip_keys(chip)
             if self.step == "masks":
-                yield from (self.mask_name(chip, mask) for mask in MASKS)
-                yield self.parent_name(chip)
-            else:
-                yield from (self.item_name(chip), self.image_name(chip), self.picture_name(chip))
+                yield self.parent_key(chip)
+
+    def chip_keys(self, chip: ChipRef) -> list[str]:
+        """Keys of the files of one chip that only this step writes: its masks or its imagery."""
+        if self.step == "masks":
+            return [self.mask_key(chip, mask) for mask in MASKS]
+        return [self.item_key(chip), self.image_key(chip), self.thumbnail_key(chip)]
 
     def grid_of(self, chip: ChipRef) -> Grid:
-        """The grid of a chip's mask and images."""
-        return Grid(
-            self.shape, Affine(self.pixel[0], 0, chip.left, 0, self.pixel[1], chip.top), self.crs
-        )
+        """Return the grid of a chip's masks and images."""
+        transform = Affine(self.pixel[0], 0, chip.left, 0, self.pixel[1], chip.top)
+        return Grid(self.shape, transform, self.crs)
 
     def boxes(self) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-        """The chips' outlines in the task's CRS."""
+        """Return the outlines of all chips as boxes in the task's CRS, shape (n,)."""
         left = np.array([chip.left for chip in self.chips])
         top = np.array([chip.top for chip in self.chips])
         right, bottom = left + self.pixel[0] * self.shape[1], top + self.pixel[1] * self.shape[0]
         return np.asarray(shapely.box(left, bottom, right, top))
 
-    def base(self, chip: ChipRef) -> str:
-        """`ftw-34UFF1628_2024`: the chip and the year."""
-        return f"{chip.name.removesuffix(f'_{self.product.year}')}_{self.product.year}"
-
-    def parent_name(self, chip: ChipRef) -> str:
-        """Name of a chip's own item."""
+    def parent_key(self, chip: ChipRef) -> str:
+        """Key of a chip's own item."""
         return chip.item or f"{chip.name}/{chip.name}.json"
 
     def image_id(self, chip: ChipRef) -> str:
-        """Id of the item of a season's imagery."""
-        return f"{self.base(chip)}_{self.step}_{self.suffix}"
+        """Id of the item of a chip's imagery: `ftw-34UFF1628_2024_planting_s2`."""
+        return f"{self._stem(chip)}_{self._suffix}"
 
-    @property
-    def suffix(self) -> str:
-        """Of names: `s2` for Sentinel-2."""
-        return "s2" if self.source == "sentinel-2" else self.source
-
-    def item_name(self, chip: ChipRef) -> str:
-        """Name of the item of a season's imagery."""
+    def item_key(self, chip: ChipRef) -> str:
+        """Key of the item of a chip's imagery."""
         return f"{chip.name}/{self.image_id(chip)}.json"
 
-    def image_name(self, chip: ChipRef) -> str:
-        """Name of a season's image."""
-        return f"{chip.name}/{self.base(chip)}_{self.step}_image_{self.suffix}.tif"
+    def image_key(self, chip: ChipRef) -> str:
+        """Key of a chip's image."""
+        return f"{chip.name}/{self._stem(chip)}_image_{self._suffix}.tif"
 
-    def picture_name(self, chip: ChipRef) -> str:
-        """Name of the small picture of a season's image."""
-        return self.image_name(chip).replace(".tif", ".png")
+    def thumbnail_key(self, chip: ChipRef) -> str:
+        """Key of the thumbnail of a chip's image."""
+        return self.image_key(chip).replace(".tif", ".png")
 
-    def mask_name(self, chip: ChipRef, mask: str) -> str:
-        """Name of one of the masks."""
+    def mask_key(self, chip: ChipRef, mask: str) -> str:
+        """Key of one of a chip's masks."""
         return f"{chip.name}/{chip.name}_{mask}.tif"
 
+    def _stem(self, chip: ChipRef) -> str:
+        """Chip, year and season. Chips of other catalogs may not have the year in their name."""
+        year = self.product.year
+        return f"{chip.name.removesuffix(f'_{year}')}_{year}_{self.step}"
 
-def is_elsewhere(path: str) -> bool:
-    """Whether a path does not start from the output."""
+    @property
+    def _suffix(self) -> str:
+        return "s2" if self.source == "sentinel-2" else self.source
+
+
+def is_outside_output(path: str) -> bool:
+    """Whether a path is a URL or an absolute path, rather than a key in the store of the output."""
     return is_url(path) or os.path.isabs(path)

@@ -1,4 +1,4 @@
-"""Place: where chips lie on the Earth, which cell of the search each belongs to, and which tile shows it best."""
+"""Locate chips: their outlines in degrees, their MGRS square, and the MGRS tile that suits each."""
 
 from __future__ import annotations
 
@@ -16,29 +16,45 @@ from scenebeam.catalog.scene import Scene
 from scenebeam.products.fields.chips import Chip
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_ROUNDING = 1e-4
+"""Degrees by which a footprint, drawn with rounded coordinates, may be too small."""
 
 
 def chip_footprints(chips: Sequence[Chip]) -> tuple[Array, Array]:
-    """Outlines of chips in degrees, split at the antimeridian; and (n, 2) longitudes and latitudes of their centres."""
-    found = np.empty(len(chips), object)
-    centres = np.empty((len(chips), 2))
+    """Compute the outlines and centers of chips in degrees.
+
+    Args:
+        chips: n chips, in any CRS.
+
+    Returns:
+        Outlines, an object array of shape (n,) of polygons that are split at the antimeridian; and
+        longitudes and latitudes of the centers, shape (n, 2).
+    """
+    outlines = np.empty(len(chips), object)
+    centers = np.empty((len(chips), 2))
+    # One transformation per CRS, for all its chips at once.
     for crs in sorted({chip.crs for chip in chips}):
-        own = np.array([number for number, chip in enumerate(chips) if chip.crs == crs])
-        rings = np.array([_ring(chips[number]) for number in own])
+        numbers = np.array([number for number, chip in enumerate(chips) if chip.crs == crs])
+        rings = np.array([_ring(chips[number]) for number in numbers])
         to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         longitude, latitude = to_lonlat.transform(rings[..., 0], rings[..., 1])
-        found[own] = shapely.polygons(np.stack([longitude[:, :-1], latitude[:, :-1]], axis=-1))
-        centres[own] = np.stack([longitude[:, -1], latitude[:, -1]], axis=-1)
-    bounds = shapely.bounds(found)
+        points = np.stack([longitude, latitude], axis=-1)
+        outlines[numbers] = shapely.polygons(points[:, :-1])
+        centers[numbers] = points[:, -1]
+    # Chips are small, so an outline wider than half the Earth crosses the antimeridian.
+    bounds = shapely.bounds(outlines)
     for number in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180).tolist():
-        found[number] = shapely.geometry.shape(
-            antimeridian.fix_shape(found[number], fix_winding=True)
-        )
-    return found, centres
+        split = antimeridian.fix_shape(outlines[number], fix_winding=True)
+        outlines[number] = shapely.geometry.shape(split)
+    return outlines, centers
 
 
 def _ring(chip: Chip) -> Array:
-    """Corners and middles of the sides of a chip, counterclockwise, and its centre; (9, 2), in its CRS."""
+    """Return points of a chip in its CRS, shape (9, 2).
+
+    The first eight are its corners and the middles of its sides, counterclockwise; the last is its
+    center.
+    """
     a, b, c, d, e, f = chip.transform
     height, width = chip.shape
     across = np.array([0, 0, 0, 0.5, 1, 1, 1, 0.5, 0.5]) * width
@@ -46,52 +62,67 @@ def _ring(chip: Chip) -> Array:
     return np.stack([a * across + b * down + c, d * across + e * down + f], axis=-1)
 
 
-def mgrs_100km_squares(centres: Array) -> list[str]:
-    """The MGRS square of 100 km that each centre lies in: the cell in which scenes are searched."""
+def mgrs_100km_squares(centers: Array) -> list[str]:
+    """Return the 100 km MGRS square of each center; scenes are searched square by square.
+
+    Args:
+        centers: Longitudes and latitudes in degrees, shape (n, 2).
+    """
     grid = MGRS()
+    squares: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return [
-            grid.toMGRS(float(latitude), float(longitude), MGRSPrecision=0)
-            for longitude, latitude in centres
-        ]
+        for longitude, latitude in centers:
+            squares.append(grid.toMGRS(float(latitude), float(longitude), MGRSPrecision=0))
+    return squares
 
 
 def bounds_by_hemisphere(shapes: Array) -> list[tuple[float, float, float, float]]:
-    """The bounds of some outlines; of both sides apart, where they lie on both sides of the antimeridian."""
+    """Compute the bounds of outlines, one box on each side of the antimeridian if they need two.
+
+    Args:
+        shapes: Outlines in degrees, split at the antimeridian.
+
+    Returns:
+        One or two boxes: west, south, east and north in degrees.
+    """
     parts = shapely.bounds(shapely.get_parts(shapes))
-    west, south, east, north = (
-        parts[:, 0].min(),
-        parts[:, 1].min(),
-        parts[:, 2].max(),
-        parts[:, 3].max(),
-    )
-    if east - west <= 180:
-        return [(float(west), float(south), float(east), float(north))]
+    west, east = parts[:, 0].min(), parts[:, 2].max()
+    # Outlines that span more than half the Earth are at both ends of it.
+    sides = [parts]
+    if east - west > 180:
+        sides = [parts[parts[:, 0] < 0], parts[parts[:, 0] >= 0]]
     bounds = []
-    for side in (parts[parts[:, 0] < 0], parts[parts[:, 0] >= 0]):
+    for side in sides:
         (west, south), (east, north) = side.min(axis=0)[:2], side.max(axis=0)[2:]
         bounds.append((float(west), float(south), float(east), float(north)))
     return bounds
 
 
 def assign_tiles(shapes: Array, default: Sequence[str], scenes: Iterable[Scene]) -> list[str]:
-    """For each chip the tile whose scenes show it deepest inside; where none shows all of it, its `default`.
+    """Assign each chip to the MGRS tile in whose footprint it is closest to the center.
 
-    Chips of one tile are made together, so that what they read of its scenes is read once.
+    The chips of one tile are made together, so that each block of its scenes is read once.
+
+    Args:
+        shapes: Outlines of n chips in degrees, shape (n,).
+        default: Name for each chip that no tile contains entirely.
+        scenes: Scenes whose tiles are considered.
+
+    Returns:
+        The name of a tile, or the default, for each chip.
     """
-    by_tile: dict[str, list[Any]] = {}
+    footprints: dict[str, list[Any]] = {}
     for scene in scenes:
         if scene.tile is not None and scene.footprint is not None:
-            by_tile.setdefault(scene.tile, []).append(scene.footprint)
+            footprints.setdefault(scene.tile, []).append(scene.footprint)
     best: list[tuple[float, str]] = [(np.inf, name) for name in default]
     tree, middles = shapely.STRtree(shapes), shapely.centroid(shapes)
-    for tile, footprints in sorted(by_tile.items()):
-        # Footprints are drawn in degrees, and rounded: a chip at the very edge of a tile is inside.
-        whole = shapely.buffer(shapely.union_all(footprints), 1e-4)
-        inside = tree.query(whole, predicate="contains")
-        for number, away in zip(
-            inside.tolist(), shapely.distance(whole.centroid, middles[inside]), strict=True
-        ):
-            best[number] = min(best[number], (float(away), tile))
+    for tile, members in sorted(footprints.items()):
+        # The buffer counts a chip at the very edge of a tile as inside.
+        extent = shapely.buffer(shapely.union_all(members), _ROUNDING)
+        inside = tree.query(extent, predicate="contains")
+        distances = shapely.distance(extent.centroid, middles[inside])
+        for number, distance in zip(inside.tolist(), distances.tolist(), strict=True):
+            best[number] = min(best[number], (distance, tile))
     return [tile for _, tile in best]

@@ -43,7 +43,7 @@ from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import RunRequest
-from scenebeam.storage import checked_name
+from scenebeam.storage import checked_key
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
 
@@ -155,7 +155,7 @@ def _tasks(
     held = 4 * ROW_CHUNK * layers
     memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS) // _AT_ONCE
     windows, cell = cut(spec.shape, widest_window(bands, "first", memory, 1, held))
-    name = checked_name(group.name)
+    name = checked_key(group.name)
     tasks = []
     packed = min((finer_by(one, abs(grid.transform.a)) for one in probes.values()), default=1.0)
     for shard, window in enumerate(windows):

@@ -20,23 +20,32 @@ class IndexRequest(ProductRequest):
 
     kind: Literal["index"] = "index"
     index: str | None = None
-    """`ndvi`, `ndwi`, `mndwi`, `nbr`, `evi`; or `dnbr`: NBR of the first of two `dates` minus NBR of
-    the second."""
+    """A known index: `ndvi`, `ndwi`, `mndwi`, `nbr`, `evi` or `dnbr`. The last takes two `dates`,
+    before and after."""
     expression: str | None = None
-    """An expression of band names as reflectance: `(nir - red) / (nir + red)`."""
+    """An expression of bands, in place of an index: `(nir - red) / (nir + red)`. Bands stand for
+    reflectance."""
     per: Literal["scene", "acquisition", "day", "month", "quarter"] = "acquisition"
-    """What becomes one image."""
+    """What becomes one image: a scene, or the scenes of an acquisition, day, month or quarter. An
+    acquisition is all scenes of an overpass. Leave the field out for `dnbr`."""
     composite: Literal["median", "max", "mean"] = "median"
     """How the acquisitions of a month, a quarter, or one side of a difference are combined."""
     min_scenes_per_period: int = Field(default=0, ge=0)
-    """A month with fewer acquisitions is replaced by its whole quarter; by default none is."""
+    """A month with fewer acquisitions is replaced by its whole quarter, which is made once."""
     mask: bool = True
-    """Mask pixels that the scene classification or the quality band marks as cloud, shadow or
-    cirrus."""
+    """Exclude pixels that the classification or quality band marks as cloud, shadow or cirrus.
+    These are the classes 3, 8, 9 and 10 of `scl`, or the bits 0 to 4 of `qa_pixel`, which also mark
+    fill. Pixels where that band has no data are excluded too, and an acquisition without a readable
+    classification is left out."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"
-    """One method for all bands, or band → method; categorical bands always use nearest."""
+    """One method for all bands, or band → method; categorical bands always use `nearest`. In a
+    mapping, bands are named by their common names, and bands that it does not list use `nearest`.
+    """
     on_missing: OnMissing = "best-available"
-    """For an acquisition with missing files: make what the others give, `fail`, or `skip` it."""
+    """What happens if a source of an image is missing or permanently unreadable. With
+    `best-available`, the image is made of the others and marked incomplete; with `fail`, no image
+    is made and the task fails; with `skip`, no image is made and the task does not count as failed.
+    """
     compression: Codec = "deflate"
     """Compression of the COGs."""
 

@@ -1,6 +1,6 @@
-"""AOIs: the areas of interest of a vector file, by their place in it.
+"""Read the areas of interest of a vector file. An area is identified by its position in the file.
 
-One that cannot be used says why.
+An area that cannot be used is not an error: it is kept, with the reason, and reported as skipped.
 """
 
 from __future__ import annotations
@@ -23,92 +23,107 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Aoi:
-    """One area of interest."""
+    """An area of interest."""
 
     index: int
-    """Its place in the file, from 0."""
+    """Position in the file, from 0."""
     name: str
-    """Its feature's id or name; empty where it has none."""
+    """Id or name of the feature; empty if it has neither."""
     area: MultiPolygon | None
-    """In degrees, split at the antimeridian; None where it cannot be used."""
+    """The area in degrees, split at the antimeridian; None if it cannot be used."""
     fault: str = ""
-    """Why it cannot."""
+    """Why the area cannot be used."""
 
     @property
     def id(self) -> str:
-        """`00007`: of folders and tables."""
+        """Id in folders and tables: `00007`."""
         return f"{self.index:05}"
 
 
 def read_aois(request: LandcoverRequest) -> list[Aoi]:
-    """Read the areas that are asked for, in the order of the file.
+    """Read the areas that the request includes.
 
-    An area that crosses itself is not made valid, unlike a field: nobody knows what was meant.
+    Self-intersecting areas are not made valid, unlike fields: their intended shape is unknown.
 
     Args:
-        request: Its `aois` is a vector file: a path on this machine, or an address.
+        request: The request; `aois` is the path or URL of a vector file.
+
+    Returns:
+        Areas in the order of the file.
 
     Raises:
-        RequestError: The file cannot be read, an index is not in it, or no area of it can be used.
+        RequestError: The file cannot be read, an index is not in it, or no area can be used.
     """
-    place = redact_url(request.aois)
+    source = redact_url(request.aois)
     try:
-        every = list(_read(request.aois))
+        all_aois = list(_read(request.aois))
     except RequestError as error:
         raise RequestError(f"product.aois: {error}") from None
-    there = set(range(len(every)))
-    include = there if request.include is None else set(request.include)
-    for name, asked in (("include", include), ("exclude", set(request.exclude))):
-        unknown = sorted(asked - there)
+    known = set(range(len(all_aois)))
+    include = known if request.include is None else set(request.include)
+    exclude = set(request.exclude)
+    for name, indices in (("include", include), ("exclude", exclude)):
+        unknown = sorted(indices - known)
         if unknown:
             raise RequestError(
-                f"product.{name}: {place} has areas 0 to {len(every) - 1}, not {unknown}",
+                f"product.{name}: {source} has areas 0 to {len(all_aois) - 1}, not {unknown}",
             )
-    found = [every[index] for index in sorted(include - set(request.exclude))]
-    if not found:
-        raise RequestError(f"product.aois: no area of {place} is left by include and exclude")
-    if all(aoi.fault for aoi in found):
-        told = f"none of {len(found)} areas can be used; the first: {found[0].fault}"
-        raise RequestError(f"product.aois: {told}")
-    _warn_of_repeated_names(place, found)
-    return found
+    aois = [all_aois[index] for index in sorted(include - exclude)]
+    if not aois:
+        raise RequestError(f"product.aois: no area of {source} is left after include and exclude")
+    if all(aoi.fault for aoi in aois):
+        raise RequestError(
+            f"product.aois: none of {len(aois)} areas can be used; the first: {aois[0].fault}"
+        )
+    _warn_of_repeated_names(source, aois)
+    return aois
 
 
-def _read(place: str) -> Iterator[Aoi]:
-    """All areas of a file."""
+def _read(path: str) -> Iterator[Aoi]:
+    """Yield all areas of a file."""
     index = 0
-    for features in read_features(place):
+    for features in read_features(path):
         checked = check_polygons(features)
-        for at, polygons in enumerate(checked.polygons):
-            fault, why = checked.faults[at], checked.repairs[at]
-            if why:
-                fault = f"is not valid: {why}; mend it"
+        for position, polygons in enumerate(checked.polygons):
+            name = _name(features, position)
+            fault, repair = checked.faults[position], checked.repairs[position]
+            if repair:
+                fault = f"is not valid: {repair}; repair it in the file"
             if fault:
-                yield Aoi(index, _name(features, at), None, f"its geometry {fault}")
+                yield Aoi(index, name, None, f"its geometry {fault}")
             else:
-                area = _joined(features.geometries[at], polygons)
-                yield Aoi(index, _name(features, at), area)
+                yield Aoi(index, name, _merge_parts(features.geometries[position], polygons))
             index += 1
 
 
-def _name(features: Features, at: int) -> str:
-    return str(next((one for one in (features.ids[at], features.names[at]) if one), ""))
+def _name(features: Features, position: int) -> str:
+    return str(features.ids[position] or features.names[position] or "")
 
 
-def _joined(written: Any, polygons: Any) -> MultiPolygon:
-    """The polygons of an area; those of several that touch are one."""
+def _merge_parts(geometry: Any, polygons: Any) -> MultiPolygon:
+    """Collect the polygons of an area, and merge those that touch.
+
+    Args:
+        geometry: The geometry as it is in the file.
+        polygons: The same, valid and split at the antimeridian.
+    """
     parts = shapely.get_parts(polygons)
-    if written.geom_type != "Polygon":
+    # A single polygon needs no merging: its parts are on opposite sides of the antimeridian.
+    if geometry.geom_type != "Polygon":
         parts = shapely.get_parts(shapely.union_all(parts))
     return MultiPolygon([part for part in parts if isinstance(part, Polygon) and part.area > 0])
 
 
-def _warn_of_repeated_names(place: str, areas: list[Aoi]) -> None:
-    by_name: dict[str, list[str]] = {}
-    for aoi in areas:
+def _warn_of_repeated_names(source: str, aois: list[Aoi]) -> None:
+    indices_by_name: dict[str, list[str]] = {}
+    for aoi in aois:
         if aoi.name:
-            by_name.setdefault(aoi.name, []).append(str(aoi.index))
-    for name, indices in by_name.items():
+            indices_by_name.setdefault(aoi.name, []).append(str(aoi.index))
+    for name, indices in indices_by_name.items():
         if len(indices) > 1:
-            told = ", ".join(indices)
-            log.warning("product.aois: %s: areas %s have one id, %s", place, told, name)
+            log.warning(
+                "product.aois: %s: areas %s have the same id or name, %s",
+                source,
+                ", ".join(indices),
+                name,
+            )

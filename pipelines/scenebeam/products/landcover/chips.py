@@ -1,4 +1,4 @@
-"""Chips: all that were made, which of them are released, and under which ids. Pure functions."""
+"""Decide which chips are released, and under which ids. Pure functions of the areas' records."""
 
 from __future__ import annotations
 
@@ -22,43 +22,46 @@ from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Split
 
-_EDGE = 1e-3
-"""Part of a chip that it may share with another: edges in rounded degrees."""
+_MAX_OVERLAP = 1e-3
+"""Share of a chip that may overlap another without being the same ground: adjacent chips overlap a
+little, because footprints are rounded degrees."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """A chip that was made."""
+    """A chip of an area, and its place in the release."""
 
     task: LandcoverTask
     crs: str
-    made: ChipRecord
+    record: ChipRecord
     id: int | None = None
-    """In the release; None where it is not a part of it."""
-    twin: str = ""
-    """Area of interest whose chip shows the same ground, and is released in place of this one."""
+    """Id in the release; None if the chip is not released."""
+    duplicate_of: str = ""
+    """The earlier area that has a chip of the same ground, which is released instead."""
     split: str = ""
+    """`train`, `val`, `test` or `buffer`; empty without a split or if the chip is not released."""
 
     @property
     def land_class(self) -> LandClass:
-        """What it shows."""
-        return self.task.classes[self.made.land_class]
+        """Name and color of the chip's class."""
+        return self.task.classes[self.record.land_class]
 
     @cached_property
     def center(self) -> tuple[float, float]:
-        """Longitude and latitude."""
+        """Longitude and latitude of the center, rounded to 7 decimals."""
         half = self.task.side / 2
-        x, y = stac_items.to_lonlat(self.crs).transform(self.made.left + half, self.made.top - half)
+        to_lonlat = stac_items.to_lonlat(self.crs)
+        x, y = to_lonlat.transform(self.record.left + half, self.record.top - half)
         return round(x, 7), round(y, 7)
 
     @cached_property
     def footprint(self) -> dict[str, Any]:
-        """Its outline in degrees, as GeoJSON."""
+        """The outline in degrees, as GeoJSON."""
         return stac_items.grid_footprint(self.grid("lulc"))
 
     def grid(self, platform: Platform) -> Grid:
-        """The grid of a modality's rasters."""
-        return self.task.chip_grid(self.crs, self.made.left, self.made.top, platform)
+        """Return the grid of the rasters of a modality."""
+        return self.task.chip_grid(self.crs, self.record.left, self.record.top, platform)
 
 
 def assign_ids(
@@ -67,71 +70,92 @@ def assign_ids(
     sampling_factor: float | None,
     split: Split | None = None,
 ) -> list[Chip]:
-    """All chips by area and place; those that are released have ids, from 0 on.
+    """Collect the chips of all areas, and assign ids to those that are released.
 
-    Where areas overlap, ground that several chips show is released once.
+    Where areas overlap, ground that several chips show is released once, from the first area.
+
+    Args:
+        tasks: The tasks of the areas.
+        records: Task id → record; tasks without one are left out.
+        sampling_factor: Largest ratio of the classes' chips, see `balance_classes`.
+        split: How released chips are split for training; None: not at all.
+
+    Returns:
+        All chips in the order of their areas and numbers. The ids of released chips are consecutive
+        from 0 in this order.
     """
-    chips = [
-        Chip(task, records[task.id].crs, made)
-        for task in sorted(tasks, key=lambda task: task.aoi)
-        if task.id in records
-        for made in records[task.id].chips
-    ]
-    chips = [replace(chip, twin=twin) for chip, twin in zip(chips, _twins(chips), strict=True)]
-    own = [place for place, chip in enumerate(chips) if not chip.twin]
-    taken = balance_classes(
-        [(chips[place].made.land_class, chips[place].made.lot) for place in own], sampling_factor
-    )
-    ids = {place: number for number, place in enumerate(sorted(own[number] for number in taken))}
-    chips = [replace(chip, id=ids.get(place)) for place, chip in enumerate(chips)]
-    return chips if split is None else _with_splits(chips, split)
+    chips: list[Chip] = []
+    for task in sorted(tasks, key=lambda task: task.aoi):
+        if task.id in records:
+            area = records[task.id]
+            for record in area.chips:
+                chips.append(Chip(task, area.crs, record))
+    # Remove duplicates before balancing, or ground that is shown twice would count twice.
+    unique: list[int] = []
+    keys: list[tuple[int, str]] = []
+    for index, original in enumerate(_find_duplicates(chips)):
+        if original:
+            chips[index] = replace(chips[index], duplicate_of=original)
+        else:
+            unique.append(index)
+            keys.append((chips[index].record.land_class, chips[index].record.lot))
+    released = sorted(unique[position] for position in balance_classes(keys, sampling_factor))
+    for chip_id, index in enumerate(released):
+        chips[index] = replace(chips[index], id=chip_id)
+    return chips if split is None else _assign_splits(chips, split)
 
 
-def _twins(chips: Sequence[Chip]) -> list[str]:
-    """For each chip the area of an earlier one that shows some of its ground; empty where there is none."""
+def _find_duplicates(chips: Sequence[Chip]) -> list[str]:
+    """Return for each chip the earlier area with a chip of the same ground, or an empty string."""
     shapes = [shape(chip.footprint) for chip in chips]
-    tree, found = shapely.STRtree(shapes), [""] * len(chips)
-    for place, chip in enumerate(chips):
-        for other in sorted(tree.query(shapes[place], predicate="intersects").tolist()):
-            if other >= place or found[other] or chips[other].task.aoi == chip.task.aoi:
+    tree, duplicate_of = shapely.STRtree(shapes), [""] * len(chips)
+    for index, chip in enumerate(chips):
+        for other in sorted(tree.query(shapes[index], predicate="intersects").tolist()):
+            # Only an earlier chip of another area that is not a duplicate itself takes precedence.
+            if other >= index or duplicate_of[other] or chips[other].task.aoi == chip.task.aoi:
                 continue
-            if shapely.intersection(shapes[place], shapes[other]).area > _EDGE * shapes[place].area:
-                found[place] = chips[other].task.aoi
+            overlap = shapely.intersection(shapes[index], shapes[other]).area
+            if overlap > _MAX_OVERLAP * shapes[index].area:
+                duplicate_of[index] = chips[other].task.aoi
                 break
-    return found
+    return duplicate_of
 
 
-def _with_splits(chips: Sequence[Chip], asked: Split) -> list[Chip]:
+def _assign_splits(chips: Sequence[Chip], split: Split) -> list[Chip]:
     released = [chip for chip in chips if chip.id is not None]
-    places = [
-        (
-            chip.crs,
-            math.floor(chip.made.left / chip.task.side),
-            math.floor(chip.made.top / chip.task.side),
-        )
-        for chip in released
-    ]
+    cells = []
+    for chip in released:
+        side = chip.task.side
+        column, row = math.floor(chip.record.left / side), math.floor(chip.record.top / side)
+        cells.append((chip.crs, column, row))
     outlines = np.array([shape(chip.footprint) for chip in released], object)
-    splits = split_chips(places, outlines, asked) if released else []
-    warn_of_empty(splits, asked)
-    by_id = {chip.id: split for chip, split in zip(released, splits, strict=True)}
+    splits = split_chips(cells, outlines, split) if released else []
+    warn_of_empty(splits, split)
+    by_id = {chip.id: name for chip, name in zip(released, splits, strict=True)}
     return [replace(chip, split=by_id.get(chip.id, "")) for chip in chips]
 
 
-def balance_classes(lots: Sequence[tuple[int, str]], sampling_factor: float | None) -> list[int]:
-    """Which of some chips, given by class and lot, to keep so that no class has more than `sampling_factor` times
-    the chips of the smallest class that has any; of a class too large those of the largest lots go.
+def balance_classes(chips: Sequence[tuple[int, str]], sampling_factor: float | None) -> list[int]:
+    """Select chips so that no class has too many.
+
+    Args:
+        chips: (class, sampling key) of each chip.
+        sampling_factor: Largest ratio between the chips of a class and those of the smallest class
+            that has any; None: select all. Of a class that is too large, the chips with the largest
+            sampling keys are dropped.
+
+    Returns:
+        Indices of the selected chips, in the order of their sampling keys.
     """
-    counts = Counter(land_class for land_class, _ in lots)
-    most = (
-        math.floor(min(counts.values()) * sampling_factor)
-        if counts and sampling_factor is not None
-        else len(lots)
-    )
-    kept: Counter[int] = Counter()
-    found = []
-    for place in sorted(range(len(lots)), key=lambda place: (lots[place][1], place)):
-        if kept[lots[place][0]] < most:
-            kept[lots[place][0]] += 1
-            found.append(place)
-    return found
+    available = Counter(land_class for land_class, _ in chips)
+    limit = len(chips)
+    if available and sampling_factor is not None:
+        limit = math.floor(min(available.values()) * sampling_factor)
+    selected_of_class: Counter[int] = Counter()
+    selected = []
+    for index in sorted(range(len(chips)), key=lambda index: (chips[index][1], index)):
+        land_class, _ = chips[index]
+        if selected_of_class[land_class] < limit:
+            selected_of_class[land_class] += 1
+            selected.append(index)
+    return selected

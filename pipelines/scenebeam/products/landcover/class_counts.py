@@ -1,4 +1,7 @@
-"""Count the chips of each class that the areas of interest would give, by thresholds."""
+"""Count the chips that the areas of interest would give, by class and by threshold.
+
+This answers how strict a request can be, before any chip is made: only the land-cover map is read.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,8 @@ import numpy as np
 from scenebeam.catalog.select import Selection
 from scenebeam.errors import RequestError
 from scenebeam.products.base import PlanView
-from scenebeam.products.landcover.candidates import bands_of
 from scenebeam.products.landcover.lattice import build_grid
-from scenebeam.products.landcover.layers import as_read, read_layer
+from scenebeam.products.landcover.layers import all_bands, keep_stored, read_layer
 from scenebeam.products.landcover.plan import LandcoverScope, plan_areas
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask
@@ -22,11 +24,11 @@ from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 
 SHARES = (1.0, 0.95, 0.9, 0.8)
-"""Parts of a window that are of its class, at least: what `product.lulc.min_share` may be."""
+"""Values of `product.lulc.min_share` to count for."""
 CLOUDS = (50.0, 30.0, 20.0, 10.0, 5.0)
-"""Percent: what `product.s2l2a.max_cloud_cover` may be."""
+"""Values of `product.s2l2a.max_cloud_cover` to count for, in percent."""
 FACTORS = (1.0, 2.0, 4.0)
-"""What `product.sampling_factor` may be."""
+"""Values of `product.sampling_factor` to count for."""
 
 
 class ClassCounts(PlanView):
@@ -48,17 +50,22 @@ class ClassCounts(PlanView):
     def describe(self, document: Mapping[str, Any]) -> str:
         chips, classes = document["chips"], list(document["windows"])
         width = max(len(name) for name in classes)
+        header = " " * width
+        for share in chips:
+            header += f"{share:>10}"
         lines = [
             f"{document['areas']} areas; chips by class, for each product.lulc.min_share:",
-            f"{'':{width}}" + "".join(f"{share:>10}" for share in chips),
+            header,
         ]
         for name in classes:
-            counts = [f"{by_class[name]:>10,}" for by_class in chips.values()]
-            lines.append(f"{name:{width}}" + "".join(counts))
-        return "\n".join([*lines, *_describe_rest(document, width)])
+            line = f"{name:{width}}"
+            for by_class in chips.values():
+                line += f"{by_class[name]:>10,}"
+            lines.append(line)
+        return "\n".join([*lines, *_describe_thresholds(document, width)])
 
 
-def _describe_rest(document: Mapping[str, Any], width: int) -> list[str]:
+def _describe_thresholds(document: Mapping[str, Any], width: int) -> list[str]:
     lines = []
     if document["areas_by_cloud"]:
         counts = [f"{count:,} at {cloud} %" for cloud, count in document["areas_by_cloud"].items()]
@@ -66,97 +73,127 @@ def _describe_rest(document: Mapping[str, Any], width: int) -> list[str]:
     lines.append("released, for each product.sampling_factor:")
     released = document["released"]
     for factor in next(iter(released.values())):
-        numbers = [f"{by_factor[factor]:>10,}" for by_factor in released.values()]
-        lines.append(f"{factor:{width}}" + "".join(numbers))
+        line = f"{factor:{width}}"
+        for by_factor in released.values():
+            line += f"{by_factor[factor]:>10,}"
+        lines.append(line)
     return lines
 
 
 def count_classes(
     tasks: Sequence[LandcoverTask], product: LandcoverRequest, budget: Budget
 ) -> dict[str, Any]:
-    """Read the land cover of all areas, and count.
+    """Read the land cover of all areas, and count the windows of each class.
 
-    Clouds and holes, which only the pixels of the other sensors tell, may leave out some of the windows.
+    These are upper bounds: clouds and gaps, which only the other sensors' pixels show, can exclude
+    some of the windows.
+
+    Args:
+        tasks: The tasks of a plan; those that cannot be made are not counted.
+        product: The request.
+        budget: Retries of the reads.
 
     Returns:
-        `windows`: class → share → windows. `chips`: share → class → chips, as far as `chips_per_class` allows.
-        `released`: share → sampling factor → chips, at most.
+        `areas`: number of areas. `windows`: class → share → windows. `chips`: share → class →
+        chips, with at most `chips_per_class` from each area. `released`: share → sampling factor →
+        chips.
 
     Raises:
         ReadError: A map cannot be read.
     """
     usable = [task for task in tasks if not task.fault]
-    names = {number: one.name for task in usable for number, one in task.classes.items()}
-    windows: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
-    chips: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
+    names: dict[int, str] = {}
+    windows, chips = _zero_counts(), _zero_counts()
     for task in usable:
-        for share, counts in _count(task, budget).items():
+        names |= {number: land_class.name for number, land_class in task.classes.items()}
+        for share, counts in _count_windows(task, budget).items():
             windows[share] += counts
-            chips[share] += Counter(
-                {number: min(count, product.chips_per_class) for number, count in counts.items()}
-            )
+            for number, count in counts.items():
+                chips[share][number] += min(count, product.chips_per_class)
+    windows_by_class: dict[str, dict[str, int]] = {}
+    chips_by_share: dict[str, dict[str, int]] = {}
+    released_by_share: dict[str, dict[str, int]] = {}
+    for share in SHARES:
+        label = f"{share:g}"
+        chips_by_share[label] = {}
+        for number, name in sorted(names.items()):
+            windows_by_class.setdefault(name, {})[label] = windows[share][number]
+            chips_by_share[label][name] = chips[share][number]
+        released_by_share[label] = _count_released(chips[share])
     return {
         "areas": len(usable),
-        "windows": {
-            names[n]: {f"{share:g}": windows[share][n] for share in SHARES} for n in sorted(names)
-        },
-        "chips": {
-            f"{share:g}": {names[n]: chips[share][n] for n in sorted(names)} for share in SHARES
-        },
-        "released": {f"{share:g}": _released(chips[share]) for share in SHARES},
+        "windows": windows_by_class,
+        "chips": chips_by_share,
+        "released": released_by_share,
     }
 
 
 def areas_by_cloud(
     request: RunRequest[LandcoverRequest], selection: Selection, search_scope: LandcoverScope
 ) -> dict[str, int]:
-    """Count the areas that have dates enough, by `product.s2l2a.max_cloud_cover`: as asked, and lower.
+    """Count the areas that have all dates, by `product.s2l2a.max_cloud_cover`.
 
-    No pixel is read. Higher thresholds would need another search.
+    No pixel is read: the plan is made again with each threshold.
+
+    Args:
+        request: The request.
+        selection: The scenes that were found.
+        search_scope: The areas of interest.
+
+    Returns:
+        Threshold in percent → number of areas, for the requested threshold and lower ones. Higher
+        ones would need another search, because the search excludes cloudier scenes.
     """
     product = request.product
     if product.s2l2a is None:
         return {}
-    asked = product.s2l2a.max_cloud_cover
-    found = {}
-    for most in sorted({asked, *(cloud for cloud in CLOUDS if cloud < asked)}, reverse=True):
-        sensor = product.s2l2a.model_copy(update={"max_cloud_cover": most})
-        changed = request.model_copy(
-            update={"product": product.model_copy(update={"s2l2a": sensor})}
-        )
+    requested = product.s2l2a.max_cloud_cover
+    lower = [cloud for cloud in CLOUDS if cloud < requested]
+    areas = {}
+    for limit in sorted({requested, *lower}, reverse=True):
+        sensor = product.s2l2a.model_copy(update={"max_cloud_cover": limit})
+        changed_product = product.model_copy(update={"s2l2a": sensor})
+        changed = request.model_copy(update={"product": changed_product})
         try:
             tasks = plan_areas(selection, changed, search_scope).tasks
-        except RequestError:  # no area is left
-            tasks = ()
-        found[f"{most:g}"] = sum(not task.fault for task in tasks)
-    return found
+        except RequestError:
+            areas[f"{limit:g}"] = 0  # no area can be made
+        else:
+            areas[f"{limit:g}"] = sum(not task.fault for task in tasks)
+    return areas
 
 
-def _released(chips: Counter[int]) -> dict[str, int]:
-    """Chips of a release by sampling factor, without one first."""
-    there = [count for count in chips.values() if count]
-    found = {"all": sum(there)}
+def _zero_counts() -> dict[float, Counter[int]]:
+    """Return share → windows by class, all 0."""
+    return {share: Counter() for share in SHARES}
+
+
+def _count_released(chips: Counter[int]) -> dict[str, int]:
+    """Return sampling factor → chips of a release; `all` is without one."""
+    counts = [count for count in chips.values() if count]
+    released = {"all": sum(counts)}
     for factor in FACTORS:
-        most = int(min(there, default=0) * factor)
-        found[f"{factor:g}"] = sum(min(count, most) for count in there)
-    return found
+        limit = int(min(counts, default=0) * factor)
+        released[f"{factor:g}"] = sum(min(count, limit) for count in counts)
+    return released
 
 
-def _count(task: LandcoverTask, budget: Budget) -> dict[float, Counter[int]]:
-    """Windows of an area by class, for each share."""
-    lattice, size = build_grid(task, budget), task.chip_side("lulc")
+def _count_windows(task: LandcoverTask, budget: Budget) -> dict[float, Counter[int]]:
+    """Return share → number of windows by class, for one area."""
+    lattice, side = build_grid(task, budget), task.chip_side("lulc")
     rows = sorted(set(lattice.cells[:, 0].tolist()))
-    inside = set(map(tuple, lattice.cells.tolist()))
-    found: dict[float, Counter[int]] = {share: Counter() for share in SHARES}
+    cells = set(map(tuple, lattice.cells.tolist()))
+    totals = _zero_counts()
+    # Rows of windows are read as `find_candidates` reads them, so that both see the same pixels.
     grids = [lattice.row_grid(row, "lulc") for row in rows]
-    for place, [(values, valid)] in read_layer(
-        task.land_cover, grids, bands_of, as_read, "nearest", budget
-    ):
+    pixels = read_layer(task.land_cover_layer, grids, all_bands, keep_stored, "nearest", budget)
+    for index, [(values, valid)] in pixels:
         known = values if valid is None else np.where(valid, values, 0)
-        windows = known.reshape(size, -1, size)
-        there = np.array([(rows[place], column) in inside for column in lattice.columns])
+        windows = known.reshape(side, -1, side)
+        inside = np.array([(rows[index], column) in cells for column in lattice.columns])
         for number in task.classes:
-            counts = np.count_nonzero(windows == number, axis=(0, 2))[there]
+            counts = np.count_nonzero(windows == number, axis=(0, 2))[inside]
             for share in SHARES:
-                found[share][number] += int(np.count_nonzero(counts >= share * size * size - 1e-6))
-    return found
+                required = share * side * side - 1e-6
+                totals[share][number] += int(np.count_nonzero(counts >= required))
+    return totals

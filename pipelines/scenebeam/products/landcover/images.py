@@ -1,34 +1,39 @@
-"""Images: the rasters of a modality's chips, and a small picture of each."""
+"""Make the rasters of a modality's chips, and a thumbnail of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.publish_queue import Pending
 from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_pixels
 from scenebeam.products.landcover.lattice import ChipLattice
-from scenebeam.products.landcover.layers import read_layer
-from scenebeam.products.landcover.record import MadeFile
+from scenebeam.products.landcover.layers import Pixels, all_bands, read_layer
+from scenebeam.products.landcover.record import FileRecord
 from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.raster.cog import CogProfile, small_cog
-from scenebeam.raster.thumbnail import backscatter, classes, natural_colour, shaded
-from scenebeam.raster.validity import Array, Mask
+from scenebeam.raster.thumbnail import backscatter, classes, natural_color, shaded
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.retry import Budget
 
-
-def raster_name(task: LandcoverTask, layer: Layer, chip: int) -> str:
-    """Name of a working raster."""
-    return f"{task.output_prefix}/{layer.name(chip)}.tif"
+Published = dict[str, FileRecord]
+"""Key in the store → size and checksum, of all files of an area that exist."""
 
 
-def picture_name(task: LandcoverTask, layer: Layer, chip: int) -> str:
-    """Name of its picture."""
-    return f"{task.output_prefix}/{layer.name(chip)}.png"
+def raster_key(task: LandcoverTask, layer: Layer, chip: int) -> str:
+    """Return the key of a working raster in the store."""
+    return f"{task.output_prefix}/{layer.working_name(chip)}.tif"
+
+
+def thumbnail_key(task: LandcoverTask, layer: Layer, chip: int) -> str:
+    """Return the key of a working raster's thumbnail in the store."""
+    return f"{task.output_prefix}/{layer.working_name(chip)}.png"
 
 
 def make_images(
@@ -37,105 +42,137 @@ def make_images(
     chips: Mapping[int, int],
     store: Store,
     budget: Budget,
-    made: dict[str, MadeFile],
+    published: Published,
 ) -> dict[int, str]:
-    """Publish one layer of some chips, given with their classes, and enter the files in `made`.
+    """Make and publish the rasters and thumbnails of one layer.
 
-    Gives why for those that are not fit. Raises ReadError where a file cannot be read, StorageError where nothing can
-    be published.
+    Args:
+        layer: The layer.
+        lattice: The windows of the area.
+        chips: Chip number → class, of the chips to make.
+        store: Where files are published.
+        budget: Retries of the task's reads.
+        published: Published files are added to it.
+
+    Returns:
+        Chip number → reason (`nodata dem`, `blank s2l2a`), of the chips that are not usable.
+
+    Raises:
+        ReadError: A file cannot be read.
+        StorageError: A file cannot be published.
     """
     pending: Pending[int] = Pending()
+    publisher = _Publisher(layer, lattice, store, published)
     with pending:
-        for chip, bands in _pixels(layer, lattice, chips, budget):
-            pending.add(chip, _publish, layer, lattice, chip, bands, store, made)
+        for chip, bands in _read_chips(layer, lattice, chips, budget):
+            pending.add(chip, publisher.publish, chip, bands)
     return {chip: f"{fault} {layer.platform}" for chip, fault in pending.failed.items()}
 
 
-def _pixels(
+def _read_chips(
     layer: Layer, lattice: ChipLattice, chips: Mapping[int, int], budget: Budget
-) -> Iterator[tuple[int, list[tuple[Array, Mask | None]]]]:
-    """(chip, pixels of each band and where they are data)."""
+) -> Iterator[tuple[int, list[Pixels]]]:
+    """Yield (chip number, encoded pixels of each band)."""
     recipe = lattice.task.recipes[layer.platform]
-    if layer.platform == "lulc":  # it has been looked at: one class throughout
+    if layer.platform == "lulc":
+        # The map has been read already. Its raster is the class of the chip throughout, even if
+        # `min_share` allows a few pixels of other classes.
         side = lattice.task.chip_side("lulc")
-        for chip, number in chips.items():
-            yield chip, [(np.full((side, side), number, recipe.dtype), None)]
+        for chip, land_class in chips.items():
+            yield chip, [(np.full((side, side), land_class, recipe.dtype), None)]
         return
+
+    def encode(asset: Asset, values: Array, nodata: float | None) -> Pixels:
+        return encode_pixels(asset, values, nodata, recipe)
+
     numbers = list(chips)
-    found = read_layer(
-        layer,
-        [lattice.grid(chip, layer.platform) for chip in numbers],
-        lambda scene: scene.bands,
-        lambda asset, values, nodata: encode_pixels(asset, values, nodata, recipe),
-        recipe.resampling,
-        budget,
-    )
-    yield from ((numbers[place], bands) for place, bands in found)
+    grids = [lattice.grid(chip, layer.platform) for chip in numbers]
+    for index, bands in read_layer(layer, grids, all_bands, encode, recipe.resampling, budget):
+        yield numbers[index], bands
 
 
-def _publish(
-    layer: Layer,
-    lattice: ChipLattice,
-    chip: int,
-    bands: Sequence[tuple[Array, Mask | None]],
-    store: Store,
-    made: dict[str, MadeFile],
-) -> None:
-    """Check, encode and publish; the picture first: where the raster stands, both do. Raises CheckError."""
-    task, recipe, assets = lattice.task, lattice.task.recipes[layer.platform], layer.scenes[0].bands
-    check_fit(assets, bands, recipe, task.checks)
-    pixels = np.stack([values.astype(recipe.dtype, copy=False) for values, _ in bands])
-    tags = {"SCENEBEAM_VALUES": "physical" if pixels.dtype.kind == "f" else "harmonized"}
-    profile = CogProfile.on(
-        lattice.grid(chip, layer.platform),
-        pixels.dtype,
-        recipe.nodata,
-        bands=cog_bands(assets, recipe),
-        tags=tags
-        | ({"SCENEBEAM_ACQUIRED": stac_items.rfc3339(layer.scenes[0].when)} if layer.date else {}),
-    )
-    if task.thumbnails:
-        drawn = {
-            band.description: values for band, values in zip(profile.bands, pixels, strict=True)
-        }
-        picture = _PICTURES[layer.platform](drawn, profile, task)
-        _write(store, picture_name(task, layer, chip), picture, made)
-    average = not any(asset.categorical for asset in assets)
-    _write(store, raster_name(task, layer, chip), small_cog(pixels, profile, average=average), made)
+@dataclass(frozen=True)
+class _Publisher:
+    """Checks, encodes and publishes the chips of one layer."""
+
+    layer: Layer
+    lattice: ChipLattice
+    store: Store
+    published: Published
+
+    def publish(self, chip: int, bands: Sequence[Pixels]) -> None:
+        """Publish the raster of a chip and its thumbnail.
+
+        Raises:
+            CheckError: The chip is not usable; nothing is published.
+        """
+        task, layer = self.lattice.task, self.layer
+        recipe, assets = task.recipes[layer.platform], layer.scenes[0].bands
+        check_fit(assets, bands, recipe, task.checks)
+        pixels = np.stack([values.astype(recipe.dtype, copy=False) for values, _ in bands])
+        tags = {"SCENEBEAM_VALUES": "physical" if pixels.dtype.kind == "f" else "harmonized"}
+        if layer.date:
+            tags["SCENEBEAM_ACQUIRED"] = stac_items.rfc3339(layer.scenes[0].when)
+        profile = CogProfile.for_grid(
+            self.lattice.grid(chip, layer.platform),
+            pixels.dtype,
+            recipe.nodata,
+            bands=cog_bands(assets, recipe),
+            tags=tags,
+        )
+        # The thumbnail is published first: if the raster exists, both do.
+        if task.thumbnails:
+            thumbnail = _render_thumbnail(layer.platform, pixels, profile, task)
+            self._write(thumbnail_key(task, layer, chip), thumbnail)
+        # Categories must not be averaged in overviews.
+        average = not any(asset.categorical for asset in assets)
+        self._write(raster_key(task, layer, chip), small_cog(pixels, profile, average=average))
+
+    def _write(self, key: str, content: bytes) -> None:
+        with self.store.open_write(key) as file:
+            file.write(content)
+        self.published[key] = FileRecord(size=file.size, checksum=file.checksum)
 
 
-def _write(store: Store, name: str, content: bytes, made: dict[str, MadeFile]) -> None:
-    with store.open_write(name) as file:
-        file.write(content)
-    made[name] = MadeFile(size=file.size, checksum=file.checksum)
+def _render_thumbnail(
+    platform: Platform, pixels: Array, profile: CogProfile, task: LandcoverTask
+) -> bytes:
+    by_name = {}
+    for band, values in zip(profile.bands, pixels, strict=True):
+        by_name[band.description] = values
+    return _RENDERERS[platform](by_name, profile, task)
 
 
-def _reflectance(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
-    scaled = {
-        band.description: bands[band.description] * band.scale + band.offset
-        for band in profile.bands
-    }
-    return natural_colour(scaled)
+def _render_reflectance(
+    bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask
+) -> bytes:
+    reflectance = {}
+    for band in profile.bands:
+        reflectance[band.description] = bands[band.description] * band.scale + band.offset
+    return natural_color(reflectance)
 
 
-def _backscatter(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
+def _render_backscatter(
+    bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask
+) -> bytes:
     return backscatter(bands)
 
 
-def _shaded(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
+def _render_elevation(
+    bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask
+) -> bytes:
     return shaded(next(iter(bands.values())), profile.transform.a)
 
 
-def _classes(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
-    return classes(
-        next(iter(bands.values())), {number: one.color for number, one in task.classes.items()}
-    )
+def _render_classes(bands: Mapping[str, Array], profile: CogProfile, task: LandcoverTask) -> bytes:
+    colors = {number: land_class.color for number, land_class in task.classes.items()}
+    return classes(next(iter(bands.values())), colors)
 
 
-_PICTURES: dict[Platform, Callable[[Mapping[str, Array], CogProfile, LandcoverTask], bytes]] = {
-    "s2l2a": _reflectance,
-    "s1rtc": _backscatter,
-    "lc2l2": _reflectance,
-    "dem": _shaded,
-    "lulc": _classes,
+_RENDERERS: dict[Platform, Callable[[Mapping[str, Array], CogProfile, LandcoverTask], bytes]] = {
+    "s2l2a": _render_reflectance,
+    "s1rtc": _render_backscatter,
+    "lc2l2": _render_reflectance,
+    "dem": _render_elevation,
+    "lulc": _render_classes,
 }

@@ -1,4 +1,4 @@
-"""Layers: one modality of one date on many small grids, each compressed block fetched and decoded once."""
+"""Read one layer (a modality on one date) on many small grids, each compressed block once."""
 
 from __future__ import annotations
 
@@ -18,107 +18,137 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, Mask, valid_mask
 from scenebeam.transfer.retry import Budget
 
-Assets = Callable[[SceneFiles], Sequence[Asset]]
-Settle = Callable[[Asset, Array, float | None], tuple[Array, Mask | None]]
-"""(asset, numbers as read, their nodata) → numbers as they are wanted, and where they are data (None: everywhere)."""
+Pixels = tuple[Array, Mask | None]
+"""The pixels of a band on a grid, and where they are valid (None: everywhere)."""
+BandSelector = Callable[[SceneFiles], Sequence[Asset]]
+"""Scene → the bands to read, as many of every scene."""
+PixelEncoder = Callable[[Asset, Array, float | None], Pixels]
+"""(band, stored values, their nodata value) → pixels as the caller needs them."""
 
 
-def as_read(asset: Asset, values: Array, nodata: float | None) -> tuple[Array, Mask | None]:
-    """Numbers as they stand in the file: of classes and flags."""
+def all_bands(scene: SceneFiles) -> Sequence[Asset]:
+    """Select all bands of the raster: a `BandSelector`."""
+    return scene.bands
+
+
+def keep_stored(asset: Asset, values: Array, nodata: float | None) -> Pixels:
+    """Keep stored values unchanged, for classes and flags: a `PixelEncoder`."""
     return values, valid_mask(values, nodata)
 
 
 def read_layer(
     layer: Layer,
     grids: Sequence[Grid],
-    assets: Assets,
-    settle: Settle,
+    select_bands: BandSelector,
+    encode: PixelEncoder,
     resampling: str,
     budget: Budget,
-) -> Iterator[tuple[int, list[tuple[Array, Mask | None]]]]:
-    """(number of the grid, for each band its pixels and where they are data), in the order of the files.
+) -> Iterator[tuple[int, list[Pixels]]]:
+    """Read a layer on many grids.
 
-    The grids are of one CRS. `assets` gives the bands of each scene to be read, the same number for each; `resampling`
-    is for those that are not categorical. Raises ReadError where a file cannot be read, CheckError where one
-    contradicts its collection.
+    Args:
+        layer: The layer.
+        grids: Grids of one CRS.
+        select_bands: Selects the bands of each scene to read.
+        encode: Converts the pixels of each scene before scenes are merged.
+        resampling: The method for bands that are not categorical; those use nearest.
+        budget: Retries of the task's reads.
+
+    Yields:
+        (index of the grid, pixels of each band). Grids come in the order of their blocks in the
+        files, so each block is fetched and decoded once, and released after the last grid on it.
+
+    Raises:
+        ReadError: A file cannot be read.
+        CheckError: The nodata value of a file contradicts its collection's.
     """
-    needs = scenes_needed(layer, grids)
-    numbers = []
-    for index in range(len(layer.scenes)):
-        numbers.append([number for number, needed in enumerate(needs) if index in needed])
-    # The headers of all scenes at once: one scene after another, each would wait for the network.
+    needed = required_scenes(layer, grids)
+    grids_of_scene: list[dict[int, Grid]] = [{} for _ in layer.scenes]
+    for number, scene_indices in enumerate(needed):
+        for index in scene_indices:
+            grids_of_scene[index][number] = grids[number]
+    # Request the headers of all scenes at once. One scene after another would wait for the network.
     opened: list[tuple[Sequence[Asset], list[Future[Source]]]] = []
-    for scene, own_numbers in zip(layer.scenes, numbers, strict=True):
-        bands = assets(scene) if own_numbers else ()
+    for scene, scene_grids in zip(layer.scenes, grids_of_scene, strict=True):
+        bands = select_bands(scene) if scene_grids else ()
         opened.append((bands, open_sources(bands, budget)))
     with ExitStack() as stack:
         readers: list[ChipReader] = []
-        for (bands, sources), own_numbers in zip(opened, numbers, strict=True):
-            own_grids = {number: grids[number] for number in own_numbers}
-            reader = ChipReader(bands, sources, own_grids, lambda asset: resampling)
+        for (bands, sources), scene_grids in zip(opened, grids_of_scene, strict=True):
+            reader = ChipReader(bands, sources, scene_grids, lambda asset: resampling)
             readers.append(stack.enter_context(reader))
 
         def file_order(number: int) -> tuple[int, ...]:
-            first = needs[number][0]
+            first = needed[number][0]
             return first, *readers[first].first_block(number)
 
         for number in sorted(range(len(grids)), key=file_order):
             scenes = []
-            for index in needs[number]:
-                scenes.append(_settled(opened[index][0], readers[index], number, settle))
-            yield number, _merged(scenes)
+            for index in needed[number]:
+                scenes.append(_encode_scene(opened[index][0], readers[index], number, encode))
+            yield number, _merge_scenes(scenes)
 
 
-def _settled(
-    assets: Sequence[Asset], reader: ChipReader, number: int, settle: Settle
-) -> list[tuple[Array, Mask | None]]:
-    """The bands of one scene on a grid, as they are wanted, and where they are data."""
+def _encode_scene(
+    assets: Sequence[Asset], reader: ChipReader, number: int, encode: PixelEncoder
+) -> list[Pixels]:
+    """Read and encode the bands of one scene on one grid."""
     bands = []
-    for asset, nodata, (values, extent) in zip(
-        assets, reader.nodata, reader.read(number), strict=True
-    ):
-        pixels, valid = settle(asset, values, nodata)
+    pixels_read = reader.read(number)
+    for asset, nodata, (values, extent) in zip(assets, reader.nodata, pixels_read, strict=True):
+        pixels, valid = encode(asset, values, nodata)
+        # A file without a nodata value can still end within the grid.
         if extent is not None:
             valid = extent if valid is None else valid & extent
         bands.append((pixels, valid))
     return bands
 
 
-def scenes_needed(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
-    """For each grid the scenes, by number, that may be needed to fill it: as few as cover it, in their order."""
-    left: Any = shapely.box(
-        *np.array([grid.extent.boundingbox.bbox for grid in grids]).reshape(-1, 4).T
-    )
-    needs: list[list[int]] = [[] for _ in grids]
-    for number, scene in enumerate(layer.scenes):
-        ground = scene.geometry
-        shape = (
-            None if ground is None or not grids else project_footprint(ground, str(grids[0].crs))
-        )
-        wanted = ~shapely.is_empty(left)
-        if shape is not None:
-            wanted &= shapely.intersects(shape, left)
-        for place in np.flatnonzero(wanted).tolist():
-            needs[place].append(number)
-        left = np.where(
-            wanted, shapely.Polygon() if shape is None else shapely.difference(left, shape), left
-        )
-    # Where no footprint shows any of it, the pixels have the last word.
-    return [found or [0] for found in needs]
+def required_scenes(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
+    """Return the scenes that may be needed to fill each grid, judged by footprint.
+
+    Args:
+        layer: The layer, its scenes best first.
+        grids: Grids of one CRS.
+
+    Returns:
+        For each grid, indices of scenes in ascending order: those that show a part of it that no
+        scene before them shows.
+    """
+    bounds = np.array([grid.extent.boundingbox.bbox for grid in grids]).reshape(-1, 4)
+    # What no scene shows yet, of all grids at once: each step is one vectorized operation.
+    uncovered: Any = shapely.box(*bounds.T)
+    needed: list[list[int]] = [[] for _ in grids]
+    for index, scene in enumerate(layer.scenes):
+        footprint = scene.geometry
+        if footprint is not None and grids:
+            footprint = project_footprint(footprint, str(grids[0].crs))
+        wanted = ~shapely.is_empty(uncovered)
+        if footprint is None:
+            # An unknown footprint may cover everything.
+            remaining: Any = shapely.Polygon()
+        else:
+            wanted &= shapely.intersects(footprint, uncovered)
+            remaining = shapely.difference(uncovered, footprint)
+        for number in np.flatnonzero(wanted).tolist():
+            needed[number].append(index)
+        uncovered = np.where(wanted, remaining, uncovered)
+    # Footprints can be drawn too small. Where none reaches, the first scene's pixels decide.
+    return [indices or [0] for indices in needed]
 
 
-def _merged(scenes: Sequence[list[tuple[Array, Mask | None]]]) -> list[tuple[Array, Mask | None]]:
-    """Pixels of the first scene, and where it has none those of the next."""
+def _merge_scenes(scenes: Sequence[list[Pixels]]) -> list[Pixels]:
+    """Merge scenes band by band: the gaps of the first are filled by the next."""
     first, *others = scenes
     if not others:
         return first
-    found = []
+    merged = []
     for band, (values, valid) in enumerate(first):
         for other in others:
             if valid is None or valid.all():
                 break
-            more, there = other[band]
-            values = np.where(valid, values, more)
-            valid = np.ones(values.shape, bool) if there is None else valid | there
-        found.append((values, valid))
-    return found
+            fill, fill_valid = other[band]
+            values = np.where(valid, values, fill)
+            valid = np.ones(values.shape, bool) if fill_valid is None else valid | fill_valid
+        merged.append((values, valid))
+    return merged

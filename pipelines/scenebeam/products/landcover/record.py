@@ -1,4 +1,4 @@
-"""Record: what is told of the chips of an area of interest, when all of them stand."""
+"""The record of an area of interest: its chips and their files, written after all of them."""
 
 from __future__ import annotations
 
@@ -7,47 +7,53 @@ from pydantic import BaseModel, ConfigDict
 from scenebeam.products.landcover.task import Layer
 
 
-class MadeFile(BaseModel):
-    """A file that stands."""
+class FileRecord(BaseModel):
+    """Size and checksum of a published file."""
 
     model_config = ConfigDict(frozen=True)
 
     size: int
+    """In bytes."""
     checksum: str
-    """Multihash in hex."""
+    """SHA-256 as a hex multihash, as in `file:checksum`."""
 
 
 class ChipRecord(BaseModel):
-    """One chip that was made."""
+    """A chip and its files."""
 
     model_config = ConfigDict(frozen=True)
 
     chip: int
+    """Number of the chip within its area."""
     land_class: int
     left: float
+    """Western edge, in units of the area's CRS."""
     top: float
+    """Northern edge, in units of the area's CRS."""
     lot: str
-    """What it was drawn by: of chips too many the largest go."""
-    files: dict[str, MadeFile]
-    """By name in the area's folder."""
+    """The sampling key in hex. If a class has too many chips, those with the largest keys are
+    dropped."""
+    files: dict[str, FileRecord]
+    """Files by name, relative to the area's folder."""
     scenes: dict[str, tuple[str, ...]] = {}
-    """Of layers that have several scenes the ids of those that show it, by the layer's key."""
+    """Label of a layer with several scenes → ids of the scenes that show the chip."""
 
     def scene_ids(self, layer: Layer) -> tuple[str, ...]:
-        """The scenes of a layer that show the chip."""
-        return self.scenes.get(layer.key) or tuple(scene.id for scene in layer.scenes)
+        """Return the ids of the layer's scenes that show the chip."""
+        return self.scenes.get(layer.label) or tuple(scene.id for scene in layer.scenes)
 
 
 class AoiRecord(BaseModel):
-    """What became of an area of interest."""
+    """The windows and chips of an area of interest."""
 
     model_config = ConfigDict(frozen=True)
 
     crs: str
+    """CRS of all chips of the area."""
     windows: int
-    """Places that were looked at."""
+    """Number of windows inside the area."""
     homogeneous: dict[int, int]
-    """Class → windows that are of it alone."""
+    """Class → number of windows of that class alone."""
     rejected: dict[str, int]
-    """Why windows of the classes asked for were not fit → how many."""
+    """Reason → number of windows of the requested classes that were rejected for it."""
     chips: tuple[ChipRecord, ...]

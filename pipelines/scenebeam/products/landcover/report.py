@@ -1,4 +1,4 @@
-"""Report: what became of the areas and the chips, and the release of them."""
+"""Report a run: tables of areas and chips, and the release."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from scenebeam.csvtable import File
 from scenebeam.metadata.item_tables import ITEMS_FILE, ReportFiles, read_back
 from scenebeam.products.landcover.chips import assign_ids
 from scenebeam.products.landcover.record import AoiRecord
-from scenebeam.products.landcover.release import RELEASES, release
+from scenebeam.products.landcover.release import RELEASES_PREFIX, release
 from scenebeam.products.landcover.request import LandcoverRequest
-from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_metadata, chip_table
-from scenebeam.products.landcover.task import CHIPS, LandcoverTask
+from scenebeam.products.landcover.tables import AOIS_FILE, CHIPS_FILE, aoi_table, chip_table
+from scenebeam.products.landcover.task import CHIPS_PREFIX, LandcoverTask
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -28,37 +28,52 @@ def report_chips(
     outcomes: Mapping[str, Outcome],
     store: Store,
 ) -> ReportFiles:
-    """Release the chips of the areas that are done; tables of all areas and all chips."""
+    """Publish the release of finished areas, and build the tables of all areas and chips.
+
+    Args:
+        request: The request of the run.
+        tasks: All tasks of the plan.
+        done: Ids of finished tasks.
+        outcomes: Outcomes of this run, by task id.
+        store: Where files are read and published.
+
+    Raises:
+        StorageError: A file cannot be read or published, or the archive does not fit on the disk.
+    """
     product = request.product
-    with ThreadPoolExecutor(8) as threads:
-        finished = [task for task in tasks if task.id in done]
-        records = {
-            task.id: record
-            for task, record in zip(
-                finished, threads.map(lambda task: _read(task, store), finished), strict=True
-            )
-        }
+    finished = [task for task in tasks if task.id in done]
+    records = _read_records(finished, store)
     chips = assign_ids(finished, records, product.sampling_factor, product.split)
     classes = tasks[0].classes
-    missing = sorted(classes.keys() - {chip.made.land_class for chip in chips})
+    missing = sorted(classes.keys() - {chip.record.land_class for chip in chips})
     if missing:
         names = ", ".join(classes[number].name for number in missing)
-        log.warning("no chip of %s in any area: the release is balanced without", names)
-    if store.superseded(CHIPS) and len(finished) < sum(not task.fault for task in tasks):
-        log.warning("%s%s stays as it is until all areas are made anew", RELEASES, product.version)
+        log.warning("no chip of %s in any area: the release is balanced without it", names)
+    possible = [task for task in tasks if not task.fault]
+    if store.superseded(CHIPS_PREFIX) and len(finished) < len(possible):
+        # After --overwrite, a release of some areas would replace an earlier one of all areas.
+        log.warning(
+            "%s%s is kept until all areas have been made again", RELEASES_PREFIX, product.version
+        )
     else:
         release(request.run, product, classes, chips, store)
     files: dict[str, File] = {
-        AOIS_FILE: aoi_metadata(tasks, records, outcomes),
+        AOIS_FILE: aoi_table(tasks, records, outcomes),
         CHIPS_FILE: chip_table(chips, product),
     }
-    nothing = (
-        ""
-        if chips or not finished
-        else f"no chip was made in any area: the reasons are in {AOIS_FILE}"
-    )
-    return ReportFiles(files, nothing=nothing, items=f"{RELEASES}{product.version}/{ITEMS_FILE}")
+    nothing = ""
+    if finished and not chips:
+        nothing = f"no chip was made in any area; {AOIS_FILE} gives the reasons"
+    items = f"{RELEASES_PREFIX}{product.version}/{ITEMS_FILE}"
+    return ReportFiles(files, nothing=nothing, items=items)
 
 
-def _read(task: LandcoverTask, store: Store) -> AoiRecord:
-    return AoiRecord.model_validate_json(read_back(store, task.record))
+def _read_records(tasks: Sequence[LandcoverTask], store: Store) -> dict[str, AoiRecord]:
+    """Read the records of finished tasks: task id → record."""
+
+    def read(task: LandcoverTask) -> AoiRecord:
+        return AoiRecord.model_validate_json(read_back(store, task.record_key))
+
+    with ThreadPoolExecutor(8) as threads:
+        records = list(threads.map(read, tasks))
+    return {task.id: record for task, record in zip(tasks, records, strict=True)}

@@ -39,16 +39,19 @@ class Modality(StrictModel):
     collection: str
     """One of the request's collections."""
     bands: Several[str] = Field(default=[])
-    """Bands by any of their names; default: those of the collection. A mask band is written only if
-    it is named here."""
+    """Bands by any of their names; default: those of the collection. `SCL` or `qa_pixel` become
+    rasters only if they are listed."""
     resolution: float = Field(ge=0.001, le=100_000)
-    """Pixel size in meters; it divides the side of a chip."""
+    """Pixel size in meters. The side of the chip must be a whole number of pixels."""
     dtype: Dtype
-    """Integers: harmonized digital numbers with scale and offset. `float32`: physical values."""
+    """Data type. Integer types hold harmonized digital numbers, with scale and offset; `float32`
+    holds physical values: reflectance, power, meters."""
     nodata: float = Field(default=-999, allow_inf_nan=True)
-    """Nodata value of the rasters."""
+    """Nodata value of the rasters, written as a tag. No pixel of a chip has it; a valid value that
+    equals it is changed to the adjacent value."""
     resampling: Resampling = "bilinear"
-    """Resampling method; categorical bands always use nearest."""
+    """Resampling method for pixels that are not on the chip's grid. Classes and flags always use
+    `nearest`."""
 
     @property
     def cloud_below(self) -> float | None:
@@ -86,12 +89,12 @@ class Sentinel2(Modality):
     resolution: float = Field(default=10, ge=0.001, le=100_000)
     dtype: Dtype = "int16"
     max_cloud_cover: float = Field(default=30, ge=0, le=101)
-    """Exclusive upper bound of a scene's cloud cover, in percent."""
+    """Cloud cover of a scene in percent, exclusive: scenes with less are used."""
     max_nodata: float = Field(default=5, ge=0, le=101)
-    """Exclusive upper bound of a scene's share of nodata, in percent."""
+    """Share of nodata of a scene in percent, exclusive: scenes with less are used."""
     keep_classes: Several[int] = Field(default=[2, 4, 5, 6, 11])
-    """Scene classes of clear ground: dark, vegetation, bare, water, snow. A chip with a pixel of any
-    other class is left out."""
+    """Classes of SCL that a chip may contain: dark, vegetation, bare, water, snow. A chip with a
+    pixel of any other class is left out."""
 
     @property
     def cloud_below(self) -> float:
@@ -127,7 +130,7 @@ class Landsat(Modality):
     resolution: float = Field(default=30, ge=0.001, le=100_000)
     dtype: Dtype = "float32"
     max_cloud_cover: float = Field(default=50, ge=0, le=101)
-    """Exclusive upper bound of a scene's cloud cover, in percent."""
+    """Cloud cover of a scene in percent, exclusive: scenes with less are used."""
     platforms: Several[str] = Field(default=["landsat-8", "landsat-9"])
     """Satellites whose scenes are used."""
     delta_days: int = Field(default=91, ge=0, le=MAX_DAYS)
@@ -171,11 +174,13 @@ class LandCover(Modality):
     nodata: float = Field(default=0, allow_inf_nan=True)
     resampling: Resampling = "nearest"
     dates: Interval | None = "2023"
-    """Dates of the map; null if the collection has a single one."""
+    """Dates of the map; null if there is only one."""
     classes: Several[int] = Field(default=[1, 2, 5, 7, 8, 11], min_length=1)
-    """Classes of which chips are made, greater than 0."""
+    """Classes of which chips are made, greater than 0. By default, these are water, trees, crops,
+    built area, bare ground and rangeland of `io-lulc-annual-v02`."""
     min_share: float = Field(default=1.0, gt=0.5, le=1)
-    """Smallest share of a chip's pixels that have its class."""
+    """Smallest share of a chip's pixels that have its class, more than 0.5. The `lulc` raster holds
+    the class of the chip in every pixel."""
 
     @model_validator(mode="after")
     def _classes_above_zero(self) -> LandCover:
@@ -191,26 +196,29 @@ class LandcoverRequest(ProductRequest):
     version: Annotated[str, Marker.NOT_FINGERPRINTED] = Field(
         default="v0.50.1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
     )
-    """Version of the dataset: the release is `processed/<version>/`."""
+    """Version of the dataset: the release is written to `processed/<version>/`."""
     aois: Annotated[str, Place("read"), Marker.SEARCH]
-    """Areas of interest: any vector file that GDAL opens. The index of an area is its position in
-    the file, from 0."""
+    """A vector file of areas of interest; the index of an area is its position in it, from 0. The
+    file is GeoJSON, GeoParquet, GeoPackage, Shapefile or FlatGeobuf in any CRS, on this machine or
+    at an address."""
     include: Annotated[Several[int] | None, Marker.SEARCH] = None
     """Indices of the areas to use; default: all."""
     exclude: Annotated[Several[int], Marker.SEARCH] = Field(default=[])
-    """Indices of areas to leave out."""
+    """Indices of areas to leave out; default: none."""
     periods: Annotated[Several[Interval], Marker.SEARCH] = Field(
         default=_QUARTERS, min_length=1, max_length=6
     )
-    """Periods, of each of which the least cloudy Sentinel-2 scene is one date of the chips."""
+    """Periods of time: the least cloudy Sentinel-2 scene of each is one date of the chips. There
+    are up to six, and they may not overlap."""
     sample_size: int = Field(default=96, ge=8, le=4096)
-    """Side of a chip, in pixels of the land-cover map."""
+    """Side of a chip, in pixels of the land-cover map's resolution."""
     chips_per_class: int = Field(default=400, ge=1)
     """Largest number of chips of one class from one area."""
     seed: int = 0
-    """Seed of the sample, where an area has more chips than that."""
+    """Seed of the sample: decides which chips are drawn if there are more."""
     s2l2a: Annotated[Sentinel2 | None, Marker.SEARCH] = Sentinel2()
-    """Sentinel-2 surface reflectance."""
+    """Sentinel-2 surface reflectance; null leaves it out. Without it, `s1rtc` and `lc2l2` must be
+    null too, because they are chosen near its dates."""
     s1rtc: Annotated[Sentinel1 | None, Marker.SEARCH] = Sentinel1()
     """Sentinel-1 backscatter; null leaves it out."""
     lc2l2: Annotated[Landsat | None, Marker.SEARCH] = Landsat()
@@ -218,20 +226,23 @@ class LandcoverRequest(ProductRequest):
     dem: Annotated[Elevation | None, Marker.SEARCH] = Elevation()
     """Elevation; null leaves it out."""
     lulc: Annotated[LandCover, Marker.SEARCH] = LandCover()
-    """The land-cover map."""
+    """The land-cover map, which gives each chip its class."""
     thumbnails: bool = True
     """Write a PNG beside each raster."""
     sampling_factor: Annotated[float | None, Marker.NOT_FINGERPRINTED] = Field(default=None, ge=1)
-    """Largest ratio between the chips of the largest and the smallest class of the release; null
-    releases all chips."""
+    """Largest ratio of the largest class to the smallest, in released chips; default: no limit.
+    With 1, all classes are equal. In a class that is too large, the chips that were
+    drawn last are dropped."""
     split: Annotated[Split | None, Marker.NOT_FINGERPRINTED] = None
-    """How released chips are split for training, by whole blocks; null: not at all."""
+    """How released chips are split for training, by whole blocks; default: none. The split of a
+    chip is `split` in `chip_metadata.csv` and `scenebeam:split` in its item."""
     zip: Annotated[bool, Marker.NOT_FINGERPRINTED] = True
     """Write the release as one archive too, `processed/<version>.zip`."""
     public_url: Annotated[str | None, Marker.NOT_FINGERPRINTED] = Field(
         default=None, pattern=r"^[a-z][a-z0-9+.-]*://"
     )
-    """URL under which the release will be served: prefix of its hrefs."""
+    """URL under which the release will be served. Tables prefix the rasters and thumbnails of
+    released chips with it."""
 
     # Areas of interest and periods say where and when.
     states_where_and_when: ClassVar = True

@@ -39,7 +39,7 @@ class BandStates:
     def __post_init__(self) -> None:
         by_file: dict[str, BandBudget] = {}
         for band in self.task.bands:
-            file = band.name if band.asset is None else band.asset.href
+            file = band.asset.href if isinstance(band, StackBand) else band.name
             label = f"{self.task.scene.id}: {band.name}"
             self.budgets[band.name] = by_file.setdefault(file, BandBudget(self.budget, label))
 
@@ -90,7 +90,8 @@ class BandStates:
     @property
     def left(self) -> list[StackBand]:
         """Bands that nothing has gone wrong with."""
-        return [band for band in self.task.bands if band.name not in self.failed]
+        bands = [band for band in self.task.bands if isinstance(band, StackBand)]
+        return [band for band in bands if band.name not in self.failed]
 
     @property
     def missing(self) -> dict[str, str]:
@@ -122,5 +123,4 @@ class BandStates:
 
 def band_spec(band: StackBand) -> BandSpec:
     """What the checks of a band go by."""
-    assert band.asset is not None, "a band without a file has failed before"
     return spec_of(band.asset)

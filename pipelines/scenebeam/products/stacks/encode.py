@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from scenebeam.imaging.bands import settled_nodata
-from scenebeam.imaging.shards import KeptPart, write_part
+from scenebeam.imaging.encode import ImageEncoder, publish_cog
+from scenebeam.imaging.shards import KeptPart
 from scenebeam.imaging.thumbnails import LONGEST
 from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.item import MadeStack, scale_offset
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.cog import CogBand, CogProfile, Level, stacked, write_cog
+from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import cast_nodata
-from scenebeam.raster.preview import picture
-from scenebeam.raster.pyramid import TILE, Pyramid, Tiles, encode_mask, level_shapes
+from scenebeam.raster.preview import to_picture
+from scenebeam.raster.pyramid import level_shapes
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array, valid_count
@@ -54,7 +54,6 @@ def common_encoding(bands: Sequence[tuple[StackBand, RasterInfo]]) -> PixelEncod
 
 def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
     """The nodata value of a band: its collection's, else its file's."""
-    assert band.asset is not None, "a band without a file has failed before"
     return settled_nodata(info.href, info.nodata, band.asset.nodata)
 
 
@@ -105,7 +104,7 @@ def decode_band(task: StackTask, band: StackBand, source: Source, grid: Grid) ->
     pictures, row = [], 0
     for pixels in _composed(task, band, source, grid, nodata):
         found.add(pixels, nodata)
-        pictures.append(picture(pixels[-row % step :: step, ::step], nodata))
+        pictures.append(to_picture(pixels[-row % step :: step, ::step], nodata))
         row += len(pixels)
     found.picture = np.concatenate(pictures)
     return found
@@ -119,7 +118,6 @@ def _composed(
     nodata: float | None,
 ) -> Iterator[Array]:
     """Yield a band on the grid of its stack, some rows at a time, in its own dtype."""
-    assert band.asset is not None, "a band without a file has failed before"
     shift = 0 if task.values == "raw" else band.asset.add_offset
     layer = Layer(task.scene.id, source, shift)
     layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
@@ -131,22 +129,18 @@ def _composed(
 class Encoded:
     """A band of a stack, encoded."""
 
-    levels: Sequence[Level | Tiles]
+    image: ImageEncoder | KeptPart
+    """In memory, or stored as a part."""
     content: BandOnGrid
-    pyramid: Pyramid | None
-    """None where it is kept already."""
-    path: str
+    key: str
+    """Key of its part."""
     facts: dict[str, Any]
-    masks: list[list[bytes]] | None = None
-    """For each level the mask of each tile; None where all is valid, or nodata tells."""
 
     def keep(self, store: Store) -> None:
-        """Publish it as a part, for the run that can finish its stack."""
-        if self.pyramid is not None:
+        """Store it as a part, for the run that can finish its stack."""
+        if isinstance(self.image, ImageEncoder):
             height, width = self.facts["grid"]["shape"]
-            with store.open_write(self.path) as file:
-                write_part(file, self.pyramid, (0, height, 0, width), self.facts)
-            self.pyramid = None
+            self.image.store_part(store, self.key, (0, height, 0, width), self.facts)
 
 
 def encode_band(
@@ -159,23 +153,31 @@ def encode_band(
     parts: set[str],
     kept: ExitStack,
 ) -> Encoded:
-    """Read a band, lay it onto the grid, and encode it, unless `parts` of the store hold it already."""
-    path = task.part_path(band.name)
-    numbers_told = [numbers.dtype.str, repr(numbers.nodata)]
+    """Read a band onto the grid and encode it, unless the store has a part of it.
+
+    Args:
+        task: The task of the scene.
+        band: The band.
+        source: Its open file.
+        grid: The grid of its stack.
+        numbers: The encoding of its stack.
+        store: The output.
+        parts: Keys of the parts in the store.
+        kept: Closes the local copy of a part that is used.
+    """
+    key = task.part_path(band.name)
     facts: dict[str, Any] = {
         "grid": GridSpec.of(grid).model_dump(mode="json"),
-        "numbers": numbers_told,
+        "numbers": [numbers.dtype.str, repr(numbers.nodata)],
     }
-    if path in parts:
-        part = KeptPart(kept.enter_context(store.local_copy(path)))
-        told = part.part.facts
-        if {name: told[name] for name in facts} == facts:
-            content = BandOnGrid(Sample.recalled(told["sample"], told["total"]), told["valid"])
-            masks = part.masks() if part.part.masks is not None else None
-            return Encoded(part.levels(), content, None, path, told, masks)
-    assert band.asset is not None, "a band without a file has failed before"
-    own = nodata_of(band, source.info)
-    pyramid = Pyramid(
+    if key in parts:
+        part = KeptPart(kept.enter_context(store.local_copy(key)))
+        stored = part.part.facts
+        if {name: stored[name] for name in facts} == facts:
+            sample = Sample.from_values(stored["sample"], stored["total"])
+            return Encoded(part, BandOnGrid(sample, stored["valid"]), key, stored)
+    own_nodata = nodata_of(band, source.info)
+    image = ImageEncoder(
         level_shapes(*grid.shape),
         numbers.dtype,
         numbers.nodata,
@@ -183,13 +185,12 @@ def encode_band(
         average=not band.asset.categorical,
     )
     content = BandOnGrid.of(grid)
-    for pixels in _composed(task, band, source, grid, own):
-        content.add(pixels, own)
-        pyramid.add(cast_nodata(pixels, own, numbers.dtype, numbers.nodata))
+    for pixels in _composed(task, band, source, grid, own_nodata):
+        content.add(pixels, own_nodata)
+        image.add(cast_nodata(pixels, own_nodata, numbers.dtype, numbers.nodata))
     sample = content.sample
     facts |= {"valid": content.valid, "total": sample.total, "sample": sample.values.tolist()}
-    levels = pyramid.finish()
-    encoded = Encoded(levels, content, pyramid, path, facts, pyramid.masks)
+    encoded = Encoded(image, content, key, facts)
     if grid.shape[0] * grid.shape[1] >= _KEPT_FROM:
         encoded.keep(store)
     return encoded
@@ -205,7 +206,7 @@ def write_stack(
     store: Store,
 ) -> MadeStack:
     """Publish the bands of one stack as one COG."""
-    profile = CogProfile.on(
+    profile = CogProfile.for_grid(
         grid,
         numbers.dtype,
         numbers.nodata,
@@ -216,33 +217,9 @@ def write_stack(
             "SCENEBEAM_ACQUIRED": stac_items.rfc3339(task.scene.when),
         },
     )
-    with store.open_write(task.stack_path(stack)) as file:
-        write_cog(file, profile, stacked([one.levels for one in encoded]), _shared_masks(encoded))
+    images = [band.image for band in encoded]
+    file = publish_cog(store, task.stack_path(stack), profile, images)
     pixels = grid.shape[0] * grid.shape[1]
     valid = [one.content.valid / pixels for one in encoded]
     kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)
     return MadeStack(grid, list(bands), kinds, valid, file.size, file.checksum)
-
-
-def _shared_masks(encoded: Sequence[Encoded]) -> list[list[bytes]] | None:
-    """Combine the masks of bands that stand in one file, which has one for all of them.
-
-    A pixel is valid where all bands are: what one of them hides is never shown as data.
-    """
-    masked = [one.masks for one in encoded if one.masks is not None]
-    if not masked:
-        return None
-    found = []
-    for levels in zip(*masked, strict=True):
-        found.append([_shared_tile(tiles) for tiles in zip(*levels, strict=True)])
-    return found
-
-
-def _shared_tile(tiles: Sequence[bytes]) -> bytes:
-    different = {tile for tile in tiles if tile}
-    if len(different) < 2:
-        return next(iter(different), b"")
-    bits = np.bitwise_and.reduce(
-        [np.frombuffer(zlib.decompress(one), np.uint8) for one in different]
-    )
-    return encode_mask(np.unpackbits(bits).reshape(TILE, TILE).astype(bool))

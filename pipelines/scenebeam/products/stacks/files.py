@@ -71,7 +71,6 @@ def download_band(
 ) -> None:
     """Bring one file into the store, or find it there intact."""
     asset, name = band.asset, task.file_path(file)
-    assert asset is not None, "a band without a file has failed before"
     if found:
         damage = damage_in_place(asset, store, name)
         if not damage:
@@ -92,12 +91,11 @@ def open_bands(
 
     def open_one(band: StackBand) -> Source:
         asset = band.asset
-        assert asset is not None, "a band without a file has failed before"
         budget = bands.budgets[band.name]
         with budget.timed():
             if band.file:
                 # Its bytes were counted when they came.
-                path = store.path(task.file_path(band.file))
+                path = store.uri_for(task.file_path(band.file))
                 source = open_source(path, asset.index, bands.budget)
             else:
                 log.info("%s: reading %s", budget.label, redact_url(asset.href))

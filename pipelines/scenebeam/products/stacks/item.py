@@ -36,7 +36,6 @@ class MadeStack:
 
 def scale_offset(band: StackBand, values: str) -> tuple[float, float]:
     """(scale, offset) of a band as it stands in the stack."""
-    assert band.asset is not None, "a band without a file has failed before"
     return inputs.scale_offset(band.asset, values)
 
 
@@ -92,7 +91,7 @@ def _file_assets(
     by_file: dict[str, list[tuple[str, Asset]]] = {}
     for one in made.values():
         for band in one.bands:
-            if band.file and band.asset is not None:
+            if band.file:
                 by_file.setdefault(band.file, []).append((band.name, band.asset))
     assets = {}
     for file, bands in by_file.items():

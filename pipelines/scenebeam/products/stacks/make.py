@@ -49,7 +49,7 @@ def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
         bands.warnings.append(VISUAL_ONLY)
         log.warning("%s: %s", task.scene.id, VISUAL_ONLY)
     for band in task.bands:
-        if band.asset is None:
+        if not isinstance(band, StackBand):
             told = NO_VISUAL if task.visualization else f"the item has no file of {band.name}"
             bands.fail(band.name, CheckError(told))
     fetch_files(task, store, budget, bands)

@@ -21,12 +21,12 @@ from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.stacks.request import StackRequest
-from scenebeam.products.stacks.task import STACKS, StackBand, StackTask
+from scenebeam.products.stacks.task import STACKS, BandSlot, StackBand, StackTask
 from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import choose_grid, project, utm_crs
 from scenebeam.request import RunRequest, is_url
 from scenebeam.request.product import VISUAL
-from scenebeam.storage import checked_name
+from scenebeam.storage import checked_key
 from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.signing import effective_limits
 
@@ -71,24 +71,29 @@ def _task(
     product = request.product
     in_cloud = request.output.startswith("gs://")
     bands = _bands(scene, record_of(scene, request), request)
-    form = product.format or ("geotiff" if in_cloud or any(band.file for band in bands) else "vrt")
+    with_files = [band for band in bands if isinstance(band, StackBand)]
+    has_remote = any(band.file for band in with_files)
+    form = product.format or ("geotiff" if in_cloud or has_remote else "vrt")
     if form == "geotiff":
-        bands = tuple(band.model_copy(update={"file": ""}) for band in bands)
-    if (
-        form == "vrt"
-        and in_cloud
-        and any(band.asset is not None and not band.file for band in bands)
-    ):
+        # Bands are read from their sources: nothing is downloaded.
+        bands = tuple(
+            band.model_copy(update={"file": ""}) if isinstance(band, StackBand) else band
+            for band in bands
+        )
+        with_files = [band for band in bands if isinstance(band, StackBand)]
+    if form == "vrt" and in_cloud and not all(band.file for band in with_files):
         raise RequestError(
             "product.format: a VRT in a bucket cannot name files on this machine; take geotiff"
         )
     if form == "vrt" and product.compression != "deflate":
         raise RequestError("product.compression: a VRT holds no pixels; take format: geotiff")
-    size, at_once, ahead = _estimate(scene, bands, form, request, grid, area, probing)
+    size, at_once, ahead = _estimate(
+        scene, with_files, len(bands), form, request, grid, area, probing
+    )
     task = StackTask(
         id=scene.id,
         outputs=(),
-        item_path=checked_name(f"{STACKS}/{scene.id}/{scene.id}.json"),
+        item_path=checked_key(f"{STACKS}/{scene.id}/{scene.id}.json"),
         estimate=size,
         scene=scene_ref(scene),
         collection=request.run,
@@ -108,7 +113,7 @@ def _task(
             **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {}),
         },
     )
-    files = [task.file_path(band.file) for band in bands if band.file and band.required]
+    files = [task.file_path(band.file) for band in with_files if band.file and band.required]
     pictures = [task.screenshot_path] if request.checks.screenshot else []
     outputs = (*map(task.stack_path, task.stacks), *dict.fromkeys(files), *pictures, task.item_path)
     return task.model_copy(update={"outputs": outputs})
@@ -120,7 +125,7 @@ def _hex(geometry: BaseGeometry | None) -> str | None:
 
 def _bands(
     scene: Scene, record: CollectionRecord, request: RunRequest[StackRequest]
-) -> tuple[StackBand, ...]:
+) -> tuple[StackBand | BandSlot, ...]:
     product = request.product
     required: Sequence[str]
     if product.visualization_only:
@@ -133,24 +138,25 @@ def _bands(
             f"product.bands: {scene.id} of {record.id} has none of {', '.join(product.bands)}"
         )
     assets = {name: scene.assets.get(name) for name in names}
-
-    def resolution(name: str) -> float:
-        asset = assets[name]
-        return asset.resolution if asset is not None else record.bands[name].resolution
-
-    return tuple(
-        StackBand(
-            name=name,
-            asset=asset,
-            required=name in required,
-            resampling="nearest"
-            if asset is not None and asset.categorical
-            else asked_resampling(name, product.resampling),
-            stack=f"_{resolution(name):g}m" if product.resolution_mode == "preserve" else "",
-            file=_file_name(name, asset, assets),
+    bands: list[StackBand | BandSlot] = []
+    for name, asset in assets.items():
+        resolution = record.bands[name].resolution if asset is None else asset.resolution
+        stack = f"_{resolution:g}m" if product.resolution_mode == "preserve" else ""
+        if asset is None:
+            bands.append(BandSlot(name=name, required=name in required, stack=stack))
+            continue
+        resampling = asked_resampling(name, product.resampling)
+        bands.append(
+            StackBand(
+                name=name,
+                required=name in required,
+                stack=stack,
+                asset=asset,
+                resampling="nearest" if asset.categorical else resampling,
+                file=_file_name(name, asset, assets),
+            )
         )
-        for name, asset in assets.items()
-    )
+    return tuple(bands)
 
 
 def _required(
@@ -174,12 +180,12 @@ def _required(
     return found
 
 
-def _file_name(name: str, asset: Asset | None, assets: Mapping[str, Asset | None]) -> str:
+def _file_name(name: str, asset: Asset, assets: Mapping[str, Asset | None]) -> str:
     """`red.tif`; of a file with several of the bands the word that their names begin with: `visual.tif`.
 
     Empty where the file is on this machine already.
     """
-    if asset is None or not is_url(asset.href):
+    if not is_url(asset.href):
         return ""
     sharing = [other for other, one in assets.items() if one is not None and one.href == asset.href]
     return f"{name if len(sharing) == 1 else name.partition('_')[0]}{file_suffix(asset)}"
@@ -188,6 +194,7 @@ def _file_name(name: str, asset: Asset | None, assets: Mapping[str, Asset | None
 def _estimate(
     scene: Scene,
     bands: Sequence[StackBand],
+    count: int,
     form: str,
     request: RunRequest[StackRequest],
     grid: GridSpec | None,
@@ -195,7 +202,7 @@ def _estimate(
     probing: Probing,
 ) -> tuple[Estimate, int, int]:
     """What the task will take, how many bands are made at once, and how many strips are read ahead."""
-    there = [band.asset for band in bands if band.asset is not None]
+    there = [band.asset for band in bands]
     width, height = _extent(scene, area)
     finest_pixel = min((asset.resolution for asset in there), default=10.0)
     columns = grid.shape[1] if grid is not None else int(width / finest_pixel) + 1
@@ -204,8 +211,8 @@ def _estimate(
     for ahead in (_FAR_AHEAD, AHEAD):
         widths = [columns * column_bytes(asset.dtype, ahead=ahead) for asset in there]
         each = max((encoded + width for width in widths), default=1)
-        at_once = min(len(bands), (request.limits.memory - PROCESS) // each)
-        if at_once == len(bands):
+        at_once = min(count, (request.limits.memory - PROCESS) // each)
+        if at_once == count:
             break
     if at_once < 1:
         raise RequestError(
@@ -221,9 +228,7 @@ def _estimate(
         read, most_read = read + least * size_each, most_read + most * size_each
     if form == "vrt":
         # The files come whole, and are looked at where they lie.
-        coming = sum(
-            probing.sizes.of(band.asset) for band in bands if band.file and band.asset is not None
-        )
+        coming = sum(probing.sizes.of(band.asset) for band in bands if band.file)
         size = Estimate(
             blocks=blocks,
             requests=2 * len(there),

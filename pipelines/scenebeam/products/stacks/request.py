@@ -18,24 +18,33 @@ class StackRequest(BandsRequest):
 
     kind: Literal["stack"] = "stack"
     bands: Several[str] = Field(default=[])
-    """Bands by any of their names; default: those of the scene's collection."""
+    """Bands by any of their names, in any case; default: those of the collection's record."""
     required: Several[str] | None = Field(default=None, max_length=MAX_BANDS)
-    """Bands without which there is no stack, by any of their names; default: those of the
-    collection's record. Other bands that fail are left out with a warning; `[]` requires none."""
+    """Bands without which a scene has no stack; default: those of the collection's record. They are
+    given by any of their names. Other bands that are missing are left out with a warning; with `[]`
+    any band may be missing."""
     format: Literal["vrt", "geotiff"] | None = None
-    """`vrt`: the bands' own files and a VRT over them; `geotiff`: one COG of the area alone, read
-    by range. Default: `vrt` if the files are local."""
+    """`vrt`: a VRT over the bands' own files; `geotiff`: one COG, read by range requests. The VRT
+    has a few kilobytes, and remote files are downloaded first; the COG holds the area alone.
+    Default: `vrt` if all files and the output are on this machine, else `geotiff`."""
     resolution_mode: Literal["resample", "preserve", "intersect"] = "resample"
-    """`resample`: all bands on the grid of the finest; `preserve`: one stack per resolution;
-    `intersect`: like `resample`, cropped to the extent that all bands share."""
+    """Grid of bands that have several resolutions. With `resample`, all bands are on the grid of
+    the finest band (10 m for Sentinel-2, 30 m for Landsat). With `preserve`, there is one stack per
+    resolution, `<scene>_10m.tif`, `<scene>_20m.tif`, and `grid` must be left out. The mode
+    `intersect` is `resample`, cropped to the extent that all bands cover."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"
-    """One method for all bands, or band → method; categorical bands always use nearest."""
+    """One method for all bands, or band → method; categorical bands always use `nearest`. In a
+    mapping, bands are named by their common names, and bands that it does not list use `nearest`.
+    """
     values: Values = "harmonized"
-    """`harmonized`: remove the provider's radiometric offset; `raw`: keep numbers as in the files."""
+    """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files. The
+    offset is a constant, such as `BOA_ADD_OFFSET` of Sentinel-2."""
     visualization_only: bool = False
-    """Take only the true-color image, which is not suitable for analysis."""
+    """Take only the true-color image, which is not suitable for analysis. No bands may be named
+    then. The item has `scenebeam:analysis_ready: false`, because the pixel values are stretched for
+    display."""
     compression: Codec = "deflate"
-    """Compression of the COGs."""
+    """Compression of the COGs, for `geotiff` only."""
 
     cli_fields: ClassVar = {"resolution": "grid.resolution", "screenshot": "checks.screenshot"}
 

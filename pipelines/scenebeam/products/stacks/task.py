@@ -16,20 +16,24 @@ STACKS = "stacks"
 """Folder of the products."""
 
 
-class StackBand(BaseModel):
-    """One band of a scene, as it is to stand in a stack."""
+class BandSlot(BaseModel):
+    """The place of a band in a stack. On its own: the scene has no file of the band."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
-    asset: Asset | None
-    """None where the catalogue has no file of the band."""
     required: bool
-    resampling: str
     stack: str
-    """Ending of the stack that it stands in: `_20m` where each resolution has its own, else empty."""
+    """Suffix of its stack: `_20m` where each resolution has a stack of its own, else empty."""
+
+
+class StackBand(BandSlot):
+    """A band of a stack, and its file."""
+
+    asset: Asset
+    resampling: str
     file: str
-    """Name of its own file in the stack's folder, where it is fetched first; empty where it is read where it lies."""
+    """Name of its own file in the stack's folder, if it is downloaded first; otherwise empty."""
 
 
 class StackTask(Task):
@@ -38,7 +42,7 @@ class StackTask(Task):
     scene: SceneRef
     """The scene, with its footprint in degrees."""
     collection: str
-    bands: tuple[StackBand, ...]
+    bands: tuple[StackBand | BandSlot, ...]
     """In canonical order."""
     format: Literal["vrt", "geotiff"]
     intersect: bool
@@ -60,7 +64,7 @@ class StackTask(Task):
     @property
     def lacking(self) -> tuple[str, ...]:
         """Bands that the scene has no file of."""
-        return tuple(band.name for band in self.bands if band.asset is None)
+        return tuple(band.name for band in self.bands if not isinstance(band, StackBand))
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ByteSize
 
+from scenebeam.execution.cost import advice, dataflow_cost, local_seconds
+from scenebeam.execution.runners import choose_runner
 from scenebeam.imaging.estimate import PROCESS
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
-from scenebeam.run.runners import advice, choose_runner, dataflow_cost, seconds_here
 
 
 def explain(plan: Plan) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def explain(plan: Plan) -> dict[str, Any]:
         "memory_bytes": size.memory
         + (PROCESS if product_of(plan.request.product.kind).io_bound else 0),
         "runner": choose_runner(plan),
-        "seconds": round(seconds_here(size), 1),
+        "seconds": round(local_seconds(size), 1),
         "dataflow": {"minutes": round(minutes, 1), "usd": round(usd, 2)},
         "advice": advice(size),
         "output": plan.request.output,

@@ -73,7 +73,7 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         outcome = Outcome(
             task=task.id,
             state="failed",
-            kind=type(error).__name__,
+            kind=error.kind,
             reason=str(error),
             permanent=is_permanent(error),
         )

@@ -13,17 +13,17 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from scenebeam.execution.make import limit_malloc_arenas, make_task
 from scenebeam.planning.plan import Plan, read_plan, vanished
 from scenebeam.report.finish import finish
 from scenebeam.request import Limits
-from scenebeam.run.make import limit_malloc_arenas, make_task
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
 
 ProgressCallback = Callable[[], None]
 """Says to whom it may concern that a run has got further. Pickled with the graph; raises nothing."""
-_TELL_EVERY = 60.0
+_REPORT_INTERVAL = 60.0
 """Seconds between two words of a worker's thread."""
 
 
@@ -81,7 +81,7 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
         outcome = make_task(self._kind, self._tasks[task_id], self._store, self._limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
-        if self._tell is not None and time.monotonic() - self._told > _TELL_EVERY:
+        if self._tell is not None and time.monotonic() - self._told > _REPORT_INTERVAL:
             self._told = time.monotonic()
             self._tell()
         yield outcome.model_dump_json()

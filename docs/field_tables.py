@@ -1,0 +1,264 @@
+"""Write the tables of request fields in the pages of this folder, from the request models.
+
+    python docs/field_tables.py            # rewrite the pages
+    python docs/field_tables.py --check    # print a diff and exit with 1 if a page is out of date
+
+A table is between two comments:
+
+    <!-- fields: mosaic grid.* product.* -->
+    <!-- end fields -->
+
+The first word is the kind of a product, or `request` for the fields that all products share. The
+other words are dotted names of fields, or patterns of them:
+
+    select.mode          one field
+    select.*             the fields of a section
+    checks.**            the fields of a section, and of the sections in it, to any depth
+    product.*.dtype      the field of this name in each section of `product`, as one row
+
+The meaning of a field is the docstring below it. A default that depends on something else is a
+sentence `Default: …` of the docstring, or ends a sentence as `; default: …`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
+
+from scenebeam.request import ProductRequest, RunRequest, request_model
+from scenebeam.request.sections import StrictModel
+
+DOCS = Path(__file__).parent
+_TABLE = re.compile(r"(<!-- fields: ([^>]*?) -->\n).*?(<!-- end fields -->)", re.DOTALL)
+_HEADER = "| field | default | meaning |\n|---|---|---|\n"
+_DEFAULT = re.compile(r"(; d| D)efault: (.+?)\.(?=$| [A-Z`])")
+"""The part of a description that states a default. It ends with its sentence."""
+
+
+class Field(NamedTuple):
+    """A field of a request model."""
+
+    name: str
+    """Dotted name in a request."""
+    info: FieldInfo
+    description: str
+    section: type[StrictModel] | None
+    """The model of its value, if it is a section of the request."""
+
+    @property
+    def meaning(self) -> str:
+        """The description without the default, and with the choices that it does not name."""
+        match = _DEFAULT.search(self.description)
+        text = self.description
+        if match:
+            end_of_sentence = "." if match[1] == "; d" else ""
+            text = text[: match.start()] + end_of_sentence + text[match.end() :]
+        choices = [f"`{choice}`" for choice in _choices(self.info.annotation)]
+        if any(choice not in text for choice in choices):
+            text += f" Choices: {', '.join(choices)}."
+        return text
+
+    @property
+    def default(self) -> str:
+        """The default value; empty if there is none, or for a section, whose fields have theirs."""
+        if self.info.is_required():
+            return "required"
+        value = self.info.get_default(call_default_factory=True)
+        if value not in (None, [], {}) and self.section is None:
+            return _format_value(value)
+        match = _DEFAULT.search(self.description)
+        return match[2] if match else ""
+
+
+def update_page(text: str) -> str:
+    """Return the text of a page with all of its tables of fields written anew.
+
+    Raises:
+        ValueError: A marker is not closed, or names an unknown field.
+    """
+    updated, count = _TABLE.subn(
+        lambda match: f"{match[1]}\n{field_table(match[2])}\n{match[3]}", text
+    )
+    if count != text.count("<!-- fields:") or count != text.count("<!-- end fields -->"):
+        raise ValueError("each `<!-- fields: … -->` needs one `<!-- end fields -->`")
+    return updated
+
+
+def field_table(marker: str) -> str:
+    """Make the table that a marker describes.
+
+    Args:
+        marker: The kind of a product, or `request`, and the names or patterns of fields.
+
+    Returns:
+        A table in Markdown, with a row for each field.
+    """
+    kind, *patterns = marker.split()
+    product = ProductRequest if kind == "request" else request_model(kind)
+    rows = []
+    for pattern in patterns:
+        if pattern.endswith(".*") or pattern == "*":
+            fields = _fields_of_section(pattern.removesuffix("*").removesuffix("."), product)
+            rows += [_row(field.name, [field]) for field in fields]
+        elif pattern.endswith(".**"):
+            fields = _all_fields(pattern.removesuffix(".**"), product)
+            rows += [_row(field.name, [field]) for field in fields]
+        elif ".*." in pattern:
+            rows.append(_row(pattern, _same_fields(pattern, product)))
+        else:
+            rows.append(_row(pattern, [_find_field(pattern, product)]))
+    return _HEADER + "".join(rows)
+
+
+def _row(name: str, fields: Sequence[Field]) -> str:
+    """Format the row of a field, or of several that differ in nothing but their defaults."""
+    meanings = {field.meaning for field in fields}
+    if len(meanings) != 1:
+        raise ValueError(f"{name}: no field, or fields with different descriptions: {meanings}")
+    owners_by_default: dict[str, list[str]] = {}
+    for field in fields:
+        owner = field.name.split(".")[-2] if "." in field.name else ""
+        owners_by_default.setdefault(field.default, []).append(f"`{owner}`")
+    default = next(iter(owners_by_default))
+    if len(owners_by_default) > 1:
+        parts = [f"{', '.join(owners)}: {value}" for value, owners in owners_by_default.items()]
+        default = "; ".join(parts)
+    # A vertical bar would end the cell, even inside backticks.
+    meaning = meanings.pop().replace("|", "\\|")
+    return f"| `{name}` | {default} | {meaning} |\n" if default else f"| `{name}` | | {meaning} |\n"
+
+
+def _fields_of_section(name: str, product: type[ProductRequest]) -> Iterator[Field]:
+    """Yield the fields of a section in the order of its model; of a product, all but its kind."""
+    section = _find_field(name, product).section if name else RunRequest
+    if section is None:
+        raise ValueError(f"{name} has no fields")
+    for key, info in section.model_fields.items():
+        if (name, key) == ("product", "kind"):
+            continue
+        nested = product if (name, key) == ("", "product") else _section_model(info.annotation)
+        dotted = f"{name}.{key}" if name else key
+        yield Field(dotted, info, _description(section, key), nested)
+
+
+def _all_fields(name: str, product: type[ProductRequest]) -> Iterator[Field]:
+    for field in _fields_of_section(name, product):
+        yield field
+        if field.section is not None:
+            yield from _all_fields(field.name, product)
+
+
+def _same_fields(pattern: str, product: type[ProductRequest]) -> list[Field]:
+    """The fields that `parent.*.name` describes."""
+    parent, _, name = pattern.partition(".*.")
+    fields = []
+    for section in _fields_of_section(parent, product):
+        if section.section is not None and name in section.section.model_fields:
+            fields.append(_find_field(f"{section.name}.{name}", product))
+    return fields
+
+
+def _find_field(name: str, product: type[ProductRequest]) -> Field:
+    parent, _, key = name.rpartition(".")
+    if name == "product.kind":
+        return Field(name, product.model_fields[key], _description(product, key), None)
+    for field in _fields_of_section(parent, product):
+        if field.name == name:
+            return field
+    raise ValueError(f"{name} is not a field of a request")
+
+
+def _description(model: type[StrictModel], name: str) -> str:
+    """The docstring of a field, or of the field of a base class that it overrides."""
+    for base in model.__mro__:
+        if issubclass(base, StrictModel) and name in base.model_fields:
+            description = base.model_fields[name].description
+            if description:
+                return " ".join(description.split())
+    raise ValueError(f"{model.__name__}.{name} has no docstring")
+
+
+def _section_model(annotation: Any) -> type[StrictModel] | None:
+    """The model in an annotation, if a request gives its fields in a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        return annotation
+    members: Sequence[Any] = ()
+    if get_origin(annotation) is Annotated:
+        members = get_args(annotation)[:1]
+    elif get_origin(annotation) in (Union, UnionType):
+        members = get_args(annotation)
+    for member in members:
+        model = _section_model(member)
+        if model is not None:
+            return model
+    return None
+
+
+def _choices(annotation: Any) -> list[Any]:
+    """The values of the Literals in an annotation, each once."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    choices: dict[Any, None] = {}
+    for member in get_args(annotation):
+        choices |= dict.fromkeys(_choices(member))
+    return list(choices)
+
+
+def _format_value(value: Any) -> str:
+    """Format a default: numbers as text, anything else as code."""
+    if isinstance(value, int | float) and not isinstance(value, bool | ByteSize):
+        return _number(value)
+    return f"`{_yaml(value)}`"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _yaml(value: Any) -> str:
+    """Write a value as YAML, as it would be in a request."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, ByteSize):
+        return re.sub(r"\.0(?=[A-Z])", "", value.human_readable(decimal=value % 1000 == 0))
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return str(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite or check the pages. Returns the exit code."""
+    parser = argparse.ArgumentParser(description="Tables of request fields in docs/.")
+    parser.add_argument("--check", action="store_true", help="Print a diff; change nothing.")
+    check = parser.parse_args(arguments).check
+    outdated = False
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        try:
+            updated = update_page(text)
+        except (KeyError, ValueError) as error:
+            sys.exit(f"{page.name}: {error}")
+        if updated == text:
+            continue
+        outdated = True
+        if check:
+            before, after = text.splitlines(keepends=True), updated.splitlines(keepends=True)
+            sys.stdout.writelines(difflib.unified_diff(before, after, page.name, "make docs"))
+        else:
+            page.write_text(updated, encoding="utf-8")
+    return int(check and outdated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

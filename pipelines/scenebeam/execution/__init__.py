@@ -1,0 +1,1 @@
+"""Execution: the driver, the Beam graph, the runners, and what a run costs."""

@@ -1,0 +1,161 @@
+"""The line from a request to a finished run: search, select, plan, freeze, make, report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from scenebeam.execution.cost import advice
+from scenebeam.execution.make import limit_malloc_arenas
+from scenebeam.execution.progress import Progress, report_progress
+from scenebeam.execution.runners import choose_runner, run_tasks
+from scenebeam.execution.runners.dataflow import given_options, submit_pipeline
+from scenebeam.planning.plan import Plan, read_plan
+from scenebeam.planning.reuse import check_same_request, load_or_create_plan
+from scenebeam.planning.search import SearchResult, search
+from scenebeam.planning.search_cache import write_search
+from scenebeam.request import RunRequest
+from scenebeam.status import STATUS_FILE, RunStatus, now
+from scenebeam.storage import Store, open_store
+from scenebeam.transfer.retry import shutdown
+
+log = logging.getLogger(__name__)
+
+
+def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[SearchResult, Store]:
+    """Search and select, and write the tables of scenes: the first step of a run, alone.
+
+    Args:
+        request: The validated request.
+        refresh: Search again instead of using the cached answer.
+
+    Raises:
+        RequestError: The output belongs to another request.
+    """
+    store = open_store(request.output)
+    with store.lock():
+        frozen = read_plan(store)
+        if frozen is not None:
+            check_same_request(frozen, request, store)
+        result = search(request, store, refresh=refresh)
+        write_search(request, result.items, store)
+        store.write_all(result.tables(request))
+    return result, store
+
+
+def run(
+    request: RunRequest,
+    *,
+    overwrite: bool = False,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> RunStatus:
+    """Run a request through to its report, or resume it.
+
+    Args:
+        request: The validated request.
+        overwrite: Replace the products of another request.
+        refresh: Search the catalog again.
+        retry_failed: Search again, for tasks that failed or lack a tile.
+        verify: Compare existing files with their checksums, and make damaged ones again.
+        progress: Called with (finished tasks, all tasks).
+
+    Returns:
+        The final status. A task that fails is part of it, not an exception.
+
+    Raises:
+        RequestError: The request cannot be run; the message says what to change.
+        RunnerError: The runner has ended before all tasks were made.
+    """
+    limit_malloc_arenas()
+    store = open_store(request.output)
+    shutdown.clear()
+    with store.lock():
+        store.remove_partial_files()
+        plan = load_or_create_plan(
+            request,
+            store,
+            overwrite=overwrite,
+            refresh=refresh,
+            retry_failed=retry_failed,
+            verify=verify,
+        )
+        kind = choose_runner(plan)
+        if request.runner.kind == "auto" and (suggestion := advice(plan.estimate)):
+            log.warning(suggestion)
+        status = start_status(plan, store, kind)
+        try:
+            with report_progress(plan, store, progress):
+                return run_tasks(kind, plan, store, status)
+        except (KeyboardInterrupt, Exception) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            shutdown.set()
+            # Threads that are still writing then find nothing to publish.
+            store.remove_partial_files()
+            ended = {
+                "state": "cancelled" if interrupted else "failed",
+                "done": len(plan.tasks) - len(plan.undone(store.list())),
+                "updated": now(),
+                "finished": now(),
+                "message": "interrupted; run it again to resume" if interrupted else str(error),
+            }
+            store.write(STATUS_FILE, status.model_copy(update=ended).to_bytes())
+            raise
+
+
+def submit(
+    request: RunRequest, options: Sequence[str], on_progress: Callable[[], None] | None = None
+) -> RunStatus:
+    """Plan a request, or resume its plan, and submit the pipeline without waiting for it.
+
+    From then on the pipeline writes the status. An error before that is written there too.
+
+    Args:
+        request: The validated request.
+        options: Command-line options of Beam, which name the runner.
+        on_progress: Called by workers now and then, and at the end; it is pickled.
+
+    Returns:
+        The status at the start.
+    """
+    limit_malloc_arenas()
+    store = open_store(request.output)
+    with store.lock():
+        store.remove_partial_files()
+        try:
+            plan = load_or_create_plan(request, store)
+            status = start_status(plan, store, _kind_of(options))
+            submit_pipeline(options, plan, store, status, on_progress)
+        except Exception as error:
+            failed = RunStatus(
+                run=request.run, state="failed", fingerprint=request.fingerprint(), output=store.uri
+            )
+            ended = {"started": now(), "updated": now(), "finished": now(), "message": str(error)}
+            store.write(STATUS_FILE, failed.model_copy(update=ended).to_bytes())
+            raise
+    return status
+
+
+def _kind_of(options: Sequence[str]) -> str:
+    """The runner that Beam's options name, as `runner.kind` names it."""
+    name = given_options(options).get("runner", "DirectRunner")
+    return {"DataflowRunner": "dataflow", "DirectRunner": "direct"}.get(name, name)
+
+
+def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
+    """Write the status of a run that starts to make its plan."""
+    started = now()
+    status = RunStatus(
+        run=plan.request.run,
+        state="running",
+        fingerprint=plan.request.fingerprint(),
+        output=store.uri,
+        runner=kind,
+        tasks=len(plan.tasks),
+        started=started,
+        updated=started,
+    )
+    store.write(STATUS_FILE, status.to_bytes())
+    return status

@@ -1,0 +1,66 @@
+"""Run the Beam graph on any runner, and wait for its end."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from scenebeam.errors import RequestError, RunnerError, SceneBeamError
+from scenebeam.planning.plan import Plan
+from scenebeam.status import STATUS_FILE, RunStatus
+from scenebeam.storage import Store
+from scenebeam.transfer.signing import effective_limits
+
+log = logging.getLogger(__name__)
+
+
+def run_pipeline(
+    kind: str, arguments: list[str], plan: Plan, store: Store, status: RunStatus, runner: Any = None
+) -> RunStatus:
+    """Run the pipeline of a plan, and read the status that its last step has written.
+
+    Args:
+        kind: What messages call the runner.
+        arguments: Beam pipeline options.
+        plan: The plan that is frozen in the store.
+        store: The output.
+        status: The status of the run so far.
+        runner: A Beam runner; default: the one that the options name.
+
+    Raises:
+        RequestError: The runner cannot be started with these options.
+        RunnerError: It has ended before all tasks were made.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from scenebeam.execution.engine import build
+
+    try:
+        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
+    except (ValueError, ImportError) as error:
+        raise RequestError(
+            f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
+        ) from error
+    build(pipeline, store.uri, status, effective_limits(plan.request))
+    try:
+        result = pipeline.run()
+        result.wait_until_finish()
+    except SceneBeamError:
+        raise
+    except Exception as error:
+        log.debug("runner %s", kind, exc_info=True)
+        message = f"runner {kind!r} ended before all tasks were made: {_cause(error)}"
+        raise RunnerError(message) from error
+    content = store.read(STATUS_FILE)
+    assert content is not None, "the last step of the pipeline writes it"
+    return RunStatus.model_validate_json(content)
+
+
+def _cause(error: Exception) -> str:
+    """The message of a worker's exception, which Beam passes on as the text of its traceback."""
+    text = str(error)
+    pattern = r"^(?:[a-z_]\w*\.)*[A-Z]\w*: (.+?)(?: \[while running .*)?$"
+    lines = re.findall(pattern, text, re.MULTILINE)
+    return str(lines[-1]) if lines else f"{type(error).__name__}: {text}"

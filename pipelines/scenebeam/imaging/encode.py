@@ -1,0 +1,125 @@
+"""Encode images row chunk by row chunk, and publish them as COGs: one path for all products."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from scenebeam.imaging.shards import Window, write_part
+from scenebeam.raster.codecs import encode_mask
+from scenebeam.raster.cog import CogProfile, Level, stack_levels, write_cog
+from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid
+from scenebeam.raster.validity import Array, valid_count
+from scenebeam.storage import AtomicFile, Store
+
+
+class EncodedImage(Protocol):
+    """One band, encoded: in memory, or in a part that an earlier run has stored."""
+
+    def levels(self) -> Sequence[Level | EncodedBlocks]:
+        """The image and its overviews, as encoded blocks."""
+
+    def masks(self) -> list[list[bytes]] | None:
+        """For each level the mask of each block; None where all is valid, or nodata says so."""
+
+
+class ImageEncoder:
+    """Encodes one band from top to bottom, with its overviews, and counts its valid pixels."""
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        dtype: np.dtype[Any],
+        nodata: float | None,
+        *,
+        codec: str,
+        average: bool,
+        keep_coarse: bool = False,
+    ) -> None:
+        """Start an image.
+
+        Args:
+            shapes: Rows and columns of the image and of each overview.
+            dtype: Dtype of the pixels.
+            nodata: Nodata value; None: invalid pixels are masked.
+            codec: Compression of the blocks.
+            average: Average pixels for overviews; otherwise use the nearest, as for classes.
+            keep_coarse: Keep the pixels of the level after the last, for an image made of shards.
+        """
+        self.valid = 0
+        """Number of valid pixels so far."""
+        self._pyramid = Pyramid(
+            shapes, dtype, nodata, codec=codec, average=average, keep_coarse=keep_coarse
+        )
+
+    def add(self, pixels: Array) -> None:
+        """Encode the next rows, of shape (rows, columns)."""
+        self.valid += valid_count(pixels, self._pyramid.nodata)
+        self._pyramid.add(pixels)
+
+    def levels(self) -> Sequence[Level | EncodedBlocks]:
+        """The image and its overviews, once all rows are added."""
+        return self._pyramid.finish()
+
+    def masks(self) -> list[list[bytes]] | None:
+        """For each level the mask of each block; None where all is valid, or nodata says so."""
+        return self._pyramid.masks
+
+    def store_part(self, store: Store, key: str, window: Window, facts: dict[str, Any]) -> None:
+        """Store the encoded blocks as a part of an image that is finished later.
+
+        Args:
+            store: The output.
+            key: Key of the part.
+            window: Rows and columns of the whole image that it covers.
+            facts: What is to be known of the part then, as JSON.
+        """
+        with store.open_write(key) as file:
+            write_part(file, self._pyramid, window, facts)
+
+
+def publish_cog(
+    store: Store, key: str, profile: CogProfile, images: Sequence[EncodedImage]
+) -> AtomicFile:
+    """Publish encoded images as the bands of one COG, atomically.
+
+    Args:
+        store: The output.
+        key: Key of the COG.
+        profile: Its grid, dtype, nodata value and tags.
+        images: Its bands, all of the same shape.
+    """
+    with store.open_write(key) as file:
+        if len(images) == 1:
+            write_cog(file, profile, images[0].levels(), images[0].masks())
+        else:
+            levels = stack_levels([image.levels() for image in images])
+            write_cog(file, profile, levels, _common_masks(images))
+    return file
+
+
+def _common_masks(images: Sequence[EncodedImage]) -> list[list[bytes]] | None:
+    """One mask for all bands, as a TIFF has it: a pixel is valid where it is valid in all bands."""
+    masks = []
+    for image in images:
+        own = image.masks()
+        if own is not None:
+            masks.append(own)
+    if not masks:
+        return None
+    common = []
+    for level in zip(*masks, strict=True):
+        common.append([_common_mask(blocks) for blocks in zip(*level, strict=True)])
+    return common
+
+
+def _common_mask(blocks: Sequence[bytes]) -> bytes:
+    different = {block for block in blocks if block}
+    if len(different) < 2:
+        return next(iter(different), b"")
+    unpacked = [np.frombuffer(zlib.decompress(block), np.uint8) for block in different]
+    bits = np.bitwise_and.reduce(unpacked)
+    return encode_mask(np.unpackbits(bits).reshape(BLOCK_SIZE, BLOCK_SIZE).astype(bool))

@@ -1,0 +1,52 @@
+"""Give way to another plan: outputs stay readable until new ones replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from scenebeam.imaging.shards import PARTS
+from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan
+from scenebeam.products import product_of
+from scenebeam.storage import Store
+
+
+def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
+    """Mark the outputs of a plan as superseded, and remove the plan.
+
+    Outputs that the successor would make again in the same way are kept as they are. All others
+    stay until new ones replace them; those without a replacement are removed when the successor is
+    finished.
+
+    Args:
+        plan: The frozen plan.
+        store: Where its outputs are.
+        successor: The plan that follows; None: keep nothing.
+    """
+    following = {task.id: task for task in successor.tasks} if successor is not None else {}
+    product = product_of(plan.request.product.kind)
+    kept = product.reusable_outputs(plan.tasks, tuple(following.values()))
+    unchanged = {task.id for task in plan.tasks if following.get(task.id) == task}
+    files = possible_outputs(plan, store, without_folders_of=unchanged)
+    store.supersede(files - kept)
+    # Files that cannot be superseded are incomplete.
+    store.delete(sorted(files - kept - store.superseded()))
+    store.delete(sorted(store.list(PARTS) - kept))
+    store.delete([RUN_FILE, PLAN_FILE])
+
+
+def possible_outputs(plan: Plan, store: Store, without_folders_of: Container[str] = ()) -> set[str]:
+    """Keys of everything that the tasks of a plan may have written.
+
+    Args:
+        plan: The plan.
+        store: Where its outputs are.
+        without_folders_of: Ids of tasks whose own folders are left out.
+    """
+    files: set[str] = set()
+    for task in plan.tasks:
+        files.update(task.possible_outputs)
+    folders = {task.output_prefix for task in plan.tasks if task.id not in without_folders_of}
+    folders.discard("")
+    if folders:
+        files.update(name for name in store.list() if name.rpartition("/")[0] in folders)
+    return files

@@ -24,7 +24,7 @@ from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox import landcover as landcover_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
-from scenebeam.sandbox.server import Behaviour, serve
+from scenebeam.sandbox.server import SandboxServer, serve
 
 REAL_DATA = Path(
     os.environ.get("SCENEBEAM_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")
@@ -63,14 +63,14 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(sandbox: Path) -> Iterator[Behaviour]:
+def server(sandbox: Path) -> Iterator[SandboxServer]:
     """The sandbox over HTTP."""
-    with serve(sandbox) as behaviour:
-        yield behaviour
+    with serve(sandbox) as served:
+        yield served
 
 
 @pytest.fixture
-def served_items(server: Behaviour, tmp_path: Path) -> Path:
+def served_items(server: SandboxServer, tmp_path: Path) -> Path:
     """An ItemCollection whose assets lie on the server."""
     path = tmp_path / "served.json"
     items = [scene.item(server.url) for scene in SCENES]

@@ -21,7 +21,7 @@ import tifffile
 from conftest import tree
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour, _Handler, _Server
+from scenebeam.sandbox.server import SandboxServer, _Handler, _Server
 from scenebeam.status import RunStatus
 
 HTML = b"<html><body>Please log in to continue</body></html>\n"
@@ -90,7 +90,7 @@ class Spoil:
 
 
 @dataclass
-class Hostile(Behaviour):
+class Hostile(SandboxServer):
     """A sandbox server whose answers are spoiled as long as there is a `spoil`."""
 
     spoil: Spoil | None = None
@@ -118,25 +118,25 @@ class Question:
 
 
 class _HostileHandler(_Handler):
-    behaviour: Hostile
+    sandbox: Hostile
 
     def do_POST(self) -> None:  # noqa: N802 - the name that http.server looks for
         """Answer a search with the file of its path."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.do_GET()
 
-    def _give(self, *, body: bool) -> None:
-        behaviour = self.behaviour
-        spoil = behaviour.spoil
+    def _respond(self, *, body: bool) -> None:
+        sandbox = self.sandbox
+        spoil = sandbox.spoil
         path = self.path.split("?")[0]
-        file = (behaviour.folder / path.lstrip("/")).resolve()
+        file = (sandbox.folder / path.lstrip("/")).resolve()
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         start = int(match[1]) if match else 0
         if spoil is None or not file.is_file() or not spoil.strikes(path, start):
-            super()._give(body=body)
+            super()._respond(body=body)
             return
-        with behaviour.lock:
-            behaviour.requests[path] += 1
+        with sandbox.lock:
+            sandbox.requests[path] += 1
         content = file.read_bytes()
         stop = min(int(match[2]) + 1, len(content)) if match and match[2] else len(content)
         asked = Question(path, content, min(start, len(content)), stop, match is not None)
@@ -150,8 +150,8 @@ class _HostileHandler(_Handler):
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         """Send the status and the headers."""
-        with self.behaviour.lock:
-            self.behaviour.statuses[status] += 1
+        with self.sandbox.lock:
+            self.sandbox.statuses[status] += 1
         known = status in {one.value for one in HTTPStatus}
         self.send_response(status, None if known else "Unknown")
         for name, value in headers.items():
@@ -182,7 +182,7 @@ class _HostileHandler(_Handler):
             spoil.dripped[answer] += 1
             self.wfile.write(data[place : place + 1])
             self.wfile.flush()
-            if self.behaviour.closing.wait(1.0):
+            if self.sandbox.closing.wait(1.0):
                 return
 
 
@@ -299,7 +299,7 @@ def _without_end(handler: _HostileHandler, spoil: Spoil, data: bytes) -> None:
     place = len(spoil.sent) - 1
     endless = data * (_PIECE // len(data) + 2)
     at = 0
-    while spoil.sent[place] < ENDLESS and not handler.behaviour.closing.is_set():
+    while spoil.sent[place] < ENDLESS and not handler.sandbox.closing.is_set():
         piece = endless[at : at + _PIECE]
         handler.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         spoil.sent[place] += len(piece)
@@ -367,16 +367,16 @@ def spoil_in(mode: str, **settings: object) -> Spoil:
 @contextmanager
 def serve_hostile(folder: Path, host: str = "127.0.0.1") -> Iterator[Hostile]:
     """Serve a folder as long as the block lasts; the server is calm until it has a `spoil`."""
-    behaviour = Hostile(folder)
-    handler = type("Handler", (_HostileHandler,), {"behaviour": behaviour})
+    sandbox = Hostile(folder)
+    handler = type("Handler", (_HostileHandler,), {"sandbox": sandbox})
     server = _Server((host, 0), handler)
-    behaviour.url = f"http://{host}:{server.server_address[1]}"
+    sandbox.url = f"http://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield behaviour
+        yield sandbox
     finally:
-        behaviour.closing.set()
+        sandbox.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

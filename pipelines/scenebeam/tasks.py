@@ -1,4 +1,4 @@
-"""Task and Outcome: one unit of work, and what became of it. Small, frozen, and JSON all through."""
+"""Task and Outcome: one unit of work, and its result. Small, frozen, and JSON throughout."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from scenebeam.raster.grid import Grid
 
 
 class GridSpec(BaseModel):
-    """An output grid as a plan writes it down."""
+    """An output grid, as a plan stores it."""
 
     model_config = ConfigDict(frozen=True)
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
     shape: tuple[int, int]
-    """Rows, columns."""
+    """Rows and columns."""
 
     @classmethod
     def of(cls, grid: Grid) -> GridSpec:
-        """The spec of a grid."""
+        """Describe a grid."""
         a, b, c, d, e, f = tuple(grid.transform)[:6]
-        return cls(
-            crs=str(grid.crs), transform=(a, b, c, d, e, f), shape=(grid.shape[0], grid.shape[1])
-        )
+        shape = (grid.shape[0], grid.shape[1])
+        return cls(crs=str(grid.crs), transform=(a, b, c, d, e, f), shape=shape)
 
     @property
     def grid(self) -> Grid:
-        """The grid itself."""
+        """The described grid."""
         return Grid(self.shape, Affine(*self.transform), self.crs)
 
 
 class Estimate(BaseModel):
-    """What a task will take, as far as headers and footprints tell.
+    """What a task takes, as far as headers and footprints tell.
 
-    Where they do not tell it within a third, `most_…` is the upper end of a range; else it is 0.
+    Where a number may be off by more than a third, `most_…` is the upper end of a range;
+    otherwise it is 0.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,40 +53,40 @@ class Estimate(BaseModel):
     pixels: int = 0
     """Pixels of output."""
     memory: int = 0
-    """Most bytes held at once."""
+    """Peak memory in bytes."""
 
 
 class Task(BaseModel):
-    """What every product's task has."""
+    """What the tasks of all products have in common."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     outputs: tuple[str, ...]
-    """Names in the store; where all of them exist the task is done."""
+    """Keys in the store; where all of them exist, the task is done."""
     item_path: str
-    """Name of the STAC item in the store; tasks of one product share it, and it is published last."""
+    """Key of the STAC item. Tasks of one product share it, and it is published last."""
     estimate: Estimate = Estimate()
     fault: str = ""
-    """Why it cannot be made, where planning has seen that already: it is skipped, and says so."""
+    """Why the task cannot be made, if planning has found that out: it is then skipped."""
 
     def is_done(self, existing: set[str]) -> bool:
-        """Whether nothing is left to do, by the names of all files in the store."""
+        """Whether nothing is left to do, by the keys that exist in the store."""
         return existing.issuperset(self.outputs)
 
     @property
     def possible_outputs(self) -> Iterable[str]:
-        """Names of all that it may leave in the store."""
+        """Keys of everything that it may write."""
         return self.outputs
 
     @property
     def output_prefix(self) -> str:
-        """A folder that is its alone: whatever lies in it, it has made. Empty where it has none."""
+        """A folder to which only this task writes; empty if it has none."""
         return ""
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Bands that were asked for, and that none of its scenes has."""
+        """Requested bands that none of its scenes has."""
         return ()
 
     @property
@@ -111,7 +111,7 @@ class Task(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What became of a task. A task that fails is an outcome, not an exception."""
+    """The result of a task. A failed task is an outcome, not an exception."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -119,9 +119,9 @@ class Outcome(BaseModel):
     state: Literal["done", "skipped", "failed"]
     reason: str = ""
     kind: str = ""
-    """Class of the error, or the status that the product gives it (`failed_missing_inputs`)."""
+    """Kind of the error, or the status that the product gives it (`failed_missing_inputs`)."""
     permanent: bool = False
-    """Whether making it again would end the same, unless the request or its sources change."""
+    """Whether a retry would end the same, unless the request or its sources change."""
     detail: dict[str, Any] = {}
     seconds: float = 0.0
     requests: int = 0

@@ -19,7 +19,7 @@ from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import Area, RunRequest
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 
 Make = Callable[..., RunRequest]
 
@@ -43,7 +43,7 @@ def test_an_api_is_searched_by_area_and_dates(make_request: Make, stac_api: str)
     assert ids(make_request(catalog=stac_api, **{"area.bbox": [10, 40, 11, 41]})) == set()
 
 
-def test_a_static_catalogue_over_http(make_request: Make, server: Behaviour) -> None:
+def test_a_static_catalogue_over_http(make_request: Make, server: SandboxServer) -> None:
     # The server gives no conformance, so there is no search: everything is walked.
     request = make_request(catalog=f"{server.url}/catalog.json")
     assert ids(request) == EVERYTHING
@@ -76,14 +76,14 @@ def hashable(scene: Scene) -> Scene:
     return replace(scene, item_href=None, properties=told, assets=assets)  # type: ignore[arg-type]
 
 
-def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: Behaviour) -> None:
+def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: SandboxServer) -> None:
     server.faults.append(Fault("catalog.json", times=2, status=429, retry_after="0"))
     assert ids(make_request(catalog=f"{server.url}/catalog.json")) == EVERYTHING
     assert server.statuses[429] == 2
 
 
 def test_a_catalogue_is_asked_as_often_as_the_request_says(
-    make_request: Make, server: Behaviour
+    make_request: Make, server: SandboxServer
 ) -> None:
     server.faults.append(Fault("catalog.json", times=9, status=503, retry_after="0"))
     with pytest.raises(CatalogError, match="catalog.json"):
@@ -91,7 +91,7 @@ def test_a_catalogue_is_asked_as_often_as_the_request_says(
     assert server.statuses[503] == 2
 
 
-def test_an_api_that_is_not_there_is_named(make_request: Make, server: Behaviour) -> None:
+def test_an_api_that_is_not_there_is_named(make_request: Make, server: SandboxServer) -> None:
     server.faults.append(Fault("catalog.json", status=403))
     with pytest.raises(CatalogError, match="catalog.json"):
         ids(make_request(catalog=f"{server.url}/catalog.json"))

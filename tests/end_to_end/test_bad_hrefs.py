@@ -14,7 +14,7 @@ from known import check
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour
+from scenebeam.sandbox.server import SandboxServer
 
 Make = Callable[..., RunRequest]
 STAMP = "20210610T092031Z"
@@ -35,7 +35,7 @@ BAD = {
 }
 
 
-def catalog_of(server: Behaviour, folder: Path, href: Any) -> Path:
+def catalog_of(server: SandboxServer, folder: Path, href: Any) -> Path:
     items = [scene.item(server.url) for scene in (BEST, *OTHERS)]
     items[0]["assets"]["red"]["href"] = href
     path = folder / "bad.json"
@@ -46,7 +46,7 @@ def catalog_of(server: Behaviour, folder: Path, href: Any) -> Path:
 @pytest.mark.parametrize("name", BAD)
 def test_a_mosaic_lacks_that_tile(
     make_request: Make,
-    server: Behaviour,
+    server: SandboxServer,
     tmp_path: Path,
     name: str,
 ) -> None:
@@ -69,7 +69,7 @@ def test_a_mosaic_lacks_that_tile(
 @pytest.mark.parametrize("name", BAD)
 def test_a_download_lacks_that_file(
     make_request: Make,
-    server: Behaviour,
+    server: SandboxServer,
     tmp_path: Path,
     name: str,
 ) -> None:

@@ -20,7 +20,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.status import RunStatus
 from scenebeam.transfer import http
 
@@ -31,15 +31,15 @@ pytestmark = pytest.mark.parametrize("form", ["geotiff", "vrt"])
 
 
 @pytest.fixture
-def server(sandbox: Path, tmp_path: Path) -> Iterator[Behaviour]:
+def server(sandbox: Path, tmp_path: Path) -> Iterator[SandboxServer]:
     """One scene over HTTP, whose files may be spoilt."""
     shutil.copytree(sandbox / SCENE.id, tmp_path / "scenes" / SCENE.id)
-    with serve(tmp_path / "scenes") as behaviour:
-        yield behaviour
+    with serve(tmp_path / "scenes") as served:
+        yield served
 
 
 @pytest.fixture
-def stack(make_request: Callable[..., RunRequest], server: Behaviour, tmp_path: Path) -> Stack:
+def stack(make_request: Callable[..., RunRequest], server: SandboxServer, tmp_path: Path) -> Stack:
     """Run a stack of the scene; gives the status and where its product is or would be."""
     catalog = tmp_path / "items.json"
     catalog.write_text(
@@ -75,7 +75,7 @@ def whole(path: Path) -> bool:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_band_download_timeout(stack: Stack, server: Behaviour, form: str) -> None:
+def test_band_download_timeout(stack: Stack, server: SandboxServer, form: str) -> None:
     server.faults.append(Fault("nir.tif", times=2, sleep=0.5))
     status, path = stack(form)
     assert status.state == "succeeded"
@@ -83,7 +83,7 @@ def test_band_download_timeout(stack: Stack, server: Behaviour, form: str) -> No
 
 
 @pytest.mark.usefixtures("impatient")
-def test_all_bands_timeout(stack: Stack, server: Behaviour, form: str) -> None:
+def test_all_bands_timeout(stack: Stack, server: SandboxServer, form: str) -> None:
     server.faults.append(Fault("tif", sleep=0.5))
     status, path = stack(form, **{"limits.max_attempts": 2})
     assert (status.state, status.exit_code) == ("failed", 1)
@@ -94,14 +94,14 @@ def test_all_bands_timeout(stack: Stack, server: Behaviour, form: str) -> None:
     assert stack(form)[0].state == "succeeded", "the next run makes it"
 
 
-def test_partial_download_recovery(stack: Stack, server: Behaviour, form: str) -> None:
+def test_partial_download_recovery(stack: Stack, server: SandboxServer, form: str) -> None:
     server.faults.append(Fault("nir.tif", times=1, cut=20_000))
     status, path = stack(form)
     assert status.state == "succeeded"
     assert whole(path)
 
 
-def test_rate_limit_handling(stack: Stack, server: Behaviour, form: str) -> None:
+def test_rate_limit_handling(stack: Stack, server: SandboxServer, form: str) -> None:
     server.faults.append(Fault("red.tif", times=1, status=429, retry_after="1"))
     began = time.monotonic()
     status, path = stack(form)
@@ -110,7 +110,7 @@ def test_rate_limit_handling(stack: Stack, server: Behaviour, form: str) -> None
     assert whole(path)
 
 
-def test_empty_band_file(stack: Stack, server: Behaviour, form: str) -> None:
+def test_empty_band_file(stack: Stack, server: SandboxServer, form: str) -> None:
     (server.folder / SCENE.id / "red.tif").write_bytes(b"")
     status, path = stack(form)
     assert status.state == "failed"
@@ -125,7 +125,7 @@ def test_empty_band_file(stack: Stack, server: Behaviour, form: str) -> None:
     [b"NOT A VALID GEOTIFF", b"<html>Please log in</html>"],
     ids=["nonsense", "a login page"],
 )
-def test_corrupt_band_file(stack: Stack, server: Behaviour, form: str, content: bytes) -> None:
+def test_corrupt_band_file(stack: Stack, server: SandboxServer, form: str, content: bytes) -> None:
     (server.folder / SCENE.id / "red.tif").write_bytes(content)
     status, path = stack(form)
     assert status.state == "failed"
@@ -134,7 +134,7 @@ def test_corrupt_band_file(stack: Stack, server: Behaviour, form: str, content: 
     assert not path.exists()
 
 
-def test_band_that_breaks_off_in_its_pixels(stack: Stack, server: Behaviour, form: str) -> None:
+def test_band_that_breaks_off_in_its_pixels(stack: Stack, server: SandboxServer, form: str) -> None:
     file = server.folder / SCENE.id / "red.tif"
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
     status, _ = stack(form)

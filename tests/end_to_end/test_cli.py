@@ -14,7 +14,7 @@ from scenebeam.cli import main
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request
 from scenebeam.sandbox.scenes import AREA
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 
@@ -80,7 +80,7 @@ def test_mosaic_without_a_file(sandbox: Path, tmp_path: Path) -> None:
         (["plan", "{file}", "--set", "selct.x=1"], "did you mean 'select'"),
         (["plan", "{file}", "--set", "dates"], "write NAME=VALUE"),
         (["run", "{file}", "--set", "dates=2019"], "dates left out 7"),
-        (["status", "/nowhere"], "holds no run"),
+        (["status", "/nowhere"], "has no run"),
         (["info", "--collection", "x"], "known: cop-dem-glo-30, esa-worldcover, io-lulc"),
         (["mosaic", "--dates", "2021", "--bands", "red", "--output", "o"], "area is required"),
     ],
@@ -200,7 +200,7 @@ def test_a_plan_lists_its_blocks_and_becomes_vrts(make_request: Make, tmp_path: 
 
 
 def test_a_failed_run_ends_with_1(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
     server.faults.append(Fault("scl.tif", status=404))
     path = tmp_path / "request.json"

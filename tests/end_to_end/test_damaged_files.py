@@ -17,7 +17,7 @@ from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour
+from scenebeam.sandbox.server import SandboxServer
 
 Make = Callable[..., RunRequest]
 
@@ -137,7 +137,7 @@ def raw(tmp_path: Path) -> Path:
 )
 def test_a_damaged_raw_file_is_read_from_where_it_was_fetched(
     series: Callable[..., RunRequest],
-    server: Behaviour,
+    server: SandboxServer,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     damage: Callable[[Path], None],
@@ -147,7 +147,7 @@ def test_a_damaged_raw_file_is_read_from_where_it_was_fetched(
     whole = series("whole")
     assert run(whole).state == "succeeded"
     damage(raw(tmp_path))
-    server.forget()
+    server.reset_counts()
     request = series("out", **{"checks.checksums": checksums})
     status = run(request)
     assert (f"{SCENES[0].id}/B04.tif" in caplog.text and "read from" in caplog.text) is found
@@ -201,7 +201,7 @@ def test_a_scene_that_the_catalog_lacks_is_a_row_and_no_success(
 
 
 def test_a_larger_download_keeps_what_stands(
-    make_request: Make, served_items: Path, server: Behaviour
+    make_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     product = {"kind": "assets", "bands": ["red", "nir"]}
     request = make_request(catalog=str(served_items), product={**product, "download_n": 1})
@@ -209,7 +209,7 @@ def test_a_larger_download_keeps_what_stands(
     output = Path(request.output)
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.tif")}
     assert len(before) == 2
-    server.forget()
+    server.reset_counts()
     more = make_request(catalog=str(served_items), product={**product, "download_n": 3})
     assert (run(more).state, run(more).tasks) == ("succeeded", 3)
     assert {path: path.stat().st_mtime_ns for path in before} == before

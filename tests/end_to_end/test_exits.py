@@ -18,7 +18,7 @@ import pytest
 from scenebeam.execution.driver import run
 from scenebeam.execution.live import live_status
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 SCENEBEAM = str(Path(sys.executable).parent / "scenebeam")
@@ -58,7 +58,7 @@ def wait_for(reached: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def slow_run(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> RunRequest:
     """A request whose files come slowly."""
     server.latency = 0.5
@@ -123,7 +123,7 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_run_that_is_terminated_says_so_and_resumes(
-    slow_run: RunRequest, server: Behaviour, tmp_path: Path, number: signal.Signals, code: int
+    slow_run: RunRequest, server: SandboxServer, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     file = written(slow_run, tmp_path / "request.json")
     process = subprocess.Popen([SCENEBEAM, "run", file], stderr=subprocess.PIPE, text=True)
@@ -142,7 +142,7 @@ def test_a_run_that_is_terminated_says_so_and_resumes(
 
 
 def test_the_status_of_a_run_is_live(
-    slow_run: RunRequest, server: Behaviour, tmp_path: Path
+    slow_run: RunRequest, server: SandboxServer, tmp_path: Path
 ) -> None:
     file = written(slow_run, tmp_path / "request.json")
     process = subprocess.Popen(
@@ -213,7 +213,7 @@ def test_a_link_that_leads_nowhere_is_no_output(make_request: Make, tmp_path: Pa
     (tmp_path / "out").symlink_to(tmp_path / "gone" / "away")
     failed = scenebeam("run", written(make_request(), tmp_path / "request.json"))
     assert failed.returncode == 1
-    assert "a link that leads nowhere" in failed.stderr
+    assert "a dangling symbolic link" in failed.stderr
 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
@@ -275,7 +275,7 @@ def test_land_cover_without_a_chip_is_no_success(landcover_request: Make) -> Non
 
 
 def test_retry_is_advised_only_where_it_helps(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
     request = make_request(
         catalog=str(served_items), **{"product.bands": ["red"], "limits.retry_seconds": 1}
@@ -293,7 +293,7 @@ def test_retry_is_advised_only_where_it_helps(
 
 
 def test_a_server_that_is_unwell_is_to_be_tried_again(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
     server.faults = [Fault(pattern="red", status=503, times=10**6)]
     limits = {"limits.retry_wait": 0.01, "limits.max_attempts": 2}

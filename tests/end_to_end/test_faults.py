@@ -15,7 +15,7 @@ from known import check, read
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 STAMP = "20210610T092031Z"
@@ -50,7 +50,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_tile_is_left_out_and_named(remote: Make, server: Behaviour, name: str) -> None:
+def test_a_broken_tile_is_left_out_and_named(
+    remote: Make, server: SandboxServer, name: str
+) -> None:
     fault, told = BROKEN[name]
     server.faults.append(fault)
     request = remote()
@@ -86,7 +88,7 @@ def test_a_broken_tile_is_left_out_and_named(remote: Make, server: Behaviour, na
     ("policy", "state", "failed"), [("fail", "failed", 1), ("skip", "skipped", 0)]
 )
 def test_the_policy_decides_whether_a_missing_tile_fails(
-    remote: Make, server: Behaviour, policy: str, state: str, failed: int
+    remote: Make, server: SandboxServer, policy: str, state: str, failed: int
 ) -> None:
     server.faults.append(BROKEN["404"][0])
     request = remote(**{"product.on_missing": policy})
@@ -104,7 +106,7 @@ def test_the_policy_decides_whether_a_missing_tile_fails(
     ]
 
 
-def test_no_readable_tile_at_all_fails(remote: Make, server: Behaviour) -> None:
+def test_no_readable_tile_at_all_fails(remote: Make, server: SandboxServer) -> None:
     server.faults.append(Fault("red.tif", status=404))
     request = remote()
     status = run(request)
@@ -116,7 +118,7 @@ def test_no_readable_tile_at_all_fails(remote: Make, server: Behaviour) -> None:
 
 
 def test_an_unwell_server_fails_the_task_and_never_the_tile(
-    remote: Make, server: Behaviour
+    remote: Make, server: SandboxServer
 ) -> None:
     """What may be read later is not a missing tile: nothing is published without it."""
     server.faults.append(Fault(f"{BEST}/red", status=503))
@@ -130,7 +132,7 @@ def test_an_unwell_server_fails_the_task_and_never_the_tile(
     check(Path(request.output) / "mosaics" / STAMP / "red.tif", scenes(), "red")
 
 
-def test_passing_faults_change_no_byte(remote: Make, server: Behaviour, tmp_path: Path) -> None:
+def test_passing_faults_change_no_byte(remote: Make, server: SandboxServer, tmp_path: Path) -> None:
     calm = remote(output=str(tmp_path / "calm"))
     run(calm)
     server.faults += [
@@ -146,12 +148,14 @@ def test_passing_faults_change_no_byte(remote: Make, server: Behaviour, tmp_path
         )
 
 
-def test_a_slow_server_gives_the_same(remote: Make, server: Behaviour) -> None:
+def test_a_slow_server_gives_the_same(remote: Make, server: SandboxServer) -> None:
     server.latency = 0.05
     assert run(remote()).state == "succeeded"
 
 
-def test_blocks_that_better_tiles_cover_are_not_fetched(remote: Make, server: Behaviour) -> None:
+def test_blocks_that_better_tiles_cover_are_not_fetched(
+    remote: Make, server: SandboxServer
+) -> None:
     inside = {"area.bbox": [23.91, 40.585, 23.95, 40.61], "product.bands": ["red"]}
     request = remote(**inside)
     assert run(request).state == "succeeded"

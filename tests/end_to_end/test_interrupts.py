@@ -20,7 +20,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import COLLECTION
-from scenebeam.sandbox.server import Behaviour
+from scenebeam.sandbox.server import SandboxServer
 
 Make = Callable[..., RunRequest]
 
@@ -61,7 +61,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_request: Make, tmp_path: Pa
         began = time.monotonic()
         assert start(written(calm, tmp_path / f"{output}.json")).wait() == 0
         times.append(time.monotonic() - began)
-    delays = [min(times) * random.Random(7).constant_ok(0.4, 0.8) for _ in range(4)]
+    delays = [min(times) * random.Random(7).uniform(0.4, 0.8) for _ in range(4)]
     killed = make_request(output=str(tmp_path / "killed"), **{"limits.memory": "100MB"})
     assert run_killing(killed, tmp_path, delays) >= 1
     assert files(tmp_path / "killed") == files(tmp_path / "calm")
@@ -89,7 +89,7 @@ def test_killed_at_twenty_random_moments(make_request: Make, tmp_path: Path, run
     print(f"seed {seed}")
     pick = random.Random(seed)
     for attempt in range(5):
-        delays = [pick.constant_ok(0.5, 6.0 if runner == "direct" else 3.0) for _ in range(4)]
+        delays = [pick.uniform(0.5, 6.0 if runner == "direct" else 3.0) for _ in range(4)]
         killed = make_request(
             output=str(tmp_path / f"killed{attempt}"), runner=runner, **{"limits.memory": "100MB"}
         )
@@ -123,7 +123,7 @@ def raw(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in tree(folder).items() if name.startswith("raw/")}
 
 
-def pixels_of(server: Behaviour) -> list[tuple[str, int, int]]:
+def pixels_of(server: SandboxServer) -> list[tuple[str, int, int]]:
     """Ranges that were asked for, but for those that ask for the size of a file."""
     return [(path, begin, end) for path, begin, end in server.ranges if end - begin > 1]
 
@@ -147,7 +147,7 @@ def downloads(served_items: Path, output: Path, runner: str) -> RunRequest:
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_ctrl_c_stops_downloads_where_they_are(
-    served_items: Path, server: Behaviour, tmp_path: Path, runner: str
+    served_items: Path, server: SandboxServer, tmp_path: Path, runner: str
 ) -> None:
     server.rate = 100e3
     request = downloads(served_items, tmp_path / "out", runner)
@@ -160,7 +160,7 @@ def test_ctrl_c_stops_downloads_where_they_are(
     assert json.loads((tmp_path / "out" / "status.json").read_text())["state"] == "cancelled"
     assert [path for path in (tmp_path / "out").rglob(".*.arriving") if path.stat().st_size]
     server.rate = 0
-    server.forget()
+    server.reset_counts()
     assert start(file).wait() == 0
     assert any(begin > 0 for _, begin, _ in server.ranges), "it went on where it had been stopped"
     calm = downloads(served_items, tmp_path / "calm", "serial")
@@ -170,11 +170,11 @@ def test_ctrl_c_stops_downloads_where_they_are(
 
 @pytest.mark.parametrize("runner", ["serial", pytest.param("direct", marks=pytest.mark.slow)])
 def test_killed_downloads_resume_to_the_same_bytes(
-    served_items: Path, server: Behaviour, tmp_path: Path, runner: str
+    served_items: Path, server: SandboxServer, tmp_path: Path, runner: str
 ) -> None:
     calm = downloads(served_items, tmp_path / "calm", "serial")
     run(calm)
-    server.forget()
+    server.reset_counts()
     server.rate = 0.5e6
     pick = random.Random(11)
     killed = downloads(served_items, tmp_path / "killed", runner)
@@ -183,7 +183,7 @@ def test_killed_downloads_resume_to_the_same_bytes(
         before = len(pixels_of(server))
         process = start(file)
         wait_for(lambda before=before: len(pixels_of(server)) > before)
-        time.sleep(pick.constant_ok(0.3, 1.2))
+        time.sleep(pick.uniform(0.3, 1.2))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     server.rate = 0
@@ -220,5 +220,5 @@ def test_field_chips_killed_at_random_moments(fields_request: Make, tmp_path: Pa
     pick = random.Random(seed)
     for attempt, runner in enumerate(["serial", "direct", "serial", "direct"]):
         killed = fields_request(output=str(tmp_path / f"killed{attempt}"), runner=runner)
-        run_killing(killed, tmp_path, [pick.constant_ok(0.8, 5.0) for _ in range(4)])
+        run_killing(killed, tmp_path, [pick.uniform(0.8, 5.0) for _ in range(4)])
         assert files(tmp_path / f"killed{attempt}") == files(tmp_path / "calm"), f"seed {seed}"

@@ -80,7 +80,7 @@ def test_killed_at_random_moments(
             runner=runner,
             **{"product.sampling_factor": 1},
         )
-        run_killing(killed, tmp_path, [pick.constant_ok(1.0, 6.0) for _ in range(4)])
+        run_killing(killed, tmp_path, [pick.uniform(1.0, 6.0) for _ in range(4)])
         assert released(Path(killed.output)) == released(landcover_run), f"seed {seed}"
 
 
@@ -129,7 +129,7 @@ def test_each_block_is_fetched_once_a_step_and_tries_are_as_asked(
         fast = {**changes, "limits.retry_wait": 0.0}
         tries = {}
         for attempts in (1, 3):
-            files.forget()
+            files.reset_counts()
             output = str(tmp_path / f"b{attempts}")
             status = run(
                 landcover_request(output=output, **{**fast, "limits.max_attempts": attempts})

@@ -24,7 +24,7 @@ from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest, is_url
 from scenebeam.requestfile import load_request
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.storage import open_store
 from scenebeam.storage.store import SUPERSEDED
 
@@ -63,7 +63,7 @@ class Case:
     """A product, and the server that its scenes come from."""
 
     def __init__(
-        self, make: Make, server: Behaviour, catalog: Path, output: str, name: str
+        self, make: Make, server: SandboxServer, catalog: Path, output: str, name: str
     ) -> None:
         _, first, change = PRODUCTS[name]
         limits = {"limits.retry_wait": 0.01, "limits.max_attempts": 2}
@@ -107,7 +107,7 @@ def served(
 
 @pytest.fixture
 def case(
-    served: tuple[str, Behaviour, Path],
+    served: tuple[str, SandboxServer, Path],
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> Case:
@@ -261,7 +261,7 @@ def test_a_moved_output_is_gone_on_with_where_it_is(case: Case, tmp_path: Path) 
     moved = tmp_path / "elsewhere" / "moved"
     moved.parent.mkdir()
     shutil.move(case.output, moved)
-    case.server.forget()
+    case.server.reset_counts()
     request, _ = load_request(moved / "run.json")
     assert request.output == str(moved)
     before = {path: path.stat().st_mtime_ns for path in moved.rglob("*.tif")}

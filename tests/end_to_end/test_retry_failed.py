@@ -13,7 +13,7 @@ import pytest
 from conftest import tree
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 LACKING, COMPLETE = "20210610T092031Z", "20220615T092029Z"
@@ -49,7 +49,7 @@ def calm(ask: Make, tmp_path: Path) -> dict[str, bytes]:
 
 def test_a_tile_that_has_come_by_now_is_in_the_product(
     ask: Make,
-    server: Behaviour,
+    server: SandboxServer,
     calm: dict[str, bytes],
 ) -> None:
     server.faults.append(GONE)
@@ -59,7 +59,7 @@ def test_a_tile_that_has_come_by_now_is_in_the_product(
     first, times = tree(folder), written(folder)
     assert not is_complete(request, LACKING)
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     again = run(request)
     assert (again.state, again.incomplete) == ("succeeded", 1)
     assert written(folder) == times, "a plain second run makes nothing again"
@@ -80,7 +80,7 @@ def test_a_tile_that_has_come_by_now_is_in_the_product(
 
 def test_a_tile_that_is_still_missing_leaves_the_product_as_it_is(
     ask: Make,
-    server: Behaviour,
+    server: SandboxServer,
 ) -> None:
     server.faults.append(GONE)
     request = ask()
@@ -92,7 +92,9 @@ def test_a_tile_that_is_still_missing_leaves_the_product_as_it_is(
     assert tree(folder) == before
 
 
-def test_a_failed_product_is_made_too(ask: Make, server: Behaviour, calm: dict[str, bytes]) -> None:
+def test_a_failed_product_is_made_too(
+    ask: Make, server: SandboxServer, calm: dict[str, bytes]
+) -> None:
     server.faults.append(Fault("S2A_34TGL_20210610_1_L2A/red", status=503))
     request = ask(**{"limits.max_attempts": 2})
     assert run(request).state == "failed"

@@ -28,7 +28,7 @@ from scenebeam.planning.search_cache import read_search, write_search
 from scenebeam.request import Area, RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import SCENES, write_sandbox
-from scenebeam.sandbox.server import Behaviour, serve
+from scenebeam.sandbox.server import SandboxServer, serve
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
@@ -130,32 +130,32 @@ def counted(tmp_path: Path) -> Any:
     """A catalogue on the network that counts what it is asked, its scenes on local files."""
     folder = tmp_path / "catalog"
     folder.mkdir()
-    with serve(folder) as behaviour:
-        write_sandbox(folder, behaviour.url)
-        yield behaviour
+    with serve(folder) as served:
+        write_sandbox(folder, served.url)
+        yield served
 
 
-def test_the_second_run_asks_no_catalogue(make_request: Make, counted: Behaviour) -> None:
+def test_the_second_run_asks_no_catalogue(make_request: Make, counted: SandboxServer) -> None:
     catalog = f"{counted.url}/catalog.json"
     first = make_request(
         catalog=catalog, **{"product.bands": ["scl"], "select.max_cloud_cover": 15}
     )
     write_scenes(first)
     assert counted.requests.total() > 0
-    counted.forget()
+    counted.reset_counts()
     run(first)
     other = make_request(catalog=catalog, **{"product.bands": ["scl"]})
     run(other, overwrite=True)
     assert not [path for path in counted.requests if path.endswith(".json")], (
         "another filter is no other question"
     )
-    counted.forget()
+    counted.reset_counts()
     run(make_request(catalog=catalog, dates="2021", **{"product.bands": ["scl"]}), overwrite=True)
     assert [path for path in counted.requests if path.endswith(".json")], "other dates are"
 
 
 def test_refresh_asks_again_and_makes_only_what_changed(
-    make_request: Make, counted: Behaviour
+    make_request: Make, counted: SandboxServer
 ) -> None:
     catalog = f"{counted.url}/catalog.json"
     request = make_request(catalog=catalog, dates=["2021", "2022"], **{"product.bands": ["scl"]})

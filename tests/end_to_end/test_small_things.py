@@ -26,7 +26,7 @@ from scenebeam.report.facts import Measure, gather
 from scenebeam.report.render import _worst
 from scenebeam.request import Checks, Limits, RunRequest
 from scenebeam.requestfile import load_request
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
@@ -37,7 +37,7 @@ CONFIG = Path(__file__).parents[2] / "config"
     ("status", "hint"), [(401, "account"), (403, "may not search"), (404, "root of the API")]
 )
 def test_a_catalog_that_refuses_is_told_with_a_hint(
-    make_request: Make, server: Behaviour, status: int, hint: str
+    make_request: Make, server: SandboxServer, status: int, hint: str
 ) -> None:
     server.faults = [Fault("catalog.json", status=status)]
     with pytest.raises(CatalogError, match=rf"refused the search: status {status}.*{hint}"):

@@ -22,7 +22,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.storage import open_store
 from scenebeam.transfer import retry
 
@@ -37,7 +37,7 @@ def not_halted() -> Iterator[None]:
 
 
 @pytest.fixture
-def catalog(server: Behaviour, tmp_path: Path) -> Callable[..., Path]:
+def catalog(server: SandboxServer, tmp_path: Path) -> Callable[..., Path]:
     """An ItemCollection on the server's files; `edit` changes each item, `only` takes some."""
 
     def write(
@@ -87,7 +87,7 @@ def status_of(request: RunRequest, scene: str = SCENE) -> dict[str, str]:
 
 
 def test_every_band_is_there_and_is_the_file_that_was_served(
-    ask: Assets, sandbox: Path, server: Behaviour
+    ask: Assets, sandbox: Path, server: SandboxServer
 ) -> None:
     request = ask()
     status = run(request)
@@ -144,15 +144,15 @@ def test_the_manifest_has_the_documented_columns(ask: Assets) -> None:
     assert not (Path(request.output) / "raw").exists()
 
 
-def test_a_second_run_makes_no_request(ask: Assets, server: Behaviour) -> None:
+def test_a_second_run_makes_no_request(ask: Assets, server: SandboxServer) -> None:
     request = ask()
     run(request)
-    server.forget()
+    server.reset_counts()
     assert run(request).state == "succeeded"
     assert server.requests.total() == 0
 
 
-def test_overwriting_leaves_no_half_download(ask: Assets, server: Behaviour) -> None:
+def test_overwriting_leaves_no_half_download(ask: Assets, server: SandboxServer) -> None:
     server.faults += [Fault(f"{SCENE}/nir", cut=5000, times=1), Fault(f"{SCENE}/nir", status=404)]
     request = ask()
     run(request)
@@ -219,7 +219,7 @@ def test_downloads_feed_the_mosaics_with_their_offsets(ask: Assets, tmp_path: Pa
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_band_that_fails_is_named_and_loses_no_other(
-    ask: Assets, server: Behaviour, fault: Fault, status: str, told: str
+    ask: Assets, server: SandboxServer, fault: Fault, status: str, told: str
 ) -> None:
     server.faults.append(fault)
     request = ask(**{"limits.max_failed": 0.5})
@@ -234,7 +234,7 @@ def test_a_band_that_fails_is_named_and_loses_no_other(
     assert row["message"].startswith("B08: ")
     assert told in row["message"]
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     assert run(request).state == "succeeded"
     assert {path.rpartition("/")[2] for path in server.requests} == {"nir.tif"}, (
         "what is there is not fetched again"
@@ -242,7 +242,7 @@ def test_a_band_that_fails_is_named_and_loses_no_other(
     assert status_of(request)["status"] == "success"
 
 
-def test_faults_that_pass_are_not_seen(ask: Assets, server: Behaviour) -> None:
+def test_faults_that_pass_are_not_seen(ask: Assets, server: SandboxServer) -> None:
     server.faults += [
         Fault("red", status=429, retry_after="0", times=3),
         Fault("nir", status=503, times=4),
@@ -276,7 +276,7 @@ def test_a_missing_href_is_a_status_of_its_own(ask: Assets, catalog: Callable[..
 
 
 def test_an_empty_file_is_told(
-    ask: Assets, server: Behaviour, catalog: Callable[..., Path]
+    ask: Assets, server: SandboxServer, catalog: Callable[..., Path]
 ) -> None:
     (server.folder / "empty.tif").write_bytes(b"")
 
@@ -295,7 +295,7 @@ def test_an_empty_file_is_told(
     "content", ["<html>log in</html>", "II*\0 and nothing more"], ids=["html", "header"]
 )
 def test_what_is_no_image_is_not_kept(
-    ask: Assets, server: Behaviour, catalog: Callable[..., Path], content: str
+    ask: Assets, server: SandboxServer, catalog: Callable[..., Path], content: str
 ) -> None:
     (server.folder / "bad.tif").write_text(content)
 
@@ -311,7 +311,7 @@ def test_what_is_no_image_is_not_kept(
 
 
 def test_a_block_that_does_not_decode_is_found(
-    ask: Assets, server: Behaviour, sandbox: Path
+    ask: Assets, server: SandboxServer, sandbox: Path
 ) -> None:
     broken = bytearray((sandbox / SCENE / "nir.tif").read_bytes())
     broken[-2000:] = b"\xff" * 2000
@@ -337,7 +337,7 @@ def test_another_number_type_is_not_what_was_asked_for(
 
 
 def with_checksum(
-    server: Behaviour, make: Callable[[bytes], str]
+    server: SandboxServer, make: Callable[[bytes], str]
 ) -> Callable[[dict[str, Any]], None]:
     def edit(item: dict[str, Any]) -> None:
         asset = item["assets"]["nir"]
@@ -366,7 +366,7 @@ def with_checksum(
 )
 def test_checksums_of_the_catalogue_are_held_against_the_bytes(
     ask: Assets,
-    server: Behaviour,
+    server: SandboxServer,
     catalog: Callable[..., Path],
     make: Callable[[bytes], str],
     status: str,
@@ -394,7 +394,7 @@ def test_a_size_that_is_not_the_catalogues_fails_where_there_is_no_checksum(
 
 
 def test_a_disk_with_too_little_room_is_told_before_the_download(
-    ask: Assets, server: Behaviour, monkeypatch: pytest.MonkeyPatch
+    ask: Assets, server: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
@@ -429,7 +429,7 @@ def test_a_table_without_its_columns_is_told_which(ask: Assets, tmp_path: Path) 
 
 
 def test_jpeg_2000_stays_jpeg_2000(
-    ask: Assets, server: Behaviour, catalog: Callable[..., Path]
+    ask: Assets, server: SandboxServer, catalog: Callable[..., Path]
 ) -> None:
     pixels = np.arange(256 * 256, dtype=np.uint16).reshape(256, 256)
     profile = {
@@ -463,11 +463,11 @@ def test_jpeg_2000_stays_jpeg_2000(
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_no_more_files_at_once_than_a_host_may_bear(
-    ask: Assets, server: Behaviour, runner: str
+    ask: Assets, server: SandboxServer, runner: str
 ) -> None:
     server.latency = 0.05
     request = ask(runner=runner, **{"limits.max_per_host": 2, "limits.max_download_workers": 8})
     assert run(request).state == "succeeded"
-    assert server.most_at_once == 2
+    assert server.max_active == 2
     run(ask(runner=runner, output=f"{request.output}-2", **{"limits.max_per_host": 6}))
-    assert server.most_at_once > 2, "and no fewer, where there are more"
+    assert server.max_active > 2, "and no fewer, where there are more"

@@ -17,7 +17,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import AREA, COLLECTION
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.storage import gcs, open_store
 from scenebeam.storage.local import LocalStore
 from scenebeam.transfer.download import CHUNK, download
@@ -110,10 +110,10 @@ def test_url_to_gcs_drop_local_streams_and_leaves_nothing_here(
 
 
 def test_gcs_to_local_asks_nobody_else(
-    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, tmp_path: Path
+    ask: Ask, prefix: str, server: SandboxServer, sandbox: Path, tmp_path: Path
 ) -> None:
     run(ask("url_to_gcs_drop_local", prefix))
-    server.forget()
+    server.reset_counts()
     request = ask("gcs_to_local", prefix, output=str(tmp_path / "back"))
     assert run(request).state == "succeeded"
     assert server.requests.total() == 0
@@ -131,7 +131,7 @@ def test_gcs_to_local_of_what_was_never_there_is_told(ask: Ask, prefix: str) -> 
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_a_gs_output_streams_by_itself(
-    ask: Ask, prefix: str, server: Behaviour, sandbox: Path, runner: str
+    ask: Ask, prefix: str, server: SandboxServer, sandbox: Path, runner: str
 ) -> None:
     request = ask(None, output=prefix, runner=runner)
     assert run(request).state == "succeeded"
@@ -140,17 +140,17 @@ def test_a_gs_output_streams_by_itself(
             sandbox, row, "red"
         )
         assert row["gcs_b04"] == f"{prefix}/raw/{row['scene_id']}/B04.tif"
-    server.forget()
+    server.reset_counts()
     assert run(request).state == "succeeded"
     assert server.requests.total() == 0
 
 
 def test_drop_local_sends_what_is_already_here_instead_of_fetching_it(
-    ask: Ask, prefix: str, server: Behaviour
+    ask: Ask, prefix: str, server: SandboxServer
 ) -> None:
     request = ask("url_to_local")
     run(request)
-    server.forget()
+    server.reset_counts()
     moved = ask("url_to_gcs_drop_local", prefix)
     assert run(moved).state == "succeeded"
     assert len(open_store(prefix).list()) == 6
@@ -173,12 +173,12 @@ def _run_and_crash(request: str) -> None:
 
 
 def test_a_crash_between_upload_and_deletion_loses_nothing(
-    ask: Ask, prefix: str, server: Behaviour, sandbox: Path
+    ask: Ask, prefix: str, server: SandboxServer, sandbox: Path
 ) -> None:
     local = ask("url_to_local", download_n=1)
     run(local)
     before = {path: path.read_bytes() for path in Path(local.output).rglob("raw/*/*.tif")}
-    server.forget()
+    server.reset_counts()
     request = ask("url_to_gcs_drop_local", prefix, download_n=1)
     process = multiprocessing.get_context("spawn").Process(
         target=_run_and_crash, args=(request.model_dump_json(),)
@@ -211,7 +211,7 @@ def test_a_local_file_stays_while_the_object_is_another(
 
 
 def test_a_stream_that_breaks_off_goes_on_in_the_same_object(
-    prefix: str, server: Behaviour
+    prefix: str, server: SandboxServer
 ) -> None:
     content = os.urandom(3 * CHUNK + 5)
     (server.folder / "long.bin").write_bytes(content)
@@ -227,7 +227,7 @@ def test_a_stream_that_breaks_off_goes_on_in_the_same_object(
     assert store.list() == {"a/long.bin"}
 
 
-def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behaviour) -> None:
+def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: SandboxServer) -> None:
     (server.folder / "long.bin").write_bytes(os.urandom(3 * CHUNK))
     server.faults += [Fault("long", cut=CHUNK, times=1), Fault("long", status=404)]
     store = open_store(prefix)
@@ -237,7 +237,7 @@ def test_an_upload_that_is_given_up_leaves_no_object(prefix: str, server: Behavi
 
 
 def test_what_is_no_image_is_not_kept_in_the_bucket(
-    ask: Ask, prefix: str, server: Behaviour
+    ask: Ask, prefix: str, server: SandboxServer
 ) -> None:
     (server.folder / "page.html").write_text("<html>log in</html>")
     server.faults.append(Fault("nir", status=302, location="/page.html"))

@@ -529,7 +529,7 @@ def test_classifications_are_read_once_a_scene(
             }
         )
         plan = make_plan(request)
-        server.forget()
+        server.reset_counts()
         assert run(request).state == "succeeded"
         spans: dict[str, list[tuple[int, int]]] = {}
         for path, start, stop in server.ranges:
@@ -663,7 +663,7 @@ def test_a_broken_file_fails_its_chips_and_the_next_run_makes_them_alone(
         ]
         assert len(harvest) > 10
         server.faults.clear()
-        server.forget()
+        server.reset_counts()
         assert run(request).state == "succeeded"
         assert not any("_202110" in path for path in server.requests)  # harvest stands
 

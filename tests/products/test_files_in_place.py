@@ -17,7 +17,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import COLLECTION, SCENES
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.storage import open_store
 
 SCENE = SCENES[0]
@@ -25,7 +25,7 @@ Ask = Callable[..., RunRequest]
 
 
 @pytest.fixture
-def ask(server: Behaviour, tmp_path: Path) -> Ask:
+def ask(server: SandboxServer, tmp_path: Path) -> Ask:
     """A request for the files of one scene; `checksums` says whether its catalog knows them."""
 
     def make(checksums: bool = False, **changes: Any) -> RunRequest:
@@ -57,12 +57,12 @@ def row(request: RunRequest) -> dict[str, str]:
     return found
 
 
-def half_done(request: RunRequest, server: Behaviour) -> Path:
+def half_done(request: RunRequest, server: SandboxServer) -> Path:
     """Fetch all of a scene but its classes; gives the folder."""
     server.faults.append(Fault("scl", status=503))
     assert run(request).state == "failed"
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     return Path(request.output) / "raw" / SCENE.id
 
 
@@ -84,7 +84,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("checksums", [True, False])
 def test_a_damaged_file_in_place_is_fetched_again_with_a_warning(
     ask: Ask,
-    server: Behaviour,
+    server: SandboxServer,
     sandbox: Path,
     caplog: pytest.LogCaptureFixture,
     spoil: Callable[[Path], None],
@@ -105,7 +105,7 @@ def test_a_damaged_file_in_place_is_fetched_again_with_a_warning(
 @pytest.mark.parametrize("checksums", [True, False])
 def test_intact_files_in_place_are_not_asked_for(
     ask: Ask,
-    server: Behaviour,
+    server: SandboxServer,
     checksums: bool,
 ) -> None:
     request = ask(checksums)
@@ -116,13 +116,13 @@ def test_intact_files_in_place_are_not_asked_for(
 
 
 def test_a_damaged_local_file_is_not_sent_into_the_bucket(
-    ask: Ask, server: Behaviour, sandbox: Path, prefix: str
+    ask: Ask, server: SandboxServer, sandbox: Path, prefix: str
 ) -> None:
     """It would take the place of the good one, and be deleted here."""
     request = ask()
     assert run(request).state == "succeeded"
     cut(Path(request.output) / "raw" / SCENE.id / "B08.tif")
-    server.forget()
+    server.reset_counts()
     moved = ask(**{"product.raw_storage_mode": "url_to_gcs_drop_local", "product.gcs": prefix})
     assert run(moved).state == "succeeded"
     assert (
@@ -134,7 +134,7 @@ def test_a_damaged_local_file_is_not_sent_into_the_bucket(
 
 @pytest.mark.parametrize("checksums", [True, False])
 def test_objects_in_the_bucket_are_held_against_the_catalog(
-    ask: Ask, server: Behaviour, sandbox: Path, prefix: str, checksums: bool
+    ask: Ask, server: SandboxServer, sandbox: Path, prefix: str, checksums: bool
 ) -> None:
     """By the digest that they were published with; where the catalog has none, they must be images."""
     request = ask(
@@ -143,7 +143,7 @@ def test_objects_in_the_bucket_are_held_against_the_catalog(
     server.faults.append(Fault("scl", status=503))
     assert run(request).state == "failed"
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     open_store(prefix).write(f"{SCENE.id}/B04.tif", b"another file")
     assert run(request).state == "succeeded"
     assert {name.rpartition("/")[2] for name in server.requests} == {"red.tif", "scl.tif"}
@@ -154,7 +154,7 @@ def test_objects_in_the_bucket_are_held_against_the_catalog(
 
 
 def test_each_band_tells_its_seconds_bytes_and_retries(
-    ask: Ask, server: Behaviour, sandbox: Path, caplog: pytest.LogCaptureFixture
+    ask: Ask, server: SandboxServer, sandbox: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults += [Fault("nir", status=503, times=1)]
     request = ask(**{"limits.max_attempts": 4})

@@ -24,7 +24,7 @@ from scenebeam.planning.search import make_plan
 from scenebeam.request import Limits, RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_sandbox
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 BEFORE, AFTER = "20210610T092031Z", "20220615T092029Z"
@@ -279,7 +279,7 @@ def test_the_same_bytes_again(index_request: Make, tmp_path: Path) -> None:
 
 
 def test_a_tile_that_is_gone_is_left_out_and_named(
-    index_request: Make, served_items: Path, server: Behaviour
+    index_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     server.faults.append(Fault("S2A_34TGK_20210610_1_L2A/scl.tif", status=404))
     seam = {
@@ -307,7 +307,7 @@ def test_a_tile_that_is_gone_is_left_out_and_named(
 
 
 def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
-    index_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    index_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
     grid = {
         "crs": "EPSG:32634",
@@ -316,13 +316,13 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
     }
     request = index_request(catalog=str(served_items), grid=grid, dates="2021")
     plan = make_plan(request)
-    server.forget()
+    server.reset_counts()
     table = block_table(plan.tasks, Limits(private_addresses=True))
     headers = server.bytes_sent
     assert {(row["scene"], row["band"].partition("/")[2]) for row in table.rows} == {
         ("S2A_34TGL_20210610_1_L2A", band) for band in ("nir", "red", "scl")
     }
-    server.forget()
+    server.reset_counts()
     assert run(request).state == "succeeded"
     told = sum(row["bytes"] for row in table.rows)
     assert server.bytes_sent <= told + 3 * headers, "pixels as foretold, and headers"

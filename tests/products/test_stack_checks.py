@@ -25,7 +25,7 @@ from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 
 SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
 LEFT, TOP, SIDE = 600_000, 5_200_000, 1000
@@ -236,7 +236,7 @@ def masked(path: Path, pixels: np.ndarray, valid: np.ndarray) -> None:
 @pytest.mark.parametrize("kept", [False, True])
 def test_what_the_mask_of_one_band_hides_is_no_data_in_the_stack(
     bands: Path,
-    host: Behaviour,
+    host: SandboxServer,
     kept: bool,
 ) -> None:
     """A GeoTIFF has one mask for all its bands. `kept`: the masked bands come from an earlier run."""
@@ -280,10 +280,10 @@ def test_a_vrt_stack_takes_no_more_memory_than_it_may(bands: Path) -> None:
 
 
 @pytest.fixture
-def host(bands: Path) -> Iterator[Behaviour]:
+def host(bands: Path) -> Iterator[SandboxServer]:
     """The scene's files over HTTP."""
-    with serve(bands) as behaviour:
-        yield behaviour
+    with serve(bands) as served:
+        yield served
 
 
 AFTER_0400 = {"s2:processing_baseline": "05.11"}
@@ -291,7 +291,7 @@ AFTER_0400 = {"s2:processing_baseline": "05.11"}
 
 def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(
     bands: Path,
-    host: Behaviour,
+    host: SandboxServer,
     tmp_path: Path,
 ) -> None:
     """Band files carry +1000 as their provider made them, whatever the VRT over them takes out."""
@@ -348,7 +348,7 @@ def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(
     np.testing.assert_allclose(means[1], (visible - infrared) / (visible + infrared), atol=1e-6)
 
 
-def test_the_numbers_of_both_formats_mean_the_same(bands: Path, host: Behaviour) -> None:
+def test_the_numbers_of_both_formats_mean_the_same(bands: Path, host: SandboxServer) -> None:
     c1 = "sentinel-2-c1-l2a"
     items = catalog(bands, host.url, collection=c1, **AFTER_0400)
     for values in ("harmonized", "raw"):
@@ -375,18 +375,18 @@ def truncated(path: Path) -> bytes:
     return whole
 
 
-def half_made(items: Path, host: Behaviour, **changes: Any) -> RunRequest:
+def half_made(items: Path, host: SandboxServer, **changes: Any) -> RunRequest:
     """A VRT stack that lacks one of its files for now."""
     request = stack_of(items, "vrt", **{"limits.max_attempts": 1, **changes})
     host.faults.append(Fault("swir22", status=503))
     assert run(request).state == "failed"
     host.faults.clear()
-    host.forget()
+    host.reset_counts()
     return request
 
 
 def test_a_truncated_file_under_its_final_name_is_fetched_again(
-    bands: Path, host: Behaviour, caplog: pytest.LogCaptureFixture
+    bands: Path, host: SandboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = half_made(catalog(bands, host.url), host)
     nir = Path(request.output) / "stacks" / SCENE / "nir.tif"
@@ -403,7 +403,7 @@ def test_a_truncated_file_under_its_final_name_is_fetched_again(
 @pytest.mark.parametrize("known", ["file:checksum", "file:size", "nothing"])
 def test_files_in_place_are_held_against_what_is_known_of_them(
     bands: Path,
-    host: Behaviour,
+    host: SandboxServer,
     known: str,
 ) -> None:
     write(bands / "nir.tif", noise(100, 3000, 5000), compress="deflate")
@@ -430,7 +430,7 @@ def test_files_in_place_are_held_against_what_is_known_of_them(
     assert host.requests["/nir.tif"] == 1
 
 
-def test_an_intact_file_in_place_stays(bands: Path, host: Behaviour) -> None:
+def test_an_intact_file_in_place_stays(bands: Path, host: SandboxServer) -> None:
     request = half_made(catalog(bands, host.url), host)
     assert run(request).state == "succeeded"
     assert set(host.requests) == {"/swir22.tif"}
@@ -438,7 +438,7 @@ def test_an_intact_file_in_place_stays(bands: Path, host: Behaviour) -> None:
 
 def test_a_whole_file_without_a_checksum_is_decoded_on_arrival(
     bands: Path,
-    host: Behaviour,
+    host: SandboxServer,
 ) -> None:
     damaged_block(bands / "red.tif")
     items = catalog(bands, host.url)
@@ -458,7 +458,7 @@ def test_a_whole_file_without_a_checksum_is_decoded_on_arrival(
     ],
 )
 def test_checksums_are_checked_or_told_to_be_unchecked(
-    bands: Path, host: Behaviour, checksum: str, status: str, told: str
+    bands: Path, host: SandboxServer, checksum: str, status: str, told: str
 ) -> None:
     request = stack_of(catalog(bands, host.url, extra={"nir": {"file:checksum": checksum}}), "vrt")
     run(request)
@@ -554,7 +554,7 @@ def spent(request: RunRequest, kind: str) -> dict[str, float]:
 
 
 def test_a_fetched_band_is_told_from_start_to_end(
-    bands: Path, host: Behaviour, caplog: pytest.LogCaptureFixture
+    bands: Path, host: SandboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     size = 1600
     large = RNG.integers(1000, 9000, (size, size)).astype("uint16")
@@ -578,7 +578,7 @@ def test_a_fetched_band_is_told_from_start_to_end(
 
 def test_a_band_read_by_range_is_told_too(
     bands: Path,
-    host: Behaviour,
+    host: SandboxServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     host.faults.append(Fault("nir", status=503, times=1))
@@ -591,7 +591,7 @@ def test_a_band_read_by_range_is_told_too(
     assert spent(request, "bytes")["blue"] >= (bands / "blue.tif").stat().st_size
 
 
-def test_a_try_that_is_the_last_is_no_retry(bands: Path, host: Behaviour) -> None:
+def test_a_try_that_is_the_last_is_no_retry(bands: Path, host: SandboxServer) -> None:
     host.faults.append(Fault("nir", status=503))
     request = stack_of(catalog(bands, host.url), "vrt", **{"limits.max_attempts": 3})
     assert run(request).state == "failed"

@@ -28,7 +28,7 @@ from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 SCENE = SCENES[0]
@@ -71,7 +71,9 @@ def rows(request: RunRequest) -> list[dict[str, str]]:
 def known(scene: SandboxScene, band: str) -> np.ndarray:
     """The scene's harmonized numbers of a 10 m band, or of a 20 m band on its own grid."""
     x, y = scene.pixel_centers(earth.BANDS[band])
-    return np.where(scene.is_valid(x, y), earth.pixel(band, x, y, earth.day_number(scene.acquired)), 0)
+    return np.where(
+        scene.is_valid(x, y), earth.pixel(band, x, y, earth.day_number(scene.acquired)), 0
+    )
 
 
 def onto(
@@ -201,7 +203,7 @@ def test_each_resolution_may_have_a_stack_of_its_own(stack_request: Make) -> Non
 
 
 def test_an_area_is_cut_out_and_nothing_else_is_read(
-    stack_request: Make, served_items: Path, server: Behaviour
+    stack_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     box = [23.935, 40.585, 23.955, 40.6]
     request = stack_request(catalog=str(served_items), area={"bbox": box})
@@ -373,7 +375,7 @@ def test_bands_come_from_the_command_line_then_the_environment_then_the_request(
 
 
 def test_a_band_that_fails_for_now_loses_none_of_the_others(
-    stack_request: Make, served_items: Path, server: Behaviour
+    stack_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     request = stack_request(catalog=str(served_items), **{"limits.max_attempts": 1})
     server.faults.append(Fault(f"{SCENE.id}/nir.tif", status=503))
@@ -381,7 +383,7 @@ def test_a_band_that_fails_for_now_loses_none_of_the_others(
     assert status.state == "failed"
     assert "5/6 bands complete, 1 failed: nir:" in status.message
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     calm = made(stack_request(output="calm"))
     path = made(request)
     read = {name.rpartition("/")[2] for name, start, _ in server.ranges if start > 0}
@@ -392,7 +394,7 @@ def test_a_band_that_fails_for_now_loses_none_of_the_others(
 
 
 def test_fetched_bands_are_gone_on_with(
-    stack_request: Make, served_items: Path, server: Behaviour, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    stack_request: Make, served_items: Path, server: SandboxServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
     monkeypatch.setattr("scenebeam.transfer.download._MAX_STALLS", 1)
     request = stack_request(
@@ -406,7 +408,7 @@ def test_fetched_bands_are_gone_on_with(
     ]
     assert run(request).state == "failed"
     server.faults.clear()
-    server.forget()
+    server.reset_counts()
     with caplog.at_level(logging.INFO, "scenebeam.progress"):
         path = made(request)
     assert "blue.tif is there already, skipping" in caplog.text
@@ -429,7 +431,7 @@ def test_fetched_bands_are_gone_on_with(
 
 
 def test_progress_is_told_band_by_band(
-    stack_request: Make, served_items: Path, server: Behaviour, caplog: pytest.LogCaptureFixture
+    stack_request: Make, served_items: Path, server: SandboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.append(Fault(f"{SCENE.id}/swir22.tif", status=404))
     with caplog.at_level(logging.INFO, "scenebeam.progress"):

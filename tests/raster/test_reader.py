@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from scenebeam.errors import ReadError
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import read_window
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.transfer.retry import Budget
 
 GRID = {"crs": "EPSG:32634", "transform": Affine(10, 0, 600_000, 0, -10, 4_500_000)}
@@ -215,7 +215,7 @@ def test_any_window_reads_as_rasterio_reads_it(sandbox: Path, data: st.DataObjec
     )
 
 
-def test_blocks_are_fetched_once_and_neighbours_together(server: Behaviour) -> None:
+def test_blocks_are_fetched_once_and_neighbours_together(server: SandboxServer) -> None:
     budget = Budget(private=True)
     source = open_source(f"{server.url}/S2A_34TGL_20210610_1_L2A/red.tif", 1, budget)
     assert budget.requests == 1, "a header is one request"
@@ -273,7 +273,7 @@ def test_a_band_that_is_not_there_is_named(make_file: Callable[..., Path]) -> No
         open_source(str(make_file(**TILED)), 4, Budget(private=True))
 
 
-def test_a_block_that_arrives_corrupt_is_an_error(server: Behaviour) -> None:
+def test_a_block_that_arrives_corrupt_is_an_error(server: SandboxServer) -> None:
     server.faults.append(Fault("red.tif", corrupt=True))
     source = open_source(f"{server.url}/S2A_34TGL_20210610_1_L2A/red.tif", 1, Budget(private=True))
     with pytest.raises(ReadError, match="corrupt"):

@@ -20,7 +20,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.windows import Windows
 from scenebeam.sandbox.scenes import SCENES
-from scenebeam.sandbox.server import Behaviour
+from scenebeam.sandbox.server import SandboxServer
 from scenebeam.transfer.retry import Budget
 
 SCENE = SCENES[0]
@@ -59,13 +59,13 @@ def test_each_grid_gets_its_own_pixels(
     assert not windows._blocks  # nothing is kept
 
 
-def test_every_block_is_fetched_once(server: Behaviour) -> None:
+def test_every_block_is_fetched_once(server: SandboxServer) -> None:
     places = [(row, column) for row in range(0, 960, 90) for column in range(0, 960, 90)]
     source = open_source(f"{server.url}/{SCENE.id}/red.tif", 1, Budget(private=True))
     windows = Windows(source, [grid(*place) for place in places], "nearest", 0)
     assert windows.blocks == [(row, column) for row in range(4) for column in range(4)]
     size = sum((source.cost([block]) or (0, 0))[1] for block in windows.blocks)
-    server.forget()
+    server.reset_counts()
     for number in sorted(range(len(places)), key=windows.first_block):
         windows.read(number)
     assert (

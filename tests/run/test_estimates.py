@@ -20,7 +20,7 @@ from scenebeam.execution.explain import describe, explain
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
-from scenebeam.sandbox.server import Behaviour, serve
+from scenebeam.sandbox.server import SandboxServer, serve
 from scenebeam.status import RunStatus
 from scenebeam.tasks import Estimate
 
@@ -69,7 +69,7 @@ def compare(request: RunRequest) -> tuple[Estimate, RunStatus]:
     return estimate, status
 
 
-def served(folder: Path, target: Path) -> Iterator[tuple[Behaviour, Path]]:
+def served(folder: Path, target: Path) -> Iterator[tuple[SandboxServer, Path]]:
     with serve(folder) as server:
         yield server, write_served_items(folder, server.url, target)
 
@@ -194,17 +194,17 @@ def test_a_band_that_is_in_no_item_is_said(
         make_plan(make_request(catalog=str(tmp_path / "catalog.json"), product=product))
     )
     assert facts["lacking_bands"] == {"nir": tasks}
-    assert describe(facts)["bands that are missing"] == f"nir in {tasks} tasks"
+    assert describe(facts)["missing bands"] == f"nir in {tasks} tasks"
 
 
 def test_no_band_is_said_to_be_missing_where_none_is(make_request: Make) -> None:
     facts = explain(make_plan(make_request()))
     assert facts["lacking_bands"] == {}
-    assert describe(facts)["bands that are missing"] == ""
+    assert describe(facts)["missing bands"] == ""
 
 
 def test_sizes_are_asked_of_a_few_files(
-    make_request: Make, served_items: Path, server: Behaviour
+    make_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     make_plan(
         make_request(catalog=str(served_items), product={"kind": "assets", "bands": ["red"]}),

@@ -14,7 +14,7 @@ import pytest
 
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
 SCENEBEAM = str(Path(sys.executable).parent / "scenebeam")
@@ -47,7 +47,7 @@ def test_without_options_little_is_said(make_request: Make, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("runner", ["serial", "direct"])
 def test_a_line_for_each_timestamp_and_band(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path, runner: str
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path, runner: str
 ) -> None:
     server.faults = [Fault(pattern=r"20220615.*red", times=2, status=503)]
     request = make_request(catalog=str(served_items), runner=runner, **{"limits.retry_wait": 0.01})
@@ -60,7 +60,7 @@ def test_a_line_for_each_timestamp_and_band(
     assert "7 scenes found" in said
     assert "left out 1" in said
     for timestamp in ("20210610T092031Z", "20220615T092029Z"):
-        assert f"{timestamp}: begins" in said
+        assert f"{timestamp}: started" in said
         (end,) = [line for line in lines if f"{timestamp}: done in" in line]
         assert "MB read" in end
         assert "requests" in end
@@ -86,7 +86,7 @@ def test_the_environment_may_ask_for_more(make_request: Make, tmp_path: Path) ->
 
 
 def test_debug_shows_tracebacks_one_task_after_another(
-    make_request: Make, served_items: Path, server: Behaviour, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
     server.faults = [Fault(pattern="red", status=404)]
     request = make_request(

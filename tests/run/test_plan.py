@@ -16,7 +16,7 @@ from scenebeam.execution.explain import explain
 from scenebeam.planning.plan import read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour
+from scenebeam.sandbox.server import SandboxServer
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
@@ -47,7 +47,7 @@ def test_what_was_searched_can_be_searched_again(make_request: Make, tmp_path: P
 
 
 def test_planning_reads_headers_alone(
-    make_request: Make, served_items: Path, server: Behaviour
+    make_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     plan = make_plan(make_request(catalog=str(served_items)))
     assert sum(server.requests.values()) == 2, "one header a band"
@@ -55,11 +55,11 @@ def test_planning_reads_headers_alone(
 
 
 def test_the_estimate_is_close_to_what_is_read(
-    make_request: Make, served_items: Path, server: Behaviour
+    make_request: Make, served_items: Path, server: SandboxServer
 ) -> None:
     request = make_request(catalog=str(served_items))
     guess = make_plan(request).estimate
-    server.forget()
+    server.reset_counts()
     run(request)
     assert guess.read_bytes == pytest.approx(server.bytes_sent, rel=0.5)
     assert guess.requests == pytest.approx(sum(server.requests.values()), rel=0.5)

@@ -24,7 +24,7 @@ from scenebeam.raster.source import read_window
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import AREA, SCENES
-from scenebeam.sandbox.server import Behaviour, Fault
+from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.transfer.ranges import read_range
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import base, cdse, preferred_href, redact_url, s3, sign
@@ -77,7 +77,7 @@ def test_planetary_computer_tokens_are_asked_of_its_service(
 
 
 @pytest.fixture
-def signed(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Behaviour:
+def signed(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
     """The sandbox behind signatures, as the Planetary Computer's storage is."""
     import planetary_computer
 
@@ -91,7 +91,7 @@ def signed(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Behaviour:
 
 
 @pytest.fixture
-def ask(server: Behaviour, tmp_path: Path) -> Callable[..., RunRequest]:
+def ask(server: SandboxServer, tmp_path: Path) -> Callable[..., RunRequest]:
     """A request on the server's files, opened as `signing` says."""
 
     def make(
@@ -137,7 +137,7 @@ PRODUCTS = [
 @pytest.mark.parametrize("product", PRODUCTS, ids=["mosaic", "assets"])
 def test_secrets_reach_no_file_and_no_log(
     ask: Callable[..., RunRequest],
-    signed: Behaviour,
+    signed: SandboxServer,
     caplog: pytest.LogCaptureFixture,
     product: dict[str, Any],
 ) -> None:
@@ -156,7 +156,7 @@ def test_secrets_reach_no_file_and_no_log(
 
 
 def test_a_file_that_gdal_opens_is_signed_too_and_its_faults_show_no_secret(
-    signed: Behaviour,
+    signed: SandboxServer,
 ) -> None:
     pixels = write_jp2(signed.folder / "B08.jp2")
     source = open_source(f"{signed.url}/B08.jp2", 1, Budget(private=True), "planetary-computer")
@@ -192,7 +192,7 @@ def write_jp2(path: Path) -> np.ndarray:
 
 
 @pytest.fixture
-def bearer(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Behaviour:
+def bearer(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> SandboxServer:
     """The sandbox behind a bearer token."""
     monkeypatch.setattr(cdse, "CDSE_HOST", "127.0.0.1")
 
@@ -211,7 +211,7 @@ def with_alternate(item: dict[str, Any]) -> None:
 
 
 def test_a_cdse_token_opens_the_https_alternates(
-    ask: Callable[..., RunRequest], bearer: Behaviour, monkeypatch: pytest.MonkeyPatch
+    ask: Callable[..., RunRequest], bearer: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CDSE_ACCESS_TOKEN", SECRET)
     request = ask("cdse", PRODUCTS[1], with_alternate)
@@ -239,7 +239,7 @@ def test_a_cdse_token_goes_to_no_other_host(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_an_account_the_message_says_what_to_set(
-    ask: Callable[..., RunRequest], bearer: Behaviour
+    ask: Callable[..., RunRequest], bearer: SandboxServer
 ) -> None:
     with pytest.raises(ReadError, match="set CDSE_USERNAME and CDSE_PASSWORD"):
         sign(f"{bearer.url}/a.tif", "cdse")
@@ -358,7 +358,7 @@ def s3_guard(region: str, *, pays: bool) -> Callable[[str, Mapping[str, str]], i
 
 
 def test_cdse_keys_open_its_s3(
-    ask: Callable[..., RunRequest], server: Behaviour, monkeypatch: pytest.MonkeyPatch
+    ask: Callable[..., RunRequest], server: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cdse, "CDSE_S3", f"{server.url}")
     monkeypatch.setenv("CDSE_S3_ACCESS_KEY", "key")
@@ -377,7 +377,7 @@ def test_cdse_keys_open_its_s3(
 
 
 @pytest.fixture
-def bucket(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+def bucket(server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
     """An S3 that speaks plain paths: bucket `landsat`."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
     monkeypatch.setenv("AWS_REGION", "us-west-2")
@@ -389,7 +389,7 @@ def bucket(server: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behav
 
 
 def test_requester_pays_is_signed_and_said(
-    bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: SandboxServer, sandbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -404,14 +404,14 @@ def test_requester_pays_is_signed_and_said(
 
 
 def test_a_public_bucket_needs_no_keys(
-    bucket: Behaviour, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: SandboxServer, sandbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.guard = lambda path, headers: 403 if "Authorization" in headers else None
     assert read_range(f"s3://landsat/{SCENE}/red.tif", 0, 4, Budget(private=True)) == b"II*\0"
 
 
 def test_signing_without_keys_says_what_to_set(
-    bucket: Behaviour, monkeypatch: pytest.MonkeyPatch
+    bucket: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")

@@ -17,7 +17,7 @@ from hostile import serve_hostile
 from scenebeam.catalog.search import search_items
 from scenebeam.errors import CatalogError, ReadError
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.server import Behaviour, Fault, serve
+from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.storage import open_store
 from scenebeam.transfer import addresses
 from scenebeam.transfer.addresses import check_address, is_metadata, is_private
@@ -224,7 +224,7 @@ def test_a_catalog_is_private_where_all_its_addresses_are(
 def servers(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[tuple[Behaviour, Behaviour]]:
+) -> Iterator[tuple[SandboxServer, SandboxServer]]:
     """A server that counts as public, and a private one that it redirects to."""
     outside = ipaddress.ip_address("127.0.0.1")
     real = addresses._is_private
@@ -239,7 +239,7 @@ def servers(
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(
-    servers: tuple[Behaviour, Behaviour],
+    servers: tuple[SandboxServer, SandboxServer],
     tmp_path: Path,
 ) -> None:
     public, private = servers
@@ -259,7 +259,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     ["http://169.254.169.254/", "http://0xa9fea9fe/", "http://[::ffff:a9fe:a9fe]/"],
 )
 def test_a_redirect_to_a_metadata_server_is_not_followed(
-    servers: tuple[Behaviour, Behaviour],
+    servers: tuple[SandboxServer, SandboxServer],
     location: str,
 ) -> None:
     public, _ = servers
@@ -270,7 +270,7 @@ def test_a_redirect_to_a_metadata_server_is_not_followed(
 
 @pytest.mark.parametrize("name", ["items.parquet", "stac"])
 def test_a_catalog_that_redirects_to_a_private_address_is_not_followed(
-    servers: tuple[Behaviour, Behaviour], make_request: Callable[..., RunRequest], name: str
+    servers: tuple[SandboxServer, SandboxServer], make_request: Callable[..., RunRequest], name: str
 ) -> None:
     public, private = servers
     public.faults.append(Fault("", status=302, location=f"{private.url}/{name}"))
@@ -281,7 +281,7 @@ def test_a_catalog_that_redirects_to_a_private_address_is_not_followed(
 
 
 def test_a_link_of_a_catalog_to_a_private_address_is_not_followed(
-    servers: tuple[Behaviour, Behaviour], make_request: Callable[..., RunRequest]
+    servers: tuple[SandboxServer, SandboxServer], make_request: Callable[..., RunRequest]
 ) -> None:
     public, private = servers
     links = [{"rel": "item", "href": f"{private.url}/item.json"}]
@@ -298,7 +298,9 @@ def test_a_link_of_a_catalog_to_a_private_address_is_not_followed(
     assert private.requests.total() == 0
 
 
-def test_a_table_is_not_read_from_a_private_address(servers: tuple[Behaviour, Behaviour]) -> None:
+def test_a_table_is_not_read_from_a_private_address(
+    servers: tuple[SandboxServer, SandboxServer],
+) -> None:
     _, private = servers
     with (
         pytest.raises(ReadError, match="private network"),
@@ -309,7 +311,7 @@ def test_a_table_is_not_read_from_a_private_address(servers: tuple[Behaviour, Be
 
 
 def test_a_server_that_this_machine_names_itself_may_be_private(
-    servers: tuple[Behaviour, Behaviour], monkeypatch: pytest.MonkeyPatch
+    servers: tuple[SandboxServer, SandboxServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, private = servers
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", private.url)

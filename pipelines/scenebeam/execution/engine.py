@@ -1,7 +1,8 @@
-"""The one Beam graph: read the plan from storage, reshuffle, make one task, collect outcomes, report.
+"""The one Beam graph: read the plan, reshuffle, make each task, collect the outcomes, report.
 
-As little logic as possible: each transform calls a plain function that can be called without Beam.
-Elements are task ids and outcomes in JSON, never arrays; a bundle may be replayed at any time.
+The transforms contain as little logic as possible: each calls a plain function that works without
+Beam. Elements are task ids and outcomes as JSON, never arrays. A bundle may be replayed at any
+time, because making a task is idempotent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from scenebeam.execution.make import limit_malloc_arenas, make_task
-from scenebeam.planning.plan import Plan, read_plan, vanished
+from scenebeam.planning.plan import Plan, output_removed, read_plan
 from scenebeam.report.finish import finish
 from scenebeam.request import Limits
 from scenebeam.status import RunStatus
@@ -22,9 +23,9 @@ from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
 
 ProgressCallback = Callable[[], None]
-"""Says to whom it may concern that a run has got further. Pickled with the graph; raises nothing."""
+"""Announces that a run has progressed. It is pickled with the graph, and must not raise."""
 _REPORT_INTERVAL = 60.0
-"""Seconds between two words of a worker's thread."""
+"""Seconds between two calls of it by one worker thread."""
 
 
 def build(
@@ -34,9 +35,17 @@ def build(
     limits: Limits,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
-    """Lay the graph for the plan that is frozen in `output` onto a pipeline.
+    """Apply the graph to a pipeline.
 
-    `tell` is called now and then while it goes, and at its end.
+    Args:
+        pipeline: A Beam pipeline.
+        output: Where the plan is frozen.
+        status: The status of the run so far.
+        limits: Limits of the request.
+        on_progress: Called by workers now and then, and at the end.
+
+    Returns:
+        A PCollection with the final status as JSON.
     """
     return (
         pipeline
@@ -50,8 +59,8 @@ def build(
 
 
 def undone_tasks(output: str) -> Iterator[str]:
-    """Ids of the tasks that are not done yet."""
-    plan, store = _frozen(output)
+    """Yield the ids of tasks that are not done yet."""
+    plan, store = _read_frozen(output)
     for task in plan.undone(store.list()):
         yield task.id
 
@@ -62,46 +71,44 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
     def __init__(
         self, output: str, limits: str, on_progress: ProgressCallback | None = None
     ) -> None:
-        self._output, self._limits, self._tell = (
-            output,
-            Limits.model_validate_json(limits),
-            on_progress,
-        )
+        self._output, self._limits = output, Limits.model_validate_json(limits)
+        self._on_progress = on_progress
 
     def setup(self) -> None:
-        """Read the plan once a worker."""
+        """Read the plan, once per worker."""
         limit_malloc_arenas()
-        plan, self._store = _frozen(self._output)
+        plan, self._store = _read_frozen(self._output)
         self._kind = plan.request.product.kind
         self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
-        self._told = time.monotonic()
+        self._last_report = time.monotonic()
 
     def process(self, task_id: str) -> Iterator[str]:
         """Make one task."""
         outcome = make_task(self._kind, self._tasks[task_id], self._store, self._limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
-        if self._tell is not None and time.monotonic() - self._told > _REPORT_INTERVAL:
-            self._told = time.monotonic()
-            self._tell()
+        is_due = time.monotonic() - self._last_report > _REPORT_INTERVAL
+        if self._on_progress is not None and is_due:
+            self._last_report = time.monotonic()
+            self._on_progress()
         yield outcome.model_dump_json()
 
 
 def report(
     outcomes: Iterable[str], output: str, status: str, on_progress: ProgressCallback | None = None
 ) -> str:
-    """All outcomes → the run's tables and final status (as JSON)."""
-    plan, store = _frozen(output)
+    """Write the tables and the final status of a run; returns the status as JSON."""
+    plan, store = _read_frozen(output)
     made = [Outcome.model_validate_json(text) for text in outcomes]
-    ended = finish(plan, made, store, RunStatus.model_validate_json(status))
+    final = finish(plan, made, store, RunStatus.model_validate_json(status))
     if on_progress is not None:
         on_progress()
-    return ended.model_dump_json()
+    return final.model_dump_json()
 
 
-def _frozen(output: str) -> tuple[Plan, Any]:
+def _read_frozen(output: str) -> tuple[Plan, Any]:
     store = open_store(output)
     plan = read_plan(store)
     if plan is None:
-        raise vanished(store)
+        raise output_removed(store)
     return plan, store

@@ -1,8 +1,9 @@
-"""Explain: what a plan will take, in figures for machines and words for people."""
+"""Explain a plan: what it will read, write and cost, as numbers and as text."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ByteSize
@@ -15,15 +16,27 @@ from scenebeam.products import product_of
 
 
 def explain(plan: Plan) -> dict[str, Any]:
-    """Scenes, tasks, requests, bytes, memory, time and cost of a plan, by name.
+    """Describe what a plan takes: scenes, tasks, requests, bytes, memory, time and cost.
 
-    What cannot be told within a third is a pair of numbers, from least to most. Bytes are bytes, and times seconds.
+    Args:
+        plan: A plan, as `plan` returns it.
+
+    Returns:
+        Numbers by name. Sizes are bytes and times seconds. Where an estimate may be off by more
+        than a third, it is a pair of the smallest and the largest value.
     """
-    size = plan.estimate
-    minutes, usd = dataflow_cost(size)
+    estimate = plan.estimate
+    minutes, usd = dataflow_cost(estimate)
     faults = [{"task": task.id, "reason": task.fault} for task in plan.tasks if task.fault]
-    scenes = {scene for task in plan.tasks for scene in task.sources}
-    lacking = Counter(band for task in plan.tasks for band in task.lacking)
+    scenes: set[str] = set()
+    lacking: Counter[str] = Counter()
+    for task in plan.tasks:
+        scenes.update(task.sources)
+        lacking.update(task.lacking)
+    memory = estimate.memory
+    if product_of(plan.request.product.kind).io_bound:
+        # Many such tasks run at once, and share the memory of the process.
+        memory += PROCESS
     return {
         "run": plan.request.run,
         "selection": plan.selection,
@@ -31,40 +44,38 @@ def explain(plan: Plan) -> dict[str, Any]:
         "tasks": len(plan.tasks),
         "faults": faults,
         "lacking_bands": dict(sorted(lacking.items())),
-        "blocks": size.blocks,
-        "requests": [size.requests, size.most_requests],
-        "read_bytes": [size.read_bytes, size.most_read_bytes],
-        "write_bytes": [size.write_bytes, size.most_write_bytes],
-        # Tasks that just wait are made many at once, and share what the process holds.
-        "memory_bytes": size.memory
-        + (PROCESS if product_of(plan.request.product.kind).io_bound else 0),
+        "blocks": estimate.blocks,
+        "requests": [estimate.requests, estimate.most_requests],
+        "read_bytes": [estimate.read_bytes, estimate.most_read_bytes],
+        "write_bytes": [estimate.write_bytes, estimate.most_write_bytes],
+        "memory_bytes": memory,
         "runner": choose_runner(plan),
-        "seconds": round(local_seconds(size), 1),
+        "seconds": round(local_seconds(estimate), 1),
         "dataflow": {"minutes": round(minutes, 1), "usd": round(usd, 2)},
-        "advice": advice(size),
+        "advice": advice(estimate),
         "output": plan.request.output,
     }
 
 
 def describe(facts: dict[str, Any]) -> dict[str, Any]:
-    """The same in words, by what people call it; empty where there is nothing to say."""
-    faults, lacking = facts["faults"], facts["lacking_bands"]
-    told = f"{len(faults)}; the first, {faults[0]['task']}: {faults[0]['reason']}" if faults else ""
-    dataflow = facts["dataflow"]
+    """The result of `explain` as text, by label; empty where there is nothing to say."""
+    faults, dataflow = facts["faults"], facts["dataflow"]
+    impossible = ""
+    if faults:
+        impossible = f"{len(faults)}; the first, {faults[0]['task']}: {faults[0]['reason']}"
+    lacking = [f"{band} in {count} tasks" for band, count in facts["lacking_bands"].items()]
     return {
         "run": facts["run"],
         "selection": facts["selection"],
         "scenes": facts["scenes"],
         "tasks": facts["tasks"],
-        "cannot be made": told,
-        "bands that are missing": ", ".join(
-            f"{band} in {count} tasks" for band, count in lacking.items()
-        ),
+        "cannot be made": impossible,
+        "missing bands": ", ".join(lacking),
         "blocks": facts["blocks"],
-        "requests": _span([f"{number:,}" for number in facts["requests"]]),
-        "bytes to read": _span([_bytes(number) for number in facts["read_bytes"]]),
-        "bytes to write": _span([_bytes(number) for number in facts["write_bytes"]]),
-        "memory per task": _bytes(facts["memory_bytes"]),
+        "requests": _range([f"{number:,}" for number in facts["requests"]]),
+        "bytes to read": _range([_size(number) for number in facts["read_bytes"]]),
+        "bytes to write": _range([_size(number) for number in facts["write_bytes"]]),
+        "memory per task": _size(facts["memory_bytes"]),
         "runner": facts["runner"],
         "time here": f"about {max(facts['seconds'] / 60, 0.1):.1f} min",
         "on Dataflow": f"about {dataflow['minutes']:.0f} min and {dataflow['usd']:.2f} USD",
@@ -73,10 +84,10 @@ def describe(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _span(ends: list[str]) -> str:
-    least, most = ends
-    return least if least == most else f"{least} to {most}"
+def _range(ends: Sequence[str]) -> str:
+    smallest, largest = ends
+    return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-def _bytes(count: int) -> str:
+def _size(count: int) -> str:
     return ByteSize(count).human_readable(decimal=True)

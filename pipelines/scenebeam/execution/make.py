@@ -20,20 +20,22 @@ from scenebeam.tasks import Outcome, Task
 from scenebeam.transfer.retry import Budget
 
 _M_ARENA_MAX = -8
-"""Of malloc.h, see mallopt(3)."""
+"""Parameter of mallopt(3), from malloc.h."""
+_SHARE_OF_MEMORY = 0.8
 log = logging.getLogger(__name__)
 
 
 class MemoryGate:
-    """Lets tasks in while the memory that their plans state fits into `total` bytes; one always fits."""
+    """Admits tasks while the memory that they state fits into a total; one is always admitted."""
 
     def __init__(self, total: int) -> None:
+        """Open the gate for `total` bytes."""
         self._total, self._used = total, 0
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Wait for `size` bytes, and give them back at the end."""
+        """Wait for `size` bytes, and release them at the end of the block."""
         with self._changed:
             self._changed.wait_for(lambda: self._used == 0 or self._used + size <= self._total)
             self._used += size
@@ -46,9 +48,10 @@ class MemoryGate:
 
 
 def limit_malloc_arenas() -> None:
-    """Let glibc keep two heaps instead of eight a core, before there are threads: what one has freed another may use.
+    """Make glibc use two heaps instead of eight per core; call it before threads are started.
 
-    With some ninety threads, what the heaps kept came to a sixth of all memory. Elsewhere there is nothing to do.
+    A heap does not reuse what was freed in another one: with some ninety threads, the unused parts
+    of their heaps added up to a sixth of all memory. Without glibc this does nothing.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
@@ -56,15 +59,25 @@ def limit_malloc_arenas() -> None:
 
 @cache
 def process_gate() -> MemoryGate:
-    """The gate of this process: four fifths of what the machine had free when it was first asked."""
-    return MemoryGate(int(psutil.virtual_memory().available * 0.8))
+    """The gate of this process: a share of the memory that was available at the first call."""
+    return MemoryGate(int(psutil.virtual_memory().available * _SHARE_OF_MEMORY))
 
 
 def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
-    """Make one task of a product and say what became of it. Errors become outcomes; only an interrupt passes."""
+    """Make one task of a product.
+
+    Args:
+        kind: Kind of the product.
+        task: The task.
+        store: The output.
+        limits: Limits of the request.
+
+    Returns:
+        The outcome. Errors become outcomes; only an interrupt is raised.
+    """
     budget = Budget.of(limits)
     start = time.monotonic()
-    log.info("%s: begins", task.id)
+    log.info("%s: started", task.id)
     try:
         with process_gate().hold(task.estimate.memory):
             outcome: Outcome = product_of(kind).make(task, store, budget)
@@ -79,9 +92,8 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         )
     except Exception as error:
         log.exception("task %s", task.id)
-        outcome = Outcome(
-            task=task.id, state="failed", kind=type(error).__name__, reason=unexpected(error)
-        )
+        reason = unexpected(error)
+        outcome = Outcome(task=task.id, state="failed", kind=type(error).__name__, reason=reason)
     seconds = time.monotonic() - start
     log.info(
         "%s: %s in %.1f s, %.1f MB read in %d requests, %d retries%s",
@@ -93,11 +105,10 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         budget.retries,
         f": {outcome.reason}" if outcome.reason else "",
     )
-    return outcome.model_copy(
-        update={
-            "seconds": round(seconds, 3),
-            "requests": budget.requests,
-            "read_bytes": budget.bytes,
-            "retries": budget.retries,
-        }
-    )
+    measured = {
+        "seconds": round(seconds, 3),
+        "requests": budget.requests,
+        "read_bytes": budget.bytes,
+        "retries": budget.retries,
+    }
+    return outcome.model_copy(update=measured)

@@ -1,4 +1,4 @@
-"""The frozen plan: what was searched, what was selected and what will be made, as files to open and diff."""
+"""The frozen plan: `plan.parquet` with a row per task, and `run.json` with the request."""
 
 from __future__ import annotations
 
@@ -44,79 +44,76 @@ _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "py
 
 @dataclass(frozen=True)
 class Plan:
-    """A request and the tasks that it comes to."""
+    """A request and its tasks."""
 
     request: RunRequest
     tasks: tuple[Task, ...]
     selection: str = ""
     """How many scenes were found, and what left some out."""
     tables: Mapping[str, File] = field(default_factory=dict, compare=False)
-    """What stands before the first task is made, by file name; written with the plan, not read back."""
+    """Tables by file name, which are written with the plan; not read back."""
     items: Sequence[Item] = field(default=(), compare=False)
-    """What the search found; written with the plan, not read back."""
+    """What the search has found, which is written with the plan; not read back."""
     series: str = ""
-    """Digest of the time-series table that it was made of; empty where scenes were searched."""
+    """Digest of its time-series table; empty where scenes were searched."""
     absent: tuple[str, ...] = ()
-    """Ids of scenes that the request names, and that the catalog lacks."""
+    """Ids of requested scenes that the catalog lacks."""
 
     @property
     def estimate(self) -> Estimate:
-        """All tasks together; memory is that of the largest."""
+        """The sum over all tasks; for memory, the largest task."""
         sizes = [task.estimate for task in self.tasks]
-        return Estimate(
-            blocks=sum(size.blocks for size in sizes),
-            requests=sum(size.requests for size in sizes),
-            most_requests=sum(max(size.requests, size.most_requests) for size in sizes),
-            read_bytes=sum(size.read_bytes for size in sizes),
-            most_read_bytes=sum(max(size.read_bytes, size.most_read_bytes) for size in sizes),
-            write_bytes=sum(size.write_bytes for size in sizes),
-            most_write_bytes=sum(max(size.write_bytes, size.most_write_bytes) for size in sizes),
-            pixels=sum(size.pixels for size in sizes),
-            memory=max((size.memory for size in sizes), default=0),
-        )
+        totals: dict[str, int] = dict.fromkeys(Estimate.model_fields, 0)
+        for size in sizes:
+            totals["blocks"] += size.blocks
+            totals["pixels"] += size.pixels
+            totals["memory"] = max(totals["memory"], size.memory)
+            for name in ("requests", "read_bytes", "write_bytes"):
+                smallest, largest = getattr(size, name), getattr(size, f"most_{name}")
+                totals[name] += smallest
+                # 0 means that the estimate is exact enough to be a single number.
+                totals[f"most_{name}"] += max(smallest, largest)
+        return Estimate(**totals)
 
     def undone(self, existing: set[str]) -> list[Task]:
-        """Tasks that are not done."""
+        """The tasks that are not done, by the keys that exist in the store."""
         return [task for task in self.tasks if not task.is_done(existing)]
 
 
 def freeze(plan: Plan, store: Store) -> None:
-    """Write the items, the tables, plan.parquet and, last, run.json: where that stands the plan is whole."""
+    """Write the items, the tables, `plan.parquet` and, last, `run.json`.
+
+    A plan with a `run.json` is complete.
+    """
     write_search(plan.request, plan.items, store)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
         for rows in _batches(plan.tasks):
             writer.write_table(_table(rows))
     store.write_all({PLAN_FILE: BytesFile(sink.getvalue()), **plan.tables})
-    head = {
+    document: dict[str, Any] = {
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,
-        **({"series": plan.series} if plan.series else {}),
-        **({"absent": plan.absent} if plan.absent else {}),
-        "request": with_absolute_paths(plan.request.model_dump(mode="json")),
-        "versions": {
-            **{name: version(name) for name in _VERSIONS},
-            "python": platform.python_version(),
-        },
     }
-    store.write(RUN_FILE, (json.dumps(head, indent=2) + "\n").encode())
+    if plan.series:
+        document["series"] = plan.series
+    if plan.absent:
+        document["absent"] = plan.absent
+    document["request"] = with_absolute_paths(plan.request.model_dump(mode="json"))
+    document["versions"] = {name: version(name) for name in _VERSIONS}
+    document["versions"]["python"] = platform.python_version()
+    store.write(RUN_FILE, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:
-    """Rows of tasks, some megabytes at a time."""
+    """Yield rows of tasks, some megabytes at a time."""
     rows: list[dict[str, Any]] = []
     size = 0
     for task in tasks:
         definition = task.model_dump_json()
-        rows.append(
-            {
-                "task": task.id,
-                "outputs": list(task.outputs),
-                **task.estimate.model_dump(),
-                "definition": definition,
-            }
-        )
+        row = {"task": task.id, "outputs": list(task.outputs), **task.estimate.model_dump()}
+        rows.append({**row, "definition": definition})
         size += len(definition)
         if size > _BATCH:
             yield rows
@@ -125,18 +122,27 @@ def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows → a table, by way of JSON: `pa.Table.from_pylist` would import pandas, which takes longer than planning."""
+    """Convert rows to a table by way of JSON.
+
+    `pa.Table.from_pylist` would import pandas, which takes longer than planning.
+    """
     if not rows:
         return _SCHEMA.empty_table()
     lines = "\n".join(json.dumps(row) for row in rows).encode()
-    whole = pa.json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
-    return pa.json.read_json(
-        io.BytesIO(lines), whole, pa.json.ParseOptions(explicit_schema=_SCHEMA)
-    )
+    read_options = pa.json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
+    parse_options = pa.json.ParseOptions(explicit_schema=_SCHEMA)
+    return pa.json.read_json(io.BytesIO(lines), read_options, parse_options)
 
 
 def read_plan(store: Store) -> Plan | None:
-    """The plan that is frozen in a store; None where there is none. StorageError where it cannot be read."""
+    """Read the plan that is frozen in a store.
+
+    Returns:
+        The plan, without tables and items; None if there is none.
+
+    Raises:
+        StorageError: The plan cannot be read.
+    """
     head = store.read(RUN_FILE)
     if head is None:
         return None
@@ -147,30 +153,35 @@ def read_plan(store: Store) -> Plan | None:
         )
     try:
         document = json.loads(head)
-        request = RunRequest.model_validate(
-            frozen_request(document, store.uri, store.uri_for(RUN_FILE))
-        )
+        frozen = frozen_request(document, store.uri, store.uri_for(RUN_FILE))
+        request = RunRequest.model_validate(frozen)
         model = product_of(request.product.kind).task
-        # Not by `pq.read_table`: it imports pandas, and its threads may abort a process that ends soon after.
+        # Not `pq.read_table`: it imports pandas, and its threads may abort a process that ends
+        # soon afterwards.
         table = pq.ParquetFile(io.BytesIO(body)).read(columns=["definition"])
-        tasks = tuple(
-            model.model_validate_json(text) for text in table.column("definition").to_pylist()
-        )
+        definitions = table.column("definition").to_pylist()
+        tasks = tuple(model.model_validate_json(text) for text in definitions)
     except (ValueError, KeyError, pa.ArrowException) as error:
         raise StorageError(
-            f"the plan in {store.uri} cannot be read (made by another version?): {error}; run again with --overwrite"
+            f"the plan in {store.uri} cannot be read (made by another version?): {error}; run "
+            "again with --overwrite"
         ) from error
-    selection, series = document.get("selection", ""), document.get("series", "")
-    return Plan(request, tasks, selection, series=series, absent=tuple(document.get("absent", ())))
+    return Plan(
+        request,
+        tasks,
+        document.get("selection", ""),
+        series=document.get("series", ""),
+        absent=tuple(document.get("absent", ())),
+    )
 
 
-def vanished(store: Store) -> StorageError:
-    """Describe an output whose plan is not there any more: it was frozen before the first task was made."""
-    return StorageError(f"{store.uri} has been removed while the run was going on: run again")
+def output_removed(store: Store) -> StorageError:
+    """The error of an output whose plan has disappeared: it is frozen before the first task."""
+    return StorageError(f"{store.uri} was removed during the run: run again")
 
 
 def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
-    """A request's document that means the same wherever it is read, as `run.json` in the output."""
+    """Make the paths of a request's document absolute, so that it means the same anywhere."""
     resolved: dict[str, Any] = json.loads(json.dumps(document))
     for named in place_fields(resolved):
         if isinstance(named.value, str) and named.value and not is_remote(named.value):
@@ -178,15 +189,22 @@ def with_absolute_paths(document: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def difference(one: RunRequest, other: RunRequest) -> dict[str, str]:
-    """Where two requests would give different products, by name, as `name: this → that`."""
-    documents = [
-        with_absolute_paths(request.fingerprint_fields(one.product.ignored_fields))
-        for request in (one, other)
-    ]
-    before, after = (dict(flatten(document)) for document in documents)
-    return {
-        name: f"{name}: {before.get(name)!r} → {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    }
+def difference(before: RunRequest, after: RunRequest) -> dict[str, str]:
+    """Compare the fields of two requests that decide what the products contain.
+
+    Fields that have no effect on the first request are left out.
+
+    Returns:
+        Dotted name → `name: before → after`, for each field that differs.
+    """
+    ignored = before.product.ignored_fields
+    values = []
+    for request in (before, after):
+        document = with_absolute_paths(request.fingerprint_fields(ignored))
+        values.append(dict(flatten(document)))
+    old, new = values
+    changes = {}
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            changes[name] = f"{name}: {old.get(name)!r} → {new.get(name)!r}"
+    return changes

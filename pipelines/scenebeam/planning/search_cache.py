@@ -1,8 +1,7 @@
-"""Items: what a search found, kept beside the run exactly as it came, so that it is asked for once.
+"""The search cache: the items of a search, stored beside the run exactly as they were received.
 
-`search.ndjson.zst` is the answer itself, an item a line. `scenes.parquet` is an export of it as
-stac-geoparquet, for other tools: properties in STAC are free-form, and not every valid item fits
-into a table.
+`search.ndjson.zst` has one item per line. `scenes.parquet` is an export as stac-geoparquet, for
+other tools: properties in STAC are free-form, and not every valid item fits into a table.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from scenebeam.storage import Store
 SCENES_FILE = "scenes.parquet"
 ANSWER_FILE = "search.ndjson.zst"
 SEARCH_FILE = "search.json"
-"""What was asked to get them: the cache is good for the same question only."""
+"""The search key: the cache is valid for the same search only."""
 _COMMON = (
     "datetime",
     "start_datetime",
@@ -34,7 +33,7 @@ _COMMON = (
     "eo:cloud_cover",
     "grid:code",
 )
-"""Properties that an export keeps where not all can be."""
+"""Properties of the export where not all of them fit into a table."""
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +41,18 @@ Item = dict[str, Any]
 
 
 def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
-    """Return the items that the same question brought before; None where it was not asked yet, or
-    needs no network.
+    """Read the cached items of a search.
 
-    Raises StorageError where they cannot be read.
+    Returns:
+        The items; None if the same search has not been made, or its catalog is a local file.
+
+    Raises:
+        StorageError: The cache cannot be read.
     """
-    if not _is_kept(request):
+    if not _is_cached(request):
         return None
-    asked = store.read(SEARCH_FILE)
-    if asked is None or json.loads(asked) != request.search_key():
+    key = store.read(SEARCH_FILE)
+    if key is None or json.loads(key) != request.search_key():
         return None
     content = store.read(ANSWER_FILE)
     if content is None:
@@ -65,51 +67,47 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
 
 
 def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> None:
-    """Keep what a search found; the question comes last, so that it never stands beside another's
-    items.
-    """
+    """Cache the items of a search. The key is written last, so that it always matches the items."""
     store.delete([SEARCH_FILE])
     if items:
         _export(items, store)
-    if _is_kept(request):
+    if _is_cached(request):
         with store.open_write(ANSWER_FILE) as file:
             sink = pa.PythonFile(file, mode="w")
             with pa.CompressedOutputStream(sink, "zstd") as stream:
-                kept = items if isinstance(items, PackedItems) else PackedItems(items)
-                for line in kept.lines():
+                packed = items if isinstance(items, PackedItems) else PackedItems(items)
+                for line in packed.lines():
                     stream.write(line)
         store.write(SEARCH_FILE, (json.dumps(request.search_key(), indent=2) + "\n").encode())
 
 
 def _export(items: Sequence[Item], store: Store) -> None:
-    """Write the items as stac-geoparquet; where they do not fit into one table, what all items have
-    in common.
-    """
+    """Write the items as stac-geoparquet: whole, or their common fields if they do not fit."""
     try:
         content = dump_many_items(items)
     except ValueError as error:
-        log.warning("%s holds the common fields of the items alone: %s", SCENES_FILE, error)
+        log.warning("%s has only the common fields of the items: %s", SCENES_FILE, error)
+        with_geometry = [item for item in items if isinstance(item.get("geometry"), dict)]
         try:
-            content = dump_many_items(
-                [_common(item) for item in items if isinstance(item.get("geometry"), dict)]
-            )
-        except ValueError as deeper:  # a geometry that is none, a date that is no date
-            log.warning("%s is not written: %s", SCENES_FILE, deeper)
+            content = dump_many_items([_common(item) for item in with_geometry])
+        except ValueError as common_error:  # an invalid geometry or date
+            log.warning("%s is not written: %s", SCENES_FILE, common_error)
             return
     if content:
         store.write(SCENES_FILE, content)
 
 
 def _common(item: Item) -> Item:
-    properties, assets = (
-        held if isinstance(held, dict) else {}
-        for held in (item.get("properties"), item.get("assets"))
-    )
-    assets = {
-        key: {name: str(asset[name]) for name in ("href", "type") if asset.get(name)}
-        for key, asset in assets.items()
-        if isinstance(asset, dict)
-    }
+    """The fields of an item that every valid item has, each of one type."""
+    properties, assets = item.get("properties"), item.get("assets")
+    hrefs: dict[str, dict[str, str]] = {}
+    for key, asset in assets.items() if isinstance(assets, dict) else ():
+        if isinstance(asset, dict):
+            hrefs[key] = {name: str(asset[name]) for name in ("href", "type") if asset.get(name)}
+    common: dict[str, Any] = {}
+    for name in _COMMON:
+        if isinstance(properties, dict) and properties.get(name) is not None:
+            common[name] = properties[name]
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -118,12 +116,10 @@ def _common(item: Item) -> Item:
         "geometry": item["geometry"],
         "bbox": item.get("bbox"),
         "links": links_of(item, "self"),
-        "assets": assets,
-        "properties": {
-            name: properties[name] for name in _COMMON if properties.get(name) is not None
-        },
+        "assets": hrefs,
+        "properties": common,
     }
 
 
-def _is_kept(request: RunRequest) -> bool:
+def _is_cached(request: RunRequest) -> bool:
     return isinstance(request.catalog, str) and is_remote(request.catalog)

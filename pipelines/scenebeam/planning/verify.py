@@ -1,4 +1,4 @@
-"""Verify: hold what stands in an output against the checksums that its own items tell."""
+"""Verify the files of an output by the sizes and checksums in its own items."""
 
 from __future__ import annotations
 
@@ -16,80 +16,80 @@ from scenebeam.storage import Store
 from scenebeam.tasks import Task
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 8
+_CONCURRENT_TASKS = 8
+_DOCUMENTS = (".json", ".parquet")
+"""Suffixes of files without which a task counts as not done."""
 
 
 def find_damaged(plan: Plan, store: Store) -> set[str]:
-    """Find files of finished tasks that are not what their items say, by size and checksum.
+    """Find files of finished tasks that differ from their items, by size and checksum.
+
+    The manifest of a release with a damaged file is removed, so that the release is made again.
+
+    Args:
+        plan: The frozen plan.
+        store: The output.
 
     Returns:
-        Names of the damaged files, and of the documents without which their tasks count as not
-        done: what is superseded of them is made, or fetched, anew.
+        Keys of the damaged files, and of the documents of their tasks. Once these are superseded,
+        the tasks are made again.
     """
     existing = store.list()
     finished = [task for task in plan.tasks if task.is_done(existing)]
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        found = threads.map(lambda task: _damaged(task, store, existing), finished)
-        damaged = {name for names in found for name in names}
-        list(threads.map(lambda name: _check_release(name, store), _releases(existing)))
-    for name in sorted(damaged):
-        if not name.endswith(_DOCUMENTS):
-            log.warning("%s is not what its item says, and is made anew", store.uri_for(name))
+    damaged: set[str] = set()
+    with ThreadPoolExecutor(_CONCURRENT_TASKS) as threads:
+        for keys in threads.map(lambda task: _damaged_files(task, store, existing), finished):
+            damaged |= keys
+        manifests = sorted(key for key in existing if key.endswith("/manifest.json"))
+        list(threads.map(lambda key: _check_release(key, store), manifests))
+    for key in sorted(damaged):
+        if not key.endswith(_DOCUMENTS):
+            log.warning("%s differs from its item and is made again", store.uri_for(key))
     return damaged
 
 
-_DOCUMENTS = (".json", ".parquet")
-
-
-def _releases(existing: set[str]) -> list[str]:
-    """Manifests of releases, which tell the checksums of all their files."""
-    return sorted(name for name in existing if name.endswith("/manifest.json"))
-
-
 def _check_release(manifest: str, store: Store) -> None:
-    """Remove the manifest of a release that has damaged files: without it they are put together anew."""
-    folder, told = (
-        posixpath.dirname(manifest),
-        json.loads(store.read(manifest) or b"{}").get("files", {}),
-    )
-    for name, file in told.items():
-        path = f"{folder}/{name}"
-        if store.size(path) != file["size"] or store.checksum(path)[1] != multihash(file["sha256"]):
-            log.warning("%s is not what its manifest says, and is made anew", store.uri_for(path))
+    """Remove the manifest of a release if one of its files is damaged."""
+    folder = posixpath.dirname(manifest)
+    files = json.loads(store.read(manifest) or b"{}").get("files", {})
+    for name, file in files.items():
+        key = f"{folder}/{name}"
+        if store.size(key) != file["size"] or store.checksum(key)[1] != multihash(file["sha256"]):
+            log.warning("%s differs from its manifest and is made again", store.uri_for(key))
             store.delete([manifest])
             return
 
 
-def _damaged(task: Task, store: Store, existing: set[str]) -> set[str]:
-    found: set[str] = set()
-    for name, size, checksum in _stated(task, store, existing):
-        if name not in existing or store.checksum(name) != (size, checksum):
-            found.add(name)
-    if found:
-        found |= {name for name in task.outputs if name.endswith(_DOCUMENTS)}
-    return found & existing
+def _damaged_files(task: Task, store: Store, existing: set[str]) -> set[str]:
+    damaged: set[str] = set()
+    for key, size, checksum in _described_files(task, store, existing):
+        if key not in existing or store.checksum(key) != (size, checksum):
+            damaged.add(key)
+    if damaged:
+        damaged.update(key for key in task.outputs if key.endswith(_DOCUMENTS))
+    return damaged & existing
 
 
-def _stated(task: Task, store: Store, existing: set[str]) -> Iterator[tuple[str, int, str]]:
-    """Name, size and checksum of each file that the documents of a task describe."""
-    for name in dict.fromkeys([*task.outputs, *task.possible_outputs]):
-        if name in existing and name.endswith(".json"):
-            document = json.loads(store.read(name) or b"{}")
+def _described_files(
+    task: Task, store: Store, existing: set[str]
+) -> Iterator[tuple[str, int, str]]:
+    """Yield (key, size, checksum) of the files that the documents of a task describe."""
+    for key in dict.fromkeys([*task.outputs, *task.possible_outputs]):
+        if key in existing and key.endswith(".json"):
+            document = json.loads(store.read(key) or b"{}")
             if isinstance(document, dict):
-                yield from _described(document, posixpath.dirname(name))
+                yield from _files_in(document, posixpath.dirname(key))
 
 
-def _described(document: dict[str, Any], folder: str) -> Iterator[tuple[str, int, str]]:
+def _files_in(document: dict[str, Any], folder: str) -> Iterator[tuple[str, int, str]]:
     for asset in (document.get("assets") or {}).values():
-        href, size, checksum = (asset.get(key) for key in ("href", "file:size", "file:checksum"))
-        if (
-            href
-            and not is_url(href)
-            and not posixpath.isabs(href)
-            and size is not None
-            and checksum
-        ):
+        href, size = asset.get("href"), asset.get("file:size")
+        checksum = asset.get("file:checksum")
+        is_relative = href and not is_url(href) and not posixpath.isabs(href)
+        if is_relative and size is not None and checksum:
             yield posixpath.normpath(posixpath.join(folder, href)), size, checksum
-    for chip in document.get("chips") or () if isinstance(document.get("chips"), list) else ():
-        for name, made in (chip.get("files") or {}).items():  # the record of an area of interest
-            yield f"{folder}/{name}", made["size"], made["checksum"]
+    # The record of an area of interest lists the files of its chips.
+    chips = document.get("chips")
+    for chip in chips if isinstance(chips, list) else ():
+        for name, file in (chip.get("files") or {}).items():
+            yield f"{folder}/{name}", file["size"], file["checksum"]

@@ -13,7 +13,7 @@ from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.imaging.shards import PARTS
 from scenebeam.metadata.item_tables import ReportFiles
-from scenebeam.planning.plan import RUN_FILE, Plan, vanished
+from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
 from scenebeam.report import gather, render
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
@@ -49,7 +49,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         StorageError: The output was removed during the run, or cannot be read or written.
     """
     if store.size(RUN_FILE) is None:
-        raise vanished(store)
+        raise output_removed(store)
     by_task = {outcome.task: outcome for outcome in outcomes}
     existing = store.list()
     undone = {task.id for task in plan.undone(existing)}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 BANDS = {"blue": 10, "green": 10, "red": 10, "nir": 10, "swir16": 20, "swir22": 20, "scl": 20}
 """Sentinel-2 band → resolution in meters."""
@@ -149,7 +150,7 @@ def pixel(band: str, easting: Array, northing: Array, day: int) -> Array:
     return np.where(is_cloud(easting, northing, day), clear + 5000, clear)
 
 
-def _whole_meters(easting: Array, northing: Array) -> tuple[Array, Array]:
+def _whole_meters(easting: Array, northing: Array) -> tuple[Integers, Integers]:
     return np.asarray(easting, np.int64), np.asarray(northing, np.int64)
 
 
@@ -159,7 +160,7 @@ def _wave(position: Array, period: int, height: int) -> Array:
     return np.asarray(height * np.minimum(phase, period - phase) * 2 // period)
 
 
-def _hash(x: Array, y: Array, day: int, salt: int) -> Array:
+def _hash(x: Integers, y: Integers, day: int, salt: int) -> Integers:
     """Return pseudo-random integers for squares of 10 m, by XOR of multiples of primes."""
     return x // 10 * 73856093 ^ y // 10 * 19349663 ^ day * 83492791 ^ salt * 2971215073
 

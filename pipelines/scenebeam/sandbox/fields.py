@@ -35,9 +35,7 @@ def _scene(day: int, after: int, baseline: str) -> SandboxScene:
     scene = SandboxScene(_TILE, _EPSG, _LEFT, _TOP, acquired, baseline)
     classes = earth.scene_class(*scene.pixel_centers(20), earth.day_number(acquired))
     clouds = 100 * float(np.isin(classes, (3, 9)).mean())
-    return SandboxScene(
-        _TILE, _EPSG, _LEFT, _TOP, acquired, baseline, cloud_cover=round(clouds, 3)
-    )
+    return SandboxScene(_TILE, _EPSG, _LEFT, _TOP, acquired, baseline, cloud_cover=round(clouds, 3))
 
 
 SCENES: tuple[SandboxScene, ...] = (

@@ -102,9 +102,9 @@ class FieldsRequest(BandsRequest):
     include_alternatives: Annotated[bool, Marker.ADJUSTABLE] = False
     """List the other suitable scenes in each item."""
     on_missing: Annotated[OnMissing, Marker.ADJUSTABLE] = "skip"
-    """What happens to a chip without a suitable scene. With `skip`, it has no image; with `fail`,
-    its cell fails; with `best-available`, it gets the least cloudy scene of the widest window,
-    unknown cloud cover last."""
+    """For a chip without a suitable scene: `skip` it, `fail`, or take the least cloudy scene. With
+    `skip`, the chip has no image; with `fail`, its cell fails; with `best-available`, it gets the
+    least cloudy scene of the widest window, unknown cloud cover last."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"
     """One method for all bands, or band → method; categorical bands always use `nearest`. It is
     used for bands whose pixels are not on the chip's grid. In a mapping, bands are named by their

@@ -42,10 +42,10 @@ class IndexRequest(ProductRequest):
     mapping, bands are named by their common names, and bands that it does not list use `nearest`.
     """
     on_missing: OnMissing = "best-available"
-    """What happens if a source of an image is missing or permanently unreadable. With
-    `best-available`, the image is made of the others and marked incomplete; with `fail`, no image
-    is made and the task fails; with `skip`, no image is made and the task does not count as failed.
-    """
+    """For an image with missing files: make what the others give, `fail`, or `skip` it. A
+    permanently unreadable file counts as missing. With `best-available`, the image is made without
+    it and marked incomplete. With `fail`, no image is made and the task fails. With `skip`, no
+    image is made and the task does not count as failed."""
     compression: Codec = "deflate"
     """Compression of the COGs."""
 

@@ -29,10 +29,11 @@ class MosaicRequest(BandsRequest):
     """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files. The
     offset is a constant, such as `BOA_ADD_OFFSET` of Sentinel-2."""
     on_missing: OnMissing = "best-available"
-    """What happens if a source of an acquisition is missing or permanently unreadable. With
-    `best-available`, the mosaic is made without it and marked incomplete; a band without any source
-    is left out, and the other bands are made. With `fail`, no mosaic is made and the task fails.
-    With `skip`, no mosaic is made and the task does not count as failed."""
+    """For an acquisition with missing files: make what the others give, `fail`, or `skip` it. A
+    permanently unreadable file counts as missing. With `best-available`, the mosaic is made without
+    it and marked incomplete; a band without any source is left out, and the other bands are made.
+    With `fail`, no mosaic is made and the task fails. With `skip`, no mosaic is made and the task
+    does not count as failed."""
     compression: Codec = "deflate"
     """Compression of the COGs."""
 

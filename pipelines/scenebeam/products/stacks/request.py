@@ -28,10 +28,11 @@ class StackRequest(BandsRequest):
     has a few kilobytes, and remote files are downloaded first; the COG holds the area alone.
     Default: `vrt` if all files and the output are on this machine, else `geotiff`."""
     resolution_mode: Literal["resample", "preserve", "intersect"] = "resample"
-    """Grid of bands that have several resolutions. With `resample`, all bands are on the grid of
-    the finest band (10 m for Sentinel-2, 30 m for Landsat). With `preserve`, there is one stack per
-    resolution, `<scene>_10m.tif`, `<scene>_20m.tif`, and `grid` must be left out. The mode
-    `intersect` is `resample`, cropped to the extent that all bands cover."""
+    """Bands of several resolutions: `resample` to the finest, `preserve`, or `intersect` extents.
+    With `resample`, all bands are on the grid of the finest band (10 m for Sentinel-2, 30 m for
+    Landsat). With `preserve`, there is one stack per resolution, `<scene>_10m.tif`,
+    `<scene>_20m.tif`, and `grid` must be left out. The mode `intersect` is `resample`, cropped to
+    the extent that all bands cover."""
     resampling: Resampling | dict[str, Resampling] = "bilinear"
     """One method for all bands, or band → method; categorical bands always use `nearest`. In a
     mapping, bands are named by their common names, and bands that it does not list use `nearest`.

@@ -317,7 +317,7 @@ def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) ->
     """Write a catalog of chips for the product: a table of items and, if asked for, empty masks."""
     import rasterio
 
-    from scenebeam.metadata.item_tables import dump_items
+    from scenebeam.metadata.item_tables import items_to_parquet
     from scenebeam.metadata.stac_items import grid_footprint
 
     folder.mkdir()
@@ -358,7 +358,7 @@ def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) ->
                 transform=box.transform,
             ):
                 pass
-    (folder / "items.parquet").write_bytes(dump_items(items))
+    (folder / "items.parquet").write_bytes(items_to_parquet(items))
 
 
 def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") -> Any:

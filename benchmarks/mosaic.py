@@ -194,7 +194,7 @@ def scenebeam(url: str, out: Path) -> Callable[[], None]:
         outcome = product.make(task, store, Budget(private=True))
         assert outcome.state == "done", outcome
         for band in BANDS:
-            (out / f"{band}.tif").symlink_to(out / "products" / task.path(band))
+            (out / f"{band}.tif").symlink_to(out / "products" / task.output_key(band))
 
     return go
 

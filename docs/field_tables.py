@@ -35,6 +35,7 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from scenebeam.request import ProductRequest, RunRequest, request_model
+from scenebeam.request.choices import Choices
 from scenebeam.request.sections import StrictModel
 
 DOCS = Path(__file__).parent
@@ -62,7 +63,7 @@ class Field(NamedTuple):
         if match:
             end_of_sentence = "." if match[1] == "; d" else ""
             text = text[: match.start()] + end_of_sentence + text[match.end() :]
-        choices = [f"`{choice}`" for choice in _choices(self.info.annotation)]
+        choices = [f"`{choice}`" for choice in _field_choices(self.info)]
         if any(choice not in text for choice in choices):
             text += f" Choices: {', '.join(choices)}."
         return text
@@ -201,6 +202,13 @@ def _section_model(annotation: Any) -> type[StrictModel] | None:
         if model is not None:
             return model
     return None
+
+
+def _field_choices(field: FieldInfo) -> list[Any]:
+    for item in field.metadata:
+        if isinstance(item, Choices):
+            return list(item.names())
+    return _choices(field.annotation)
 
 
 def _choices(annotation: Any) -> list[Any]:

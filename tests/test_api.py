@@ -123,21 +123,21 @@ def test_mosaics_in_a_bucket(make_request: Make, prefix: str) -> None:
     scenebeam.run(make_request(output=prefix))
     assert scenebeam.open_mosaics(prefix).red.notnull().mean() > 0.9
     open_store(prefix).delete(["items.parquet"])
-    with pytest.raises(RequestError, match="holds no mosaics"):
+    with pytest.raises(RequestError, match="has no mosaics"):
         scenebeam.open_mosaics(prefix)
 
 
 def test_what_is_not_there_is_named(mosaics: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has no nir; it has red, scl"):
         scenebeam.open_mosaics(mosaics, ["nir"])
-    with pytest.raises(RequestError, match="holds no mosaics"):
+    with pytest.raises(RequestError, match="has no mosaics"):
         scenebeam.open_mosaics(str(tmp_path))
 
 
 def test_stacks_are_no_mosaics(make_request: Make) -> None:
     request = make_request(product={"kind": "stack", "bands": ["red"]})
     assert scenebeam.run(request).state == "succeeded"
-    with pytest.raises(RequestError, match="holds no mosaics"):
+    with pytest.raises(RequestError, match="has no mosaics"):
         scenebeam.open_mosaics(request.output)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from affine import Affine
 
 from scenebeam.errors import RequestError
-from scenebeam.imaging.gridded_task import item_path
+from scenebeam.imaging.gridded_task import item_key
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import open_store
@@ -95,7 +95,7 @@ def _items(output: str) -> list[dict[str, Any]]:
     current = [row for row in rows if not row.get(SUPERSEDED)]
     items = sorted(current, key=lambda row: (row["datetime"], row["id"]))
     for folder in _FOLDERS if items else ():
-        if store.size(item_path(folder, items[0]["id"])) is not None:
+        if store.size(item_key(folder, items[0]["id"])) is not None:
             return items
     raise RequestError(
         f"{output} has no mosaics or indices: open the output of a run of such a product"

@@ -366,9 +366,9 @@ def test_a_table_alone_is_a_catalogue(
     for item in items:
         for asset in item["assets"].values():
             asset["href"] = str(chips / item["id"] / asset["href"].removeprefix("./"))
-    from scenebeam.metadata.item_tables import dump_items
+    from scenebeam.metadata.item_tables import items_to_parquet
 
-    (alone / "items.parquet").write_bytes(dump_items(items))
+    (alone / "items.parquet").write_bytes(items_to_parquet(items))
     other = on_chips(
         **{"product.chips": str(alone / "items.parquet"), "output": str(tmp_path / "a")}
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from resident import PEAK_KIB
-from scenebeam.imaging.shards import cut, shared_levels
+from scenebeam.imaging.shards import cut_windows, shared_levels
 from scenebeam.planning.search import make_plan
 from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
 from scenebeam.request import RunRequest
@@ -25,7 +25,7 @@ shapes = st.tuples(st.integers(1, 200_000), st.integers(1, 200_000))
 
 @given(shapes, st.integers(1, 60_000))
 def test_windows_cover_a_grid_once(shape: tuple[int, int], widest: int) -> None:
-    windows, cell = cut(shape, widest)
+    windows, cell = cut_windows(shape, widest)
     assert (
         sum((bottom - top) * (right - left) for top, bottom, left, right in windows)
         == shape[0] * shape[1]
@@ -45,7 +45,7 @@ def test_windows_cover_a_grid_once(shape: tuple[int, int], widest: int) -> None:
 def test_tiles_of_the_shared_levels_do_not_reach_beyond_a_shard(
     shape: tuple[int, int], widest: int
 ) -> None:
-    windows, cell = cut(shape, widest)
+    windows, cell = cut_windows(shape, widest)
     if len(windows) == 1:
         return
     levels = shared_levels(shape, cell)
@@ -56,7 +56,7 @@ def test_tiles_of_the_shared_levels_do_not_reach_beyond_a_shard(
 @given(st.integers(1, 60_000), st.integers(1, 60_000), st.integers(BLOCK_SIZE, 60_000))
 def test_columns_are_as_few_as_memory_allows(height: int, width: int, widest: int) -> None:
     """A source block that lies across a cut is read on both sides of it; but cuts are coarse enough to be put together."""
-    windows, cell = cut((height, width), widest)
+    windows, cell = cut_windows((height, width), widest)
     columns = {(left, right) for _, _, left, right in windows}
     unit = 2 * BLOCK_SIZE if widest >= 2 * BLOCK_SIZE else BLOCK_SIZE
     usable = max(

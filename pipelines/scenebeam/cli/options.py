@@ -11,6 +11,7 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from scenebeam.request.choices import Choices
 from scenebeam.request.markers import models_in
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -70,13 +71,13 @@ def parse_option(field: FieldInfo, value: Any) -> Any:
         from scenebeam.request.document import parse_text
 
         return parse_text(value, "the option")
-    choices = _choices(field.annotation)
+    choices = field_choices(field)
     return next((choice for choice in choices if str(choice) == value), value)
 
 
 def _option(parameter: str, field: FieldInfo) -> Decorator:
     flag = parameter.replace("_", "-")
-    kinds, choices = _kinds(field.annotation), _choices(field.annotation)
+    kinds, choices = _kinds(field.annotation), field_choices(field)
     declaration, settings = f"--{flag}", dict[str, Any]()
     if bool in kinds:
         declaration = f"--{flag}/--no-{flag}"
@@ -116,6 +117,14 @@ def _kinds(annotation: Any) -> set[Any]:
     if origin is Literal:
         return {type(choice) for choice in get_args(annotation)}
     return {origin or annotation}
+
+
+def field_choices(field: FieldInfo) -> list[Any]:
+    """The values that a field accepts, if it is limited to some; otherwise empty."""
+    for item in field.metadata:
+        if isinstance(item, Choices):
+            return list(item.names())
+    return _choices(field.annotation)
 
 
 def _choices(annotation: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from pydantic import ByteSize
 
 from scenebeam.execution.cost import advice, dataflow_cost, local_seconds
 from scenebeam.execution.runners import choose_runner
-from scenebeam.imaging.estimate import PROCESS
+from scenebeam.imaging.estimate import PROCESS_MEMORY
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 
@@ -36,7 +36,7 @@ def explain(plan: Plan) -> dict[str, Any]:
     memory = estimate.memory
     if product_of(plan.request.product.kind).io_bound:
         # Many such tasks run at once, and share the memory of the process.
-        memory += PROCESS
+        memory += PROCESS_MEMORY
     return {
         "run": plan.request.run,
         "selection": plan.selection,

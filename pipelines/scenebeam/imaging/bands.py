@@ -101,13 +101,13 @@ def describe_band(
         nodata=known[0].nodata if known else None,
         scale=scale,
         offset=offset,
-        resampling="nearest" if categorical else asked_resampling(name, resampling),
+        resampling="nearest" if categorical else requested_resampling(name, resampling),
         categorical=categorical,
         min_std_dev=min_std_dev(known[0], checks) if known else None,
     )
 
 
-def stated_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> str:
+def declared_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> str:
     """What a product says of its numbers.
 
     Args:
@@ -126,7 +126,7 @@ def stated_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> 
     return asked
 
 
-def asked_resampling(name: str, asked: str | Mapping[str, str]) -> str:
+def requested_resampling(name: str, asked: str | Mapping[str, str]) -> str:
     """How a request wants a band to be resampled, by one word for all or band by band."""
     if isinstance(asked, str):
         return asked
@@ -143,7 +143,7 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
 
     Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank.
     """
-    spec = spec_of(asset)
+    spec = band_spec(asset)
     if spec.constant_ok or not checks.enabled:
         return None
     if spec.sensor == "optical" and spec.digital:
@@ -151,13 +151,13 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
     return 0.0
 
 
-def spec_of(asset: Asset) -> BandSpec:
+def band_spec(asset: Asset) -> BandSpec:
     """What checks go by."""
     digital = np.dtype(asset.dtype).kind in "ui"
     return BandSpec(asset.sensor, asset.unit, asset.constant_ok, asset.value_range, digital)
 
 
-def settled_nodata(href: str, file: float | None, collection: float | None) -> float | None:
+def resolve_nodata(href: str, file: float | None, collection: float | None) -> float | None:
     """The nodata value of a file: its own, or its collection's. Raises CheckError where the two contradict."""
     if file is not None and collection is not None and not same_nodata(file, collection):
         raise CheckError(
@@ -166,7 +166,7 @@ def settled_nodata(href: str, file: float | None, collection: float | None) -> f
     return file if collection is None else collection
 
 
-def only(band: Band, scenes: set[str]) -> Band:
+def keep_scenes(band: Band, scenes: set[str]) -> Band:
     """The band without the files of other scenes."""
     return band.model_copy(
         update={
@@ -176,7 +176,7 @@ def only(band: Band, scenes: set[str]) -> Band:
     )
 
 
-def with_footprints(acquisitions: Iterable[Acquisition], limits: Limits) -> list[Acquisition]:
+def fill_footprints(acquisitions: Iterable[Acquisition], limits: Limits) -> list[Acquisition]:
     """Where the catalogue does not tell footprints (files on disk), the files do."""
     return [
         replace(
@@ -206,7 +206,7 @@ def _outline(scene: Scene, limits: Limits) -> BaseGeometry | None:
     return None
 
 
-def shown_area(scenes: Iterable[Scene]) -> MultiPolygon:
+def covered_area(scenes: Iterable[Scene]) -> MultiPolygon:
     """All that scenes show, in degrees. Raises RequestError where none of them says where it is."""
     whole = shapely.union_all([scene.footprint for scene in scenes if scene.footprint is not None])
     if whole.is_empty:

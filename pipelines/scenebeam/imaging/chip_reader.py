@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.bands import settled_nodata
+from scenebeam.imaging.bands import resolve_nodata
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Block, Source
@@ -64,7 +64,7 @@ class ChipReader:
                 self._files.callback(source.close)
                 self.sources.append(source)
             for asset, source in zip(assets, self.sources, strict=True):
-                nodata = settled_nodata(asset.href, source.info.nodata, asset.nodata)
+                nodata = resolve_nodata(asset.href, source.info.nodata, asset.nodata)
                 method = "nearest" if asset.categorical else resampling(asset)
                 self.nodata.append(nodata)
                 self._windows.append(Windows(source, list(grids.values()), method, nodata))

@@ -1,14 +1,20 @@
-"""What a gridded task will take: blocks, requests, bytes and memory, from headers and footprints alone."""
+"""Estimate blocks, requests, bytes and memory of a task, from headers and footprints alone.
+
+A plan has thousands of files, and one header takes a round trip. So one header of each band stands
+for all files of the band, and footprints tell which part of a file a task reads. `scenebeam plan`
+shows the sums, and the executor admits tasks by their memory.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
 from shapely.geometry import box
+from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.bands import records_for
 from scenebeam.catalog.scene import Asset
@@ -18,7 +24,7 @@ from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import Window
 from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.merge import MERGE_METHODS
+from scenebeam.raster.merge import merge_method
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 from scenebeam.request import Limits, RunRequest, is_url
@@ -27,57 +33,99 @@ from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range_and_size
 from scenebeam.transfer.retry import Budget
 
-PROCESS = 230 * 2**20
-"""What Python, its libraries and the allocator hold beside the pixels: 160 MB at the start, more with each thread."""
-ENCODED = 48 * 2**20
-"""Encoded tiles of one band that wait in memory before they go to disk."""
+PROCESS_MEMORY = 230 * 2**20
+"""Bytes that Python, its libraries and the allocator take in addition to pixels.
+
+It is 160 MB at the start of a process, and grows with each thread.
+"""
+ENCODED_MEMORY = 48 * 2**20
+"""Bytes of encoded blocks of one band that stay in memory before they are written to disk."""
 _LARGEST_BLOCK = 1024
+"""Rows of the largest source blocks that are common."""
 _DEGREES = 0.5
-"""A pixel smaller than that is in degrees."""
-_SAMPLES = 3
-"""Files of a band whose size is asked for: those of the others will be alike."""
+"""A pixel size below this is in degrees, not in meters."""
+_MAX_SIZE_SAMPLES = 3
+"""Files of a band whose size a server is asked for; the others are assumed to be alike."""
+_MAX_COLUMNS = 1e7
+"""No file has more columns: an extent of more pixels is not in the units of the pixel size."""
 
 
 @dataclass(frozen=True)
 class BandProbe:
-    """What a header says of a band's files."""
+    """Facts from the header of one file that stand for all files of its band."""
 
     block: tuple[int, int] = (1024, 1024)
+    """Rows and columns of a block."""
     pixel: float = 10.0
-    """Size of a pixel in units of the file's CRS."""
+    """Pixel size in units of the file's CRS."""
     bytes_per_pixel: float = 1.0
+    """Compressed bytes per pixel."""
     block_bytes: float = 2**20
-    """Of one block, on average."""
+    """Average compressed size of a block."""
     blocks: tuple[int, int] = (2**30, 2**30)
-    """Of a file, down and across."""
+    """Rows and columns of blocks in the file."""
 
 
 def probe(href: str, index: int, signing: str, limits: Limits) -> BandProbe:
-    """Read one header. What cannot be read is guessed, for the estimate only: making will name the fault."""
-    budget = Budget.of(limits.model_copy(update={"max_attempts": 2, "retry_seconds": 5}))
+    """Read the header of a file.
+
+    A file that cannot be read gets the default values: the estimate goes on, and the error is
+    reported when the task is made.
+
+    Args:
+        href: Unsigned href of the file.
+        index: Index of the band in the file, from 1.
+        signing: How the href is signed.
+        limits: Timeouts; retries are cut short, as an estimate is not worth a long wait.
+    """
+    budget = _short_budget(limits)
     try:
         layout = read_layout(RangeFile(href, budget, signing))
         if layout is not None:
-            pixels = layout.width * layout.height * (1 if layout.interleaved else layout.count)
+            # In a pixel-interleaved file, one block holds all bands, which are read together.
+            bands = 1 if layout.interleaved else layout.count
             size = float(layout.sizes.sum())
-            known = BandProbe(
-                layout.block, abs(layout.transform.a), size / pixels, size / layout.sizes.size
+            return BandProbe(
+                block=layout.block,
+                pixel=abs(layout.transform.a),
+                bytes_per_pixel=size / (layout.width * layout.height * bands),
+                block_bytes=size / layout.sizes.size,
+                blocks=_block_counts(layout.height, layout.width, layout.block),
             )
-            return replace(known, blocks=_block_counts(layout.height, layout.width, layout.block))
+        # Not a TIFF that our own reader knows: GDAL does not tell the sizes of blocks.
         source = open_source(href, index, budget, signing)
         info = source.info
         source.close()
-        half = info.dtype.itemsize / 2
-        known = BandProbe(
-            info.block, abs(info.transform.a), half, half * info.block[0] * info.block[1]
-        )
-        return replace(known, blocks=_block_counts(info.height, info.width, info.block))
     except SceneBeamError:
         return BandProbe()
+    bytes_per_pixel = info.dtype.itemsize / 2
+    return BandProbe(
+        block=info.block,
+        pixel=abs(info.transform.a),
+        bytes_per_pixel=bytes_per_pixel,
+        block_bytes=bytes_per_pixel * info.block[0] * info.block[1],
+        blocks=_block_counts(info.height, info.width, info.block),
+    )
+
+
+def _short_budget(limits: Limits) -> Budget:
+    return Budget.of(limits.model_copy(update={"max_attempts": 2, "retry_seconds": 5}))
+
+
+def _block_counts(height: int, width: int, block: tuple[int, int]) -> tuple[int, int]:
+    return -(-height // block[0]), -(-width // block[1])
 
 
 def probe_bands(all_bands: Iterable[Sequence[Band]], limits: Limits) -> dict[str, BandProbe]:
-    """What one header of each band, by name, says of block size and bytes per pixel."""
+    """Read one header of each band.
+
+    Args:
+        all_bands: Bands of all acquisitions; the first file of each name is read.
+        limits: Timeouts.
+
+    Returns:
+        Name of the band → facts; bands without any file are left out.
+    """
     probes: dict[str, BandProbe] = {}
     for bands in all_bands:
         for band in bands:
@@ -88,16 +136,22 @@ def probe_bands(all_bands: Iterable[Sequence[Band]], limits: Limits) -> dict[str
 
 
 class FileSizes:
-    """Bytes of whole files: by the catalog, by the file on this machine, else by some files of the same band."""
+    """Sizes of whole files: from the catalog, from the disk, or from a few files of the band."""
 
-    def __init__(self, limits: Limits, *, ask: bool) -> None:
-        """With `ask`, servers are asked for what neither the catalog nor the disk tells; else it is guessed."""
-        self._budget = Budget.of(limits.model_copy(update={"max_attempts": 2, "retry_seconds": 5}))
-        self._seen: dict[str, list[int]] = {}
-        self._ask_servers = ask
+    def __init__(self, limits: Limits, *, measure: bool) -> None:
+        """Create an empty cache.
+
+        Args:
+            limits: Timeouts.
+            measure: Ask servers for sizes that neither the catalog nor the disk knows. Otherwise
+                they are guessed.
+        """
+        self._budget = _short_budget(limits)
+        self._samples: dict[str, list[int]] = {}
+        self._measure = measure
 
     def of(self, asset: Asset) -> int:
-        """Bytes of a file, as far as can be told."""
+        """Return the size of a file in bytes, as well as it is known."""
         if asset.size is not None:
             return asset.size
         if not is_url(asset.href):
@@ -105,14 +159,14 @@ class FileSizes:
                 return os.path.getsize(asset.href)
             except OSError:
                 return asset.likely_size
-        if not self._ask_servers:
+        if not self._measure:
             return asset.likely_size
-        seen = self._seen.setdefault(asset.band, [])
-        if len(seen) < _SAMPLES:
-            seen.append(self._ask(asset))
-        return sum(seen) // len(seen)
+        samples = self._samples.setdefault(asset.band, [])
+        if len(samples) < _MAX_SIZE_SAMPLES:
+            samples.append(self._request_size(asset))
+        return sum(samples) // len(samples)
 
-    def _ask(self, asset: Asset) -> int:
+    def _request_size(self, asset: Asset) -> int:
         try:
             size = read_range_and_size(asset.href, 0, 1, self._budget, asset.signing)[1]
         except SceneBeamError:
@@ -120,144 +174,225 @@ class FileSizes:
         return size if size != UNKNOWN_SIZE else asset.likely_size
 
 
-def _block_counts(height: int, width: int, block: tuple[int, int]) -> tuple[int, int]:
-    return -(-height // block[0]), -(-width // block[1])
+def blocks_in_extent(known: BandProbe, width: float, height: float) -> tuple[int, int]:
+    """Count the blocks of a file that an extent intersects.
 
+    Args:
+        known: The header.
+        width: Width of the extent, in units of the file's CRS.
+        height: Height of the extent.
 
-def blocks_met(known: BandProbe, width: float, height: float) -> tuple[int, int]:
-    """How many blocks of a band's file an extent in units of its CRS meets: at least, and where it lies across more."""
+    Returns:
+        (least, most): an extent that does not start at the edge of a block intersects one more row
+        and column of blocks.
+    """
     rows = int(height / known.pixel / known.block[0]) + 1
     columns = int(width / known.pixel / known.block[1]) + 1
-    down, across = known.blocks
-    return min(rows, down) * min(columns, across), min(rows + 1, down) * min(columns + 1, across)
+    max_rows, max_columns = known.blocks
+    least = min(rows, max_rows) * min(columns, max_columns)
+    most = min(rows + 1, max_rows) * min(columns + 1, max_columns)
+    return least, most
 
 
-def finer_by(known: BandProbe, pixel: float) -> float:
-    """How many times more pixels than its source an output has: so much better they may be packed."""
+def compression_gain(known: BandProbe, pixel: float) -> float:
+    """Return how much better an output compresses than its source, at most.
+
+    An output with smaller pixels repeats or interpolates those of its source, and compresses about
+    twice as well as the ratio of their numbers.
+
+    Args:
+        known: The header of the source.
+        pixel: Pixel size of the output in meters.
+    """
+    # The area of a pixel in degrees cannot be compared with that of the output.
     ratio = (known.pixel / pixel) ** 2 if known.pixel >= _DEGREES else 1.0
     return 2 * ratio if ratio > 1 else 1.0
 
 
-class Probing:
-    """What headers and sizes of some files say of all files of a band."""
+class ProbeCache:
+    """Facts about the files of each band, from the header and the size of a few of them."""
 
-    def __init__(self, limits: Limits, *, ask: bool) -> None:
-        """With `ask`, headers are read; else files are taken for usual ones."""
-        self.sizes, self._limits, self._ask = FileSizes(limits, ask=ask), limits, ask
+    def __init__(self, limits: Limits, *, measure: bool) -> None:
+        """Create an empty cache.
+
+        Args:
+            limits: Timeouts.
+            measure: Read headers. Otherwise files are assumed to be typical.
+        """
+        self.sizes = FileSizes(limits, measure=measure)
+        """Sizes of whole files."""
+        self._limits = limits
+        self._measure = measure
         self._probes: dict[str, BandProbe] = {}
 
     def of(self, asset: Asset) -> BandProbe:
-        """The header of one file of the band, which is read once."""
-        if not self._ask:
+        """Return the header of a file of the same band, which is read once."""
+        if not self._measure:
             return BandProbe(pixel=asset.resolution)
         if asset.band not in self._probes:
             self._probes[asset.band] = probe(asset.href, asset.index, asset.signing, self._limits)
         return self._probes[asset.band]
 
     def blocks(self, asset: Asset, width: float, height: float) -> tuple[int, int]:
-        """How many blocks an extent in meters meets, at least and at most."""
+        """Count the blocks that an extent in meters intersects: (least, most)."""
         known = self.of(asset)
-        # A pixel in degrees says little here: that which the catalog tells in meters is near enough.
-        in_meters = known.pixel if known.pixel >= _DEGREES else max(asset.resolution, _DEGREES)
-        return blocks_met(replace(known, pixel=in_meters), width, height)
+        # For a file in degrees, the resolution of the catalog, in meters, is close enough.
+        meters = known.pixel if known.pixel >= _DEGREES else max(asset.resolution, _DEGREES)
+        return blocks_in_extent(replace(known, pixel=meters), width, height)
 
 
-def finest(request: RunRequest, bands: Sequence[str]) -> float:
-    """The resolution of the finest of some bands, by the request's collections."""
-    records = records_for(request)
-    known = [
-        record.bands[name].resolution
-        for record in records
-        for name in bands
-        if name in record.bands
-    ]
-    return min(
-        known, default=min(band.resolution for record in records for band in record.bands.values())
-    )
+def finest_resolution(request: RunRequest, bands: Sequence[str]) -> float:
+    """Return the resolution of the finest band, in meters.
+
+    Args:
+        request: The request, whose collections are searched.
+        bands: Canonical names; if no collection has any of them, all its bands count.
+    """
+    requested: list[float] = []
+    every: list[float] = []
+    for record in records_for(request):
+        every += [band.resolution for band in record.bands.values()]
+        requested += [record.bands[name].resolution for name in bands if name in record.bands]
+    return min(requested or every)
 
 
-def widest_window(
+def max_window_width(
     bands: Sequence[Band], method: str, memory: int, outputs: int, held: int = 0
 ) -> int:
-    """The widest part of a grid of which a task can read `bands` and write `outputs` COGs within `memory` bytes.
+    """Return the width of the widest window that a task can make within its memory.
 
-    `held` are bytes of one column of a strip that the product holds besides.
+    Args:
+        bands: The bands that it reads.
+        method: Merge method.
+        memory: Bytes that it may take.
+        outputs: Number of COGs that it writes.
+        held: Bytes per column that the product itself keeps of each chunk of rows.
+
+    Returns:
+        Columns, at least ROW_CHUNK.
     """
-    spare = memory - PROCESS - ENCODED * outputs
-    return max(
-        ROW_CHUNK, int(spare // (held + sum(_bytes_per_column(band, method) for band in bands)))
-    )
+    spare = memory - PROCESS_MEMORY - ENCODED_MEMORY * outputs
+    return max(ROW_CHUNK, int(spare // (held + _bytes_per_column(bands, method))))
 
 
-def _bytes_per_column(band: Band, method: str) -> int:
-    return column_bytes(band.dtype, min(len(band.sources), 4) or 1, method)
+def _bytes_per_column(bands: Sequence[Band], method: str) -> int:
+    total = 0
+    for band in bands:
+        # More than four scenes seldom overlap in one place.
+        total += column_bytes(band.dtype, min(len(band.sources), 4) or 1, method)
+    return total
 
 
-def column_bytes(dtype: str, tiles: int = 1, method: str = "first", ahead: int = AHEAD) -> int:
-    """Bytes that one column of a band's output holds at once: strips, merging, and source blocks."""
-    item = np.dtype(dtype).itemsize
-    rows = (2 + ahead) * ROW_CHUNK + _LARGEST_BLOCK
-    merge = MERGE_METHODS[method]
-    merging = merge.bytes_per_pixel(tiles)
-    overlap = 1.5 if merge.order != "any" else min(tiles, 3)
-    return int(ROW_CHUNK * (4 * item + merging) + rows * item * overlap)
+def column_bytes(dtype: str, sources: int = 1, method: str = "first", ahead: int = AHEAD) -> int:
+    """Return the bytes that one column of an output takes while it is composed.
+
+    Args:
+        dtype: Dtype of the band.
+        sources: Number of files that overlap.
+        method: Merge method.
+        ahead: Chunks of rows that are read ahead.
+    """
+    itemsize = np.dtype(dtype).itemsize
+    merge = merge_method(method)
+    # Source blocks: of the chunk at work, of those that are read ahead, and one block of overhang.
+    source_rows = (2 + ahead) * ROW_CHUNK + _LARGEST_BLOCK
+    # An ordered merge skips blocks that earlier sources cover, and so reads few of them twice.
+    overlap = 1.5 if merge.order != "any" else min(sources, 3)
+    # Chunks of rows: composed, encoded and halved, and the working arrays of the merge.
+    composing = ROW_CHUNK * (4 * itemsize + merge.bytes_per_pixel(sources))
+    return int(composing + source_rows * itemsize * overlap)
 
 
-def estimate(
+@dataclass
+class _Reads:
+    """What a task reads, summed over its files."""
+
+    files: int = 0
+    blocks: int = 0
+    most_blocks: int = 0
+    bytes: float = 0.0
+    most_bytes: float = 0.0
+
+
+def estimate_task(
     grid: Grid,
     window: Window,
     bands: Sequence[Band],
-    probes: dict[str, BandProbe],
+    probes: Mapping[str, BandProbe],
     scenes: Sequence[SceneRef],
     method: str,
     outputs: int,
     held: int = 0,
 ) -> Estimate:
-    """What one task will read, write and hold."""
+    """Estimate what one task reads, writes and keeps in memory.
+
+    Args:
+        grid: The whole grid.
+        window: The part of it that the task makes.
+        bands: The bands that it reads.
+        probes: Name of a band → its header.
+        scenes: Its scenes, with footprints in the CRS of the grid.
+        method: Merge method.
+        outputs: Number of COGs that it writes.
+        held: Bytes per column that the product itself keeps of each chunk of rows.
+    """
     top, bottom, left, right = window
-    part = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
-    footprints = {
-        ref.id: None if ref.footprint is None else shapely.from_wkb(ref.footprint) for ref in scenes
-    }
-    blocks = most_blocks = files = 0
-    read = most_read = 0.0
+    extent = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
+    reads = _estimate_reads(extent, bands, probes, scenes, method, abs(grid.transform.a))
+    pixels = (bottom - top) * (right - left)
+    least_written = most_written = 0
     for band in bands:
         known = probes.get(band.name, BandProbe())
-        covered = shapely.Polygon()
+        # With all its overviews, an image has 1 + 1/4 + 1/16 + … = 4/3 of its pixels.
+        size = pixels * 4 / 3 * known.bytes_per_pixel
+        most_written += int(size)
+        least_written += int(size / compression_gain(known, abs(grid.transform.a)))
+    chunks = (right - left) * (held + _bytes_per_column(bands, method))
+    return Estimate(
+        blocks=reads.blocks,
+        # For each file a header, and all its blocks in one range; at most one range per block.
+        requests=2 * reads.files,
+        most_requests=3 * reads.files + reads.most_blocks,
+        read_bytes=int(reads.bytes),
+        most_read_bytes=int(reads.most_bytes),
+        write_bytes=least_written,
+        most_write_bytes=most_written,
+        pixels=pixels * len(bands),
+        memory=PROCESS_MEMORY + ENCODED_MEMORY * outputs + chunks,
+    )
+
+
+def _estimate_reads(
+    extent: BaseGeometry,
+    bands: Sequence[Band],
+    probes: Mapping[str, BandProbe],
+    scenes: Sequence[SceneRef],
+    method: str,
+    grid_pixel: float,
+) -> _Reads:
+    reads = _Reads()
+    ordered = merge_method(method).order != "any"
+    footprints = {ref.id: ref.geometry for ref in scenes}
+    for band in bands:
+        known = probes.get(band.name, BandProbe())
+        covered: BaseGeometry = shapely.Polygon()
         for source in band.sources:
             footprint = footprints.get(source.scene)
-            seen = part if footprint is None else shapely.intersection(footprint, part)
-            if MERGE_METHODS[method].order != "any":
+            seen = extent if footprint is None else shapely.intersection(footprint, extent)
+            # An ordered merge does not read what earlier sources cover already.
+            if ordered:
                 seen, covered = shapely.difference(seen, covered), shapely.union(covered, seen)
             if seen.is_empty:
                 continue
             west, south, east, north = seen.bounds
-            unit = known.pixel if (east - west) / known.pixel < 1e7 else abs(grid.transform.a)
-            least, most = blocks_met(replace(known, pixel=unit), east - west, north - south)
-            blocks, most_blocks = blocks + least, most_blocks + most
-            read, most_read = read + least * known.block_bytes, most_read + most * known.block_bytes
-            files += 1
-    pixels = (bottom - top) * (right - left) * len(bands)
-    least_written, written = 0, 0
-    for band in bands:
-        known = probes.get(band.name, BandProbe())
-        each = (bottom - top) * (right - left) * 4 / 3 * known.bytes_per_pixel
-        written += int(each)
-        least_written += int(each / finer_by(known, abs(grid.transform.a)))
-    columns = right - left
-    memory = (
-        PROCESS
-        + ENCODED * outputs
-        + columns * (held + sum(_bytes_per_column(band, method) for band in bands))
-    )
-    return Estimate(
-        blocks=blocks,
-        requests=2 * files,  # a header, and all blocks in one range
-        most_requests=3 * files + most_blocks,
-        read_bytes=int(read),
-        most_read_bytes=int(most_read),
-        write_bytes=least_written,
-        most_write_bytes=written,
-        pixels=pixels,
-        memory=memory,
-    )
+            # The extent is in units of the grid. If the file is in degrees and the grid in meters,
+            # the file's pixel size makes no sense here: count in pixels of the grid.
+            same_units = (east - west) / known.pixel < _MAX_COLUMNS
+            in_units = replace(known, pixel=known.pixel if same_units else grid_pixel)
+            least, most = blocks_in_extent(in_units, east - west, north - south)
+            reads.files += 1
+            reads.blocks += least
+            reads.most_blocks += most
+            reads.bytes += least * known.block_bytes
+            reads.most_bytes += most * known.block_bytes
+    return reads

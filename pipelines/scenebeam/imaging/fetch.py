@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
 from scenebeam.imaging.band_budget import BandBudget, LoggedTarget
-from scenebeam.imaging.bands import spec_of
+from scenebeam.imaging.bands import band_spec
 from scenebeam.metadata import stac_items
 from scenebeam.raster.damage import check_file, find_damage
 from scenebeam.request import Checks, is_url
@@ -64,7 +64,7 @@ def fetch(
         ReadError: The file cannot be fetched.
     """
     href, signing = href or asset.href, signing or asset.signing
-    wanted = wanted_checksum(asset)
+    wanted = catalog_checksum(asset)
     wrong = ""
     for _ in range(2):
         if wrong:
@@ -76,7 +76,7 @@ def fetch(
             elif wanted is None and asset.size not in (None, arrival.offset):
                 wrong = f"it has {arrival.offset:,} bytes, the catalogue says {asset.size:,}"
             else:
-                expected = asset.index, asset.dtype, asset.nodata, spec_of(asset)
+                expected = asset.index, asset.dtype, asset.nodata, band_spec(asset)
                 try:
                     check_file(arrival.finish(), *expected, checks, deep=wanted is None)
                 except CheckError:
@@ -90,12 +90,12 @@ def fetch(
     )
 
 
-def wanted_checksum(asset: Asset) -> Checksum | None:
+def catalog_checksum(asset: Asset) -> Checksum | None:
     """Return the digest that the catalog knows of a file; None where none can be checked."""
     return parse_checksum(asset.checksum) if asset.checksum else None
 
 
-def unchecked(asset: Asset | None) -> str:
+def checksum_warning(asset: Asset | None) -> str:
     """Say why the catalog's checksum of a file is not checked, if it has one; else empty."""
     told = asset.checksum if asset is not None else None
     if told is None or parse_checksum(told) is not None:
@@ -103,7 +103,7 @@ def unchecked(asset: Asset | None) -> str:
     return f"the catalog's checksum {told!r} is malformed or unknown, and was not checked"
 
 
-def damage_in_place(asset: Asset, store: Store, name: str) -> str:
+def find_stored_damage(asset: Asset, store: Store, name: str) -> str:
     """Check a file that lies in the store already.
 
     By size and checksum where the catalog knows them. A file without a checksum is decoded from end
@@ -116,7 +116,7 @@ def damage_in_place(asset: Asset, store: Store, name: str) -> str:
         ReadError, StorageError: It cannot be read now.
     """
     size = store.size(name)
-    wanted = wanted_checksum(asset)
+    wanted = catalog_checksum(asset)
     if wanted is not None:
         found = _digest(store, name, wanted.algorithm)
         if found is not None:

@@ -17,11 +17,11 @@ import shapely
 
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.band_budget import BandBudget
-from scenebeam.imaging.bands import Band, settled_nodata
+from scenebeam.imaging.bands import Band, resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.gridded_item import cog_profile, describe_output, publish_item
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.shards import PARTS, assemble, shard_shapes, shared_levels
+from scenebeam.imaging.shards import PARTS_PREFIX, assemble, shard_shapes, shared_levels
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.pyramid import level_shapes
@@ -77,9 +77,9 @@ def make_gridded(
         return _refusal(
             task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands"
         )
-    parts = {task.part_path(output.name, task.shard) for output in recipe.outputs(task, {})}
+    parts = {task.part_key(output.name, task.shard) for output in recipe.outputs(task, {})}
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
-    if task.shards == 1 or not parts <= store.list(f"{PARTS}{task.name}/"):
+    if task.shards == 1 or not parts <= store.list(f"{PARTS_PREFIX}{task.name}/"):
         while True:
             refused = _check_missing(task, recipe, missing)
             if refused is not None:
@@ -147,7 +147,7 @@ def _compose(
         layers: dict[str, BandLayers] = {}
         for band in task.bands:
             if opened[band.label]:
-                layers[band.label] = layers_of(band, opened[band.label], footprints)
+                layers[band.label] = build_layers(band, opened[band.label], footprints)
         outputs = recipe.outputs(task, layers)
         encoders = [_encoder(task, grid, output) for output in outputs]
         for index, _, pixels in recipe.row_chunks(task, grid, layers):
@@ -161,12 +161,12 @@ def _compose(
         facts.append({"valid": encoder.valid, "missing": _missing_of(output, missing)})
     if task.shards > 1:
         for output, encoder, fact in zip(outputs, encoders, facts, strict=True):
-            encoder.store_part(store, task.part_path(output.name, task.shard), task.window, fact)
+            encoder.store_part(store, task.part_key(output.name, task.shard), task.window, fact)
         return
 
     def publish(output: Output, encoder: ImageEncoder, fact: dict[str, Any]) -> dict[str, Any]:
         profile = cog_profile(task, output)
-        file = publish_cog(store, task.path(output.name), profile, [encoder])
+        file = publish_cog(store, task.output_key(output.name), profile, [encoder])
         return describe_output(task, output, file, [fact])
 
     described = io_threads().map(publish, outputs, encoders, facts)
@@ -235,7 +235,7 @@ def _scenes_in_window(task: GriddedTask) -> set[str]:
     }
 
 
-def layers_of(
+def build_layers(
     band: Band,
     opened: Mapping[str, Source],
     footprints: Mapping[str, str | None],
@@ -248,7 +248,7 @@ def layers_of(
         if source.scene not in opened:
             continue
         try:
-            nodata = settled_nodata(source.href, opened[source.scene].info.nodata, nodata)
+            nodata = resolve_nodata(source.href, opened[source.scene].info.nodata, nodata)
         except CheckError as fault:
             raise LayerError(band.label, source.scene, fault) from None
         footprint = footprints[source.scene]
@@ -272,17 +272,17 @@ def _put_together(
     """The last shard to finish puts the whole together; two at once publish the same bytes."""
     shards = range(task.shards)
     outputs = recipe.outputs(task, {})
-    wanted = {task.part_path(output.name, shard) for output in outputs for shard in shards}
-    if not wanted <= store.list(f"{PARTS}{task.name}/"):
+    wanted = {task.part_key(output.name, shard) for output in outputs for shard in shards}
+    if not wanted <= store.list(f"{PARTS_PREFIX}{task.name}/"):
         # Others are still to come, or another worker was faster, and has tidied up.
         return Outcome(task=task.id, state="done", detail=spending)
     assets = {}
     for output in outputs:
-        names = [task.part_path(output.name, shard) for shard in shards]
+        names = [task.part_key(output.name, shard) for shard in shards]
         file, parts = assemble(
             store,
             names,
-            task.path(output.name),
+            task.output_key(output.name),
             cog_profile(task, output),
             average=not output.categorical,
         )

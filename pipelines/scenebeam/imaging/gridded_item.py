@@ -99,7 +99,7 @@ def publish_item(
     inputs = {band.label for output in outputs for band in output.inputs}
     lost = {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
-    pictures = read_previews(store, {name: (task.path(name), 1) for name in assets})
+    pictures = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     for output in outputs:
         assets[output.name]["raster:bands"][0] |= histogram(
             pictures[output.name], whole_numbers=output.categorical
@@ -107,7 +107,7 @@ def publish_item(
     shown = {
         output.name: pictures[output.name] for output in outputs if not output.categorical
     } or pictures
-    with store.open_write(task.thumbnail_path) as file:
+    with store.open_write(task.thumbnail_key) as file:
         file.write(render_png(shown))
     assets["thumbnail"] = {
         "href": f"./{THUMBNAIL}",

@@ -10,7 +10,7 @@ import numpy as np
 
 from scenebeam.imaging.bands import Band
 from scenebeam.imaging.refs import SceneRef
-from scenebeam.imaging.shards import PARTS, Window
+from scenebeam.imaging.shards import PARTS_PREFIX, Window
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.tasks import GridSpec, Task
 
@@ -66,21 +66,21 @@ class GriddedTask(Task):
     def pixel_layout(self) -> object:
         return self.grid, self.window
 
-    def path(self, output: str) -> str:
+    def output_key(self, output: str) -> str:
         """Name of an output's COG in the store."""
         return f"{self.folder}/{self.name}/{output}.tif"
 
     @property
-    def thumbnail_path(self) -> str:
+    def thumbnail_key(self) -> str:
         """Name of the small picture of its outputs in the store."""
         return f"{self.folder}/{self.name}/{THUMBNAIL}"
 
-    def part_path(self, output: str, shard: int) -> str:
+    def part_key(self, output: str, shard: int) -> str:
         """Name of a shard of an output, until the whole is put together."""
-        return f"{PARTS}{self.name}/{output}.{shard:05d}.part"
+        return f"{PARTS_PREFIX}{self.name}/{output}.{shard:05d}.part"
 
 
-def item_path(folder: str, name: str) -> str:
+def item_key(folder: str, name: str) -> str:
     """Name of an item in the store."""
     return f"{folder}/{name}/{name}.json"
 

@@ -1,4 +1,4 @@
-"""Pending: things that are encoded and published behind the back of what is being read, a bounded number at a time."""
+"""PublishQueue: things that are encoded and published behind the back of what is being read, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _THREADS = 4
 _MOST = 32
 
 
-class Pending(Generic[K]):
+class PublishQueue(Generic[K]):
     """A queue of jobs. One that is not fit to be published (CheckError) is in `failed`; any other error is raised."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Pending(Generic[K]):
         self._queue: deque[tuple[K, Future[Any]]] = deque()
         self._threads = ThreadPoolExecutor(_THREADS)
 
-    def __enter__(self) -> Pending[K]:
+    def __enter__(self) -> PublishQueue[K]:
         return self
 
     def __exit__(

@@ -24,7 +24,7 @@ from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid, concate
 from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile, Store
 
-PARTS = "parts/"
+PARTS_PREFIX = "parts/"
 """Folder of encoded shards, until the whole is put together."""
 Window = tuple[int, int, int, int]
 """First row, last row, first column, last column of the grid; the last ones not included."""
@@ -44,7 +44,7 @@ def shared_levels(shape: tuple[int, int], cell: int) -> int:
     return min((cell // BLOCK_SIZE).bit_length(), len(level_shapes(*shape)))
 
 
-def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
+def cut_windows(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
     """Windows that cover a grid, at most `widest` pixels wide, and the cell that cuts are multiples
     of.
 
@@ -79,7 +79,7 @@ def cut(shape: tuple[int, int], widest: int) -> tuple[list[Window], int]:
 
 
 @dataclass(frozen=True)
-class ShardPart:
+class PartHeader:
     """What a shard says of its encoded tiles."""
 
     window: Window
@@ -136,7 +136,7 @@ def write_part(file: AtomicFile, pyramid: Pyramid, window: Window, facts: dict[s
             file.write(np.packbits(np.ma.getmaskarray(coarse), axis=1).tobytes())
 
 
-class KeptPart:
+class StoredPart:
     """A shard's file. It is open while its tiles are read, and no longer: a large image has
     thousands of shards.
     """
@@ -147,7 +147,7 @@ class KeptPart:
             (size,) = struct.unpack("<Q", file.read(8))
             head = json.loads(file.read(size))
         head["nodata"] = None if head["nodata"] is None else float(head["nodata"])
-        self.part = ShardPart(**head)
+        self.part = PartHeader(**head)
         self._starts = [8 + size]
         for sizes in self.part.sizes:
             self._starts.append(self._starts[-1] + sum(sizes))
@@ -204,14 +204,14 @@ class KeptPart:
 
 def assemble(
     store: Store, names: Sequence[str], target: str, profile: CogProfile, *, average: bool
-) -> tuple[AtomicFile, list[ShardPart]]:
+) -> tuple[AtomicFile, list[PartHeader]]:
     """Shards of one band → one COG under `target`. Returns the publication and what the shards
     said.
 
     Raises CheckError where the shards do not hold the same kind of numbers.
     """
     with ExitStack() as stack:
-        parts = [KeptPart(stack.enter_context(store.local_copy(name))) for name in names]
+        parts = [StoredPart(stack.enter_context(store.local_copy(name))) for name in names]
         kinds = {(part.part.dtype, repr(part.part.nodata)) for part in parts}
         if len(kinds) > 1:
             raise CheckError(
@@ -219,7 +219,7 @@ def assemble(
             )
         first = parts[0].part
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
-        grid_rows: dict[int, list[KeptPart]] = {}
+        grid_rows: dict[int, list[StoredPart]] = {}
         for part in sorted(parts, key=lambda one: (one.part.window[0], one.part.window[2])):
             grid_rows.setdefault(part.part.window[0], []).append(part)
         shapes = level_shapes(profile.height, profile.width)
@@ -243,7 +243,7 @@ def assemble(
         return file, [part.part for part in parts]
 
 
-def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
+def _coarse_strips(grid_rows: dict[int, list[StoredPart]]) -> Iterator[Array]:
     """The coarse pixels of all shards, TILE rows at a time: two strips in memory, whatever the
     area.
     """
@@ -262,7 +262,7 @@ def _coarse_strips(grid_rows: dict[int, list[KeptPart]]) -> Iterator[Array]:
         yield waiting
 
 
-def _sizes(grid_rows: dict[int, list[KeptPart]], level: int) -> list[int]:
+def _sizes(grid_rows: dict[int, list[StoredPart]], level: int) -> list[int]:
     sizes: list[int] = []
     for row in grid_rows.values():
         across = [-(-part.part.shapes[level][1] // BLOCK_SIZE) for part in row]
@@ -272,7 +272,7 @@ def _sizes(grid_rows: dict[int, list[KeptPart]], level: int) -> list[int]:
     return sizes
 
 
-def _masks(grid_rows: dict[int, list[KeptPart]], levels: int) -> list[list[bytes]]:
+def _masks(grid_rows: dict[int, list[StoredPart]], levels: int) -> list[list[bytes]]:
     """The masks of all shards' tiles, level by level, in the order of `_tiles`."""
     found: list[list[bytes]] = [[] for _ in range(levels)]
     for row in grid_rows.values():
@@ -288,7 +288,7 @@ def _masks(grid_rows: dict[int, list[KeptPart]], levels: int) -> list[list[bytes
     return found
 
 
-def _tiles(grid_rows: dict[int, list[KeptPart]], level: int) -> Iterator[bytes]:
+def _tiles(grid_rows: dict[int, list[StoredPart]], level: int) -> Iterator[bytes]:
     for row in grid_rows.values():
         for tile_rows in zip(*(part.tile_rows(level) for part in row), strict=True):
             for tiles in tile_rows:

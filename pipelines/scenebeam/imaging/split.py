@@ -64,7 +64,7 @@ def _both_ways(outlines: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
     ]
 
 
-def warn_of_empty(splits: Sequence[str], asked: Split) -> None:
+def warn_of_empty_splits(splits: Sequence[str], asked: Split) -> None:
     """Warn where a split that was asked for has no chip: few chips lie in few blocks."""
     empty = [name for name in _ORDER if getattr(asked, name) > 0 and name not in splits]
     if empty:

@@ -14,7 +14,7 @@ from scenebeam.storage import Store
 from scenebeam.transfer.retry import Budget
 
 THUMBNAIL = "thumbnail.png"
-LONGEST = 400
+MAX_SIDE = 400
 """Pixels of a picture's longer side."""
 
 
@@ -30,7 +30,7 @@ def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[st
             whole = read_preview(source, source.info.nodata)
         finally:
             source.close()
-        shrink = min(1.0, LONGEST / max(whole.shape))
+        shrink = min(1.0, MAX_SIDE / max(whole.shape))
         found[name] = resize_nearest(whole, *(max(1, round(side * shrink)) for side in whole.shape))
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.bands import Band, settled_nodata
+from scenebeam.imaging.bands import Band, resolve_nodata
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.imaging.refs import AssetRef
 from scenebeam.raster.compose import ROW_CHUNK
@@ -124,7 +124,7 @@ def _source(
     file = open_source(source.href, source.index, budget, source.signing)
     info = file.info
     file.close()
-    nodata = settled_nodata(source.href, info.nodata, nodata)
+    nodata = resolve_nodata(source.href, info.nodata, nodata)
     if same_crs(info.crs, str(grid.crs)):
         path = gdal_path(source.href)
         return VrtSource(path, False, source.index, info, source.add_offset), nodata

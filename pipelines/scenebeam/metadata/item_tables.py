@@ -93,7 +93,7 @@ def report_items(
     older = _read_items(_older(tasks, store) - items.keys(), store)
     listed = {}
     for name, item in {**items, **older}.items():
-        listed[name] = stac_items.rebased(item, posixpath.dirname(name))
+        listed[name] = stac_items.rebase_item(item, posixpath.dirname(name))
     for name in older:
         listed[name]["properties"] = {**listed[name]["properties"], SUPERSEDED: True}
     ordered = [listed[name] for name in sorted(listed)]
@@ -101,7 +101,7 @@ def report_items(
     collection = stac_items.make_collection(request.run, description, ordered, sorted(listed))
     files = dict(tables(tasks, outcomes, items))
     if ordered:
-        files[ITEMS_FILE] = BytesFile(dump_items(ordered))
+        files[ITEMS_FILE] = BytesFile(items_to_parquet(ordered))
     files[COLLECTION_FILE] = BytesFile(stac_items.to_bytes(collection))
     complete = [item["properties"].get("scenebeam:complete", True) for item in items.values()]
     return ReportFiles(files, incomplete=complete.count(False))
@@ -130,7 +130,7 @@ def _read_items(paths: Iterable[str], store: Store) -> dict[str, stac_items.Item
         }
 
 
-def read_back(store: Store, name: str) -> bytes:
+def read_required(store: Store, name: str) -> bytes:
     """A file that this run has published or found. Raises StorageError where it is not there any
     more.
     """
@@ -142,7 +142,7 @@ def read_back(store: Store, name: str) -> bytes:
     return content
 
 
-def dump_items(items: Sequence[stac_items.Item]) -> bytes:
+def items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
     """STAC items as a stac-geoparquet file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
@@ -153,8 +153,8 @@ def dump_items(items: Sequence[stac_items.Item]) -> bytes:
         return path.read_bytes()
 
 
-def dump_many_items(items: Sequence[stac_items.Item]) -> bytes:
-    """As `dump_items`, for more items than should be in memory as objects at once, and for items of
+def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
+    """As `items_to_parquet`, for more items than should be in memory as objects at once, and for items of
     others.
 
     Returns:
@@ -174,7 +174,7 @@ def dump_many_items(items: Sequence[stac_items.Item]) -> bytes:
             names = [name for name in names if Path(name).stat().st_size]
             if not names:
                 return b""
-            return join_items(names, lambda name: nullcontext(Path(name))).content
+            return merge_items(names, lambda name: nullcontext(Path(name))).content
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # rustac panics where a value has two types
@@ -183,7 +183,7 @@ def dump_many_items(items: Sequence[stac_items.Item]) -> bytes:
 
 def _dump_some(items: Sequence[stac_items.Item]) -> bytes:
     found = _tabular(items)
-    return dump_items(found) if found else b""
+    return items_to_parquet(found) if found else b""
 
 
 def _tabular(items: Iterable[stac_items.Item]) -> list[stac_items.Item]:
@@ -240,12 +240,12 @@ class MergedItems:
         return {"spatial": {"bbox": [list(self.bbox)]}, "temporal": {"interval": [interval]}}
 
 
-def join_items(
+def merge_items(
     names: Sequence[str],
     fetched: Callable[[str], AbstractContextManager[Path]],
     seen: Callable[[pa.Table], None] = lambda table: None,
 ) -> MergedItems:
-    """Tables that `dump_items` made, by name, as one; each is in memory alone, and `seen` is shown
+    """Tables that `items_to_parquet` made, by name, as one; each is in memory alone, and `seen` is shown
     it then.
     """
     schemas, metadata = [], {}

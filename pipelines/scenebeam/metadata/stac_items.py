@@ -105,7 +105,7 @@ def make_item(
         },
         "assets": assets,
         "links": [
-            *up_links("../../"),
+            *collection_links("../../"),
             *(
                 {"rel": "derived_from", "href": href or "../../scenes.parquet", "title": source}
                 for source, href in sources
@@ -114,7 +114,7 @@ def make_item(
     }
 
 
-def rebased(item: Item, folder: str) -> Item:
+def rebase_item(item: Item, folder: str) -> Item:
     """An item as it is read from another folder, to which its own folder is `folder`: `mosaics/20230202T092109Z`."""
 
     def full(named: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def rebased(item: Item, folder: str) -> Item:
     }
 
 
-def up_links(folder: str) -> list[dict[str, Any]]:
+def collection_links(folder: str) -> list[dict[str, Any]]:
     """Links of an item to its collection, which lies in a folder relative to it: `../`."""
     href = f"{folder}collection.json"
     return [
@@ -146,7 +146,7 @@ def raster_band(
     """What the raster extension says of a band's numbers; `resolution` in units of the CRS."""
     return {
         "data_type": dtype,
-        "nodata": number_or_name(nodata),
+        "nodata": json_nodata(nodata),
         "scale": scale,
         "offset": offset,
         "spatial_resolution": resolution,
@@ -211,7 +211,7 @@ def make_collection(
     }
 
 
-def number_or_name(value: float | None) -> float | int | str | None:
+def json_nodata(value: float | None) -> float | int | str | None:
     """A nodata value as the raster extension writes it: NaN and infinities by name."""
     if value is None:
         return None

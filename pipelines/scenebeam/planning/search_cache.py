@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from scenebeam.catalog.packed_items import PackedItems, links_of
 from scenebeam.errors import StorageError
-from scenebeam.metadata.item_tables import dump_many_items
+from scenebeam.metadata.item_tables import catalog_items_to_parquet
 from scenebeam.request import RunRequest, is_remote
 from scenebeam.storage import Store
 
@@ -84,12 +84,12 @@ def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> No
 def _export(items: Sequence[Item], store: Store) -> None:
     """Write the items as stac-geoparquet: whole, or their common fields if they do not fit."""
     try:
-        content = dump_many_items(items)
+        content = catalog_items_to_parquet(items)
     except ValueError as error:
         log.warning("%s has only the common fields of the items: %s", SCENES_FILE, error)
         with_geometry = [item for item in items if isinstance(item.get("geometry"), dict)]
         try:
-            content = dump_many_items([_common(item) for item in with_geometry])
+            content = catalog_items_to_parquet([_common(item) for item in with_geometry])
         except ValueError as common_error:  # an invalid geometry or date
             log.warning("%s is not written: %s", SCENES_FILE, common_error)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from scenebeam.imaging.shards import PARTS
+from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan
 from scenebeam.products import product_of
 from scenebeam.storage import Store
@@ -30,7 +30,7 @@ def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None
     store.supersede(files - kept)
     # Files that cannot be superseded are incomplete.
     store.delete(sorted(files - kept - store.superseded()))
-    store.delete(sorted(store.list(PARTS) - kept))
+    store.delete(sorted(store.list(PARTS_PREFIX) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
 
 

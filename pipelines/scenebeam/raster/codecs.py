@@ -1,22 +1,19 @@
 """Codecs and predictors: one table for everything that reads or writes compressed blocks.
 
-To add a codec, add an entry to `CODECS`. One that has an `encode` function can also be written; its
-name then belongs in `request.codecs.Codec` too.
+A codec is a module of `block_codecs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import importlib
+import pkgutil
 from typing import Any
 
 import imagecodecs
 import numpy as np
-import tifffile
-from affine import Affine
-from rasterio.io import MemoryFile
 
+from scenebeam.raster import block_codecs
+from scenebeam.raster.block_codecs._codec import Codec
 from scenebeam.raster.layout import TiffLayout
 from scenebeam.raster.validity import Array, Mask
 
@@ -26,89 +23,24 @@ MASK_CODEC = "deflate"
 """Codec of the nodata masks that we write."""
 
 
-@dataclass(frozen=True)
-class Codec:
-    """One compression scheme of TIFF blocks."""
-
-    tags: tuple[int, ...]
-    """Values of the TIFF tag Compression that mean this codec; the first one is written."""
-    decode: Callable[[memoryview, int], Array]
-    """Compressed bytes and the expected size → decoded bytes, as a 1-D uint8 array."""
-    encode: Callable[[Any], bytes | bytearray] | None = None
-    """Array or bytes → compressed bytes; None for a codec that is only read."""
-    max_ratio: int | None = None
-    """Highest possible compression ratio, rounded up; None if there is no useful bound."""
-    has_predictor: bool = True
-    """Whether the tag Predictor applies to the codec."""
-
-
 def _copy(encoded: memoryview, size: int) -> Array:
     decoded = np.empty(size, np.uint8)
     decoded[:] = np.frombuffer(encoded, np.uint8, size)
     return decoded
 
 
-def _decoder(decode: Callable[..., Any]) -> Callable[[memoryview, int], Array]:
-    """Wrap a decoder of imagecodecs that writes into an array."""
-
-    def decode_into(encoded: memoryview, size: int) -> Array:
-        decoded = np.empty(size, np.uint8)
-        return decoded[: len(decode(encoded, out=decoded))]
-
-    return decode_into
-
-
-def _lzw_decode(encoded: memoryview, size: int) -> Array:
-    # This decoder takes bytes only, and returns them.
-    return np.frombuffer(imagecodecs.lzw_decode(bytes(encoded), out=size), np.uint8)
+def _load_codecs() -> dict[str, Codec]:
+    """The codecs by name: uncompressed blocks, and the modules of `block_codecs`."""
+    codecs = {"none": Codec(tags=(1,), decode=_copy, has_predictor=False)}
+    for module in pkgutil.iter_modules(block_codecs.__path__):
+        if not module.name.startswith("_"):
+            path = f"{block_codecs.__name__}.{module.name}"
+            codecs[module.name] = importlib.import_module(path).CODEC
+    return codecs
 
 
-def _lzw_encode(block: Array) -> bytes:
-    """Compress with libtiff's LZW encoder, by way of a TIFF with one strip in memory.
-
-    libtiff clears its string table as soon as entry 4094 is added (TIFF 6.0 section 13). Decoders
-    that rely on that cannot read the output of encoders that clear it later.
-    """
-    raw = np.frombuffer(np.ascontiguousarray(block).tobytes(), np.uint8)
-    profile = {
-        "width": raw.size,
-        "height": 1,
-        "count": 1,
-        "blockysize": 1,
-        "transform": Affine(1, 0, 0, 0, -1, 1),
-    }
-    with MemoryFile() as memory:
-        with memory.open(driver="GTiff", dtype="uint8", compress="lzw", **profile) as strip:
-            strip.write(raw[None, None])
-        with tifffile.TiffFile(memory) as tiff:
-            page = tiff.pages[0]
-            memory.seek(page.dataoffsets[0])
-            return bytes(memory.read(page.databytecounts[0]))
-
-
-CODECS: dict[str, Codec] = {
-    "none": Codec(tags=(1,), decode=_copy, has_predictor=False),
-    "deflate": Codec(
-        tags=(8, 32946),
-        decode=_decoder(imagecodecs.deflate_decode),
-        # Level 1 of libdeflate takes a third of the time of level 6, and gives the same bytes on
-        # every CPU (benchmarks/README.md).
-        encode=partial(imagecodecs.deflate_encode, level=1),
-        max_ratio=1500,  # 1,032 in theory
-    ),
-    "lzw": Codec(
-        tags=(5,),
-        decode=_lzw_decode,
-        encode=_lzw_encode,
-        max_ratio=1500,  # 1,365 in theory
-    ),
-    "zstd": Codec(
-        tags=(50000,),
-        decode=_decoder(imagecodecs.zstd_decode),
-        encode=partial(imagecodecs.zstd_encode, level=3),
-    ),
-}
-"""Codecs by name. The names are those of GDAL's creation option COMPRESS, in lower case."""
+CODECS = _load_codecs()
+"""Codecs by name."""
 CODEC_OF_TAG = {tag: name for name, codec in CODECS.items() for tag in codec.tags}
 """Value of the TIFF tag Compression → name of the codec."""
 

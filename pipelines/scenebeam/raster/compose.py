@@ -30,7 +30,7 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.mapping import GridMapping
-from scenebeam.raster.merge import MERGE_METHODS, Merge, Region, harmonize, new_merge
+from scenebeam.raster.merge import Merge, Region, harmonize, merge_method, new_merge
 from scenebeam.raster.sample import Sample, blank_reason, sample_pieces
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import (
@@ -81,7 +81,7 @@ class BandLayers:
     nodata: float | None
     resampling: str
     method: str
-    """Merge method: see `merge.MERGE_METHODS`."""
+    """Merge method: a module of `merge_methods`."""
     min_std_dev: float | None = None
     """A source whose standard deviation is no higher is blank; None for no such check."""
 
@@ -133,7 +133,7 @@ class _BandComposite:
 
     def __init__(self, grid: Grid, band: BandLayers, ahead: int) -> None:
         self._grid, self._band, self._ahead = grid, band, ahead
-        order = MERGE_METHODS[band.method].order
+        order = merge_method(band.method).order
         layers = list(reversed(band.layers)) if order == "reversed" else list(band.layers)
         self._layers = [_LayerOnGrid(layer, grid, band) for layer in layers]
         if order == "any":

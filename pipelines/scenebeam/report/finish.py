@@ -11,7 +11,7 @@ from typing import Any
 from scenebeam.catalog.area import area_geometry
 from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
-from scenebeam.imaging.shards import PARTS
+from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
@@ -56,7 +56,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     superseded: set[str] = set()
     if not undone:
         # A task that was killed while it removed its shards is done, and never made again.
-        store.delete(sorted(key for key in existing if key.startswith(PARTS)))
+        store.delete(sorted(key for key in existing if key.startswith(PARTS_PREFIX)))
         superseded = store.release_superseded()
     # Only tasks whose outputs are still missing: another process may have made the others.
     unfinished = _unfinished(plan, undone, by_task)

@@ -152,7 +152,7 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
 
     @property
     def adjustable(self) -> frozenset[str]:
-        """Dotted names of fields that decide which products are made, but not their content."""
+        """Dotted names of fields that decide which products are made, not how they are made."""
         fields = marked_fields(type(self.product), Marker.ADJUSTABLE)
         return self.product.adjustable_sections | {f"product.{name}" for name in fields}
 

@@ -73,8 +73,8 @@ class SandboxImage:
         x = self.corner[0] + (np.arange(self.shape[1]) + 0.5) * self.resolution
         y = self.corner[1] - (np.arange(self.shape[0]) + 0.5) * self.resolution
         if self.crs == "EPSG:4326":
-            # The synthetic Earth is defined in meters, and the rows and columns of a file in degrees
-            # are not aligned with it: every pixel is transformed.
+            # The synthetic Earth is defined in meters. Rows and columns of a file in degrees are
+            # not aligned with it, so every pixel is transformed.
             to_meters = Transformer.from_crs(4326, EPSG, always_xy=True)
             easting, northing = to_meters.transform(*np.meshgrid(x, y))
             x, y = np.rint(easting).astype(np.int64), np.rint(northing).astype(np.int64)

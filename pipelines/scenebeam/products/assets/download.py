@@ -14,7 +14,7 @@ import shapely
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.imaging.band_budget import BandBudget
-from scenebeam.imaging.fetch import damage_in_place, fetch, file_asset, unchecked
+from scenebeam.imaging.fetch import checksum_warning, fetch, file_asset, find_stored_damage
 from scenebeam.metadata import stac_items
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
 from scenebeam.storage import Store, open_store
@@ -141,7 +141,7 @@ def place_file(
         Its size and checksum.
     """
     store, bucket = place.store, place.bucket
-    local, cloud = task.local_name(file), task.cloud_name(file)
+    local, cloud = task.local_key(file), task.cloud_key(file)
     here = local in place.here and _is_intact(asset, store, local, notes)
     if task.mode == DROP:
         assert bucket is not None
@@ -165,7 +165,7 @@ def place_file(
 
 def _is_intact(asset: Asset, store: Store, name: str, notes: list[str]) -> bool:
     """Check a file that is there already. A damaged one is deleted with a warning."""
-    damage = damage_in_place(asset, store, name)
+    damage = find_stored_damage(asset, store, name)
     if damage:
         notes.append(f"{name} was there already and is damaged, fetched again: {damage}")
         log.warning("%s", notes[-1])
@@ -192,11 +192,11 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Downlo
     for file, one in brought.items():
         asset = file.asset
         assert asset is not None, "all files of the scene are there"
-        cloud = f"{task.gcs}/{task.cloud_name(file)}"
-        elsewhere = task.mode == DROP and cloud != store.uri_for(task.local_name(file))
+        cloud = f"{task.gcs}/{task.cloud_key(file)}"
+        elsewhere = task.mode == DROP and cloud != store.uri_for(task.local_key(file))
         href = cloud if elsewhere else f"./{file.name}"
         assets[file.label] = file_asset(href, [(file.band, asset)], one.size, one.checksum)
-        told = unchecked(asset)
+        told = checksum_warning(asset)
         if told:
             warnings.append(f"{file.label}: {told}")
     geometry = None if footprint is None else json.loads(shapely.to_geojson(footprint))

@@ -32,7 +32,7 @@ def plan_assets(
     product = request.product
     bands = dict(zip(product.bands, resolve_bands(request), strict=True))
     scenes = _in_order(selection.scenes, product)
-    sizes = FileSizes(effective_limits(request), ask=search_scope.measure)
+    sizes = FileSizes(effective_limits(request), measure=search_scope.measure)
     tasks = [_task(scene, bands, product, request, sizes) for scene in scenes[: product.download_n]]
     tasks += [_task(scene, bands, product, request, None) for scene in scenes[len(tasks) :]]
     if not tasks:
@@ -120,7 +120,7 @@ def _task(
     if mode == DROP:
         return task
     return task.model_copy(
-        update={"outputs": (*(task.local_name(file) for file in files), item_path)}
+        update={"outputs": (*(task.local_key(file) for file in files), item_path)}
     )
 
 
@@ -148,8 +148,8 @@ def _manifest(scenes: Sequence[Scene], tasks: Sequence[AssetsTask], output: str)
             there = file.asset is not None
             places = {
                 "href": file.asset.href if file.asset is not None else None,
-                "local": f"{output.rstrip('/')}/{task.local_name(file)}" if there else None,
-                "gcs": f"{task.gcs}/{task.cloud_name(file)}" if there else None,
+                "local": f"{output.rstrip('/')}/{task.local_key(file)}" if there else None,
+                "gcs": f"{task.gcs}/{task.cloud_key(file)}" if there else None,
                 "available": there,
             }
             row.update({f"{kind}_{file.column}": places[kind] for kind in kinds})

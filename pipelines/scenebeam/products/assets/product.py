@@ -57,7 +57,7 @@ class Assets(Product[AssetsRequest, AssetsTask]):
                 keys.update(task.outputs)
             elif successor is not None:
                 same = [file for file in task.files if file in successor.files]
-                keys.update(task.local_name(file) for file in same)
+                keys.update(task.local_key(file) for file in same)
         return keys
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.imaging.fetch import unchecked
+from scenebeam.imaging.fetch import checksum_warning
 from scenebeam.products.assets.task import AssetsTask
 from scenebeam.tasks import Outcome
 
@@ -67,6 +67,6 @@ def _notes(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> list[str
     """What is to be told of a scene whose files are all there."""
     notes = []
     for file in task.files:
-        told = [unchecked(file.asset), bands.get(file.column, {}).get("message", "")]
+        told = [checksum_warning(file.asset), bands.get(file.column, {}).get("message", "")]
         notes += [f"{file.label}: {text}" for text in told if text]
     return notes

@@ -73,12 +73,12 @@ class AssetsTask(Task):
     @property
     def possible_outputs(self) -> Iterable[str]:
         """Files in the run's store, also where that is the bucket that they are dropped into."""
-        return {*self.outputs, *(self.local_name(file) for file in self.files)}
+        return {*self.outputs, *(self.local_key(file) for file in self.files)}
 
-    def local_name(self, file: BandFile) -> str:
+    def local_key(self, file: BandFile) -> str:
         """Name of a file in the run's store."""
         return f"{RAW}/{self.scene.id}/{file.name}"
 
-    def cloud_name(self, file: BandFile) -> str:
+    def cloud_key(self, file: BandFile) -> str:
         """Name of a file below `gcs`."""
         return f"{self.scene.id}/{file.name}"

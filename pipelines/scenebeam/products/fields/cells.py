@@ -16,7 +16,7 @@ from typing import Any
 import rustac
 
 from scenebeam.metadata import stac_items
-from scenebeam.metadata.item_tables import ITEMS_FILE, dump_items, read_back
+from scenebeam.metadata.item_tables import ITEMS_FILE, items_to_parquet, read_required
 from scenebeam.products.fields.chips import catalog_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
@@ -61,15 +61,15 @@ def finish_cell(task: FieldsTask, store: Store) -> Outcome:
         parent_key = task.parent_key(chip)
         store.write(parent_key, stac_items.to_bytes(item))
         # Hrefs in the table are relative to the output, not to the folders of the chips.
-        rows = [stac_items.rebased(item, posixpath.dirname(parent_key))]
+        rows = [stac_items.rebase_item(item, posixpath.dirname(parent_key))]
         for image in images.values():
-            rows.append(stac_items.rebased(image, chip.name))
+            rows.append(stac_items.rebase_item(image, chip.name))
         return rows
 
     items: list[stac_items.Item] = []
     for rows in io_threads().map(write_items, task.chips):
         items += rows
-    store.write(task.item_path, dump_items(items))
+    store.write(task.item_path, items_to_parquet(items))
     return Outcome(task=task.id, state="done")
 
 
@@ -84,7 +84,7 @@ def _all_records(siblings: Iterable[FieldsTask]) -> set[str]:
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(read_back(store, key))
+    document: dict[str, Any] = json.loads(read_required(store, key))
     return document
 
 
@@ -113,7 +113,7 @@ def _original_items(
         items[chip.name] = document
     for name, item in _table_items(task, source, in_table).items():
         # The item is written into a folder of its own, one below the table.
-        items[name] = stac_items.rebased(item, "..") if in_place else item
+        items[name] = stac_items.rebase_item(item, "..") if in_place else item
     if not in_place:
         for chip in task.chips:
             if chip.name in items:

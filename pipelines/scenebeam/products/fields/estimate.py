@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.estimate import PROCESS, BandProbe, Probing
+from scenebeam.imaging.estimate import PROCESS_MEMORY, BandProbe, ProbeCache
 from scenebeam.products.fields.chips import Transform
 from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.products.fields.task import Candidate, ChipRef
@@ -38,7 +38,7 @@ def estimate(
     transform: Transform,
     shape: tuple[int, int],
     product: FieldsRequest,
-    probing: Probing,
+    probing: ProbeCache,
 ) -> Estimate:
     """Estimate a step of a cell.
 
@@ -73,7 +73,7 @@ def estimate(
             blocks=0,
             most_requests=cloud_requests,
             most_read_bytes=cloud_bytes,
-            memory=PROCESS + row_bytes,
+            memory=PROCESS_MEMORY + row_bytes,
         )
     bands = len(candidates[0].bands)
     most_files = bands * len(candidates)
@@ -88,7 +88,7 @@ def estimate(
         pixels=pixels * bands,
         # Rows of blocks in memory: one that is kept for the chips across its lower edge, one that
         # is being read, and those that are prefetched.
-        memory=PROCESS + (2 + ROWS_AHEAD) * row_bytes,
+        memory=PROCESS_MEMORY + (2 + ROWS_AHEAD) * row_bytes,
     )
 
 
@@ -99,7 +99,7 @@ def _estimate_masks(chips: int, shape: tuple[int, int]) -> Estimate:
     return Estimate(
         pixels=_MASKS * pixels,
         write_bytes=headers + pixels // _MASK_PIXELS_PER_BYTE,
-        memory=PROCESS,
+        memory=PROCESS_MEMORY,
     )
 
 
@@ -156,7 +156,7 @@ def _cloud_reads(
     chips: Sequence[ChipRef],
     candidates: Sequence[Candidate],
     extent: tuple[float, float],
-    probing: Probing,
+    probing: ProbeCache,
 ) -> tuple[int, int]:
     """Return requests and bytes of measuring the clouds of all scenes."""
     requests = size = 0

@@ -17,9 +17,9 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import asked_resampling, min_std_dev, scale_offset
+from scenebeam.imaging.bands import min_std_dev, requested_resampling, scale_offset
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
-from scenebeam.imaging.publish_queue import Pending
+from scenebeam.imaging.publish_queue import PublishQueue
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
@@ -121,7 +121,7 @@ def make_images(
     # Request the headers of all scenes at once: one scene after another would wait for the network
     # each time.
     opened = {candidate.id: open_sources(candidate.bands, budget) for candidate in chosen}
-    pending: Pending[str] = Pending()
+    pending: PublishQueue[str] = PublishQueue()
     with pending:
         for candidate in chosen:
             scene_choices = by_scene[candidate.id]
@@ -172,7 +172,7 @@ def _read(
     """
 
     def resampling(asset: Asset) -> str:
-        return asked_resampling(asset.band, task.product.resampling)
+        return requested_resampling(asset.band, task.product.resampling)
 
     grids = {number: task.grid_of(chips[choice.chip]) for number, choice in enumerate(choices)}
     try:

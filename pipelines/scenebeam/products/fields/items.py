@@ -17,7 +17,7 @@ from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension. Its schema is the file `ftw-schema.json` in this package."""
-UP = stac_items.up_links("../")
+UP = stac_items.collection_links("../")
 """Links of every item to its collection, which is in the parent folder."""
 _ITEM_TYPE = "application/geo+json"
 _CHOICE_PROPERTIES = re.compile(

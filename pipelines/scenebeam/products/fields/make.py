@@ -20,7 +20,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from scenebeam.metadata import stac_items
-from scenebeam.metadata.item_tables import read_back
+from scenebeam.metadata.item_tables import read_required
 from scenebeam.products.fields.cells import finish_cell
 from scenebeam.products.fields.choose import Choice, choose
 from scenebeam.products.fields.images import MissingImages, make_images
@@ -100,7 +100,7 @@ def read_choices(task: FieldsTask, store: Store) -> list[Choice]:
     Raises:
         StorageError: There is no record.
     """
-    document = json.loads(read_back(store, task.record_key))
+    document = json.loads(read_required(store, task.record_key))
     return [Choice.model_validate(choice) for choice in document["choices"]]
 
 
@@ -228,7 +228,7 @@ def _is_complete(task: FieldsTask, chip: ChipRef, choice: Choice, store: Store) 
     item_key, image_key = task.item_key(chip), task.image_key(chip)
     if not {item_key, image_key} <= store.list(f"{chip.name}/"):
         return False
-    content = read_back(store, item_key)
+    content = read_required(store, item_key)
     item = json.loads(content)
     asset = item["assets"].get("clipped")
     if asset is None or item["properties"].get("ftw:scene") != choice.scene:

@@ -11,7 +11,7 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.estimate import Probing
+from scenebeam.imaging.estimate import ProbeCache
 from scenebeam.products.base import Planned
 from scenebeam.products.fields.candidates import candidates_of, cloud_rules
 from scenebeam.products.fields.estimate import estimate
@@ -129,7 +129,7 @@ class _Planner:
         records = records_for(request)
         self._clouds = cloud_rules(records)
         self._source = _source(records[0])
-        self._probing = Probing(effective_limits(request), ask=search_scope.measure)
+        self._probing = ProbeCache(effective_limits(request), measure=search_scope.measure)
         # A catalog inside the output is stored relative to it, so that the folder can be moved.
         self._product = request.product
         if self._product.chips is not None:

@@ -19,7 +19,7 @@ from scenebeam.metadata.item_tables import (
     BytesFile,
     MergedItems,
     ReportFiles,
-    join_items,
+    merge_items,
 )
 from scenebeam.products.fields.chips import read_collection
 from scenebeam.products.fields.request import SEASONS, FieldsRequest
@@ -90,7 +90,7 @@ def report_chips(
     item_keys: list[str] = []
     merged: MergedItems | None = None
     if cells:
-        merged = join_items(
+        merged = merge_items(
             sorted(cells),
             store.local_copy,
             lambda table: item_keys.extend(_item_keys(tasks, table)),

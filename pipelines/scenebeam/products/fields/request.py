@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.codecs import Codec
+from scenebeam.request.choices import Codec
 from scenebeam.request.interval import MAX_DAYS
 from scenebeam.request.markers import Marker, Place
 from scenebeam.request.product import BandsRequest, OnMissing, Values

@@ -17,7 +17,7 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.bands import bands_of, records_for
 from scenebeam.catalog.item_search import SearchQuery
 from scenebeam.errors import RequestError
-from scenebeam.imaging.split import split_chips, warn_of_empty
+from scenebeam.imaging.split import split_chips, warn_of_empty_splits
 from scenebeam.products.base import SearchScope
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
 from scenebeam.products.fields.chips import Chip, catalog_folder, read_chips, read_collection
@@ -170,7 +170,7 @@ def _splits(
     if isinstance(made, ExistingChips):
         return made.splits
     splits = split_chips(made.cells, shapes, product.grid.split)
-    warn_of_empty(splits, product.grid.split)
+    warn_of_empty_splits(splits, product.grid.split)
     return splits
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from scenebeam.imaging.shards import PARTS
+from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.vectors import Geometries
 
 _SCHEMA = pa.schema([("number", pa.int64()), ("geometry", pa.binary())])
@@ -27,7 +27,7 @@ _SCHEMA = pa.schema([("number", pa.int64()), ("geometry", pa.binary())])
 
 def fields_key(square: str) -> str:
     """Return the key in the store of the fields of a square, until all masks are made."""
-    return f"{PARTS}fields/{square}.parquet"
+    return f"{PARTS_PREFIX}fields/{square}.parquet"
 
 
 @dataclass(frozen=True)

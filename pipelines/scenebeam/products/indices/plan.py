@@ -16,24 +16,24 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
+    covered_area,
+    declared_values,
     describe_band,
-    shown_area,
-    stated_values,
-    with_footprints,
+    fill_footprints,
 )
 from scenebeam.imaging.estimate import (
-    PROCESS,
+    PROCESS_MEMORY,
     BandProbe,
-    estimate,
-    finer_by,
-    finest,
+    compression_gain,
+    estimate_task,
+    finest_resolution,
+    max_window_width,
     probe_bands,
-    widest_window,
 )
-from scenebeam.imaging.gridded_task import item_path
+from scenebeam.imaging.gridded_task import item_key
 from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.refs import scene_ref
-from scenebeam.imaging.shards import cut
+from scenebeam.imaging.shards import cut_windows
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
@@ -58,15 +58,15 @@ def plan_indices(
     product = request.product
     variables = dict(zip(product.requested_bands, resolve_bands(request), strict=True))
     limits = effective_limits(request)
-    acquisitions = with_footprints(selection.acquisitions, limits)
+    acquisitions = fill_footprints(selection.acquisitions, limits)
     area = search_scope.area
     if area is None and request.grid.bounds is None:
-        area = shown_area(scene for one in acquisitions for scene in one.scenes)
+        area = covered_area(scene for one in acquisitions for scene in one.scenes)
     scenes = [scene for one in acquisitions for scene in one.scenes]
     grid = choose_grid(
         area,
         request.grid,
-        finest(request, list(variables.values())),
+        finest_resolution(request, list(variables.values())),
         origin=shared_origin(scenes, list(variables.values()), request),
         max_pixels=limits.max_pixels,
     )
@@ -153,11 +153,11 @@ def _tasks(
     # Floats of each variable and of the result, and of all images that a median is taken of.
     layers = len(variables) + 4 + (6 * len(group.acquisitions) if composite == "median" else 6)
     held = 4 * ROW_CHUNK * layers
-    memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS) // _AT_ONCE
-    windows, cell = cut(spec.shape, widest_window(bands, "first", memory, 1, held))
+    memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS_MEMORY) // _AT_ONCE
+    windows, cell = cut_windows(spec.shape, max_window_width(bands, "first", memory, 1, held))
     name = checked_key(group.name)
     tasks = []
-    packed = min((finer_by(one, abs(grid.transform.a)) for one in probes.values()), default=1.0)
+    packed = min((compression_gain(one, abs(grid.transform.a)) for one in probes.values()), default=1.0)
     for shard, window in enumerate(windows):
         size = (window[1] - window[0]) * (window[3] - window[2])
         least = int(2 * size / packed)
@@ -166,10 +166,10 @@ def _tasks(
             outputs=(
                 f"{INDICES}/{name}/{product.name}.tif",
                 f"{INDICES}/{name}/{THUMBNAIL}",
-                item_path(INDICES, name),
+                item_key(INDICES, name),
             ),
-            item_path=item_path(INDICES, name),
-            estimate=estimate(grid, window, bands, probes, refs, "first", 1, held).model_copy(
+            item_path=item_key(INDICES, name),
+            estimate=estimate_task(grid, window, bands, probes, refs, "first", 1, held).model_copy(
                 # One image of floats, of which a quarter can be packed away, and its overviews; more of a masked one,
                 # or one that is finer than its bands.
                 update={"write_bytes": least, "most_write_bytes": 4 * size}
@@ -185,7 +185,7 @@ def _tasks(
             shard=shard,
             shards=len(windows),
             cell=cell,
-            values=stated_values("harmonized", scenes, variables.values()),
+            values=declared_values("harmonized", scenes, variables.values()),
             on_missing=product.on_missing,
             codec=product.compression,
             properties=_properties(group, scenes, product, masks),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.codecs import Codec
+from scenebeam.request.choices import Codec
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
 from scenebeam.request.product import OnMissing, ProductRequest
 

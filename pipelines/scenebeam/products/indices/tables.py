@@ -56,7 +56,7 @@ def _row(
             "valid_percent": asset["raster:bands"][0]["statistics"]["valid_percent"],
             "missing": "|".join(one["scene"] for one in missing),
             "message": "; ".join(f"{one['scene']}: {one['reason']}" for one in missing),
-            "output_path": task.path(task.index),
+            "output_path": task.output_key(task.index),
         }
     faults = [
         o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"

@@ -14,7 +14,7 @@ import shapely
 from shapely.geometry import shape
 
 from scenebeam.collections import LandClass
-from scenebeam.imaging.split import split_chips, warn_of_empty
+from scenebeam.imaging.split import split_chips, warn_of_empty_splits
 from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord
 from scenebeam.products.landcover.request import Platform
@@ -130,7 +130,7 @@ def _assign_splits(chips: Sequence[Chip], split: Split) -> list[Chip]:
         cells.append((chip.crs, column, row))
     outlines = np.array([shape(chip.footprint) for chip in released], object)
     splits = split_chips(cells, outlines, split) if released else []
-    warn_of_empty(splits, split)
+    warn_of_empty_splits(splits, split)
     by_id = {chip.id: name for chip, name in zip(released, splits, strict=True)}
     return [replace(chip, split=by_id.get(chip.id, "")) for chip in chips]
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.estimate import PROCESS, Probing
+from scenebeam.imaging.estimate import PROCESS_MEMORY, ProbeCache
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.tasks import Estimate
 
 
 def estimate_area(
-    layers: Sequence[Layer], task: LandcoverTask, square_meters: float, probing: Probing
+    layers: Sequence[Layer], task: LandcoverTask, square_meters: float, probing: ProbeCache
 ) -> Estimate:
     """Estimate a task, before it is known how many windows become chips.
 
@@ -66,7 +66,7 @@ def estimate_area(
         pixels=pixels,
         # One row of blocks is kept for the chips across its edge, one is being read, and
         # ROWS_AHEAD are being fetched.
-        memory=PROCESS + (2 + ROWS_AHEAD) * row_bytes,
+        memory=PROCESS_MEMORY + (2 + ROWS_AHEAD) * row_bytes,
     )
 
 

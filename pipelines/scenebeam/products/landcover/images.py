@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.publish_queue import Pending
+from scenebeam.imaging.publish_queue import PublishQueue
 from scenebeam.metadata import stac_items
 from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_pixels
 from scenebeam.products.landcover.lattice import ChipLattice
@@ -61,7 +61,7 @@ def make_images(
         ReadError: A file cannot be read.
         StorageError: A file cannot be published.
     """
-    pending: Pending[int] = Pending()
+    pending: PublishQueue[int] = PublishQueue()
     publisher = _Publisher(layer, lattice, store, published)
     with pending:
         for chip, bands in _read_chips(layer, lattice, chips, budget):

@@ -50,7 +50,7 @@ def chip_item(chip: Chip, chip_id: int, collection: str) -> stac_items.Item:
         properties,
     )
     # The links of `make_item` are relative to a folder two levels below the output.
-    item["links"] = [*stac_items.up_links("./"), *_source_links(chip)]
+    item["links"] = [*stac_items.collection_links("./"), *_source_links(chip)]
     return item
 
 

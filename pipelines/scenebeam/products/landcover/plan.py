@@ -15,7 +15,7 @@ from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import LandClass
 from scenebeam.errors import CheckError, RequestError
-from scenebeam.imaging.estimate import Probing
+from scenebeam.imaging.estimate import ProbeCache
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import ChosenDates, choose_dates
@@ -128,7 +128,7 @@ def plan_areas(
     for platform, modality in request.product.modalities.items():
         scenes[platform] = ModalityScenes(platform, modality, selection.scenes, request)
     shared = _shared_fields(request)
-    probing = Probing(effective_limits(request), ask=search_scope.measure)
+    probing = ProbeCache(effective_limits(request), measure=search_scope.measure)
     tasks = []
     for aoi in search_scope.aois:
         tasks.append(_plan_area(aoi, scenes, request.product, shared, probing))
@@ -198,7 +198,7 @@ def _plan_area(
     scenes: Mapping[Platform, ModalityScenes],
     product: LandcoverRequest,
     shared: Mapping[str, Any],
-    probing: Probing,
+    probing: ProbeCache,
 ) -> LandcoverTask:
     task = LandcoverTask(
         id=aoi.id, outputs=(), item_path="", aoi=aoi.id, name=aoi.name, fault=aoi.fault, **shared

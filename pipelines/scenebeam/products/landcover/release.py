@@ -34,8 +34,8 @@ from scenebeam.metadata.item_tables import (
     ITEMS_FILE,
     BytesFile,
     MergedItems,
-    dump_items,
-    join_items,
+    items_to_parquet,
+    merge_items,
 )
 from scenebeam.multihash import SHA256_PREFIX
 from scenebeam.products.landcover.chips import Chip
@@ -224,10 +224,10 @@ def _publish_items(
                     items.append(chip_item(chip, chip.id, product.version))
             list(threads.map(publish, items))
             tables.append(f"{folder}/{start}.parquet")
-            Path(tables[-1]).write_bytes(dump_items(items))
+            Path(tables[-1]).write_bytes(items_to_parquet(items))
         if not tables:
             return None
-        merged = join_items(tables, lambda name: nullcontext(Path(name)))
+        merged = merge_items(tables, lambda name: nullcontext(Path(name)))
         publisher.publish(ITEMS_FILE, BytesFile(merged.content))
         return merged
 

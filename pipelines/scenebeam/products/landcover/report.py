@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from scenebeam.csvtable import File
-from scenebeam.metadata.item_tables import ITEMS_FILE, ReportFiles, read_back
+from scenebeam.metadata.item_tables import ITEMS_FILE, ReportFiles, read_required
 from scenebeam.products.landcover.chips import assign_ids
 from scenebeam.products.landcover.record import AoiRecord
 from scenebeam.products.landcover.release import RELEASES_PREFIX, release
@@ -72,7 +72,7 @@ def _read_records(tasks: Sequence[LandcoverTask], store: Store) -> dict[str, Aoi
     """Read the records of finished tasks: task id → record."""
 
     def read(task: LandcoverTask) -> AoiRecord:
-        return AoiRecord.model_validate_json(read_back(store, task.record_key))
+        return AoiRecord.model_validate_json(read_required(store, task.record_key))
 
     with ThreadPoolExecutor(8) as threads:
         records = list(threads.map(read, tasks))

@@ -10,17 +10,17 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
+    covered_area,
+    declared_values,
     describe_band,
-    only,
-    shown_area,
-    stated_values,
-    with_footprints,
+    fill_footprints,
+    keep_scenes,
 )
-from scenebeam.imaging.estimate import estimate, finest, probe_bands, widest_window
-from scenebeam.imaging.gridded_task import item_path
+from scenebeam.imaging.estimate import estimate_task, finest_resolution, max_window_width, probe_bands
+from scenebeam.imaging.gridded_task import item_key
 from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.refs import scene_ref
-from scenebeam.imaging.shards import cut
+from scenebeam.imaging.shards import cut_windows
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.mosaics.request import MosaicRequest
@@ -43,15 +43,15 @@ def plan_mosaics(
     # Files bear the names that the request has for their bands.
     labels = dict(zip(names, product.bands, strict=True))
     limits = effective_limits(request)
-    acquisitions = with_footprints(selection.acquisitions, limits)
+    acquisitions = fill_footprints(selection.acquisitions, limits)
     area = search_scope.area
     if area is None and request.grid.bounds is None:
-        area = shown_area(scene for one in acquisitions for scene in one.scenes)
+        area = covered_area(scene for one in acquisitions for scene in one.scenes)
     scenes = [scene for one in acquisitions for scene in one.scenes]
     grid = choose_grid(
         area,
         request.grid,
-        finest(request, names),
+        finest_resolution(request, names),
         origin=shared_origin(scenes, names, request),
         max_pixels=limits.max_pixels,
     )
@@ -79,15 +79,15 @@ def plan_mosaics(
         if not scenes and one.scenes:
             continue  # inside the area searched, outside the grid asked for
         refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
-        bands = tuple(only(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
-        windows, cell = cut(
-            spec.shape, widest_window(bands, product.method, request.limits.memory, len(bands))
+        bands = tuple(keep_scenes(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
+        windows, cell = cut_windows(
+            spec.shape, max_window_width(bands, product.method, request.limits.memory, len(bands))
         )
         for shard, window in enumerate(windows):
             task = MosaicTask(
                 id=one.timestamp if len(windows) == 1 else f"{one.timestamp}.{shard:05d}",
                 outputs=(),
-                item_path=item_path("mosaics", one.timestamp),
+                item_path=item_key("mosaics", one.timestamp),
                 name=one.timestamp,
                 when=one.acquired,
                 folder="mosaics",
@@ -100,7 +100,7 @@ def plan_mosaics(
                 shards=len(windows),
                 cell=cell,
                 method=product.method,
-                values=stated_values(product.values, scenes, names),
+                values=declared_values(product.values, scenes, names),
                 on_missing=product.on_missing,
                 codec=product.compression,
                 properties={
@@ -112,9 +112,9 @@ def plan_mosaics(
                     ),
                 },
             )
-            images = [task.path(band.label) for band in task.made]
-            outputs = (*images, task.thumbnail_path, task.item_path)
-            size = estimate(grid, window, bands, probes, refs, product.method, len(bands))
+            images = [task.output_key(band.label) for band in task.made]
+            outputs = (*images, task.thumbnail_key, task.item_path)
+            size = estimate_task(grid, window, bands, probes, refs, product.method, len(bands))
             tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
     if not tasks:
         raise RequestError(

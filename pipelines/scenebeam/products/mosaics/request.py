@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.codecs import Codec
-from scenebeam.request.methods import MergeMethod
+from scenebeam.request.choices import Codec, MergeMethod
 from scenebeam.request.product import BandsRequest, OnMissing, Values
 
 

@@ -86,7 +86,7 @@ def _band_row(
         "input_files": "|".join(
             source.href for source in band.sources if source.scene not in missing
         ),
-        "output_path": task.path(band.label) if success else "",
+        "output_path": task.output_key(band.label) if success else "",
         "message": told or ("" if success else message),
     }
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from scenebeam.errors import CheckError, SceneBeamError
 from scenebeam.imaging.band_budget import BandBudget
-from scenebeam.imaging.bands import spec_of
+from scenebeam.imaging.bands import band_spec
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.checks import BandSpec, Finding, check_band
+from scenebeam.raster.checks import Finding, check_band
 from scenebeam.raster.sample import Sample
 from scenebeam.transfer.retry import Budget
 
@@ -71,7 +71,7 @@ class BandStates:
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
         """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""
-        self.record_findings(band, check_band(band.name, sample, band_spec(band), self.task.checks))
+        self.record_findings(band, check_band(band.name, sample, band_spec(band.asset), self.task.checks))
 
     def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
         """Take over what checks have found of a band."""
@@ -119,8 +119,3 @@ class BandStates:
                 seen.add(id(budget))
                 found[name] = budget.spending
         return found
-
-
-def band_spec(band: StackBand) -> BandSpec:
-    """What the checks of a band go by."""
-    return spec_of(band.asset)

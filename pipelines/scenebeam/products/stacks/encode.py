@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.imaging.bands import settled_nodata
+from scenebeam.imaging.bands import resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
-from scenebeam.imaging.shards import KeptPart
-from scenebeam.imaging.thumbnails import LONGEST
+from scenebeam.imaging.shards import StoredPart
+from scenebeam.imaging.thumbnails import MAX_SIDE
 from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.item import MadeStack, scale_offset
 from scenebeam.products.stacks.task import StackBand, StackTask
@@ -54,7 +54,7 @@ def common_encoding(bands: Sequence[tuple[StackBand, RasterInfo]]) -> PixelEncod
 
 def nodata_of(band: StackBand, info: RasterInfo) -> float | None:
     """The nodata value of a band: its collection's, else its file's."""
-    return settled_nodata(info.href, info.nodata, band.asset.nodata)
+    return resolve_nodata(info.href, info.nodata, band.asset.nodata)
 
 
 @dataclass
@@ -100,7 +100,7 @@ def decode_band(task: StackTask, band: StackBand, source: Source, grid: Grid) ->
     """Decode all of a band that lies on the grid. Raises as `raster.compose.compose`."""
     found = BandOnGrid.of(grid)
     nodata = nodata_of(band, source.info)
-    step = max(1, math.ceil(max(grid.shape) / LONGEST))
+    step = max(1, math.ceil(max(grid.shape) / MAX_SIDE))
     pictures, row = [], 0
     for pixels in _composed(task, band, source, grid, nodata):
         found.add(pixels, nodata)
@@ -129,7 +129,7 @@ def _composed(
 class Encoded:
     """A band of a stack, encoded."""
 
-    image: ImageEncoder | KeptPart
+    image: ImageEncoder | StoredPart
     """In memory, or stored as a part."""
     content: BandOnGrid
     key: str
@@ -165,13 +165,13 @@ def encode_band(
         parts: Keys of the parts in the store.
         kept: Closes the local copy of a part that is used.
     """
-    key = task.part_path(band.name)
+    key = task.part_key(band.name)
     facts: dict[str, Any] = {
         "grid": GridSpec.of(grid).model_dump(mode="json"),
         "numbers": [numbers.dtype.str, repr(numbers.nodata)],
     }
     if key in parts:
-        part = KeptPart(kept.enter_context(store.local_copy(key)))
+        part = StoredPart(kept.enter_context(store.local_copy(key)))
         stored = part.part.facts
         if {name: stored[name] for name in facts} == facts:
             sample = Sample.from_values(stored["sample"], stored["total"])
@@ -218,7 +218,7 @@ def write_stack(
         },
     )
     images = [band.image for band in encoded]
-    file = publish_cog(store, task.stack_path(stack), profile, images)
+    file = publish_cog(store, task.stack_key(stack), profile, images)
     pixels = grid.shape[0] * grid.shape[1]
     valid = [one.content.valid / pixels for one in encoded]
     kinds = [(numbers.dtype.name, numbers.nodata)] * len(bands)

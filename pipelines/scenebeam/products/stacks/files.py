@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError, StorageError, unexpected
-from scenebeam.imaging.bands import settled_nodata
-from scenebeam.imaging.fetch import damage_in_place, fetch, unchecked
+from scenebeam.imaging.bands import resolve_nodata
+from scenebeam.imaging.fetch import checksum_warning, fetch, find_stored_damage
 from scenebeam.products.stacks.bands import BandStates
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.reader import open_source
@@ -32,9 +32,9 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
             by_file.setdefault(band.file, []).append(band)
     if not by_file:
         return
-    here = store.list(task.file_path(""))
+    here = store.list(task.file_key(""))
     for file, sharing in by_file.items():
-        told = unchecked(sharing[0].asset)
+        told = checksum_warning(sharing[0].asset)
         if told:
             bands.warnings.append(f"{file}: {told}")
             log.warning("%s: %s: %s", task.scene.id, file, told)
@@ -42,7 +42,7 @@ def fetch_files(task: StackTask, store: Store, budget: Budget, bands: BandStates
     def bring(file: str, sharing: list[StackBand]) -> None:
         fault: SceneBeamError | None = None
         try:
-            found = task.file_path(file) in here
+            found = task.file_key(file) in here
             with bands.budgets[sharing[0].name].timed():
                 download_band(task, store, bands, file, sharing[0], found=found)
         except SceneBeamError as error:
@@ -70,9 +70,9 @@ def download_band(
     found: bool,
 ) -> None:
     """Bring one file into the store, or find it there intact."""
-    asset, name = band.asset, task.file_path(file)
+    asset, name = band.asset, task.file_key(file)
     if found:
-        damage = damage_in_place(asset, store, name)
+        damage = find_stored_damage(asset, store, name)
         if not damage:
             log.info("%s: %s is there already, skipping", task.scene.id, file)
             return
@@ -95,13 +95,13 @@ def open_bands(
         with budget.timed():
             if band.file:
                 # Its bytes were counted when they came.
-                path = store.uri_for(task.file_path(band.file))
+                path = store.uri_for(task.file_key(band.file))
                 source = open_source(path, asset.index, bands.budget)
             else:
                 log.info("%s: reading %s", budget.label, redact_url(asset.href))
                 source = open_source(asset.href, asset.index, budget, asset.signing)
         files.callback(source.close)
-        settled_nodata(asset.href, source.info.nodata, asset.nodata)
+        resolve_nodata(asset.href, source.info.nodata, asset.nodata)
         return source
 
     futures = {band.name: io_threads().submit(open_one, band) for band in bands.left}

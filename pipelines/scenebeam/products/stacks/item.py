@@ -55,7 +55,7 @@ def publish_item(
     assets = {f"stack{stack}": _asset(task, stack, one) for stack, one in made.items()}
     assets |= _file_assets(task, store, made)
     if task.checks.screenshot:
-        name = task.screenshot_path.rpartition("/")[2]
+        name = task.screenshot_key.rpartition("/")[2]
         assets["thumbnail"] = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
     properties = {
         **stac_items.grid_properties(first.grid),
@@ -95,14 +95,14 @@ def _file_assets(
                 by_file.setdefault(band.file, []).append((band.name, band.asset))
     assets = {}
     for file, bands in by_file.items():
-        size, checksum = store.checksum(task.file_path(file))
+        size, checksum = store.checksum(task.file_key(file))
         described = file_asset(f"./{file}", bands, size, checksum)
         assets[file.partition(".")[0]] = {**described, "scenebeam:values": "raw"}
     return assets
 
 
 def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
-    name = task.stack_path(stack).rpartition("/")[2]
+    name = task.stack_key(stack).rpartition("/")[2]
     bands = []
     for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
         scale, offset = scale_offset(band, task.values)

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, SceneBeamError, is_permanent
+from scenebeam.imaging.bands import band_spec
 from scenebeam.imaging.thumbnails import read_previews, render_png
-from scenebeam.products.stacks.bands import BandStates, band_spec
+from scenebeam.products.stacks.bands import BandStates
 from scenebeam.products.stacks.encode import (
     BandOnGrid,
     Encoded,
@@ -83,7 +84,7 @@ def _encode(
         )
         for stack in grids
     }
-    parts = store.list(os.path.dirname(task.part_path("")) + "/")
+    parts = store.list(os.path.dirname(task.part_key("")) + "/")
     with ExitStack() as kept:
 
         def encode(band: StackBand) -> None:
@@ -108,7 +109,7 @@ def _encode(
                     task, stack, inside, facts, grids[stack], numbers[stack], store
                 )
     _publish(task, store, made, bands)
-    store.delete(sorted(parts | {task.part_path(band.name) for band in task.bands}))
+    store.delete(sorted(parts | {task.part_key(band.name) for band in task.bands}))
     return _done(bands)
 
 
@@ -182,12 +183,12 @@ def _publish(
         ):  # a VRT names other files, and in a bucket none that names others is opened
             pictures = {band.name: seen[band.name] for band in first.bands}
         else:
-            path = task.stack_path(stack)
+            path = task.stack_key(stack)
             bands_of = {
                 band.name: (path, number) for number, band in enumerate(first.bands, start=1)
             }
             pictures = read_previews(store, bands_of)
-        store.write(task.screenshot_path, render_png(pictures, band_spec(first.bands[0]).unit))
+        store.write(task.screenshot_key, render_png(pictures, band_spec(first.bands[0].asset).unit))
     publish_item(task, store, made, bands.missing, bands.warnings)
 
 

@@ -51,7 +51,7 @@ def write_overlay(
             )
         )
     document = make_vrt(grid, entries)
-    with store.open_write(task.stack_path(stack)) as file:
+    with store.open_write(task.stack_key(stack)) as file:
         file.write(document)
     kinds = [(entry.dtype, entry.nodata) for entry in entries]
     pixels = grid.shape[0] * grid.shape[1]
@@ -65,7 +65,7 @@ def _shift(task: StackTask, band: StackBand) -> int:
 
 def _path(task: StackTask, href: str, store: Store) -> str:
     """A file as the VRT names it: from the VRT's own folder."""
-    folder = os.path.dirname(store.uri_for(task.stack_path("")))
+    folder = os.path.dirname(store.uri_for(task.stack_key("")))
     return os.path.relpath(href, folder)
 
 
@@ -79,6 +79,6 @@ def _warped(
 ) -> VrtSource:
     name = f"{band.name}_warped.vrt"
     content = warped_vrt(info.href, "none", grid, band.resampling, nodata, Budget())
-    store.write(task.file_path(name), content)
+    store.write(task.file_key(name), content)
     onto = warped_info(name, info, grid, nodata)
     return VrtSource(name, True, band.asset.index, onto, _shift(task, band))

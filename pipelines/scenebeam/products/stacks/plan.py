@@ -14,8 +14,20 @@ from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
-from scenebeam.imaging.bands import asked_resampling, common_properties, shown_area, stated_values
-from scenebeam.imaging.estimate import ENCODED, PROCESS, Probing, column_bytes, finer_by, finest
+from scenebeam.imaging.bands import (
+    common_properties,
+    covered_area,
+    declared_values,
+    requested_resampling,
+)
+from scenebeam.imaging.estimate import (
+    ENCODED_MEMORY,
+    PROCESS_MEMORY,
+    ProbeCache,
+    column_bytes,
+    compression_gain,
+    finest_resolution,
+)
 from scenebeam.imaging.fetch import file_suffix
 from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.refs import scene_ref
@@ -47,17 +59,17 @@ def plan_stacks(
             raise RequestError(
                 "product.resolution_mode: preserve keeps the scene's own grids: leave grid out"
             )
-        whole = area or shown_area(selection.scenes)
+        whole = area or covered_area(selection.scenes)
         grid = GridSpec.of(
             choose_grid(
                 whole,
                 request.grid,
-                finest(request, names),
+                finest_resolution(request, names),
                 origin=shared_origin(selection.scenes, names, request),
                 max_pixels=request.limits.max_pixels,
             )
         )
-    probing = Probing(effective_limits(request), ask=search_scope.measure)
+    probing = ProbeCache(effective_limits(request), measure=search_scope.measure)
     return Planned([_task(scene, request, grid, area, probing) for scene in selection.scenes], {})
 
 
@@ -66,7 +78,7 @@ def _task(
     request: RunRequest[StackRequest],
     grid: GridSpec | None,
     area: MultiPolygon | None,
-    probing: Probing,
+    probing: ProbeCache,
 ) -> StackTask:
     product = request.product
     in_cloud = request.output.startswith("gs://")
@@ -102,7 +114,7 @@ def _task(
         intersect=product.resolution_mode == "intersect",
         grid=grid,
         area=_hex(area),
-        values=stated_values(product.values, [scene], [band.name for band in bands]),
+        values=declared_values(product.values, [scene], [band.name for band in bands]),
         codec=product.compression,
         checks=request.checks,
         visualization=product.visualization_only,
@@ -113,9 +125,9 @@ def _task(
             **({"grid:code": f"MGRS-{scene.tile}"} if scene.tile else {}),
         },
     )
-    files = [task.file_path(band.file) for band in with_files if band.file and band.required]
-    pictures = [task.screenshot_path] if request.checks.screenshot else []
-    outputs = (*map(task.stack_path, task.stacks), *dict.fromkeys(files), *pictures, task.item_path)
+    files = [task.file_key(band.file) for band in with_files if band.file and band.required]
+    pictures = [task.screenshot_key] if request.checks.screenshot else []
+    outputs = (*map(task.stack_key, task.stacks), *dict.fromkeys(files), *pictures, task.item_path)
     return task.model_copy(update={"outputs": outputs})
 
 
@@ -145,7 +157,7 @@ def _bands(
         if asset is None:
             bands.append(BandSlot(name=name, required=name in required, stack=stack))
             continue
-        resampling = asked_resampling(name, product.resampling)
+        resampling = requested_resampling(name, product.resampling)
         bands.append(
             StackBand(
                 name=name,
@@ -199,7 +211,7 @@ def _estimate(
     request: RunRequest[StackRequest],
     grid: GridSpec | None,
     area: MultiPolygon | None,
-    probing: Probing,
+    probing: ProbeCache,
 ) -> tuple[Estimate, int, int]:
     """What the task will take, how many bands are made at once, and how many strips are read ahead."""
     there = [band.asset for band in bands]
@@ -207,16 +219,16 @@ def _estimate(
     finest_pixel = min((asset.resolution for asset in there), default=10.0)
     columns = grid.shape[1] if grid is not None else int(width / finest_pixel) + 1
     rows = grid.shape[0] if grid is not None else int(height / finest_pixel) + 1
-    encoded = 0 if form == "vrt" else ENCODED
+    encoded = 0 if form == "vrt" else ENCODED_MEMORY
     for ahead in (_FAR_AHEAD, AHEAD):
         widths = [columns * column_bytes(asset.dtype, ahead=ahead) for asset in there]
         each = max((encoded + width for width in widths), default=1)
-        at_once = min(count, (request.limits.memory - PROCESS) // each)
+        at_once = min(count, (request.limits.memory - PROCESS_MEMORY) // each)
         if at_once == count:
             break
     if at_once < 1:
         raise RequestError(
-            f"limits.memory: a stack of {scene.id}, {columns:,} pixels wide, takes {(PROCESS + each) / 1e6:,.0f} MB; "
+            f"limits.memory: a stack of {scene.id}, {columns:,} pixels wide, takes {(PROCESS_MEMORY + each) / 1e6:,.0f} MB; "
             "raise it, or narrow the area"
         )
     blocks = most_blocks = 0
@@ -236,7 +248,7 @@ def _estimate(
             read_bytes=coming,
             most_read_bytes=coming + int(most_read),
             write_bytes=coming,
-            memory=PROCESS + at_once * each,
+            memory=PROCESS_MEMORY + at_once * each,
         )
         return size, at_once, ahead
     pixel = grid.transform[0] if grid is not None else finest_pixel
@@ -248,10 +260,10 @@ def _estimate(
         most_requests=4 * len(there) + most_blocks,
         read_bytes=int(read),
         most_read_bytes=int(most_read),
-        write_bytes=int(sum(each / finer_by(known, pixel) for each, known in outputs)),
+        write_bytes=int(sum(each / compression_gain(known, pixel) for each, known in outputs)),
         most_write_bytes=int(sum(each for each, _ in outputs)),
         pixels=rows * columns * len(there),
-        memory=PROCESS + at_once * each,
+        memory=PROCESS_MEMORY + at_once * each,
     )
     return size, at_once, ahead
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.codecs import Codec
+from scenebeam.request.choices import Codec
 from scenebeam.request.product import MAX_BANDS, VISUAL, BandsRequest, Values
 from scenebeam.request.sections import Several
 

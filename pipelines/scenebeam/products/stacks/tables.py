@@ -45,7 +45,7 @@ def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) 
             "status": "success",
             "warnings": "; ".join(warnings),
             "message": "; ".join(f"{band}: {why}" for band, why in missing.items()),
-            "output_path": "|".join(task.stack_path(stack) for stack in task.stacks),
+            "output_path": "|".join(task.stack_key(stack) for stack in task.stacks),
         }
     elif outcome is not None:
         missing = detail.get("missing", {})

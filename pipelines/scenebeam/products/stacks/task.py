@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.refs import SceneRef
-from scenebeam.imaging.shards import PARTS
+from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.request import Checks
 from scenebeam.tasks import GridSpec, Task
 
@@ -80,19 +80,19 @@ class StackTask(Task):
         """Endings of the scene's stacks."""
         return list(dict.fromkeys(band.stack for band in self.bands))
 
-    def stack_path(self, stack: str) -> str:
+    def stack_key(self, stack: str) -> str:
         """Name of a stack in the store."""
         return f"{STACKS}/{self.scene.id}/{self.scene.id}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
 
-    def file_path(self, file: str) -> str:
+    def file_key(self, file: str) -> str:
         """Name of a band's own file in the store."""
         return f"{STACKS}/{self.scene.id}/{file}"
 
     @property
-    def screenshot_path(self) -> str:
+    def screenshot_key(self) -> str:
         """Name of the small picture."""
         return f"{STACKS}/{self.scene.id}/{self.scene.id}.png"
 
-    def part_path(self, band: str) -> str:
+    def part_key(self, band: str) -> str:
         """Name of a band that is finished before its stack."""
-        return f"{PARTS}{self.scene.id}/{band}.part"
+        return f"{PARTS_PREFIX}{self.scene.id}/{band}.part"

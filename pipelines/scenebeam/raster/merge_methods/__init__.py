@@ -1,0 +1,1 @@
+"""Merge methods: one module each, named as in requests, with its class as METHOD."""

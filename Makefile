@@ -1,52 +1,58 @@
-# Two commands matter: `make demo` and `make test`. Both need Python >= 3.11 and make, and set up the rest in .venv.
+# Start with `make demo` and `make test`. Both need Python >= 3.11 and make, and set up .venv.
 
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print(sys.executable)' 2>/dev/null)))
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test test-slow test-cloud fuzz cloud policy lint docs bench lock clean
+.PHONY: help demo test test-slow test-cloud coverage fuzz cloud policy lint docs bench lock clean
 
-help:  ## The targets
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/ready  ## Mosaics of a small synthetic Earth, in ./demo
+demo: .venv/ready  ## Make mosaics of a small synthetic Earth, in ./demo
 	$(BIN)/scenebeam demo --output demo
 
-test: .venv/ready  ## The default tests
+test: .venv/ready  ## Run the default tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test-slow: .venv/ready  ## Tests that take minutes
+test-slow: .venv/ready  ## Run tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-cloud: .venv/ready .venv-worker/ready  ## A whole cloud on loopback, images and infrastructure; says what is missing on this machine
+test-cloud: .venv/ready .venv-worker/ready  ## Test a whole cloud on loopback, images and infrastructure; lists what this machine lacks
 	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	SCENEBEAM_WORKER_PYTHON=$(CURDIR)/.venv-worker/bin/python $(BIN)/python -m pytest -m cloud
 
-fuzz: .venv/ready  ## Damaged TIFFs, requests, items and vector files through every door; files with findings stay in ./fuzz
+fuzz: .venv/ready  ## Fuzz TIFFs, requests, items and vector files; inputs with findings are kept in ./fuzz
 	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_vectors.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_requests.py --seconds 150 --keep fuzz
 	$(BIN)/python tests/fuzz_catalogs.py --seconds 120
 	$(BIN)/python tests/fuzz_coverage.py --seconds 150 --corpus fuzz/corpus
 
-cloud: .venv/ready  ## The example's request through a whole cloud on loopback, to its products and its page
+cloud: .venv/ready  ## Run the example request through a whole cloud on loopback
 	$(BIN)/python tests/local_cloud.py
 
-policy: .venv-checkov/ready  ## What checkov says of the infrastructure
+policy: .venv-checkov/ready  ## Check the infrastructure with checkov
 	.venv-checkov/bin/checkov --directory infra --skip-download --compact --quiet
 
-lint: .venv/ready  ## Style and types
+lint: .venv/ready  ## Style, types, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python docs/prose.py
+	$(BIN)/python docs/field_tables.py --check
+
+coverage: .venv/ready  ## The default tests, and which lines they run: a report, not a gate
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal --cov --cov-report=term --cov-report=html
 
 docs: .venv/ready  ## Regenerate the tables of request fields in docs/
 	$(BIN)/python docs/field_tables.py
 
-bench: .venv-bench/ready  ## Side by side with other tools; takes an hour and 8 GB of disk
+bench: .venv-bench/ready  ## Compare with other tools; takes an hour and 8 GB of disk
 	cd benchmarks && for name in mosaic stack index assets chips start; do ../.venv-bench/bin/python $$name.py || exit 1; done
 
-lock:  ## Resolve the dependencies anew; needs uv
+lock:  ## Resolve the dependencies; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
 	$(LOCK) --constraint requirements.lock --extra dataflow pyproject.toml --output-file docker/worker.lock

@@ -46,8 +46,8 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
     """Run once in this process."""
     import apache_beam  # noqa: F401
 
-    from scenebeam.requestfile import validate_request
     from scenebeam.execution.driver import run
+    from scenebeam.requestfile import validate_request
     from scenebeam.sandbox.scenes import COLLECTION
 
     with tempfile.TemporaryDirectory() as folder:

@@ -83,12 +83,15 @@ def _log(status: RunStatus) -> None:
 @functions_framework.http
 def status(request: flask.Request) -> flask.Response:
     """Serve the status of runs, as JSON or as pages."""
-    ask = HttpRequest(
-        request.method,
-        request.path,
-        request.args,
-        request.headers.get("Accept", ""),
-        request.headers.get("If-None-Match", ""),
+    response = handle(
+        HttpRequest(
+            request.method,
+            request.path,
+            request.args,
+            request.headers.get("Accept", ""),
+            request.headers.get("If-None-Match", ""),
+        ),
+        _runs(),
+        _settings(),
     )
-    page = handle(ask, _runs(), _settings())
-    return flask.Response(page.body, page.status, page.headers)
+    return flask.Response(response.body, response.status, response.headers)

@@ -240,7 +240,7 @@ def test_the_guard_knows_the_places_of_a_toy_product() -> None:
     }
     admitted = authorize(json.dumps(document).encode(), settings)
     assert admitted.product.kind == "outlines"
-    for palette, reason in (("/etc/passwd", "local files"), ("gs://other/x", "does not lie below")):
+    for palette, reason in (("/etc/passwd", "local files"), ("gs://other/x", "is not below")):
         document["product"]["palette"] = palette
         with pytest.raises(RequestError, match=rf"product\.palette: .*{reason}"):
             authorize(json.dumps(document).encode(), settings)

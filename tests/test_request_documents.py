@@ -117,11 +117,11 @@ def test_every_text_that_is_no_request_ends_in_words(text: str, told: str) -> No
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"dates": "9999-12-31"}, "dates.0: '9999-12-31' is not a date like 2023-02-03: years from 1800 to 2999"),
-        ({"dates": "9999"}, "years from 1800 to 2999"),
-        ({"dates": "0001-01-01T00:00:00+14:00"}, "years from 1800 to 2999"),
-        ({"dates": "2023-01-01/9999-12-31T23:59:59-12:00"}, "years from 1800 to 2999"),
-        ({"dates": "0000"}, "years from 1800 to 2999"),
+        ({"dates": "9999-12-31"}, "dates.0: '9999-12-31' is not a date like 2023-02-03: the year must be from 1800 to 2999"),
+        ({"dates": "9999"}, "the year must be from 1800 to 2999"),
+        ({"dates": "0001-01-01T00:00:00+14:00"}, "the year must be from 1800 to 2999"),
+        ({"dates": "2023-01-01/9999-12-31T23:59:59-12:00"}, "the year must be from 1800 to 2999"),
+        ({"dates": "0000"}, "the year must be from 1800 to 2999"),
         ({"dates": "٢٠٢٣"}, "is not a date"),
         ({"dates": {"a": 1}}, "is not a date"),
         ({"select": {"window_days": 10**9}}, "select.window_days: Input should be less than or equal to 36500"),
@@ -173,14 +173,14 @@ def test_a_document_that_contains_itself_ends_in_words() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("-" * 1990 + "red", "at most 100 operations inside one another"),
-        ("+".join(["red"] * 400), "at most 100 operations inside one another"),
+        ("-" * 1990 + "red", "at most 100 nested operations"),
+        ("+".join(["red"] * 400), "at most 100 nested operations"),
         ("abs(" * 390 + "red" + ")" * 390, "is not an expression"),
-        ("abs(" * 150 + "red" + ")" * 150, "at most 100 operations inside one another"),
+        ("abs(" * 150 + "red" + ")" * 150, "at most 100 nested operations"),
         ("(" * 1900 + "red", "is not an expression"),
-        ("red" * 1000, "2,000 characters at most; this one has 3,000"),
-        ("9" * 1990 + "*red", "beyond the range of float32"),
-        ("1e999*red", "beyond the range of float32"),
+        ("red" * 1000, "at most 2,000 characters; this one has 3,000"),
+        ("9" * 1990 + "*red", "outside the range of float32"),
+        ("1e999*red", "outside the range of float32"),
         ("True*red", "True is not a number"),
         ("1j*red", "1j is not a number"),
         ("red\0", "is not an expression"),
@@ -388,7 +388,7 @@ def test_yaml_takes_one_step_for_each_event(monkeypatch: pytest.MonkeyPatch, siz
 
 def test_long_texts_and_lists_are_refused_with_the_figure() -> None:
     sexagesimal = "1:" * 100_000 + "1.5"
-    assert "a: a text of 200,003 characters; at most 100,000 are read" in refused(
+    assert "a: a text of 200,003 characters; the limit is 100,000" in refused(
         f"a: {sexagesimal}"
     )
     assert f"output: a text of {MAX_TEXT + 1:,} characters" in refused(
@@ -402,7 +402,7 @@ def test_long_texts_and_lists_are_refused_with_the_figure() -> None:
     )
     assert "more than 1,000,000 values" in refused(json.dumps([0] * 1_000_001))
     assert "more than 1,000,000 values" in refused("- 0\n" * 1_000_001)
-    assert "request holds more than 200,000 values" in refused(
+    assert "the request has more than 200,000 values" in refused(
         json.dumps({"a": [[0] * 100_000] * 5})
     )
 

@@ -4,7 +4,7 @@
     └── SceneBeamError
         ├── RequestError       the request is invalid (exit code 2)
         ├── CatalogError       the STAC catalog cannot be searched
-        ├── ReadError          a source file cannot be read; `permanent` tells whether to retry
+        ├── ReadError          a source file cannot be read; `permanent`: a retry is futile
         ├── CheckError         an image is readable, but not fit to use
         ├── StorageError       a product cannot be published, listed or read back
         ├── RunnerError        the Beam runner has failed

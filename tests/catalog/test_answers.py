@@ -72,11 +72,11 @@ def test_what_is_no_item_is_left_out_and_named(
 ) -> None:
     with serve_bad_api("nulls", items(37)) as api:
         assert len(found(ask(api.url))) == 37
-    assert "item 3 is left out: it is no JSON object" in caplog.text
+    assert "item 3 is left out: not a JSON object" in caplog.text
 
 
 REFUSED = {
-    "noconf": "offers no item search",
+    "noconf": "has neither item search",
     "landing-html": "responded with an HTML page",
     "html": "responded with an HTML page",
     "403": "refused the search",
@@ -202,5 +202,5 @@ def test_nothing_but_odd_items_is_an_error(ask: Callable[..., RunRequest], tmp_p
         json.dumps({"type": "FeatureCollection", "features": [odd]})
     )
     request = ask(str(tmp_path / "items.json"))
-    with pytest.raises(SceneBeamError, match="none of 1 items can be used"):
+    with pytest.raises(SceneBeamError, match="none of the 1 items can be used"):
         scenes_from_items(search_items(request, []), request)

@@ -127,8 +127,8 @@ def test_periods_may_be_intervals() -> None:
 @pytest.mark.parametrize(
     ("select", "told"),
     [
-        ({"mode": "nearest-to-date"}, "nearest to which dates"),
-        ({"mode": "anchors", "scenes": [{"id": "x"}]}, "goes with mode: all"),
+        ({"mode": "nearest-to-date"}, "nearest-to-date needs dates"),
+        ({"mode": "anchors", "scenes": [{"id": "x"}]}, "use mode: all"),
         ({"mode": "best"}, "select.mode"),
         ({"mode": "anchors", "anchors": ["soon"]}, "not a date"),
         ({"mode": "anchors", "n_anchors": 0}, "select.n_anchors"),

@@ -318,7 +318,7 @@ def test_inputs_may_be_narrowed_to_prefixes() -> None:
     assert admit_boundaries("gs://fields/a.parquet") == "gs://fields/a.parquet"
     assert admit_boundaries("https://data.example/open/a.parquet")
     for place in ("https://data.example/closed/a", "https://data.example/open/../closed/a"):
-        with pytest.raises(RequestError, match=r"product\.boundaries: .* does not lie below"):
+        with pytest.raises(RequestError, match=r"product\.boundaries: .* is not below"):
             admit_boundaries(place)
 
 

@@ -232,7 +232,7 @@ def test_an_output_that_vanishes_is_told_in_words(
     assert process.returncode == 1
     *_, last = told.splitlines()  # Beam's workers print their own traceback before it
     assert last.startswith("scenebeam: ")
-    assert last.endswith("has been removed while the run was going on: run again")
+    assert last.endswith("was removed during the run: run again")
 
 
 # Nothing made is no success

@@ -365,7 +365,7 @@ def test_nodata_values_that_differ_are_still_a_conflict(case: Case) -> None:
     path = write(case.folder / "x.tif", numbers(1, 1, 9).astype("float32"), nodata=0.1)
     status = case.run([path], {"dtype": "float32", "nodata": 0.2})
     assert status.state == "failed"
-    assert "which is it?" in status.message
+    assert "its collection declares 0.2" in status.message
 
 
 @pytest.mark.parametrize(

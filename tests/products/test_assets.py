@@ -360,7 +360,7 @@ def with_checksum(
             "malformed or unknown",
             1,
         ),
-        (lambda content: "1220" + "0" * 64, "validation_failed", "fetched twice", 2),
+        (lambda content: "1220" + "0" * 64, "validation_failed", "downloaded twice", 2),
     ],
     ids=["sha256", "sha3", "prefix", "bare", "malformed", "wrong"],
 )
@@ -390,7 +390,7 @@ def test_a_size_that_is_not_the_catalogues_fails_where_there_is_no_checksum(
 
     request = ask(catalog(edit, only=(SCENE,)))
     run(request)
-    assert "the catalogue says 7" in status_of(request)["message"]
+    assert "the catalog says 7" in status_of(request)["message"]
 
 
 def test_a_disk_with_too_little_room_is_told_before_the_download(

@@ -222,7 +222,7 @@ def test_fields_that_cannot_be_used_are_left_out_and_listed(
 def test_a_field_outside_of_the_earth_is_named(tmp_path: Path) -> None:
     metres = shapely.box(500_000, 5_000_000, 500_100, 5_000_100)
     path = write(tmp_path / "f.parquet", [square(10, 50), metres], ["a", "b"])
-    with pytest.raises(RequestError, match=r"field 2 \(id b\) lies outside of the Earth"):
+    with pytest.raises(RequestError, match=r"field 2 \(id b\) is outside the Earth"):
         list(read_fields(path, Faults()))
 
 

@@ -182,7 +182,7 @@ def test_other_products_have_no_classes(fields_request: Make, tmp_path: Path) ->
     file.write_text(fields_request(**{"product.images": "none"}).model_dump_json())
     refused = CliRunner().invoke(main, ["plan", str(file), "--classes"])
     assert refused.exit_code == 2
-    assert "only land-cover chips" in refused.output
+    assert "has no such view" in refused.output
 
 
 def test_missing_bands_are_not_taken_for_clouds(

@@ -451,8 +451,8 @@ def test_a_whole_file_without_a_checksum_is_decoded_on_arrival(
 @pytest.mark.parametrize(
     ("checksum", "status", "told"),
     [
-        ("multihash:1220" + "0" * 64, "failed_required_bands", "the catalogue says 0000"),
-        ("1220" + "0" * 64, "failed_required_bands", "the catalogue says 0000"),
+        ("multihash:1220" + "0" * 64, "failed_required_bands", "the catalog says 0000"),
+        ("1220" + "0" * 64, "failed_required_bands", "the catalog says 0000"),
         ("multihash:0000", "success", ""),
         ("crc32c:00000000", "success", ""),
     ],
@@ -567,7 +567,7 @@ def test_a_fetched_band_is_told_from_start_to_end(
     assert lines.count("downloading 5.1 MB") == 1
     assert "retry 1: the server returned 503; try 2 in " in "\n".join(lines)
     assert "retry 2: the server returned 503; try 3 in " in "\n".join(lines)
-    assert "retry 3: the answer broke off, resuming at byte 3,000,000" in lines
+    assert "retry 3: the response was cut off, resuming at byte 3,000,000" in lines
     percents = [line for line in lines if line.endswith(" %)")]
     assert len(percents) >= 4
     assert all("B of 5.1 MB (" in line for line in percents)

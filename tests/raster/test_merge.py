@@ -59,6 +59,17 @@ def test_tiles_side_by_side_and_overlapping(method: str) -> None:
     np.testing.assert_array_equal(merge.result(), [[10, 10, middle, 20, 20, -1]] * 2)
 
 
+@pytest.mark.parametrize("method", ["mean", "median"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_mean_that_equals_the_highest_number_is_not_nodata(method: str, dtype: type) -> None:
+    """The mean of 254 and 255 rounds to 254, and that of 255s, where it is data, is moved by one."""
+    nodata = np.iinfo(dtype).max
+    merge = new_merge(method, (1, 2), np.dtype(dtype), float(nodata))
+    for value in (nodata - 1, nodata - 1):
+        merge.add((slice(0, 1), slice(0, 1)), np.full((1, 1), value, dtype), None)
+    np.testing.assert_array_equal(merge.result(), [[nodata - 1, nodata]])
+
+
 @pytest.mark.parametrize("method", ["first", "min", "max", "mean", "median"])
 def test_nan_is_nodata_like_any_other(method: str) -> None:
     merge = new_merge(method, (1, 3), np.dtype(np.float32), float("nan"))

@@ -219,7 +219,7 @@ def test_places_that_are_not_in_degrees_are_refused_in_words(
     path = document(tmp_path, GOOD, shapely.box(*bounds))
     with pytest.raises(
         RequestError,
-        match=r"field 2 \(id n1\) lies outside of the Earth: is its CRS",
+        match=r"field 2 \(id n1\) is outside the Earth: is its CRS",
     ):
         fields_of(path)
     with pytest.raises(
@@ -235,7 +235,7 @@ def test_places_that_are_not_in_degrees_are_refused_in_words(
 def test_a_hole_beyond_the_earth_is_outside_too(tmp_path: Path) -> None:
     """GEOS takes the bounds of a polygon from its outer ring."""
     holed = shapely.Polygon(GOOD.exterior, [shapely.box(5000, 1, 6000, 2).exterior])
-    with pytest.raises(RequestError, match="field 2 .*lies outside of the Earth"):
+    with pytest.raises(RequestError, match="field 2 .*is outside the Earth"):
         fields_of(document(tmp_path, GOOD, holed))
     assert "not in degrees" in aois_of(document(tmp_path, GOOD, holed))[1].fault
 
@@ -256,7 +256,7 @@ def test_places_that_proj_cannot_bring_to_degrees_are_refused_in_words(tmp_path:
         [shapely.box(1e12, 1e12, 2e12, 2e12)],
         crs="EPSG:32633",
     )
-    with pytest.raises(RequestError, match="outside of the Earth"):
+    with pytest.raises(RequestError, match="outside the Earth"):
         fields_of(path)
     with pytest.raises(RequestError, match="not in degrees"):
         aois_of(path)

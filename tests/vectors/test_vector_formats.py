@@ -346,7 +346,7 @@ def test_without_the_file_of_its_crs_a_shapefile_is_in_degrees(tmp_path: Path) -
     (tmp_path / "m.prj").unlink()
     with pytest.raises(
         RequestError,
-        match=r"field 1 \(id 0\) lies outside of the Earth: is its CRS",
+        match=r"field 1 \(id 0\) is outside the Earth: is its CRS",
     ):
         fields_of(tmp_path / "m.shp")
     with pytest.raises(RequestError, match="not in degrees"):

@@ -109,7 +109,7 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
 
 
 def _score(record: CollectionRecord, item: Item) -> tuple[int, bool]:
-    """(bands whose asset the item has, whether it links to the record's catalog): more is better."""
+    """Rank a record by the bands that the item has, then by a link to the record's catalog."""
     keys = set(item.get("assets") or {})
     catalog_url = KNOWN_CATALOGS.get(record.provider)
     linked = False

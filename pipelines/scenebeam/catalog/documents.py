@@ -31,7 +31,7 @@ def read_local_items(path: Path) -> Iterator[Any]:
         path: An ItemCollection, an Item, stac-geoparquet, or the root of a static catalog.
 
     Raises:
-        RequestError: There is no such file, or it is none of these.
+        RequestError: There is no such file, or it is of another kind.
     """
     if not path.exists():
         known = ", ".join(KNOWN_CATALOGS)

@@ -85,8 +85,8 @@ def search_api(
     if not client.conforms_to("ITEM_SEARCH"):
         if not links_of(landing_page, "child") and not links_of(landing_page, "item"):
             raise CatalogError(
-                f"{redact_url(url)} has neither item search nor links to items; is it the root of a "
-                "STAC API?"
+                f"{redact_url(url)} has neither item search nor links to items; is it the root of "
+                "a STAC API?"
             )
         log.info("%s has no item search: reading it as a static catalog", url)
         yield from crawl(pystac.Catalog.from_dict(landing_page, href=url), stac_io)

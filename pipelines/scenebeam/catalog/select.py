@@ -302,7 +302,7 @@ def _tile_and_pass(scene: Scene) -> tuple[str | None, ...]:
     if scene.tile_key is None:
         return *ground, f"{scene.acquired:%Y%m%dT%H%M%S}"
     # Without a pass the day has to do: a reprocessing may change the time by seconds. Scenes of
-    # one day but of different passes are told apart by PASS_GAP.
+    # one day but of different passes are separated by PASS_GAP.
     return *ground, scene.pass_key or f"{scene.acquired:%Y%m%d}"
 
 

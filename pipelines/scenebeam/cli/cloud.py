@@ -24,10 +24,11 @@ from scenebeam.cli.common import (
 @set_option
 @json_option
 def launch(request_file: str, as_json: bool, **given: Any) -> None:
-    """Start a request on Dataflow, as a message to the deployment's topic would.
+    """Start a request on Dataflow, as a message to the topic of a deployment would.
 
-    The deployment is named by the same variables as its functions have: SCENEBEAM_STATE, SCENEBEAM_OUTPUTS,
-    SCENEBEAM_PROJECT, SCENEBEAM_REGION, SCENEBEAM_TEMPLATE, SCENEBEAM_TEMP_LOCATION.
+    The deployment is configured by the environment variables of its functions: SCENEBEAM_STATE,
+    SCENEBEAM_OUTPUTS, SCENEBEAM_PROJECT, SCENEBEAM_REGION, SCENEBEAM_TEMPLATE and
+    SCENEBEAM_TEMP_LOCATION.
     """
     from scenebeam.cloud.launch import LaunchHandler
     from scenebeam.cloud.launchers import new_launcher
@@ -41,11 +42,11 @@ def launch(request_file: str, as_json: bool, **given: Any) -> None:
 
     request, _ = load_request(request_file, overrides=overrides_of(**given))
     settings = CloudSettings.from_environment()
-    desk = LaunchHandler(
+    handler = LaunchHandler(
         settings, Runs(open_store(settings.state)), new_launcher(settings), publish
     )
-    # Each call is a message of its own: a run that failed is launched again.
-    status = desk.handle(
+    # Each call is a new message: a run that has failed is launched again.
+    status = handler.handle(
         Message(f"terminal-{uuid.uuid4().hex}", request.model_dump_json().encode())
     )
     if status.state == "rejected":

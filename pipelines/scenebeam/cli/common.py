@@ -1,4 +1,4 @@
-"""What the commands share: the group, common options, progress, and how a run is shown."""
+"""What the commands share: the group, options, progress, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 def set_up_logging(verbose: int, debug: bool = False) -> None:
-    """Log to stderr: warnings, at 1 what scenebeam does, at 2 also what other libraries say.
+    """Configure logging to stderr.
 
-    `debug` tells all that scenebeam does, with tracebacks, and nothing of the others.
+    Args:
+        verbose: 0 logs warnings, 1 what scenebeam does, 2 also what other libraries log.
+        debug: Log everything that scenebeam does, with tracebacks.
     """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    # What other libraries warn of comes to users as scenebeam's own errors, in its words.
+    # Problems of other libraries reach users as errors of scenebeam.
     logging.basicConfig(
         level=logging.DEBUG if verbose > 1 else logging.CRITICAL,
         format="%(levelname)s %(name)s: %(message)s",
@@ -34,17 +36,19 @@ def set_up_logging(verbose: int, debug: bool = False) -> None:
     logging.getLogger("scenebeam").setLevel(logging.DEBUG if debug else level)
     if sys.stderr.isatty():
         logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
-    logging.getLogger("stac_io").setLevel(logging.WARNING)  # it writes out every item
+    logging.getLogger("stac_io").setLevel(logging.WARNING)  # it logs every item
 
 
 def exit_code(signalled: KeyboardInterrupt) -> int:
-    """128 and the number of the signal, as a shell counts."""
+    """The exit code of a process that a signal ends: 128 and the number of the signal."""
     return 128 + (signalled.number if isinstance(signalled, Terminated) else signal.SIGINT)
 
 
 class _Group(click.Group):
-    """Print errors without a traceback, exit with the documented codes, and add a command for each
-    registered product that has none of its own."""
+    """Prints errors without a traceback, and exits with the documented codes.
+
+    Registered products without a command of their own get one that is built from their request.
+    """
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted({*super().list_commands(context), *PRODUCTS})
@@ -66,7 +70,7 @@ class _Group(click.Group):
             click.echo(f"scenebeam: {error}", err=True)
             context.exit(2 if isinstance(error, RequestError) else 1)
         except KeyboardInterrupt as signalled:
-            click.echo("scenebeam: interrupted; run the same command again to go on", err=True)
+            click.echo("scenebeam: interrupted; run the same command again to resume", err=True)
             context.exit(exit_code(signalled))
 
 
@@ -77,9 +81,9 @@ class _Group(click.Group):
     "--verbose",
     count=True,
     envvar="SCENEBEAM_VERBOSE",
-    help="Report of each search, task and band; twice for other libraries too.",
+    help="Log each search, task and band; twice: other libraries too.",
 )
-@click.option("--debug", is_flag=True, help="Show tracebacks, and make one task after another.")
+@click.option("--debug", is_flag=True, help="Show tracebacks, and run tasks serially.")
 def main(verbose: int, debug: bool) -> None:
     """Satellite scenes to mosaics, stacks and chips, from one request.
 
@@ -89,22 +93,22 @@ def main(verbose: int, debug: bool) -> None:
 
 
 refresh_option = click.option(
-    "--refresh", is_flag=True, help="Ask the catalogue again; else its last answer is used."
+    "--refresh", is_flag=True, help="Search the catalog again instead of using the cached answer."
 )
 retry_option = click.option(
     "--retry-failed",
     is_flag=True,
-    help="Make again what failed, found no scenes, or lacks a tile, and ask the catalog anew for it; all else stays.",
+    help="Search again, and make what failed, found no scenes or lacks a tile; keep the rest.",
 )
 verify_option = click.option(
     "--verify",
     is_flag=True,
-    help="Hold what stands against its checksums; make or fetch anew what is damaged.",
+    help="Compare existing files with their checksums, and make damaged ones again.",
 )
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace what another request left in the output."
+    "--overwrite", is_flag=True, help="Replace the products of another request."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
 output_option = click.option("-o", "--output", help="Folder or gs:// prefix for the products.")
 set_option = click.option(
@@ -117,7 +121,7 @@ set_option = click.option(
 
 
 def options(*several: Callable[..., Any]) -> Callable[..., Any]:
-    """Several options as one, in their order."""
+    """Combine several options into one decorator, in their order."""
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(several):
@@ -130,13 +134,22 @@ def options(*several: Callable[..., Any]) -> Callable[..., Any]:
 run_options = options(
     output_option, runner_option, set_option, refresh_option, overwrite_option, json_option
 )
-"""Of every command that runs a request."""
+"""The options of every command that runs a request."""
 
 
 def overrides_of(
     output: str | None = None, runner: str | None = None, settings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Values from the command line, by dotted name."""
+    """The values that a command line sets, by dotted name.
+
+    Args:
+        output: Value of `--output`.
+        runner: Value of `--runner`; with `--debug` always `serial`.
+        settings: Values of `--set`.
+
+    Raises:
+        RequestError: A setting is not NAME=VALUE, or its value is not YAML.
+    """
     from scenebeam.requestfile import parse_value
 
     context = click.get_current_context(silent=True)
@@ -164,7 +177,7 @@ def run_and_show(
     retry_failed: bool = False,
     verify: bool = False,
 ) -> None:
-    """Run a request, show what became of it, and exit accordingly."""
+    """Run a request, show its status, and exit with the code of its state."""
     from scenebeam.execution.driver import run as run_request
 
     with progress_bar(quiet=as_json) as progress:
@@ -182,7 +195,7 @@ def run_and_show(
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, one line a minute elsewhere."""
+    """A progress bar on a terminal; elsewhere a line per minute."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -205,18 +218,18 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] 
 
 class _LinePerMinute:
     def __init__(self) -> None:
-        self._told = 0.0
+        self._last = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         import time
 
-        if time.monotonic() - self._told >= 60:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last >= 60:
+            self._last = time.monotonic()
             click.echo(f"{done} of {total} tasks done", err=True)
 
 
 def show_status(status: RunStatus, as_json: bool) -> None:
-    """A run's status in words, or as JSON."""
+    """Print the status of a run, as text or as JSON."""
     from scenebeam.status import FAILURES_FILE, PAGE_FILE
 
     if as_json:
@@ -224,7 +237,7 @@ def show_status(status: RunStatus, as_json: bool) -> None:
         return
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
     if status.incomplete:
-        click.echo(f"{status.incomplete} lack something: see the tables in the output")
+        click.echo(f"{status.incomplete} products are incomplete; see the tables in the output")
     if status.failed or status.skipped:
         retry = "; run it again to retry" if status.retriable else ""
         click.echo(f"{status.failed} failed, {status.skipped} skipped: see {FAILURES_FILE}{retry}")
@@ -232,4 +245,4 @@ def show_status(status: RunStatus, as_json: bool) -> None:
         click.echo(status.message)
     click.echo(status.output)
     if status.ended and status.tasks:
-        click.echo(f"{status.output.rstrip('/')}/{PAGE_FILE}: what came of it, to look at")
+        click.echo(f"Report: {status.output.rstrip('/')}/{PAGE_FILE}")

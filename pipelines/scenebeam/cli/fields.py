@@ -1,4 +1,4 @@
-"""Commands of field chips: make them, choose their scenes, look at their clouds, fetch their imagery."""
+"""Commands of field chips: make them, select scenes, measure clouds, read imagery."""
 
 from __future__ import annotations
 

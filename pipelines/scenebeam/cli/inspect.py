@@ -1,4 +1,4 @@
-"""Commands that look: at what scenebeam knows, and at images."""
+"""Commands that inspect collections and images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 )
 @json_option
 def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_json: bool) -> None:
-    """Show what the reader sees in FILES: size, bands, numbers, CRS, nodata, masks, blocks.
+    """Show how FILES are read: size, bands, dtype, CRS, nodata, masks and blocks.
 
-    Without files, the collections that scenebeam knows, and their bands: names, codes, wavelengths, resolutions.
+    Without files, list the known collections and their bands.
     """
     from scenebeam.collections import known_records
 
@@ -37,11 +37,12 @@ def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_
         _show_files(files, as_json)
         return
 
-    def asked(name: str) -> bool:
-        short = name.replace("-", "").startswith((sensor or "").lower().replace("-", ""))
-        return (collection is None or name == collection) and short
+    def matches(name: str) -> bool:
+        prefix = (sensor or "").lower().replace("-", "")
+        is_of_sensor = name.replace("-", "").startswith(prefix)
+        return is_of_sensor and (collection is None or name == collection)
 
-    records = [record for record in known_records() if asked(record.id)]
+    records = [record for record in known_records() if matches(record.id)]
     if not records:
         known = ", ".join(sorted({record.id for record in known_records()}))
         raise RequestError(f"no record of {collection or sensor!r}; known: {known}")
@@ -52,20 +53,14 @@ def info(files: tuple[str, ...], collection: str | None, sensor: str | None, as_
         click.echo(f"{record.provider}  {record.id}  {record.title}")
         for name in record.canonical(record.bands) if collection or sensor else ():
             band = record.bands[name]
-            also = ", ".join(dict.fromkeys([band.asset, *band.alias]))
-            wave = (
-                f"{band.wavelength:g} µm"
-                if band.wavelength
-                else ("classes" if band.categorical else "")
-            )
-            need = (
-                "required"
-                if name in record.required
-                else "default"
-                if name in record.default_bands
-                else "optional"
-            )
-            click.echo(f"  {name:14} {also:18} {band.resolution:>4g} m  {wave:10} {need}")
+            aliases = ", ".join(dict.fromkeys([band.asset, *band.alias]))
+            spectrum = "classes" if band.categorical else ""
+            if band.wavelength:
+                spectrum = f"{band.wavelength:g} µm"
+            use = "default" if name in record.default_bands else "optional"
+            if name in record.required:
+                use = "required"
+            click.echo(f"  {name:14} {aliases:18} {band.resolution:>4g} m  {spectrum:10} {use}")
 
 
 def _show_files(files: tuple[str, ...], as_json: bool) -> None:
@@ -85,15 +80,15 @@ def _show_files(files: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("files", nargs=-1, required=True)
 @click.option(
-    "--collection", help="What they are of: an id that `info` lists, or a YAML file with a record."
+    "--collection", help="Their collection: an id that `info` lists, or a YAML file with a record."
 )
-@click.option("--bands", help="What each of them should hold: blue,green,red,nir.")
+@click.option("--bands", help="Bands that each of them must have: blue,green,red,nir.")
 @click.option(
     "--screenshot",
     type=click.Path(file_okay=False),
     help="Write a small PNG of each into this folder.",
 )
-@click.option("--deep", is_flag=True, help="Decode every block, and name the damaged ones.")
+@click.option("--deep", is_flag=True, help="Decode every block, and list damaged ones.")
 @click.option(
     "--set",
     "settings",
@@ -111,9 +106,9 @@ def validate(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Whether images are fit to use: their bands, blank ones, nodata, plausible numbers, a VRT's sources.
+    """Check whether images are usable: bands, blank bands, nodata, plausible values, VRT sources.
 
-    Exit code 1 where one of them is not.
+    The exit code is 1 if one of them is not.
     """
     from scenebeam.cli.common import overrides_of
     from scenebeam.raster.validate import validate as validate_file

@@ -1,4 +1,4 @@
-"""The `scenebeam` process: how signals stop it, and how it ends."""
+"""The `scenebeam` process: how signals stop it, and its exit codes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run_command() -> NoReturn:
     """Run the command line and end the process with the documented exit code.
 
     SIGTERM and SIGHUP stop a run as Ctrl-C does. The process ends by `os._exit`: threads of native
-    libraries (Arrow's, for one) are still alive when the interpreter is torn down, and now and then
-    one of them aborted a process that had already said why it ends (exit code 134).
+    libraries (such as Arrow's) outlive the interpreter, and sometimes aborted a process that had
+    already reported its end (exit code 134).
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup a hangup is to be ignored
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _terminate)
     _end_after_grace()
     code = 1
@@ -39,7 +39,7 @@ def run_command() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except OSError:  # whoever read it has gone
+            except OSError:  # the reader of the pipe has ended
                 code = code or 1
     os._exit(code)
 
@@ -49,20 +49,20 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def _end_after_grace() -> None:
-    """End the process some time after a signal, or at the second one, even if its main thread hangs.
+    """End the process some time after a signal, or at the second one, even if it hangs.
 
-    The interpreter tells of a signal by a byte in a socket, at once and whatever its threads wait for.
+    The interpreter writes a byte to a socket at each signal, whatever its threads wait for.
     """
-    told, tell = socket.socketpair()
-    tell.setblocking(False)
-    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
     def watch() -> None:
-        with tell:
-            number = told.recv(1)[0]
-            told.settimeout(_GRACE)
+        with sender:
+            number = receiver.recv(1)[0]
+            receiver.settimeout(_GRACE)
             with suppress(TimeoutError):
-                told.recv(1)
+                receiver.recv(1)
             os._exit(128 + number)
 
     threading.Thread(target=watch, daemon=True, name="signals").start()

@@ -66,7 +66,7 @@ def run(
 @refresh_option
 @json_option
 def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
-    """Search and select, and write the scene catalogue: the first step of a run, alone."""
+    """Search and select, and write the tables of scenes: the first step of a run, alone."""
     from scenebeam.execution.driver import write_scenes
     from scenebeam.requestfile import load_request
 
@@ -104,7 +104,7 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
     "--view",
     help="Show a view of the product instead: `classes` counts land-cover windows by class.",
 )
-@click.option("--classes", "view", flag_value="classes", help="The same as --view classes.")
+@click.option("--classes", is_flag=True, help="The same as --view classes.")
 @output_option
 @runner_option
 @set_option
@@ -115,10 +115,11 @@ def plan(
     blocks: str | None,
     vrt: str | None,
     view: str | None,
+    classes: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Search, select and estimate; read no pixel and write nothing but what is asked for."""
+    """Search, select and estimate, without writing anything that is not asked for."""
     from scenebeam.requestfile import load_request
 
     request, came_from = load_request(request_file, overrides=overrides_of(**given))
@@ -129,8 +130,8 @@ def plan(
     from scenebeam.planning.search import make_plan
     from scenebeam.storage import open_store
 
-    if view is not None:
-        _show_view(request, view, as_json)
+    if view is not None or classes:
+        _show_view(request, view or "classes", as_json)
         return
     made = make_plan(request, open_store(request.output), measure=True)
     if blocks is not None or vrt is not None:
@@ -151,9 +152,9 @@ def plan(
 @click.argument("output")
 @json_option
 def status(output: str, as_json: bool) -> None:
-    """How the run in an output folder or gs:// prefix goes.
+    """Show the status of the run in an output folder or gs:// prefix.
 
-    Exit codes are those of the run: 0 while it goes on, 1 where it failed.
+    The exit code is that of the run: 0 while it is running, 1 if it has failed.
     """
     from scenebeam.execution.live import live_status
 
@@ -177,7 +178,7 @@ def status(output: str, as_json: bool) -> None:
     help="Folder for the scenes and the products.",
 )
 def demo(product: str, output: str) -> None:
-    """Products of a small synthetic Earth: no network, no account."""
+    """Make a product of a small synthetic Earth, without a network or an account."""
     from scenebeam.sandbox.demo import run_demo
 
     with progress_bar() as progress:

@@ -1,4 +1,4 @@
-"""Guard: a request that came from outside → one that may run here, or the reason why not."""
+"""The guard: which requests from outside may run in a deployment."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CRS_FILES = re.compile(
     r"|grids\s*=\s*(?!@null(?:[\s\"]|$))",
     re.IGNORECASE,
 )
-"""What makes PROJ open a file for a CRS."""
+"""Definitions of a CRS for which PROJ opens a file."""
 
 
 def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
-    """Read a request within what the deployment allows.
+    """Parse and validate a request, and check it against what the deployment allows.
 
-    Every field that names a place is normalized before it is compared, and the request holds the
-    normal form. Limits are cut to the deployment's, and of its runner just `workers` is taken.
+    Every field that names a place is normalized before it is compared, and the request gets the
+    normal form. Limits are capped by the deployment's, and only `workers` of its runner is used.
 
     Args:
         content: The text of a request, YAML or JSON in UTF-8.
@@ -40,8 +40,8 @@ def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
         The request as it may run here.
 
     Raises:
-        RequestError: The text is not YAML or JSON, fields are unknown or wrong, or a field names a
-            file of this machine, or a catalog, an input or an output that is not allowed.
+        RequestError: The request is not valid, or names a local file, or a catalog, an input or an
+            output that is not allowed.
     """
     try:
         text = content.decode("utf-8")
@@ -68,14 +68,14 @@ def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
 
 
 def is_below(uri: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a `gs://` name or folder lies below one of some prefixes, and stays there."""
+    """Whether a `gs://` URI or a folder is below one of some prefixes."""
     return normal_below(uri, prefixes) is not None
 
 
 def normal_below(uri: str, prefixes: tuple[str, ...]) -> str | None:
-    """The normal form of a name that lies below one of some prefixes; None where it does not.
+    """Normalize a URI that is below one of some prefixes; None if it is not.
 
-    Both may be folders of this machine, where the deployment is one.
+    Both may be local folders, in a deployment on one machine.
     """
     here = _normal(uri)
     for prefix in prefixes:
@@ -89,7 +89,7 @@ def normal_below(uri: str, prefixes: tuple[str, ...]) -> str | None:
 
 
 def _normal(uri: str) -> str | None:
-    """The normal form of a URL; folders of this machine are compared as they are."""
+    """The normal form of a URL; local folders are compared as they are."""
     try:
         return normalize_url(uri) if "://" in uri else uri
     except UrlError:
@@ -135,7 +135,7 @@ def _written(dotted: str, value: str, settings: CloudSettings) -> str:
     found = normal_below(value.rstrip("/"), settings.outputs)
     if found is None:
         allowed = " or ".join(settings.outputs)
-        raise RequestError(f"{dotted}: {redact(value)} does not lie below {allowed}{_why(value)}")
+        raise RequestError(f"{dotted}: {redact(value)} is not below {allowed}{_why(value)}")
     return found + ("/" if value.endswith("/") else "")
 
 
@@ -148,12 +148,12 @@ def _read(dotted: str, value: str, settings: CloudSettings) -> str:
     if is_catalog:
         refusal = f"is not one of {', '.join(settings.catalogs)}"
     else:
-        refusal = f"does not lie below {' or '.join(inputs)}"
+        refusal = f"is not below {' or '.join(inputs)}"
     raise RequestError(f"{dotted}: {redact(value)} {refusal}{_why(value)}")
 
 
 def _allowed(value: str, prefixes: tuple[str, ...]) -> str | None:
-    """The normal form of a URL that one of the prefixes allows to be read; None where none does."""
+    """The normal form of a URL that a prefix allows to be read; None if no prefix does."""
     found = _normal(value)
     if found is None:
         return None
@@ -166,7 +166,7 @@ def _allowed(value: str, prefixes: tuple[str, ...]) -> str | None:
 
 
 def _why(value: str) -> str:
-    """What is wrong with the spelling of a URL, for messages; nothing where nothing is."""
+    """What is wrong with a URL, for messages; empty if nothing is."""
     try:
         normalize_url(value)
     except UrlError as error:

@@ -1,7 +1,7 @@
 """Identity: which scenes of a collection belong together, by the properties of their items.
 
 Scenes of one *pass* were acquired together. Scenes of one *tile* show the same ground. A tile that
-lies on two downlinked strips is delivered in *parts*, which complement each other and are all
+is on two downlinked strips is delivered in *parts*, which complement each other and are all
 kept. Of several *processings* of one part, the newest is kept.
 """
 

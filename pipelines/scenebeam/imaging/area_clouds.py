@@ -1,4 +1,4 @@
-"""Clouds: how much of the area each scene hides, by its classification or its quality band."""
+"""Measure how much of an area is cloud in each scene, by its classification or quality band."""
 
 from __future__ import annotations
 
@@ -26,90 +26,92 @@ from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)
-_AT_ONCE = 8
-_MOST_PIXELS = 25_000_000
-"""Of the area in one scene: beyond that every second pixel is looked at, or every fourth, …"""
+
+_SCENES_AT_ONCE = 8
+_MAX_PIXELS = 25_000_000
+"""Pixels that are read of the area in one scene; of a larger area every second pixel, or fourth, …
+"""
 
 
 def measure_clouds(
     scenes: Sequence[Scene], request: RunRequest, area: BaseGeometry | None
 ) -> list[Scene]:
-    """Scenes with the percentage of the area that is cloud in each.
-
-    It is counted among the pixels that hold data; None where a scene has no band that tells, or
-    nothing of the area.
+    """Measure the cloud cover of an area in each scene.
 
     Args:
-        scenes: Of the request's collections.
-        request: What is asked for.
-        area: In degrees; None: all of each scene.
+        scenes: Scenes of the request's collections.
+        request: The request.
+        area: The area in degrees; None for the whole of each scene.
+
+    Returns:
+        The scenes with `aoi_cloud`, the percentage of valid pixels of the area that are cloud. It
+        is None if a scene has no classification or quality band, or no valid pixel in the area.
 
     Raises:
-        ReadError: A band may be read later. One that is broken for good leaves its scene unmeasured.
+        ReadError: A band cannot be read now. Permanent errors leave the scene without a value.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        found = threads.map(lambda scene: _measured(scene, request, area), scenes)
-        return [replace(scene, aoi_cloud=cloud) for scene, cloud in zip(scenes, found, strict=True)]
+    with ThreadPoolExecutor(_SCENES_AT_ONCE) as threads:
+        covers = threads.map(lambda scene: _measure_scene(scene, request, area), scenes)
+        measured = []
+        for scene, cover in zip(scenes, covers, strict=True):
+            measured.append(replace(scene, aoi_cloud=cover))
+        return measured
 
 
-def _measured(scene: Scene, request: RunRequest, area: BaseGeometry | None) -> float | None:
+def _measure_scene(scene: Scene, request: RunRequest, area: BaseGeometry | None) -> float | None:
     record = record_of(scene, request)
-    band = next(
-        (name for name in (*record.mask_classes, *record.mask_bits) if name in scene.assets), None
-    )
+    candidates = (*record.mask_classes, *record.mask_bits)
+    band = next((name for name in candidates if name in scene.assets), None)
     if band is None:
         return None
     asset = scene.assets[band]
+    budget = Budget.of(effective_limits(request))
     try:
-        source = open_source(
-            asset.href, asset.index, Budget.of(effective_limits(request)), asset.signing
-        )
+        source = open_source(asset.href, asset.index, budget, asset.signing)
     except ReadError as error:
         if not error.permanent:
             raise
-        log.warning("the clouds of %s are not known: %s", scene.id, error)
+        log.warning("the cloud cover of the area in %s is unknown: %s", scene.id, error)
         return None
     try:
-        ground = None if area is None else project(area, source.info.crs)
-        grid = _grid(source.info, ground)
+        projected = None if area is None else project(area, source.info.crs)
+        grid = _grid_over(source.info, projected)
         if grid is None:
             return None
         nodata = asset.nodata if asset.nodata is not None else source.info.nodata
         values = Windows(source, [grid], "nearest", nodata).read(0)
     finally:
         source.close()
-    known = valid_mask(values, nodata)
-    seen = np.ones(grid.shape, bool) if known is None else known.copy()
-    if ground is not None:
-        seen &= inside(ground, grid)
-    hidden = obscured(
-        values,
-        None,
-        tuple(record.mask_classes.get(band, ())),
-        tuple(record.mask_bits.get(band, ())),
-    )
-    count = int(np.count_nonzero(seen))
-    return round(100 * int(np.count_nonzero(hidden & seen)) / count, 4) if count else None
+    valid = valid_mask(values, nodata)
+    counted = np.ones(grid.shape, bool) if valid is None else valid.copy()
+    if projected is not None:
+        counted &= inside(projected, grid)
+    classes = tuple(record.mask_classes.get(band, ()))
+    bits = tuple(record.mask_bits.get(band, ()))
+    hidden = obscured(values, None, classes, bits)
+    total = int(np.count_nonzero(counted))
+    cloudy = int(np.count_nonzero(hidden & counted))
+    return round(100 * cloudy / total, 4) if total else None
 
 
-def _grid(info: RasterInfo, ground: BaseGeometry | None) -> Grid | None:
-    """The file's own pixels over the area, or every so many-th of them; None where it has none there."""
+def _grid_over(info: RasterInfo, area: BaseGeometry | None) -> Grid | None:
+    """Return the file's own pixels over an area, or every n-th of them; None without any."""
     left, right, top, bottom = 0, info.width, 0, info.height
-    if ground is not None:
-        west, south, east, north = ground.bounds
-        corners = [~info.transform @ (x, y) for x in (west, east) for y in (south, north)]
-        columns, rows = [corner[0] for corner in corners], [corner[1] for corner in corners]
-        left, right = (
-            max(int(np.floor(min(columns))), 0),
-            min(int(np.ceil(max(columns))), info.width),
-        )
-        top, bottom = max(int(np.floor(min(rows))), 0), min(int(np.ceil(max(rows))), info.height)
+    if area is not None:
+        west, south, east, north = area.bounds
+        # The transform may be rotated: the window is that of all four corners.
+        corners = [(west, south), (west, north), (east, south), (east, north)]
+        pixels = [~info.transform @ corner for corner in corners]
+        columns, rows = [pixel[0] for pixel in pixels], [pixel[1] for pixel in pixels]
+        left = max(int(np.floor(min(columns))), 0)
+        right = min(int(np.ceil(max(columns))), info.width)
+        top = max(int(np.floor(min(rows))), 0)
+        bottom = min(int(np.ceil(max(rows))), info.height)
     if left >= right or top >= bottom:
         return None
     step = 1
-    while (right - left) * (bottom - top) > _MOST_PIXELS * step * step:
+    while (right - left) * (bottom - top) > _MAX_PIXELS * step * step:
         step *= 2
     shape = max((bottom - top) // step, 1), max((right - left) // step, 1)
-    return Grid(
-        shape, info.transform @ Affine.translation(left, top) @ Affine.scale(step), info.crs
-    )
+    transform = info.transform @ Affine.translation(left, top) @ Affine.scale(step)
+    return Grid(shape, transform, info.crs)

@@ -1,4 +1,4 @@
-"""Spending: what one band of a task takes, counted and logged while its file comes or is read."""
+"""Count and log what one band of a task takes, while its file is downloaded or read by range."""
 
 from __future__ import annotations
 
@@ -15,136 +15,159 @@ from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
 
-_LARGE = 4 * 2**20
-"""Bytes of a file from which its progress is logged."""
-_STEP = 10
-"""Percent of a file between two lines of its progress."""
-_READ_STEP = 16 * 2**20
-"""Bytes of a band read by range between two lines of its progress."""
-_PATIENCE = 10.0
-"""Seconds after which there is another line, however little has come."""
+_LARGE_FILE = 4 * 2**20
+"""Size in bytes from which the progress of a download is logged."""
+_LOG_PERCENT = 10
+"""Percent of a file between two log lines about its download."""
+_LOG_READ_BYTES = 16 * 2**20
+"""Bytes between two log lines about a band that is read by range."""
+_LOG_SECONDS = 10.0
+"""Seconds after which a download logs its progress, however small."""
 
 
 class BandBudget(Budget):
-    """A task's budget as one band of it spends it: counts what the band takes, logs its retries."""
+    """The budget of a task, as one band of it uses it.
+
+    Waiting time is shared with the other bands. Requests, bytes, retries and seconds of the band
+    are counted on their own, in addition to those of the task.
+    """
 
     def __init__(self, task: Budget, label: str) -> None:
-        """Share the waiting time of `task`; `label` names the band in the log."""
+        """Create the budget of a band.
+
+        Args:
+            task: Budget of the task.
+            label: Name of the band in the log.
+        """
+        # All settings are those of the task; the counters start anew.
         vars(self).update(vars(task))
         self.requests = self.bytes = self.retries = 0
         self.label = label
-        self._task, self._taken, self._told = task, 0.0, 0
-        self._began = self._last = time.monotonic()
+        self._task = task
+        self._timed_seconds = 0.0
+        self._logged_bytes = 0
+        self._started = self._last_response = time.monotonic()
 
     def count(self, size: int) -> None:
-        """Count one more answer of `size` bytes; a band that is read by range is logged now and then."""
+        """Count one response of `size` bytes, and log the progress at intervals."""
         self._task.count(size)
         with self._lock:
             self.requests += 1
             self.bytes += size
-            self._last = time.monotonic()
-            told = self.bytes - self._told >= _READ_STEP
-            if told:
-                self._told = self.bytes
-        if told and size < _READ_STEP:
-            log.info("%s: %s read", self.label, _size(self.bytes))
+            self._last_response = time.monotonic()
+            is_due = self.bytes - self._logged_bytes >= _LOG_READ_BYTES
+            if is_due:
+                self._logged_bytes = self.bytes
+        # A large response is a whole file, whose download is logged by LoggedTarget.
+        if is_due and size < _LOG_READ_BYTES:
+            log.info("%s: %s read", self.label, _format_size(self.bytes))
 
     def wait(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds until the next try, and log why there is one."""
+        """Return the seconds until the next attempt, and log the reason for it."""
         seconds = self._task.wait(state)
-        fault = state.outcome.exception() if state.outcome else None
-        if state.attempt_number < self.attempts and not self.spent:  # else it was the last try
-            self.log_retry(f"{fault}; try {state.attempt_number + 1} in {seconds:.1f} s")
+        error = state.outcome.exception() if state.outcome else None
+        # After the last attempt, tenacity asks for the wait too, but there is no retry.
+        if state.attempt_number < self.attempts and not self.spent:
+            self.log_retry(f"{error}; try {state.attempt_number + 1} in {seconds:.1f} s")
         return seconds
 
-    def log_retry(self, why: str) -> None:
+    def log_retry(self, reason: str) -> None:
         """Count a retry of this band, and log it."""
         with self._lock:
             self.retries += 1
-        log.info("%s: retry %d: %s", self.label, self.retries, why)
+        log.info("%s: retry %d: %s", self.label, self.retries, reason)
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left to wait with."""
         return self._task.spent
 
     @property
     def spending(self) -> dict[str, Any]:
         """What the band has taken so far: `seconds`, `bytes` and `retries`.
 
-        Where its time is not counted as it is spent, as of bands that are read together, the seconds are those until
-        the last of its bytes had come.
+        If the time of the band is not measured by `timed`, as for bands that are read together, the
+        seconds are those until its last response.
         """
-        seconds = self._taken or self._last - self._began
+        seconds = self._timed_seconds or self._last_response - self._started
         return {"seconds": round(seconds, 3), "bytes": self.bytes, "retries": self.retries}
 
     def log_end(self) -> None:
         """Log what the band has taken."""
-        spent = self.spending
         logging.getLogger(__name__).info(
             "%s: %s read in %d requests and %.1f s, %d retries",
-            self.label, _size(self.bytes), self.requests, spent["seconds"], self.retries,
-        )  # fmt: skip
+            self.label,
+            _format_size(self.bytes),
+            self.requests,
+            self.spending["seconds"],
+            self.retries,
+        )
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Count the time of the block as the band's."""
+        """Count the time of the block as that of the band."""
         begin = time.monotonic()
         try:
             yield
         finally:
             with self._lock:
-                self._taken += time.monotonic() - begin
+                self._timed_seconds += time.monotonic() - begin
 
 
 class LoggedTarget(Target):
-    """A download's target that logs how far the file has come."""
+    """The target of a download that logs its progress, and passes everything on to another one."""
 
     def __init__(self, target: Target, budget: BandBudget) -> None:
-        """Pass everything on to `target`; `budget` counts the retries and names the band."""
-        self._target, self._budget = target, budget
-        self._answers, self._retries = 0, 0
-        self._told, self._last = 0, time.monotonic()
-        self._note()
+        """Wrap a target.
 
-    def _note(self) -> None:
+        Args:
+            target: Receives the bytes.
+            budget: Counts the retries, and names the band in the log.
+        """
+        self._target, self._budget = target, budget
+        self._responses = self._retries = 0
+        self._logged_offset, self._logged_at = 0, time.monotonic()
+        self._copy_state()
+
+    def _copy_state(self) -> None:
         target = self._target
         self.offset, self.total, self.validator = target.offset, target.total, target.validator
 
     def restart(self, validator: str, total: int | None) -> None:
-        """Forget what is there: another file comes."""
         self._target.restart(validator, total)
-        self._note()
-        self._told = 0
+        self._copy_state()
+        self._logged_offset = 0
 
     def check_free_space(self) -> None:
-        """Note that another answer begins: the first, or one that resumes."""
+        # A download calls this once per response: at its start, and whenever it resumes.
         self._target.check_free_space()
-        self._note()
-        self._answers += 1
-        if self._answers == 1:
+        self._copy_state()
+        self._responses += 1
+        if self._responses == 1:
             resumed = f", resuming at byte {self.offset:,}" if self.offset else ""
-            log.info("%s: downloading %s%s", self._budget.label, _size(self.total), resumed)
-        elif self._retries == self._budget.retries:  # a retry after a wait is counted already
-            self._budget.log_retry(f"the answer broke off, resuming at byte {self.offset:,}")
-        self._retries, self._told = self._budget.retries, self.offset
+            log.info("%s: downloading %s%s", self._budget.label, _format_size(self.total), resumed)
+        elif self._retries == self._budget.retries:
+            # The response before this one ended early, and was resumed without a wait. A retry
+            # after a wait is counted by the budget already.
+            self._budget.log_retry(f"the response was cut off, resuming at byte {self.offset:,}")
+        self._retries, self._logged_offset = self._budget.retries, self.offset
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes, and log every tenth of a large file, and any file that is slow."""
         self._target.write(data)
-        self._note()
+        self._copy_state()
+        # Log every tenth of a large file, and any file that is slow, but not its end.
         now = time.monotonic()
-        large = self.total is None or self.total >= _LARGE
-        step = max((self.total or 0) * _STEP // 100, _LARGE * _STEP // 100)
-        further = large and self.offset - self._told >= step
-        if self.offset != self.total and (further or now - self._last >= _PATIENCE):
-            self._told, self._last = self.offset, now
+        is_large = self.total is None or self.total >= _LARGE_FILE
+        step = max(self.total or 0, _LARGE_FILE) * _LOG_PERCENT // 100
+        has_moved = is_large and self.offset - self._logged_offset >= step
+        is_slow = now - self._logged_at >= _LOG_SECONDS
+        if self.offset != self.total and (has_moved or is_slow):
+            self._logged_offset, self._logged_at = self.offset, now
             percent = f" ({100 * self.offset // self.total} %)" if self.total else ""
-            come = f"{_size(self.offset)} of {_size(self.total)}{percent}"
-            log.info("%s: %s", self._budget.label, come)
+            received = f"{_format_size(self.offset)} of {_format_size(self.total)}{percent}"
+            log.info("%s: %s", self._budget.label, received)
 
 
-def _size(count: int | None) -> str:
-    if count is None:
+def _format_size(size: int | None) -> str:
+    if size is None:
         return "a file of unknown size"
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"

@@ -1,4 +1,4 @@
-"""Inputs: the files of scenes that a task reads, band by band, as a plan writes them down."""
+"""The bands that a task reads: their files in the scenes of acquisitions, as a plan stores them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ from scenebeam.transfer.retry import Budget
 
 
 class Band(BaseModel):
-    """One band of one acquisition: its scenes' files, best first, and what their numbers mean."""
+    """One band of one acquisition: the files of its scenes, and how to read and scale them."""
 
     model_config = ConfigDict(frozen=True)
 
     label: str
-    """Unique among the bands of a task: the name, with the acquisition's where there are several."""
+    """Unique among the bands of a task: the name, after the acquisition if there are several."""
     name: str
+    """Canonical name of the band."""
     sources: tuple[AssetRef, ...]
+    """The files in order of priority, highest first."""
     absent: tuple[str, ...]
-    """Scenes of the acquisition that lack the band."""
+    """Ids of the scenes that have no file of the band."""
     dtype: str
     nodata: float | None
     scale: float
@@ -43,7 +45,7 @@ class Band(BaseModel):
     resampling: str
     categorical: bool
     min_std_dev: float | None
-    """A file whose numbers spread no more than this is blank; None where nothing says so."""
+    """A file whose standard deviation is no higher is blank; None for no such check."""
 
 
 def describe_band(
@@ -55,12 +57,12 @@ def describe_band(
     values: str,
     resampling: str | Mapping[str, str],
 ) -> Band:
-    """Describe one band of an acquisition: its files, and how to read and scale them.
+    """Describe one band of an acquisition.
 
     Args:
         name: Canonical name of the band.
-        acquisition: The scenes, best first.
-        checks: When an image is usable.
+        acquisition: Its scenes, in order of priority.
+        checks: Thresholds of a usable image.
         label: Name of the band within its task.
         values: `harmonized` or `raw`.
         resampling: One method for all bands, or band → method.
@@ -69,79 +71,106 @@ def describe_band(
         RequestError: The files cannot be combined into one image.
     """
     assets = {scene.id: scene.assets[name] for scene in acquisition.scenes if name in scene.assets}
-    known: Sequence[Asset] = list(assets.values())
-    if len({(asset.nodata, asset.dtype) for asset in known}) > 1:
-        raise RequestError(
-            f"{acquisition.timestamp}: the collections give {name} different nodata or dtype; run them apart"
-        )
-    shifts = {asset.add_offset for asset in known}
-    raw = values == "raw"
-    if raw and len(shifts) > 1:
-        raise RequestError(
-            f"{acquisition.timestamp}: some tiles of {name} carry a shift of {max(shifts)} and some do not; "
-            "use product.values: harmonized"
-        )
-    categorical = any(asset.categorical for asset in known)
-    scale, offset = scale_offset(known[0], values) if known else (1.0, 0.0)
+    _check_combinable(name, acquisition, list(assets.values()), values)
+    # All files have the same encoding. Without any file, it does not matter.
+    first = next(iter(assets.values()), None)
+    scale, offset = scale_offset(first, values) if first else (1.0, 0.0)
+    categorical = any(asset.categorical for asset in assets.values())
     return Band(
         label=label or name,
         name=name,
-        sources=tuple(
-            AssetRef(
-                scene=scene,
-                href=a.href,
-                index=a.index,
-                signing=a.signing,
-                add_offset=0 if raw else a.add_offset,
-            )
-            for scene, a in assets.items()
-        ),
+        sources=tuple(_source_ref(scene, asset, values) for scene, asset in assets.items()),
         absent=tuple(scene.id for scene in acquisition.scenes if name not in scene.assets),
-        dtype=known[0].dtype if known else "uint8",
-        nodata=known[0].nodata if known else None,
+        dtype=first.dtype if first else "uint8",
+        nodata=first.nodata if first else None,
         scale=scale,
         offset=offset,
         resampling="nearest" if categorical else requested_resampling(name, resampling),
         categorical=categorical,
-        min_std_dev=min_std_dev(known[0], checks) if known else None,
+        min_std_dev=min_std_dev(first, checks) if first else None,
     )
 
 
-def declared_values(asked: str, scenes: Iterable[Scene], bands: Iterable[str]) -> str:
-    """What a product says of its numbers.
+def _source_ref(scene: str, asset: Asset, values: str) -> AssetRef:
+    return AssetRef(
+        scene=scene,
+        href=asset.href,
+        index=asset.index,
+        signing=asset.signing,
+        add_offset=0 if values == "raw" else asset.add_offset,
+    )
+
+
+def _check_combinable(
+    name: str, acquisition: Acquisition, assets: Sequence[Asset], values: str
+) -> None:
+    if len({(asset.nodata, asset.dtype) for asset in assets}) > 1:
+        raise RequestError(
+            f"{acquisition.timestamp}: the collections declare different nodata values or dtypes "
+            f"of {name}; make one run of each collection"
+        )
+    offsets = {asset.add_offset for asset in assets}
+    if values == "raw" and len(offsets) > 1:
+        raise RequestError(
+            f"{acquisition.timestamp}: some files of {name} have a radiometric offset of "
+            f"{max(offsets)} and some do not; use product.values: harmonized"
+        )
+
+
+def declared_values(requested: str, scenes: Iterable[Scene], bands: Iterable[str]) -> str:
+    """Return what a product declares about its values.
 
     Args:
-        asked: `harmonized` or `raw`.
+        requested: `harmonized` or `raw`.
         scenes: The scenes that it is made of.
-        bands: Names of the bands that it takes of them.
+        bands: Canonical names of the bands that it takes of them.
 
     Returns:
-        As asked; `unknown` instead of `harmonized` where nothing says which shift pixels carry.
+        The requested values; `unknown` instead of `harmonized` if it is not known which
+        radiometric offset a file has.
     """
     names = set(bands)
     for scene in scenes:
         for name in names & scene.assets.keys():
-            if not scene.assets[name].add_offset_known and asked != "raw":
+            if not scene.assets[name].add_offset_known and requested != "raw":
                 return "unknown"
-    return asked
+    return requested
 
 
-def requested_resampling(name: str, asked: str | Mapping[str, str]) -> str:
-    """How a request wants a band to be resampled, by one word for all or band by band."""
-    if isinstance(asked, str):
-        return asked
-    return {key.lower(): value for key, value in asked.items()}.get(name, "nearest")
+def requested_resampling(name: str, resampling: str | Mapping[str, str]) -> str:
+    """Return the resampling method that a request gives a band.
+
+    Args:
+        name: Canonical name of the band.
+        resampling: One method for all bands, or band → method, where `nearest` is the default.
+    """
+    if isinstance(resampling, str):
+        return resampling
+    return {band.lower(): method for band, method in resampling.items()}.get(name, "nearest")
 
 
 def scale_offset(asset: Asset, values: str) -> tuple[float, float]:
-    """(scale, offset) of a band as it stands in a product: what harmonizing would take out is still in raw numbers."""
+    """Return (scale, offset) of a band in a product.
+
+    Physical values are scale * pixel + offset. In raw values the radiometric offset is still
+    included, so `offset` subtracts it.
+
+    Args:
+        asset: The file.
+        values: `harmonized` or `raw`.
+    """
     return asset.scale, asset.offset - (asset.scale * asset.add_offset if values == "raw" else 0.0)
 
 
 def min_std_dev(asset: Asset, checks: Checks) -> float | None:
-    """Least spread of numbers that are not blank; None where any will do.
+    """Return the standard deviation up to which a file is blank; None for no such check.
 
-    Digital numbers of an optical sensor have noise; of anything else only a constant is surely blank.
+    Digital numbers of an optical sensor have noise. Of other files, only constant ones are blank
+    for sure.
+
+    Args:
+        asset: The file.
+        checks: Thresholds of a usable image.
     """
     spec = band_spec(asset)
     if spec.constant_ok or not checks.enabled:
@@ -152,22 +181,32 @@ def min_std_dev(asset: Asset, checks: Checks) -> float | None:
 
 
 def band_spec(asset: Asset) -> BandSpec:
-    """What checks go by."""
+    """Describe a band for the checks of `raster.checks`."""
     digital = np.dtype(asset.dtype).kind in "ui"
     return BandSpec(asset.sensor, asset.unit, asset.constant_ok, asset.value_range, digital)
 
 
 def resolve_nodata(href: str, file: float | None, collection: float | None) -> float | None:
-    """The nodata value of a file: its own, or its collection's. Raises CheckError where the two contradict."""
+    """Return the nodata value of a file.
+
+    Args:
+        href: The file, for the message.
+        file: Value that the file declares.
+        collection: Value that the collection declares, which comes first.
+
+    Raises:
+        CheckError: Both are declared, and they differ.
+    """
     if file is not None and collection is not None and not same_nodata(file, collection):
         raise CheckError(
-            f"{href} declares nodata {file:g}, its collection {collection:g}: which is it?"
+            f"{href} declares nodata {file:g}, but its collection declares {collection:g}; "
+            "correct the collection record"
         )
     return file if collection is None else collection
 
 
 def keep_scenes(band: Band, scenes: set[str]) -> Band:
-    """The band without the files of other scenes."""
+    """Return a band with the files of some scenes only."""
     return band.model_copy(
         update={
             "sources": tuple(source for source in band.sources if source.scene in scenes),
@@ -177,21 +216,27 @@ def keep_scenes(band: Band, scenes: set[str]) -> Band:
 
 
 def fill_footprints(acquisitions: Iterable[Acquisition], limits: Limits) -> list[Acquisition]:
-    """Where the catalogue does not tell footprints (files on disk), the files do."""
-    return [
-        replace(
-            one,
-            scenes=tuple(
-                s if s.footprint is not None else replace(s, footprint=_outline(s, limits))
-                for s in one.scenes
-            ),
-        )
-        for one in acquisitions
-    ]
+    """Read missing footprints from the files, as for scenes on disk without a STAC item.
+
+    Args:
+        acquisitions: Acquisitions of scenes.
+        limits: Timeouts and retries.
+
+    Returns:
+        The acquisitions; a scene without a readable file still has no footprint.
+    """
+    filled = []
+    for acquisition in acquisitions:
+        scenes = []
+        for scene in acquisition.scenes:
+            known = scene.footprint is not None
+            scenes.append(scene if known else replace(scene, footprint=_outline(scene, limits)))
+        filled.append(replace(acquisition, scenes=tuple(scenes)))
+    return filled
 
 
 def _outline(scene: Scene, limits: Limits) -> BaseGeometry | None:
-    """The image's outline in degrees, from the first of its files that opens."""
+    """Return the outline of a scene's image in degrees, from the first file that opens."""
     for asset in scene.assets.values():
         try:
             source = open_source(asset.href, asset.index, Budget.of(limits), asset.signing)
@@ -207,19 +252,27 @@ def _outline(scene: Scene, limits: Limits) -> BaseGeometry | None:
 
 
 def covered_area(scenes: Iterable[Scene]) -> MultiPolygon:
-    """All that scenes show, in degrees. Raises RequestError where none of them says where it is."""
-    whole = shapely.union_all([scene.footprint for scene in scenes if scene.footprint is not None])
-    if whole.is_empty:
-        raise RequestError("none of the scenes says where it is: give an area")
-    parts = getattr(whole, "geoms", [whole])
+    """Return the union of footprints, in degrees.
+
+    Raises:
+        RequestError: No scene has a footprint.
+    """
+    footprints = [scene.footprint for scene in scenes if scene.footprint is not None]
+    union = shapely.union_all(footprints)
+    if union.is_empty:
+        raise RequestError("no scene has a footprint; specify an area")
+    # A union may leave lines and points beside the polygons.
+    parts = getattr(union, "geoms", [union])
     return MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 
 
 def common_properties(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """What an item tells of the scenes that it was made of."""
-    clouds = [scene.cloud_cover for scene in scenes if scene.cloud_cover is not None]
+    """Return item properties that follow from the scenes: platform and cloud cover."""
+    properties: dict[str, Any] = {}
     platforms = sorted({scene.platform for scene in scenes if scene.platform})
-    return {
-        **({"platform": platforms[0]} if len(platforms) == 1 else {}),
-        **({"eo:cloud_cover": max(clouds)} if clouds else {}),
-    }
+    if len(platforms) == 1:
+        properties["platform"] = platforms[0]
+    clouds = [scene.cloud_cover for scene in scenes if scene.cloud_cover is not None]
+    if clouds:
+        properties["eo:cloud_cover"] = max(clouds)
+    return properties

@@ -19,7 +19,15 @@ from scenebeam.transfer.retry import Budget
 
 
 def open_sources(assets: Sequence[Asset], budget: Budget) -> list[Future[Source]]:
-    """Start to read the headers of some files, all at once: one by one they wait for the network."""
+    """Start to read the headers of files, all at once: each takes a round trip.
+
+    Args:
+        assets: The files.
+        budget: Retries and waiting time.
+
+    Returns:
+        A future for each file, which raises ReadError if it cannot be opened.
+    """
     return [
         io_threads().submit(open_source, asset.href, asset.index, budget, asset.signing)
         for asset in assets

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scenebeam.imaging.shards import Window, write_part
+from scenebeam.imaging.parts import write_part
+from scenebeam.imaging.shards import Window
 from scenebeam.raster.codecs import encode_mask
 from scenebeam.raster.cog import CogProfile, Level, stack_levels, write_cog
 from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid

@@ -1,7 +1,16 @@
-"""Gridded products: inputs of many files → COGs on one grid, whole or in shards, with a STAC item.
+"""Make the COGs of a gridded product: files of many scenes in, images on one grid out.
 
-What is computed of the inputs is the product's (a Recipe); reading, encoding, publishing, shards, and what becomes of a
-file that cannot be used are the same for all.
+A product defines what it computes of its inputs (`GriddedRecipe`). Everything else is the same for
+all of them, and is here:
+
+1. Open the files of all bands that intersect the window of the task.
+2. Compute the outputs, one chunk of rows after another, and encode each chunk at once.
+3. Publish the COGs and the STAC item, or store the shard as a part. The shard that finishes last
+   assembles the COGs.
+
+A file that is permanently unusable (404, corrupt, wrong nodata) is named as missing, and the task
+starts again without it, or fails, as `on_missing` says. A file that may become readable later (a
+timeout, a 5xx) fails the task, and the next run retries it.
 """
 
 from __future__ import annotations
@@ -14,14 +23,16 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import CheckError, ReadError
+from scenebeam.imaging.assemble import assemble
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.bands import Band, resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.gridded_item import cog_profile, describe_output, publish_item
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.shards import PARTS_PREFIX, assemble, shard_shapes, shared_levels
+from scenebeam.imaging.shards import shard_shapes, shared_levels
 from scenebeam.raster.compose import BandLayers, Layer, LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.pyramid import level_shapes
@@ -35,18 +46,21 @@ from scenebeam.transfer.retry import Budget
 
 TaskT = TypeVar("TaskT", bound=GriddedTask)
 
+_OpenFiles = dict[str, dict[str, Source]]
+"""Label of a band → id of a scene → its open file."""
+
 
 class GriddedRecipe(ABC, Generic[TaskT]):
-    """What a gridded product computes of its inputs. Everything else is the same for all of them."""
+    """What a gridded product computes of its inputs."""
 
     @abstractmethod
     def outputs(self, task: TaskT, layers: Mapping[str, BandLayers]) -> list[Output]:
-        """The outputs of a task.
+        """Describe the outputs of a task.
 
         Args:
             task: The task.
             layers: The open inputs by label, which may need a wider dtype than the plan expects;
-                empty when the plan is all there is.
+                empty if only the plan is known.
         """
 
     @abstractmethod
@@ -55,13 +69,18 @@ class GriddedRecipe(ABC, Generic[TaskT]):
     ) -> Iterator[tuple[int, int, Array]]:
         """Compute the outputs from top to bottom.
 
+        Args:
+            task: The task.
+            grid: The part of its grid that is in its window.
+            layers: The open inputs by label. A band without a file in the window has none.
+
         Yields:
-            (index of the output, first row, pixels), in rows of the grid.
+            (index of the output, first row in the grid, pixels of shape (rows, columns)).
         """
 
     @abstractmethod
     def reason_to_refuse(self, task: TaskT, missing: Missing) -> str:
-        """Why nothing can be made of the files that are left; empty if something can."""
+        """Explain why nothing can be made of the remaining files; empty if something can."""
 
 
 def make_gridded(
@@ -69,62 +88,91 @@ def make_gridded(
 ) -> Outcome:
     """Make the COGs of one task, or one shard of them, and publish them.
 
-    A file that is missing or broken for good is left out and named, or ends the task, as `on_missing` says.
-    Raises ReadError where a file may be read later, and StorageError where nothing can be published.
+    Args:
+        task: The task.
+        recipe: What is computed.
+        store: The output.
+        budget: Retries and waiting time of the whole task.
+
+    Returns:
+        The outcome; `detail` has the time, bytes and retries of each band, or what is missing.
+
+    Raises:
+        ReadError: A file cannot be read now, but may be readable later.
+        StorageError: An output cannot be published.
+        CheckError: The shards cannot be assembled, see `assemble`.
     """
-    missing = _absent(task)
+    missing = _missing_in_plan(task)
     if not any(band.sources for band in task.bands):
-        return _refusal(
-            task, missing, "failed_no_tiles", "no tile of the acquisition has any of the bands"
-        )
-    parts = {task.part_key(output.name, task.shard) for output in recipe.outputs(task, {})}
+        reason = "no tile of the acquisition has any of the bands"
+        return _refusal(task, missing, "failed_no_tiles", reason)
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
-    if task.shards == 1 or not parts <= store.list(f"{PARTS_PREFIX}{task.name}/"):
+    if not _has_parts(task, recipe, store):
         while True:
-            refused = _check_missing(task, recipe, missing)
-            if refused is not None:
-                return refused
+            refusal = _check_missing(task, recipe, missing)
+            if refusal is not None:
+                return refusal
             try:
                 _compose(task, recipe, store, budgets, missing)
                 break
             except LayerError as fault:
-                # From the start without the file: the result does not depend on how far it had been read.
+                # A file turned out to be unusable, perhaps halfway down the image. Start over
+                # without it: what is above must be the same as if it had never been there.
                 missing[fault.band][fault.name] = str(fault.cause)
-    for own in budgets.values():
-        own.log_end()
-    spending = {label: own.spending for label, own in budgets.items()}
+    spending = {}
+    for label, band_budget in budgets.items():
+        band_budget.log_end()
+        spending[label] = band_budget.spending
     if task.shards > 1:
-        return _put_together(task, recipe, store, spending)
+        _assemble_if_complete(task, recipe, store)
     return Outcome(task=task.id, state="done", detail=spending)
 
 
+def _missing_in_plan(task: GriddedTask) -> Missing:
+    """Return the scenes that have no file of a band, as the plan knows already."""
+    reason = "the scene has no such band"
+    return {band.label: dict.fromkeys(band.absent, reason) for band in task.bands}
+
+
+def _has_parts(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> bool:
+    """Return whether the task is a shard whose parts an earlier run has stored."""
+    if task.shards == 1:
+        return False
+    keys = {task.part_key(output.name, task.shard) for output in recipe.outputs(task, {})}
+    return keys <= store.list(task.parts_prefix)
+
+
 def _check_missing(task: TaskT, recipe: GriddedRecipe[TaskT], missing: Missing) -> Outcome | None:
+    """Return the outcome of a task that must not be made of the remaining files; None if it can."""
+    kind = "failed_missing_inputs"
     if task.on_missing != "best-available" and any(missing.values()):
-        return _refusal(task, missing, "failed_missing_inputs", describe_missing(missing))
-    lacking = recipe.reason_to_refuse(task, missing)
-    return _refusal(task, missing, "failed_missing_inputs", lacking) if lacking else None
+        return _refusal(task, missing, kind, describe_missing(missing))
+    reason = recipe.reason_to_refuse(task, missing)
+    return _refusal(task, missing, kind, reason) if reason else None
 
 
 def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Outcome:
-    state = "skipped" if task.on_missing == "skip" else "failed"
-    detail = {"missing": missing}
     return Outcome(
-        task=task.id, state=state, kind=kind, reason=reason, permanent=True, detail=detail
+        task=task.id,
+        state="skipped" if task.on_missing == "skip" else "failed",
+        kind=kind,
+        reason=reason,
+        permanent=True,
+        detail={"missing": missing},
     )
 
 
 def has_no_source(band: Band, missing: Missing) -> bool:
-    """Whether no file of a band is left."""
+    """Return whether all files of a band are missing."""
     return len(missing[band.label]) == len(band.sources) + len(band.absent)
 
 
 def describe_missing(missing: Missing) -> str:
-    """What is missing, and why, in words."""
-    return "; ".join(
-        f"{band} of {scene}: {why}"
-        for band, scenes in missing.items()
-        for scene, why in scenes.items()
-    )
+    """List the missing files and the reasons: `nir of S2A_…: not found; …`."""
+    described = []
+    for band, scenes in missing.items():
+        described += [f"{band} of {scene}: {reason}" for scene, reason in scenes.items()]
+    return "; ".join(described)
 
 
 def _compose(
@@ -141,21 +189,15 @@ def _compose(
     """
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
-    opened = _open_all(task, budgets, missing)
+    opened = _open_files(task, grid, budgets, missing)
     try:
-        footprints = {ref.id: ref.footprint for ref in task.scenes}
-        layers: dict[str, BandLayers] = {}
-        for band in task.bands:
-            if opened[band.label]:
-                layers[band.label] = build_layers(band, opened[band.label], footprints)
+        layers = _layers_by_label(task, opened)
         outputs = recipe.outputs(task, layers)
         encoders = [_encoder(task, grid, output) for output in outputs]
         for index, _, pixels in recipe.row_chunks(task, grid, layers):
             encoders[index].add(pixels)
     finally:
-        for sources in opened.values():
-            for source in sources.values():
-                source.close()
+        _close_all(opened)
     facts = []
     for output, encoder in zip(outputs, encoders, strict=True):
         facts.append({"valid": encoder.valid, "missing": _missing_of(output, missing)})
@@ -169,18 +211,113 @@ def _compose(
         file = publish_cog(store, task.output_key(output.name), profile, [encoder])
         return describe_output(task, output, file, [fact])
 
+    # Uploads of all bands run at the same time; the item follows when all of them are there.
     described = io_threads().map(publish, outputs, encoders, facts)
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
     publish_item(task, store, outputs, assets, missing)
 
 
+def _open_files(
+    task: GriddedTask, grid: Grid, budgets: Mapping[str, Budget], missing: Missing
+) -> _OpenFiles:
+    """Open every file that intersects the grid.
+
+    Raises:
+        LayerError: A file is permanently unusable, and no other error may pass.
+        ReadError: A file may be readable later.
+    """
+    scenes = _scenes_on_grid(task, grid)
+    # A header is one round trip: request all of them at once, and wait only then.
+    futures: dict[tuple[str, str], Future[Source]] = {}
+    for band in task.bands:
+        for source in band.sources:
+            if source.scene in scenes and source.scene not in missing[band.label]:
+                futures[band.label, source.scene] = io_threads().submit(
+                    open_source, source.href, source.index, budgets[band.label], source.signing
+                )
+    opened: _OpenFiles = {band.label: {} for band in task.bands}
+    error_to_raise: Exception | None = None
+    for (label, scene), future in futures.items():
+        try:
+            opened[label][scene] = future.result()
+        except ReadError as error:
+            # A transient error wins: the task fails now, so it need not start over without the
+            # unusable files. The next run finds those again.
+            if not error.permanent:
+                error_to_raise = error
+            elif error_to_raise is None:
+                error_to_raise = LayerError(label, scene, error)
+    if error_to_raise is not None:
+        _close_all(opened)
+        raise error_to_raise
+    return opened
+
+
+def _close_all(opened: _OpenFiles) -> None:
+    for sources in opened.values():
+        for source in sources.values():
+            source.close()
+
+
+def _scenes_on_grid(task: GriddedTask, grid: Grid) -> set[str]:
+    """Return the ids of scenes whose footprint intersects the grid, or is not known."""
+    extent = shapely.geometry.box(*grid.extent.boundingbox.bbox)
+    scenes = set()
+    for ref in task.scenes:
+        footprint = ref.geometry
+        if footprint is None or footprint.intersects(extent):
+            scenes.add(ref.id)
+    return scenes
+
+
+def _layers_by_label(task: GriddedTask, opened: _OpenFiles) -> dict[str, BandLayers]:
+    footprints = {ref.id: ref.geometry for ref in task.scenes}
+    layers = {}
+    for band in task.bands:
+        if opened[band.label]:
+            layers[band.label] = _build_layers(band, opened[band.label], footprints)
+    return layers
+
+
+def _build_layers(
+    band: Band, opened: Mapping[str, Source], footprints: Mapping[str, BaseGeometry | None]
+) -> BandLayers:
+    """Stack the open files of a band in the order of its sources.
+
+    Raises:
+        LayerError: The nodata value of a file contradicts its collection's.
+    """
+    nodata = band.nodata
+    layers = []
+    for source in band.sources:
+        if source.scene not in opened:
+            continue
+        file = opened[source.scene]
+        try:
+            nodata = resolve_nodata(source.href, file.info.nodata, nodata)
+        except CheckError as fault:
+            raise LayerError(band.label, source.scene, fault) from None
+        layers.append(Layer(source.scene, file, source.add_offset, footprints[source.scene]))
+    # The dtype of the plan, unless a file has values that it cannot hold.
+    dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
+    return BandLayers(
+        band.label,
+        layers,
+        dtype,
+        nodata_in_dtype(nodata, dtype),
+        band.resampling,
+        method="first",  # the product replaces it where it merges by another one
+        min_std_dev=band.min_std_dev,
+    )
+
+
 def _encoder(task: GriddedTask, grid: Grid, output: Output) -> ImageEncoder:
-    """The encoder of an output: a shard has only the levels that its window allows."""
+    """Create the encoder of an output, or of a shard of it."""
     shapes, keep_coarse = level_shapes(*grid.shape), False
     if task.shards > 1:
+        # Only the levels whose blocks do not reach beyond the shard: see `imaging.shards`.
         levels = shared_levels(task.grid.shape, task.cell)
         shapes = shard_shapes(task.window, levels)
-        # The coarser levels are made of the coarse pixels of all shards when they are assembled.
         keep_coarse = levels < len(level_shapes(*task.grid.shape))
     return ImageEncoder(
         shapes,
@@ -193,107 +330,41 @@ def _encoder(task: GriddedTask, grid: Grid, output: Output) -> ImageEncoder:
 
 
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
-    return {scene: why for band in output.inputs for scene, why in missing[band.label].items()}
+    """Return scene → reason for the missing files of an output."""
+    reasons: dict[str, str] = {}
+    for band in output.inputs:
+        reasons.update(missing[band.label])
+    return reasons
 
 
-def _open_all(
-    task: GriddedTask, budgets: Mapping[str, Budget], missing: Missing
-) -> dict[str, dict[str, Source]]:
-    """Open every file that the window needs, all headers in flight at once: label → scene → source."""
-    scenes = _scenes_in_window(task)
-    futures: dict[tuple[str, str], Future[Source]] = {
-        (band.label, source.scene): io_threads().submit(
-            open_source, source.href, source.index, budgets[band.label], source.signing
-        )
-        for band in task.bands
-        for source in band.sources
-        if source.scene in scenes and source.scene not in missing[band.label]
-    }
-    opened: dict[str, dict[str, Source]] = {band.label: {} for band in task.bands}
-    fault: Exception | None = None
-    for (band, scene), future in futures.items():
-        try:
-            opened[band][scene] = future.result()
-        except ReadError as error:
-            if fault is None or not error.permanent:
-                fault = LayerError(band, scene, error) if error.permanent else error
-    if fault is not None:
-        for sources in opened.values():
-            for source in sources.values():
-                source.close()
-        raise fault
-    return opened
+def _assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> None:
+    """Assemble the COGs if the parts of all shards are there.
 
-
-def _scenes_in_window(task: GriddedTask) -> set[str]:
-    top, bottom, left, right = task.window
-    extent = shapely.geometry.box(*task.grid.grid[top:bottom, left:right].extent.boundingbox.bbox)
-    return {
-        ref.id
-        for ref in task.scenes
-        if ref.footprint is None or shapely.from_wkb(ref.footprint).intersects(extent)
-    }
-
-
-def build_layers(
-    band: Band,
-    opened: Mapping[str, Source],
-    footprints: Mapping[str, str | None],
-    method: str = "first",
-) -> BandLayers:
-    """A band ready to compose. Raises LayerError for a file whose nodata contradicts its collection's."""
-    nodata = band.nodata
-    layers = []
-    for source in band.sources:
-        if source.scene not in opened:
-            continue
-        try:
-            nodata = resolve_nodata(source.href, opened[source.scene].info.nodata, nodata)
-        except CheckError as fault:
-            raise LayerError(band.label, source.scene, fault) from None
-        footprint = footprints[source.scene]
-        layers.append(
-            Layer(
-                name=source.scene,
-                source=opened[source.scene],
-                add_offset=source.add_offset,
-                footprint=None if footprint is None else shapely.from_wkb(footprint),
-            )
-        )
-    # Kept, or promoted to what holds every file's numbers.
-    dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
-    nodata = nodata_in_dtype(nodata, dtype)
-    return BandLayers(band.label, layers, dtype, nodata, band.resampling, method, band.min_std_dev)
-
-
-def _put_together(
-    task: TaskT, recipe: GriddedRecipe[TaskT], store: Store, spending: dict[str, Any]
-) -> Outcome:
-    """The last shard to finish puts the whole together; two at once publish the same bytes."""
+    Each shard tries it after its own part is stored, so the last one succeeds. If two shards finish
+    at once, both assemble: they publish the same bytes, and publishing is atomic.
+    """
     shards = range(task.shards)
     outputs = recipe.outputs(task, {})
-    wanted = {task.part_key(output.name, shard) for output in outputs for shard in shards}
-    if not wanted <= store.list(f"{PARTS_PREFIX}{task.name}/"):
-        # Others are still to come, or another worker was faster, and has tidied up.
-        return Outcome(task=task.id, state="done", detail=spending)
+    all_parts: set[str] = set()
+    for output in outputs:
+        all_parts.update(task.part_key(output.name, shard) for shard in shards)
+    # Otherwise other shards are not finished, or another worker has assembled the COGs already and
+    # deleted the parts.
+    if not all_parts <= store.list(task.parts_prefix):
+        return
     assets = {}
     for output in outputs:
-        names = [task.part_key(output.name, shard) for shard in shards]
-        file, parts = assemble(
+        part_keys = [task.part_key(output.name, shard) for shard in shards]
+        file, headers = assemble(
             store,
-            names,
+            part_keys,
             task.output_key(output.name),
             cog_profile(task, output),
             average=not output.categorical,
         )
-        made = replace(output, dtype=np.dtype(parts[0].dtype), nodata=parts[0].nodata)
-        assets[output.name] = describe_output(task, made, file, [part.facts for part in parts])
-    publish_item(task, store, outputs, assets, _absent(task))
-    store.delete(sorted(wanted))
-    return Outcome(task=task.id, state="done", detail=spending)
-
-
-def _absent(task: GriddedTask) -> Missing:
-    """Scenes that lack a band, as the plan has them."""
-    reason = "the scene has no such band"
-    return {band.label: dict.fromkeys(band.absent, reason) for band in task.bands}
+        # The plan knows the expected dtype and nodata value, the parts know the real ones.
+        made = replace(output, dtype=np.dtype(headers[0].dtype), nodata=headers[0].nodata)
+        facts = [header.facts for header in headers]
+        assets[output.name] = describe_output(task, made, file, facts)
+    publish_item(task, store, outputs, assets, _missing_in_plan(task))
+    store.delete(sorted(all_parts))

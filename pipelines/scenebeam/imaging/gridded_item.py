@@ -1,8 +1,8 @@
-"""What is said of a gridded product: the tags of its COGs, and its STAC item."""
+"""The metadata of a gridded product: the tags of its COGs, and its STAC item."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
@@ -10,11 +10,12 @@ from scenebeam.imaging.thumbnails import THUMBNAIL, read_previews, render_png
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
+from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile, Store
 
 
 def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
-    """Describe the COG of an output: its grid, numbers and tags."""
+    """Describe the COG of an output: its grid, dtype, nodata value and tags."""
     return CogProfile.for_grid(
         task.grid.grid,
         output.dtype,
@@ -31,52 +32,58 @@ def describe_output(
     """Describe the COG of an output as an asset of a STAC item.
 
     Args:
-        task: What was made.
+        task: The task.
         output: One of its outputs.
         file: The COG, published.
-        facts: Valid pixels and missing scenes of each shard of it.
+        facts: For each shard `valid`, the number of its valid pixels, and `missing`, its missing
+            scenes with the reasons.
 
     Returns:
-        The asset; it lists the scenes that are in it, and those that are missing.
+        The asset, with the scenes that are in the COG and those that are missing.
     """
     height, width = task.grid.shape
     missing: dict[str, str] = {}
+    valid = 0
     for fact in facts:
         missing.update(fact["missing"])
-    valid = sum(fact["valid"] for fact in facts) / (height * width)
-    scenes = dict.fromkeys(source.scene for band in output.inputs for source in band.sources)
-    return {
+        valid += fact["valid"]
+    pixel_size = abs(task.grid.transform[0])
+    raster_band = stac_items.raster_band(
+        output.dtype.name, output.nodata, output.scale, output.offset, pixel_size
+    )
+    raster_band["statistics"] = {"valid_percent": round(100 * (valid / (height * width)), 4)}
+    asset = {
         "href": f"./{output.name}.tif",
         "type": stac_items.COG_TYPE,
         "roles": ["data"],
         "file:size": file.size,
         "file:checksum": file.checksum,
-        "bands": [_described(output)],
-        "raster:bands": [
-            {
-                **stac_items.raster_band(
-                    output.dtype.name,
-                    output.nodata,
-                    output.scale,
-                    output.offset,
-                    abs(task.grid.transform[0]),
-                ),
-                "statistics": {"valid_percent": round(100 * valid, 4)},
-            }
-        ],
-        "scenebeam:scenes": [scene for scene in scenes if scene not in missing],
-        **(
-            {"scenebeam:missing": [{"scene": s, "reason": missing[s]} for s in sorted(missing)]}
-            if missing
-            else {}
-        ),
+        "bands": [_describe_band(output)],
+        "raster:bands": [raster_band],
+        "scenebeam:scenes": [scene for scene in _scenes_of(output) if scene not in missing],
     }
+    if missing:
+        asset["scenebeam:missing"] = [
+            {"scene": scene, "reason": missing[scene]} for scene in sorted(missing)
+        ]
+    return asset
 
 
-def _described(output: Output) -> dict[str, str]:
-    """The band of an output: by the name that the request has for it, and the common one."""
+def _describe_band(output: Output) -> dict[str, str]:
+    """Describe the band of an output by its name, and by its common name if it has one."""
+    described = {"name": output.name}
     common = {band.name for band in output.inputs}
-    return {"name": output.name, **({"eo:common_name": common.pop()} if len(common) == 1 else {})}
+    if len(common) == 1:
+        described["eo:common_name"] = common.pop()
+    return described
+
+
+def _scenes_of(output: Output) -> list[str]:
+    """Return the ids of the scenes of an output, each once, in order of priority."""
+    scenes: dict[str, None] = {}
+    for band in output.inputs:
+        scenes.update(dict.fromkeys(source.scene for source in band.sources))
+    return list(scenes)
 
 
 def publish_item(
@@ -86,36 +93,32 @@ def publish_item(
     assets: dict[str, dict[str, Any]],
     missing: Missing,
 ) -> None:
-    """Publish the thumbnail and, last of all, the item.
+    """Publish the thumbnail and, last of all, the STAC item.
 
     Args:
-        task: What was made.
-        store: Where its images are.
+        task: The task.
+        store: The output, with the published COGs.
         outputs: Its outputs.
-        assets: What the item says of them, by name.
-        missing: By band, the scenes that lack it; the item lists them where no output is made of
-            the band.
+        assets: Name of an output → its asset. Statistics and the thumbnail are added.
+        missing: The missing files. The item lists those of bands without an output; assets list
+            the others.
     """
     inputs = {band.label for output in outputs for band in output.inputs}
     lost = {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
-    pictures = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
+    previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     for output in outputs:
-        assets[output.name]["raster:bands"][0] |= histogram(
-            pictures[output.name], whole_numbers=output.categorical
-        )
-    shown = {
-        output.name: pictures[output.name] for output in outputs if not output.categorical
-    } or pictures
-    with store.open_write(task.thumbnail_key) as file:
-        file.write(render_png(shown))
-    assets["thumbnail"] = {
-        "href": f"./{THUMBNAIL}",
-        "type": "image/png",
-        "roles": ["thumbnail"],
-        "file:size": file.size,
-        "file:checksum": file.checksum,
+        statistics = histogram(previews[output.name], whole_numbers=output.categorical)
+        assets[output.name]["raster:bands"][0] |= statistics
+    assets["thumbnail"] = _publish_thumbnail(task, store, outputs, previews)
+    properties = {
+        **stac_items.grid_properties(task.grid.grid),
+        **task.properties,
+        "scenebeam:values": task.values,
+        "scenebeam:complete": not incomplete,
     }
+    if lost:
+        properties["scenebeam:missing"] = _list_lost(lost)
     item = stac_items.make_item(
         task.name,
         task.collection,
@@ -123,15 +126,26 @@ def publish_item(
         stac_items.grid_footprint(task.grid.grid),
         assets,
         [(ref.id, ref.item_href) for ref in task.scenes],
-        {
-            **stac_items.grid_properties(task.grid.grid),
-            **task.properties,
-            "scenebeam:values": task.values,
-            "scenebeam:complete": not incomplete,
-            **({"scenebeam:missing": _list_lost(lost)} if lost else {}),
-        },
+        properties,
     )
     store.write(task.item_path, stac_items.to_bytes(item))
+
+
+def _publish_thumbnail(
+    task: GriddedTask, store: Store, outputs: Sequence[Output], previews: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Publish the thumbnail, and describe it as an asset."""
+    # Classes and bit flags make no picture: they are shown only if there is nothing else.
+    measured = {out.name: previews[out.name] for out in outputs if not out.categorical}
+    with store.open_write(task.thumbnail_key) as file:
+        file.write(render_png(measured or previews))
+    return {
+        "href": f"./{THUMBNAIL}",
+        "type": "image/png",
+        "roles": ["thumbnail"],
+        "file:size": file.size,
+        "file:checksum": file.checksum,
+    }
 
 
 def _list_lost(lost: Missing) -> list[dict[str, str]]:

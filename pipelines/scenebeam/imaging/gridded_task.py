@@ -1,4 +1,4 @@
-"""The task of a gridded product: COGs of one name on one grid, whole or one shard of it."""
+"""The task of a gridded product: COGs of one name on one grid, or one shard of them."""
 
 from __future__ import annotations
 
@@ -15,51 +15,52 @@ from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.tasks import GridSpec, Task
 
 Missing = dict[str, dict[str, str]]
-"""Label of a band → scene → why it is missing."""
+"""Label of a band → id of a scene → why its file is missing."""
 
 
 class GriddedTask(Task):
     """COGs of one name on the whole grid, or on one shard of it."""
 
     name: str
-    """Of the folder and the item: a timestamp, a scene, a period."""
+    """Name of the folder and of the item: a timestamp, a scene or a period."""
     when: datetime
     collection: str
     folder: str
-    """`mosaics`, `indices`."""
+    """Folder of the product: `mosaics` or `indices`."""
     scenes: tuple[SceneRef, ...]
     bands: tuple[Band, ...]
-    """What is read."""
+    """The bands that are read."""
     grid: GridSpec
+    """The whole grid."""
     window: Window
     """Rows and columns of the grid that this task makes."""
     shard: int
-    """Its number among the shards of the grid, in the order of their rows and columns."""
+    """Number of the shard, by rows and then by columns."""
     shards: int
+    """Number of shards of the whole grid."""
     cell: int
+    """Pixels of which all cuts between shards are multiples; 0 for one shard."""
     values: str
     on_missing: str
     codec: str
     properties: dict[str, Any]
+    """Properties of the STAC item that are known when the task is planned."""
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Bands that no scene has a file of."""
-        return tuple(
-            dict.fromkeys(band.name for band in self.bands if band.absent and not band.sources)
-        )
+        """Names of bands that no scene has a file of."""
+        names = [band.name for band in self.bands if band.absent and not band.sources]
+        return tuple(dict.fromkeys(names))
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Ids of the scenes."""
         return tuple(ref.id for ref in self.scenes)
 
     @property
     def source_files(self) -> frozenset[tuple[str, str]]:
-        """(label, scene) of each file of a band."""
-        files = set()
+        files: set[tuple[str, str]] = set()
         for band in self.bands:
-            files |= {(band.label, source.scene) for source in band.sources}
+            files.update((band.label, source.scene) for source in band.sources)
         return frozenset(files)
 
     @property
@@ -67,27 +68,32 @@ class GriddedTask(Task):
         return self.grid, self.window
 
     def output_key(self, output: str) -> str:
-        """Name of an output's COG in the store."""
+        """Key of an output's COG."""
         return f"{self.folder}/{self.name}/{output}.tif"
 
     @property
     def thumbnail_key(self) -> str:
-        """Name of the small picture of its outputs in the store."""
+        """Key of the thumbnail of the outputs."""
         return f"{self.folder}/{self.name}/{THUMBNAIL}"
 
+    @property
+    def parts_prefix(self) -> str:
+        """Folder of the parts of all shards."""
+        return f"{PARTS_PREFIX}{self.name}/"
+
     def part_key(self, output: str, shard: int) -> str:
-        """Name of a shard of an output, until the whole is put together."""
-        return f"{PARTS_PREFIX}{self.name}/{output}.{shard:05d}.part"
+        """Key of one shard of an output, until the COG is assembled."""
+        return f"{self.parts_prefix}{output}.{shard:05d}.part"
 
 
 def item_key(folder: str, name: str) -> str:
-    """Name of an item in the store."""
+    """Return the key of the STAC item of a product."""
     return f"{folder}/{name}/{name}.json"
 
 
 @dataclass(frozen=True)
 class Output:
-    """One COG of a task: its numbers, and the inputs that it comes of."""
+    """One COG of a task: how its pixels are encoded, and the bands that it is computed of."""
 
     name: str
     dtype: np.dtype[Any]

@@ -1,4 +1,4 @@
-"""PublishQueue: things that are encoded and published behind the back of what is being read, a bounded number at a time."""
+"""Encode and publish in the background while the next chips are read, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from scenebeam.errors import CheckError
 
 K = TypeVar("K")
 _THREADS = 4
-_MOST = 32
+_MAX_PENDING = 32
+"""Jobs in the queue; each of them keeps its pixels in memory."""
 
 
 class PublishQueue(Generic[K]):
-    """A queue of jobs. One that is not fit to be published (CheckError) is in `failed`; any other error is raised."""
+    """A queue of jobs that encode and publish. A context manager that waits for all of them.
+
+    A job that raises CheckError has nothing fit to publish, and is in `failed`. Any other error is
+    raised by `add` or at the end of the context.
+    """
 
     def __init__(self) -> None:
+        """Create an empty queue with threads of its own."""
         self.failed: dict[K, str] = {}
+        """Key of a job → why its result is not fit to publish."""
         self._queue: deque[tuple[K, Future[Any]]] = deque()
         self._threads = ThreadPoolExecutor(_THREADS)
 
@@ -34,16 +41,23 @@ class PublishQueue(Generic[K]):
     ) -> None:
         try:
             if kind is None:
-                self._settle(0)
+                self._collect(0)
         finally:
             self._threads.shutdown()
 
     def add(self, key: K, job: Callable[..., Any], *arguments: Any) -> None:
-        """Start a job; where too many wait already, wait for the first of them."""
-        self._queue.append((key, self._threads.submit(job, *arguments)))
-        self._settle(_MOST)
+        """Start a job. If too many are pending, wait for the oldest.
 
-    def _settle(self, leave: int) -> None:
+        Args:
+            key: Key of the job in `failed`.
+            job: Called in another thread.
+            arguments: Arguments of the job.
+        """
+        self._queue.append((key, self._threads.submit(job, *arguments)))
+        self._collect(_MAX_PENDING)
+
+    def _collect(self, leave: int) -> None:
+        """Wait for the oldest jobs until no more than `leave` are pending."""
         while len(self._queue) > leave:
             key, future = self._queue.popleft()
             try:

@@ -1,4 +1,9 @@
-"""Split: chips for training, validation and test, in whole blocks, so that no two splits touch."""
+"""Split chips into training, validation and test in whole blocks, so that no two splits touch.
+
+Chips beside each other look alike. If one of them were in the training split and the other in the
+test split, the test would tell too little. So the splits are drawn for blocks of chips, and a chip
+at the border between two blocks of different splits goes into neither of them.
+"""
 
 from __future__ import annotations
 
@@ -13,65 +18,82 @@ import shapely
 from scenebeam.request import Split
 
 CellIndex = tuple[int | str, int, int]
-"""What tells lattices apart (a zone's EPSG code, a CRS), column and row."""
+"""Lattice of a chip (EPSG code of its zone, or CRS), column and row."""
 
 log = logging.getLogger(__name__)
 
 BUFFER = "buffer"
-"""A chip between two splits, and of neither."""
+"""The name for chips between two splits, which are in neither of them."""
 _ORDER = ("train", "val", "test")
-"""Where two touch, the chip of the earlier gives way: there are the most of it."""
+"""Where two splits touch, the chip of the earlier one becomes buffer: it has the most chips."""
 _TOUCH = 1e-6
-"""Degrees (a tenth of a metre) between chips that share an edge or a corner."""
+"""Degrees between chips that share an edge or a corner, about 0.1 m."""
 
 
 def split_chips(
-    places: Sequence[CellIndex], outlines: np.ndarray[Any, np.dtype[Any]], asked: Split
+    cells: Sequence[CellIndex], footprints: np.ndarray[Any, np.dtype[Any]], split: Split
 ) -> list[str]:
-    """`train`, `val`, `test` or `buffer` for each chip. The same for any order of chips, and for any others beside them
-    but for the buffer.
+    """Assign chips to splits.
+
+    A chip gets the same split whatever the order of the chips, and whichever other chips there are,
+    except for the buffer.
+
+    Args:
+        cells: Where each chip is on its lattice.
+        footprints: 1-D array of their polygons in degrees.
+        split: Shares of the splits, seed, and chips per side of a block.
+
+    Returns:
+        `train`, `val`, `test` or `buffer` for each chip.
     """
-    found = np.array([_ORDER.index(_draw(place, asked)) for place in places])
-    gives_way = np.zeros(len(places), bool)
-    for shapes in _both_ways(outlines):
+    numbers = np.array([_ORDER.index(_draw_split(cell, split)) for cell in cells])
+    is_buffer = np.zeros(len(cells), bool)
+    for shapes in _unwrapped(footprints):
         tree = shapely.STRtree(shapes)
-        for one, other in tree.query(
-            shapely.buffer(shapes, _TOUCH), predicate="intersects"
-        ).T.tolist():
-            gives_way[one] |= found[other] > found[one]
-    return [
-        BUFFER if gone else _ORDER[number]
-        for number, gone in zip(found.tolist(), gives_way.tolist(), strict=True)
-    ]
+        touching = tree.query(shapely.buffer(shapes, _TOUCH), predicate="intersects")
+        for chip, neighbor in touching.T.tolist():
+            is_buffer[chip] |= numbers[neighbor] > numbers[chip]
+    splits = []
+    for number, buffered in zip(numbers.tolist(), is_buffer.tolist(), strict=True):
+        splits.append(BUFFER if buffered else _ORDER[number])
+    return splits
 
 
-def _draw(place: CellIndex, asked: Split) -> str:
-    """The split of the block that a place lies in, by a hash of block and seed."""
-    epsg, column, row = place
-    text = f"{asked.seed}/{epsg}/{column // asked.block}/{row // asked.block}"
-    share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-    return "train" if share < asked.train else "val" if share < asked.train + asked.val else "test"
+def _draw_split(cell: CellIndex, split: Split) -> str:
+    """Draw the split of the block that a cell is in, by a hash of block and seed."""
+    lattice, column, row = cell
+    text = f"{split.seed}/{lattice}/{column // split.block}/{row // split.block}"
+    draw = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    if draw < split.train:
+        return "train"
+    return "val" if draw < split.train + split.val else "test"
 
 
-def _both_ways(outlines: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
-    """The outlines, and where some lie at the antimeridian, all of them once more as seen from there."""
-    west, _, east, _ = shapely.bounds(outlines).T
+def _unwrapped(footprints: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
+    """Return the footprints, and a second time with longitudes from 0 to 360 degrees if needed.
+
+    Chips on both sides of the antimeridian only touch in the second one.
+    """
+    west, _, east, _ = shapely.bounds(footprints).T
     if west.min() > -179 or east.max() < 179:
-        return [outlines]
-    return [
-        outlines,
-        shapely.transform(outlines, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]])),
-    ]
+        return [footprints]
+    eastward = shapely.transform(footprints, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+    return [footprints, eastward]
 
 
-def warn_of_empty_splits(splits: Sequence[str], asked: Split) -> None:
-    """Warn where a split that was asked for has no chip: few chips lie in few blocks."""
-    empty = [name for name in _ORDER if getattr(asked, name) > 0 and name not in splits]
+def warn_of_empty_splits(splits: Sequence[str], split: Split) -> None:
+    """Log a warning if a requested split has no chip.
+
+    Args:
+        splits: The split of each chip, as `split_chips` returns them.
+        split: The requested shares.
+    """
+    empty = [name for name in _ORDER if getattr(split, name) > 0 and name not in splits]
     if empty:
         log.warning(
-            "no chip is in the split %s: the %d chips lie in few blocks of %d chips a side; make "
-            "split.block smaller, or try another seed",
+            "no chip is in the split %s: the %d chips are in too few blocks of %d chips per side; "
+            "decrease split.block, or try another seed",
             " and ".join(empty),
             len(splits),
-            asked.block,
+            split.block,
         )

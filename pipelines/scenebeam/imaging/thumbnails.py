@@ -1,4 +1,4 @@
-"""Pictures: what bands that lie in the store look like, read back from their coarsest overviews."""
+"""Render published bands as small pictures, from their coarsest overviews."""
 
 from __future__ import annotations
 
@@ -15,29 +15,47 @@ from scenebeam.transfer.retry import Budget
 
 THUMBNAIL = "thumbnail.png"
 MAX_SIDE = 400
-"""Pixels of a picture's longer side."""
+"""Pixels of the longer side of a picture."""
 
 
 def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[str, Array]:
-    """Bands by name, each a file's name and its number in it → 2-D floats of at most 400 px a side, NaN for no data.
+    """Read small versions of bands.
 
-    Raises ReadError where a file cannot be read back.
+    Args:
+        store: The output.
+        bands: Name of a band → key of its COG, and its index there from 1.
+
+    Returns:
+        Name → 2-D array of floats of at most MAX_SIDE pixels per side, NaN where there is no data.
+
+    Raises:
+        ReadError: A file cannot be read back.
     """
-    found = {}
-    for name, (file, number) in bands.items():
-        source = open_source(store.uri_for(file), number, Budget(private=True))
+    previews = {}
+    for name, (key, index) in bands.items():
+        source = open_source(store.uri_for(key), index, Budget(private=True))
         try:
-            whole = read_preview(source, source.info.nodata)
+            overview = read_preview(source, source.info.nodata)
         finally:
             source.close()
-        shrink = min(1.0, MAX_SIDE / max(whole.shape))
-        found[name] = resize_nearest(whole, *(max(1, round(side * shrink)) for side in whole.shape))
-    return found
+        shrink = min(1.0, MAX_SIDE / max(overview.shape))
+        height, width = (max(1, round(side * shrink)) for side in overview.shape)
+        previews[name] = resize_nearest(overview, height, width)
+    return previews
 
 
-def render_png(pictures: Mapping[str, Array], unit: str | None = None) -> bytes:
-    """Pictures by band → PNG, as `raster.preview.render_preview`; all transparent where none has data. `unit` is radar's."""
+def render_png(previews: Mapping[str, Array], unit: str | None = None) -> bytes:
+    """Render previews as PNG, as `raster.preview.render_preview` does.
+
+    Args:
+        previews: Name of a band → preview, all of the same shape.
+        unit: Unit of the pixels, for radar.
+
+    Returns:
+        The picture; all transparent if there is no data.
+    """
     try:
-        return render_preview(pictures, unit)
+        return render_preview(previews, unit)
     except CheckError:
-        return encode_png(np.zeros((*next(iter(pictures.values())).shape, 2), np.uint8))
+        shape = next(iter(previews.values())).shape
+        return encode_png(np.zeros((*shape, 2), np.uint8))

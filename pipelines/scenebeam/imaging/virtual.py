@@ -1,4 +1,7 @@
-"""The virtual index: which blocks of which files a plan's tasks meet, at what cost, without reading a pixel."""
+"""The virtual index of a plan: which blocks of which files its tasks read, and VRTs of its images.
+
+Only headers are read, no pixels.
+"""
 
 from __future__ import annotations
 
@@ -27,36 +30,53 @@ _COLUMNS = ("task", "band", "scene", "href", "blocks", "requests", "bytes", "win
 
 
 def block_table(tasks: Iterable[Task], limits: Limits) -> Table:
-    """A row per file that a task meets: how many of its blocks, in how many requests and bytes, and the window of
-    blocks (first row, last row, first column, last column). One header is read per file.
+    """List the blocks that tasks read, from one header per file.
 
-    What better scenes cover is not taken off: this is the most that may be read. `bytes` is empty where GDAL reads.
+    Blocks that higher-priority scenes cover are included, so this is the most that may be read.
+
+    Args:
+        tasks: Tasks of a gridded product.
+        limits: Timeouts and retries.
+
+    Returns:
+        A row per task and file: number of blocks, of requests and of bytes (empty if GDAL reads the
+        file), and the window of blocks as first row, last row, first column and last column.
+
+    Raises:
+        RequestError: The product is not gridded.
+        ReadError: A header cannot be read.
     """
-    wanted = [
-        (task, band, source)
-        for task in _gridded(tasks)
-        for band in task.bands
-        for source in band.sources
-    ]
-    rows = io_threads().map(lambda one: _row(one[0], one[1], one[2], limits), wanted)
+    files = []
+    for task in _gridded_tasks(tasks):
+        for band in task.bands:
+            files += [(task, band, source) for source in band.sources]
+
+    def row(file: tuple[GriddedTask, Band, AssetRef]) -> dict[str, Any] | None:
+        return _block_row(*file, limits)
+
+    rows = io_threads().map(row, files)
     return Table(_COLUMNS, [row for row in rows if row is not None])
 
 
-def _gridded(tasks: Iterable[Task]) -> list[GriddedTask]:
-    found = [task for task in tasks if isinstance(task, GriddedTask)]
-    if not found:
+def _gridded_tasks(tasks: Iterable[Task]) -> list[GriddedTask]:
+    gridded = [task for task in tasks if isinstance(task, GriddedTask)]
+    if not gridded:
         raise RequestError(
-            "product.kind: the blocks of mosaics and indices can be listed, not those of whole files"
+            "product.kind: only the blocks of mosaics and indices can be listed; other products "
+            "read whole files"
         )
-    return found
+    return gridded
 
 
-def _row(task: GriddedTask, band: Band, source: AssetRef, limits: Limits) -> dict[str, Any] | None:
+def _block_row(
+    task: GriddedTask, band: Band, source: AssetRef, limits: Limits
+) -> dict[str, Any] | None:
+    """Return the row of one file; None if the task reads no block of it."""
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
     file = open_source(source.href, source.index, Budget.of(limits), source.signing)
     try:
-        blocks = _blocks(file, grid, band)
+        blocks = _required_blocks(file, grid, band)
         if not blocks:
             return None
         cost = file.cost(blocks)
@@ -75,51 +95,56 @@ def _row(task: GriddedTask, band: Band, source: AssetRef, limits: Limits) -> dic
         file.close()
 
 
-def _blocks(file: Source, grid: Grid, band: Band) -> set[Block]:
-    placement = map_to_grid(file.info, grid, band.resampling, band.nodata)
-    return {
-        block
-        for top in range(0, grid.shape[0], ROW_CHUNK)
-        for block, _ in placement.required_blocks(top, min(top + ROW_CHUNK, grid.shape[0]))
-    }
+def _required_blocks(file: Source, grid: Grid, band: Band) -> set[Block]:
+    mapping = map_to_grid(file.info, grid, band.resampling, band.nodata)
+    blocks: set[Block] = set()
+    for top in range(0, grid.shape[0], ROW_CHUNK):
+        bottom = min(top + ROW_CHUNK, grid.shape[0])
+        blocks.update(block for block, _ in mapping.required_blocks(top, bottom))
+    return blocks
 
 
 def write_vrts(tasks: Iterable[Task], folder: Path, limits: Limits) -> None:
-    """A VRT per image on its grid, with the input bands by label, best scene on top; scenes of another CRS come through
-    warped VRTs beside it. GDAL opens the files where they lie, as far as they need no account.
+    """Write a VRT for each image, on its grid, with the bands that it is made of.
+
+    Scenes are stacked in order of priority. Those in another CRS are warped by VRTs of their own.
+    GDAL opens the files at their place, unless they need credentials.
+
+    Args:
+        tasks: Tasks of a gridded product; shards of one image share a VRT.
+        folder: Where the VRTs are written; it is created.
+        limits: Timeouts and retries.
+
+    Raises:
+        RequestError: The product is not gridded.
+        ReadError: A header cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for task in {task.name: task for task in _gridded(tasks)}.values():
-        grid = task.grid.grid
+    images = {task.name: task for task in _gridded_tasks(tasks)}
+    for task in images.values():
+        counts = Counter(band.name for band in task.bands)
         bands = []
-        names = Counter(band.name for band in task.bands)
         for band in task.bands:
-            sources, nodata = [], band.nodata
-            for source in reversed(band.sources):
-                vrt, nodata = _source(source, band, grid, folder, nodata, limits)
-                sources.append(vrt)
-            bands.append(
-                VrtBand(
-                    _called(band, names),
-                    band.dtype,
-                    nodata,
-                    band.scale,
-                    band.offset,
-                    band.resampling,
-                    sources,
-                )
-            )
-        (folder / f"{task.name}.vrt").write_bytes(make_vrt(grid, bands))
+            # The label is needed only if several acquisitions have the band.
+            name = band.name if counts[band.name] == 1 else band.label
+            bands.append(_vrt_band(name, band, task.grid.grid, folder, limits))
+        (folder / f"{task.name}.vrt").write_bytes(make_vrt(task.grid.grid, bands))
 
 
-def _called(band: Band, names: Counter[str]) -> str:
-    """A band by its name; of several of one name by that of its acquisition, too."""
-    return band.name if names[band.name] == 1 else band.label
+def _vrt_band(name: str, band: Band, grid: Grid, folder: Path, limits: Limits) -> VrtBand:
+    sources = []
+    nodata = band.nodata
+    # In a VRT, the last source is on top.
+    for source in reversed(band.sources):
+        vrt_source, nodata = _vrt_source(source, band, grid, folder, nodata, limits)
+        sources.append(vrt_source)
+    return VrtBand(name, band.dtype, nodata, band.scale, band.offset, band.resampling, sources)
 
 
-def _source(
+def _vrt_source(
     source: AssetRef, band: Band, grid: Grid, folder: Path, nodata: float | None, limits: Limits
 ) -> tuple[VrtSource, float | None]:
+    """Return the source of a VRT and its nodata value. Write a warped VRT if its CRS differs."""
     budget = Budget.of(limits)
     file = open_source(source.href, source.index, budget, source.signing)
     info = file.info
@@ -129,8 +154,7 @@ def _source(
         path = gdal_path(source.href)
         return VrtSource(path, False, source.index, info, source.add_offset), nodata
     name = f"{source.scene}_{band.name}_warped.vrt"
-    (folder / name).write_bytes(
-        warped_vrt(source.href, source.signing, grid, band.resampling, nodata, budget)
-    )
-    onto = warped_info(name, info, grid, nodata)
-    return VrtSource(name, True, source.index, onto, source.add_offset), nodata
+    document = warped_vrt(source.href, source.signing, grid, band.resampling, nodata, budget)
+    (folder / name).write_bytes(document)
+    warped = warped_info(name, info, grid, nodata)
+    return VrtSource(name, True, source.index, warped, source.add_offset), nodata

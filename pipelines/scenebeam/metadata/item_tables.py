@@ -1,4 +1,4 @@
-"""Catalogue: what a run's products come to, as tables, a STAC collection and stac-geoparquet."""
+"""Report the items of a run: its own tables, a STAC collection, and stac-geoparquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,9 +28,10 @@ from scenebeam.tasks import Outcome, Task
 
 ITEMS_FILE, COLLECTION_FILE = "items.parquet", "collection.json"
 SUPERSEDED = "scenebeam:superseded"
-"""Property, in tables, of products that another request has made: they stand until they are replaced."""
-_AT_ONCE = 2000
-"""Items that are written as one table."""
+"""Property, in tables, of products of an earlier request that no product has replaced yet."""
+_ITEMS_AT_ONCE = 2000
+"""Items that are converted to one table."""
+_READ_THREADS = 16
 _COLUMNS = {
     "id",
     "type",
@@ -42,33 +43,35 @@ _COLUMNS = {
     "assets",
     "collection",
 }
+"""Columns of stac-geoparquet that are not properties."""
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What a product tells of a run: files by name, and how many of its products lack something."""
+    """The files that a product writes about a run."""
 
     files: Mapping[str, File]
+    """Name → file."""
     incomplete: int = 0
+    """Number of products with missing inputs."""
     nothing: str = ""
-    """Why there is no product at all, although its tasks are done; empty where there is one."""
+    """Why there is no product although all tasks are done; empty if there is one."""
     items: str = ITEMS_FILE
-    """Where the items of all products lie, as stac-geoparquet."""
+    """Key of the stac-geoparquet file of all items."""
 
 
 @dataclass(frozen=True)
 class BytesFile:
-    """A file of the report whose bytes are known."""
+    """A file of known content."""
 
     content: bytes
 
     def to_bytes(self) -> bytes:
-        """As it is stored."""
         return self.content
 
 
 Tables = Callable[[Any, Mapping[str, Outcome], Mapping[str, stac_items.Item]], Mapping[str, File]]
-"""(tasks, outcomes by task, items by name) → tables by file name."""
+"""(tasks, outcomes by task id, items by key) → tables by file name."""
 
 
 def report_items(
@@ -79,7 +82,7 @@ def report_items(
     outcomes: Mapping[str, Outcome],
     store: Store,
 ) -> ReportFiles:
-    """Report a product that has one STAC item for each of its tasks' `item_path`.
+    """Report a product that has one STAC item at each of its tasks' `item_path`.
 
     Args:
         tables: Makes the product's own tables.
@@ -90,15 +93,17 @@ def report_items(
         store: Where the items are.
     """
     items = _read_items({task.item_path for task in tasks if task.id in done}, store)
-    older = _read_items(_older(tasks, store) - items.keys(), store)
+    superseded = _read_items(_superseded_keys(tasks, store) - items.keys(), store)
     listed = {}
-    for name, item in {**items, **older}.items():
-        listed[name] = stac_items.rebase_item(item, posixpath.dirname(name))
-    for name in older:
-        listed[name]["properties"] = {**listed[name]["properties"], SUPERSEDED: True}
-    ordered = [listed[name] for name in sorted(listed)]
+    for key, item in {**items, **superseded}.items():
+        # Hrefs of an item start at its own folder, those of a table at the run's.
+        listed[key] = stac_items.rebase_item(item, posixpath.dirname(key))
+    for key in superseded:
+        listed[key]["properties"] = {**listed[key]["properties"], SUPERSEDED: True}
+    keys = sorted(listed)
+    ordered = [listed[key] for key in keys]
     description = f"{request.product.kind} products of the run {request.run}"
-    collection = stac_items.make_collection(request.run, description, ordered, sorted(listed))
+    collection = stac_items.make_collection(request.run, description, ordered, keys)
     files = dict(tables(tasks, outcomes, items))
     if ordered:
         files[ITEMS_FILE] = BytesFile(items_to_parquet(ordered))
@@ -107,174 +112,180 @@ def report_items(
     return ReportFiles(files, incomplete=complete.count(False))
 
 
-def _older(tasks: Sequence[Task], store: Store) -> set[str]:
-    """Names of items that another request has made, and that nothing has replaced yet."""
+def _superseded_keys(tasks: Sequence[Task], store: Store) -> set[str]:
+    """Return the keys of items of an earlier request that nothing has replaced yet."""
     folders = {task.item_path.partition("/")[0] for task in tasks}
-    return {
-        name
-        for folder in folders
-        for name in store.superseded(f"{folder}/")
-        if name.endswith(".json")
-    }
+    keys: set[str] = set()
+    for folder in folders:
+        keys.update(key for key in store.superseded(f"{folder}/") if key.endswith(".json"))
+    return keys
 
 
-def _read_items(paths: Iterable[str], store: Store) -> dict[str, stac_items.Item]:
-    """STAC items by name."""
-    names = sorted(paths)
-    with ThreadPoolExecutor(16) as threads:
-        contents = threads.map(store.read, names)
-        return {
-            name: json.loads(content)
-            for name, content in zip(names, contents, strict=True)
-            if content
-        }
+def _read_items(keys: Iterable[str], store: Store) -> dict[str, stac_items.Item]:
+    """Return key → STAC item, for those that exist."""
+    ordered = sorted(keys)
+    items = {}
+    with ThreadPoolExecutor(_READ_THREADS) as threads:
+        for key, content in zip(ordered, threads.map(store.read, ordered), strict=True):
+            if content:
+                items[key] = json.loads(content)
+    return items
 
 
-def read_required(store: Store, name: str) -> bytes:
-    """A file that this run has published or found. Raises StorageError where it is not there any
-    more.
+def read_required(store: Store, key: str) -> bytes:
+    """Read a file that this run has published or found.
+
+    Raises:
+        StorageError: It does not exist any more.
     """
-    content = store.read(name)
+    content = store.read(key)
     if content is None:
-        raise StorageError(
-            f"{store.uri_for(name)} has been removed while the run was going on: run again"
-        )
+        raise StorageError(f"{store.uri_for(key)} was removed during the run; run again")
     return content
 
 
 def items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
-    """STAC items as a stac-geoparquet file."""
+    """Serialize STAC items as stac-geoparquet."""
+    collection = {
+        "type": "FeatureCollection",
+        "features": [_without_empty_objects(item) for item in items],
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.parquet"
-        rustac.write_sync(
-            str(path),
-            {"type": "FeatureCollection", "features": [_storable(item) for item in items]},
-        )
+        rustac.write_sync(str(path), collection)
         return path.read_bytes()
 
 
+def _without_empty_objects(value: Any) -> Any:
+    """Remove empty objects inside a JSON value: Parquet has no type for them."""
+    if isinstance(value, dict):
+        return {key: _without_empty_objects(inner) for key, inner in value.items() if inner != {}}
+    # Long lists of coordinates hold no objects, and need not be copied.
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_without_empty_objects(inner) for inner in value]
+    return value
+
+
 def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
-    """As `items_to_parquet`, for more items than should be in memory as objects at once, and for items of
-    others.
+    """Serialize items of a catalog as stac-geoparquet.
+
+    They may be of any form and number: fields that a table cannot hold are left out, and the items
+    are converted in parts, as each takes much memory as an object.
+
+    Args:
+        items: Items; they are taken in slices.
 
     Returns:
-        The file; empty where no item has a file.
+        The file; empty if no item has an asset with a href.
 
     Raises:
-        ValueError: They do not fit into one table.
+        ValueError: They do not fit into one table, as when a property has different types.
     """
     try:
-        if len(items) <= _AT_ONCE:
-            return _dump_some(items)
+        if len(items) <= _ITEMS_AT_ONCE:
+            return _tabular_items_to_parquet(items)
         with tempfile.TemporaryDirectory() as folder:
-            names = []
-            for start in range(0, len(items), _AT_ONCE):
-                names.append(f"{folder}/{start:09d}.parquet")
-                Path(names[-1]).write_bytes(_dump_some(items[start : start + _AT_ONCE]))
-            names = [name for name in names if Path(name).stat().st_size]
-            if not names:
+            paths = []
+            for start in range(0, len(items), _ITEMS_AT_ONCE):
+                content = _tabular_items_to_parquet(items[start : start + _ITEMS_AT_ONCE])
+                if content:
+                    paths.append(f"{folder}/{start:09d}.parquet")
+                    Path(paths[-1]).write_bytes(content)
+            if not paths:
                 return b""
-            return merge_items(names, lambda name: nullcontext(Path(name))).content
+            return merge_items(paths, lambda path: nullcontext(Path(path))).content
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # rustac panics where a value has two types
+    except BaseException as error:  # rustac panics if a value has two types
         raise ValueError(str(error)[:300]) from None
 
 
-def _dump_some(items: Sequence[stac_items.Item]) -> bytes:
-    found = _tabular(items)
-    return items_to_parquet(found) if found else b""
-
-
-def _tabular(items: Iterable[stac_items.Item]) -> list[stac_items.Item]:
-    """Items as a table can hold them: those with files, and without properties that bear the name
-    of a column.
-    """
-    found = []
+def _tabular_items_to_parquet(items: Iterable[stac_items.Item]) -> bytes:
+    tabular = []
     for item in items:
-        stored = item.get("assets")
-        assets = (
-            {key: one for key, one in stored.items() if isinstance(one, dict) and one.get("href")}
-            if isinstance(stored, dict)
-            else {}
-        )
-        if not assets:
-            continue
-        properties = {
-            key: value
-            for key, value in (item.get("properties") or {}).items()
-            if key not in _COLUMNS
-        }
-        when = properties.get("datetime")
-        if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
-            properties["datetime"] = f"{when}T00:00:00Z"
-        found.append({**item, "properties": properties, "assets": assets})
-    return found
+        assets = _assets_with_href(item)
+        if assets:
+            tabular.append({**item, "properties": _tabular_properties(item), "assets": assets})
+    return items_to_parquet(tabular) if tabular else b""
 
 
-def _storable(value: Any) -> Any:
-    """Without empty objects inside: Parquet has no type for them. Lists of numbers (coordinates)
-    hold none.
-    """
-    if isinstance(value, dict):
-        return {key: _storable(inner) for key, inner in value.items() if inner != {}}
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_storable(inner) for inner in value]
-    return value
+def _assets_with_href(item: stac_items.Item) -> dict[str, Any]:
+    assets = item.get("assets")
+    if not isinstance(assets, dict):
+        return {}
+    usable = {}
+    for key, asset in assets.items():
+        if isinstance(asset, dict) and asset.get("href"):
+            usable[key] = asset
+    return usable
+
+
+def _tabular_properties(item: stac_items.Item) -> dict[str, Any]:
+    """Return the properties without those named like a column, and with a complete datetime."""
+    properties = {}
+    for key, value in (item.get("properties") or {}).items():
+        if key not in _COLUMNS:
+            properties[key] = value
+    when = properties.get("datetime")
+    if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
+        properties["datetime"] = f"{when}T00:00:00Z"
+    return properties
 
 
 @dataclass(frozen=True)
 class MergedItems:
-    """Several tables of items as one."""
+    """Several tables of items, merged."""
 
     content: bytes
     """As stac-geoparquet."""
     bbox: tuple[float, float, float, float]
+    """West, south, east, north of all items."""
     times: tuple[datetime | None, datetime | None]
-    """First and last."""
+    """First and last datetime."""
 
     @property
     def extent(self) -> dict[str, Any]:
-        """Of a collection of them."""
+        """The extent of a STAC collection of the items."""
         interval = [None if time is None else stac_items.rfc3339(time) for time in self.times]
         return {"spatial": {"bbox": [list(self.bbox)]}, "temporal": {"interval": [interval]}}
 
 
 def merge_items(
     names: Sequence[str],
-    fetched: Callable[[str], AbstractContextManager[Path]],
-    seen: Callable[[pa.Table], None] = lambda table: None,
+    open_table: Callable[[str], AbstractContextManager[Path]],
+    on_table: Callable[[pa.Table], None] = lambda table: None,
 ) -> MergedItems:
-    """Tables that `items_to_parquet` made, by name, as one; each is in memory alone, and `seen` is shown
-    it then.
+    """Merge tables that `items_to_parquet` has made. Only one of them is in memory at a time.
+
+    Args:
+        names: Names of the tables, at least one.
+        open_table: Name → context manager of the table's path on this machine.
+        on_table: Called with each table while it is in memory.
+
+    Returns:
+        The merged table; a column that some tables lack is null there.
     """
-    schemas, metadata = [], {}
-    for name in names:
-        with fetched(name) as path:
-            file = pq.ParquetFile(path)
-        metadata = {
-            key: value for key, value in file.metadata.metadata.items() if key != b"ARROW:schema"
-        }
-        schemas.append(file.schema_arrow.remove_metadata())
-    unified = pa.unify_schemas(schemas, promote_options="permissive")
-    geo = json.loads(metadata[b"geo"])
-    boxes, kinds, times = [], set[str](), []
+    schema, metadata = _unified_schema(names, open_table)
+    bboxes, geometry_types = [], set[str]()
+    times: list[datetime] = []
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, unified, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for name in names:
-            with fetched(name) as path:
+            with open_table(name) as path:
                 file = pq.ParquetFile(path)
-                own = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
+                geometry = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
                 table = file.read()
-            boxes.append(own["bbox"])
-            kinds |= set(own["geometry_types"])
+            bboxes.append(geometry["bbox"])
+            geometry_types.update(geometry["geometry_types"])
             times += [time for time in table.column("datetime").to_pylist() if time is not None]
-            seen(table)
-            writer.write_table(_fitted(table, unified))
-        west, south, east, north = (float(side) for side in _around(boxes))
+            on_table(table)
+            writer.write_table(_with_schema(table, schema))
+        west, south, east, north = (float(side) for side in stac_items.union_bbox(bboxes))
+        # The GeoParquet metadata of one table, with the extent and the types of all.
+        geo = json.loads(metadata[b"geo"])
         geo["columns"]["geometry"] |= {
             "bbox": [west, south, east, north],
-            "geometry_types": sorted(kinds),
+            "geometry_types": sorted(geometry_types),
         }
         writer.add_key_value_metadata({**metadata, b"geo": json.dumps(geo).encode()})
     return MergedItems(
@@ -284,18 +295,28 @@ def merge_items(
     )
 
 
-def _around(boxes: Sequence[Sequence[float]]) -> Iterator[float]:
-    west, south, east, north = zip(*boxes, strict=True)
-    yield from (min(west), min(south), max(east), max(north))
+def _unified_schema(
+    names: Sequence[str], open_table: Callable[[str], AbstractContextManager[Path]]
+) -> tuple[pa.Schema, dict[bytes, bytes]]:
+    """Return a schema with the columns of all tables, and the file metadata of the last one."""
+    schemas = []
+    metadata: dict[bytes, bytes] = {}
+    for name in names:
+        with open_table(name) as path:
+            file = pq.ParquetFile(path)
+        schemas.append(file.schema_arrow.remove_metadata())
+        metadata = dict(file.metadata.metadata)
+    metadata.pop(b"ARROW:schema", None)  # pyarrow writes the one of the merged schema
+    return pa.unify_schemas(schemas, promote_options="permissive"), metadata
 
 
-def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns of all."""
-    there = set(table.column_names)
-    columns = [
-        table.column(field.name).cast(field.type)
-        if field.name in there
-        else pa.nulls(len(table), field.type)
-        for field in schema
-    ]
+def _with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a schema, null where it has none."""
+    existing = set(table.column_names)
+    columns = []
+    for field in schema:
+        if field.name in existing:
+            columns.append(table.column(field.name).cast(field.type))
+        else:
+            columns.append(pa.nulls(len(table), field.type))
     return pa.table(columns, schema=schema)

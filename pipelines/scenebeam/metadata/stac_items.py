@@ -1,11 +1,14 @@
-"""STAC items and collections of products: what they hold, where it came from, and how to check it."""
+"""Build the STAC items and collections of products.
+
+An item holds nothing about when or where it was made, so that the same plan gives the same bytes.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -31,50 +34,47 @@ _EXTENSIONS = [
 ]
 
 _STRAIGHT = 5000.0
-"""Metres of an edge that is as good as straight in degrees too: at 60° N it bends by less than one."""
+"""Length in meters up to which an edge is straight in degrees too: at 60° N it bends by < 1 m."""
 
 Item = dict[str, Any]
 
 
 def grid_footprint(grid: GeoBox) -> dict[str, Any]:
-    """The outline of a grid in degrees, split at the antimeridian, as GeoJSON."""
+    """Return the outline of a grid in degrees as GeoJSON, split at the antimeridian."""
     left, bottom, right, top = grid.extent.boundingbox.bbox
     outline = box(left, bottom, right, top)
-    if max(right - left, top - bottom) > _STRAIGHT:
-        outline = shapely.segmentize(outline, max(right - left, top - bottom) / 8)
+    longest = max(right - left, top - bottom)
+    if longest > _STRAIGHT:
+        # A long straight edge bends in degrees: follow it with more vertices.
+        outline = shapely.segmentize(outline, longest / 8)
     lonlat = shapely.transform(outline, to_lonlat(str(grid.crs)).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
-    return _plain(mapping(lonlat_geometry(mapping(rounded))))
-
-
-@lru_cache(maxsize=64)
-def to_lonlat(crs: str) -> Transformer:
-    """From a CRS to longitude and latitude."""
-    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-
-
-def _plain(geometry: Any) -> dict[str, Any]:
+    geometry = mapping(lonlat_geometry(mapping(rounded)))
+    # Tuples become lists, as in an item that is read back.
     plain: dict[str, Any] = json.loads(json.dumps(geometry))
     return plain
 
 
+@lru_cache(maxsize=64)
+def to_lonlat(crs: str) -> Transformer:
+    """Return the transformation from a CRS to longitude and latitude."""
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
 def item_bbox(geometry: dict[str, Any]) -> list[float]:
-    """West, south, east, north; west > east over the antimeridian (RFC 7946 section 5.2)."""
-    parts = [
-        part.bounds
-        for part in getattr(
-            shapely.geometry.shape(geometry), "geoms", [shapely.geometry.shape(geometry)]
-        )
-    ]
-    south, north = min(b[1] for b in parts), max(b[3] for b in parts)
-    if min(b[0] for b in parts) == -180 and max(b[2] for b in parts) == 180 and len(parts) > 1:
-        return [
-            min(b[0] for b in parts if b[2] > 0),
-            south,
-            max(b[2] for b in parts if b[0] < 0),
-            north,
-        ]
-    return [min(b[0] for b in parts), south, max(b[2] for b in parts), north]
+    """Return the bounding box of a GeoJSON geometry: west, south, east, north.
+
+    West is greater than east if the geometry crosses the antimeridian (RFC 7946, section 5.2).
+    """
+    whole = shapely.geometry.shape(geometry)
+    parts = np.array([part.bounds for part in getattr(whole, "geoms", [whole])])
+    wests, souths, easts, norths = parts.T
+    west, east = wests.min(), easts.max()
+    if west == -180 and east == 180 and len(parts) > 1:
+        # It is split at the antimeridian: from the west of its eastern parts across the line to
+        # the east of its western parts.
+        west, east = wests[easts > 0].min(), easts[wests < 0].max()
+    return [float(west), float(souths.min()), float(east), float(norths.max())]
 
 
 def make_item(
@@ -86,64 +86,94 @@ def make_item(
     sources: Iterable[tuple[str, str | None]],
     properties: dict[str, Any],
 ) -> Item:
-    """One product as a STAC item; `geometry` is in degrees. `sources` are (id, href) of the items it derives from.
+    """Build the STAC item of one product.
 
-    Nothing in it tells when or where it was made: the same plan gives the same bytes.
+    Args:
+        name: Id of the item.
+        collection: Id of its collection.
+        when: Time of acquisition.
+        geometry: GeoJSON in degrees; None if it is not known.
+        assets: Name → asset.
+        sources: (id, href) of each item that it is derived from. Without an href, the link is to
+            the table of the run's scenes.
+        properties: Added to `datetime` and `processing:software`.
+
+    Returns:
+        The item, with links to its collection two folders above.
     """
-    return {
+    links = collection_links("../../")
+    for source, href in sources:
+        target = href or "../../scenes.parquet"
+        links.append({"rel": "derived_from", "href": target, "title": source})
+    item: Item = {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": _EXTENSIONS,
         "id": name,
         "collection": collection,
         "geometry": geometry,
-        **({} if geometry is None else {"bbox": item_bbox(geometry)}),
-        "properties": {
-            "datetime": rfc3339(when),
-            "processing:software": {"scenebeam": _version()},
-            **properties,
-        },
-        "assets": assets,
-        "links": [
-            *collection_links("../../"),
-            *(
-                {"rel": "derived_from", "href": href or "../../scenes.parquet", "title": source}
-                for source, href in sources
-            ),
-        ],
     }
+    if geometry is not None:
+        item["bbox"] = item_bbox(geometry)
+    item["properties"] = {
+        "datetime": rfc3339(when),
+        "processing:software": {"scenebeam": _version()},
+        **properties,
+    }
+    item["assets"] = assets
+    item["links"] = links
+    return item
+
+
+@cache
+def _version() -> str:
+    return version("scenebeam")
 
 
 def rebase_item(item: Item, folder: str) -> Item:
-    """An item as it is read from another folder, to which its own folder is `folder`: `mosaics/20230202T092109Z`."""
+    """Make the relative hrefs of an item relative to another folder.
 
-    def full(named: dict[str, Any]) -> dict[str, Any]:
-        href = str(named.get("href") or "")
-        if not href or is_url(href) or posixpath.isabs(href):
-            return named
-        path = posixpath.normpath(posixpath.join(folder, href))
-        return {**named, "href": path if path.startswith("../") else f"./{path}"}
+    Args:
+        item: A STAC item.
+        folder: Its own folder, relative to the other one: `mosaics/20230202T092109Z`.
+    """
+    assets = {name: _rebase_href(asset, folder) for name, asset in item["assets"].items()}
+    links = [_rebase_href(link, folder) for link in item.get("links") or []]
+    return {**item, "assets": assets, "links": links}
 
-    return {
-        **item,
-        "assets": {key: full(asset) for key, asset in item["assets"].items()},
-        "links": [full(link) for link in item.get("links") or []],
-    }
+
+def _rebase_href(linked: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Return an asset or a link with another href."""
+    href = str(linked.get("href") or "")
+    if not href or is_url(href) or posixpath.isabs(href):
+        return linked
+    path = posixpath.normpath(posixpath.join(folder, href))
+    return {**linked, "href": path if path.startswith("../") else f"./{path}"}
 
 
 def collection_links(folder: str) -> list[dict[str, Any]]:
-    """Links of an item to its collection, which lies in a folder relative to it: `../`."""
+    """Return the links of an item to its collection.
+
+    Args:
+        folder: Folder of the collection relative to the item: `../`.
+    """
     href = f"{folder}collection.json"
-    return [
-        {"rel": rel, "href": href, "type": "application/json"}
-        for rel in ("collection", "root", "parent")
-    ]
+    relations = ("collection", "root", "parent")
+    return [{"rel": rel, "href": href, "type": "application/json"} for rel in relations]
 
 
 def raster_band(
     dtype: str, nodata: float | None, scale: float, offset: float, resolution: float
 ) -> dict[str, Any]:
-    """What the raster extension says of a band's numbers; `resolution` in units of the CRS."""
+    """Describe a band by the raster extension.
+
+    Args:
+        dtype: Name of the dtype.
+        nodata: Nodata value.
+        scale: Factor from pixels to physical values.
+        offset: Added after `scale`.
+        resolution: Pixel size in units of the CRS.
+    """
     return {
         "data_type": dtype,
         "nodata": json_nodata(nodata),
@@ -153,53 +183,44 @@ def raster_band(
     }
 
 
-@cache
-def _version() -> str:
-    return version("scenebeam")
-
-
 def grid_properties(grid: Grid) -> dict[str, Any]:
-    """The properties of an item whose assets all lie on one grid."""
+    """Return the properties of the projection extension for assets on one grid."""
     code = str(grid.crs)
-    return {
-        "proj:code": code if code.startswith("EPSG:") else None,
-        **({} if code.startswith("EPSG:") else {"proj:wkt2": code}),
-        "proj:shape": list(grid.shape),
-        "proj:transform": [float(x) for x in tuple(grid.transform)[:6]],
-        "proj:bbox": list(grid.extent.boundingbox.bbox),
-    }
+    has_code = code.startswith("EPSG:")
+    properties: dict[str, Any] = {"proj:code": code if has_code else None}
+    if not has_code:
+        properties["proj:wkt2"] = code
+    properties["proj:shape"] = list(grid.shape)
+    properties["proj:transform"] = [float(number) for number in tuple(grid.transform)[:6]]
+    properties["proj:bbox"] = list(grid.extent.boundingbox.bbox)
+    return properties
 
 
 def make_collection(
     name: str, description: str, items: Sequence[Item], hrefs: Sequence[str]
 ) -> dict[str, Any]:
-    """The STAC collection of a run's items, which lie at `hrefs` beside it."""
-    boxes = [item["bbox"] for item in items if "bbox" in item] or [[-180.0, -90.0, 180.0, 90.0]]
-    times = sorted(item["properties"]["datetime"] for item in items)
-    whole = [
-        min(b[0] for b in boxes),
-        min(b[1] for b in boxes),
-        max(b[2] for b in boxes),
-        max(b[3] for b in boxes),
+    """Build the STAC collection of a run.
+
+    Args:
+        name: Id of the collection.
+        description: Its description.
+        items: All its items.
+        hrefs: Their hrefs, relative to the collection.
+    """
+    links: list[dict[str, Any]] = [
+        {"rel": "root", "href": "./collection.json", "type": "application/json"},
+        {"rel": "items", "href": "./items.parquet", "type": "application/vnd.apache.parquet"},
     ]
+    for href in hrefs:
+        links.append({"rel": "item", "href": f"./{href}", "type": "application/geo+json"})
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
         "id": name,
         "description": description,
         "license": "other",
-        "extent": {
-            "spatial": {"bbox": [whole]},
-            "temporal": {"interval": [[times[0], times[-1]] if times else [None, None]]},
-        },
-        "links": [
-            {"rel": "root", "href": "./collection.json", "type": "application/json"},
-            {"rel": "items", "href": "./items.parquet", "type": "application/vnd.apache.parquet"},
-            *(
-                {"rel": "item", "href": f"./{href}", "type": "application/geo+json"}
-                for href in hrefs
-            ),
-        ],
+        "extent": _extent(items),
+        "links": links,
         "assets": {
             "items": {
                 "href": "./items.parquet",
@@ -211,28 +232,44 @@ def make_collection(
     }
 
 
+def _extent(items: Sequence[Item]) -> dict[str, Any]:
+    boxes = [item["bbox"] for item in items if "bbox" in item] or [[-180.0, -90.0, 180.0, 90.0]]
+    times = sorted(item["properties"]["datetime"] for item in items)
+    return {
+        "spatial": {"bbox": [union_bbox(boxes)]},
+        "temporal": {"interval": [[times[0], times[-1]] if times else [None, None]]},
+    }
+
+
+def union_bbox(boxes: Iterable[Sequence[float]]) -> list[float]:
+    """Return the bounding box of bounding boxes: west, south, east, north."""
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    return [min(wests), min(souths), max(easts), max(norths)]
+
+
 def json_nodata(value: float | None) -> float | int | str | None:
-    """A nodata value as the raster extension writes it: NaN and infinities by name."""
+    """Return a nodata value as the raster extension writes it: NaN and infinities by name."""
     if value is None:
         return None
     if math.isnan(value):
         return "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    # A whole float beyond 2^53 (3.4e38, the most common nodata of float32) is no integer that JSON readers can hold.
+    # JSON readers hold integers as doubles or as 64-bit integers. A whole number beyond 2^53, such
+    # as 3.4e38, the most common nodata value of float32, is safe as a float only.
     return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)
 
 
 def year_start(year: int) -> datetime:
-    """The first instant of a year."""
+    """Return the first instant of a year in UTC."""
     return datetime(year, 1, 1, tzinfo=UTC)
 
 
 def rfc3339(when: datetime) -> str:
-    """An instant in UTC as STAC writes it."""
+    """Format an instant in UTC as STAC does."""
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def to_bytes(document: dict[str, Any]) -> bytes:
-    """JSON for people and machines, the same bytes each time."""
+def to_bytes(document: Mapping[str, Any]) -> bytes:
+    """Serialize a document as indented JSON."""
     return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

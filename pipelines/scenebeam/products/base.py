@@ -41,7 +41,7 @@ class SearchScope:
 
 @dataclass(frozen=True)
 class Planned:
-    """What planning a product gives: its tasks, and tables that are written before the first one."""
+    """The tasks of a product, and tables that are written before the first task is made."""
 
     tasks: Sequence[Task]
     tables: Mapping[str, File] = field(default_factory=dict)

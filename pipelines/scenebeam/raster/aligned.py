@@ -35,7 +35,7 @@ class _Aligned(GridMapping):
     def __init__(
         self, info: RasterInfo, grid: Grid, nodata: float | None, factor: int, top: int, left: int
     ) -> None:
-        """Describe where a source lies.
+        """Describe where a source is.
 
         Args:
             info: The source.

@@ -14,7 +14,7 @@ _MAX_REQUEST = 8 * 2**20
 
 
 class StoredBlock(NamedTuple):
-    """Where a block lies in its file."""
+    """Where a block is in its file."""
 
     offset: int
     size: int

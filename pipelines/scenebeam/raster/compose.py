@@ -6,7 +6,7 @@ needs them. So memory is bounded by a few chunks of rows, however large the area
 
 Which blocks are needed at all is decided in two steps:
 
-1. *Before reading*, by footprints: a block that lies entirely under the footprints of sources with
+1. *Before reading*, by footprints: a block entirely under the footprints of sources with
    higher priority will probably not be seen, and is not prefetched.
 2. *While merging*, by pixels: a block is read, prefetched or not, as long as the region that it
    lands on still contains nodata. So a footprint that promises too much only costs time.

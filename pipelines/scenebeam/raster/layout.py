@@ -1,4 +1,4 @@
-"""Layout of one image in a GeoTIFF: its grid, its number type, and where each block lies.
+"""Layout of one image in a GeoTIFF: its grid, its number type, and where each block is.
 
 A block is the compressed unit of a TIFF: a tile, or a strip as wide as the image.
 """

@@ -86,7 +86,7 @@ def all_valid(values: Array, nodata: float | None) -> bool:
     """Return whether all pixels certainly hold data.
 
     Minimum and maximum are compared with nodata, which is much faster than a mask. So False can
-    also mean that nodata lies between them without occurring.
+    also mean that nodata is between them without occurring.
     """
     if np.ma.is_masked(values):
         return False

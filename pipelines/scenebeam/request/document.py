@@ -97,7 +97,12 @@ class _RefusedError(Exception):
 
 
 def _parse_json(text: str) -> Any:
-    """Parse JSON. Raises ValueError where it is not JSON, _RefusedError where it is and cannot be used."""
+    """Parse JSON.
+
+    Raises:
+        ValueError: It is not JSON.
+        _RefusedError: It is JSON, but exceeds a bound.
+    """
     if text.count(",") + text.count("[") + text.count("{") > MAX_VALUES:
         # An upper bound that costs nothing; YAML counts its values as they come.
         if text.lstrip()[:1] in ("{", "["):
@@ -121,7 +126,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole_number(text: str) -> int | float:
-    """An integer; infinity where it has too many digits, which `check_values` refuses by its field."""
+    """Parse an integer; too many digits give infinity, which `check_values` reports with its field."""
     if len(text) > _LONGEST_NUMBER:
         return math.inf
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
@@ -254,8 +259,8 @@ class _Builder:
         kind = event.tag.removeprefix(_TAG)
         if kind == event.tag or kind not in _BY_TAG:
             binary = event.tag == f"{_TAG}binary"
-            told = f"the tag {quoted(event.tag)} is not allowed in a request"
-            raise self._refusal(event, NOT_BINARY if binary else told)
+            refusal = f"the tag {quoted(event.tag)} is not allowed in a request"
+            raise self._refusal(event, NOT_BINARY if binary else refusal)
         for pattern, read in _BY_TAG[kind]:
             if pattern.fullmatch(event.value):
                 return read(event.value)

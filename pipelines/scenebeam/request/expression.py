@@ -1,6 +1,6 @@
-"""Expressions of band names, such as `(nir - red) / (nir + red)`: what may stand in one, and the indices known by name.
+"""Expressions of band names, such as `(nir - red) / (nir + red)`, and the known spectral indices.
 
-Parsed by Python's own grammar and taken apart here: nothing in an expression is ever called by name or looked up.
+Expressions are parsed by Python's grammar and checked here. Nothing in them is evaluated by Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FUNCTIONS = {"abs": 1, "sqrt": 1, "log": 1, "exp": 1, "min": 2, "max": 2, "where
 _LONGEST = 2000
 _LARGEST_NUMBER = 3.4e38
 _DEEPEST = 100
-"""Operations inside one another. Evaluation recurses, and so do the parts of `ast`."""
+"""Nested operations. Evaluation recurses, and so do functions of `ast`."""
 
 
 class Formula(NamedTuple):
@@ -21,10 +21,10 @@ class Formula(NamedTuple):
 
     title: str
     expression: str
-    """Of bands as reflectance, 0 to 1."""
+    """An expression of bands as reflectance, 0 to 1."""
     source: str
     differenced: bool = False
-    """Whether it is the index before an event less the index after it."""
+    """Whether it is the index before an event minus the index after it."""
 
 
 INDICES = {
@@ -85,17 +85,17 @@ def parse_expression(text: str) -> ast.expr:
 
     Args:
         text: Numbers, band names, `+ - * / **`, comparisons, parentheses and FUNCTIONS; at most
-            2,000 characters, and 100 operations inside one another.
+            2,000 characters, and 100 nested operations.
 
     Returns:
-        Its syntax tree.
+        The syntax tree.
 
     Raises:
-        ValueError: Something else is in it. The message names that.
+        ValueError: The text contains anything else; the message says what.
     """
     if len(text) > _LONGEST:
         raise ValueError(
-            f"an expression has {_LONGEST:,} characters at most; this one has {len(text):,}"
+            f"an expression has at most {_LONGEST:,} characters; this one has {len(text):,}"
         )
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -109,15 +109,16 @@ def parse_expression(text: str) -> ast.expr:
 
 
 def _check_depth(tree: ast.AST) -> None:
-    """Raise ValueError where a tree is too deep for the functions that recurse into it."""
+    """Raise ValueError if a tree is too deep for the functions that recurse into it."""
     level: list[ast.AST] = [tree]
     for _ in range(_DEEPEST):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-        if not level:
+        next_level: list[ast.AST] = []
+        for node in level:
+            next_level += ast.iter_child_nodes(node)
+        if not next_level:
             return
-    raise ValueError(
-        f"an expression has at most {_DEEPEST} operations inside one another: write it shorter"
-    )
+        level = next_level
+    raise ValueError(f"an expression has at most {_DEEPEST} nested operations: simplify it")
 
 
 def _check(node: ast.AST) -> None:
@@ -126,20 +127,20 @@ def _check(node: ast.AST) -> None:
         if FUNCTIONS.get(name) != len(node.args) or node.keywords:
             known = ", ".join(f"{name} ({count})" for name, count in FUNCTIONS.items())
             raise ValueError(
-                f"{ast.unparse(node)!r}: functions and how many arguments they take: {known}"
+                f"{ast.unparse(node)!r}: functions and the number of their arguments: {known}"
             )
         inner: list[ast.AST] = list(node.args)
     elif isinstance(node, ast.Constant):
         if isinstance(node.value, bool) or not isinstance(node.value, int | float):
             raise ValueError(f"{node.value!r} is not a number")
         if not abs(node.value) <= _LARGEST_NUMBER:
-            raise ValueError("a number in an expression is beyond the range of float32")
+            raise ValueError("a number in the expression is outside the range of float32")
         inner = []
     elif isinstance(node, ast.Name):
         inner = []
     elif isinstance(node, _ALLOWED):
         if isinstance(node, ast.Compare) and len(node.ops) > 1:
-            raise ValueError(f"{ast.unparse(node)!r}: compare two things at a time")
+            raise ValueError(f"{ast.unparse(node)!r}: compare two values at a time")
         inner = list(ast.iter_child_nodes(node))
     else:
         raise ValueError(
@@ -150,8 +151,11 @@ def _check(node: ast.AST) -> None:
 
 
 def names_in(tree: ast.AST) -> list[str]:
-    """The bands that a checked expression names, in order of their first mention."""
+    """The bands that a checked expression names, in the order of their first occurrence."""
     if isinstance(tree, ast.Name):
         return [tree.id]
     children = tree.args if isinstance(tree, ast.Call) else list(ast.iter_child_nodes(tree))
-    return list(dict.fromkeys(name for child in children for name in names_in(child)))
+    names: dict[str, None] = {}
+    for child in children:
+        names.update(dict.fromkeys(names_in(child)))
+    return list(names)

@@ -1,4 +1,4 @@
-"""Dates of a request: days, months, years, and intervals of them."""
+"""Dates of a request: days, months, years, and intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 MAX_DAYS = 36_500
-"""Widest window around a day. With it, sums of dates stay inside the years that Python knows."""
+"""Widest window around a day. Sums of dates then stay inside the years that Python supports."""
 _FIRST_YEAR, _LAST_YEAR = 1800, 2999
 
 
 def _parse_day(text: str, *, end: bool) -> datetime:
-    """`2023`, `2023-02`, `2023-02-03` or a full RFC 3339 time → an instant; an end is the last of its period."""
+    """Parse `2023`, `2023-02`, `2023-02-03` or an RFC 3339 time.
+
+    Returns:
+        The first instant of the period, or its last one for an end.
+    """
     text = text.strip()
     match = re.fullmatch(r"([0-9]{4})(?:-([0-9]{2}))?(?:-([0-9]{2}))?", text)
     try:
@@ -39,13 +43,17 @@ def _parse_day(text: str, *, end: bool) -> datetime:
 
 def _check_year(year: int) -> None:
     if not _FIRST_YEAR <= year <= _LAST_YEAR:
-        raise ValueError(f"years from {_FIRST_YEAR} to {_LAST_YEAR} are searched, not {year}")
+        raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}, not {year}")
 
 
 def parse_interval(text: str) -> tuple[datetime, datetime]:
-    """`start/end` or one date → (first instant, last instant), both included.
+    """Parse `start/end` or a single date.
 
-    Raises ValueError where a date is not one, or the end lies before the start.
+    Returns:
+        The first and the last instant, both included.
+
+    Raises:
+        ValueError: A date is not valid, or the end is before the start.
     """
     first, slash, last = str(text).partition("/")
     start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)

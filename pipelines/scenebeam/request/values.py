@@ -1,4 +1,4 @@
-"""The values of a request document: what no field can hold is refused before any model sees it."""
+"""Bounds on the values of a request document, which are checked before any model validates it."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from typing import Any, NamedTuple
 from scenebeam.errors import RequestError
 
 MAX_VALUES = 1_000_000
-"""Values of a document: each item of a list and each entry of a mapping is one."""
+"""Values of a document: items of lists and entries of mappings."""
 MAX_SETTINGS = 200_000
-"""Values outside `area`, each of which is validated on its own."""
+"""Values outside `area`, each of which is validated individually."""
 MAX_LIST = 100_000
 MAX_KEYS = 10_000
 MAX_TEXT = 100_000
 MAX_DEPTH = 60
 NOT_BINARY = "give text, not binary data"
 _LONGEST_PART, _MOST_PARTS = 60, 12
-"""Characters and keys of a field's name in messages."""
+"""Characters of a key, and keys, of a field's name in messages."""
 
 
 class _Value(NamedTuple):
-    """A value, and where it is in its document."""
+    """A value and its position in the document."""
 
     content: Any
     key: Any = None
     parent: _Value | None = None
     depth: int = 0
     in_area: bool = False
-    """Whether it is `area` or inside it, where lists of coordinates may be long."""
+    """Whether it is inside `area`, where lists of coordinates may be long."""
 
 
 def check_values(document: Any, most_values: int = MAX_VALUES) -> None:
-    """Refuse values that no request can hold, wherever they are.
+    """Check that every value of a document is within bounds, whatever its field.
 
-    That is text with unpaired surrogates, NUL or more than MAX_TEXT characters; numbers that are not
-    finite (`nodata` may be NaN) or wider than 64 bits; lists, mappings and nesting beyond their
-    bounds. Lists of coordinates in `area` are bounded by `most_values` alone. Takes time that is
-    linear in the number of values, and ends on a document that contains itself.
+    Not allowed are text with unpaired surrogates, NUL or more than MAX_TEXT characters; numbers that
+    are not finite (`nodata` may be NaN) or need more than 64 bits; lists, mappings and nesting
+    beyond their bounds. Lists of coordinates in `area` are only bounded by `most_values`. The time is
+    linear in the number of values, and a document that contains itself ends the check.
 
     Args:
         document: A request, or a part of one.
-        most_values: Values that it may hold.
+        most_values: Largest number of values.
 
     Raises:
-        RequestError: There is one. The message names its field.
+        RequestError: A value is not allowed; the message names its field.
     """
     values = settings = 0
     pending = [_Value(document)]
@@ -57,7 +57,7 @@ def check_values(document: Any, most_values: int = MAX_VALUES) -> None:
             settings += 0 if value.in_area else len(value.content)
             if values > most_values or settings > MAX_SETTINGS:
                 most = most_values if value.in_area else MAX_SETTINGS
-                fault = f"with it the request holds more than {most:,} values"
+                fault = f"the request has more than {most:,} values here"
             else:
                 pending.extend(_inside(value))
         if fault:
@@ -66,7 +66,7 @@ def check_values(document: Any, most_values: int = MAX_VALUES) -> None:
 
 
 def dotted_name(keys: Iterable[Any]) -> str:
-    """Name a field by its keys: `select.scenes.3.id`. What cannot be printed is escaped."""
+    """Name a field by its keys, such as `select.scenes.3.id`, with escapes if it is not printable."""
     parts: list[str] = []
     for key in keys:
         if len(parts) == _MOST_PARTS:
@@ -78,14 +78,14 @@ def dotted_name(keys: Iterable[Any]) -> str:
 
 
 def quoted(value: object) -> str:
-    """A value as messages quote it: escaped where it cannot be printed, and of bounded length."""
+    """Quote a value for a message: escaped if it is not printable, and shortened."""
     text = value[:_LONGEST_PART] if isinstance(value, str) else str(value)[:_LONGEST_PART]
     return repr(text) if text.isprintable() else ascii(text)
 
 
 def too_long(length: int) -> str:
-    """What is wrong with a text of so many characters."""
-    return f"a text of {length:,} characters; at most {MAX_TEXT:,} are read"
+    """The message for a text that is too long."""
+    return f"a text of {length:,} characters; the limit is {MAX_TEXT:,}"
 
 
 def _inside(value: _Value) -> Iterable[_Value]:
@@ -107,7 +107,7 @@ def _field(value: _Value) -> str:
 
 
 def _fault(value: _Value) -> str:
-    """What is wrong with a value, whatever its field; empty where nothing is."""
+    """Why a value is not allowed; empty if it is."""
     content = value.content
     if content is None or isinstance(content, bool):
         return ""
@@ -122,7 +122,7 @@ def _fault(value: _Value) -> str:
         return "" if abs(content) < 2**63 else "it must be a whole number that 64 bits can hold"
     if isinstance(content, Mapping | list | tuple):
         return _size_fault(value)
-    # Other objects come from a caller in Python: the models know which they take.
+    # Other objects come from Python callers; the models decide whether they accept them.
     return NOT_BINARY if isinstance(content, bytes | bytearray) else ""
 
 
@@ -146,9 +146,9 @@ def _size_fault(value: _Value) -> str:
     if not isinstance(content, Mapping):
         if len(content) <= MAX_LIST or value.in_area:
             return ""
-        return f"a list of {len(content):,} values; at most {MAX_LIST:,} are read"
+        return f"a list of {len(content):,} values; the limit is {MAX_LIST:,}"
     if len(content) > MAX_KEYS:
-        return f"a mapping of {len(content):,} keys; at most {MAX_KEYS:,} are read"
+        return f"a mapping of {len(content):,} keys; the limit is {MAX_KEYS:,}"
     for key in content:
         fault = _text_fault(key) if isinstance(key, str) else _key_fault(key)
         if fault:

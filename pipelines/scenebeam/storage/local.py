@@ -35,7 +35,7 @@ class LocalStore(Store):
 
     def _list_keys(self, prefix: str) -> set[str]:
         keys = set()
-        # Only the folder that the prefix lies in is walked.
+        # Only the folder that of the prefix is walked.
         for folder, _, files in os.walk(self._root / prefix.rpartition("/")[0]):
             parent = os.path.relpath(folder, self._root)
             for file in files:

@@ -111,7 +111,7 @@ def _receive(href: str, target: Target, budget: Budget, signing: str, deadline: 
         Whether the file is complete. False if the response ended early, with some new bytes.
 
     Raises:
-        TransientError: The request brought nothing.
+        TransientError: The request delivered no new bytes.
     """
     signed = sign(href, signing)
     if signed is None:

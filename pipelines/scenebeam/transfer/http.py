@@ -197,7 +197,7 @@ def content_length(response: urllib3.BaseHTTPResponse) -> int | None:
 
 
 def has_known_end(response: urllib3.BaseHTTPResponse) -> bool:
-    """Return whether a body that was cut off can be told from a complete one."""
+    """Return whether a body that was cut off is distinguishable from a complete one."""
     return (
         content_length(response) is not None
         or "chunked" in response.headers.get("Transfer-Encoding", "").lower()

@@ -28,7 +28,7 @@ from scenebeam.transfer.retry import Budget, retrying
 from scenebeam.transfer.signing import SignedRequest, redact_url, sign, split_url
 
 UNKNOWN_SIZE = sys.maxsize
-"""Stands for the size of a file whose server does not declare one."""
+"""In place of the size of a file whose server does not declare one."""
 _LARGEST_WHOLE_BODY = 64 * 2**20
 """Bytes to read at most from a server that ignores Range and sends the file from its start."""
 _COPY_CHUNK = 16 * 2**20

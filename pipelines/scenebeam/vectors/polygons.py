@@ -152,7 +152,7 @@ def _split(geometry: Any, widest: float) -> tuple[Any, str]:
         return None, f"{NOT_SPLIT}: {error}"[:200]
     bounds = extents(shapely.get_parts(split)).T
     if not (abs(bounds) <= (180, 90, 180, 90)).all():
-        return None, f"{NOT_SPLIT}: one of its rings lies elsewhere"
+        return None, f"{NOT_SPLIT}: one of its rings is elsewhere"
     # The width across the antimeridian: from the westernmost part in the eastern hemisphere up to
     # 180, plus from -180 to the easternmost part in the western hemisphere.
     eastern = bounds[bounds[:, 2] > 0]

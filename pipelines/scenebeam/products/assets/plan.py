@@ -10,7 +10,7 @@ from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.estimate import FileSizes
+from scenebeam.imaging.probes import FileSizes
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.products.assets.request import AssetsRequest
 from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile

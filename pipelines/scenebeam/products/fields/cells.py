@@ -96,15 +96,15 @@ def _original_items(
     They are written for the folder of `task.parent_key`: hrefs are relative to it or absolute.
     """
     items: dict[str, stac_items.Item] = {}
-    if not task.catalogue:
+    if not task.catalog:
         for chip in task.chips:
             masks = masks_record["chips"][chip.name]["assets"]
             items[chip.name] = chip_item(task, chip, masks)
         return items
 
     source = store
-    if is_outside_output(task.catalogue):
-        source = open_store(catalog_folder(task.catalogue))
+    if is_outside_output(task.catalog):
+        source = open_store(catalog_folder(task.catalog))
     in_place = source.uri == store.uri
     in_files = [chip for chip in task.chips if chip.item]
     in_table = [chip.name for chip in task.chips if not chip.item]
@@ -128,7 +128,7 @@ def _table_items(
     """Read the items of chips that have no file of their own, from the table of the catalog."""
     if not names:
         return {}
-    table = task.catalogue.rpartition("/")[2] if task.catalogue.endswith(".parquet") else ITEMS_FILE
+    table = task.catalog.rpartition("/")[2] if task.catalog.endswith(".parquet") else ITEMS_FILE
     with source.local_copy(table) as path:
         items = rustac.read_sync(str(path))["features"]
     wanted = set(names)

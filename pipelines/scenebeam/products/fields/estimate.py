@@ -13,7 +13,8 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.estimate import PROCESS_MEMORY, BandProbe, ProbeCache
+from scenebeam.imaging.estimate import PROCESS_MEMORY
+from scenebeam.imaging.probes import BandProbe, ProbeCache
 from scenebeam.products.fields.chips import Transform
 from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.products.fields.task import Candidate, ChipRef

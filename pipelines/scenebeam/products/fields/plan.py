@@ -11,7 +11,7 @@ from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
-from scenebeam.imaging.estimate import ProbeCache
+from scenebeam.imaging.probes import ProbeCache
 from scenebeam.products.base import Planned
 from scenebeam.products.fields.candidates import candidates_of, cloud_rules
 from scenebeam.products.fields.estimate import estimate
@@ -179,7 +179,7 @@ class _Planner:
             clouds=self._clouds,
             squares=squares,
             dataset=self._scope.dataset,
-            catalogue=self._scope.catalog,
+            catalog=self._scope.catalog,
             stac_host=_stac_host(self._request),
             source=self._source,
             product=self._product,

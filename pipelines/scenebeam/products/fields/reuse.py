@@ -69,7 +69,7 @@ def _outputs_to_keep(before: FieldsTask, after: FieldsTask) -> Iterable[str]:
 
 def _makes_same_files(before: FieldsTask, after: FieldsTask) -> bool:
     """Whether two tasks make masks and images in the same way, from whichever scene."""
-    for name in ("crs", "pixel", "shape", "catalogue", "checks"):
+    for name in ("crs", "pixel", "shape", "catalog", "checks"):
         if getattr(before, name) != getattr(after, name):
             return False
     # Adjustable fields decide which scene is chosen, not how its image is made.

@@ -69,7 +69,7 @@ class FieldSpool:
             polygons: Polygons in degrees.
         """
         # Each polygon is written once per square. One field may have several polygons with the same
-        # number, so polygons are told apart by identity: repeats are the same object.
+        # number, so polygons are compared by identity: repeats are the same object.
         by_square: dict[str, dict[tuple[int, int], int]] = {}
         for index, (square, number) in enumerate(zip(squares, numbers.tolist(), strict=True)):
             by_square.setdefault(square, {}).setdefault((number, id(polygons[index])), index)

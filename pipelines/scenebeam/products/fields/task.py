@@ -92,7 +92,7 @@ class FieldsTask(Task):
     """For masks: the MGRS squares whose fields may be on the chips."""
     dataset: str = ""
     """Id of the collection."""
-    catalogue: str = ""
+    catalog: str = ""
     """Catalog that the chips come from, relative to the output if it is inside; empty if the run
     makes them."""
     stac_host: str = ""

@@ -23,15 +23,13 @@ from scenebeam.imaging.bands import (
 )
 from scenebeam.imaging.estimate import (
     PROCESS_MEMORY,
-    BandProbe,
-    compression_gain,
     estimate_task,
     finest_resolution,
     max_window_width,
-    probe_bands,
 )
 from scenebeam.imaging.gridded_task import item_key
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut_windows
 from scenebeam.imaging.thumbnails import THUMBNAIL
@@ -157,7 +155,9 @@ def _tasks(
     windows, cell = cut_windows(spec.shape, max_window_width(bands, "first", memory, 1, held))
     name = checked_key(group.name)
     tasks = []
-    packed = min((compression_gain(one, abs(grid.transform.a)) for one in probes.values()), default=1.0)
+    packed = min(
+        (compression_gain(one, abs(grid.transform.a)) for one in probes.values()), default=1.0
+    )
     for shard, window in enumerate(windows):
         size = (window[1] - window[0]) * (window[3] - window[2])
         least = int(2 * size / packed)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.estimate import PROCESS_MEMORY, ProbeCache
+from scenebeam.imaging.estimate import PROCESS_MEMORY
+from scenebeam.imaging.probes import ProbeCache
 from scenebeam.products.landcover.task import LandcoverTask, Layer
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.tasks import Estimate

@@ -15,7 +15,7 @@ from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import LandClass
 from scenebeam.errors import CheckError, RequestError
-from scenebeam.imaging.estimate import ProbeCache
+from scenebeam.imaging.probes import ProbeCache
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.landcover.aois import Aoi, read_aois
 from scenebeam.products.landcover.dates import ChosenDates, choose_dates

@@ -1,10 +1,16 @@
-"""Plan mosaics: scenes → tasks, on one grid for the whole series."""
+"""Plan mosaics: one task per acquisition and shard, on one grid for the whole series."""
 
 from __future__ import annotations
 
-import shapely
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import resolve_bands
+from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection, shares_ground
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
@@ -16,82 +22,150 @@ from scenebeam.imaging.bands import (
     fill_footprints,
     keep_scenes,
 )
-from scenebeam.imaging.estimate import estimate_task, finest_resolution, max_window_width, probe_bands
+from scenebeam.imaging.estimate import estimate_task, finest_resolution, max_window_width
 from scenebeam.imaging.gridded_task import item_key
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.probes import BandProbe, probe_bands
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut_windows
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.raster.grid import choose_grid
+from scenebeam.raster.grid import Grid, choose_grid
 from scenebeam.request import RunRequest
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
+
+MOSAICS = "mosaics"
+"""Folder of the products."""
 
 
 def plan_mosaics(
     selection: Selection, request: RunRequest[MosaicRequest], search_scope: SearchScope
 ) -> Planned:
-    """One task per acquisition (and shard), all on one grid.
+    """Plan one task per acquisition and shard, all on one grid.
 
-    Without an area it takes all that the scenes cover. Reads one header per band, for the estimate.
+    Without an area, the grid is that of all footprints. One header per band is read, for the
+    estimate.
+
+    Args:
+        selection: The selected acquisitions.
+        request: The request.
+        search_scope: The area that was searched.
+
+    Raises:
+        RequestError: No scene is on the grid, or the files of a band cannot be combined.
+        ReadError: A header that decides the grid may be readable later.
     """
-    product = request.product
-    names = resolve_bands(request)
-    # Files bear the names that the request has for their bands.
-    labels = dict(zip(names, product.bands, strict=True))
     limits = effective_limits(request)
+    names = resolve_bands(request)
     acquisitions = fill_footprints(selection.acquisitions, limits)
+    grid = _choose_grid(acquisitions, names, request, search_scope)
+    bands_by_timestamp: dict[str, list[Band]] = {}
+    for acquisition in acquisitions:
+        bands_by_timestamp[acquisition.timestamp] = _describe_bands(acquisition, names, request)
+    planner = _Planner(request, grid, names, probe_bands(bands_by_timestamp.values(), limits))
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
+    tasks: list[MosaicTask] = []
+    for acquisition in acquisitions:
+        scenes = _scenes_on_grid(acquisition, extent)
+        if not scenes and acquisition.scenes:
+            continue  # inside the area that was searched, but outside the requested grid
+        tasks += planner.tasks(acquisition, scenes, bands_by_timestamp[acquisition.timestamp])
+    if not tasks:
+        raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
+    return Planned(tasks, {})
+
+
+def _choose_grid(
+    acquisitions: Sequence[Acquisition],
+    names: Sequence[str],
+    request: RunRequest[MosaicRequest],
+    search_scope: SearchScope,
+) -> Grid:
+    scenes: list[Scene] = []
+    for acquisition in acquisitions:
+        scenes += acquisition.scenes
     area = search_scope.area
     if area is None and request.grid.bounds is None:
-        area = covered_area(scene for one in acquisitions for scene in one.scenes)
-    scenes = [scene for one in acquisitions for scene in one.scenes]
-    grid = choose_grid(
+        area = covered_area(scenes)
+    return choose_grid(
         area,
         request.grid,
         finest_resolution(request, names),
         origin=shared_origin(scenes, names, request),
-        max_pixels=limits.max_pixels,
+        max_pixels=effective_limits(request).max_pixels,
     )
-    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
-    bands_of: dict[str, list[Band]] = {}
-    for one in acquisitions:
-        bands_of[one.timestamp] = [
-            describe_band(
-                name,
-                one,
-                request.checks,
-                label=labels[name],
-                values=product.values,
-                resampling=product.resampling,
-            )
-            for name in names
-        ]
-    probes = probe_bands(bands_of.values(), limits)
-    spec = GridSpec.of(grid)
-    tasks = []
-    for one in acquisitions:
-        scenes = [
-            s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)
-        ]
-        if not scenes and one.scenes:
-            continue  # inside the area searched, outside the grid asked for
-        refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
-        bands = tuple(keep_scenes(band, {ref.id for ref in refs}) for band in bands_of[one.timestamp])
-        windows, cell = cut_windows(
-            spec.shape, max_window_width(bands, product.method, request.limits.memory, len(bands))
+
+
+def _describe_bands(
+    acquisition: Acquisition, names: Sequence[str], request: RunRequest[MosaicRequest]
+) -> list[Band]:
+    product = request.product
+    bands = []
+    # Files are named as the bands are in the request.
+    for name, label in zip(names, product.bands, strict=True):
+        band = describe_band(
+            name,
+            acquisition,
+            request.checks,
+            label=label,
+            values=product.values,
+            resampling=product.resampling,
         )
+        bands.append(band)
+    return bands
+
+
+def _scenes_on_grid(acquisition: Acquisition, extent: BaseGeometry) -> list[Scene]:
+    """Return the scenes whose footprint overlaps the grid, or is not known."""
+    scenes = []
+    for scene in acquisition.scenes:
+        if scene.footprint is None or shares_ground(scene.footprint, extent):
+            scenes.append(scene)
+    return scenes
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """Plans the tasks of each acquisition."""
+
+    request: RunRequest[MosaicRequest]
+    grid: Grid
+    names: Sequence[str]
+    """Canonical names of the requested bands."""
+    probes: Mapping[str, BandProbe]
+
+    def tasks(
+        self, acquisition: Acquisition, scenes: Sequence[Scene], all_bands: Sequence[Band]
+    ) -> list[MosaicTask]:
+        """Plan the shards of one acquisition, of the scenes that are on the grid."""
+        product = self.request.product
+        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        ids = {ref.id for ref in refs}
+        bands = tuple(keep_scenes(band, ids) for band in all_bands)
+        spec = GridSpec.of(self.grid)
+        memory = self.request.limits.memory
+        widest = max_window_width(bands, product.method, memory, len(bands))
+        windows, cell = cut_windows(spec.shape, widest)
+        properties = common_properties(scenes)
+        if acquisition.coverage is not None:
+            properties["scenebeam:coverage"] = round(acquisition.coverage, 6)
+        timestamp = acquisition.timestamp
+        tasks = []
         for shard, window in enumerate(windows):
             task = MosaicTask(
-                id=one.timestamp if len(windows) == 1 else f"{one.timestamp}.{shard:05d}",
+                id=timestamp if len(windows) == 1 else f"{timestamp}.{shard:05d}",
                 outputs=(),
-                item_path=item_key("mosaics", one.timestamp),
-                name=one.timestamp,
-                when=one.acquired,
-                folder="mosaics",
-                collection=request.run,
+                item_path=item_key(MOSAICS, timestamp),
+                estimate=estimate_task(
+                    self.grid, window, bands, self.probes, refs, product.method, len(bands)
+                ),
+                name=timestamp,
+                when=acquisition.acquired,
+                folder=MOSAICS,
+                collection=self.request.run,
                 scenes=refs,
                 bands=bands,
                 grid=spec,
@@ -100,24 +174,12 @@ def plan_mosaics(
                 shards=len(windows),
                 cell=cell,
                 method=product.method,
-                values=declared_values(product.values, scenes, names),
+                values=declared_values(product.values, scenes, self.names),
                 on_missing=product.on_missing,
                 codec=product.compression,
-                properties={
-                    **common_properties(scenes),
-                    **(
-                        {}
-                        if one.coverage is None
-                        else {"scenebeam:coverage": round(one.coverage, 6)}
-                    ),
-                },
+                properties=properties,
             )
             images = [task.output_key(band.label) for band in task.made]
             outputs = (*images, task.thumbnail_key, task.item_path)
-            size = estimate_task(grid, window, bands, probes, refs, product.method, len(bands))
-            tasks.append(task.model_copy(update={"outputs": outputs, "estimate": size}))
-    if not tasks:
-        raise RequestError(
-            "none of the scenes selected lies on the grid asked for: see grid.bounds"
-        )
-    return Planned(tasks, {})
+            tasks.append(task.model_copy(update={"outputs": outputs}))
+        return tasks

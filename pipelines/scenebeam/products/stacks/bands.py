@@ -71,7 +71,9 @@ class BandStates:
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
         """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""
-        self.record_findings(band, check_band(band.name, sample, band_spec(band.asset), self.task.checks))
+        self.record_findings(
+            band, check_band(band.name, sample, band_spec(band.asset), self.task.checks)
+        )
 
     def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
         """Take over what checks have found of a band."""

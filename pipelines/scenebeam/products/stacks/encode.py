@@ -12,7 +12,7 @@ import numpy as np
 
 from scenebeam.imaging.bands import resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
-from scenebeam.imaging.shards import StoredPart
+from scenebeam.imaging.parts import StoredPart
 from scenebeam.imaging.thumbnails import MAX_SIDE
 from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.item import MadeStack, scale_offset
@@ -172,7 +172,7 @@ def encode_band(
     }
     if key in parts:
         part = StoredPart(kept.enter_context(store.local_copy(key)))
-        stored = part.part.facts
+        stored = part.header.facts
         if {name: stored[name] for name in facts} == facts:
             sample = Sample.from_values(stored["sample"], stored["total"])
             return Encoded(part, BandOnGrid(sample, stored["valid"]), key, stored)

@@ -23,13 +23,12 @@ from scenebeam.imaging.bands import (
 from scenebeam.imaging.estimate import (
     ENCODED_MEMORY,
     PROCESS_MEMORY,
-    ProbeCache,
     column_bytes,
-    compression_gain,
     finest_resolution,
 )
 from scenebeam.imaging.fetch import file_suffix
 from scenebeam.imaging.pixel_origin import shared_origin
+from scenebeam.imaging.probes import ProbeCache, compression_gain
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.stacks.request import StackRequest

@@ -48,5 +48,8 @@ def round_and_cast(merge: MaskedMerge, values: Array) -> Array:
     if merge.nodata is not None and dtype.kind != "f" and fits(merge.nodata, dtype):
         # The mean of numbers below and above nodata can equal nodata: move it by one.
         hit = merge.filled & (merge.pixels == dtype.type(merge.nodata))
-        merge.pixels[hit] += 1 if merge.nodata < np.iinfo(dtype).max else -1
+        if merge.nodata < np.iinfo(dtype).max:
+            merge.pixels[hit] += 1
+        else:  # not `+= -1`, which unsigned dtypes refuse
+            merge.pixels[hit] -= 1
     return merge.pixels

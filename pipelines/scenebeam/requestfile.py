@@ -265,7 +265,13 @@ def parse_value(text: str, name: str) -> Any:
 
 
 def set_dotted(document: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a field of a nested mapping by its dotted name. Missing mappings are created."""
+    """Set a field of a nested mapping. Missing mappings are created.
+
+    Args:
+        document: The mapping, which is changed in place.
+        dotted: Dotted name of the field.
+        value: The new value.
+    """
     *parents, last = dotted.split(".")
     holder = document
     for parent in parents:

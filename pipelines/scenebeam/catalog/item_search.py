@@ -73,6 +73,13 @@ def search_api(
 ) -> Iterator[Any]:
     """Yield the items of each query; of a catalog without item search, all of its items.
 
+    Args:
+        url: URL of the landing page.
+        landing_page: Its content.
+        stac_io: Reads pages with the limits of the request.
+        request: The validated request.
+        queries: What to search for.
+
     Raises:
         CatalogError: The catalog has neither item search nor links to items.
         APIError: The API refuses a search.

@@ -145,7 +145,16 @@ def _kind_of(options: Sequence[str]) -> str:
 
 
 def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
-    """Write the status of a run that starts to make its plan."""
+    """Write the status of a run that starts to make its plan.
+
+    Args:
+        plan: The frozen plan.
+        store: The output.
+        kind: The kind of the runner.
+
+    Returns:
+        The status.
+    """
     started = now()
     status = RunStatus(
         run=plan.request.run,

@@ -97,7 +97,17 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
 def report(
     outcomes: Iterable[str], output: str, status: str, on_progress: ProgressCallback | None = None
 ) -> str:
-    """Write the tables and the final status of a run; returns the status as JSON."""
+    """Write the tables and the final status of a run.
+
+    Args:
+        outcomes: Outcomes as JSON.
+        output: Where the plan is frozen.
+        status: The status of the run so far, as JSON.
+        on_progress: Called at the end.
+
+    Returns:
+        The final status as JSON.
+    """
     plan, store = _read_frozen(output)
     made = [Outcome.model_validate_json(text) for text in outcomes]
     final = finish(plan, made, store, RunStatus.model_validate_json(status))

@@ -18,7 +18,13 @@ _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 
 @contextmanager
 def report_progress(plan: Plan, store: Store, progress: Progress | None) -> Iterator[None]:
-    """Call `progress` now and then from a thread, and once more at the end of the block."""
+    """Call `progress` now and then from a thread, and once more at the end of the block.
+
+    Args:
+        plan: The frozen plan.
+        store: The output.
+        progress: The callback; None: report nothing.
+    """
     if progress is None:
         yield
         return

@@ -96,6 +96,11 @@ def load_or_create_plan(
 def check_same_request(frozen: Plan, request: RunRequest, store: Store) -> None:
     """Check that an output belongs to a request.
 
+    Args:
+        frozen: The plan in the output.
+        request: The request.
+        store: The output, for the message.
+
     Raises:
         RequestError: It belongs to another one; the message lists the differences.
     """

@@ -119,6 +119,12 @@ def find_scenes(
 ) -> CatalogScenes:
     """Search the catalog, or read a time-series table, without selecting.
 
+    Args:
+        request: The validated request.
+        search_scope: Where and when to search.
+        store: The output, which may hold the cached answer to the same search.
+        refresh: Search again instead of using that.
+
     Raises:
         RequestError: A band is unknown, or the table cannot be read.
         CatalogError: The catalog cannot be searched.

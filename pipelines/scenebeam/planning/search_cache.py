@@ -67,7 +67,13 @@ def read_search(request: RunRequest, store: Store) -> Sequence[Item] | None:
 
 
 def write_search(request: RunRequest, items: Sequence[Item], store: Store) -> None:
-    """Cache the items of a search. The key is written last, so that it always matches the items."""
+    """Cache the items of a search. The key is written last, so that it always matches the items.
+
+    Args:
+        request: The request whose search it was.
+        items: The items as they were received.
+        store: The output.
+    """
     store.delete([SEARCH_FILE])
     if items:
         _export(items, store)

@@ -20,6 +20,11 @@ def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
     """Whether the table of a frozen plan has changed, or some of its files may have arrived.
 
     A table that can no longer be read changes nothing.
+
+    Args:
+        plan: The frozen plan.
+        request: The request; other catalogs than time series are never outdated.
+        store: The output.
     """
     if not isinstance(request.catalog, TimeSeries):
         return False

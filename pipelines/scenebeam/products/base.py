@@ -95,7 +95,17 @@ class PlanView(ABC):
         search_scope: Any,
         tasks: Sequence[Any],
     ) -> dict[str, Any]:
-        """The figures, as JSON. May read pixels."""
+        """Compute the view; this may read pixels.
+
+        Args:
+            request: The validated request.
+            selection: The acquisitions that were selected.
+            search_scope: The search scope of the request.
+            tasks: The planned tasks.
+
+        Returns:
+            The view as JSON.
+        """
 
     @abstractmethod
     def describe(self, document: Mapping[str, Any]) -> str:
@@ -148,6 +158,14 @@ class Product(ABC, Generic[RequestT, TaskT, ScopeT]):
         """Make the outputs of one task, on a worker: the only step that touches pixels.
 
         Idempotent: outputs that exist are kept, and outputs are published atomically.
+
+        Args:
+            task: The task.
+            store: The output.
+            budget: What the task may spend on retries; it counts what is read.
+
+        Returns:
+            The outcome: done, skipped or failed for a reason that the product expects.
 
         Raises:
             ReadError: A source cannot be read; permanent or not, as the error says.

@@ -126,7 +126,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole_number(text: str) -> int | float:
-    """Parse an integer; too many digits give infinity, which `check_values` reports with its field."""
+    """Parse an integer; infinity if it has too many digits, which `check_values` reports."""
     if len(text) > _LONGEST_NUMBER:
         return math.inf
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)

@@ -35,10 +35,10 @@ class _Value(NamedTuple):
 def check_values(document: Any, most_values: int = MAX_VALUES) -> None:
     """Check that every value of a document is within bounds, whatever its field.
 
-    Not allowed are text with unpaired surrogates, NUL or more than MAX_TEXT characters; numbers that
-    are not finite (`nodata` may be NaN) or need more than 64 bits; lists, mappings and nesting
-    beyond their bounds. Lists of coordinates in `area` are only bounded by `most_values`. The time is
-    linear in the number of values, and a document that contains itself ends the check.
+    Not allowed are text with unpaired surrogates, NUL or more than MAX_TEXT characters; numbers
+    that are not finite (`nodata` may be NaN) or need more than 64 bits; lists, mappings and nesting
+    beyond their bounds. Lists of coordinates in `area` are only bounded by `most_values`. The time
+    is linear in the number of values, and a document that contains itself ends the check.
 
     Args:
         document: A request, or a part of one.
@@ -66,7 +66,7 @@ def check_values(document: Any, most_values: int = MAX_VALUES) -> None:
 
 
 def dotted_name(keys: Iterable[Any]) -> str:
-    """Name a field by its keys, such as `select.scenes.3.id`, with escapes if it is not printable."""
+    """Name a field by its keys, such as `select.scenes.3.id`; escape what is not printable."""
     parts: list[str] = []
     for key in keys:
         if len(parts) == _MOST_PARTS:

@@ -44,7 +44,16 @@ def choose_runner(plan: Plan) -> str:
 
 
 def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
-    """Run all tasks that are not done, write the report, and return the final status.
+    """Run all tasks that are not done, and write the report.
+
+    Args:
+        kind: The kind of the runner.
+        plan: The plan that is frozen in the store.
+        store: The output.
+        status: The status of the run so far.
+
+    Returns:
+        The final status.
 
     Raises:
         RequestError: The runner does not exist, or lacks an option.

@@ -85,7 +85,11 @@ class RadiometricOffset(BaseModel):
         return accept_old_names(value, {"since": "applied_when", "unless": "removed_when"})
 
     def applies_to_item(self, properties: dict[str, Any]) -> bool:
-        """Return whether the files of an item have the offset, by its properties."""
+        """Return whether the files of an item have the offset.
+
+        Args:
+            properties: Properties of the item.
+        """
         applied = any(
             str(properties.get(key, "")) >= lowest for key, lowest in self.applied_when.items()
         )
@@ -207,7 +211,14 @@ class CollectionRecord(BaseModel):
         return self.default or self.required or list(self.bands)
 
     def canonical(self, names: Iterable[str]) -> list[str]:
-        """Sort bands by wavelength; those without one come last, in the record's order."""
+        """Sort bands by wavelength.
+
+        Args:
+            names: Names of bands in this record.
+
+        Returns:
+            The names; those without a wavelength come last, in the order of the record.
+        """
         order = list(self.bands)
 
         def sort_key(name: str) -> tuple[bool, float, int]:
@@ -233,13 +244,24 @@ class CollectionRecord(BaseModel):
         return None
 
     def band_sensor(self, name: str) -> Literal["optical", "sar"] | None:
-        """Return which checks apply to a band; None if it holds no reflectance or backscatter."""
+        """Return which checks apply to a band.
+
+        Args:
+            name: The band.
+
+        Returns:
+            The kind of its sensor; None if it has neither reflectance nor backscatter.
+        """
         band = self.bands[name]
         # Optical by-products, such as aerosol maps, have no wavelength.
         return None if self.sensor == "optical" and band.wavelength is None else self.sensor
 
     def may_be_constant(self, name: str) -> bool:
-        """Return whether an image of one constant value is valid: classes, and by-products."""
+        """Return whether an image of one constant value is valid, as for classes and by-products.
+
+        Args:
+            name: The band.
+        """
         band = self.bands[name]
         is_byproduct = (
             self.sensor is not None and self.band_sensor(name) is None and band.asset != self.visual
@@ -293,7 +315,11 @@ class CollectionRecord(BaseModel):
     def band_scale_offset(self, name: str) -> tuple[float, float]:
         """Return the scale and offset from harmonized to physical values of a band.
 
-        Categorical bands are never scaled.
+        Args:
+            name: The band.
+
+        Returns:
+            Scale and offset; 1 and 0 for categorical bands, which are never scaled.
         """
         band = self.bands[name]
         if band.categorical:

@@ -90,7 +90,16 @@ def _stretched(channel: Array) -> Array:
 
 
 def resize_nearest(picture: Array, rows: int, columns: int) -> Array:
-    """Resize a 2-D array by nearest neighbor."""
+    """Resize a 2-D array by nearest neighbor.
+
+    Args:
+        picture: Array of any shape (height, width).
+        rows: Rows of the result.
+        columns: Columns of the result.
+
+    Returns:
+        Array of shape (rows, columns), same dtype.
+    """
     row_centers = (np.arange(rows) + 0.5) * picture.shape[0] / rows
     column_centers = (np.arange(columns) + 0.5) * picture.shape[1] / columns
     return np.asarray(picture[np.ix_(row_centers.astype(int), column_centers.astype(int))])

@@ -131,9 +131,17 @@ def read_window(source: Source, row: int, column: int, height: int, width: int) 
 
 
 def blocks_meeting(info: RasterInfo, row: int, column: int, height: int, width: int) -> list[Block]:
-    """Return the blocks of an image that intersect a window, row by row.
+    """List the blocks of an image that intersect a window.
 
-    The window may reach beyond the image.
+    Args:
+        info: The image.
+        row: First row of the window, in pixels of the image; the window may extend beyond it.
+        column: First column.
+        height: Rows of the window.
+        width: Columns of the window.
+
+    Returns:
+        The blocks, row by row.
     """
     first_row, last_row = max(row, 0), min(row + height, info.height)
     first_column, last_column = max(column, 0), min(column + width, info.width)

@@ -212,7 +212,14 @@ def gdal_path(href: str) -> str:
 
 
 def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -> RasterInfo:
-    """Return the info of a file after it has been warped onto a grid by `warped_vrt`."""
+    """Describe a file as `warped_vrt` warps it onto a grid.
+
+    Args:
+        name: Name of the VRT.
+        info: The file before it is warped.
+        grid: The target grid.
+        nodata: Nodata value of the result, if any.
+    """
     height, width = grid.shape
     return RasterInfo(
         name,

@@ -49,6 +49,9 @@ def _check_year(year: int) -> None:
 def parse_interval(text: str) -> tuple[datetime, datetime]:
     """Parse `start/end` or a single date.
 
+    Args:
+        text: Dates such as `2023-02-01/2023-02-28`; also a year, a month or an RFC 3339 time.
+
     Returns:
         The first and the last instant, both included.
 

@@ -84,6 +84,9 @@ class ProductRequest(StrictModel):
     def check_request(self, request: RunRequest) -> None:
         """Check the rest of the request against the product.
 
+        Args:
+            request: The whole request.
+
         Raises:
             ValueError: A field does not fit; the message starts with its name.
         """

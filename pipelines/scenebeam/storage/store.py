@@ -35,7 +35,14 @@ class AtomicFile(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Append the next bytes."""
+        """Append the next bytes.
+
+        Args:
+            data: A bytes-like object.
+
+        Returns:
+            The number of bytes written: all of them.
+        """
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
@@ -65,7 +72,14 @@ class Store(ABC):
     _record: _SupersededFiles | None = None
 
     def list(self, prefix: str = "") -> set[str]:
-        """Return the keys of published files that start with `prefix`, without superseded ones."""
+        """List the published files, without superseded ones.
+
+        Args:
+            prefix: Start of the keys.
+
+        Returns:
+            Their keys.
+        """
         return self._list_keys(prefix) - self.superseded(prefix)
 
     def superseded(self, prefix: str = "") -> set[str]:
@@ -80,7 +94,11 @@ class Store(ABC):
         return unchanged
 
     def supersede(self, keys: Iterable[str]) -> None:
-        """Mark published files as superseded, in addition to those that already are."""
+        """Mark published files as superseded, in addition to those that already are.
+
+        Args:
+            keys: Keys of the files; those that do not exist are ignored.
+        """
         marked = {*keys, *self.superseded()}
         self._record = _SupersededFiles(self._versions("", marked))
         if self._record.versions or self.size(SUPERSEDED) is not None:
@@ -142,7 +160,15 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
-        """Create a small file atomically if it does not exist. Returns True if it was created."""
+        """Create a small file atomically if it does not exist.
+
+        Args:
+            key: Key of the file.
+            content: Its content.
+
+        Returns:
+            True if the file was created, False if there was one of this key already.
+        """
 
     @abstractmethod
     def read_version(self, key: str) -> tuple[bytes, str] | None:
@@ -167,7 +193,12 @@ class Store(ABC):
     def open_write(self, key: str) -> AbstractContextManager[AtomicFile]:
         """Open a file to write it front to back.
 
-        The file is published when the block ends. If the block raises an exception, it is not.
+        Args:
+            key: Key of the file.
+
+        Returns:
+            A context manager that yields the file. The file is published when the block ends, but
+            not if the block raises an exception.
         """
 
     @abstractmethod
@@ -187,7 +218,12 @@ class Store(ABC):
 
     @abstractmethod
     def upload(self, key: str, path: Path) -> None:
-        """Publish a copy of a local file."""
+        """Publish a copy of a local file.
+
+        Args:
+            key: Key of the published file.
+            path: The local file.
+        """
 
     @abstractmethod
     def copy(self, key: str, target: str) -> None:
@@ -207,15 +243,37 @@ class Store(ABC):
 
     @abstractmethod
     def checksum(self, key: str) -> tuple[int, str]:
-        """Return the size of a file in bytes, and its checksum as a multihash in hex."""
+        """Compute the checksum of a file.
+
+        Args:
+            key: Key of the file.
+
+        Returns:
+            Its size in bytes, and its SHA-256 as a multihash in hex (STAC's `file:checksum`).
+        """
 
     @abstractmethod
     def matches(self, key: str, path: Path) -> bool:
-        """Return whether a file exists with the content of a local file."""
+        """Compare a file with a local one.
+
+        Args:
+            key: Key of the file.
+            path: The local file.
+
+        Returns:
+            Whether the file exists and has the same content.
+        """
 
     @abstractmethod
     def local_copy(self, key: str) -> AbstractContextManager[Path]:
-        """Provide the file on a local disk until the block ends."""
+        """Provide a file on a local disk.
+
+        Args:
+            key: Key of the file.
+
+        Returns:
+            A context manager that yields the path, which is valid until the block ends.
+        """
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
@@ -234,12 +292,21 @@ class Store(ABC):
         """Return whether a run on this machine holds the lock; None if that cannot be known."""
 
     def write(self, key: str, content: bytes) -> None:
-        """Publish a small file."""
+        """Publish a small file.
+
+        Args:
+            key: Key of the file.
+            content: Its content.
+        """
         with self.open_write(key) as file:
             file.write(content)
 
     def write_all(self, files: Mapping[str, File]) -> None:
-        """Publish small files by key, several at a time."""
+        """Publish small files, several at a time.
+
+        Args:
+            files: The files by key.
+        """
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda key: self.write(key, files[key].to_bytes()), files))
 

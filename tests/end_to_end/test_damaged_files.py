@@ -229,9 +229,7 @@ def test_wider_dates_keep_what_stands(make_request: Make) -> None:
 
 def test_narrower_dates_would_lose_a_product_and_are_refused(make_request: Make) -> None:
     run(make_request())
-    with pytest.raises(
-        RequestError, match="1 finished products .* are not of this request any more"
-    ):
+    with pytest.raises(RequestError, match="1 finished products .* do not belong to this request"):
         run(make_request(dates="2021"))
 
 

@@ -71,9 +71,9 @@ def test_table_scenes_and_products_in_a_bucket(tmp_path: Path, prefix: str) -> N
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"time_series": "gs://bucket/nowhere/t.csv"}, "nowhere/t.csv: there is no such file"),
-        ({"root": "https://example.com/raw"}, "neither on this machine nor gs://"),
-        ({"time_series": "s3://bucket/t.csv"}, "neither on this machine nor gs://"),
+        ({"time_series": "gs://bucket/nowhere/t.csv"}, "nowhere/t.csv: no such file"),
+        ({"root": "https://example.com/raw"}, "neither a local path nor gs://"),
+        ({"time_series": "s3://bucket/t.csv"}, "neither a local path nor gs://"),
     ],
 )
 def test_places_that_cannot_be_read_are_told(

@@ -130,7 +130,10 @@ def test_too_much_to_read_is_refused_before_it_is_read(make_request: Make) -> No
         ({"grid.crs": "EPSG:99999"}, "grid.crs"),
         ({"grid.crs": "EPSG:4326"}, "resolution in degrees"),
         ({"grid.crs": "EPSG:32634", "grid.bounds": [0, 0, 1005, 1000]}, "make them whole"),
-        ({"grid.crs": "EPSG:32634", "grid.bounds": [0, 0, 1000, 1000]}, "none of the scenes"),
+        (
+            {"grid.crs": "EPSG:32634", "grid.bounds": [0, 0, 1000, 1000]},
+            "none of the selected scenes",
+        ),
     ],
 )
 def test_bad_requests_are_told_what_to_mend(make_request: Make, changes: dict, told: str) -> None:

@@ -571,7 +571,7 @@ def test_files_above_the_ceiling_are_refused_with_the_figure(
     with serve(tmp_path) as server:
         for place in (path, f"{server.url}/f.geojson"):
             for reader in (fields_of, aois_of, area_of):
-                with pytest.raises(RequestError, match="more than the 1,000"):
+                with pytest.raises(RequestError, match="more than the maximum of 1,000"):
                     reader(place)
 
 

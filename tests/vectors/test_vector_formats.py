@@ -582,7 +582,7 @@ def test_documents_above_the_ceiling_are_refused_and_lines_are_not(
     monkeypatch.setattr("scenebeam.vectors.geojson.LARGEST_DOCUMENT", 500)
     with pytest.raises(
         RequestError,
-        match="more than the 500 of one document; write it as GeoParquet, or one feature per line",
+        match="the maximum of 500 for one document; write it as GeoParquet, or one feature per line",
     ):
         read(write_vectors(tmp_path / "f.geojson", FIELDS))
     assert len(read(write_vectors(tmp_path / "f.geojsonl", FIELDS))[1]) == 4

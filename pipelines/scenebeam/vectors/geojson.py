@@ -94,8 +94,8 @@ def read_document(path: Path, label: str) -> dict[str, Any] | None:
             size = file.seek(0, 2)
             if size > LARGEST_DOCUMENT:
                 raise ValueError(
-                    f"it has {size:,} bytes, more than the {LARGEST_DOCUMENT:,} of one document; "
-                    "write it as GeoParquet, or one feature per line",
+                    f"it has {size:,} bytes, more than the maximum of {LARGEST_DOCUMENT:,} for one "
+                    "document; write it as GeoParquet, or one feature per line",
                 )
             file.seek(0)
             document = _parse(file.read())

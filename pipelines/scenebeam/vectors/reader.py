@@ -130,7 +130,7 @@ def _local_path(location: str) -> Path:
 
 def _too_large(size: int) -> str:
     return (
-        f"it has {size:,} bytes, more than the {LARGEST_FILE:,} of a vector file "
+        f"it has {size:,} bytes, more than the maximum of {LARGEST_FILE:,} for a vector file "
         f"({LARGEST_DOCUMENT:,} of a GeoJSON document)"
     )
 

@@ -47,7 +47,7 @@ APART = {
     ("storage", "transfer"),
 }
 ONLY = {
-    "apache_beam": {"execution/engine.py", "execution/runners/"},
+    "apache_beam": {"execution/engine.py", "execution/beam_pipeline.py", "execution/runners/"},
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
     "google.auth": {"storage/", "cloud/", "transfer/signing/google.py"},

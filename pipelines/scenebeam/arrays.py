@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from affine import Affine
 
 from scenebeam.errors import RequestError
-from scenebeam.imaging.gridded_task import item_key
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
+from scenebeam.planning.plan import read_product_kind
+from scenebeam.products import product_of
+from scenebeam.products.base import GriddedProduct
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import open_store
 
 if TYPE_CHECKING:
     import xarray
-
-_FOLDERS = ("mosaics", "indices")
 
 
 def open_mosaics(
@@ -94,12 +94,12 @@ def _items(output: str) -> list[dict[str, Any]]:
     rows = [] if content is None else pq.read_table(io.BytesIO(content)).to_pylist()
     current = [row for row in rows if not row.get(SUPERSEDED)]
     items = sorted(current, key=lambda row: (row["datetime"], row["id"]))
-    for folder in _FOLDERS if items else ():
-        if store.size(item_key(folder, items[0]["id"])) is not None:
-            return items
-    raise RequestError(
-        f"{output} has no mosaics or indices: open the output of a run of such a product"
-    )
+    kind = read_product_kind(store)
+    if not items or kind is None or not isinstance(product_of(kind), GriddedProduct):
+        raise RequestError(
+            f"{output} has no mosaics or indices: open the output of a run of such a product"
+        )
+    return items
 
 
 def _variable(assets: Sequence[Mapping[str, Any] | None], output: str, grid: Grid) -> Any:

@@ -6,12 +6,15 @@ import hashlib
 import io
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from rio_cogeo import cog_validate
 
+from scenebeam.raster.block_codecs._codec import Codec
+from scenebeam.raster.codecs import CODECS
 from scenebeam.raster.cog import CogBand, CogProfile, Level, stack_levels, write_cog
 from scenebeam.raster.pyramid import Pyramid, halve, level_shapes
 
@@ -47,7 +50,7 @@ def some(shape: tuple[int, int], dtype: str, nodata: float | None) -> np.ndarray
     return pixels
 
 
-@pytest.mark.parametrize("codec", ["deflate", "zstd", "lzw"])
+@pytest.mark.parametrize("codec", [name for name, codec in CODECS.items() if codec.encode])
 @pytest.mark.parametrize(
     ("dtype", "nodata", "shape"),
     [
@@ -77,6 +80,25 @@ def test_pixels_come_back_and_judges_are_content(
         assert file.crs.to_epsg() == 32634
         assert file.overviews(1) == [2**n for n in range(1, len(level_shapes(*shape)))]
         assert file.profile["blockxsize"] == 512 or max(shape) < 512
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_codec_without_predictor_is_written_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    packbits = Codec(
+        tags=(32773,),
+        decode=lambda encoded, size: np.frombuffer(imagecodecs.packbits_decode(encoded), np.uint8),
+        encode=imagecodecs.packbits_encode,
+        has_predictor=False,
+    )
+    monkeypatch.setitem(CODECS, "packbits", packbits)
+    pixels = some((700, 300), dtype, 0)
+    path = tmp_path / "x.tif"
+    path.write_bytes(cog(pixels, 0, "packbits"))
+    with rasterio.open(path) as file:
+        assert file.compression.value == "PACKBITS"
+        np.testing.assert_array_equal(file.read(1), pixels)
 
 
 def test_overviews_are_the_means_of_what_is_valid(tmp_path: Path) -> None:

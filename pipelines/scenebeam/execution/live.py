@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenebeam.errors import RequestError
+from scenebeam.execution.runners import runs_in_process
 from scenebeam.planning.plan import read_plan
 from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import open_store
@@ -28,6 +29,6 @@ def live_status(output: str) -> RunStatus:
     if plan is None:
         return status
     changes: dict[str, object] = {"done": len(plan.tasks) - len(plan.undone(store.list()))}
-    if status.runner in ("serial", "direct") and store.is_held() is False:
+    if runs_in_process(status.runner) and store.is_held() is False:
         changes |= {"state": "cancelled", "message": _PROCESS_ENDED}
     return status.model_copy(update=changes)

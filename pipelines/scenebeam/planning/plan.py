@@ -106,6 +106,12 @@ def freeze(plan: Plan, store: Store) -> None:
     store.write(RUN_FILE, (json.dumps(document, indent=2) + "\n").encode())
 
 
+def read_product_kind(store: Store) -> str | None:
+    """Read which product an output has; None if there is no run in it."""
+    head = store.read(RUN_FILE)
+    return None if head is None else str(json.loads(head)["request"]["product"]["kind"])
+
+
 def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:
     """Yield rows of tasks, some megabytes at a time."""
     rows: list[dict[str, Any]] = []

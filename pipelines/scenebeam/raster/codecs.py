@@ -45,13 +45,15 @@ CODEC_OF_TAG = {tag: name for name, codec in CODECS.items() for tag in codec.tag
 """Value of the TIFF tag Compression → name of the codec."""
 
 
-def predictor_for(dtype: np.dtype[Any]) -> int:
+def predictor_for(codec: str, dtype: np.dtype[Any]) -> int:
     """Return the predictor that `encode` applies to blocks of a dtype."""
+    if not CODECS[codec].has_predictor:
+        return PREDICTOR_NONE
     return PREDICTOR_FLOAT if dtype.kind == "f" else PREDICTOR_HORIZONTAL
 
 
 def encode(block: Array, codec: str) -> bytes:
-    """Compress a block of one band, after applying the predictor of its dtype.
+    """Compress a block of one band, after applying the predictor of its codec and dtype.
 
     Args:
         block: Array of shape (rows, columns), of the full size of a block.
@@ -60,10 +62,13 @@ def encode(block: Array, codec: str) -> bytes:
     Returns:
         The compressed bytes; the same on every machine.
     """
-    if predictor_for(block.dtype) == PREDICTOR_FLOAT:
+    predictor = predictor_for(codec, block.dtype)
+    if predictor == PREDICTOR_FLOAT:
         block = imagecodecs.floatpred_encode(np.ascontiguousarray(block)[:, :, None], axis=-2)
-    else:
+    elif predictor == PREDICTOR_HORIZONTAL:
         block = imagecodecs.delta_encode(block, axis=-1)
+    else:
+        return _compress(block.tobytes(), codec)
     return _compress(block, codec)
 
 

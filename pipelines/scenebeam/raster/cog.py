@@ -317,7 +317,7 @@ def _sample_tags(profile: CogProfile) -> list[Tag]:
         Tag(262, SHORT, [1]),  # PhotometricInterpretation: black is zero
         Tag(277, SHORT, [count]),  # SamplesPerPixel
         Tag(284, SHORT, [1 if count == 1 else 2]),  # PlanarConfiguration: 2 is planar
-        Tag(317, SHORT, [predictor_for(profile.dtype)]),  # Predictor
+        Tag(317, SHORT, [predictor_for(profile.codec, profile.dtype)]),  # Predictor
         Tag(339, SHORT, [_SAMPLE_FORMATS[profile.dtype.kind]] * count),  # SampleFormat
     ]
     if count > 1:

@@ -1,27 +1,25 @@
-"""Runners: where tasks run. One module each, named as `runner.kind`, with `run_tasks`.
+"""Runners: where tasks run. One module each, named as `runner.kind`.
 
-Any other kind is the name of a Beam runner, and goes through `portable`.
+A module defines `IN_PROCESS` and `run_tasks`. Any other kind is the name of a Beam runner, and goes
+through `portable`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from types import ModuleType
 
-from scenebeam.execution.runners.options import DATAFLOW_OPTIONS
+from scenebeam.execution.beam_options import DATAFLOW_OPTIONS
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 
-_HELPERS = {"beam", "options"}
-"""Modules of this package that are not runners."""
 
-
-def known_runners() -> list[str]:
-    """The kinds of runners that have a module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(set(names) - _HELPERS)
+def runs_in_process(kind: str) -> bool:
+    """Return whether a runner makes tasks in the process that started it."""
+    return bool(_module_of(kind).IN_PROCESS)
 
 
 def choose_runner(plan: Plan) -> str:
@@ -59,7 +57,10 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
         RequestError: The runner does not exist, or lacks an option.
         RunnerError: The runner has ended before all tasks were made.
     """
-    module = kind if kind in known_runners() else "portable"
-    runner = importlib.import_module(f"{__name__}.{module}")
-    final: RunStatus = runner.run_tasks(kind, plan, store, status)
+    final: RunStatus = _module_of(kind).run_tasks(kind, plan, store, status)
     return final
+
+
+def _module_of(kind: str) -> ModuleType:
+    names = {module.name for module in pkgutil.iter_modules(__path__)}
+    return importlib.import_module(f"{__name__}.{kind if kind in names else 'portable'}")

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from scenebeam.errors import RequestError
-from scenebeam.execution.runners.beam import run_pipeline
-from scenebeam.execution.runners.options import DATAFLOW_OPTIONS, as_arguments
+from scenebeam.execution.beam_options import DATAFLOW_OPTIONS, as_arguments
+from scenebeam.execution.beam_pipeline import run_pipeline
 from scenebeam.planning.plan import Plan
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
+
+IN_PROCESS = False
+"""Whether tasks run in this process, so that none are left when it ends."""
 
 _MACHINE = "n2-standard-2"
 _GB_PER_CORE = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 
-from scenebeam.execution.runners.beam import run_pipeline
-from scenebeam.execution.runners.options import as_arguments
+from scenebeam.execution.beam_options import as_arguments
+from scenebeam.execution.beam_pipeline import run_pipeline
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
+
+IN_PROCESS = True
+"""Whether tasks run in this process, so that none are left when it ends."""
 
 
 def arguments_for(plan: Plan) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from scenebeam.execution.runners.beam import run_pipeline
-from scenebeam.execution.runners.options import as_arguments
+from scenebeam.execution.beam_options import as_arguments
+from scenebeam.execution.beam_pipeline import run_pipeline
 from scenebeam.planning.plan import Plan
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
+
+IN_PROCESS = False
+"""Whether tasks run in this process, so that none are left when it ends."""
 
 
 def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:

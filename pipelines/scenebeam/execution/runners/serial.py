@@ -13,6 +13,9 @@ from scenebeam.storage import Store
 from scenebeam.transfer.retry import shutdown
 from scenebeam.transfer.signing import effective_limits
 
+IN_PROCESS = True
+"""Whether tasks run in this process, so that none are left when it ends."""
+
 
 def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     """See `scenebeam.execution.runners.run_tasks`."""

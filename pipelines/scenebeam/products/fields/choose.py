@@ -46,7 +46,7 @@ OVERCAST = 75.0
 _CONCURRENT_SCENES = 4
 """Scenes whose classifications are read at the same time."""
 _CHOSEN_BEFORE = -1
-"""In place of the number of expansions of a scene that was chosen before, so that it ranks first."""
+"""Instead of the number of expansions, for a scene that was chosen before: it ranks first."""
 
 
 class Distance(NamedTuple):

@@ -39,10 +39,12 @@ def run_pipeline(
 
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
         raise RequestError(
             f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
         ) from error
+    except (ValueError, NotImplementedError) as error:
+        raise RequestError(f"runner {kind!r}: {error}") from error
     build(pipeline, store.uri, status, effective_limits(plan.request))
     try:
         result = pipeline.run()

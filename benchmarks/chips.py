@@ -47,7 +47,9 @@ from scenebeam.sandbox.scenes import SandboxScene
 BANDS = ("red", "green", "blue", "nir")
 PLANTING, HARVEST = datetime(2021, 6, 10, 9, 20, 31), datetime(2021, 10, 25, 9, 20, 31)
 SCENES = tuple(
-    replace(tile, acquired=taken, cloud_cover=1.0) for taken in (PLANTING, HARVEST) for tile in TILES
+    replace(tile, acquired=taken, cloud_cover=1.0)
+    for taken in (PLANTING, HARVEST)
+    for tile in TILES
 )
 SIDE, COUNT, PART = 256, 2000, 200
 LATENCIES = (0.0, 0.03, 0.1)

@@ -361,7 +361,7 @@ def spoil_in(mode: str, **settings: object) -> Spoil:
     """Spoil a tenth of all answers. Refusals that are final befall every file, each just once."""
     if mode in ("403", "404"):
         settings = {"share": 1.0, "once": True, **settings}
-    return Spoil(mode, **settings)  # type: ignore[arg-type]
+    return Spoil(mode, **settings)
 
 
 @contextmanager

@@ -336,7 +336,7 @@ def test_nodata_may_be_nan() -> None:
         "{id: x, dtype: float32, nodata: .nan, bands: {red: {asset: r, resolution: 10}}}"
     )
     [found] = validate_request(changed(collections=[record])).collections
-    assert math.isnan(found.nodata)  # type: ignore[union-attr, arg-type]
+    assert math.isnan(found.nodata)
     with pytest.raises(RequestError, match=r"collections\.0\.scale: it must be a finite number"):
         validate_request(changed(collections=[{**record, "scale": math.nan}]))
 
@@ -388,9 +388,7 @@ def test_yaml_takes_one_step_for_each_event(monkeypatch: pytest.MonkeyPatch, siz
 
 def test_long_texts_and_lists_are_refused_with_the_figure() -> None:
     sexagesimal = "1:" * 100_000 + "1.5"
-    assert "a: a text of 200,003 characters; the limit is 100,000" in refused(
-        f"a: {sexagesimal}"
-    )
+    assert "a: a text of 200,003 characters; the limit is 100,000" in refused(f"a: {sexagesimal}")
     assert f"output: a text of {MAX_TEXT + 1:,} characters" in refused(
         json.dumps(changed(output="x" * (MAX_TEXT + 1)))
     )

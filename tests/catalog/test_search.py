@@ -73,7 +73,7 @@ def test_files_of_every_form_give_the_same_scenes(
 
 def hashable(scene: Scene) -> Scene:
     told, assets = tuple(scene.properties.items()), tuple(scene.assets.items())
-    return replace(scene, item_href=None, properties=told, assets=assets)  # type: ignore[arg-type]
+    return replace(scene, item_href=None, properties=told, assets=assets)
 
 
 def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: SandboxServer) -> None:

@@ -31,12 +31,12 @@ def scene(name: str, **changes: object) -> Scene:
         name, "c", "p", NOON, NOON, "sentinel-2a", "34TGL", pass_key="S2A_1", tile_key="34TGL", processed=("1",),
         cloud_cover=10.0, footprint=box(0, 0, 1, 1),
     )  # fmt: skip
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def chosen(make: Make, **changes: object) -> tuple[list[list[str]], str]:
     request = make(**changes)
-    area = area_geometry(request.area)  # type: ignore[arg-type]
+    area = area_geometry(request.area)
     found = select(
         scenes_from_items(search_items(request, queries_for(request, area)), request),
         request,

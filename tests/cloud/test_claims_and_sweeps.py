@@ -157,7 +157,7 @@ def status(run: str, state: str, folder: Path) -> RunStatus:
         fingerprint="f",
         started=now,
         updated=now,
-    )  # type: ignore[arg-type]
+    )
 
 
 def report(settings: CloudSettings) -> StatusUpdater:

@@ -368,7 +368,10 @@ def test_a_run_is_named_by_what_it_makes_and_where() -> None:
         (b"a: !!bool maybe", "a: 'maybe' is not a value of the tag !!bool"),
         (b"a: " + b"1:" * 300 + b"1.5", "a: unknown key"),
         (b"a: " + b"1:" * 100_000 + b"1", "a text of 200,001 characters"),
-        (json.dumps({**REQUEST, "dates": "9999-12-31"}).encode(), "the year must be from 1800 to 2999"),
+        (
+            json.dumps({**REQUEST, "dates": "9999-12-31"}).encode(),
+            "the year must be from 1800 to 2999",
+        ),
         (
             json.dumps({**REQUEST, "output": "gs://products/\ud83d"}).encode(),
             "output: it contains invalid Unicode",

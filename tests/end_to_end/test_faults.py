@@ -111,7 +111,7 @@ def test_no_readable_tile_at_all_fails(remote: Make, server: SandboxServer) -> N
     request = remote()
     status = run(request)
     assert status.state == "failed"
-    assert "no readable tile of red" in status.message
+    assert "no readable file of red" in status.message
     (failure,) = rows(request, "failures.csv")
     assert failure["kind"] == "failed_missing_inputs"
     assert "run.json" in failure["retry"]

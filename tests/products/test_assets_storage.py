@@ -206,7 +206,7 @@ def test_a_local_file_stays_while_the_object_is_another(
     names = raw(request)
     monkeypatch.setattr(gcs.GcsStore, "matches", lambda self, name, path: False)
     status = run(ask("url_to_gcs_drop_local", prefix, download_n=1))
-    assert "another checksum" in status.message
+    assert "the checksum of gs:" in status.message
     assert raw(request) == names
 
 

@@ -86,9 +86,9 @@ def test_a_cloud_probability_is_looked_at_before_classes(
 ) -> None:
     """As Sentinel-2 Collection 1 at Earth Search has it: 50 percent is cloud, 49 is none; shadows do not count."""
     x, y = PLANTING.pixel_centers(20)
-    probability = np.where(earth.is_cloud(x, y, earth.day_number(PLANTING.acquired)), 50, 49).astype(
-        np.uint8
-    )
+    probability = np.where(
+        earth.is_cloud(x, y, earth.day_number(PLANTING.acquired)), 50, 49
+    ).astype(np.uint8)
     corner = (float(PLANTING.left), float(PLANTING.top))
     write_image(tmp_path / "cloud.tif", probability, f"EPSG:{PLANTING.epsg}", corner, 20, 256)
     items: list[dict[str, Any]] = [

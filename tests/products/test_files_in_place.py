@@ -96,7 +96,7 @@ def test_a_damaged_file_in_place_is_fetched_again_with_a_warning(
     assert run(request).state == "succeeded"
     assert (folder / "B08.tif").read_bytes() == (sandbox / SCENE.id / "nir.tif").read_bytes()
     assert {name.rpartition("/")[2] for name in server.requests} == {"nir.tif", "scl.tif"}
-    told = f"raw/{SCENE.id}/B08.tif was there already and is damaged, fetched again: "
+    told = f"raw/{SCENE.id}/B08.tif existed but was damaged, and was downloaded again: "
     assert told in caplog.text
     assert row(request)["message"].startswith(f"B08: {told}")
     assert row(request)["status"] == "success"

@@ -132,7 +132,7 @@ def test_a_smaller_share_gives_more_chips_of_no_less(
 def test_classes_are_counted_as_the_run_counts_them(landcover_request: Make) -> None:
     request = landcover_request()
     plan = make_plan(request)
-    found = count_classes(plan.tasks, request.product, Budget())  # type: ignore[arg-type]
+    found = count_classes(plan.tasks, request.product, Budget())
     assert not Path(request.output).exists()
     run(request)
     counts: Counter[str] = Counter()

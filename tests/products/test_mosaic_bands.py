@@ -49,7 +49,7 @@ def test_the_tables_name_the_band_that_is_missing(without_scl: Path) -> None:
         "success": "False",
         "failed_bands": "scl",
         "missing_files": "A/scl",
-        "error_message": "incomplete: no tile has scl",
+        "error_message": "incomplete: no scene has scl",
         "output_folder": f"mosaics/{stamp('02')}",
     }
     assert (whole["success"], whole["failed_bands"]) == ("True", "")

@@ -122,7 +122,7 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
         item = pystac.Item.from_file(str(path))
         pystac.Item.from_dict({**item.to_dict(), "stac_extensions": []}).validate()
         sources = {link.title for link in item.get_links("derived_from")}
-        assert sources == {s.id for s in ranked(item.datetime.year)}  # type: ignore[union-attr]
+        assert sources == {s.id for s in ranked(item.datetime.year)}
         for band, asset in item.assets.items():
             content = (path.parent / asset.href).read_bytes()
             assert (
@@ -202,7 +202,7 @@ def test_resampling_is_per_band_and_never_touches_classes(make_request: Make) ->
         "red": "bilinear",
         "scl": "nearest",
         "nir": "nearest",
-    }  # type: ignore[attr-defined]
+    }
 
 
 @pytest.mark.parametrize("cut_by", ["rows", "rows and columns"])

@@ -411,7 +411,7 @@ def test_fetched_bands_are_gone_on_with(
     server.reset_counts()
     with caplog.at_level(logging.INFO, "scenebeam.progress"):
         path = made(request)
-    assert "blue.tif is there already, skipping" in caplog.text
+    assert "blue.tif already exists, skipping" in caplog.text
     assert "6/6 bands complete" in caplog.text
     assert {(name.rpartition("/")[2], start >= 100_000) for name, start, _ in server.ranges} == {
         ("nir.tif", True)
@@ -566,7 +566,10 @@ def test_too_large_for_the_memory_is_said_before(stack_request: Make, served_ite
     [
         ({"product.bands": ["thermal"]}, "unknown band 'thermal'"),
         ({"product.format": "vrt", "product.compression": "zstd"}, "a VRT holds no pixels"),
-        ({"product.format": "vrt", "output": "gs://bucket/x"}, "cannot name files on this machine"),
+        (
+            {"product.format": "vrt", "output": "gs://bucket/x"},
+            "cannot refer to files on this machine",
+        ),
         ({"product.resolution_mode": "other"}, "product.resolution_mode"),
     ],
 )

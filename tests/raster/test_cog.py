@@ -36,7 +36,7 @@ def cog(
     transform = Affine(10, 0, 600_000, 0, -10, 4_500_000)
     profile = CogProfile(
         *pixels.shape, pixels.dtype, nodata, "EPSG:32634", transform, codec, **more
-    )  # type: ignore[arg-type]
+    )
     file = io.BytesIO()
     write_cog(file, profile, levels)
     return file.getvalue()

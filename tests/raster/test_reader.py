@@ -42,7 +42,7 @@ def make_file(tmp_path: Path) -> Callable[..., Path]:
             "width": shape[2],
             "dtype": dtype,
         }
-        with rasterio.open(path, "w", **{**profile, **GRID, **options}) as file:  # type: ignore[arg-type]
+        with rasterio.open(path, "w", **{**profile, **GRID, **options}) as file:
             file.write(pixels)
         return path
 

@@ -82,7 +82,7 @@ def test_other_libraries_speak_at_vv_alone(make_request: Make, tmp_path: Path) -
 
 
 def test_the_environment_may_ask_for_more(make_request: Make, tmp_path: Path) -> None:
-    assert "begins" in "\n".join(told(make_request(), tmp_path, SCENEBEAM_VERBOSE="1"))
+    assert ": started" in "\n".join(told(make_request(), tmp_path, SCENEBEAM_VERBOSE="1"))
 
 
 def test_debug_shows_tracebacks_one_task_after_another(

@@ -1,1 +1,1 @@
-"""What products on a grid share: composing, shards, estimates, writers and small pictures."""
+"""What products on a grid share: composing, shards, estimates, writers and thumbnails."""

@@ -1,14 +1,14 @@
 """Assemble the parts of an image into one COG. Encoded blocks are copied, never decoded.
 
-The blocks of a level lie in the COG from left to right and top to bottom across the whole image,
-while each part has those of its own window. So a row of blocks of the image consists of one row of
-blocks of each part beside another:
+In the COG, the blocks of a level are ordered from left to right and top to bottom across the whole
+image, while each part has the blocks of one window in that order. So a row of blocks of the image
+is made of one row of blocks of each part beside another:
 
     part A: a1 a2      part B: b1       COG: a1 a2 b1
             a3 a4              b2            a3 a4 b2
 
-Sizes, masks and blocks are all merged in that order. The levels that no part has encoded come of
-the coarse pixels of all parts.
+Sizes, masks and blocks are all merged in that order. The levels that no part has are
+encoded from the coarse pixels of all parts.
 """
 
 from __future__ import annotations
@@ -52,21 +52,18 @@ def assemble(
     with ExitStack() as copies:
         parts = [StoredPart(copies.enter_context(store.local_copy(name))) for name in part_keys]
         headers = [part.header for part in parts]
-        encodings = {(header.dtype, repr(header.nodata)) for header in headers}
-        if len(encodings) > 1:
-            raise CheckError(
-                f"{key}: its shards have different dtypes or nodata values {sorted(encodings)}; "
-                "declare dtype and nodata in the collection record"
-            )
+        _check_equal_encoding(key, headers)
         first = headers[0]
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
         part_rows = _sort_by_rows(parts)
         shapes = level_shapes(profile.height, profile.width)
         shared = len(first.shapes)
         levels: list[Level | EncodedBlocks] = []
+        # Blocks are read lazily, while the COG is written: no level is in memory as a whole.
         for level in range(shared):
             sizes = _merge_sizes(part_rows, level)
             levels.append(Level(*shapes[level], sizes, _merge_blocks(part_rows, level)))
+        # A TIFF has masks for all of its blocks or for none.
         masks = None
         if any(header.masks for header in headers):
             masks = _merge_masks(part_rows, shared)
@@ -78,6 +75,17 @@ def assemble(
         with store.open_write(key) as file:
             write_cog(file, profile, levels, masks)
         return file, headers
+
+
+def _check_equal_encoding(key: str, headers: Sequence[PartHeader]) -> None:
+    # Without a declared dtype, that of a shard is decided by the files that it has opened.
+    # `repr`, because NaN is not equal to itself.
+    encodings = {(header.dtype, repr(header.nodata)) for header in headers}
+    if len(encodings) > 1:
+        raise CheckError(
+            f"{key}: its shards have different dtypes or nodata values {sorted(encodings)}; "
+            "declare dtype and nodata in the collection record"
+        )
 
 
 def _sort_by_rows(parts: Sequence[StoredPart]) -> list[list[StoredPart]]:
@@ -138,7 +146,7 @@ def _merge_masks(part_rows: _PartRows, levels: int) -> list[list[bytes]]:
     merged: list[list[bytes]] = [[] for _ in range(levels)]
     for row in part_rows:
         # Read the masks of a row of shards only: together, those of a large image are many.
-        masks_of = {}
+        masks_of: dict[StoredPart, list[list[bytes]]] = {}
         for part in row:
             masks_of[part] = part.masks() or _empty_masks(part.header.sizes)
         for level in range(levels):
@@ -166,6 +174,8 @@ def _block_row_slices(
 def _merge_blocks(part_rows: _PartRows, level: int) -> Iterator[bytes]:
     """Yield a level's blocks in the order of the whole image."""
     for row in part_rows:
-        for block_rows in zip(*(part.block_rows(level) for part in row), strict=True):
-            for blocks in block_rows:
+        rows_of_parts = [part.block_rows(level) for part in row]
+        # All parts of a row have the same height, and so the same number of rows of blocks.
+        for block_row in zip(*rows_of_parts, strict=True):
+            for blocks in block_row:
                 yield from blocks

@@ -70,7 +70,13 @@ def describe_band(
     Raises:
         RequestError: The files cannot be combined into one image.
     """
-    assets = {scene.id: scene.assets[name] for scene in acquisition.scenes if name in scene.assets}
+    assets: dict[str, Asset] = {}
+    absent = []
+    for scene in acquisition.scenes:
+        if name in scene.assets:
+            assets[scene.id] = scene.assets[name]
+        else:
+            absent.append(scene.id)
     _check_combinable(name, acquisition, list(assets.values()), values)
     # All files have the same encoding. Without any file, it does not matter.
     first = next(iter(assets.values()), None)
@@ -80,7 +86,7 @@ def describe_band(
         label=label or name,
         name=name,
         sources=tuple(_source_ref(scene, asset, values) for scene, asset in assets.items()),
-        absent=tuple(scene.id for scene in acquisition.scenes if name not in scene.assets),
+        absent=tuple(absent),
         dtype=first.dtype if first else "uint8",
         nodata=first.nodata if first else None,
         scale=scale,

@@ -92,11 +92,11 @@ class ChipReader:
         self._files.close()
 
     def first_block(self, number: int) -> Block:
-        """The first block of the first band that a grid needs: sort by it to read in file order."""
+        """Return the first block of the first band that a grid needs: the key of `file_order`."""
         return self._windows[0].first_block(self._indices[number])
 
     def file_order(self) -> list[int]:
-        """The numbers of the grids in the order of their blocks in the first file."""
+        """Return the numbers of the grids in the order of their blocks in the first file."""
         return sorted(self._indices, key=self.first_block)
 
     def read(self, number: int) -> list[tuple[Array, Mask | None]]:

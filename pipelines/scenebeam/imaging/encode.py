@@ -21,10 +21,10 @@ class EncodedImage(Protocol):
     """One band, encoded: in memory, or in a part that an earlier run has stored."""
 
     def levels(self) -> Sequence[Level | EncodedBlocks]:
-        """The image and its overviews, as encoded blocks."""
+        """Return the image and its overviews, as encoded blocks."""
 
     def masks(self) -> list[list[bytes]] | None:
-        """For each level the mask of each block; None where all is valid, or nodata says so."""
+        """Return the mask of each block by level; None if nodata marks all invalid pixels."""
 
 
 class ImageEncoder:
@@ -62,11 +62,11 @@ class ImageEncoder:
         self._pyramid.add(pixels)
 
     def levels(self) -> Sequence[Level | EncodedBlocks]:
-        """The image and its overviews, once all rows are added."""
+        """Return the image and its overviews, once all rows are added."""
         return self._pyramid.finish()
 
     def masks(self) -> list[list[bytes]] | None:
-        """For each level the mask of each block; None where all is valid, or nodata says so."""
+        """Return the mask of each block by level; None if nodata marks all invalid pixels."""
         return self._pyramid.masks
 
     def store_part(self, store: Store, key: str, window: Window, facts: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class ImageEncoder:
             store: The output.
             key: Key of the part.
             window: Rows and columns of the whole image that it covers.
-            facts: What is to be known of the part then, as JSON.
+            facts: What the product needs to know of the part then, as JSON.
         """
         with store.open_write(key) as file:
             write_part(file, self._pyramid, window, facts)
@@ -92,6 +92,9 @@ def publish_cog(
         key: Key of the COG.
         profile: Its grid, dtype, nodata value and tags.
         images: Its bands, all of the same shape.
+
+    Returns:
+        The published file, with its size and checksum.
     """
     with store.open_write(key) as file:
         if len(images) == 1:
@@ -103,12 +106,12 @@ def publish_cog(
 
 
 def _common_masks(images: Sequence[EncodedImage]) -> list[list[bytes]] | None:
-    """One mask for all bands, as a TIFF has it: a pixel is valid where it is valid in all bands."""
+    """Return one mask for all bands, as a TIFF has it: valid is what is valid in all bands."""
     masks = []
     for image in images:
-        own = image.masks()
-        if own is not None:
-            masks.append(own)
+        image_masks = image.masks()
+        if image_masks is not None:
+            masks.append(image_masks)
     if not masks:
         return None
     common = []
@@ -118,6 +121,7 @@ def _common_masks(images: Sequence[EncodedImage]) -> list[list[bytes]] | None:
 
 
 def _common_mask(blocks: Sequence[bytes]) -> bytes:
+    # Masks are empty where all is valid, and often equal in all bands: decode the rest only.
     different = {block for block in blocks if block}
     if len(different) < 2:
         return next(iter(different), b"")

@@ -54,7 +54,7 @@ def finest_resolution(request: RunRequest, bands: Sequence[str]) -> float:
 
 
 def max_window_width(
-    bands: Sequence[Band], method: str, memory: int, outputs: int, held: int = 0
+    bands: Sequence[Band], method: str, memory: int, outputs: int, extra_bytes: int = 0
 ) -> int:
     """Return the width of the widest window that a task can make within its memory.
 
@@ -63,13 +63,13 @@ def max_window_width(
         method: Merge method.
         memory: Bytes that it may take.
         outputs: Number of COGs that it writes.
-        held: Bytes per column that the product itself keeps of each chunk of rows.
+        extra_bytes: Bytes per column that the product itself keeps of each chunk of rows.
 
     Returns:
         Columns, at least ROW_CHUNK.
     """
     spare = memory - PROCESS_MEMORY - ENCODED_MEMORY * outputs
-    return max(ROW_CHUNK, int(spare // (held + _bytes_per_column(bands, method))))
+    return max(ROW_CHUNK, int(spare // (extra_bytes + _bytes_per_column(bands, method))))
 
 
 def _bytes_per_column(bands: Sequence[Band], method: str) -> int:
@@ -119,7 +119,7 @@ def estimate_task(
     scenes: Sequence[SceneRef],
     method: str,
     outputs: int,
-    held: int = 0,
+    extra_bytes: int = 0,
 ) -> Estimate:
     """Estimate what one task reads, writes and keeps in memory.
 
@@ -131,7 +131,7 @@ def estimate_task(
         scenes: Its scenes, with footprints in the CRS of the grid.
         method: Merge method.
         outputs: Number of COGs that it writes.
-        held: Bytes per column that the product itself keeps of each chunk of rows.
+        extra_bytes: Bytes per column that the product itself keeps of each chunk of rows.
     """
     top, bottom, left, right = window
     extent = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
@@ -144,7 +144,7 @@ def estimate_task(
         size = pixels * 4 / 3 * known.bytes_per_pixel
         most_written += int(size)
         least_written += int(size / compression_gain(known, abs(grid.transform.a)))
-    chunks = (right - left) * (held + _bytes_per_column(bands, method))
+    chunks = (right - left) * (extra_bytes + _bytes_per_column(bands, method))
     return Estimate(
         blocks=reads.blocks,
         # For each file a header, and all its blocks in one range; at most one range per block.

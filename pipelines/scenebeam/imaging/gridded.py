@@ -104,7 +104,7 @@ def make_gridded(
     """
     missing = _missing_in_plan(task)
     if not any(band.sources for band in task.bands):
-        reason = "no tile of the acquisition has any of the bands"
+        reason = "no scene of the acquisition has any of the bands"
         return _refusal(task, missing, "failed_no_tiles", reason)
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
     if not _has_parts(task, recipe, store):
@@ -138,8 +138,10 @@ def _has_parts(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> bool:
     """Return whether the task is a shard whose parts an earlier run has stored."""
     if task.shards == 1:
         return False
-    keys = {task.part_key(output.name, task.shard) for output in recipe.outputs(task, {})}
-    return keys <= store.list(task.parts_prefix)
+    existing = store.list(task.parts_prefix)
+    return all(
+        task.part_key(output.name, task.shard) in existing for output in recipe.outputs(task, {})
+    )
 
 
 def _check_missing(task: TaskT, recipe: GriddedRecipe[TaskT], missing: Missing) -> Outcome | None:

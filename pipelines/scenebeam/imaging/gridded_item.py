@@ -52,7 +52,7 @@ def describe_output(
         output.dtype.name, output.nodata, output.scale, output.offset, pixel_size
     )
     raster_band["statistics"] = {"valid_percent": round(100 * (valid / (height * width)), 4)}
-    asset = {
+    asset: dict[str, Any] = {
         "href": f"./{output.name}.tif",
         "type": stac_items.COG_TYPE,
         "roles": ["data"],
@@ -63,9 +63,9 @@ def describe_output(
         "scenebeam:scenes": [scene for scene in _scenes_of(output) if scene not in missing],
     }
     if missing:
-        asset["scenebeam:missing"] = [
-            {"scene": scene, "reason": missing[scene]} for scene in sorted(missing)
-        ]
+        asset["scenebeam:missing"] = []
+        for scene, reason in sorted(missing.items()):
+            asset["scenebeam:missing"].append({"scene": scene, "reason": reason})
     return asset
 
 
@@ -82,7 +82,8 @@ def _scenes_of(output: Output) -> list[str]:
     """Return the ids of the scenes of an output, each once, in order of priority."""
     scenes: dict[str, None] = {}
     for band in output.inputs:
-        scenes.update(dict.fromkeys(source.scene for source in band.sources))
+        for source in band.sources:
+            scenes[source.scene] = None
     return list(scenes)
 
 
@@ -103,8 +104,7 @@ def publish_item(
         missing: The missing files. The item lists those of bands without an output; assets list
             the others.
     """
-    inputs = {band.label for output in outputs for band in output.inputs}
-    lost = {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
+    lost = _missing_without_output(task, outputs, missing)
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
     previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     for output in outputs:
@@ -129,6 +129,15 @@ def publish_item(
         properties,
     )
     store.write(task.item_path, stac_items.to_bytes(item))
+
+
+def _missing_without_output(
+    task: GriddedTask, outputs: Sequence[Output], missing: Missing
+) -> Missing:
+    inputs: set[str] = set()
+    for output in outputs:
+        inputs.update(band.label for band in output.inputs)
+    return {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
 
 
 def _publish_thumbnail(

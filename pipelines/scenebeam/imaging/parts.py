@@ -67,7 +67,6 @@ def write_part(file: AtomicFile, pyramid: Pyramid, window: Window, facts: dict[s
         {
             "window": window,
             "dtype": pyramid.dtype.str,
-            # JSON has no NaN and no infinity.
             "nodata": None if pyramid.nodata is None else repr(pyramid.nodata),
             "shapes": [[level.height, level.width] for level in levels],
             "sizes": [level.sizes for level in levels],
@@ -110,9 +109,10 @@ class StoredPart:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             fields = json.loads(file.read(size))
+        # JSON has no NaN: `write_part` stores the number as text.
         fields["nodata"] = None if fields["nodata"] is None else float(fields["nodata"])
         self.header = PartHeader(**fields)
-        # Nothing but sizes is stored: everything lies where the sum of the sizes before it says.
+        # Only sizes are stored: the offset of each level is the sum of the sizes before it.
         self._level_offsets = [8 + size]
         for sizes in self.header.sizes:
             self._level_offsets.append(self._level_offsets[-1] + sum(sizes))
@@ -141,7 +141,7 @@ class StoredPart:
         return levels
 
     def masks(self) -> list[list[bytes]] | None:
-        """For each level the mask of each block, empty where all is valid; None without masks."""
+        """Return the mask of each block by level, empty if all is valid; None without masks."""
         if self.header.masks is None:
             return None
         masks = []
@@ -172,6 +172,7 @@ class StoredPart:
         """
         rows, columns = self.coarse_shape
         dtype = np.dtype(self.header.dtype)
+        # Only the requested rows are read: the whole level of a large image has gigabytes.
         row_bytes = columns * dtype.itemsize
         with self._path.open("rb") as file:
             file.seek(self._coarse_offset + first * row_bytes)
@@ -179,6 +180,7 @@ class StoredPart:
             pixels = np.frombuffer(content, dtype).reshape(-1, columns)
             if not self.header.coarse_masked:
                 return pixels
+            # One bit a pixel, and whole bytes a row.
             mask_bytes = -(-columns // 8)
             file.seek(self._coarse_offset + rows * row_bytes + first * mask_bytes)
             packed = np.frombuffer(file.read((last - first) * mask_bytes), np.uint8)

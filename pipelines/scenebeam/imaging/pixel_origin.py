@@ -1,7 +1,7 @@
 """Find the pixel lattice that the scenes of a run share.
 
-If the output grid lies on that lattice, pixels are copied instead of resampled. Tiles of Sentinel-2
-have their edges at multiples of 10 m, those of Landsat at 15 m plus multiples of 30 m.
+If the output grid lies on that lattice, pixels are copied instead of resampled. Sentinel-2
+has its pixel edges at multiples of 10 m, Landsat at 15 m plus multiples of 30 m.
 """
 
 from __future__ import annotations

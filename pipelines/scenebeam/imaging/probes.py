@@ -1,7 +1,7 @@
 """Facts about the files of a band that hold for all of them, from the header and size of a few.
 
-A plan has thousands of files, and each header takes a round trip. So one header of each band stands
-for all files of the band.
+A plan has thousands of files, and each header takes a round trip. So one header per band is
+read, and is assumed to be typical of its other files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_SIZE_SAMPLES = 3
 
 @dataclass(frozen=True)
 class BandProbe:
-    """Facts from the header of one file that stand for all files of its band."""
+    """Facts from the header of one file, which are assumed to hold for all files of its band."""
 
     block: tuple[int, int] = (1024, 1024)
     """Rows and columns of a block."""
@@ -68,7 +68,8 @@ def probe(href: str, index: int, signing: str, limits: Limits) -> BandProbe:
                 block_bytes=size / layout.sizes.size,
                 blocks=_block_counts(layout.height, layout.width, layout.block),
             )
-        # Not a TIFF that our own reader knows: GDAL does not tell the sizes of blocks.
+        # GDAL reads the file, and does not report the sizes of blocks: assume that they are
+        # compressed to one half.
         source = open_source(href, index, budget, signing)
         info = source.info
         source.close()

@@ -38,16 +38,16 @@ class AssetRef(BaseModel):
     scene: str
     """Id of the scene."""
     href: str
-    """Unsigned."""
+    """Unsigned href of the file."""
     index: int
     """Index of the band in the file, from 1."""
     signing: str
     add_offset: int
-    """What is subtracted from the stored numbers."""
+    """Subtracted from every valid pixel."""
 
 
 def scene_fields(scene: Scene, crs: str | None = None) -> dict[str, Any]:
-    """The fields of a SceneRef: its footprint in a CRS, or in degrees without one."""
+    """Return the fields of a SceneRef: its footprint in a CRS, or in degrees without one."""
     footprint = scene.footprint
     if footprint is not None and crs is not None:
         footprint = project_footprint(footprint, crs)

@@ -2,7 +2,7 @@
 
 A shard is a window of the grid. Its task encodes the blocks of the window in the image itself and
 in the first overviews, stores them as a part (`imaging.parts`), and the shard that finishes last
-assembles the COG of all parts (`imaging.assemble`), without decoding any block again.
+assembles the COG from all parts (`imaging.assemble`), without decoding any block again.
 
 For that, a block of a shard must be a block of the whole image. A block has 512 x 512 pixels of
 its level, so a block of the overview n covers 512 * 2^n pixels of the image:
@@ -12,7 +12,7 @@ its level, so a block of the overview n covers 512 * 2^n pixels of the image:
 
 Cuts at multiples of 4096 pixels let a shard encode four levels by itself. At the next level, a
 block would reach beyond the shard. The shard keeps its pixels of that level, 1/256 of the image,
-and whoever assembles the COG encodes that level and the following ones of the pixels of all shards.
+and the assembly encodes that level and the following ones from the pixels of all shards.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Make assets: fetch, check and publish the files of one scene, each band on its own."""
+"""Download, verify and publish the files of one scene, each band on its own."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,32 +17,13 @@ from scenebeam.errors import CheckError, ReadError, StorageError, unexpected
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.fetch import checksum_warning, fetch, file_asset, find_stored_damage
 from scenebeam.metadata import stac_items
-from scenebeam.products.assets.task import DROP, RAW, AssetsTask, BandFile
+from scenebeam.products.assets.task import DROP, AssetsTask, BandFile
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger(__name__)
 progress = logging.getLogger("scenebeam.progress")
-
-
-@dataclass(frozen=True)
-class DownloadResult:
-    """What became of one band."""
-
-    status: str
-    """`success`, or the status that the band gives its scene."""
-    message: str = ""
-    size: int = 0
-    checksum: str = ""
-    spending: dict[str, Any] = field(default_factory=dict)
-    """`seconds`, `bytes` and `retries` that it took."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether its file is where it is to be."""
-        return self.status == "success"
-
 
 STATUSES = (
     "exception",
@@ -50,155 +32,234 @@ STATUSES = (
     "skipped_missing_href",
     "success",
 )
-"""The worst first: a scene has the status of its worst band."""
+"""Statuses from worst to best: a scene has that of its worst band."""
+
+
+@dataclass(frozen=True)
+class DownloadResult:
+    """The result of one band."""
+
+    status: str
+    """One of STATUSES."""
+    message: str = ""
+    size: int = 0
+    """Bytes of the file."""
+    checksum: str = ""
+    """Its `file:checksum`."""
+    spending: dict[str, Any] = field(default_factory=dict)
+    """`seconds`, `bytes` and `retries` that it took."""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "success"
+
+
+class Destinations(NamedTuple):
+    """The stores of a task, and the keys of the scene's files that exist in them."""
+
+    store: Store
+    """The run's own store."""
+    bucket: Store | None
+    """The store at `gcs`, for the modes that need one."""
+    store_keys: set[str]
+    bucket_keys: set[str]
 
 
 def download_scene(task: AssetsTask, store: Store, budget: Budget) -> Outcome:
-    """Bring all files of a scene to where they are to lie, and publish its item when all are there.
+    """Download all files of a scene, and publish its item when all of them are complete.
 
-    A band that fails is named, and loses none of the others: what is there already is not fetched again.
+    A band that fails does not stop the others. Files that exist and are intact are not downloaded
+    again.
+
+    Args:
+        task: The task.
+        store: The output.
+        budget: Retries and waiting time of the whole task.
+
+    Returns:
+        The outcome; `detail` has the result of each band.
+
+    Raises:
+        StorageError: The item cannot be published.
     """
     bucket = open_store(task.gcs) if task.gcs else None
-    place = Destinations(
+    places = Destinations(
         store=store,
         bucket=bucket,
-        here=store.list(f"{RAW}/{task.scene.id}/"),
-        there=bucket.list(f"{task.scene.id}/") if bucket is not None else set(),
+        store_keys=store.list(task.files_prefix),
+        bucket_keys=bucket.list(task.cloud_prefix) if bucket is not None else set(),
     )
-    results = _workers(budget.download_workers).map(
-        lambda file: download_band(task, file, place, budget), task.files
+    downloads = _threads(budget.download_workers).map(
+        lambda file: download_band(task, file, places, budget), task.files
     )
-    brought = dict(zip(task.files, results, strict=True))
-    status = min((one.status for one in brought.values()), key=STATUSES.index)
-    detail = {}
-    for file, one in brought.items():
-        detail[file.column] = {"ok": one.ok, "message": one.message, **one.spending}
-    if status == "success":
-        _publish_item(task, store, brought)
+    results = dict(zip(task.files, downloads, strict=True))
+    detail, reasons = {}, []
+    for file, result in results.items():
+        detail[file.column] = {"ok": result.ok, "message": result.message, **result.spending}
+        if not result.ok:
+            reasons.append(f"{file.label}: {result.message}")
+    if not reasons:
+        _publish_item(task, store, results)
         return Outcome(task=task.id, state="done", detail=detail)
-    reason = "; ".join(
-        f"{file.label}: {one.message}" for file, one in brought.items() if not one.ok
-    )
-    missing = status == "skipped_missing_href"
-    state = "skipped" if missing else "failed"
+    status = min((result.status for result in results.values()), key=STATUSES.index)
+    is_missing = status == "skipped_missing_href"
     return Outcome(
-        task=task.id, state=state, kind=status, reason=reason, permanent=missing, detail=detail
+        task=task.id,
+        state="skipped" if is_missing else "failed",
+        kind=status,
+        reason="; ".join(reasons),
+        permanent=is_missing,
+        detail=detail,
     )
 
 
 @cache
-def _workers(count: int) -> ThreadPoolExecutor:
-    """The process's pool for whole files: as many as are fetched at once, and as many that are checked meanwhile."""
-    return ThreadPoolExecutor(2 * count, thread_name_prefix="download")
+def _threads(download_workers: int) -> ThreadPoolExecutor:
+    """Return the pool of the process for whole files.
 
-
-class Destinations(NamedTuple):
-    """The stores of a task, and what lies in them."""
-
-    store: Store
-    bucket: Store | None
-    here: set[str]
-    there: set[str]
+    It has twice as many threads as downloads: while the next files are downloaded, as many are
+    verified.
+    """
+    return ThreadPoolExecutor(2 * download_workers, thread_name_prefix="download")
 
 
 def download_band(
-    task: AssetsTask, file: BandFile, place: Destinations, budget: Budget
+    task: AssetsTask, file: BandFile, places: Destinations, budget: Budget
 ) -> DownloadResult:
+    """Download the file of one band to where the storage mode wants it. Errors become a result.
+
+    Args:
+        task: The task.
+        file: The file.
+        places: Where files are stored.
+        budget: Budget of the task.
+    """
     if file.asset is None:
         return DownloadResult(
             "skipped_missing_href",
             f"the item has no file of {file.band}; choose another band or scene",
         )
-    own = BandBudget(budget, f"{task.scene.id}: {file.label}")
+    band_budget = BandBudget(budget, f"{task.scene.id}: {file.label}")
     notes: list[str] = []
     try:
-        with own.timed():
-            size, checksum = place_file(task, file, file.asset, place, own, notes)
+        with band_budget.timed():
+            size, checksum = place_file(task, file, file.asset, places, band_budget, notes)
     except CheckError as error:
-        return DownloadResult("validation_failed", str(error), spending=own.spending)
+        return DownloadResult("validation_failed", str(error), spending=band_budget.spending)
     except (ReadError, StorageError) as error:
-        return DownloadResult("download_incomplete", str(error), spending=own.spending)
+        return DownloadResult("download_incomplete", str(error), spending=band_budget.spending)
     except Exception as error:
         log.exception("%s of %s", file.label, task.scene.id)
-        return DownloadResult("exception", unexpected(error), spending=own.spending)
+        return DownloadResult("exception", unexpected(error), spending=band_budget.spending)
     progress.info("%s: %s is done", task.scene.id, file.label)
-    return DownloadResult("success", "; ".join(notes), size, checksum, own.spending)
+    return DownloadResult("success", "; ".join(notes), size, checksum, band_budget.spending)
 
 
 def place_file(
     task: AssetsTask,
     file: BandFile,
     asset: Asset,
-    place: Destinations,
+    places: Destinations,
     budget: BandBudget,
     notes: list[str],
 ) -> tuple[int, str]:
-    """Bring one file to where the mode wants it. Only what has been checked is published.
+    """Bring one file to where the storage mode wants it. It is verified before it is published.
 
-    One that is there already is not fetched again, unless it is damaged; then `notes` say so.
+    Args:
+        task: The task.
+        file: The file.
+        asset: Its asset.
+        places: Where files are stored.
+        budget: Budget of the band.
+        notes: Receives a note if a stored file was damaged and is downloaded again.
 
     Returns:
-        Its size and checksum.
+        Size in bytes, and `file:checksum`.
+
+    Raises:
+        CheckError: The file is not fit to use.
+        ReadError: The file cannot be downloaded.
+        StorageError: The file cannot be stored.
     """
-    store, bucket = place.store, place.bucket
+    store, bucket = places.store, places.bucket
     local, cloud = task.local_key(file), task.cloud_key(file)
-    here = local in place.here and _is_intact(asset, store, local, notes)
+    is_local = local in places.store_keys and _is_intact(asset, store, local, notes)
     if task.mode == DROP:
-        assert bucket is not None
-        if here:
+        bucket = _required(bucket, task)
+        if is_local:
+            # An earlier run of another mode has left it here.
             copy_to_bucket(store, local, bucket, cloud)
             store.delete([local])
-        elif cloud not in place.there or not _is_intact(asset, bucket, cloud, notes):
+        elif cloud not in places.bucket_keys or not _is_intact(asset, bucket, cloud, notes):
             return fetch(asset, bucket, cloud, budget, task.checks)
         return bucket.checksum(cloud)
-    if here:
-        found = store.checksum(local)
+    if is_local:
+        size, checksum = store.checksum(local)
     elif task.mode == "gcs_to_local":
-        found = fetch(asset, store, local, budget, task.checks, f"{task.gcs}/{cloud}", "none")
+        href = f"{task.gcs}/{cloud}"
+        size, checksum = fetch(asset, store, local, budget, task.checks, href, "none")
     else:
-        found = fetch(asset, store, local, budget, task.checks)
+        size, checksum = fetch(asset, store, local, budget, task.checks)
     if task.mode == "url_to_gcs_keep_local":
-        assert bucket is not None
-        copy_to_bucket(store, local, bucket, cloud)
-    return found
+        copy_to_bucket(store, local, _required(bucket, task), cloud)
+    return size, checksum
 
 
-def _is_intact(asset: Asset, store: Store, name: str, notes: list[str]) -> bool:
-    """Check a file that is there already. A damaged one is deleted with a warning."""
-    damage = find_stored_damage(asset, store, name)
+def _required(bucket: Store | None, task: AssetsTask) -> Store:
+    if bucket is None:
+        raise ValueError(f"{task.id}: {task.mode} needs a gs://bucket/prefix")
+    return bucket
+
+
+def _is_intact(asset: Asset, store: Store, key: str, notes: list[str]) -> bool:
+    """Verify a file that exists. Delete it with a warning if it is damaged."""
+    damage = find_stored_damage(asset, store, key)
     if damage:
-        notes.append(f"{name} was there already and is damaged, fetched again: {damage}")
+        notes.append(f"{key} existed but was damaged, and was downloaded again: {damage}")
         log.warning("%s", notes[-1])
-        store.delete([name])
+        store.delete([key])
     return not damage
 
 
 def copy_to_bucket(store: Store, local: str, bucket: Store, cloud: str) -> None:
-    """Copy a file into the bucket, and see that it has arrived. Raises StorageError where it has not."""
+    """Copy a file into a bucket, and verify the copy. An equal one that exists is kept.
+
+    Args:
+        store: Where the file is.
+        local: Its key there.
+        bucket: Where it is copied to.
+        cloud: Its key there.
+
+    Raises:
+        StorageError: The copy cannot be made, or its checksum differs.
+    """
     with store.local_copy(local) as path:
         if bucket.matches(cloud, path):
             return
         bucket.upload(cloud, path)
         if not bucket.matches(cloud, path):
             raise StorageError(
-                f"{bucket.uri_for(cloud)} has another checksum than {path}, which is kept: run again"
+                f"the checksum of {bucket.uri_for(cloud)} differs from that of {path}, which is "
+                "kept; run again"
             )
 
 
-def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, DownloadResult]) -> None:
-    footprint = task.scene.geometry
+def _publish_item(
+    task: AssetsTask, store: Store, results: Mapping[BandFile, DownloadResult]
+) -> None:
     assets: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
-    for file, one in brought.items():
-        asset = file.asset
-        assert asset is not None, "all files of the scene are there"
-        cloud = f"{task.gcs}/{task.cloud_key(file)}"
-        elsewhere = task.mode == DROP and cloud != store.uri_for(task.local_key(file))
-        href = cloud if elsewhere else f"./{file.name}"
-        assets[file.label] = file_asset(href, [(file.band, asset)], one.size, one.checksum)
-        told = checksum_warning(asset)
-        if told:
-            warnings.append(f"{file.label}: {told}")
+    for file, result in results.items():
+        if file.asset is None:
+            raise ValueError(f"{task.id}: {file.label} has no file, but a result")
+        bands = [(file.band, file.asset)]
+        assets[file.label] = file_asset(
+            _href(task, file, store), bands, result.size, result.checksum
+        )
+        warning = checksum_warning(file.asset)
+        if warning:
+            warnings.append(f"{file.label}: {warning}")
+    footprint = task.scene.geometry
     geometry = None if footprint is None else json.loads(shapely.to_geojson(footprint))
     sources = [(task.scene.id, task.scene.item_href)]
     properties = {**task.properties, "scenebeam:values": "raw"}
@@ -208,3 +269,10 @@ def _publish_item(task: AssetsTask, store: Store, brought: dict[BandFile, Downlo
         task.scene.id, task.collection, task.scene.when, geometry, assets, sources, properties
     )
     store.write(task.item_path, stac_items.to_bytes(item))
+
+
+def _href(task: AssetsTask, file: BandFile, store: Store) -> str:
+    """Return the href of a file in the item: relative, unless it is in another store."""
+    uri = f"{task.gcs}/{task.cloud_key(file)}"
+    is_elsewhere = task.mode == DROP and uri != store.uri_for(task.local_key(file))
+    return uri if is_elsewhere else f"./{file.name}"

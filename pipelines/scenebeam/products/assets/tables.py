@@ -1,4 +1,4 @@
-"""The table of a download: a row per scene, what is there of it, and what to do about the rest."""
+"""The table of a download: a row per scene, and whether each file of it is there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.imaging.fetch import checksum_warning
+from scenebeam.metadata.stac_items import Item
 from scenebeam.products.assets.task import AssetsTask
 from scenebeam.tasks import Outcome
 
@@ -15,58 +16,57 @@ _SPENDING = ("seconds", "bytes", "retries")
 
 
 def assets_tables(
-    tasks: Sequence[AssetsTask],
-    outcomes: Mapping[str, Outcome],
-    items: Mapping[str, dict[str, Any]],
+    tasks: Sequence[AssetsTask], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]
 ) -> dict[str, Table]:
-    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+    """Summarize a run as a table.
 
-    `status` is `success`, `skipped_missing_href`, `download_incomplete`, `validation_failed` or `exception`: that of
-    the scene's worst band. `seconds_…`, `bytes_…` and `retries_…` are what this run has spent on each.
+    `status` is that of the scene's worst band: `success`, `skipped_missing_href`,
+    `download_incomplete`, `validation_failed` or `exception`. `seconds_…`, `bytes_…` and
+    `retries_…` are what this run has spent on each band.
+
+    Args:
+        tasks: All tasks of the plan.
+        outcomes: Outcomes of this run, by task id.
+        items: STAC items of finished tasks, by key.
+
+    Returns:
+        File name → table.
     """
     labels = [file.column for file in tasks[0].files] if tasks else []
     columns = ["scene_id", "status", *(f"ok_{label}" for label in labels), "message"]
-    columns += [f"{kind}_{label}" for kind in _SPENDING for label in labels]
-    return {
-        STATUS: Table(
-            columns, [_row(task, outcomes.get(task.id), task.item_path in items) for task in tasks]
-        )
-    }
+    for kind in _SPENDING:
+        columns += [f"{kind}_{label}" for label in labels]
+    rows = []
+    for task in tasks:
+        rows.append(_row(task, outcomes.get(task.id), is_done=task.item_path in items))
+    return {STATUS: Table(columns, rows)}
 
 
-def _row(task: AssetsTask, outcome: Outcome | None, done: bool) -> dict[str, Any]:
+def _row(task: AssetsTask, outcome: Outcome | None, *, is_done: bool) -> dict[str, Any]:
     bands: dict[str, Any] = outcome.detail if outcome is not None else {}
-    if done:
-        status, told = "success", "; ".join(_notes(task, bands))
+    row: dict[str, Any] = {"scene_id": task.scene.id}
+    if is_done:
+        row["status"], row["message"] = "success", "; ".join(_notes(task, bands))
     elif outcome is None:
-        status, told = "download_incomplete", "not fetched yet; run it again to go on"
+        row["status"] = "download_incomplete"
+        row["message"] = "not downloaded yet; run again to continue"
     else:
-        status, told = (outcome.kind if bands else "exception"), outcome.reason
-    return {
-        "scene_id": task.scene.id,
-        "status": status,
-        **{
-            f"ok_{file.column}": done or bands.get(file.column, {}).get("ok", False)
-            for file in task.files
-        },
-        "message": told,
-        **_spending(task, bands),
-    }
-
-
-def _spending(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Report what each band has taken in this run."""
-    found: dict[str, Any] = {}
+        row["status"] = outcome.kind if bands else "exception"
+        row["message"] = outcome.reason
     for file in task.files:
-        spent = bands.get(file.column, {})
-        found |= {f"{kind}_{file.column}": spent.get(kind) for kind in _SPENDING}
-    return found
+        detail = bands.get(file.column, {})
+        row[f"ok_{file.column}"] = is_done or detail.get("ok", False)
+        for kind in _SPENDING:
+            row[f"{kind}_{file.column}"] = detail.get(kind)
+    return row
 
 
 def _notes(task: AssetsTask, bands: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is to be told of a scene whose files are all there."""
+    """Return the warnings about a scene whose files are complete."""
     notes = []
     for file in task.files:
-        told = [checksum_warning(file.asset), bands.get(file.column, {}).get("message", "")]
-        notes += [f"{file.label}: {text}" for text in told if text]
+        message = bands.get(file.column, {}).get("message", "")
+        for text in (checksum_warning(file.asset), message):
+            if text:
+                notes.append(f"{file.label}: {text}")
     return notes

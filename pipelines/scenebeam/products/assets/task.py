@@ -17,68 +17,80 @@ RAW = "raw"
 """Folder of the files: `raw/<scene>/<band>.tif`, the layout that a time series reads."""
 
 DROP = "url_to_gcs_drop_local"
-"""The mode that leaves no file here."""
+"""The storage mode that leaves no file on this machine."""
 
 
 class BandFile(BaseModel):
-    """One band's file of a scene."""
+    """The file of one band of a scene."""
 
     model_config = ConfigDict(frozen=True)
 
     label: str
-    """The band as it was asked for (`B04`): the file bears it, and in lower case the tables do."""
+    """The band as it is requested (`B04`). It names the file and, in lower case, the columns."""
     band: str
+    """Canonical name of the band."""
     asset: Asset | None
-    """None where the catalogue has no file of the band."""
+    """None if the catalog has no file of the band."""
 
     @property
     def suffix(self) -> str:
-        """Of the file's name."""
+        """Suffix of the file's name."""
         return ".tif" if self.asset is None else file_suffix(self.asset)
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
         return f"{self.label}{self.suffix}"
 
     @property
     def column(self) -> str:
-        """Ending of its columns in the tables."""
+        """Suffix of its columns in the tables."""
         return self.label.lower()
 
 
 class AssetsTask(Task):
-    """The files of one scene, and where they are to lie."""
+    """The files of one scene, and where they are stored."""
 
     scene: SceneRef
     """The scene, with its footprint in degrees."""
     collection: str
     files: tuple[BandFile, ...]
     mode: str
+    """Storage mode."""
     gcs: str | None
-    """`gs://bucket/prefix` of the modes that need one."""
+    """`gs://bucket/prefix`, for the storage modes that need one."""
     checks: Checks
     properties: dict[str, Any]
+    """Properties of the STAC item."""
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Bands that the scene has no file of."""
         return tuple(file.label for file in self.files if file.asset is None)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The scene."""
         return (self.scene.id,)
 
     @property
     def possible_outputs(self) -> Iterable[str]:
-        """Files in the run's store, also where that is the bucket that they are dropped into."""
+        # With DROP, files are not outputs, as they end in the bucket. But they may be on the way,
+        # or the bucket may be the run's own store.
         return {*self.outputs, *(self.local_key(file) for file in self.files)}
 
+    @property
+    def files_prefix(self) -> str:
+        """Folder of the files in the run's store."""
+        return f"{RAW}/{self.scene.id}/"
+
     def local_key(self, file: BandFile) -> str:
-        """Name of a file in the run's store."""
-        return f"{RAW}/{self.scene.id}/{file.name}"
+        """Key of a file in the run's store."""
+        return f"{self.files_prefix}{file.name}"
+
+    @property
+    def cloud_prefix(self) -> str:
+        """Folder of the files below `gcs`."""
+        return f"{self.scene.id}/"
 
     def cloud_key(self, file: BandFile) -> str:
-        """Name of a file below `gcs`."""
-        return f"{self.scene.id}/{file.name}"
+        """Key of a file below `gcs`."""
+        return f"{self.cloud_prefix}{file.name}"

@@ -128,8 +128,7 @@ def _record_faults(
     for number, name, fault in zip(numbers.tolist(), features.ids, checked.faults, strict=True):
         if fault == OUTSIDE:
             raise RequestError(
-                f"{path}: {_label(number, name)} is outside the Earth: is its CRS the one "
-                "declared?"
+                f"{path}: {_label(number, name)} is outside the Earth: is its CRS the one declared?"
             )
         if fault:
             described = "no geometry" if fault == EMPTY else fault

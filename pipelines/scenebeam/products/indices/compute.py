@@ -1,4 +1,9 @@
-"""Make indices: strips of bands → strips of an expression of them, masked, and put together over time."""
+"""Compute an index: evaluate an expression of bands, mask it, and combine acquisitions over time.
+
+All acquisitions pass by in chunks of rows. As soon as the last band of an acquisition has arrived
+for a chunk, the expression is evaluated, and the bands are dropped. So memory holds the bands of
+one acquisition, and not those of a whole period.
+"""
 
 from __future__ import annotations
 
@@ -18,97 +23,98 @@ from scenebeam.request.expression import parse_expression
 def index_row_chunks(
     task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
 ) -> Iterator[tuple[int, int, Array]]:
-    """Each strip of each acquisition is computed as soon as its last band is there, and its bands forgotten."""
-    tree = parse_expression(task.expression)
-    bands, last = _in_order(task, layers)
-    sides = _Sides(task)
-    waiting: dict[str, Array] = {}
+    """Compute an index from top to bottom.
+
+    Args:
+        task: The task.
+        grid: The part of its grid that is in its window.
+        layers: The open bands by label.
+
+    Yields:
+        (0, first row, pixels): float32 of shape (rows, columns), NaN where there is no data.
+    """
+    bands, acquisition_ends = _complete_acquisitions(task, layers)
     if not bands:
-        yield from _empty(grid)
-    for index, top, strip in compose(grid, bands):
-        waiting[bands[index].name] = strip
-        acquisition = last.get(index)
+        yield from _empty_row_chunks(grid)
+        return
+    tree = parse_expression(task.expression)
+    composite = _Composite(task)
+    # Chunks of the bands of one acquisition, by label.
+    arrived: dict[str, Array] = {}
+    for index, top, pixels in compose(grid, bands):
+        arrived[bands[index].name] = pixels
+        acquisition = acquisition_ends.get(index)
         if acquisition is not None:
-            values = {
-                variable: _physical(task, acquisition, name, waiting, layers)
-                for variable, name in task.variables.items()
-            }
-            found = evaluate(tree, values)
+            variables = {}
+            for variable, name in task.variables.items():
+                band = task.band(acquisition, name)
+                nodata = layers[band.label].nodata
+                variables[variable] = physical(arrived[band.label], nodata, band.scale, band.offset)
+            values = evaluate(tree, variables)
             for rule in task.masks:
                 classes = label(acquisition, rule.band)
-                found[
-                    obscured(waiting[classes], layers[classes].nodata, rule.classes, rule.bits)
-                ] = np.nan
-            waiting.clear()
-            sides.add(acquisition, found)
+                nodata = layers[classes].nodata
+                values[obscured(arrived[classes], nodata, rule.classes, rule.bits)] = np.nan
+            arrived.clear()
+            composite.add(acquisition, values)
         if index == len(bands) - 1:
-            yield 0, top, sides.result()
+            yield 0, top, composite.result()
 
 
-def _in_order(
+def _complete_acquisitions(
     task: IndexTask, layers: Mapping[str, BandLayers]
 ) -> tuple[list[BandLayers], dict[int, str]]:
-    """The bands of the acquisitions that have all theirs here, and the acquisition that each last one ends."""
+    """Return the bands of acquisitions that have all theirs in the window.
+
+    Returns:
+        (bands, ends): the bands, and the index of the last one of each acquisition → its timestamp.
+    """
     bands: list[BandLayers] = []
-    last: dict[int, str] = {}
+    ends: dict[int, str] = {}
     for acquisition in task.acquisitions:
-        own = [band.label for band in task.bands if band.label.startswith(label(acquisition, ""))]
-        if all(name in layers for name in own):
-            bands += [layers[name] for name in own]
-            last[len(bands) - 1] = acquisition
-    return bands, last
+        labels = [band.label for band in task.bands_of(acquisition)]
+        if all(name in layers for name in labels):
+            bands += [layers[name] for name in labels]
+            ends[len(bands) - 1] = acquisition
+    return bands, ends
 
 
-def _physical(
-    task: IndexTask,
-    acquisition: str,
-    name: str,
-    row_chunks: Mapping[str, Array],
-    layers: Mapping[str, BandLayers],
-) -> Array:
-    band = task.band(acquisition, name)
-    assert band is not None, "the plan has it for every acquisition"
-    return physical(row_chunks[band.label], layers[band.label].nodata, band.scale, band.offset)
-
-
-class _Sides:
-    """What is made of the acquisitions of a strip: one image, or the difference of two."""
+class _Composite:
+    """Combines the acquisitions of one chunk of rows: into one image, or a difference of two."""
 
     def __init__(self, task: IndexTask) -> None:
         self._task = task
-        self._single = len(task.acquisitions) == 1
         self._merges: dict[bool, Merge] = {}
-        self._found: Array | None = None
+        """Whether an acquisition is in `before` → merge of that side."""
+        self._latest: Array = np.empty((0, 0), np.float32)
 
     def add(self, acquisition: str, values: Array) -> None:
-        if self._single:
-            self._found = values
+        self._latest = values
+        if len(self._task.acquisitions) == 1:
             return
         side = acquisition in self._task.before
         if side not in self._merges:
-            self._merges[side] = new_merge(
-                self._task.composite, values.shape, np.dtype(np.float32), float("nan")
-            )
-        self._merges[side].add((slice(0, values.shape[0]), slice(0, values.shape[1])), values, None)
-        self._found = np.full(values.shape, np.nan, np.float32)
+            nodata = float("nan")
+            self._merges[side] = new_merge(self._task.composite, values.shape, values.dtype, nodata)
+        rows, columns = values.shape
+        self._merges[side].add((slice(0, rows), slice(0, columns)), values, None)
 
     def result(self) -> Array:
-        """The strip, and a clean start for the next one."""
-        assert self._found is not None, "something has been added"
-        found = self._found
-        if not self._single and not self._task.before:
-            found = self._merges[False].result()
-        elif len(self._merges) == 2:
-            found = self._merges[True].result() - self._merges[False].result()
-        self._merges = {}
-        return found
+        """Return the chunk, and start the next one."""
+        merges, self._merges = self._merges, {}
+        if len(self._task.acquisitions) == 1:
+            return self._latest
+        if not self._task.before:
+            return merges[False].result()
+        if len(merges) == 2:
+            difference: Array = merges[True].result() - merges[False].result()
+            return difference
+        # One side has no acquisition in this window: nothing to compare with.
+        return np.full(self._latest.shape, np.nan, np.float32)
 
 
-def _empty(grid: Grid) -> Iterator[tuple[int, int, Array]]:
-    """A shard that no acquisition reaches."""
+def _empty_row_chunks(grid: Grid) -> Iterator[tuple[int, int, Array]]:
+    """Yield NaN everywhere, for a window that no complete acquisition reaches."""
     for top in range(0, grid.shape[0], ROW_CHUNK):
-        yield (
-            0,
-            top,
-            np.full((min(ROW_CHUNK, grid.shape[0] - top), grid.shape[1]), np.nan, np.float32),
-        )
+        rows = min(ROW_CHUNK, grid.shape[0] - top)
+        yield 0, top, np.full((rows, grid.shape[1]), np.nan, np.float32)

@@ -1,4 +1,4 @@
-"""Periods: which acquisitions one image of an index is made of. Pure functions."""
+"""Group acquisitions into the images of an index. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scenebeam.catalog.selection_modes import calendar_periods
 from scenebeam.products.indices.request import IndexRequest
 
 Interval = tuple[datetime, datetime]
+"""First and last instant, both inclusive."""
 
 
 @dataclass(frozen=True)
@@ -21,65 +22,95 @@ class Group:
     when: datetime
     acquisitions: tuple[Acquisition, ...]
     before: tuple[Acquisition, ...] = ()
-    """Of a difference: the side that the others are taken from."""
+    """The side of a difference from which the others are subtracted."""
     interval: Interval | None = None
-    """Of a period."""
+    """The month or quarter, or the whole interval of a difference."""
     fallback: bool = False
-    """Whether it stands in for months that have too few acquisitions."""
+    """Whether it replaces months that have too few acquisitions."""
 
 
-def groups(
+def group_acquisitions(
     acquisitions: Sequence[Acquisition], product: IndexRequest, dates: Sequence[Interval]
 ) -> list[Group]:
-    """What one image each is made of, in order of time.
+    """Group acquisitions into images.
 
-    Of months, those with fewer than `min_scenes_per_period` acquisitions give way to the quarter that they lie in,
-    which is made once, of all its acquisitions. An acquisition without scenes, as a table may list it, is an image
-    where each acquisition is one, and adds nothing to others.
+    A month with fewer than `min_scenes_per_period` acquisitions is replaced by the quarter that it
+    is in, which is made once, of all its acquisitions. An acquisition without scenes, which a table
+    may list, is an image if each acquisition is one, and adds nothing to other images.
+
+    Args:
+        acquisitions: The acquisitions that are on the grid.
+        product: What becomes one image.
+        dates: The two periods of a difference.
+
+    Returns:
+        The groups in order of time.
     """
     if not product.formula.differenced and product.per in ("acquisition", "day"):
-        return [Group(one.timestamp, one.acquired, (one,)) for one in acquisitions]
-    acquisitions = [one for one in acquisitions if one.scenes]
-    if product.formula.differenced:
-        return _difference(acquisitions, dates)
-    if product.per == "scene":
-        singles = {
-            scene.id: (scene, one) for one in acquisitions for scene in one.scenes
-        }  # a scene may be in two rows
         return [
-            Group(scene.id, scene.datetime, (replace(one, scenes=(scene,)),))
-            for scene, one in singles.values()
+            Group(acquisition.timestamp, acquisition.acquired, (acquisition,))
+            for acquisition in acquisitions
         ]
+    with_scenes = [acquisition for acquisition in acquisitions if acquisition.scenes]
+    if product.formula.differenced:
+        return _difference(with_scenes, dates)
+    if product.per == "scene":
+        return _single_scenes(with_scenes)
+    return _periods(with_scenes, product.per, product.min_scenes_per_period)
+
+
+def _single_scenes(acquisitions: Sequence[Acquisition]) -> list[Group]:
+    # A scene may be in two rows of a table, and is one image all the same.
+    groups: dict[str, Group] = {}
+    for acquisition in acquisitions:
+        for scene in acquisition.scenes:
+            single = replace(acquisition, scenes=(scene,))
+            groups[scene.id] = Group(scene.id, scene.datetime, (single,))
+    return list(groups.values())
+
+
+def _periods(acquisitions: Sequence[Acquisition], period: str, least: int) -> list[Group]:
     if not acquisitions:
         return []
-    first, last = (
-        min(one.acquired for one in acquisitions),
-        max(one.acquired for one in acquisitions),
-    )
-    found: dict[str, Group] = {}
-    for start, _ in calendar_periods(first, last, product.per):
-        group = _period(acquisitions, start, product.per)
-        if product.per == "month" and len(group.acquisitions) < product.min_scenes_per_period:
+    times = [acquisition.acquired for acquisition in acquisitions]
+    groups: dict[str, Group] = {}
+    for start, _ in calendar_periods(min(times), max(times), period):
+        group = _period(acquisitions, start, period)
+        if period == "month" and len(group.acquisitions) < least:
             group = replace(_period(acquisitions, start, "quarter"), fallback=True)
         if group.acquisitions:
-            found.setdefault(group.name, group)
-    return sorted(found.values(), key=lambda group: (group.when, group.name))
+            groups.setdefault(group.name, group)
+    return sorted(groups.values(), key=lambda group: (group.when, group.name))
 
 
 def _period(acquisitions: Sequence[Acquisition], within: datetime, period: str) -> Group:
-    """The month or quarter that an instant lies in, with its acquisitions."""
+    """Return the month or quarter that contains an instant, with its acquisitions."""
     month = within.month if period == "month" else (within.month - 1) // 3 * 3 + 1
     start = datetime(within.year, month, 1, tzinfo=UTC)
     year_end = datetime(within.year, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     interval = calendar_periods(start, year_end, period)[0]
     name = f"{start:%Y-%m}" if period == "month" else f"{start:%Y}-Q{(month + 2) // 3}"
-    inside = tuple(one for one in acquisitions if interval[0] <= one.acquired <= interval[1])
-    return Group(name, start, inside, interval=interval)
+    return Group(name, start, _acquired_in(acquisitions, interval), interval=interval)
+
+
+def _acquired_in(
+    acquisitions: Sequence[Acquisition], interval: Interval
+) -> tuple[Acquisition, ...]:
+    start, end = interval
+    return tuple(
+        acquisition for acquisition in acquisitions if start <= acquisition.acquired <= end
+    )
 
 
 def _difference(acquisitions: Sequence[Acquisition], dates: Sequence[Interval]) -> list[Group]:
-    (start, stop), (begin, end) = dates
-    before = tuple(one for one in acquisitions if start <= one.acquired <= stop)
-    after = tuple(one for one in acquisitions if begin <= one.acquired <= end and one not in before)
-    name = f"{start:%Y%m%d}-{end:%Y%m%d}"
-    return [Group(name, begin, (*before, *after), before, (start, end))] if before and after else []
+    """Return the one image of a difference; none if one of its sides is empty."""
+    first, second = dates
+    before = _acquired_in(acquisitions, first)
+    # Where the periods overlap, an acquisition is in the first one only.
+    rest = [acquisition for acquisition in acquisitions if acquisition not in before]
+    after = _acquired_in(rest, second)
+    if not before or not after:
+        return []
+    name = f"{first[0]:%Y%m%d}-{second[1]:%Y%m%d}"
+    interval = first[0], second[1]
+    return [Group(name, second[0], (*before, *after), before, interval)]

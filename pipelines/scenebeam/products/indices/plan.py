@@ -1,227 +1,254 @@
-"""Plan indices: scenes → one task per image and shard, on one grid."""
+"""Plan indices: one task per image and shard, on one grid."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import shapely
-from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import record_of, resolve_bands
-from scenebeam.catalog.select import Selection, shares_ground
+from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.select import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
-    covered_area,
     declared_values,
     describe_band,
     fill_footprints,
 )
-from scenebeam.imaging.estimate import (
-    PROCESS_MEMORY,
-    estimate_task,
-    finest_resolution,
-    max_window_width,
-)
+from scenebeam.imaging.estimate import PROCESS_MEMORY, estimate_task, max_window_width
+from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
 from scenebeam.imaging.gridded_task import item_key
-from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
-from scenebeam.imaging.refs import scene_ref
-from scenebeam.imaging.shards import cut_windows
+from scenebeam.imaging.refs import SceneRef, scene_ref
+from scenebeam.imaging.shards import Window, cut_windows
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
-from scenebeam.products.indices.periods import Group, groups
+from scenebeam.products.indices.periods import Group, group_acquisitions
 from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.raster.compose import ROW_CHUNK
-from scenebeam.raster.grid import Grid, choose_grid
+from scenebeam.raster.grid import Grid
 from scenebeam.request import RunRequest
 from scenebeam.storage import checked_key
-from scenebeam.tasks import GridSpec
+from scenebeam.tasks import Estimate, GridSpec
 from scenebeam.transfer.signing import effective_limits
 
-_AT_ONCE = 3
-"""Tasks that share `limits.memory`: two compute while another waits for its reads."""
+_TASKS_AT_ONCE = 3
+"""Tasks that share `limits.memory`: two of them compute while another one waits for its reads."""
 
 
 def plan_indices(
     selection: Selection, request: RunRequest[IndexRequest], search_scope: SearchScope
 ) -> Planned:
-    """One task per image (and shard), all on one grid; without an area it takes all that the scenes cover."""
+    """Plan one task per image and shard, all on one grid.
+
+    Without an area, the grid is that of all footprints. One header per band is read, for the
+    estimate.
+
+    Args:
+        selection: The selected acquisitions.
+        request: The request.
+        search_scope: The area that was searched.
+
+    Raises:
+        RequestError: No image can be made, or the files of a band cannot be combined.
+        ReadError: A header that decides the grid may be readable later.
+    """
     product = request.product
     variables = dict(zip(product.requested_bands, resolve_bands(request), strict=True))
     limits = effective_limits(request)
     acquisitions = fill_footprints(selection.acquisitions, limits)
-    area = search_scope.area
-    if area is None and request.grid.bounds is None:
-        area = covered_area(scene for one in acquisitions for scene in one.scenes)
-    scenes = [scene for one in acquisitions for scene in one.scenes]
-    grid = choose_grid(
-        area,
-        request.grid,
-        finest_resolution(request, list(variables.values())),
-        origin=shared_origin(scenes, list(variables.values()), request),
-        max_pixels=limits.max_pixels,
-    )
-    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
-    found = groups(
-        [on for one in acquisitions if (on := _on(one, extent)) is not None],
-        product,
-        request.intervals,
-    )
-    if not found:
+    grid = series_grid(acquisitions, list(variables.values()), request, search_scope.area)
+    groups = group_acquisitions(_on_grid(acquisitions, grid), product, request.intervals)
+    if not groups:
         raise RequestError(
             "dates: the two periods do not both have scenes on the grid"
             if product.formula.differenced
-            else "none of the scenes selected lies on the grid asked for: see grid.bounds"
+            else "none of the selected scenes is on the requested grid: see grid.bounds"
         )
-    described = {
-        _key(one): _bands(one, variables, request) for group in found for one in group.acquisitions
-    }
-    probes = probe_bands((bands for bands, _ in described.values()), limits)
-    tasks = []
-    for group in found:
-        masks = tuple(
-            dict.fromkeys(rule for one in group.acquisitions for rule in described[_key(one)][1])
+    # An acquisition can be in several groups, and is described once.
+    inputs: dict[str, _Inputs] = {}
+    for group in groups:
+        for acquisition in group.acquisitions:
+            inputs[_input_key(acquisition)] = _describe_inputs(acquisition, variables, request)
+    probes = probe_bands((described.bands for described in inputs.values()), limits)
+    planner = _Planner(request, grid, variables, probes)
+    tasks: list[IndexTask] = []
+    for group in groups:
+        tasks += planner.tasks(
+            group, [inputs[_input_key(acquisition)] for acquisition in group.acquisitions]
         )
-        bands = tuple(band for one in group.acquisitions for band in described[_key(one)][0])
-        tasks += _tasks(group, bands, masks, variables, request, grid, probes)
     return Planned(tasks, {})
 
 
-def _key(one: Acquisition) -> str:
-    return one.timestamp + "".join(scene.id for scene in one.scenes[:1])
+def _on_grid(acquisitions: Sequence[Acquisition], grid: Grid) -> list[Acquisition]:
+    """Return acquisitions with the scenes that are on the grid, if any is."""
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
+    kept = []
+    for acquisition in acquisitions:
+        scenes = scenes_on_grid(acquisition, extent)
+        # An acquisition that a table lists without scenes is kept, and reported as failed.
+        if scenes or not acquisition.scenes:
+            kept.append(replace(acquisition, scenes=scenes))
+    return kept
 
 
-def _on(one: Acquisition, extent: BaseGeometry) -> Acquisition | None:
-    """The acquisition without the scenes that lie beside the grid; None where all do."""
-    scenes = tuple(
-        s for s in one.scenes if s.footprint is None or shares_ground(s.footprint, extent)
-    )
-    return replace(one, scenes=scenes) if scenes or not one.scenes else None
+@dataclass(frozen=True)
+class _Inputs:
+    """What is read of one acquisition."""
+
+    bands: Sequence[Band]
+    rules: tuple[MaskRule, ...]
 
 
-def _bands(
-    one: Acquisition, variables: dict[str, str], request: RunRequest[IndexRequest]
-) -> tuple[list[Band], tuple[MaskRule, ...]]:
+def _input_key(acquisition: Acquisition) -> str:
+    # For one image per scene, each scene is an acquisition of its own, of the same timestamp.
+    return acquisition.timestamp + "".join(scene.id for scene in acquisition.scenes[:1])
+
+
+def _describe_inputs(
+    acquisition: Acquisition, variables: Mapping[str, str], request: RunRequest[IndexRequest]
+) -> _Inputs:
     product = request.product
-    rules = _rules(record_of(one.scenes[0], request)) if product.mask and one.scenes else ()
+    rules: tuple[MaskRule, ...] = ()
+    if product.mask and acquisition.scenes:
+        rules = _mask_rules(record_of(acquisition.scenes[0], request))
     names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
-    bands = [
-        describe_band(
+    bands = []
+    for name in names:
+        band = describe_band(
             name,
-            one,
+            acquisition,
             request.checks,
-            label=label(one.timestamp, name),
+            label=label(acquisition.timestamp, name),
             values="harmonized",
             resampling=product.resampling,
         )
-        for name in names
-    ]
-    return bands, rules
+        bands.append(band)
+    return _Inputs(bands, rules)
 
 
-def _rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
-    by_class = [
-        MaskRule(band=band, classes=tuple(values)) for band, values in record.mask_classes.items()
-    ]
-    by_bit = [MaskRule(band=band, bits=tuple(values)) for band, values in record.mask_bits.items()]
-    return (*by_class, *by_bit)
+def _mask_rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
+    rules = [MaskRule(band=band, classes=tuple(c)) for band, c in record.mask_classes.items()]
+    rules += [MaskRule(band=band, bits=tuple(bits)) for band, bits in record.mask_bits.items()]
+    return tuple(rules)
 
 
-def _tasks(
-    group: Group,
-    bands: tuple[Band, ...],
-    masks: tuple[MaskRule, ...],
-    variables: dict[str, str],
-    request: RunRequest[IndexRequest],
-    grid: Grid,
-    probes: dict[str, BandProbe],
-) -> list[IndexTask]:
-    product = request.product
-    spec = GridSpec.of(grid)
-    scenes = list({scene.id: scene for one in group.acquisitions for scene in one.scenes}.values())
-    refs = tuple(scene_ref(scene, str(grid.crs)) for scene in scenes)
-    composite = product.composite if len(group.acquisitions) > 1 else "first"
-    # Floats of each variable and of the result, and of all images that a median is taken of.
-    layers = len(variables) + 4 + (6 * len(group.acquisitions) if composite == "median" else 6)
-    held = 4 * ROW_CHUNK * layers
-    memory = (request.limits.memory + (_AT_ONCE - 1) * PROCESS_MEMORY) // _AT_ONCE
-    windows, cell = cut_windows(spec.shape, max_window_width(bands, "first", memory, 1, held))
-    name = checked_key(group.name)
-    tasks = []
-    packed = min(
-        (compression_gain(one, abs(grid.transform.a)) for one in probes.values()), default=1.0
-    )
-    for shard, window in enumerate(windows):
-        size = (window[1] - window[0]) * (window[3] - window[2])
-        least = int(2 * size / packed)
-        task = IndexTask(
-            id=name if len(windows) == 1 else f"{name}.{shard:05d}",
-            outputs=(
-                f"{INDICES}/{name}/{product.name}.tif",
-                f"{INDICES}/{name}/{THUMBNAIL}",
-                item_key(INDICES, name),
-            ),
-            item_path=item_key(INDICES, name),
-            estimate=estimate_task(grid, window, bands, probes, refs, "first", 1, held).model_copy(
-                # One image of floats, of which a quarter can be packed away, and its overviews; more of a masked one,
-                # or one that is finer than its bands.
-                update={"write_bytes": least, "most_write_bytes": 4 * size}
-            ),
-            name=name,
-            when=group.when,
-            collection=request.run,
-            folder=INDICES,
-            scenes=refs,
-            bands=bands,
-            grid=spec,
-            window=window,
-            shard=shard,
-            shards=len(windows),
-            cell=cell,
-            values=declared_values("harmonized", scenes, variables.values()),
-            on_missing=product.on_missing,
-            codec=product.compression,
-            properties=_properties(group, scenes, product, masks),
-            index=product.name,
-            expression=product.formula.expression,
-            variables=variables,
-            acquisitions=tuple(one.timestamp for one in group.acquisitions),
-            before=tuple(one.timestamp for one in group.before),
-            masks=masks,
-            composite=composite,
-        )
-        tasks.append(task)
-    return tasks
+@dataclass(frozen=True)
+class _Planner:
+    """Plans the tasks of each image."""
+
+    request: RunRequest[IndexRequest]
+    grid: Grid
+    variables: dict[str, str]
+    """Variable of the expression → canonical name of the band."""
+    probes: Mapping[str, BandProbe]
+
+    def tasks(self, group: Group, inputs: Sequence[_Inputs]) -> list[IndexTask]:
+        """Plan the shards of one image."""
+        product = self.request.product
+        bands: list[Band] = []
+        rules: dict[MaskRule, None] = {}
+        for described in inputs:
+            bands += described.bands
+            rules.update(dict.fromkeys(described.rules))
+        scenes = _scenes_of(group)
+        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        spec = GridSpec.of(self.grid)
+        composite = product.composite if len(group.acquisitions) > 1 else "first"
+        extra_bytes = self._bytes_per_column(composite, len(group.acquisitions))
+        memory = self.request.limits.memory + (_TASKS_AT_ONCE - 1) * PROCESS_MEMORY
+        widest = max_window_width(bands, "first", memory // _TASKS_AT_ONCE, 1, extra_bytes)
+        windows, cell = cut_windows(spec.shape, widest)
+        name = checked_key(group.name)
+        item = item_key(INDICES, name)
+        image, thumbnail = f"{INDICES}/{name}/{product.name}.tif", f"{INDICES}/{name}/{THUMBNAIL}"
+        tasks = []
+        for shard, window in enumerate(windows):
+            task = IndexTask(
+                id=name if len(windows) == 1 else f"{name}.{shard:05d}",
+                outputs=(image, thumbnail, item),
+                item_path=item,
+                estimate=self._estimate(window, bands, refs, extra_bytes),
+                name=name,
+                when=group.when,
+                collection=self.request.run,
+                folder=INDICES,
+                scenes=refs,
+                bands=tuple(bands),
+                grid=spec,
+                window=window,
+                shard=shard,
+                shards=len(windows),
+                cell=cell,
+                values=declared_values("harmonized", scenes, self.variables.values()),
+                on_missing=product.on_missing,
+                codec=product.compression,
+                properties=_properties(group, scenes, product, list(rules)),
+                index=product.name,
+                expression=product.formula.expression,
+                variables=self.variables,
+                acquisitions=tuple(acquisition.timestamp for acquisition in group.acquisitions),
+                before=tuple(acquisition.timestamp for acquisition in group.before),
+                masks=tuple(rules),
+                composite=composite,
+            )
+            tasks.append(task)
+        return tasks
+
+    def _bytes_per_column(self, composite: str, acquisitions: int) -> int:
+        """Return the bytes per column that computing an index takes, in float32 images."""
+        # The variables, the intermediate results of the expression, and those of the merge: a
+        # median keeps the images of all acquisitions.
+        merging = 6 * acquisitions if composite == "median" else 6
+        images = len(self.variables) + 4 + merging
+        return 4 * ROW_CHUNK * images
+
+    def _estimate(
+        self, window: Window, bands: Sequence[Band], refs: Sequence[SceneRef], extra_bytes: int
+    ) -> Estimate:
+        size = estimate_task(self.grid, window, bands, self.probes, refs, "first", 1, extra_bytes)
+        # The output is one float32 image with its overviews. A quarter of its bytes compresses
+        # away; more if it is masked, or finer than its bands.
+        pixel = abs(self.grid.transform.a)
+        gains = [compression_gain(known, pixel) for known in self.probes.values()]
+        pixels = (window[1] - window[0]) * (window[3] - window[2])
+        written = {
+            "write_bytes": int(2 * pixels / min(gains, default=1.0)),
+            "most_write_bytes": 4 * pixels,
+        }
+        return size.model_copy(update=written)
+
+
+def _scenes_of(group: Group) -> list[Scene]:
+    """Return the scenes of an image, each once."""
+    scenes: dict[str, Scene] = {}
+    for acquisition in group.acquisitions:
+        scenes.update((scene.id, scene) for scene in acquisition.scenes)
+    return list(scenes.values())
 
 
 def _properties(
-    group: Group, scenes: list[Any], product: IndexRequest, masks: tuple[MaskRule, ...]
+    group: Group, scenes: Sequence[Scene], product: IndexRequest, rules: Sequence[MaskRule]
 ) -> dict[str, Any]:
-    period = {}
+    properties = common_properties(scenes)
     if group.interval is not None:
         start, end = group.interval
-        period = {
-            "start_datetime": stac_items.rfc3339(start),
-            "end_datetime": stac_items.rfc3339(end),
-        }
-    return {
-        **common_properties(scenes),
-        **period,
-        "scenebeam:index": product.name,
-        "scenebeam:expression": product.formula.expression,
-        "scenebeam:acquisitions": len(group.acquisitions),
-        "scenebeam:masked_by": [rule.band for rule in masks],
-        **({"scenebeam:composite": product.composite} if len(group.acquisitions) > 1 else {}),
-        **(
-            {"scenebeam:period": "quarter, for months with too few acquisitions"}
-            if group.fallback
-            else {}
-        ),
-    }
+        properties["start_datetime"] = stac_items.rfc3339(start)
+        properties["end_datetime"] = stac_items.rfc3339(end)
+    properties["scenebeam:index"] = product.name
+    properties["scenebeam:expression"] = product.formula.expression
+    properties["scenebeam:acquisitions"] = len(group.acquisitions)
+    properties["scenebeam:masked_by"] = [rule.band for rule in rules]
+    if len(group.acquisitions) > 1:
+        properties["scenebeam:composite"] = product.composite
+    if group.fallback:
+        properties["scenebeam:period"] = "quarter, for months with too few acquisitions"
+    return properties

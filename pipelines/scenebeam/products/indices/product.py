@@ -16,7 +16,7 @@ from scenebeam.products.indices.compute import index_row_chunks
 from scenebeam.products.indices.plan import plan_indices
 from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.tables import index_tables
-from scenebeam.products.indices.task import IndexTask, label
+from scenebeam.products.indices.task import IndexTask
 from scenebeam.raster.compose import BandLayers
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.validity import Array
@@ -48,16 +48,16 @@ class Indices(GriddedProduct[IndexRequest, IndexTask]):
         return index_row_chunks(task, grid, layers)
 
     def reason_to_refuse(self, task: IndexTask, missing: Missing) -> str:
-        def is_complete(acquisition: str) -> bool:
-            prefix = label(acquisition, "")
-            bands = [band for band in task.bands if band.label.startswith(prefix)]
-            return not any(has_no_source(band, missing) for band in bands)
-
-        after = [acquisition for acquisition in task.acquisitions if acquisition not in task.before]
-        for side in filter(None, (task.before, after)):
-            if not any(map(is_complete, side)):
-                return f"no acquisition has all bands: {describe_missing(missing)}"
-        return ""
+        # Of a difference, each side needs an acquisition with all its bands.
+        before_complete = after_complete = False
+        for acquisition in task.acquisitions:
+            bands = task.bands_of(acquisition)
+            if not any(has_no_source(band, missing) for band in bands):
+                before_complete |= acquisition in task.before
+                after_complete |= acquisition not in task.before
+        if after_complete and (before_complete or not task.before):
+            return ""
+        return f"no acquisition has all bands: {describe_missing(missing)}"
 
     def tables(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.metadata.stac_items import Item
 from scenebeam.products.indices.task import IndexTask
 from scenebeam.tasks import Outcome
 
@@ -24,42 +25,61 @@ _COLUMNS = (
 
 
 def index_tables(
-    tasks: Sequence[IndexTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+    tasks: Sequence[IndexTask], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]
 ) -> dict[str, Table]:
-    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is."""
-    shards: dict[str, list[IndexTask]] = {}
+    """Summarize a run as a table.
+
+    Args:
+        tasks: All tasks of the plan.
+        outcomes: Outcomes of this run, by task id.
+        items: STAC items of finished tasks, by key.
+
+    Returns:
+        File name → table.
+    """
+    shards_by_name: dict[str, list[IndexTask]] = {}
     for task in tasks:
-        shards.setdefault(task.name, []).append(task)
+        shards_by_name.setdefault(task.name, []).append(task)
+    rows = []
+    for shards in shards_by_name.values():
+        item = items.get(shards[0].item_path)
+        result = _failure(shards, outcomes) if item is None else _success(shards[0], item)
+        rows.append({**_common_cells(shards[0]), **result})
+    return {STATUS: Table(_COLUMNS, rows)}
+
+
+def _common_cells(task: IndexTask) -> dict[str, Any]:
     return {
-        STATUS: Table(
-            _COLUMNS, [_row(own, outcomes, items.get(own[0].item_path)) for own in shards.values()]
-        )
-    }
-
-
-def _row(
-    shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome], item: dict[str, Any] | None
-) -> dict[str, Any]:
-    task = shards[0]
-    row = {
         "name": task.name,
         "index": task.index,
         "acquisitions": len(task.acquisitions),
         "scenes": "|".join(task.sources),
     }
-    if item is not None:
-        asset = item["assets"][task.index]
-        missing = asset.get("scenebeam:missing", [])
-        return {
-            **row,
-            "status": "success",
-            "valid_percent": asset["raster:bands"][0]["statistics"]["valid_percent"],
-            "missing": "|".join(one["scene"] for one in missing),
-            "message": "; ".join(f"{one['scene']}: {one['reason']}" for one in missing),
-            "output_path": task.output_key(task.index),
-        }
-    faults = [
-        o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"
-    ]
-    kind = next((fault.kind for fault in faults if fault.kind.startswith("failed_")), "exception")
-    return {**row, "status": kind, "message": faults[0].reason if faults else "not made yet"}
+
+
+def _success(task: IndexTask, item: Item) -> dict[str, Any]:
+    asset = item["assets"][task.index]
+    scenes, messages = [], []
+    for entry in asset.get("scenebeam:missing", []):
+        scenes.append(entry["scene"])
+        messages.append(f"{entry['scene']}: {entry['reason']}")
+    return {
+        "status": "success",
+        "valid_percent": asset["raster:bands"][0]["statistics"]["valid_percent"],
+        "missing": "|".join(scenes),
+        "message": "; ".join(messages),
+        "output_path": task.output_key(task.index),
+    }
+
+
+def _failure(shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    failures = []
+    for shard in shards:
+        outcome = outcomes.get(shard.id)
+        if outcome is not None and outcome.state != "done":
+            failures.append(outcome)
+    kinds = [failure.kind for failure in failures if failure.kind.startswith("failed_")]
+    return {
+        "status": kinds[0] if kinds else "exception",
+        "message": failures[0].reason if failures else "not made yet",
+    }

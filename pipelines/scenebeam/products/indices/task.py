@@ -1,4 +1,4 @@
-"""The task of an index: one image of one or several acquisitions, on the whole grid or on one shard of it."""
+"""The task of an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INDICES = "indices"
 
 
 class MaskRule(BaseModel):
-    """Which pixels a band of classes or bit flags leaves out."""
+    """Which pixels are masked, by a band of classes or of bit flags."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,29 +22,47 @@ class MaskRule(BaseModel):
 
 
 class IndexTask(GriddedTask):
-    """An expression of the bands of some acquisitions, and what is made of them together."""
+    """One image of one or several acquisitions, on the whole grid or on one shard of it."""
 
     index: str
     """Name of the output."""
     expression: str
     variables: dict[str, str]
-    """Name in the expression → our name of the band."""
+    """Variable of the expression → canonical name of the band."""
     acquisitions: tuple[str, ...]
-    """Their timestamps; a band's label begins with its acquisition's."""
+    """Timestamps of all acquisitions; the label of a band begins with that of its acquisition."""
     before: tuple[str, ...]
-    """Of a difference: those on the side that the others are taken from. Else empty."""
+    """Timestamps of the side of a difference from which the others are subtracted; else empty."""
     masks: tuple[MaskRule, ...]
     composite: str
+    """Merge method of several acquisitions."""
 
     @property
     def rows(self) -> tuple[str, ...]:
         return self.acquisitions
 
-    def band(self, acquisition: str, name: str) -> Band | None:
-        """One band of an acquisition; None where its collection has no such band."""
-        return next((band for band in self.bands if band.label == label(acquisition, name)), None)
+    def band(self, acquisition: str, name: str) -> Band:
+        """Return one band of an acquisition.
+
+        Args:
+            acquisition: Its timestamp.
+            name: Canonical name of the band.
+
+        Raises:
+            KeyError: The acquisition has no such band.
+        """
+        wanted = label(acquisition, name)
+        for band in self.bands:
+            if band.label == wanted:
+                return band
+        raise KeyError(wanted)
+
+    def bands_of(self, acquisition: str) -> list[Band]:
+        """Return all bands of an acquisition."""
+        prefix = label(acquisition, "")
+        return [band for band in self.bands if band.label.startswith(prefix)]
 
 
 def label(acquisition: str, name: str) -> str:
-    """What one band of one acquisition is called within a task."""
+    """Return the label of a band of an acquisition."""
     return f"{acquisition}/{name}"

@@ -6,39 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import shapely
-from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.select import Selection, shares_ground
+from scenebeam.catalog.select import Selection
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
-    covered_area,
     declared_values,
     describe_band,
     fill_footprints,
     keep_scenes,
 )
-from scenebeam.imaging.estimate import estimate_task, finest_resolution, max_window_width
+from scenebeam.imaging.estimate import estimate_task, max_window_width
+from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
 from scenebeam.imaging.gridded_task import item_key
-from scenebeam.imaging.pixel_origin import shared_origin
 from scenebeam.imaging.probes import BandProbe, probe_bands
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut_windows
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.mosaics.request import MosaicRequest
-from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.raster.grid import Grid, choose_grid
+from scenebeam.products.mosaics.task import MOSAICS, MosaicTask
+from scenebeam.raster.grid import Grid
 from scenebeam.request import RunRequest
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
-
-MOSAICS = "mosaics"
-"""Folder of the products."""
 
 
 def plan_mosaics(
@@ -61,7 +56,7 @@ def plan_mosaics(
     limits = effective_limits(request)
     names = resolve_bands(request)
     acquisitions = fill_footprints(selection.acquisitions, limits)
-    grid = _choose_grid(acquisitions, names, request, search_scope)
+    grid = series_grid(acquisitions, names, request, search_scope.area)
     bands_by_timestamp: dict[str, list[Band]] = {}
     for acquisition in acquisitions:
         bands_by_timestamp[acquisition.timestamp] = _describe_bands(acquisition, names, request)
@@ -69,34 +64,13 @@ def plan_mosaics(
     extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
     tasks: list[MosaicTask] = []
     for acquisition in acquisitions:
-        scenes = _scenes_on_grid(acquisition, extent)
+        scenes = scenes_on_grid(acquisition, extent)
         if not scenes and acquisition.scenes:
             continue  # inside the area that was searched, but outside the requested grid
         tasks += planner.tasks(acquisition, scenes, bands_by_timestamp[acquisition.timestamp])
     if not tasks:
         raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
     return Planned(tasks, {})
-
-
-def _choose_grid(
-    acquisitions: Sequence[Acquisition],
-    names: Sequence[str],
-    request: RunRequest[MosaicRequest],
-    search_scope: SearchScope,
-) -> Grid:
-    scenes: list[Scene] = []
-    for acquisition in acquisitions:
-        scenes += acquisition.scenes
-    area = search_scope.area
-    if area is None and request.grid.bounds is None:
-        area = covered_area(scenes)
-    return choose_grid(
-        area,
-        request.grid,
-        finest_resolution(request, names),
-        origin=shared_origin(scenes, names, request),
-        max_pixels=effective_limits(request).max_pixels,
-    )
 
 
 def _describe_bands(
@@ -116,15 +90,6 @@ def _describe_bands(
         )
         bands.append(band)
     return bands
-
-
-def _scenes_on_grid(acquisition: Acquisition, extent: BaseGeometry) -> list[Scene]:
-    """Return the scenes whose footprint overlaps the grid, or is not known."""
-    scenes = []
-    for scene in acquisition.scenes:
-        if scene.footprint is None or shares_ground(scene.footprint, extent):
-            scenes.append(scene)
-    return scenes
 
 
 @dataclass(frozen=True)

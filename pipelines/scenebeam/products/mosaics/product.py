@@ -72,7 +72,7 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
         empty = [band.label for band in task.made if has_no_source(band, missing)]
         if not empty:
             return ""
-        return f"no readable tile of {', '.join(empty)}: {describe_missing(missing)}"
+        return f"no readable file of {', '.join(empty)}: {describe_missing(missing)}"
 
     def tables(
         self,

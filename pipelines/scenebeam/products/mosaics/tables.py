@@ -3,127 +3,148 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.imaging.bands import Band
-from scenebeam.products.mosaics.task import MosaicTask
+from scenebeam.imaging.gridded_task import Missing
+from scenebeam.metadata.stac_items import Item
+from scenebeam.products.mosaics.task import MOSAICS, MosaicTask
 from scenebeam.tasks import Outcome
 
 STATUS = "timestamps_aggregation_status.csv"
 SUMMARY = "timestamps_aggregation_summary.csv"
 BANDS = "timestamps_aggregation_band_report.csv"
-_COLUMNS = {
-    STATUS: ("timestamp", "status"),
-    SUMMARY: (
-        "timestamp",
-        "success",
-        "failed_bands",
-        "missing_files",
-        "error_message",
-        "output_folder",
-    ),
-    BANDS: ("timestamp", "band", "status", "input_files", "output_path", "message"),
-}
+_STATUS_COLUMNS = ("timestamp", "status")
+_SUMMARY_COLUMNS = (
+    "timestamp",
+    "success",
+    "failed_bands",
+    "missing_files",
+    "error_message",
+    "output_folder",
+)
+_BAND_COLUMNS = ("timestamp", "band", "status", "input_files", "output_path", "message")
 
 
 def mosaic_tables(
-    tasks: Sequence[MosaicTask],
-    outcomes: Mapping[str, Outcome],
-    items: Mapping[str, dict[str, Any]],
+    tasks: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]
 ) -> dict[str, Table]:
-    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+    """Summarize a run as tables.
 
-    They come from the plan, the items and the failures alone: a resumed run gives the same tables.
+    They are made of the plan, the items and the failures alone, so that a resumed run gives the
+    same tables.
+
+    Args:
+        tasks: All tasks of the plan.
+        outcomes: Outcomes of this run, by task id.
+        items: STAC items of finished tasks, by key.
+
+    Returns:
+        File name → table.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in _COLUMNS}
     by_timestamp: dict[str, list[MosaicTask]] = {}
     for task in tasks:
         by_timestamp.setdefault(task.name, []).append(task)
+    status_rows, summary_rows, band_rows = [], [], []
     for timestamp, shards in by_timestamp.items():
-        task, item = shards[0], items.get(shards[0].item_path)
-        faults = [
-            o for shard in shards if (o := outcomes.get(shard.id)) is not None and o.state != "done"
-        ]
-        missing = _missing(item, faults)
-        made = set() if item is None else item["assets"].keys()
-        failed = [band.label for band in task.bands if band.label not in made]
-        status = _status(item, failed, faults)
-        message = _message(item, failed, faults, missing)
-        found[STATUS].append({"timestamp": timestamp, "status": status})
-        found[SUMMARY].append(
-            {
-                "timestamp": timestamp,
-                "success": status == "success",
-                "failed_bands": "|".join(failed),
-                "missing_files": "|".join(
-                    f"{s}/{band}" for band, scenes in missing.items() for s in scenes
-                ),
-                "error_message": message,
-                "output_folder": f"mosaics/{timestamp}" if item is not None else "",
-            }
-        )
-        for band in task.bands:
-            band_status = status if band.label in failed else "success"
-            row = _band_row(task, band, band_status, missing.get(band.label, {}), message)
-            found[BANDS].append(row)
-    return {name: Table(columns, found[name]) for name, columns in _COLUMNS.items()}
-
-
-def _band_row(
-    task: MosaicTask,
-    band: Band,
-    status: str,
-    missing: dict[str, str],
-    message: str,
-) -> dict[str, Any]:
-    told = "; ".join(f"{scene}: {why}" for scene, why in missing.items())
-    success = status == "success"
+        item = items.get(shards[0].item_path)
+        result = _result_of(shards, outcomes, item)
+        status_rows.append({"timestamp": timestamp, "status": result.status})
+        summary_rows.append(_summary_row(timestamp, result, has_item=item is not None))
+        band_rows += [_band_row(shards[0], band, result) for band in shards[0].bands]
     return {
-        "timestamp": task.name,
-        "band": band.label,
-        "status": status,
-        "input_files": "|".join(
-            source.href for source in band.sources if source.scene not in missing
-        ),
-        "output_path": task.output_key(band.label) if success else "",
-        "message": told or ("" if success else message),
+        STATUS: Table(_STATUS_COLUMNS, status_rows),
+        SUMMARY: Table(_SUMMARY_COLUMNS, summary_rows),
+        BANDS: Table(_BAND_COLUMNS, band_rows),
     }
 
 
-def _missing(item: dict[str, Any] | None, faults: Sequence[Outcome]) -> dict[str, dict[str, str]]:
+@dataclass(frozen=True)
+class _Result:
+    """The result of one timestamp, over all its shards."""
+
+    status: str
+    failed_bands: Sequence[str]
+    """Labels of the bands that have no output."""
+    missing: Missing
+    message: str
+
+
+def _result_of(
+    shards: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], item: Item | None
+) -> _Result:
+    labels = [band.label for band in shards[0].bands]
     if item is not None:
-        assets: dict[str, Any] = item["assets"]
-        told = {
-            band: {one["scene"]: one["reason"] for one in asset.get("scenebeam:missing", [])}
-            for band, asset in assets.items()
-        }
-        for one in item["properties"].get("scenebeam:missing", []):
-            told.setdefault(one["band"], {})[one["scene"]] = one["reason"]
-    else:
-        told = {}
-        for fault in faults:
-            for band, scenes in fault.detail.get("missing", {}).items():
-                told.setdefault(band, {}).update(scenes)
-    return {band: scenes for band, scenes in told.items() if scenes}
+        missing = _missing_in_item(item)
+        failed_bands = [label for label in labels if label not in item["assets"]]
+        status = "failed_missing_inputs" if failed_bands else "success"
+        return _Result(status, failed_bands, missing, _describe_gaps(failed_bands, missing))
+    failures = []
+    for shard in shards:
+        outcome = outcomes.get(shard.id)
+        if outcome is not None and outcome.state != "done":
+            failures.append(outcome)
+    kinds = [failure.kind for failure in failures if failure.kind.startswith("failed_")]
+    status = kinds[0] if kinds else "exception"
+    message = failures[0].reason if failures else "not made yet"
+    return _Result(status, labels, _missing_in_outcomes(failures), message)
 
 
-def _status(item: dict[str, Any] | None, failed: Sequence[str], faults: Sequence[Outcome]) -> str:
-    if item is not None:
-        return "failed_missing_inputs" if failed else "success"
-    kinds = [fault.kind for fault in faults]
-    return next((kind for kind in kinds if kind.startswith("failed_")), "exception")
+def _missing_in_item(item: Item) -> Missing:
+    missing: Missing = {}
+    for label, asset in item["assets"].items():
+        for entry in asset.get("scenebeam:missing", []):
+            missing.setdefault(label, {})[entry["scene"]] = entry["reason"]
+    # The item itself lists the files of bands that have no asset.
+    for entry in item["properties"].get("scenebeam:missing", []):
+        missing.setdefault(entry["band"], {})[entry["scene"]] = entry["reason"]
+    return missing
 
 
-def _message(
-    item: dict[str, Any] | None,
-    failed: Sequence[str],
-    faults: Sequence[Outcome],
-    missing: dict[str, dict[str, str]],
-) -> str:
-    if item is None:
-        return faults[0].reason if faults else "not made yet"
-    if failed:
-        return f"incomplete: no tile has {', '.join(failed)}"
-    count = len({scene for scenes in missing.values() for scene in scenes})
-    return f"incomplete: {count} of its tiles could not be used" if missing else ""
+def _missing_in_outcomes(outcomes: Sequence[Outcome]) -> Missing:
+    missing: Missing = {}
+    for outcome in outcomes:
+        for label, scenes in outcome.detail.get("missing", {}).items():
+            missing.setdefault(label, {}).update(scenes)
+    return {label: scenes for label, scenes in missing.items() if scenes}
+
+
+def _describe_gaps(failed_bands: Sequence[str], missing: Missing) -> str:
+    """Describe what a mosaic that was made lacks; empty if it is complete."""
+    if failed_bands:
+        return f"incomplete: no scene has {', '.join(failed_bands)}"
+    scenes: set[str] = set()
+    for reasons in missing.values():
+        scenes.update(reasons)
+    return f"incomplete: {len(scenes)} of its scenes could not be used" if scenes else ""
+
+
+def _summary_row(timestamp: str, result: _Result, *, has_item: bool) -> dict[str, Any]:
+    missing_files = []
+    for label, scenes in result.missing.items():
+        missing_files += [f"{scene}/{label}" for scene in scenes]
+    return {
+        "timestamp": timestamp,
+        "success": result.status == "success",
+        "failed_bands": "|".join(result.failed_bands),
+        "missing_files": "|".join(missing_files),
+        "error_message": result.message,
+        "output_folder": f"{MOSAICS}/{timestamp}" if has_item else "",
+    }
+
+
+def _band_row(task: MosaicTask, band: Band, result: _Result) -> dict[str, Any]:
+    missing = result.missing.get(band.label, {})
+    is_made = band.label not in result.failed_bands
+    used = [source.href for source in band.sources if source.scene not in missing]
+    reasons = [f"{scene}: {reason}" for scene, reason in missing.items()]
+    return {
+        "timestamp": task.name,
+        "band": band.label,
+        "status": "success" if is_made else result.status,
+        "input_files": "|".join(used),
+        "output_path": task.output_key(band.label) if is_made else "",
+        "message": "; ".join(reasons) or ("" if is_made else result.message),
+    }

@@ -1,17 +1,21 @@
-"""The task of a mosaic: one acquisition, all its bands, on the whole grid or on one shard of it."""
+"""The task of a mosaic."""
 
 from __future__ import annotations
 
 from scenebeam.imaging.bands import Band
 from scenebeam.imaging.gridded_task import GriddedTask
 
+MOSAICS = "mosaics"
+"""Folder of the products."""
+
 
 class MosaicTask(GriddedTask):
     """All bands of one acquisition, on the whole grid or on one shard of it."""
 
     method: str
+    """Merge method."""
 
     @property
     def made(self) -> tuple[Band, ...]:
-        """Bands that any of its scenes has; without the others it is incomplete."""
+        """Bands that any of its scenes has. Without the others the mosaic is incomplete."""
         return tuple(band for band in self.bands if band.sources)

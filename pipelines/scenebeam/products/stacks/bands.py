@@ -1,4 +1,4 @@
-"""What becomes of each band of a scene on its way into a stack."""
+"""The state of each band of a scene while its stack is made."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ log = logging.getLogger("scenebeam.progress")
 
 @dataclass
 class BandStates:
-    """What has become of each band so far. Threads share it."""
+    """What has happened to each band so far. Thread-safe."""
 
     task: StackTask
     budget: Budget
+    """Budget of the whole task."""
     complete: set[str] = field(default_factory=set)
+    """Names of bands whose files are downloaded, or which are in the stack."""
     failed: dict[str, SceneBeamError] = field(default_factory=dict)
+    """Name of a band → why it cannot be in the stack."""
     warnings: list[str] = field(default_factory=list)
-    """What the stack's item tells too: it follows from the plan and the pixels."""
+    """Warnings for the stack's item: they follow from the plan and the pixels."""
     notes: list[str] = field(default_factory=list)
-    """What befell this run alone."""
+    """Warnings that concern this run only."""
     budgets: dict[str, BandBudget] = field(default_factory=dict)
-    """What each band may spend and has spent, by name. Bands of one file share it, and so the blocks
-    of the file."""
+    """Name of a band → its budget. Bands of one file share it, as they share the file's blocks."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -44,39 +46,45 @@ class BandStates:
             self.budgets[band.name] = by_file.setdefault(file, BandBudget(self.budget, label))
 
     def complete_band(self, band: str) -> None:
-        """Note that a band is where it is to be."""
+        """Record that a band is downloaded, or in the stack."""
         with self._lock:
-            if band in self.complete:  # its file was fetched, and is now in the stack too
+            if band in self.complete:  # downloaded before, and now in the stack too
                 return
             self.complete.add(band)
             log.info("%s: %s is done, %s", self.task.scene.id, band, self.summary)
 
     def fail(self, band: str, error: SceneBeamError) -> None:
-        """Note that a band cannot be had now, and why."""
+        """Record why a band cannot be in the stack."""
         with self._lock:
             self.failed[band] = error
             self.complete.discard(band)
-            if any(one.name == band and one.required for one in self.task.bands):
-                log.warning("%s: %s failed (%s), %s", self.task.scene.id, band, error, self.summary)
+            scene = self.task.scene.id
+            if self._is_required(band):
+                log.warning("%s: %s failed (%s), %s", scene, band, error, self.summary)
             else:
-                log.info(
-                    "%s: %s is left out (%s), %s", self.task.scene.id, band, error, self.summary
-                )
+                log.info("%s: %s is left out (%s), %s", scene, band, error, self.summary)
+
+    def _is_required(self, name: str) -> bool:
+        return any(band.name == name and band.required for band in self.task.bands)
 
     def note(self, text: str) -> None:
-        """Warn of something that befell this run."""
+        """Log a warning that concerns this run only."""
         with self._lock:
             self.notes.append(text)
             log.warning("%s: %s", self.task.scene.id, text)
 
     def check_band(self, band: StackBand, sample: Sample) -> None:
-        """Judge a band by a sample of what lies on the grid: it fails, or comes with warnings."""
-        self.record_findings(
-            band, check_band(band.name, sample, band_spec(band.asset), self.task.checks)
-        )
+        """Check the pixels of a band on its grid, and record what is found.
+
+        Args:
+            band: The band.
+            sample: Sample of its pixels.
+        """
+        findings = check_band(band.name, sample, band_spec(band.asset), self.task.checks)
+        self.record_findings(band, findings)
 
     def record_findings(self, band: StackBand, findings: Sequence[Finding]) -> None:
-        """Take over what checks have found of a band."""
+        """Record the findings of checks: errors fail the band, the others are warnings."""
         errors = [finding.message for finding in findings if finding.level == "error"]
         if errors:
             self.fail(band.name, CheckError("; ".join(errors)))
@@ -90,34 +98,47 @@ class BandStates:
         return f"{len(self.complete)}/{len(self.task.bands)} bands complete{failed}"
 
     @property
-    def left(self) -> list[StackBand]:
-        """Bands that nothing has gone wrong with."""
-        bands = [band for band in self.task.bands if isinstance(band, StackBand)]
-        return [band for band in bands if band.name not in self.failed]
+    def usable(self) -> list[StackBand]:
+        """Bands that have a file and have not failed."""
+        usable = []
+        for band in self.task.bands:
+            if isinstance(band, StackBand) and band.name not in self.failed:
+                usable.append(band)
+        return usable
+
+    def usable_in(self, stack: str) -> list[StackBand]:
+        """Return the usable bands of one stack.
+
+        Args:
+            stack: Suffix of the stack.
+        """
+        return [band for band in self.usable if band.stack == stack]
 
     @property
     def missing(self) -> dict[str, str]:
-        """Band → why it is not in the stack."""
-        names = [band.name for band in self.task.bands if band.name in self.failed]
-        return {name: str(self.failed[name]) for name in names}
+        """Name of a band → why it is not in the stack, in canonical order."""
+        missing = {}
+        for band in self.task.bands:
+            if band.name in self.failed:
+                missing[band.name] = str(self.failed[band.name])
+        return missing
 
     @property
     def detail(self) -> dict[str, Any]:
-        """What an outcome tells of the bands."""
+        """The `detail` of the task's outcome."""
         return {
             "complete": sorted(self.complete),
             "missing": self.missing,
             "warnings": [*self.warnings, *self.notes],
-            "bands": self._spending,
+            "bands": self._spending(),
         }
 
-    @property
     def _spending(self) -> dict[str, dict[str, Any]]:
-        """What each file has taken, by the first of its bands."""
-        found: dict[str, dict[str, Any]] = {}
-        seen: set[int] = set()
+        """Return what each file has taken, by the name of its first band."""
+        spending: dict[str, dict[str, Any]] = {}
+        counted: set[int] = set()
         for name, budget in self.budgets.items():
-            if id(budget) not in seen:
-                seen.add(id(budget))
-                found[name] = budget.spending
-        return found
+            if id(budget) not in counted:
+                counted.add(id(budget))
+                spending[name] = budget.spending
+        return spending

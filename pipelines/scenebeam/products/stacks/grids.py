@@ -1,4 +1,4 @@
-"""The grid of a stack: that of the first of its finest bands, cut to the area."""
+"""The grid of a stack: the pixels of the first of its finest bands, cropped to the area."""
 
 from __future__ import annotations
 
@@ -15,70 +15,102 @@ from scenebeam.raster.grid import Grid, project, same_crs
 from scenebeam.raster.source import RasterInfo
 from scenebeam.raster.warp import map_to_grid
 
-_WHOLE = 1e-6
-"""Part of a pixel by which floating point may miss a whole number of pixels."""
 Opened = Sequence[tuple[StackBand, RasterInfo]]
+"""Bands and the headers of their files."""
+_TOLERANCE = 1e-6
+"""Part of a pixel by which floating point may miss a whole number of pixels."""
 
 
-def own_grid(task: StackTask, bands: Opened) -> Grid:
-    """The grid of a stack of `bands`, which are in canonical order.
+def stack_grid(task: StackTask, bands: Opened) -> Grid:
+    """Return the grid of one stack.
 
-    The CRS is that of the first band, the pixels are those of the first of the finest bands in it. Raises CheckError
-    where the area, or what all bands show, has nothing in common with it.
+    Without a grid in the request, the CRS is that of the first band, and the pixels are those of
+    the first of the finest bands in that CRS.
+
+    Args:
+        task: The task.
+        bands: The bands of the stack, in canonical order.
+
+    Raises:
+        CheckError: The area, or the extent that all bands cover, does not overlap with the grid.
     """
     if task.grid is not None:
+        # The grid of the request covers its area already.
         grid = task.grid.grid
     else:
-        same = [info for _, info in bands if same_crs(info.crs, bands[0][1].crs)]
-        finest = min(same, key=lambda info: abs(info.transform.a))
-        grid = Grid((finest.height, finest.width), finest.transform, finest.crs)
-    if task.area is not None and task.grid is None:
-        left, bottom, right, top = project(shapely.from_wkb(task.area), str(grid.crs)).bounds
-        corners = [~grid.transform @ corner for corner in ((left, top), (right, bottom))]
-        (first, upper), (last, lower) = corners
-        grid = _cut(
-            grid,
-            math.floor(first + _WHOLE),
-            math.floor(upper + _WHOLE),
-            math.ceil(last - _WHOLE),
-            math.ceil(lower - _WHOLE),
-            f"{task.scene.id} shows nothing of the area: its image ends before it",
-        )
+        grid = _scene_grid(bands)
+        if task.area is not None:
+            grid = _crop_to_area(grid, task.area, task.scene.id)
     if task.intersect:
-        for band, info in bands:
-            left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
-            grid = _cut(
-                grid,
-                math.ceil(left - _WHOLE),
-                math.ceil(top - _WHOLE),
-                math.floor(right + _WHOLE),
-                math.floor(bottom + _WHOLE),
-                f"{band.name} of {task.scene.id} has no ground in common with the bands before it",
-            )
+        grid = _crop_to_bands(grid, bands, task.scene.id)
     return grid
 
 
-def _cut(grid: Grid, left: int, top: int, right: int, bottom: int, fault: str) -> Grid:
-    """The part of a grid inside whole pixels; CheckError where there is none."""
-    rows, columns = max(top, 0), max(left, 0)
-    height, width = min(bottom, grid.shape[0]) - rows, min(right, grid.shape[1]) - columns
+def _scene_grid(bands: Opened) -> Grid:
+    _, first = bands[0]
+    in_same_crs = [info for _, info in bands if same_crs(info.crs, first.crs)]
+    finest = min(in_same_crs, key=lambda info: abs(info.transform.a))
+    return Grid((finest.height, finest.width), finest.transform, finest.crs)
+
+
+def _crop_to_area(grid: Grid, area: str, scene: str) -> Grid:
+    west, south, east, north = project(shapely.from_wkb(area), str(grid.crs)).bounds
+    left, top = ~grid.transform @ (west, north)
+    right, bottom = ~grid.transform @ (east, south)
+    # Outward: every pixel that the area touches.
+    return _crop(
+        grid,
+        math.floor(left + _TOLERANCE),
+        math.floor(top + _TOLERANCE),
+        math.ceil(right - _TOLERANCE),
+        math.ceil(bottom - _TOLERANCE),
+        f"the image of {scene} does not overlap with the area",
+    )
+
+
+def _crop_to_bands(grid: Grid, bands: Opened, scene: str) -> Grid:
+    for band, info in bands:
+        left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
+        # Inward: only pixels that the band covers completely.
+        grid = _crop(
+            grid,
+            math.ceil(left - _TOLERANCE),
+            math.ceil(top - _TOLERANCE),
+            math.floor(right + _TOLERANCE),
+            math.floor(bottom + _TOLERANCE),
+            f"{band.name} of {scene} does not overlap with the bands before it",
+        )
+    return grid
+
+
+def _crop(grid: Grid, left: int, top: int, right: int, bottom: int, fault: str) -> Grid:
+    """Return the part of a grid inside a window of pixels; CheckError if there is none."""
+    row, column = max(top, 0), max(left, 0)
+    height, width = min(bottom, grid.shape[0]) - row, min(right, grid.shape[1]) - column
     if height <= 0 or width <= 0:
         raise CheckError(fault)
-    return Grid((height, width), grid.transform @ Affine.translation(columns, rows), str(grid.crs))
+    return Grid((height, width), grid.transform @ Affine.translation(column, row), str(grid.crs))
 
 
 def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
-    """What a user should know of how a band lies on the grid of its stack."""
+    """Return warnings about how a band fits the grid of its stack.
+
+    Args:
+        band: The band.
+        info: Header of its file.
+        grid: Grid of its stack.
+    """
     if not same_crs(info.crs, str(grid.crs)):
-        return [
-            f"{band.name} is in {_short(info.crs)}, the stack in {_short(str(grid.crs))}: warped onto it"
-        ]
+        band_crs, grid_crs = _crs_name(info.crs), _crs_name(str(grid.crs))
+        return [f"{band.name} is in {band_crs}, the stack in {grid_crs}: warped onto it"]
     left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
-    short = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)
-    if short > abs(info.transform.a / grid.transform.a) + _WHOLE:
+    uncovered = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)
+    # One source pixel less is usual: 20 m bands of a scene need not end where its 10 m bands do.
+    if uncovered > abs(info.transform.a / grid.transform.a) + _TOLERANCE:
         return [f"{band.name} covers less than the stack: the rest of it is nodata"]
     return []
 
 
-def _short(crs: str) -> str:
+def _crs_name(crs: str) -> str:
+    """Return an authority code as it is, and the name of a long WKT."""
     return crs if len(crs) < 40 else CRS.from_user_input(crs).name

@@ -10,7 +10,7 @@ from typing import Any
 import shapely
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging import bands as inputs
+from scenebeam.imaging.bands import scale_offset
 from scenebeam.imaging.fetch import file_asset
 from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.task import StackBand, StackTask
@@ -21,41 +21,49 @@ VRT_TYPE = "application/x-gdal-vrt+xml"
 
 
 @dataclass(frozen=True)
-class MadeStack:
-    """A stack that stands in the store."""
+class StackedBand:
+    """A band of a stack that is published."""
+
+    band: StackBand
+    dtype: str
+    nodata: float | None
+    valid: float
+    """Fraction of its pixels that are valid."""
+
+
+@dataclass(frozen=True)
+class PublishedStack:
+    """A stack that is published."""
 
     grid: Grid
-    bands: Sequence[StackBand]
-    numbers: Sequence[tuple[str, float | None]]
-    """dtype and nodata value of each band, as it stands in the stack."""
-    valid: Sequence[float]
-    """Fraction of each band that is data."""
+    bands: Sequence[StackedBand]
     size: int
+    """Bytes of the file."""
     checksum: str
-
-
-def scale_offset(band: StackBand, values: str) -> tuple[float, float]:
-    """(scale, offset) of a band as it stands in the stack."""
-    return inputs.scale_offset(band.asset, values)
+    """Its `file:checksum`."""
 
 
 def publish_item(
     task: StackTask,
     store: Store,
-    made: Mapping[str, MadeStack],
+    stacks: Mapping[str, PublishedStack],
     missing: Mapping[str, str],
     warnings: Sequence[str],
 ) -> None:
-    """Write the item, the last of a task's outputs."""
-    first = next(iter(made.values()))
-    footprint = task.scene.geometry
-    extent = shapely.geometry.shape(stac_items.grid_footprint(first.grid))
-    seen = extent if footprint is None else shapely.intersection(footprint, extent)
-    geometry = json.loads(shapely.to_geojson(extent if seen.is_empty else seen))
-    assets = {f"stack{stack}": _asset(task, stack, one) for stack, one in made.items()}
-    assets |= _file_assets(task, store, made)
+    """Publish the STAC item, the last output of a task.
+
+    Args:
+        task: The task.
+        store: The output.
+        stacks: Suffix → published stack, at least one.
+        missing: Name of a band → why it is not in the stack.
+        warnings: What users of the stack should know.
+    """
+    first = next(iter(stacks.values()))
+    assets = {f"stack{suffix}": _stack_asset(task, suffix, made) for suffix, made in stacks.items()}
+    assets |= _file_assets(task, store, stacks)
     if task.checks.screenshot:
-        name = task.screenshot_key.rpartition("/")[2]
+        name = _file_name(task.screenshot_key)
         assets["thumbnail"] = {"href": f"./{name}", "type": "image/png", "roles": ["thumbnail"]}
     properties = {
         **stac_items.grid_properties(first.grid),
@@ -70,7 +78,7 @@ def publish_item(
         task.scene.id,
         task.collection,
         task.scene.when,
-        geometry,
+        _geometry(task, first.grid),
         assets,
         [(task.scene.id, task.scene.item_href)],
         properties,
@@ -78,19 +86,29 @@ def publish_item(
     store.write(task.item_path, stac_items.to_bytes(item))
 
 
-def _file_assets(
-    task: StackTask,
-    store: Store,
-    made: Mapping[str, MadeStack],
-) -> dict[str, dict[str, Any]]:
-    """Describe the bands' own files, which a VRT names.
+def _geometry(task: StackTask, grid: Grid) -> dict[str, Any]:
+    """Return the part of the scene's footprint that is on the grid, as GeoJSON in degrees."""
+    footprint = task.scene.geometry
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
+    visible = extent if footprint is None else shapely.intersection(footprint, extent)
+    geometry: dict[str, Any] = json.loads(
+        shapely.to_geojson(extent if visible.is_empty else visible)
+    )
+    return geometry
 
-    The stack may be harmonized, but they are as their provider made them: a time series over the
-    folder reads their shift here.
+
+def _file_assets(
+    task: StackTask, store: Store, stacks: Mapping[str, PublishedStack]
+) -> dict[str, dict[str, Any]]:
+    """Describe the bands' own files, to which a VRT refers.
+
+    The stack may be harmonized, but the files are as their provider made them: a time series over
+    the folder reads their radiometric offset here.
     """
     by_file: dict[str, list[tuple[str, Asset]]] = {}
-    for one in made.values():
-        for band in one.bands:
+    for stack in stacks.values():
+        for stacked in stack.bands:
+            band = stacked.band
             if band.file:
                 by_file.setdefault(band.file, []).append((band.name, band.asset))
     assets = {}
@@ -101,25 +119,29 @@ def _file_assets(
     return assets
 
 
-def _asset(task: StackTask, stack: str, one: MadeStack) -> dict[str, Any]:
-    name = task.stack_key(stack).rpartition("/")[2]
-    bands = []
-    for number, (band, (dtype, nodata)) in enumerate(zip(one.bands, one.numbers, strict=True)):
-        scale, offset = scale_offset(band, task.values)
-        described = stac_items.raster_band(dtype, nodata, scale, offset, abs(one.grid.transform.a))
-        valid_percent = round(100 * one.valid[number], 4)
-        bands.append({**described, "statistics": {"valid_percent": valid_percent}})
+def _stack_asset(task: StackTask, suffix: str, stack: PublishedStack) -> dict[str, Any]:
+    raster_bands = []
+    for stacked in stack.bands:
+        scale, offset = scale_offset(stacked.band.asset, task.values)
+        raster_band = stac_items.raster_band(
+            stacked.dtype, stacked.nodata, scale, offset, abs(stack.grid.transform.a)
+        )
+        raster_band["statistics"] = {"valid_percent": round(100 * stacked.valid, 4)}
+        raster_bands.append(raster_band)
+    # The bounding box is that of the item.
+    projection = stac_items.grid_properties(stack.grid)
+    del projection["proj:bbox"]
     return {
-        "href": f"./{name}",
+        "href": f"./{_file_name(task.stack_key(suffix))}",
         "type": VRT_TYPE if task.format == "vrt" else stac_items.COG_TYPE,
         "roles": ["visual" if task.visualization else "data"],
-        "file:size": one.size,
-        "file:checksum": one.checksum,
-        **{
-            key: value
-            for key, value in stac_items.grid_properties(one.grid).items()
-            if key != "proj:bbox"
-        },
-        "bands": [{"name": band.name} for band in one.bands],
-        "raster:bands": bands,
+        "file:size": stack.size,
+        "file:checksum": stack.checksum,
+        **projection,
+        "bands": [{"name": stacked.band.name} for stacked in stack.bands],
+        "raster:bands": raster_bands,
     }
+
+
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]

@@ -1,10 +1,9 @@
-"""Make stacks: fetch or read the bands of a scene, each on its own, check them, and put them onto one grid."""
+"""Make the stacks of a scene: check each band on its own, and publish them on one grid."""
 
 from __future__ import annotations
 
 import logging
-import os.path
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -12,22 +11,22 @@ from scenebeam.errors import CheckError, SceneBeamError, is_permanent
 from scenebeam.imaging.bands import band_spec
 from scenebeam.imaging.thumbnails import read_previews, render_png
 from scenebeam.products.stacks.bands import BandStates
+from scenebeam.products.stacks.content import BandContent, summarize_band
 from scenebeam.products.stacks.encode import (
-    BandOnGrid,
-    Encoded,
+    EncodedBand,
+    StoredParts,
     common_encoding,
-    decode_band,
     encode_band,
     write_stack,
 )
 from scenebeam.products.stacks.files import fetch_files, open_bands
-from scenebeam.products.stacks.grids import own_grid, warnings_of
-from scenebeam.products.stacks.item import MadeStack, publish_item
+from scenebeam.products.stacks.grids import stack_grid, warnings_of
+from scenebeam.products.stacks.item import PublishedStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.source import Source
+from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -35,15 +34,28 @@ from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
 
-VISUAL_ONLY = "Visualization mode: spectral analysis not possible with the true-colour image"
+VISUAL_ONLY = "Visualization mode: spectral analysis not possible with the true-color image"
 NO_VISUAL = "No visualization asset available for this item"
 
 
 def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
     """Make the stacks of one scene, and publish them with its item.
 
-    A band that fails is named and loses none of the others: what is finished is not fetched or made again. Without a
-    required band there is no stack; an optional one is left out with a warning, unless it may be read later.
+    A band that fails does not stop the others: what is complete is not downloaded or encoded again
+    by the next run. Without a required band there is no stack. An optional band is left out with a
+    warning, but if it may be readable later, the task fails and the next run retries it.
+
+    Args:
+        task: The task.
+        store: The output.
+        budget: Retries and waiting time of the whole task.
+
+    Returns:
+        The outcome; `detail` is that of `BandStates`.
+
+    Raises:
+        CheckError: The area or the bands do not overlap.
+        StorageError: An output cannot be published.
     """
     bands = BandStates(task, budget)
     if task.visualization:
@@ -51,101 +63,105 @@ def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
         log.warning("%s: %s", task.scene.id, VISUAL_ONLY)
     for band in task.bands:
         if not isinstance(band, StackBand):
-            told = NO_VISUAL if task.visualization else f"the item has no file of {band.name}"
-            bands.fail(band.name, CheckError(told))
+            reason = NO_VISUAL if task.visualization else f"the item has no file of {band.name}"
+            bands.fail(band.name, CheckError(reason))
     fetch_files(task, store, budget, bands)
     with ExitStack() as files:
         opened = open_bands(task, store, bands, files)
-        grids = {
-            stack: own_grid(
-                task, [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
-            )
-            for stack in {band.stack for band in bands.left}
-        }
-        for band in bands.left:
+        grids: dict[str, Grid] = {}
+        for stack in {band.stack for band in bands.usable}:
+            grids[stack] = stack_grid(task, _headers(bands, stack, opened))
+        for band in bands.usable:
             bands.warnings += warnings_of(band, opened[band.name].info, grids[band.stack])
         if task.format == "vrt":
-            return _lay_over(task, store, bands, opened, grids)
-        return _encode(task, store, bands, opened, grids)
+            return _make_vrts(task, store, bands, opened, grids)
+        return _make_cogs(task, store, bands, opened, grids)
 
 
-def _encode(
+def _headers(
+    bands: BandStates, stack: str, opened: Mapping[str, Source]
+) -> list[tuple[StackBand, RasterInfo]]:
+    """Return the usable bands of one stack, and the headers of their files."""
+    return [(band, opened[band.name].info) for band in bands.usable_in(stack)]
+
+
+def _make_cogs(
     task: StackTask,
     store: Store,
     bands: BandStates,
-    opened: dict[str, Source],
-    grids: dict[str, Grid],
+    opened: Mapping[str, Source],
+    grids: Mapping[str, Grid],
 ) -> Outcome:
-    """One COG a stack: bands are made side by side, and a finished one is kept while another is not."""
-    encoded: dict[str, Encoded] = {}
-    numbers = {
-        stack: common_encoding(
-            [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
-        )
-        for stack in grids
-    }
-    parts = store.list(os.path.dirname(task.part_key("")) + "/")
-    with ExitStack() as kept:
+    """Publish one COG per stack."""
+    encodings = {}
+    for stack in grids:
+        encodings[stack] = common_encoding(_headers(bands, stack, opened))
+    encoded: dict[str, EncodedBand] = {}
+    with StoredParts(task, store) as parts:
 
         def encode(band: StackBand) -> None:
-            source, target = opened[band.name], (grids[band.stack], numbers[band.stack])
-            encoded[band.name] = encode_band(task, band, source, *target, store, parts, kept)
+            grid, encoding = grids[band.stack], encodings[band.stack]
+            source = opened[band.name]
+            encoded[band.name] = encode_band(task, band, source, grid, encoding, store, parts)
 
         _for_each_band(bands, encode)
-        for band in list(bands.left):
+        for band in bands.usable:
             bands.check_band(band, encoded[band.name].content.sample)
-        refused = _refusal(task, bands)
-        if refused is not None:
-            for name, one in encoded.items():
-                if bands.failed.get(name) is None:
-                    one.keep(store)
-            return refused
-        made = {}
+        refusal = _refusal(task, bands)
+        if refusal is not None:
+            # Keep what is encoded for the run that can finish the stack.
+            for name, encoded_band in encoded.items():
+                if name not in bands.failed:
+                    encoded_band.keep(store)
+            return refusal
+        stacks = {}
         for stack in task.stacks:
-            inside = [band for band in bands.left if band.stack == stack]
+            inside = [(band, encoded[band.name]) for band in bands.usable_in(stack)]
             if inside:
-                facts = [encoded[band.name] for band in inside]
-                made[stack] = write_stack(
-                    task, stack, inside, facts, grids[stack], numbers[stack], store
+                stacks[stack] = write_stack(
+                    task, stack, inside, grids[stack], encodings[stack], store
                 )
-    _publish(task, store, made, bands)
-    store.delete(sorted(parts | {task.part_key(band.name) for band in task.bands}))
+    _publish(task, store, stacks, bands)
+    store.delete(sorted(parts.keys | {task.part_key(band.name) for band in task.bands}))
     return _done(bands)
 
 
-def _lay_over(
+def _make_vrts(
     task: StackTask,
     store: Store,
     bands: BandStates,
-    opened: dict[str, Source],
-    grids: dict[str, Grid],
+    opened: Mapping[str, Source],
+    grids: Mapping[str, Grid],
 ) -> Outcome:
-    """One VRT a stack over the bands' files, after what lies on its grid was decoded and judged."""
-    content: dict[str, BandOnGrid] = {}
+    """Publish one VRT per stack, after all that is on its grid was decoded and checked."""
+    contents: dict[str, BandContent] = {}
 
-    def look(band: StackBand) -> None:
-        content[band.name] = decode_band(task, band, opened[band.name], grids[band.stack])
+    def summarize(band: StackBand) -> None:
+        contents[band.name] = summarize_band(task, band, opened[band.name], grids[band.stack])
 
-    _for_each_band(bands, look)
-    for band in list(bands.left):
-        bands.check_band(band, content[band.name].sample)
-    refused = _refusal(task, bands)
-    if refused is not None:
-        return refused
-    made = {}
+    _for_each_band(bands, summarize)
+    for band in bands.usable:
+        bands.check_band(band, contents[band.name].sample)
+    refusal = _refusal(task, bands)
+    if refusal is not None:
+        return refusal
+    stacks = {}
     for stack in task.stacks:
-        inside = [(band, opened[band.name].info) for band in bands.left if band.stack == stack]
+        inside = _headers(bands, stack, opened)
         if inside:
-            made[stack] = write_overlay(task, stack, inside, content, grids[stack], store)
-    pictures = {name: one.picture for name, one in content.items() if one.picture is not None}
-    _publish(task, store, made, bands, pictures)
+            stacks[stack] = write_overlay(task, stack, inside, contents, grids[stack], store)
+    previews = {}
+    for name, content in contents.items():
+        if content.preview is not None:
+            previews[name] = content.preview
+    _publish(task, store, stacks, bands, previews)
     return _done(bands)
 
 
 def _for_each_band(bands: BandStates, work: Callable[[StackBand], None]) -> None:
-    """Do the work of each band that is left, as many at once as memory allows.
+    """Call a function for each usable band, as many at once as memory allows.
 
-    One that fails stops no other.
+    A band that fails is recorded, and stops no other.
     """
 
     def try_band(band: StackBand) -> None:
@@ -153,62 +169,66 @@ def _for_each_band(bands: BandStates, work: Callable[[StackBand], None]) -> None
             with bands.budgets[band.name].timed():
                 work(band)
             bands.complete_band(band.name)
-        except LayerError as fault:
-            cause = fault.cause
-            bands.fail(band.name, cause if isinstance(cause, SceneBeamError) else fault)
+        except LayerError as error:
+            cause = error.cause
+            bands.fail(band.name, cause if isinstance(cause, SceneBeamError) else error)
         except SceneBeamError as error:
             bands.fail(band.name, error)
 
     with ThreadPoolExecutor(max(bands.task.at_once, 1)) as threads:
-        list(threads.map(try_band, bands.left))
+        list(threads.map(try_band, bands.usable))
 
 
 def _publish(
     task: StackTask,
     store: Store,
-    made: dict[str, MadeStack],
+    stacks: Mapping[str, PublishedStack],
     bands: BandStates,
-    seen: dict[str, Array] | None = None,
+    previews: Mapping[str, Array] | None = None,
 ) -> None:
-    """Publish the last outputs: a small picture of the first stack if it is wanted, and the item.
+    """Publish the last outputs: a thumbnail of the first stack if it is requested, and the item.
 
-    `seen` are small pictures of the bands on its grid, where there are any.
+    Args:
+        task: The task.
+        store: The output.
+        stacks: Suffix → published stack.
+        bands: State of the bands.
+        previews: Name of a band → preview; by default they are read from the published stack.
     """
-    for name, why in bands.missing.items():
-        bands.warnings.append(f"{name} is not in the stack: {why}")
+    for name, reason in bands.missing.items():
+        bands.warnings.append(f"{name} is not in the stack: {reason}")
     if task.checks.screenshot:
-        stack, first = next(iter(made.items()))
-        if (
-            seen is not None
-        ):  # a VRT names other files, and in a bucket none that names others is opened
-            pictures = {band.name: seen[band.name] for band in first.bands}
+        suffix, first = next(iter(stacks.items()))
+        names = [stacked.band.name for stacked in first.bands]
+        if previews is None:
+            key = task.stack_key(suffix)
+            indices = {name: (key, index) for index, name in enumerate(names, start=1)}
+            shown = read_previews(store, indices)
         else:
-            path = task.stack_key(stack)
-            bands_of = {
-                band.name: (path, number) for number, band in enumerate(first.bands, start=1)
-            }
-            pictures = read_previews(store, bands_of)
-        store.write(task.screenshot_key, render_png(pictures, band_spec(first.bands[0].asset).unit))
-    publish_item(task, store, made, bands.missing, bands.warnings)
+            # A VRT is not read back: in a bucket, none that refers to other files is opened.
+            shown = {name: previews[name] for name in names}
+        unit = band_spec(first.bands[0].band.asset).unit
+        store.write(task.screenshot_key, render_png(shown, unit))
+    publish_item(task, store, stacks, bands.missing, bands.warnings)
 
 
 def _refusal(task: StackTask, bands: BandStates) -> Outcome | None:
-    """Why there can be no stack now; None where there can."""
-    needed = [band.name for band in task.bands if band.required and band.name in bands.failed]
-    later = [name for name, error in bands.failed.items() if not is_permanent(error)]
-    empty = set(task.stacks) - {band.stack for band in bands.left}
-    if not needed and not later and not empty:
+    """Return the outcome of a task without stacks; None if they can be made."""
+    required = [band.name for band in task.bands if band.required and band.name in bands.failed]
+    retryable = [name for name, error in bands.failed.items() if not is_permanent(error)]
+    empty = set(task.stacks) - {band.stack for band in bands.usable}
+    if not required and not retryable and not empty:
         return None
-    kind = "failed_required_bands" if needed or not later else "failed_bands_for_now"
-    told = "; ".join(f"{name}: {why}" for name, why in bands.missing.items())
+    kind = "failed_required_bands" if required or not retryable else "failed_bands_for_now"
+    reason = "; ".join(f"{name}: {why}" for name, why in bands.missing.items())
     if task.visualization and any(str(error) == NO_VISUAL for error in bands.failed.values()):
-        kind, told = "failed_no_visualization", NO_VISUAL
+        kind, reason = "failed_no_visualization", NO_VISUAL
     return Outcome(
         task=task.id,
         state="failed",
         kind=kind,
-        reason=f"{bands.summary}: {told}",
-        permanent=not later,
+        reason=f"{bands.summary}: {reason}",
+        permanent=not retryable,
         detail=bands.detail,
     )
 

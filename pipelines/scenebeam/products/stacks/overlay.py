@@ -1,4 +1,4 @@
-"""Overlay: a VRT that lays the bands' own files onto the grid of their stack."""
+"""Publish a stack as a VRT that places the bands' own files on one grid."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os.path
 from collections.abc import Mapping, Sequence
 
 from scenebeam.errors import CheckError
-from scenebeam.products.stacks.encode import BandOnGrid, nodata_of
-from scenebeam.products.stacks.item import MadeStack, scale_offset
+from scenebeam.imaging.bands import scale_offset
+from scenebeam.products.stacks.content import BandContent, nodata_of
+from scenebeam.products.stacks.item import PublishedStack, StackedBand
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.source import RasterInfo
@@ -20,56 +21,70 @@ def write_overlay(
     task: StackTask,
     stack: str,
     bands: Sequence[tuple[StackBand, RasterInfo]],
-    content: Mapping[str, BandOnGrid],
+    contents: Mapping[str, BandContent],
     grid: Grid,
     store: Store,
-) -> MadeStack:
-    """Publish the VRT of one stack. A band in another CRS has a warped VRT of its own beside it."""
-    entries = []
+) -> PublishedStack:
+    """Publish the VRT of one stack. A band in another CRS gets a warped VRT of its own.
+
+    Args:
+        task: The task.
+        stack: Suffix of the stack.
+        bands: Its bands in canonical order, and the headers of their files.
+        contents: Name of a band → its pixels.
+        grid: Its grid.
+        store: The output.
+
+    Raises:
+        CheckError: A band has invalid pixels that no number can mark.
+    """
+    pixels = grid.shape[0] * grid.shape[1]
+    entries, stacked = [], []
     for band, info in bands:
-        nodata = nodata_of(band, info)
-        if nodata is None and content[band.name].masked:
-            nodata = content[band.name].free_number(info.dtype)
-            if nodata is None:
-                raise CheckError(
-                    f"{band.name} has holes, and no number to mark them by in a VRT: take format: geotiff"
-                )
+        content = contents[band.name]
+        nodata = _vrt_nodata(band, info, content)
         if same_crs(info.crs, str(grid.crs)):
             source = VrtSource(
-                _path(task, info.href, store), True, band.asset.index, info, _shift(task, band)
+                path=_relative_path(task, info.href, store),
+                relative=True,
+                band=band.asset.index,
+                info=info,
+                add_offset=_add_offset(task, band),
             )
         else:
-            source = _warped(task, band, info, grid, nodata, store)
-        entries.append(
-            VrtBand(
-                band.name,
-                info.dtype.name,
-                nodata,
-                *scale_offset(band, task.values),
-                band.resampling,
-                [source],
-            )
-        )
-    document = make_vrt(grid, entries)
+            source = _warped_source(task, band, info, grid, nodata, store)
+        scale, offset = scale_offset(band.asset, task.values)
+        dtype = info.dtype.name
+        entries.append(VrtBand(band.name, dtype, nodata, scale, offset, band.resampling, [source]))
+        stacked.append(StackedBand(band, dtype, nodata, content.valid / pixels))
     with store.open_write(task.stack_key(stack)) as file:
-        file.write(document)
-    kinds = [(entry.dtype, entry.nodata) for entry in entries]
-    pixels = grid.shape[0] * grid.shape[1]
-    valid = [content[band.name].valid / pixels for band, _ in bands]
-    return MadeStack(grid, [band for band, _ in bands], kinds, valid, file.size, file.checksum)
+        file.write(make_vrt(grid, entries))
+    return PublishedStack(grid, stacked, file.size, file.checksum)
 
 
-def _shift(task: StackTask, band: StackBand) -> int:
+def _vrt_nodata(band: StackBand, info: RasterInfo, content: BandContent) -> float | None:
+    """Return the nodata value of a band in a VRT, which has no masks."""
+    nodata = nodata_of(band, info)
+    if nodata is None and content.masked:
+        nodata = content.unused_number(info.dtype)
+        if nodata is None:
+            raise CheckError(
+                f"{band.name} has invalid pixels, but all numbers of its dtype are in use, so that "
+                "a VRT cannot mark them; use format: geotiff"
+            )
+    return nodata
+
+
+def _add_offset(task: StackTask, band: StackBand) -> int:
     return 0 if task.values == "raw" else band.asset.add_offset
 
 
-def _path(task: StackTask, href: str, store: Store) -> str:
-    """A file as the VRT names it: from the VRT's own folder."""
-    folder = os.path.dirname(store.uri_for(task.stack_key("")))
-    return os.path.relpath(href, folder)
+def _relative_path(task: StackTask, href: str, store: Store) -> str:
+    """Return the path of a file relative to the VRT's folder."""
+    return os.path.relpath(href, os.path.dirname(store.uri_for(task.stack_key(""))))
 
 
-def _warped(
+def _warped_source(
     task: StackTask,
     band: StackBand,
     info: RasterInfo,
@@ -77,8 +92,14 @@ def _warped(
     nodata: float | None,
     store: Store,
 ) -> VrtSource:
+    """Publish a VRT that warps a band onto the grid, and return it as a source."""
     name = f"{band.name}_warped.vrt"
-    content = warped_vrt(info.href, "none", grid, band.resampling, nodata, Budget())
-    store.write(task.file_key(name), content)
-    onto = warped_info(name, info, grid, nodata)
-    return VrtSource(name, True, band.asset.index, onto, _shift(task, band))
+    document = warped_vrt(info.href, "none", grid, band.resampling, nodata, Budget())
+    store.write(task.file_key(name), document)
+    return VrtSource(
+        path=name,
+        relative=True,
+        band=band.asset.index,
+        info=warped_info(name, info, grid, nodata),
+        add_offset=_add_offset(task, band),
+    )

@@ -1,4 +1,4 @@
-"""The table of a stack run: a row per scene, and what became of its bands."""
+"""The table of a stack run: a row per scene, with the status of its bands."""
 
 from __future__ import annotations
 
@@ -6,64 +6,75 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.metadata.stac_items import Item
 from scenebeam.products.stacks.task import StackTask
 from scenebeam.tasks import Outcome
 
 STATUS = "stacks_status.csv"
 _SPENDING = ("seconds", "bytes", "retries")
 _COLUMNS = (
-    *("scene_id", "status", "bands", "missing_bands", "warnings", "message", "output_path"),
+    "scene_id",
+    "status",
+    "bands",
+    "missing_bands",
+    "warnings",
+    "message",
+    "output_path",
     *_SPENDING,
 )
 
 
 def stack_tables(
-    tasks: Sequence[StackTask], outcomes: Mapping[str, Outcome], items: Mapping[str, dict[str, Any]]
+    tasks: Sequence[StackTask], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]
 ) -> dict[str, Table]:
-    """Tables by file name. `outcomes` by task id, `items` by item name; both hold only what there is.
+    """Summarize a run as a table.
 
-    `status` is `success`, or why there is no stack: `failed_required_bands`, `failed_no_visualization`,
-    `failed_bands_for_now`, `exception`. `seconds`, `bytes` and `retries` are what this run has spent
-    on each band.
+    `status` is `success`, or why there is no stack: `failed_required_bands`,
+    `failed_no_visualization`, `failed_bands_for_now` or `exception`. `seconds`, `bytes` and
+    `retries` are what this run has spent on each band.
+
+    Args:
+        tasks: All tasks of the plan.
+        outcomes: Outcomes of this run, by task id.
+        items: STAC items of finished tasks, by key.
+
+    Returns:
+        File name → table.
     """
-    return {
-        STATUS: Table(
-            _COLUMNS,
-            [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks],
-        )
-    }
+    rows = [_row(task, outcomes.get(task.id), items.get(task.item_path)) for task in tasks]
+    return {STATUS: Table(_COLUMNS, rows)}
 
 
-def _row(task: StackTask, outcome: Outcome | None, item: dict[str, Any] | None) -> dict[str, Any]:
+def _row(task: StackTask, outcome: Outcome | None, item: Item | None) -> dict[str, Any]:
     detail = {} if outcome is None else outcome.detail
+    missing: dict[str, str] = {}
     row: dict[str, Any] = {"scene_id": task.scene.id, **_spending(detail.get("bands", {}))}
     if item is not None:
-        told = item["properties"]
-        missing = {one["band"]: one["reason"] for one in told["scenebeam:missing_bands"]}
-        warnings = dict.fromkeys([*told["scenebeam:warnings"], *detail.get("warnings", [])])
-        row |= {
-            "status": "success",
-            "warnings": "; ".join(warnings),
-            "message": "; ".join(f"{band}: {why}" for band, why in missing.items()),
-            "output_path": "|".join(task.stack_key(stack) for stack in task.stacks),
-        }
+        properties = item["properties"]
+        for entry in properties["scenebeam:missing_bands"]:
+            missing[entry["band"]] = entry["reason"]
+        # The outcome repeats the item's warnings, and adds those of this run.
+        warnings = dict.fromkeys([*properties["scenebeam:warnings"], *detail.get("warnings", [])])
+        row["status"] = "success"
+        row["warnings"] = "; ".join(warnings)
+        row["message"] = "; ".join(f"{band}: {reason}" for band, reason in missing.items())
+        row["output_path"] = "|".join(map(task.stack_key, task.stacks))
     elif outcome is not None:
         missing = detail.get("missing", {})
-        row |= {
-            "status": outcome.kind if outcome.kind.startswith("failed_") else "exception",
-            "warnings": "; ".join(detail.get("warnings", [])),
-            "message": outcome.reason,
-        }
+        row["status"] = outcome.kind if outcome.kind.startswith("failed_") else "exception"
+        row["warnings"] = "; ".join(detail.get("warnings", []))
+        row["message"] = outcome.reason
     else:
-        missing = {}
-        row |= {"status": "exception", "message": "not made yet"}
+        row["status"] = "exception"
+        row["message"] = "not made yet"
     present = [band.name for band in task.bands if band.name not in missing]
-    return {**row, "bands": "|".join(present), "missing_bands": "|".join(missing)}
+    row["bands"], row["missing_bands"] = "|".join(present), "|".join(missing)
+    return row
 
 
 def _spending(bands: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Write what each band took: `blue=1.2|green=0.8`."""
-    found = {}
+    """Return what each band has taken: `blue=1.2|green=0.8` for each kind."""
+    cells = {}
     for kind in _SPENDING:
-        found[kind] = "|".join(f"{band}={spent[kind]}" for band, spent in bands.items())
-    return found
+        cells[kind] = "|".join(f"{band}={spent[kind]}" for band, spent in bands.items())
+    return cells

@@ -17,23 +17,23 @@ STACKS = "stacks"
 
 
 class BandSlot(BaseModel):
-    """The place of a band in a stack. On its own: the scene has no file of the band."""
+    """The place of a band in a stack. A slot that is no StackBand has no file in the scene."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     required: bool
     stack: str
-    """Suffix of its stack: `_20m` where each resolution has a stack of its own, else empty."""
+    """Suffix of its stack: `_20m` if each resolution has a stack of its own; otherwise empty."""
 
 
 class StackBand(BandSlot):
-    """A band of a stack, and its file."""
+    """A band of a stack that the scene has a file of."""
 
     asset: Asset
     resampling: str
     file: str
-    """Name of its own file in the stack's folder, if it is downloaded first; otherwise empty."""
+    """Name of its file in the stack's folder, if it is downloaded first; otherwise empty."""
 
 
 class StackTask(Task):
@@ -46,29 +46,28 @@ class StackTask(Task):
     """In canonical order."""
     format: Literal["vrt", "geotiff"]
     intersect: bool
-    """Whether the grid ends where the smallest of the bands does."""
+    """Crop the grid to the extent that all bands cover."""
     grid: GridSpec | None
     """None: the scene's own, of the first of its finest bands."""
     area: str | None
-    """WKB in hex, in degrees; None: all of the scene."""
+    """Hex WKB of the area in degrees; None: all of the scene."""
     values: str
     codec: str
     checks: Checks
     visualization: bool
     at_once: int
-    """Bands that are made together: what fits into memory."""
+    """Bands that are made at the same time, as memory allows."""
     ahead: int
-    """Strips of each that are read ahead."""
+    """Chunks of rows of each band that are read ahead."""
     properties: dict[str, Any]
+    """Properties of the STAC item that are known when the task is planned."""
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Bands that the scene has no file of."""
         return tuple(band.name for band in self.bands if not isinstance(band, StackBand))
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The scene."""
         return (self.scene.id,)
 
     @property
@@ -77,22 +76,33 @@ class StackTask(Task):
 
     @property
     def stacks(self) -> list[str]:
-        """Endings of the scene's stacks."""
+        """Suffixes of the scene's stacks."""
         return list(dict.fromkeys(band.stack for band in self.bands))
 
     def stack_key(self, stack: str) -> str:
-        """Name of a stack in the store."""
-        return f"{STACKS}/{self.scene.id}/{self.scene.id}{stack}.{'vrt' if self.format == 'vrt' else 'tif'}"
+        """Key of a stack."""
+        suffix = "vrt" if self.format == "vrt" else "tif"
+        return f"{STACKS}/{self.scene.id}/{self.scene.id}{stack}.{suffix}"
+
+    @property
+    def files_prefix(self) -> str:
+        """Folder of the stacks and of the bands' own files."""
+        return f"{STACKS}/{self.scene.id}/"
 
     def file_key(self, file: str) -> str:
-        """Name of a band's own file in the store."""
-        return f"{STACKS}/{self.scene.id}/{file}"
+        """Key of a band's own file."""
+        return f"{self.files_prefix}{file}"
 
     @property
     def screenshot_key(self) -> str:
-        """Name of the small picture."""
+        """Key of the thumbnail."""
         return f"{STACKS}/{self.scene.id}/{self.scene.id}.png"
 
+    @property
+    def parts_prefix(self) -> str:
+        """Folder of the parts of the scene's bands."""
+        return f"{PARTS_PREFIX}{self.scene.id}/"
+
     def part_key(self, band: str) -> str:
-        """Name of a band that is finished before its stack."""
+        """Key of a band that was encoded before its stack could be published."""
         return f"{PARTS_PREFIX}{self.scene.id}/{band}.part"

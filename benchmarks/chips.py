@@ -23,7 +23,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from common import (
@@ -42,6 +42,7 @@ from common import (
     stats,
 )
 
+from scenebeam.products.fields.task import FieldsTask
 from scenebeam.sandbox.scenes import SandboxScene
 
 BANDS = ("red", "green", "blue", "nir")
@@ -512,7 +513,7 @@ def plan_of_many(count: int) -> dict[str, Any]:
                 plan=planned - started,
                 freeze=time.perf_counter() - planned,
                 tasks=len(made.tasks),
-                chips=sum(len(task.chips) for task in made.tasks) // 2,
+                chips=sum(len(cast(FieldsTask, task).chips) for task in made.tasks) // 2,
                 scenes=len(scenes),
                 plan_mb=(folder / "out" / "plan.parquet").stat().st_size / 1e6,
             )

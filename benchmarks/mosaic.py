@@ -385,8 +385,8 @@ def main() -> None:
             for _ in range(args.rounds):
                 for way in ways:
                     stats(url)
-                    found = in_fresh_process(__file__, {"way": way, "url": url})
-                    runs[way].append({**found, **stats(url)})
+                    measured = in_fresh_process(__file__, {"way": way, "url": url})
+                    runs[way].append({**measured, **stats(url)})
         for way, found_runs in runs.items():
             cpu = [run["cpu"] for run in found_runs]
             sent = median_of(found_runs, "bytes")

@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from common import spread
@@ -44,7 +45,14 @@ def seconds(command: list[str | Path]) -> float:
 def process(target: str) -> Iterator[str]:
     """Start a function as Cloud Run does, and yield its URL."""
     port = local_cloud.free_port()
-    words = ["--source", local_cloud.FUNCTIONS, "--target", target, "--port", str(port)]
+    words: list[str] = [
+        "--source",
+        str(local_cloud.FUNCTIONS),
+        "--target",
+        target,
+        "--port",
+        str(port),
+    ]
     started = subprocess.Popen(
         [BIN / "functions-framework", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -83,12 +91,12 @@ def cold_starts(rounds: int) -> dict[str, list[float]]:
             found["launch"].append(
                 cold(
                     "launch",
-                    lambda url, message=message: send_event(url, PUBLISHED, {"message": message}),
+                    partial(send_event, kind=PUBLISHED, data={"message": message}),
                 )
             )
             job = dataflow.jobs[f"2026-{number}"]
             found["report"].append(
-                cold("report", lambda url, job=job: send_event(url, CHANGED, {"payload": job}))
+                cold("report", partial(send_event, kind=CHANGED, data={"payload": job}))
             )
             found["status"].append(
                 cold("status", lambda url: urllib.request.urlopen(f"{url}/runs", timeout=60).read())

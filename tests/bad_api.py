@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == "dup" and start:
             page = found[start - 3 : start + api.page]
         if mode == "nulls" and start == 0:
-            page = [*page[:2], None, "text", *page[2:]]
+            page = [*page[:2], None, "text", *page[2:]]  # type: ignore[list-item]
         link: dict[str, Any] = {"rel": "next", "href": f"{api.url}/search", "method": method}
         if method == "POST":
             link["body"] = (

@@ -174,7 +174,8 @@ def test_a_toy_product_runs_from_yaml_and_resumes(
     file = tmp_path / "request.yaml"
     file.write_text(yaml.safe_dump(document))
     request, sources = load_request(file)
-    assert request.product.palette == str(tmp_path / "colors.txt"), "a path is relative to its file"
+    product: Any = request.product
+    assert product.palette == str(tmp_path / "colors.txt"), "a path is relative to its file"
     assert sources["product.label"] == str(file)
     status = scenebeam.run(request)
     assert (status.state, status.done) == ("succeeded", status.tasks)

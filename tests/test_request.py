@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from example import EXAMPLE
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest, parse_interval
+from scenebeam.request.product import BandsRequest
 from scenebeam.requestfile import load_request, parse_document, validate_request
 
 
@@ -60,7 +62,7 @@ def test_command_line_beats_environment_beats_file_beats_default(file: Path) -> 
     )
     assert request.select.max_cloud_cover == 10
     assert came_from["select.max_cloud_cover"] == "command line"
-    assert request.product.bands == ["red", "qa"]
+    assert cast(BandsRequest, request.product).bands == ["red", "qa"]
     assert came_from["product.bands"] == "environment"
     assert "select.min_coverage" not in came_from
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 import shapely
@@ -20,6 +21,7 @@ from scenebeam.catalog.item_search import queries_for
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import drop_duplicates, select
+from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.request import RunRequest
 
 Make = Callable[..., RunRequest]
@@ -41,7 +43,7 @@ def chosen(make: Make, **changes: object) -> tuple[list[list[str]], str]:
         scenes_from_items(search_items(request, queries_for(request, area)), request),
         request,
         area,
-        request.product.group_by,
+        cast(MosaicRequest, request.product).group_by,
     )
     return [[s.id for s in one.scenes] for one in found.acquisitions], found.explain()
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +169,15 @@ def test_a_sweep_reads_open_runs_alone(
     settings: CloudSettings, counted: Counter[str], tmp_path: Path
 ) -> None:
     runs = Runs(open_store(settings.state))
+
+    def running(name: str, _: RunStatus | None) -> RunStatus:
+        return status(name, "running", tmp_path)
+
     for number in range(200):
-        runs.update(
-            f"run-{number:03}", lambda _, n=number: status(f"run-{n:03}", "running", tmp_path)
-        )
+        name = f"run-{number:03}"
+        runs.update(name, partial(running, name))
         if number not in (7, 8):
-            runs.update(
-                f"run-{number:03}", lambda now: now.model_copy(update={"state": "succeeded"})
-            )
+            runs.update(name, lambda now: now.model_copy(update={"state": "succeeded"}))
     report(settings).sweep()
     counted.clear()
     assert report(settings).sweep() == []

@@ -120,7 +120,12 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
     cloud.publish("requests", b"{not yaml: [")
     cloud.publish("requests", {**REQUEST, "output": "gs://elsewhere/x"})
     dead: list[Any] = []
-    wait_for(lambda: dead.extend(cloud.pull("dead")) or len(dead) >= 2)
+
+    def has_two_dead() -> bool:
+        dead.extend(cloud.pull("dead"))
+        return len(dead) >= 2
+
+    wait_for(has_two_dead)
     time.sleep(2)
     dead += cloud.pull("dead")
     assert sorted(one.attributes["reason"][:20] for one in dead) == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import pytest
@@ -16,6 +16,7 @@ from scenebeam.cloud.guard import authorize, is_below, normal_below
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.cloud.urls import UrlError, is_inside, normalize_url
 from scenebeam.errors import RequestError
+from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.request import RunRequest
 from scenebeam.request.markers import places_in
 from scenebeam.request.product import PRODUCTS, request_model
@@ -313,7 +314,7 @@ def test_inputs_may_be_narrowed_to_prefixes() -> None:
 
     def admit_boundaries(place: str) -> str | None:
         content = json.dumps(asked(**of_fields(boundaries=place, crop_calendar="gs://fields/c")))
-        return authorize(content.encode(), settings).product.boundaries
+        return cast(FieldsRequest, authorize(content.encode(), settings).product).boundaries
 
     assert admit_boundaries("gs://fields/a.parquet") == "gs://fields/a.parquet"
     assert admit_boundaries("https://data.example/open/a.parquet")

@@ -90,9 +90,8 @@ def event(pick: random.Random) -> tuple[str, Any]:
     data: Any = base64.b64encode(content).decode()
     if pick.random() < 0.05:
         data = pick.choice(STRANGE)
-    attributes = (
-        {"request": pick.choice(STRANGE)} if pick.random() < 0.05 else pick.choice([{}, None, "x"])
-    )
+    others: list[Any] = [{}, None, "x"]
+    attributes = {"request": pick.choice(STRANGE)} if pick.random() < 0.05 else pick.choice(others)
     return PUBLISHED, {
         "message": {
             "data": data,

@@ -29,14 +29,14 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     top = tmp_path_factory.mktemp("infra")
     shutil.copytree(ROOT / "infra", top / "infra", ignore=shutil.ignore_patterns(".terraform*"))
     shutil.copytree(ROOT / "docker", top / "docker")
-    told = subprocess.run(
+    init = subprocess.run(
         ["terraform", "init", "-input=false", "-backend=false"],
         cwd=top / "infra",
         env=environ,
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 0, told.stderr
+    assert init.returncode == 0, init.stderr
     return top / "infra", environ
 
 

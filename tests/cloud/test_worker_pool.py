@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def test_the_environment_has_what_the_image_has() -> None:
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> str:
+def pool(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     words = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
     # Nothing of this process's environment reaches the worker. It starts its processes as `python`.

@@ -59,7 +59,7 @@ def stack(make_request: Callable[..., RunRequest], server: SandboxServer, tmp_pa
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A client that gives up on an answer after a fifth of a second."""
     monkeypatch.setattr(http, "_TIMEOUT", urllib3.Timeout(connect=1, read=0.2))
     http._pool.cache_clear()

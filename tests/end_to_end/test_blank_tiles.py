@@ -80,7 +80,8 @@ def test_data_along_an_edge_alone_is_in_the_mosaic(
     """Valid pixels count wherever they are, not only in blocks that the footprint wholly contains."""
     narrow = noise(1)
     kept = np.zeros(narrow.shape, bool)
-    kept[{"west": np.s_[:, :12], "north": np.s_[:12], "corner": np.s_[:40, :40]}[edge]] = True
+    windows = {"west": np.s_[:, :12], "north": np.s_[:12, :], "corner": np.s_[:40, :40]}
+    kept[windows[edge]] = True
     tiles = {
         "A": (noise(2), 32634, LEFT, TOP),
         "B": (np.where(kept, narrow, 0).astype("uint16"), 32634, LEFT + 2560, TOP),

@@ -256,6 +256,7 @@ def test_the_cloud_over_the_area_is_that_of_its_pixels(make_request: Make, sandb
     run(request)
     with (Path(request.output) / "scenes_selected.csv").open(newline="") as file:
         told = {row["id"]: float(row["aoi_cloud_percent"]) for row in csv.DictReader(file)}
+    assert request.area.bbox is not None
     west, south, east, north = request.area.bbox
     ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
     for name, cloud in told.items():

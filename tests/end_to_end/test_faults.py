@@ -193,7 +193,7 @@ def rewrite(
         file.write(pixels(old))
 
 
-SPOILS: dict[str, tuple[Callable[[Path], None], str]] = {
+SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other nodata": (lambda p: rewrite(p, nodata=65535), "declares nodata 65535"),
     "no crs": (lambda p: rewrite(p, crs=None), "no CRS"),
     "blank": (lambda p: rewrite(p, lambda pixels: pixels * 0), "blank"),

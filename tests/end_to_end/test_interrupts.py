@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,10 @@ def pixels_of(server: SandboxServer) -> list[tuple[str, int, int]]:
     return [(path, begin, end) for path, begin, end in server.ranges if end - begin > 1]
 
 
+def has_more_pixels(server: SandboxServer, before: int) -> bool:
+    return len(pixels_of(server)) > before
+
+
 def wait_for(reached: Callable[[], bool]) -> None:
     for _ in range(1200):
         if reached():
@@ -182,7 +187,7 @@ def test_killed_downloads_resume_to_the_same_bytes(
     for _ in range(3):
         before = len(pixels_of(server))
         process = start(file)
-        wait_for(lambda before=before: len(pixels_of(server)) > before)
+        wait_for(partial(has_more_pixels, server, before))
         time.sleep(pick.uniform(0.3, 1.2))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -29,6 +29,7 @@ from scenebeam.execution.driver import run
 from scenebeam.execution.explain import describe, explain
 from scenebeam.metadata.item_tables import items_to_parquet
 from scenebeam.planning.search import make_plan
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
 from scenebeam.sandbox.server import Fault, serve
@@ -288,6 +289,7 @@ def test_gdalwarp_itself_makes_the_same_relief(real_data: Path, tmp_path: Path) 
 
 def test_the_request_to_copy_is_the_default_dataset() -> None:
     product = load_request(CONFIG)[0].product
+    assert isinstance(product, LandcoverRequest)
     assert product.kind == "landcover"
     assert product.version == "v0.50.1"
     assert (product.sample_size, product.chips_per_class, product.sampling_factor) == (96, 400, 1)

@@ -192,7 +192,7 @@ def test_chips_of_it_are_its_windows(api: str, real_data: Path, tmp_path: Path) 
     pick = np.random.default_rng(3)
     with rasterio.open(real_data / "sentinel-2-l2a-29RKH" / "B04.tif") as file:
         crs, whole, transform = file.crs, file.read(1), file.transform
-    windows = {}
+    windows: dict[str, Window] = {}
     links = []
     while len(windows) < 40:
         row, column = (int(number) for number in pick.integers(0, whole.shape[0] - side, 2))

@@ -403,7 +403,7 @@ def test_grown_and_made_at_once_give_the_same_bytes(two_tiles: Path) -> None:
 # A tile that comes later
 
 
-def later(folder: Path) -> Callable[[], None]:
+def later(folder: Path) -> Callable[[], object]:
     """A table of two rows whose second tile is not there yet; what brings it."""
     write_table(folder / "time_serie.csv", row("02", "A"), row("12", "B"))
     shutil.move(folder / "raw" / "B", folder / "later")

@@ -150,9 +150,17 @@ def raw_scene(
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(7).integers(0, 9, (64, 64))
     classes = np.full((64, 64), 4, np.uint8)
-    bands = {"B04": noise + RED + add_offset, "B08": noise * 3 + NIR + add_offset, "SCL": classes}
+    bands: dict[str, np.ndarray] = {
+        "B04": noise + RED + add_offset,
+        "B08": noise * 3 + NIR + add_offset,
+        "SCL": classes,
+    }
     for band, pixels in bands.items():
-        profile = {"dtype": "uint8" if band == "SCL" else "uint16", "nodata": 0, "count": 1}
+        profile: dict[str, Any] = {
+            "dtype": "uint8" if band == "SCL" else "uint16",
+            "nodata": 0,
+            "count": 1,
+        }
         with rasterio.open(
             folder / f"{band}.tif",
             "w",

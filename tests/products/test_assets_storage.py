@@ -162,11 +162,11 @@ def _run_and_crash(request: str) -> None:
     """Dies between the upload and the deletion of the first local file."""
     delete = LocalStore.delete
 
-    def die(self: LocalStore, names: Iterable[str]) -> None:
-        names = list(names)
-        if any(name.endswith(".tif") for name in names):
+    def die(self: LocalStore, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        if any(key.endswith(".tif") for key in keys):
             os._exit(9)
-        delete(self, names)
+        delete(self, keys)
 
     LocalStore.delete = die  # type: ignore[method-assign]
     run(RunRequest.model_validate_json(request))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -501,13 +501,15 @@ def test_an_api_is_asked_once_a_cell_and_season(
 ) -> None:
     from scenebeam.catalog import item_search
 
-    asked = []
+    asked: list[dict[str, Any]] = []
     real = item_search._search_parameters
-    monkeypatch.setattr(
-        item_search,
-        "_search_parameters",
-        lambda *given: [asked.append(w) or w for w in real(*given)],
-    )
+
+    def note(*given: Any) -> Iterator[dict[str, Any]]:
+        for parameters in real(*given):
+            asked.append(parameters)
+            yield parameters
+
+    monkeypatch.setattr(item_search, "_search_parameters", note)
     request = on_chips(catalog=stac_of_fields)
     plan = make_plan(request)
     assert len(asked) == 2 * 4  # four squares of 100 km meet here, on two sides of a zone's edge

@@ -52,7 +52,7 @@ def write(path: Path, geometries: list[Any], ids: list[Any] | None = None) -> st
             table = table.append_column("id", pa.array(ids))
         pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path)
     else:
-        features = [
+        features: list[dict[str, Any]] = [
             {"type": "Feature", "id": ids[n] if ids else None, "properties": {},
              "geometry": None if g is None else shapely.geometry.mapping(g)}
             for n, g in enumerate(geometries)

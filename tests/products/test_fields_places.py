@@ -17,7 +17,7 @@ from pyproj import Transformer
 from scenebeam.catalog.scene import Asset
 from scenebeam.execution.driver import run
 from scenebeam.products.fields.chip_clouds import clouds_in
-from scenebeam.products.fields.task import Clouds, FieldsTask
+from scenebeam.products.fields.task import Clouds
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.fields import SCENES
@@ -128,8 +128,8 @@ def test_a_cloud_probability_is_looked_at_before_classes(
 
 def test_flags_tell_clouds_too() -> None:
     """Landsat's quality band: any of the bits."""
-    task = FieldsTask.model_construct(clouds=Clouds(bits={"qa_pixel": (3, 4)}))
+    clouds = Clouds(bits={"qa_pixel": (3, 4)})
     asset = Asset("qa_pixel", "x", 1, 30, "uint16", 1, 1, 0, 0, True)
     values = np.array([[1 << 3, 1 << 4, 1 << 6, 1]], np.uint16)  # cloud, shadow, clear, fill
-    found = clouds_in({"qa_pixel": values}, {"qa_pixel": asset}, task.clouds)
+    found = clouds_in({"qa_pixel": values}, {"qa_pixel": asset}, clouds)
     assert (found.cloud, found.nodata) == (round(200 / 3, 4), 25.0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from scenebeam.planning.plan import read_plan
 from scenebeam.products.fields import calendar
 from scenebeam.products.fields.candidates import is_in_utm_zone
 from scenebeam.products.fields.choose import choose
+from scenebeam.products.fields.task import FieldsTask
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.fields import HARVEST, PLANTING, SCENES, YEAR, boundaries
 from scenebeam.sandbox.server import serve
@@ -109,10 +110,11 @@ def test_at_equal_cloud_and_day_the_own_zone_is_first(fields_request: Make) -> N
     run(request)
     plan = read_plan(open_store(request.output))
     assert plan is not None
+    tasks = [cast(FieldsTask, task) for task in plan.tasks]
     task = max(
-        (task for task in plan.tasks if task.step == "planting"), key=lambda task: len(task.chips)
+        (task for task in tasks if task.step == "planting"), key=lambda task: len(task.chips)
     )
-    best = min(task.candidates, key=lambda one: one.cloud)
+    best = min(task.candidates, key=lambda candidate: candidate.cloud or 0.0)
     best = best.model_copy(update={"nodata": 0.0, "looked_at": ()})
     nearer = best.when + timedelta(seconds=20)
     foreign = best.model_copy(update={"id": f"A{best.id}", "own_grid": False, "when": nearer})

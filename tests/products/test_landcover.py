@@ -101,7 +101,8 @@ def test_sentinel_2_is_harmonized_in_16_bits(landcover_run: Path) -> None:
                 assert file.descriptions == ("blue", "green", "red", "nir")
                 assert (file.scales[0], file.offsets[0]) == (0.0001, 0.0)
                 found = file.read()
-            x, y = centres(*chip["window"], 10)
+            left, top = chip["window"]
+            x, y = centres(left, top, 10)
             for band, values in zip(("blue", "green", "red", "nir"), found, strict=True):
                 # The files carry 1000 more: it has been taken out.
                 np.testing.assert_array_equal(
@@ -115,7 +116,8 @@ def test_radar_keeps_its_power_across_the_seam_of_its_frames(landcover_run: Path
         for name, when in zip(chip["s1rtc_files"], SAR_DAYS, strict=True):
             found = pixels(landcover_run / "processed/v1" / name)
             assert found.dtype == np.float32
-            x, y = centres(*chip["window"], 10)
+            left, top = chip["window"]
+            x, y = centres(left, top, 10)
             for band, values in zip(("vv", "vh"), found, strict=True):
                 np.testing.assert_array_equal(
                     values, earth.backscatter(band, x, y, earth.day_number(when))

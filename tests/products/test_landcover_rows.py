@@ -20,6 +20,7 @@ from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan, search
 from scenebeam.products.landcover.candidates import _homogeneous_windows
 from scenebeam.products.landcover.class_counts import areas_by_cloud, count_classes
+from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.request import RunRequest
 from scenebeam.transfer.retry import Budget
 
@@ -140,7 +141,9 @@ def test_classes_are_counted_as_the_run_counts_them(landcover_request: Make) -> 
         record = json.loads(path.read_text())
         for number, windows in record["homogeneous"].items():
             counts[number] += windows
-    names = {task_class.name: str(number) for number, task_class in plan.tasks[0].classes.items()}
+    (task, *_) = plan.tasks
+    assert isinstance(task, LandcoverTask)
+    names = {task_class.name: str(number) for number, task_class in task.classes.items()}
     for name, by_share in found["windows"].items():
         assert by_share["1"] == counts[names[name]]
         assert by_share["1"] <= by_share["0.95"] <= by_share["0.9"] <= by_share["0.8"]

@@ -18,6 +18,7 @@ from rio_cogeo import cog_validate
 from known import check, first, layers, read
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.products.mosaics.task import MosaicTask
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
 
@@ -198,6 +199,7 @@ def test_resampling_is_per_band_and_never_touches_classes(make_request: Make) ->
             }
         )
     ).tasks
+    assert isinstance(task, MosaicTask)
     assert {band.name: band.resampling for band in task.bands} == {
         "red": "bilinear",
         "scl": "nearest",

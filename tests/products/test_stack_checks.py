@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,8 @@ from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.products.stacks.request import StackRequest
+from scenebeam.products.stacks.task import StackTask
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.server import Fault, SandboxServer, serve
@@ -540,8 +542,9 @@ def test_required_bands_are_bands_of_the_stack(bands: Path) -> None:
     with pytest.raises(RequestError, match="product.required: visualization_only"):
         stack_of(items, "vrt", **{"product.visualization_only": True, "product.required": ["red"]})
     listed = stack_of(items, "vrt", **{"product.required": "blue, B04"})
-    assert listed.product.required == ["blue", "B04"]
-    required = [band.name for band in make_plan(listed).tasks[0].bands if band.required]
+    assert cast(StackRequest, listed.product).required == ["blue", "B04"]
+    task = cast(StackTask, make_plan(listed).tasks[0])
+    required = [band.name for band in task.bands if band.required]
     assert required == ["blue", "red"]
 
 

@@ -13,6 +13,7 @@ from affine import Affine
 
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.products.stacks.task import StackTask
 from scenebeam.requestfile import validate_request
 
 OPTICAL = ["blue", "green", "red", "nir", "swir16", "swir22"]
@@ -105,6 +106,7 @@ def test_the_bands_of_recorded_items(
     plan = make_plan(request_of(catalog, tmp_path, collection))
     assert plan.tasks
     for task in plan.tasks:
+        assert isinstance(task, StackTask)
         assert task.format == "geotiff", "its files lie elsewhere"
         assert [band.name for band in task.bands] == bands
         there = [band.asset for band in task.bands if band.asset is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -25,7 +26,7 @@ def cog(
     codec: str = "deflate",
     *,
     average: bool = True,
-    **more: object,
+    **more: Any,
 ) -> bytes:
     pyramid = Pyramid(
         level_shapes(*pixels.shape), pixels.dtype, nodata, codec=codec, average=average
@@ -34,8 +35,9 @@ def cog(
         pyramid.add(pixels[top : top + 512])
     levels = [Level(tiles.height, tiles.width, tiles.sizes, tiles) for tiles in pyramid.finish()]
     transform = Affine(10, 0, 600_000, 0, -10, 4_500_000)
+    height, width = pixels.shape
     profile = CogProfile(
-        *pixels.shape, pixels.dtype, nodata, "EPSG:32634", transform, codec, **more
+        height, width, pixels.dtype, nodata, "EPSG:32634", transform, codec, **more
     )
     file = io.BytesIO()
     write_cog(file, profile, levels)

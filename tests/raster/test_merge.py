@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,13 +29,14 @@ def obvious(method: str, stack: list[np.ndarray], nodata: int | None) -> np.ndar
         values = [int(tile[index]) for tile in stack if nodata is None or tile[index] != nodata]
         if not values:
             continue
-        number = {
+        merge: dict[str, Callable[[list[int]], Any]] = {
             "first": lambda v: v[0],
             "min": min,
             "max": max,
             "mean": lambda v: np.rint(np.mean(v)),
             "median": lambda v: np.rint(np.median(v)),
-        }[method](values)
+        }
+        number = merge[method](values)
         found[index] = 1 if nodata == 0 and number == 0 else number
     return found
 

@@ -73,7 +73,8 @@ def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
 def test_one_that_another_worker_published_first_stands(prefix: str) -> None:
     store, other = open_store(prefix), open_store(prefix)
     bucket = store._bucket  # type: ignore[attr-defined]
-    look, looked = bucket.get_blob, []
+    look = bucket.get_blob
+    looked: list[str] = []
 
     def look_then_lose_the_race(name: str) -> object:
         found = look(name)

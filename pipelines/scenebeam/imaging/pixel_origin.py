@@ -1,6 +1,6 @@
 """Find the pixel lattice that the scenes of a run share.
 
-If the output grid lies on that lattice, pixels are copied instead of resampled. Sentinel-2
+If the output grid is on that lattice, pixels are copied instead of resampled. Sentinel-2
 has its pixel edges at multiples of 10 m, Landsat at 15 m plus multiples of 30 m.
 """
 

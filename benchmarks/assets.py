@@ -81,7 +81,8 @@ def items(url: str) -> list[dict[str, Any]]:
 
 def scenebeam(url: str, out: Path) -> Callable[[], None]:
     """A run of the assets product, with a plan that was frozen before."""
-    from scenebeam.execution.driver import load_or_create_plan, run
+    from scenebeam.execution.driver import run
+    from scenebeam.planning.reuse import load_or_create_plan
     from scenebeam.requestfile import validate_request
     from scenebeam.storage import open_store
 

@@ -265,7 +265,7 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
     found = measured(work)
     assert seen[0] == 2 * len(some), f"{seen[0]} of {2 * len(some)}"
     if config.get("save"):
-        np.savez(config["save"], **kept)
+        np.savez(config["save"], allow_pickle=False, **kept)
     return found
 
 
@@ -446,9 +446,10 @@ def dataset(config: dict[str, Any]) -> dict[str, Any]:
                 ) as file:
                     file.write(stack)
 
-            read = rasterio_grouped(
-                config["url"], some, lambda *chip: threads.submit(write, *chip) and None
-            )
+            def write_later(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
+                threads.submit(write, chip, scene, stack)
+
+            read = rasterio_grouped(config["url"], some, write_later)
             stats(config["url"])
 
             def all_of_it() -> None:

@@ -809,7 +809,7 @@ def _same_nodata(ours: float | None, theirs: float | None, dtype: np.dtype[Any])
 
     theirs = nodata_in_dtype(theirs, dtype)
     if ours is None or theirs is None:  # rasterio makes infinity of what a float cannot hold
-        return ours is theirs or (ours is None and np.isinf(theirs))
+        return ours is theirs or (theirs is not None and np.isinf(theirs))
     return ours == theirs or (np.isnan(ours) and np.isnan(theirs))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gzip
 import io
 import random
@@ -163,6 +165,7 @@ class _HostileHandler(_Handler):
         asked: Question,
         data: bytes,
         start: int | None = None,
+        /,
         **headers: str,
     ) -> None:
         """Send `data` as the range that was asked for, or as one that begins at `start`."""
@@ -357,7 +360,7 @@ MODES: dict[str, Callable[[_HostileHandler, Spoil, Question], None]] = {
 EVERY_MODE = [*MODES, "520", "503", "403", "404"]
 
 
-def spoil_in(mode: str, **settings: object) -> Spoil:
+def spoil_in(mode: str, **settings: Any) -> Spoil:
     """Spoil a tenth of all answers. Refusals that are final befall every file, each just once."""
     if mode in ("403", "404"):
         settings = {"share": 1.0, "once": True, **settings}

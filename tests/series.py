@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import csv
 import json
 from pathlib import Path
@@ -26,7 +28,7 @@ def tile(
     level: int = 0,
     east: int = 0,
     south: int = 0,
-    **item: Any,
+    item: Mapping[str, Any] | None = None,
 ) -> None:
     """Files of one scene.
 

@@ -12,7 +12,7 @@ FUZZER = Path(__file__).with_name("fuzz_requests.py")
 
 
 def run_fuzzer(seconds: int, seed: int, keep: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         FUZZER,
         "--seconds",

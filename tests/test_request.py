@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scenebeam.collections import CollectionRecord
+
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -41,7 +43,9 @@ def test_the_example_of_the_manual_is_read(file: Path) -> None:
     assert request.limits.max_bytes == 10**12
     assert request.catalog == str(file.parent / "items.json"), "paths are relative to the file"
     assert request.output == str(file.parent / "out/landsat-pair")
-    assert request.collections[1].bands["red"].band == 1
+    record = request.collections[1]
+    assert isinstance(record, CollectionRecord)
+    assert record.bands["red"].band == 1
     assert came_from["grid.crs"] == str(file)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scenebeam.collections import CollectionRecord
+
 import ast
 import json
 import math
@@ -336,6 +338,8 @@ def test_nodata_may_be_nan() -> None:
         "{id: x, dtype: float32, nodata: .nan, bands: {red: {asset: r, resolution: 10}}}"
     )
     [found] = validate_request(changed(collections=[record])).collections
+    assert isinstance(found, CollectionRecord)
+    assert found.nodata is not None
     assert math.isnan(found.nodata)
     with pytest.raises(RequestError, match=r"collections\.0\.scale: it must be a finite number"):
         validate_request(changed(collections=[{**record, "scale": math.nan}]))
@@ -362,7 +366,7 @@ def test_bands_are_compared_once_each_or_refused_by_number() -> None:
             compared += 1
             return super().__eq__(other)
 
-    names = [Name(f"b{number}") for number in range(1000)]
+    names: list[str] = [Name(f"b{number}") for number in range(1000)]
     assert MosaicRequest._unique_bands(names) == names
     assert compared < 5 * len(names)
     with pytest.raises(RequestError, match="20,000 bands are named; the limit is 1,000"):

@@ -67,7 +67,7 @@ def test_the_newest_processing_of_a_part_stays() -> None:
 
 def test_without_a_datastrip_footprints_tell_parts_from_processings() -> None:
     """As two items of one product id's datatake are in older catalogs: halves stay, the same ground is once."""
-    ids = {
+    ids: dict[str, Any] = {
         "sentinel__product_id": "S2B_MSIL2A_20200307T210529_N0214_R071_T01CCV_20200307T222902",
         "grid__code": "MGRS-01CCV",
     }
@@ -127,7 +127,7 @@ def test_slices_of_one_radar_datatake_are_one_acquisition() -> None:
 
 def test_processings_without_a_tile_are_told_by_second_and_ground() -> None:
     def radar(name: str, created: str, west: float = 0.0) -> Scene:
-        ids = {"s1__datatake_id": "262144", "sat__absolute_orbit": 1}
+        ids: dict[str, Any] = {"s1__datatake_id": "262144", "sat__absolute_orbit": 1}
         return scene(
             name, "2021-01-01T05:00:12Z", west, platform="SENTINEL-1A", created=created, **ids
         )
@@ -140,7 +140,7 @@ def test_processings_without_a_tile_are_told_by_second_and_ground() -> None:
 
 
 def test_modis_and_hls_have_tiles_of_their_own() -> None:
-    tiles = {"modis__horizontal-tile": 19, "modis__vertical-tile": 4, "platform": "terra"}
+    tiles: dict[str, Any] = {"modis__horizontal-tile": 19, "modis__vertical-tile": 4, "platform": "terra"}
     old = scene("MCD43A4.2020", "2001-01-01T00:00:00Z", created="2020-03-10T00:00:00Z", **tiles)
     new = scene("MCD43A4.2021", "2001-01-01T00:00:00Z", created="2021-03-10T00:00:00Z", **tiles)
     assert kept(old, new) == ["MCD43A4.2021"]
@@ -162,7 +162,7 @@ def test_without_properties_scenes_that_follow_each_other_are_a_pass(minutes: in
 
 def test_two_passes_of_a_day_over_one_tile_both_stay() -> None:
     """At high latitudes a satellite sees a tile again after an orbit."""
-    tile = {"grid__code": "MGRS-33XWG", "platform": "sentinel-2a"}
+    tile: dict[str, Any] = {"grid__code": "MGRS-33XWG", "platform": "sentinel-2a"}
     assert (
         len(
             kept(

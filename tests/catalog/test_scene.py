@@ -9,7 +9,7 @@ import pytest
 
 from scenebeam.catalog.bands import record_for_item
 from scenebeam.catalog.item_reader import scene_from_item
-from scenebeam.collections import known_records
+from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import CatalogError
 from scenebeam.sandbox.scenes import SCENES
 
@@ -73,7 +73,7 @@ def item(**changes: object) -> dict:
     return {**SCENES[0].item("http://127.0.0.1/x"), **changes}
 
 
-def record() -> object:
+def record() -> CollectionRecord:
     return next(
         r for r in known_records() if r.id == "sentinel-2-l2a" and r.provider == "earth-search"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import json
 import shutil
 from collections.abc import Callable
@@ -72,8 +74,11 @@ def test_files_of_every_form_give_the_same_scenes(
 
 
 def hashable(scene: Scene) -> Scene:
-    told, assets = tuple(scene.properties.items()), tuple(scene.assets.items())
-    return replace(scene, item_href=None, properties=told, assets=assets)
+    told: dict[str, Any] = {
+        "properties": tuple(scene.properties.items()),
+        "assets": tuple(scene.assets.items()),
+    }
+    return replace(scene, item_href=None, **told)
 
 
 def test_a_busy_api_is_asked_again_when_it_says(make_request: Make, server: SandboxServer) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import shapely
@@ -28,7 +28,7 @@ Make = Callable[..., RunRequest]
 NOON = datetime(2023, 6, 1, 12, tzinfo=UTC)
 
 
-def scene(name: str, **changes: object) -> Scene:
+def scene(name: str, **changes: Any) -> Scene:
     plain = Scene(
         name, "c", "p", NOON, NOON, "sentinel-2a", "34TGL", pass_key="S2A_1", tile_key="34TGL", processed=("1",),
         cloud_cover=10.0, footprint=box(0, 0, 1, 1),
@@ -38,6 +38,7 @@ def scene(name: str, **changes: object) -> Scene:
 
 def chosen(make: Make, **changes: object) -> tuple[list[list[str]], str]:
     request = make(**changes)
+    assert request.area is not None
     area = area_geometry(request.area)
     found = select(
         scenes_from_items(search_items(request, queries_for(request, area)), request),

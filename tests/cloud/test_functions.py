@@ -139,7 +139,7 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
 def test_a_function_logs_one_line_for_each_change(tmp_path: Path) -> None:
     """As a process of its own, as Cloud Run starts it: the alert on failed runs counts these lines."""
     port = free_port()
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).parent / "functions-framework",
         "--source",
         FUNCTIONS,

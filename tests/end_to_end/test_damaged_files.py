@@ -44,7 +44,7 @@ def files(output: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> RunRequest:
-    maker, changes = {
+    makers: dict[str, tuple[str, dict[str, Any]]] = {
         "mosaic": ("make_request", {}),
         "index": ("make_request", {"product": {"kind": "index", "index": "ndvi"}}),
         "stack": (
@@ -54,7 +54,8 @@ def case(request: pytest.FixtureRequest) -> RunRequest:
         "assets": ("make_request", {"product": {"kind": "assets", "bands": ["red"]}}),
         "fields": ("fields_request", {"product.bands": ["red"]}),
         "landcover": ("landcover_request", {"product.include": [0]}),
-    }[request.param]
+    }
+    maker, changes = makers[request.param]
     found: RunRequest = request.getfixturevalue(maker)(**changes)
     return found
 
@@ -256,6 +257,7 @@ def test_the_cloud_over_the_area_is_that_of_its_pixels(make_request: Make, sandb
     run(request)
     with (Path(request.output) / "scenes_selected.csv").open(newline="") as file:
         told = {row["id"]: float(row["aoi_cloud_percent"]) for row in csv.DictReader(file)}
+    assert request.area is not None
     assert request.area.bbox is not None
     west, south, east, north = request.area.bbox
     ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]

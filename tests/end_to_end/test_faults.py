@@ -164,7 +164,7 @@ def test_blocks_that_better_tiles_cover_are_not_fetched(
 
 
 def spoiled(
-    make_request: Make, sandbox: Path, tmp_path: Path, spoil: Callable[[Path], None]
+    make_request: Make, sandbox: Path, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> RunRequest:
     """A catalogue of two scenes, the best of them with a red band that `spoil` has rewritten."""
     import shutil

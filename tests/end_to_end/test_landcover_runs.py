@@ -295,6 +295,7 @@ def test_the_request_to_copy_is_the_default_dataset() -> None:
     assert (product.sample_size, product.chips_per_class, product.sampling_factor) == (96, 400, 1)
     assert list(product.modalities) == ["s2l2a", "s1rtc", "lc2l2", "dem", "lulc"]
     assert product.lulc.classes == [1, 2, 5, 7, 8, 11]
+    assert product.s2l2a is not None
     assert len(product.s2l2a.bands) == 12
     defaults = type(product)(kind="landcover", aois=product.aois)
     for name, modality in product.modalities.items():

@@ -28,6 +28,7 @@ from scenebeam.transfer.retry import Budget
 
 LEFT, TOP = 600_000, 4_500_000
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+STRIPS: dict[str, Any] = {"tiled": False, "blockxsize": None, "blockysize": 8}
 BOUNDS = [LEFT, TOP - 1280, LEFT + 1600, TOP]
 """The ground of the first file, and 320 m east of it."""
 
@@ -247,10 +248,7 @@ def test_a_code_stays_a_code(case: Case, crs: str) -> None:
         if crs == "EPSG:4326"
         else Affine(10, 0, LEFT, 0, -10, TOP)
     )
-    for name, options in (
-        ("tiled", {}),
-        ("strips", {"tiled": False, "blockxsize": None, "blockysize": 8}),
-    ):
+    for name, options in (("tiled", {}), ("strips", STRIPS)):
         path = write(
             case.folder / f"{name}.tif", numbers(6, 1, 9), crs=crs, transform=transform, **options
         )
@@ -272,7 +270,7 @@ def test_units_and_meridians_other_than_plain_ones_are_gdals_to_tell(case: Case,
 @pytest.mark.parametrize("tiled", [True, False])
 def test_a_negative_pixel_scale_is_placed_as_gdal_places_it(case: Case, tiled: bool) -> None:
     pixels = numbers(7, 500, 9000, "uint16")
-    options = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 8}
+    options = {} if tiled else STRIPS
     path = write(case.folder / "x.tif", pixels, nodata=0, **options)
     scale = np.array([10.0, 10.0, 0.0]).tobytes()
     content = path.read_bytes()
@@ -299,7 +297,7 @@ def test_an_image_that_is_turned_over_is_its_north_up_twin(
         10 if down else -10,
         TOP - (1280 if down else 0),
     )
-    options = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 8}
+    options = {} if tiled else STRIPS
     path = write(
         case.folder / "turned.tif",
         np.ascontiguousarray(stored),
@@ -348,7 +346,7 @@ def test_any_float_nodata_survives_to_items_and_tables(
     """Compared as float32, in both doors, with the record's own word for it."""
     pixels = np.random.default_rng(10).normal(0.3, 0.1, (128, 128)).astype("float32")
     pixels[:, 64:] = nodata
-    options = {} if tiled else {"tiled": False, "blockxsize": None, "blockysize": 8}
+    options = {} if tiled else STRIPS
     path = write(case.folder / "x.tif", pixels, nodata=nodata, **options)
     status = case.run(
         [path], {"dtype": "float32", "nodata": nodata if np.isfinite(nodata) else "nan"}

@@ -298,6 +298,6 @@ def test_every_item_is_reachable_and_every_href_resolves(case: Case) -> None:
     output = Path(case.output)
     items = {path for path in output.rglob("*.json") if b'"Feature"' in path.read_bytes()[:40]}
     collection = pystac.Collection.from_file(str(output / "collection.json"))
-    reached = {Path(item.get_self_href()) for item in collection.get_items(recursive=True)}
+    reached = {Path(item.self_href) for item in collection.get_items(recursive=True)}
     assert {path.resolve() for path in reached} == {path.resolve() for path in items}
     assert dead_links(case.output) == []

@@ -75,6 +75,7 @@ def test_the_numbers_are_those_of_the_scenes(make_request: Make) -> None:
     request = make_request(**{"select.full_cover_threshold": 1.0})
     found, _ = write_scenes(request)
     series = table(request.output, "time_serie.csv")
+    assert found.search_scope.area is not None
     whole = shapely.box(*found.search_scope.area.bounds)
     assert [row["tiles_count"] for row in series] == ["3", "3"]
     assert [row["cloud_score"] for row in series] == ["12.0", "20.0"]

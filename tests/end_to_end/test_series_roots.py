@@ -33,7 +33,7 @@ def upload(folder: Path, place: str) -> None:
 def test_scenes_in_a_bucket(tmp_path: Path, prefix: str, product: str) -> None:
     for name, level in (("A", 0), ("B", 500)):
         item = {"s2:processing_baseline": "02.14"}
-        tile(tmp_path / "raw", name, "B04", "B08", "SCL", level=level, **item)
+        tile(tmp_path / "raw", name, "B04", "B08", "SCL", level=level, item=item)
     upload(tmp_path / "raw", f"{prefix}/raw")
     write_table(tmp_path / "time_serie.csv", row("02", "B|A"), row("12", "A|nothing"))
     of: dict[str, dict[str, Any]] = {
@@ -133,7 +133,7 @@ def test_what_an_assets_run_wrote_is_a_root(
 
 def test_an_item_does_not_name_files_elsewhere(tmp_path: Path) -> None:
     """Only what scenebeam put into a bucket is read by the href of an item beside the files."""
-    tile(tmp_path / "raw", "A", "B04", **{"eo:cloud_cover": 1.0})
+    tile(tmp_path / "raw", "A", "B04", item={"eo:cloud_cover": 1.0})
     path = tmp_path / "raw" / "A" / "A.json"
     item = json.loads(path.read_text())
     item["assets"] = {

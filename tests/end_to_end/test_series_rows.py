@@ -176,8 +176,8 @@ def test_the_order_of_the_table_is_the_order_of_first(
 
 
 def test_the_order_of_the_table_counts_more_than_clouds(tmp_path: Path) -> None:
-    tile(tmp_path / "raw", "A", level=A, **{"eo:cloud_cover": 0.0})
-    tile(tmp_path / "raw", "B", level=B, **{"eo:cloud_cover": 80.0})
+    tile(tmp_path / "raw", "A", level=A, item={"eo:cloud_cover": 0.0})
+    tile(tmp_path / "raw", "B", level=B, item={"eo:cloud_cover": 80.0})
     write_table(tmp_path / "time_serie.csv", row("02", "B|A"))
     run(series_request(tmp_path))
     assert level_of(tmp_path, "02") == B
@@ -242,7 +242,7 @@ def test_an_empty_cloud_score_says_nothing(two_tiles: Path, score: str) -> None:
 
 
 def test_what_an_item_says_of_clouds_counts_before_its_row(tmp_path: Path) -> None:
-    tile(tmp_path / "raw", "A", **{"eo:cloud_cover": 5.0})
+    tile(tmp_path / "raw", "A", item={"eo:cloud_cover": 5.0})
     tile(tmp_path / "raw", "B")
     clouds(tmp_path, "90.0", "50.0")
     plan = make_plan(series_request(tmp_path, select={"max_cloud_cover": 20}))

@@ -425,7 +425,7 @@ def test_a_mask_elsewhere_fails_its_chip_and_no_other(on_chips: Callable[..., Ru
     assert status.state != "succeeded"
     report = json.loads((here / "report.json").read_text())
     assert [one["chip"] for one in report["failed"]] == [chip]
-    assert "which is it?" in report["failed"][0]["error"]
+    assert "but its item says 160 x 160" in report["failed"][0]["error"]
     assert report["successful"] > 10
 
 

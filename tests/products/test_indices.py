@@ -169,8 +169,24 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Sandbo
 SMALL = {"crs": "EPSG:32634", "resolution": 10, "bounds": [746_000, 4_498_000, 749_000, 4_501_000]}
 
 
+def first_valid(stack: np.ndarray, axis: int) -> np.ndarray:
+    """The first layer that is not NaN."""
+    assert axis == 0
+    found = stack[0]
+    for layer in stack[1:]:
+        found = np.where(np.isnan(found), layer, found)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("composite", "merged"), [("median", np.nanmedian), ("max", np.nanmax), ("mean", np.nanmean)]
+    ("composite", "merged"),
+    [
+        ("median", np.nanmedian),
+        ("max", np.nanmax),
+        ("mean", np.nanmean),
+        ("min", np.nanmin),
+        ("first", first_valid),
+    ],
 )
 def test_composites_by_month(
     index_request: Make, season: Any, composite: str, merged: Callable

@@ -29,7 +29,7 @@ from scenebeam.raster.validate import validate
 from scenebeam.request import Checks, RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.landcover import DAYS, EPSG, LANDSAT_DAYS, SAR_DAYS
-from scenebeam.storage import local, open_store
+from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
 AREAS = {"00000": WEST, "00001": EAST}
@@ -452,7 +452,7 @@ def test_a_disk_too_small_for_the_archive_is_said_before(
     request = landcover_request(**{"product.include": [0], "product.chips_per_class": 1})
     usage = shutil.disk_usage("/")
     with monkeypatch.context() as small:
-        small.setattr(local.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+        small.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
         with pytest.raises(
             StorageError, match="its archive takes 3 MB, and the disk has 0 MB free"
         ):

@@ -67,7 +67,7 @@ def request(**changes: Any) -> LandcoverRequest:
 
 def choose(product: LandcoverRequest | None = None, **scenes: list[Scene]) -> Any:
     product = product or request()
-    near = {
+    near: dict[Any, list[Scene]] = {
         "s2l2a": [s2(day) for day in QUARTERS],
         "s1rtc": [s1(day + timedelta(days=2)) for day in QUARTERS],
         "lc2l2": [l8(day + timedelta(days=9)) for day in QUARTERS],

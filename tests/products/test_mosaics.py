@@ -122,6 +122,7 @@ def test_every_product_is_a_valid_cog_with_a_valid_item(done: Make) -> None:
     for path in out.glob("mosaics/*/*.json"):
         item = pystac.Item.from_file(str(path))
         pystac.Item.from_dict({**item.to_dict(), "stac_extensions": []}).validate()
+        assert item.datetime is not None
         sources = {link.title for link in item.get_links("derived_from")}
         assert sources == {s.id for s in ranked(item.datetime.year)}
         for band, asset in item.assets.items():

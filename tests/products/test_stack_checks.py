@@ -111,7 +111,7 @@ def catalog(
     return path
 
 
-def stack_of(items: Path, form: str, output: str = "", **changes: Any) -> RunRequest:
+def stack_of(items: Path, form: str, output: str = "", /, **changes: Any) -> RunRequest:
     document: dict[str, Any] = {
         "catalog": str(items),
         "collections": ["sentinel-2-l2a"],
@@ -139,6 +139,7 @@ def item_of(request: RunRequest) -> dict[str, Any]:
 def in_both_ways(
     items: Path,
     name: str = "out",
+    /,
     **changes: Any,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The rows that a GeoTIFF stack and a VRT stack of one catalog come to, without what differs by nature."""
@@ -288,7 +289,7 @@ def host(bands: Path) -> Iterator[SandboxServer]:
         yield served
 
 
-AFTER_0400 = {"s2:processing_baseline": "05.11"}
+AFTER_0400: dict[str, Any] = {"s2:processing_baseline": "05.11"}
 
 
 def test_an_index_over_a_vrt_stack_reads_the_shift_of_its_files(

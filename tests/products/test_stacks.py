@@ -505,7 +505,7 @@ def test_without_a_true_colour_image_the_command_says_so(sandbox: Path, tmp_path
     assert "name no bands" in told.output
 
 
-SPOILT = {
+SPOILT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "blank": (lambda pixels: np.full_like(pixels, 700), "blank"),
     "all nodata": (np.zeros_like, "nodata|blank"),
     "half nodata": (lambda pixels: np.where(np.arange(len(pixels))[:, None] < 600, 0, pixels), "more than checks.max_nodata_percent"),

@@ -5,6 +5,8 @@ Each file is built here byte by byte, so that it is wrong in one place only.
 
 from __future__ import annotations
 
+from scenebeam.raster.codecs import decode
+
 import json
 import struct
 import subprocess
@@ -461,7 +463,7 @@ def test_jpeg_2000_with_a_box_of_no_length_in_another_one_is_opened(tmp_path: Pa
 
 def test_a_look_at_large_blocks_takes_the_memory_of_one(tmp_path: Path) -> None:
     side = 6144  # 36 MiB of uint8
-    tile = imagecodecs.zstd_encode(np.full((side, side), 7, np.uint8))
+    tile = imagecodecs.zstd_encode(np.full((side, side), 7, np.uint8).tobytes())
     sides: Tags = {one: (LONG, [3 * side]) for one in (WIDTH, HEIGHT)}
     tiles: Tags = {one: (LONG, [side]) for one in (TILE_WIDTH, TILE_HEIGHT)}
     kind: Tags = {COMPRESSION: (SHORT, [50_000]), SAMPLE_BITS: (SHORT, [8])}
@@ -595,7 +597,6 @@ def test_a_file_of_20_000_bands_is_told_in_words(tmp_path: Path, planar: int) ->
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A number for each block that is decoded."""
     calls: list[int] = []
-    decode = blocks.decode
 
     def counted(layout: Any, encoded: memoryview, rows: int | None = None) -> Any:
         calls.append(len(encoded))

@@ -90,7 +90,9 @@ def test_a_folder_of_another_request_is_refused_with_the_difference(make_request
         run(other)
     assert "product.method: 'first' → 'max'" in str(fault.value)
     assert "--overwrite" in str(fault.value)
-    assert read_plan(store).request == request
+    plan = read_plan(store)
+    assert plan is not None
+    assert plan.request == request
 
 
 def test_overwriting_leaves_nothing_of_the_other(make_request: Make) -> None:

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,7 +28,7 @@ from scenebeam.sandbox.scenes import AREA, SCENES
 from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.transfer.ranges import read_range
 from scenebeam.transfer.retry import Budget
-from scenebeam.transfer.signing import base, cdse, preferred_href, redact_url, s3, sign
+from scenebeam.transfer.signing import cdse, preferred_href, redact_url, s3, sign
 
 SECRET = "s3cr3t-of-the-user"
 SCENE = SCENES[0].id
@@ -282,7 +283,7 @@ def test_a_login_fetches_tokens_and_renews_them_before_they_end(
     monkeypatch.setenv("CDSE_PASSWORD", SECRET)
     href = "https://zipper.dataspace.copernicus.eu/a.jp2"
     clock = [1000.0]
-    monkeypatch.setattr(base.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     first, second = sign(href, "cdse"), sign(href, "cdse")
     clock[0] += 2
     third = sign(href, "cdse")

@@ -490,7 +490,12 @@ def test_whatever_the_coordinates_no_exception_but_ours(
         else:
             geometries.append({"type": "Polygon", "coordinates": [one]})
     path = document(tmp_path_factory.mktemp("odd"), *geometries)
-    for reader in (fields_of, aois_of, lambda path: area_geometry(Area(geometry=read_area(path)))):
+    readers: list[Callable[[Path], Any]] = [
+        fields_of,
+        aois_of,
+        lambda path: area_geometry(Area(geometry=read_area(path))),
+    ]
+    for reader in readers:
         try:
             found = reader(path)
         except RequestError:

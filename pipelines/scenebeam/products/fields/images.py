@@ -151,8 +151,8 @@ def _mask_faults(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> It
             return ""
         return (
             f"its mask {chip.mask} has {shape[0]} x {shape[1]} pixels from {transform[2]:.10g}, "
-            f"{transform[5]:.10g} in {crs[:20]}, its item says {task.shape[0]} x {task.shape[1]} "
-            f"from {chip.left:.10g}, {chip.top:.10g} in {task.crs}: which is it?"
+            f"{transform[5]:.10g} in {crs[:20]}, but its item says {task.shape[0]} x "
+            f"{task.shape[1]} from {chip.left:.10g}, {chip.top:.10g} in {task.crs}; correct one"
         )
 
     return io_threads().map(fault, chips)

@@ -35,6 +35,7 @@ from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.merge import merge_method
 from scenebeam.request import RunRequest
 from scenebeam.storage import checked_key
 from scenebeam.tasks import Estimate, GridSpec
@@ -205,11 +206,10 @@ class _Planner:
 
     def _bytes_per_column(self, composite: str, acquisitions: int) -> int:
         """Return the bytes per column that computing an index takes, in float32 images."""
-        # The variables, the intermediate results of the expression, and those of the merge: a
-        # median keeps the images of all acquisitions.
-        merging = 6 * acquisitions if composite == "median" else 6
-        images = len(self.variables) + 4 + merging
-        return 4 * ROW_CHUNK * images
+        # The variables, the intermediate results of the expression, and what the merge needs: at
+        # least six images.
+        merging = max(4 * 6, merge_method(composite).bytes_per_pixel(acquisitions))
+        return ROW_CHUNK * (4 * (len(self.variables) + 4) + merging)
 
     def _estimate(
         self, window: Window, bands: Sequence[Band], refs: Sequence[SceneRef], extra_bytes: int

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.request.choices import Codec
+from scenebeam.request.choices import Codec, MergeMethod
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
 from scenebeam.request.product import OnMissing, ProductRequest
 
@@ -28,7 +28,7 @@ class IndexRequest(ProductRequest):
     per: Literal["scene", "acquisition", "day", "month", "quarter"] = "acquisition"
     """What becomes one image: a scene, or the scenes of an acquisition, day, month or quarter. An
     acquisition is all scenes of an overpass. Leave the field out for `dnbr`."""
-    composite: Literal["median", "max", "mean"] = "median"
+    composite: MergeMethod = "median"
     """How the acquisitions of a month, a quarter, or one side of a difference are combined."""
     min_scenes_per_period: int = Field(default=0, ge=0)
     """A month with fewer acquisitions is replaced by its whole quarter, which is made once."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 from hypothesis import settings
@@ -19,6 +19,8 @@ import local_cloud
 from local_cloud import Cloud
 from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.execution.driver import run
+from scenebeam.products.fields.request import FieldsRequest
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import fields as fields_sandbox
@@ -118,8 +120,8 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fields_request(fields: Path, tmp_path: Path) -> Callable[..., RunRequest]:
-    def make(**changes: Any) -> RunRequest:
+def fields_request(fields: Path, tmp_path: Path) -> Callable[..., RunRequest[FieldsRequest]]:
+    def make(**changes: Any) -> RunRequest[FieldsRequest]:
         document: dict[str, Any] = {
             "run": "austria",
             "catalog": str(fields / "items.json"),
@@ -135,7 +137,7 @@ def fields_request(fields: Path, tmp_path: Path) -> Callable[..., RunRequest]:
             "runner": "serial",
             "limits": {"retry_wait": 0.01},
         }
-        return validate_request(changed(document, changes))
+        return cast(RunRequest[FieldsRequest], validate_request(changed(document, changes)))
 
     return make
 
@@ -163,13 +165,13 @@ def chips(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_chips(
-    fields_request: Callable[..., RunRequest], chips: Path, tmp_path: Path
-) -> Callable[..., RunRequest]:
+    fields_request: Callable[..., RunRequest[FieldsRequest]], chips: Path, tmp_path: Path
+) -> Callable[..., RunRequest[FieldsRequest]]:
     """A request on that catalogue, in place."""
     here = tmp_path / "chips"
     shutil.copytree(chips, here)
 
-    def make(**changes: Any) -> RunRequest:
+    def make(**changes: Any) -> RunRequest[FieldsRequest]:
         return fields_request(
             **{
                 "product.boundaries": None,
@@ -214,9 +216,12 @@ def landcover_document(scenes: Path, output: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def landcover_request(landcover: Path, tmp_path: Path) -> Callable[..., RunRequest]:
-    def make(**changes: Any) -> RunRequest:
-        return validate_request(changed(landcover_document(landcover, tmp_path / "out"), changes))
+def landcover_request(
+    landcover: Path, tmp_path: Path
+) -> Callable[..., RunRequest[LandcoverRequest]]:
+    def make(**changes: Any) -> RunRequest[LandcoverRequest]:
+        document = landcover_document(landcover, tmp_path / "out")
+        return cast(RunRequest[LandcoverRequest], validate_request(changed(document, changes)))
 
     return make
 

@@ -664,13 +664,13 @@ def work() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # nothing else writes between the answers
     from scenebeam.raster import band_reader
+    from scenebeam.raster.source import OVERVIEW_PIXELS
 
-    largest_look = band_reader.OVERVIEW_PIXELS
     answers.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
         task = json.loads(line)
         # Small images have overviews too; they are looked at where they are called large.
-        band_reader.OVERVIEW_PIXELS = 8192 if task["small_look"] else largest_look
+        vars(band_reader)["OVERVIEW_PIXELS"] = 8192 if task["small_look"] else OVERVIEW_PIXELS
         reset_peak()
         before = resident_bytes("VmRSS")
         faulthandler.dump_traceback_later(SECONDS * 0.9)

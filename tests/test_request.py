@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scenebeam.collections import CollectionRecord
-
 import json
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from example import EXAMPLE
+from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest, parse_interval
 from scenebeam.request.product import BandsRequest

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scenebeam.collections import CollectionRecord
-
 import ast
 import json
 import math
@@ -21,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenebeam.cli import main
+from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.request import RunRequest, parse_interval

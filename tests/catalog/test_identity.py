@@ -140,7 +140,11 @@ def test_processings_without_a_tile_are_told_by_second_and_ground() -> None:
 
 
 def test_modis_and_hls_have_tiles_of_their_own() -> None:
-    tiles: dict[str, Any] = {"modis__horizontal-tile": 19, "modis__vertical-tile": 4, "platform": "terra"}
+    tiles: dict[str, Any] = {
+        "modis__horizontal-tile": 19,
+        "modis__vertical-tile": 4,
+        "platform": "terra",
+    }
     old = scene("MCD43A4.2020", "2001-01-01T00:00:00Z", created="2020-03-10T00:00:00Z", **tiles)
     new = scene("MCD43A4.2021", "2001-01-01T00:00:00Z", created="2021-03-10T00:00:00Z", **tiles)
     assert kept(old, new) == ["MCD43A4.2021"]

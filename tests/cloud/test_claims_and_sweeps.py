@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_launch import Desk, message
+from test_launch import Desk, message, with_state
 
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.page import HttpRequest, handle
@@ -177,7 +177,7 @@ def test_a_sweep_reads_open_runs_alone(
         name = f"run-{number:03}"
         runs.update(name, partial(running, name))
         if number not in (7, 8):
-            runs.update(name, lambda now: now.model_copy(update={"state": "succeeded"}))
+            runs.update(name, with_state("succeeded"))
     report(settings).sweep()
     counted.clear()
     assert report(settings).sweep() == []
@@ -241,7 +241,7 @@ def test_a_run_is_open_from_its_launch_to_its_end(
 ) -> None:
     run = launch.handle(message("1")).id
     assert launch.runs.open_ids() == [run]
-    launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+    launch.runs.update(run, with_state("failed"))
     assert launch.runs.open_ids() == []
     launch.launcher.active.clear()  # type: ignore[attr-defined]
     launch.handle(message("2"))
@@ -255,7 +255,7 @@ def test_a_crash_leaves_no_open_run_unmarked(
     asked, run = Runs.close, launch.handle(message("1")).id
     monkeypatch.setattr(Runs, "close", lambda *words: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):
-        launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+        launch.runs.update(run, with_state("failed"))
     monkeypatch.setattr(Runs, "close", asked)
     assert launch.runs.open_ids() == [run], "it has ended, and its marker stands"
     assert report(settings).sweep() == []
@@ -268,7 +268,7 @@ def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(
     run = launch.handle(message("1")).id
     before = launch.runs.status(run)
     assert before is not None
-    launch.runs.update(run, lambda now: now.model_copy(update={"state": "failed"}))
+    launch.runs.update(run, with_state("failed"))
     launch.launcher.active.clear()  # type: ignore[attr-defined]
     launch.handle(message("2"))
     launch.runs.close(run, before.job)

@@ -20,6 +20,7 @@ from scenebeam.cloud.runs import Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest
+from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
 REQUEST = {
@@ -87,6 +88,16 @@ def message(name: str = "1", **changes: Any) -> Message:
     return Message(name, json.dumps({**REQUEST, **changes}).encode())
 
 
+def with_state(state: str) -> Callable[[RunStatus | None], RunStatus]:
+    """A change of the status that a run has."""
+    return lambda status: stored(status).model_copy(update={"state": state})
+
+
+def stored(status: RunStatus | None) -> RunStatus:
+    assert status is not None
+    return status
+
+
 def test_a_message_starts_a_run_and_says_so(desk: Make) -> None:
     launch, launcher, told = desk()
     status = launch.handle(message())
@@ -134,16 +145,16 @@ def test_the_same_request_in_another_message_is_the_same_run(desk: Make) -> None
 def test_a_run_that_failed_is_launched_again_by_a_new_message_alone(desk: Make) -> None:
     launch, launcher, _ = desk()
     run = launch.handle(message("1")).id
-    launch.runs.update(run, lambda status: status.model_copy(update={"state": "failed"}))
+    launch.runs.update(run, with_state("failed"))
     launcher.active.clear()
     assert launch.handle(message("1")).state == "failed", "an old message that comes late"
     assert launch.handle(message("2")).state == "queued"
     assert launcher.started == [f"scenebeam-{run}", f"scenebeam-{run}-1"]
-    launch.runs.update(run, lambda status: status.model_copy(update={"state": "partial"}))
+    launch.runs.update(run, with_state("partial"))
     assert launch.handle(message("1")).state == "partial", "messages come in any order"
     launch.handle(message("3"))
     assert len(launcher.started) == 3
-    launch.runs.update(run, lambda status: status.model_copy(update={"state": "succeeded"}))
+    launch.runs.update(run, with_state("succeeded"))
     launch.handle(message("4"))
     assert len(launcher.started) == 3, "what is done is done"
 
@@ -219,11 +230,13 @@ def test_ten_writers_lose_no_update(desk: Make) -> None:
     run = launch.handle(message()).id
 
     def count(_: int) -> None:
-        launch.runs.update(run, lambda status: status.model_copy(update={"done": status.done + 1}))
+        launch.runs.update(
+            run, lambda now: stored(now).model_copy(update={"done": stored(now).done + 1})
+        )
 
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(count, range(40)))
-    assert launch.runs.status(run).done == 40
+    assert stored(launch.runs.status(run)).done == 40
 
 
 @pytest.mark.parametrize(

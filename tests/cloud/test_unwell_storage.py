@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from test_launch import Desk, message
+from test_launch import Desk, message, stored
 
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.runs import Runs
@@ -128,13 +128,15 @@ def test_ten_writers_lose_no_update_in_bad_weather(weather: Weather, prefix: str
 
     def note(number: int) -> None:
         # Each leaves a mark of its own: made twice it is the same.
-        runs.update(
-            "x", lambda status: status.model_copy(update={"message": mark(status.message, number)})
-        )
+        def marked(status: RunStatus | None) -> RunStatus:
+            text = mark(stored(status).message, number)
+            return stored(status).model_copy(update={"message": text})
+
+        runs.update("x", marked)
 
     with ThreadPoolExecutor(10) as threads:
         list(threads.map(note, range(10)))
-    assert runs.status("x").message == "0 1 2 3 4 5 6 7 8 9"
+    assert stored(runs.status("x")).message == "0 1 2 3 4 5 6 7 8 9"
 
 
 def mark(text: str, number: int) -> str:

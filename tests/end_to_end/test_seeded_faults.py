@@ -116,6 +116,11 @@ def stuck(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
     )
 
 
+def of_decibels(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Nodata stays; all else is linear."""
+    return np.where(pixels == nodata, pixels, 10 ** (pixels / 10))
+
+
 ONE_FILE: dict[str, Callable[[Path, Path], Path]] = {
     "blanked band": lambda path, target: rewritten(path, target, lambda p, _: np.full_like(p, 1000)),
     "stuck value": lambda path, target: rewritten(path, target, stuck),
@@ -162,9 +167,7 @@ def seeded(real: Path, sandbox: Path, tmp_path: Path) -> Iterator[tuple[str, Ima
             yield "swapped bands (files in a VRT)", validate(str(path), Checks(), record), one
     for number, path in enumerate(all_images(real / "sentinel-1-vv-db")):
         yield "dB taken for linear", validate(str(path), Checks(), LINEAR, ["vv"]), "vv"
-        linear = rewritten(
-            path, tmp_path / f"vv_{number}.tif", lambda p, n: np.where(p == n, n, 10 ** (p / 10))
-        )
+        linear = rewritten(path, tmp_path / f"vv_{number}.tif", of_decibels)
         yield "linear taken for dB", validate(str(linear), Checks(), DB), "vv"
 
 

@@ -20,7 +20,8 @@ from scenebeam.sandbox.scenes import AREA, COLLECTION
 from scenebeam.sandbox.server import Fault, SandboxServer
 from scenebeam.storage import gcs, open_store
 from scenebeam.storage.local import LocalStore
-from scenebeam.transfer.download import CHUNK, download
+from scenebeam.transfer.download import download
+from scenebeam.transfer.http import CHUNK
 from scenebeam.transfer.retry import Budget
 
 Ask = Callable[..., RunRequest]

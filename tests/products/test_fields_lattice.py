@@ -22,7 +22,7 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.split import split_chips
 from scenebeam.products.fields.boundaries import Faults, read_fields
 from scenebeam.products.fields.lattice import FieldChips, _mgrs_name, chips_of_fields
-from scenebeam.products.fields.request import ChipGridOptions
+from scenebeam.products.fields.request import ChipGridOptions, FieldsRequest
 from scenebeam.products.fields.spool import fields_key
 from scenebeam.products.fields.tiles import (
     assign_tiles,
@@ -330,6 +330,7 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
         r for r in known_records() if (r.provider, r.id) == ("earth-search", "sentinel-2-l2a")
     )
     one = scene_from_item(SCENES[0].item("/x"), record, base="/x")
+    assert one.footprint is not None
     west, south, east, north = one.footprint.bounds
     other = replace(
         one, tile="34TZZ", footprint=shapely.box(west + 0.05, south, east + 0.05, north)
@@ -342,7 +343,7 @@ def test_chips_go_to_the_tile_that_shows_them_deepest(tmp_path: Path) -> None:
 
 
 def test_chips_lie_on_the_pixels_of_the_imagery(
-    tmp_path: Path, fields_request: Callable[..., RunRequest]
+    tmp_path: Path, fields_request: Callable[..., RunRequest[FieldsRequest]]
 ) -> None:
     """Landsat's edges are at 15 mod 30: so are those of its chips, and Sentinel-2's stay on multiples of 10."""
     from scenebeam.products.fields.scope import _imagery_origin

@@ -20,11 +20,13 @@ from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan, search
 from scenebeam.products.landcover.candidates import _homogeneous_windows
 from scenebeam.products.landcover.class_counts import areas_by_cloud, count_classes
+from scenebeam.products.landcover.plan import LandcoverScope
+from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask
 from scenebeam.request import RunRequest
 from scenebeam.transfer.retry import Budget
 
-Make = Callable[..., RunRequest]
+Make = Callable[..., RunRequest[LandcoverRequest]]
 
 
 def rows(output: str | Path) -> list[dict[str, str]]:
@@ -133,7 +135,9 @@ def test_a_smaller_share_gives_more_chips_of_no_less(
 def test_classes_are_counted_as_the_run_counts_them(landcover_request: Make) -> None:
     request = landcover_request()
     plan = make_plan(request)
-    found = count_classes(plan.tasks, request.product, Budget())
+    tasks = [task for task in plan.tasks if isinstance(task, LandcoverTask)]
+    assert len(tasks) == len(plan.tasks)
+    found = count_classes(tasks, request.product, Budget())
     assert not Path(request.output).exists()
     run(request)
     counts: Counter[str] = Counter()
@@ -141,9 +145,7 @@ def test_classes_are_counted_as_the_run_counts_them(landcover_request: Make) -> 
         record = json.loads(path.read_text())
         for number, windows in record["homogeneous"].items():
             counts[number] += windows
-    (task, *_) = plan.tasks
-    assert isinstance(task, LandcoverTask)
-    names = {task_class.name: str(number) for number, task_class in task.classes.items()}
+    names = {task_class.name: str(number) for number, task_class in tasks[0].classes.items()}
     for name, by_share in found["windows"].items():
         assert by_share["1"] == counts[names[name]]
         assert by_share["1"] <= by_share["0.95"] <= by_share["0.9"] <= by_share["0.8"]
@@ -167,6 +169,7 @@ def test_lower_clouds_leave_no_more_areas(landcover_request: Make) -> None:
     """As a plan with that threshold counts them."""
     request = landcover_request(**{"product.s2l2a.max_cloud_cover": 30})
     found = search(request)
+    assert isinstance(found.search_scope, LandcoverScope)
     told = areas_by_cloud(request, found.selection, found.search_scope)
     counts = list(told.values())
     assert counts == sorted(counts, reverse=True)

@@ -90,7 +90,9 @@ def test_a_codec_without_predictor_is_written_without_one(
 ) -> None:
     packbits = Codec(
         tags=(32773,),
-        decode=lambda encoded, size: np.frombuffer(imagecodecs.packbits_decode(bytes(encoded)), np.uint8),
+        decode=lambda encoded, size: np.frombuffer(
+            imagecodecs.packbits_decode(bytes(encoded)), np.uint8
+        ),
         encode=imagecodecs.packbits_encode,
         has_predictor=False,
     )

@@ -5,8 +5,6 @@ Each file is built here byte by byte, so that it is wrong in one place only.
 
 from __future__ import annotations
 
-from scenebeam.raster.codecs import decode
-
 import json
 import struct
 import subprocess
@@ -28,6 +26,7 @@ from scenebeam.errors import ReadError
 from scenebeam.execution.driver import run
 from scenebeam.raster import blocks
 from scenebeam.raster.band_reader import TiffSource
+from scenebeam.raster.codecs import decode
 from scenebeam.raster.damage import damage_of
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source, read_window

@@ -12,9 +12,10 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
-from scenebeam.execution.driver import load_or_create_plan, run
+from scenebeam.execution.driver import run
 from scenebeam.execution.engine import MakeTask, report, undone_tasks
 from scenebeam.execution.make import MemoryGate
+from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.request import Limits, RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store

@@ -48,7 +48,9 @@ class Parser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in self.EMPTY or (tag == "path" and not (self.get_starttag_text() or "").endswith("/>")):
+        if tag not in self.EMPTY or (
+            tag == "path" and not (self.get_starttag_text() or "").endswith("/>")
+        ):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -11,9 +11,10 @@ import pytest
 import rustac
 
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.execution.driver import load_or_create_plan, run
+from scenebeam.execution.driver import run
 from scenebeam.execution.explain import explain
 from scenebeam.planning.plan import read_plan
+from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.server import SandboxServer

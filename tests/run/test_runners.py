@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
@@ -40,7 +39,9 @@ def test_thresholds_of_auto_are_the_requests(make_request: Make) -> None:
         request = make_request(runner={"kind": "auto", **runner}, output=output)
         return choose_runner(Plan(request, (task,)))
 
-    cluster: dict[str, Any] = {"options": {"project": "p", "region": "r", "temp_location": "gs://bucket/tmp"}}
+    cluster: dict[str, Any] = {
+        "options": {"project": "p", "region": "r", "temp_location": "gs://bucket/tmp"}
+    }
     assert [kind(blocks, **cluster) for blocks in (99, 100, 999, 1000)] == [
         "serial",
         "direct",

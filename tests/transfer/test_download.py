@@ -12,7 +12,8 @@ import pytest
 from scenebeam.errors import ReadError
 from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.storage import Store, open_store
-from scenebeam.transfer.download import CHUNK, download
+from scenebeam.transfer.download import download
+from scenebeam.transfer.http import CHUNK
 from scenebeam.transfer.retry import Budget, shutdown
 
 SIZE = 5 * CHUNK + 123

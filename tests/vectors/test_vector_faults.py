@@ -490,7 +490,7 @@ def test_whatever_the_coordinates_no_exception_but_ours(
         else:
             geometries.append({"type": "Polygon", "coordinates": [one]})
     path = document(tmp_path_factory.mktemp("odd"), *geometries)
-    readers: list[Callable[[Path], Any]] = [
+    readers: list[Callable[[str], Any]] = [
         fields_of,
         aois_of,
         lambda path: area_geometry(Area(geometry=read_area(path))),

@@ -46,9 +46,11 @@ def harmonize(values: Array, valid: Mask | None, add_offset: int, nodata: float 
         moved = values - values.dtype.type(add_offset)
     else:
         limits = np.iinfo(values.dtype)
+        # If nodata is the lowest number of the dtype (0 in Sentinel-2), data starts one above it.
         lowest = limits.min + (1 if nodata == limits.min else 0)
         # Unsigned integers would wrap around: subtract in 64 bits.
         moved = np.maximum(values.astype(np.int64) - add_offset, lowest).astype(values.dtype)
+        # A nodata value inside the range can be hit by chance: such pixels are off by 1 instead.
         if nodata is not None and fits(nodata, values.dtype) and nodata != limits.min:
             moved[moved == values.dtype.type(nodata)] += 1
     return moved if valid is None else np.where(valid, moved, values)
@@ -68,6 +70,7 @@ def cast_nodata(
     Returns:
         Array of the same shape; a plain array if `wanted` is given.
     """
+    # Masks and nodata values both mark holes: in the result only `wanted` does.
     if wanted is not None and (np.ma.is_masked(values) or not same_nodata(nodata, wanted)):
         valid = valid_mask(values, nodata)
         values = np.asarray(values).astype(dtype)

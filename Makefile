@@ -39,7 +39,6 @@ lint: .venv/ready  ## Style, types, spelling and prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/codespell
 	$(BIN)/python docs/prose.py
 	$(BIN)/python docs/field_tables.py --check

@@ -148,6 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             int(question.get("token") or 0),
             [item for item in api.items if _matches(item, question)],
         )
+        page: list[Any]
         page, more, following = (
             found[start : start + api.page],
             start + api.page < len(found),
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == "dup" and start:
             page = found[start - 3 : start + api.page]
         if mode == "nulls" and start == 0:
-            page = [*page[:2], None, "text", *page[2:]]  # type: ignore[list-item]
+            page = [*page[:2], None, "text", *page[2:]]
         link: dict[str, Any] = {"rel": "next", "href": f"{api.url}/search", "method": method}
         if method == "POST":
             link["body"] = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -171,11 +172,11 @@ modes = st.sampled_from(
 
 @given(acquisitions, modes, st.randoms())
 def test_any_order_gives_the_same_and_none_comes_twice(
-    found: list, asked: Select, random: object
+    found: list, asked: Select, random: Random
 ) -> None:
     chosen = choose(found, asked, [])
     shuffled = list(found)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     if asked.mode != "all":
         assert choose(shuffled, asked, []) == chosen
     names = [one.timestamp for one in chosen]

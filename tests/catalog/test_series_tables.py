@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -136,13 +137,15 @@ rows = st.builds(
 
 
 @given(st.lists(rows, min_size=1, max_size=6), styles, line_ends)
-def test_what_is_written_is_read(table: list[SeriesRow], style: object, ends: str) -> None:
+def test_what_is_written_is_read(
+    table: list[SeriesRow], style: Callable[[list[str]], str], ends: str
+) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator=ends)
     writer.writerow(["cloud_score", "tile_ids", "acq_datetime"])
     for row in table:
         cloud = "nan" if row.cloud is None else repr(row.cloud)
-        writer.writerow([cloud, style(list(row.scenes)), row.acquired])  # type: ignore[operator]
+        writer.writerow([cloud, style(list(row.scenes)), row.acquired])
     found = parse(text.getvalue())
     assert found == table
     assert series_digest(found) == series_digest(table)

@@ -58,9 +58,15 @@ def launch(settings: CloudSettings, store: Store) -> LaunchHandler:
     return LaunchHandler(settings, Runs(store), Desk(), lambda *words: None)
 
 
+def desk(launch: LaunchHandler) -> Desk:
+    """The launcher of the fixture's handler."""
+    assert isinstance(launch.launcher, Desk)
+    return launch.launcher
+
+
 def claimed_by(launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch, ahead: float) -> Path:
     """The claim that an instance has left whose clock is so many seconds ahead, and that then crashed."""
-    launch.launcher.faults = [Crash()]  # type: ignore[attr-defined]
+    desk(launch).faults = [Crash()]
     with monkeypatch.context() as gone:
         present = time.time
         gone.setattr(time, "time", lambda: present() + ahead)
@@ -243,7 +249,7 @@ def test_a_run_is_open_from_its_launch_to_its_end(
     assert launch.runs.open_ids() == [run]
     launch.runs.update(run, with_state("failed"))
     assert launch.runs.open_ids() == []
-    launch.launcher.active.clear()  # type: ignore[attr-defined]
+    desk(launch).active.clear()
     launch.handle(message("2"))
     assert launch.runs.open_ids() == [run]
     assert store.list("open/") == {"open/indexed", f"open/{run}+job-of-scenebeam-{run}-1"}
@@ -269,7 +275,7 @@ def test_a_marker_that_is_removed_late_is_not_that_of_the_next_launch(
     before = launch.runs.status(run)
     assert before is not None
     launch.runs.update(run, with_state("failed"))
-    launch.launcher.active.clear()  # type: ignore[attr-defined]
+    desk(launch).active.clear()
     launch.handle(message("2"))
     launch.runs.close(run, before.job)
     assert launch.runs.open_ids() == [run]

@@ -99,9 +99,9 @@ def test_killed_at_twenty_random_moments(make_request: Make, tmp_path: Path, run
 
 
 def test_ctrl_c_ends_with_130_and_a_run_that_resumes(
-    make_request: Make, served_items: Path, server: object, tmp_path: Path
+    make_request: Make, served_items: Path, server: SandboxServer, tmp_path: Path
 ) -> None:
-    server.latency = 0.3  # type: ignore[attr-defined]
+    server.latency = 0.3
     request = make_request(catalog=str(served_items))
     file = written(request, tmp_path / "request.json")
     process = start(file)
@@ -114,7 +114,7 @@ def test_ctrl_c_ends_with_130_and_a_run_that_resumes(
     assert process.wait() == 130
     assert json.loads(status.read_text())["state"] == "cancelled"
     assert not [name for name in os.listdir(request.output) if name.endswith(".partial")]
-    server.latency = 0.0  # type: ignore[attr-defined]
+    server.latency = 0.0
     assert start(file).wait() == 0
     assert json.loads(status.read_text())["state"] == "succeeded"
 

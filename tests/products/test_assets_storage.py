@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -169,8 +170,8 @@ def _run_and_crash(request: str) -> None:
             os._exit(9)
         delete(self, keys)
 
-    LocalStore.delete = die  # type: ignore[method-assign]
-    run(RunRequest.model_validate_json(request))
+    with patch.object(LocalStore, "delete", die):
+        run(RunRequest.model_validate_json(request))
 
 
 def test_a_crash_between_upload_and_deletion_loses_nothing(

@@ -17,6 +17,7 @@ from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.scenes import SCENES
 from scenebeam.storage import open_store
+from scenebeam.storage.gcs import GcsStore
 
 Make = Callable[..., RunRequest]
 
@@ -72,7 +73,8 @@ def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
 
 def test_one_that_another_worker_published_first_stands(prefix: str) -> None:
     store, other = open_store(prefix), open_store(prefix)
-    bucket = store._bucket  # type: ignore[attr-defined]
+    assert isinstance(store, GcsStore)
+    bucket = store._bucket
     look = bucket.get_blob
     looked: list[str] = []
 

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import sys
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -498,7 +499,8 @@ def test_a_reader_that_stops_early_leaves_nothing(
     for suffix in ("gpkg", "zip", "fgb"):
         found = read_features(write_vectors(tmp_path / f"f.{suffix}", FIELDS))
         next(found)
-        found.close()  # type: ignore[attr-defined]
+        assert isinstance(found, Generator)
+        found.close()
         assert not list((tmp_path / "scratch").iterdir())
 
 

@@ -98,7 +98,7 @@ def catalog_checksum(asset: Asset) -> Checksum | None:
 
 
 def checksum_warning(asset: Asset | None) -> str:
-    """Explain why a checksum in the catalog is not verified; empty if there is no such one."""
+    """Explain why a catalog checksum is not verified; empty if it is, or if there is none."""
     declared = asset.checksum if asset is not None else None
     if declared is None or parse_checksum(declared) is not None:
         return ""

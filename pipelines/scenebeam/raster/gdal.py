@@ -243,8 +243,8 @@ class GdalFile:
             2-D array; a masked array if the file's mask hides some of it.
 
         Raises:
-            ReadError: GDAL cannot read the pixels. The error is permanent if it reads neither of
-                two independent requests that return the same bytes.
+            ReadError: GDAL cannot read the pixels. The error is permanent if a second,
+                independent request returned the same bytes.
         """
         with self._lock:
             return self._context.run(self._read, band, window, what, shape)

@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.gdal_warp import GdalWarp
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.warp import map_to_grid
 from scenebeam.transfer.retry import Budget
@@ -169,3 +170,94 @@ def test_a_whole_factor_is_interpolated_as_reproject_does_it(
             difference = np.abs(found.astype(int) - expected[window].astype(int))
             # Weights of a third are no binary numbers: a half may fall on the other side of a whole number.
             assert difference.max() <= (0 if factor == 2 else 1)
+
+
+def written(path: Path, pixels: np.ndarray, nodata: float | None) -> Path:
+    """Write pixels of 10 m in zone 35, with the western edge of the tile 34 columns into it."""
+    with rasterio.open(
+        path, "w", driver="GTiff", height=pixels.shape[0], width=pixels.shape[1], count=1, dtype=pixels.dtype,
+        crs="EPSG:32635", transform=Affine(10, 0, 199_980, 0, -10, 4_500_000), nodata=nodata,
+        tiled=True, blockxsize=256, blockysize=256,
+    ) as file:  # fmt: skip
+        file.write(pixels, 1)
+    return path
+
+
+def other_zone(path: Path, resolution: float = 10, west: int = 0, east: int = 0) -> GeoBox:
+    """Return a grid of zone 34 around a file, with more columns in the west and in the east."""
+    with rasterio.open(path) as file:
+        left, bottom, right, top = transform_bounds(file.crs, "EPSG:32634", *file.bounds)
+    shape = (
+        int((top - bottom) / resolution) + 1,
+        int((right - left) / resolution) + 1 + west + east,
+    )
+    transform = Affine(resolution, 0, left - west * resolution, 0, -resolution, top)
+    return GeoBox(shape, transform, "EPSG:32634")
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "int32", "uint32", "float32", "float64"]
+)
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("resolution", [10, 7.5, 25])
+@pytest.mark.parametrize("holes", [False, True])
+def test_valid_pixels_need_no_mask(
+    tmp_path: Path, dtype: str, resampling: str, resolution: float, holes: bool
+) -> None:
+    rng = np.random.default_rng(20)
+    limits = np.iinfo(dtype) if dtype[0] in "iu" else None
+    low, high = (max(limits.min, -30_000), min(limits.max, 30_000)) if limits else (-2.0, 3.0)
+    pixels = (low + (high - low) * rng.random((700, 640))).astype(dtype)
+    nodata = pixels.min()  # at the end of the range: no mean of others is equal to it
+    pixels[pixels == nodata] = pixels.max()
+    if holes:
+        pixels[300:420, 200:260] = nodata
+    path = written(tmp_path / "tile.tif", pixels, float(nodata))
+    # Rows as GDAL warps them at once, of which the tile covers a part.
+    grid = other_zone(path, resolution, west=100, east=50)
+    mapping = map_to_grid(
+        open_source(str(path), 1, Budget(private=True)).info, grid, resampling, float(nodata)
+    )
+    assert isinstance(mapping, GdalWarp)
+    expected = np.full(grid.shape, nodata, dtype)
+    with rasterio.open(path) as file:
+        reproject(
+            file.read(1), expected, src_transform=file.transform, src_crs=file.crs, src_nodata=float(nodata),
+            dst_nodata=float(nodata), dst_transform=grid.transform, dst_crs="EPSG:32634",
+            resampling=Resampling[resampling], XSCALE=mapping._scale[0], YSCALE=mapping._scale[1],
+            # One row at a time at most: parts of rows have ends of their own.
+            SRC_FILL_RATIO_HEURISTICS="FALSE",
+        )  # fmt: skip
+    assert (expected != nodata).mean() > 0.5
+    found = composed(path, grid, resampling)
+    if dtype.startswith("float"):
+        # GDAL counts source pixels from the corner of the array that it gets, in float64.
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic", "average"])
+@pytest.mark.parametrize("nodata", [0, None])
+def test_a_window_has_the_pixels_of_the_whole(
+    tmp_path: Path, resampling: str, nodata: int | None
+) -> None:
+    rng = np.random.default_rng(21)
+    pixels = rng.integers(1, 30_000, (900, 3000)).astype("uint16")
+    pixels[:, 1200:1300] = 0  # nodata, or data where there is none
+    path = written(tmp_path / "tile.tif", pixels, nodata)
+    whole = other_zone(path, west=2500, east=1000)
+    assert whole.shape[1] > 6000
+    expected = composed(path, whole, resampling)
+    source = open_source(str(path), 1, Budget(private=True))
+    for top, left, height, width in (
+        (0, 0, 600, 4096),
+        (17, 2400, 700, 1700),
+        (512, 3000, 300, 3000),
+    ):
+        window = GeoBox(
+            (height, width), whole.transform @ Affine.translation(left, top), "EPSG:32634"
+        )
+        band = BandLayers("b", [Layer("x", source)], source.info.dtype, nodata, resampling, "first")
+        found = np.concatenate([rows for _, _, rows in compose(window, [band], whole=whole)])
+        np.testing.assert_array_equal(found, expected[top : top + height, left : left + width])

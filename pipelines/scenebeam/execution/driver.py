@@ -17,6 +17,7 @@ from scenebeam.planning.search_cache import write_search
 from scenebeam.request import RunRequest
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
+from scenebeam.transfer import headers
 from scenebeam.transfer.retry import shutdown
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def run(
     limit_malloc_arenas()
     store = open_store(request.output)
     shutdown.clear()
+    headers.forget_all()
     with store.lock():
         store.remove_partial_files()
         plan = load_or_create_plan(

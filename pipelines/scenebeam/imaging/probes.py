@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import SceneBeamError
 from scenebeam.imaging.bands import Band
+from scenebeam.imaging.refs import AssetRef
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.tiff import read_layout
 from scenebeam.request import Limits, is_url
+from scenebeam.transfer.pools import io_threads
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range_and_size
 from scenebeam.transfer.retry import Budget
@@ -103,13 +105,16 @@ def probe_bands(all_bands: Iterable[Sequence[Band]], limits: Limits) -> dict[str
     Returns:
         Name of the band → facts; bands without any file are left out.
     """
-    probes: dict[str, BandProbe] = {}
+    first: dict[str, AssetRef] = {}
     for bands in all_bands:
         for band in bands:
-            if band.name not in probes and band.sources:
-                source = band.sources[0]
-                probes[band.name] = probe(source.href, source.index, source.signing, limits)
-    return probes
+            if band.sources:
+                first.setdefault(band.name, band.sources[0])
+
+    def probe_file(source: AssetRef) -> BandProbe:
+        return probe(source.href, source.index, source.signing, limits)
+
+    return dict(zip(first, io_threads().map(probe_file, first.values()), strict=True))
 
 
 class FileSizes:

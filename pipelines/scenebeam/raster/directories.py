@@ -7,7 +7,7 @@ back into itself ends there, and memory is bounded by the size of the file.
 from __future__ import annotations
 
 import struct
-from io import RawIOBase
+from io import BytesIO, RawIOBase
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -53,6 +53,29 @@ class _Values(NamedTuple):
     stop: int
 
 
+def header_end(head: bytes, size: int) -> int:
+    """Find the end of the directories that begin in the first bytes of a TIFF, and of their values.
+
+    Args:
+        head: The first bytes.
+        size: Length of the file in bytes.
+
+    Raises:
+        ValueError: The file is not a TIFF.
+    """
+    file = BytesIO(head)
+    form, start = _first_directory(file)
+    end, seen = 0, set[int]()
+    while 0 < start < len(head) and start not in seen and len(seen) < _MAX_DIRECTORIES:
+        seen.add(start)
+        try:
+            tags, stop, start = _directory(file, start, size, form)
+        except struct.error:  # the directory goes on after the head
+            return end
+        end = max(end, stop, *(values.stop for values in tags.values()))
+    return end
+
+
 def end_of(file: File, size: int) -> int:
     """Find the end of everything that a TIFF's header refers to.
 
@@ -67,13 +90,7 @@ def end_of(file: File, size: int) -> int:
     Raises:
         ValueError: The file is not a TIFF.
     """
-    head = _read(file, 0, 16)
-    byte_order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if byte_order is None or len(head) < 16:
-        raise ValueError("not a TIFF")
-    is_big = struct.unpack_from(f"{byte_order}H", head, 2)[0] == 43
-    form = _Format(byte_order, "Q", "Q") if is_big else _Format(byte_order, "H", "I")
-    (start,) = form.unpack(form.offset, head, 8 if is_big else 4)
+    form, start = _first_directory(file)
     end, seen = 0, set[int]()
     while start and start not in seen and len(seen) < _MAX_DIRECTORIES:
         seen.add(start)
@@ -81,6 +98,17 @@ def end_of(file: File, size: int) -> int:
         blocks = _blocks_end(file, tags, size, form)
         end = max(end, stop, blocks, *(values.stop for values in tags.values()))
     return end
+
+
+def _first_directory(file: File) -> tuple[_Format, int]:
+    """Return the format of a file, and where its first directory begins."""
+    head = _read(file, 0, 16)
+    byte_order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if byte_order is None or len(head) < 16:
+        raise ValueError("not a TIFF")
+    is_big = struct.unpack_from(f"{byte_order}H", head, 2)[0] == 43
+    form = _Format(byte_order, "Q", "Q") if is_big else _Format(byte_order, "H", "I")
+    return form, form.unpack(form.offset, head, 8 if is_big else 4)[0]
 
 
 def _directory(

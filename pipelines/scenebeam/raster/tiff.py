@@ -17,7 +17,7 @@ from affine import Affine
 
 from scenebeam.errors import ReadError
 from scenebeam.raster.codecs import CODEC_OF_TAG, CODECS, PREDICTOR_NONE
-from scenebeam.raster.directories import end_of
+from scenebeam.raster.directories import end_of, header_end
 from scenebeam.raster.georeference import crs_of_geokeys
 from scenebeam.raster.layout import TiffLayout
 from scenebeam.raster.tiff_tags import (
@@ -51,6 +51,8 @@ _DTYPES = {
     "float64",
 }
 """Dtypes that GDAL returns as they are stored. It converts float16 to float32, for example."""
+_LARGEST_HEADER = 2**20
+"""Bytes of a header that are read at once; of a larger one, only what is needed."""
 _MAX_IMAGES = 1000
 """Images of one file that are looked at. Overviews and masks come first."""
 _YCBCR = 6
@@ -79,6 +81,10 @@ def read_layout(file: RangeFile, *, overviews: bool = False) -> TiffLayout | Non
     if file.head[:4] not in MAGIC:
         return None
     try:
+        # Values of tags beyond the first bytes take one request, however many there are.
+        end = header_end(file.head, file.size)
+        if end <= _LARGEST_HEADER:
+            file.read_header_to(end)
         with tifffile.TiffFile(file.open(), size=file.size) as tiff:
             layout = _first_layout(tiff, file)
             if layout is None or not overviews:

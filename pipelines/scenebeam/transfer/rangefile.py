@@ -7,7 +7,9 @@ import threading
 from typing import Any
 
 from scenebeam.errors import ReadError
-from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range, read_range_and_size
+from scenebeam.transfer import headers
+from scenebeam.transfer.headers import Header
+from scenebeam.transfer.ranges import UNKNOWN_SIZE, read_range_and_size, request_range
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
@@ -16,6 +18,8 @@ FIRST = 32 * 1024
 _MAX_READ_AHEAD = 4 * 2**20
 _CACHE_BYTES = 32 * 2**20
 """Bytes of ranges that are cached, in addition to the first."""
+_MAX_VALIDATORS = 4
+"""Validators of the same content, from as many servers, after which they mean nothing."""
 
 
 class RangeFile:
@@ -23,6 +27,9 @@ class RangeFile:
 
     Thread-safe. The first ReadError is kept in `fault`, for readers such as GDAL that lose
     exceptions on their way through C.
+
+    The header may be one that this process has read before. So each response is compared with its
+    validator, and a file that has been replaced since then is noticed.
     """
 
     def __init__(
@@ -34,7 +41,8 @@ class RangeFile:
             href: Unsigned address of the file, or a local path.
             budget: The task's budget for retries.
             signing: The signing method of the file's collection record.
-            fresh: Read independently of earlier reads: see `read_range`.
+            fresh: Read independently of earlier reads: see `read_range`. No header is taken from
+                memory either.
 
         Raises:
             ReadError: The file cannot be read, or is empty.
@@ -43,19 +51,30 @@ class RangeFile:
         self.fault: ReadError | None = None
         self._budget, self._fresh = budget, fresh
         self._lock = threading.Lock()
-        head, self.size = read_range_and_size(href, 0, FIRST, budget, signing, fresh=fresh)
-        if not head:
-            raise ReadError(f"{redact_url(href)} is an empty file")
-        if self.size == UNKNOWN_SIZE:
-            # This may be one bad response, e.g. of a proxy: ask again, past all caches.
-            self.size = read_range_and_size(href, 0, 1, budget, signing, fresh=True)[1]
+        header = None if fresh else headers.recall(href, signing)
+        if header is None:
+            header = self._read_header()
+            headers.remember(href, signing, header)
+        self.size = header.size
+        self._validators = [header.validator]
         # Ranges read so far, by their first byte. `_last` is the most recent of them.
-        self._ranges = {0: head}
+        self._ranges = dict(header.ranges)
         self._last, self._read_ahead = 0, FIRST
+
+    def _read_header(self) -> Header:
+        head, size, validator = request_range(
+            self.href, 0, FIRST, self._budget, self.signing, fresh=self._fresh
+        )
+        if not head:
+            raise ReadError(f"{redact_url(self.href)} is an empty file")
+        if size == UNKNOWN_SIZE:
+            # This may be one bad response, e.g. of a proxy: ask again, past all caches.
+            size = read_range_and_size(self.href, 0, 1, self._budget, self.signing, fresh=True)[1]
+        return Header(size, validator, {0: head})
 
     @property
     def head(self) -> bytes:
-        """The first bytes of the file: up to `FIRST`."""
+        """The first bytes of the file: `FIRST`, or as many as `read_header_to` has read."""
         return self._ranges[0]
 
     def open(self, *, silent: bool = False) -> io.RawIOBase:
@@ -84,6 +103,45 @@ class RangeFile:
                     return content[start - first : stop - first]
             return self._read_uncached(start, stop)
 
+    def read_range(self, start: int, stop: int, *, fresh: bool = False) -> bytes:
+        """Read bytes [start, stop) from the server; they are not cached.
+
+        Raises:
+            ReadError: See `ranges.read_range`. Transient if the file was replaced since its header
+                was read.
+        """
+        response = request_range(
+            self.href, start, stop, self._budget, self.signing, fresh=fresh or self._fresh
+        )
+        self._check_unchanged(response.validator)
+        return response.body
+
+    def _check_unchanged(self, validator: str) -> None:
+        known = self._validators
+        if validator in known or not all(known) or not validator or len(known) > _MAX_VALIDATORS:
+            return
+        # Servers that share a file may have a validator each: compare the header itself.
+        again = RangeFile(self.href, self._budget, self.signing, fresh=True)
+        if not self.agrees_with(again):
+            headers.forget(self.href, self.signing)
+            raise ReadError(
+                f"{redact_url(self.href)} was replaced while it was being read; run again later",
+                permanent=False,
+            )
+        known.append(validator)
+
+    def read_header_to(self, stop: int) -> None:
+        """Read the header up to byte `stop` in one request, and remember it."""
+        with self._lock:
+            length = len(self.head)
+            if not length < stop <= self.size:
+                return
+            rest = self.read_range(length, stop)
+            if len(rest) == stop - length:
+                self._ranges[0] = self.head + rest
+                header = Header(self.size, self._validators[0], {0: self._ranges[0]})
+                headers.remember(self.href, self.signing, header)
+
     def agrees_with(self, other: RangeFile) -> bool:
         """Compare with another reading of the same file, wherever both have read.
 
@@ -110,7 +168,7 @@ class RangeFile:
         self._read_ahead = min(2 * self._read_ahead, _MAX_READ_AHEAD) if sequential else FIRST
         end = min(max(stop, start + self._read_ahead), self.size)
         try:
-            body = read_range(self.href, start, end, self._budget, self.signing, fresh=self._fresh)
+            body = self.read_range(start, end)
         except ReadError as error:
             self.fault = self.fault or error
             raise

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 import urllib3
 
@@ -37,6 +38,16 @@ _BASE_SECONDS, _SLOWEST = 60, 10_000
 """A response must be complete after a fixed time, plus one second per so many bytes."""
 
 
+class RangeResponse(NamedTuple):
+    """Bytes of a file, and what the server says about the file."""
+
+    body: bytes
+    size: int
+    """Bytes of the whole file; UNKNOWN_SIZE if the server does not declare it."""
+    validator: str
+    """ETag, or else date of the last change; empty if the server sends none, and on disk."""
+
+
 def read_range(
     href: str, start: int, stop: int, budget: Budget, signing: str = "none", *, fresh: bool = False
 ) -> bytes:
@@ -58,7 +69,7 @@ def read_range(
         ReadError: Permanent for 4xx responses and local errors; otherwise raised after all
             retries.
     """
-    return read_range_and_size(href, start, stop, budget, signing, fresh=fresh)[0]
+    return request_range(href, start, stop, budget, signing, fresh=fresh).body
 
 
 def read_range_and_size(
@@ -72,8 +83,19 @@ def read_range_and_size(
         The bytes, and the size of the whole file in bytes; UNKNOWN_SIZE if the server does not
         declare it.
     """
+    response = request_range(href, start, stop, budget, signing, fresh=fresh)
+    return response.body, response.size
 
-    def read_once() -> tuple[bytes, int]:
+
+def request_range(
+    href: str, start: int, stop: int, budget: Budget, signing: str = "none", *, fresh: bool = False
+) -> RangeResponse:
+    """Read bytes [start, stop) of a file, and what the server says about it.
+
+    Args and Raises are those of `read_range`.
+    """
+
+    def read_once() -> RangeResponse:
         # Signed anew for each attempt, as tokens expire.
         signed = sign(href, signing)
         if signed is None:
@@ -113,7 +135,7 @@ def local_copy(href: str, budget: Budget, max_bytes: int, signing: str = "none")
         yield Path(file.name)
 
 
-def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes, int]:
+def _read_local(path: str, start: int, stop: int, budget: Budget) -> RangeResponse:
     try:
         with open(path.removeprefix("file://"), "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -121,13 +143,13 @@ def _read_local(path: str, start: int, stop: int, budget: Budget) -> tuple[bytes
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from error
     budget.count(len(body))
-    return body, size
+    return RangeResponse(body, size, "")
 
 
 def _read_http(
     href: str, signed: SignedRequest, start: int, stop: int, budget: Budget, *, fresh: bool
-) -> tuple[bytes, int]:
-    """Make one request; returns the bytes [start, stop) and the file's size."""
+) -> RangeResponse:
+    """Make one request."""
     headers = {"Range": f"bytes={start}-{stop - 1}"}
     response = open_url(href, signed, headers, private=budget.private, fresh=fresh)
     body, size = b"", 0
@@ -159,7 +181,8 @@ def _read_http(
         # A connection with unread bytes cannot be reused.
         if response.connection is not None:
             response.close()
-    return requested, size
+    validator = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+    return RangeResponse(requested, size, validator)
 
 
 def _is_html(response: urllib3.BaseHTTPResponse, body: bytes) -> bool:

@@ -65,6 +65,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
     from rasterio.transform import from_origin
 
     from scenebeam.raster.compose import BandLayers, Layer, compose
+    from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
     from scenebeam.raster.reader import open_source
     from scenebeam.transfer.retry import Budget
 
@@ -79,7 +80,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
             layers = BandLayers(
                 BANDS[number], [Layer("x", source)], np.dtype("uint16"), 0, "bilinear", "first"
             )
-            for _, top, rows in compose(grid, [layers], 3):
+            for _, top, rows in compose(grid, [layers], MAX_IN_FLIGHT // len(BANDS)):
                 stack[number, top : top + len(rows)] = rows
 
         with ThreadPoolExecutor(len(BANDS)) as threads:

@@ -331,10 +331,11 @@ def test_an_area_is_read_by_block_and_the_virtual_index_foretells_it(
         "bounds": [747_000, 4_499_000, 749_000, 4_500_500],
     }
     request = index_request(catalog=str(served_items), grid=grid, dates="2021")
-    plan = make_plan(request)
     server.reset_counts()
+    plan = make_plan(request)
     table = block_table(plan.tasks, Limits(private_addresses=True))
     headers = server.bytes_sent
+    assert sum(server.requests.values()) == 3, "planning and counting blocks share the headers"
     assert {(row["scene"], row["band"].partition("/")[2]) for row in table.rows} == {
         ("S2A_34TGL_20210610_1_L2A", band) for band in ("nir", "red", "scl")
     }

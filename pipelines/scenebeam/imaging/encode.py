@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,8 +11,10 @@ import numpy as np
 
 from scenebeam.imaging.parts import write_part
 from scenebeam.imaging.shards import Window
+from scenebeam.imaging.thumbnails import fit_preview
 from scenebeam.raster.codecs import encode_mask
 from scenebeam.raster.cog import CogProfile, Level, stack_levels, write_cog
+from scenebeam.raster.preview import to_picture
 from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid
 from scenebeam.raster.validity import Array, valid_count
 from scenebeam.storage import AtomicFile, Store
@@ -39,6 +42,7 @@ class ImageEncoder:
         codec: str,
         average: bool,
         keep_coarse: bool = False,
+        block_size: int = BLOCK_SIZE,
     ) -> None:
         """Start an image.
 
@@ -49,11 +53,18 @@ class ImageEncoder:
             codec: Compression of the blocks.
             average: Average pixels for overviews; otherwise use the nearest, as for classes.
             keep_coarse: Keep the pixels of the level after the last, for an image made of shards.
+            block_size: Side of a block in pixels.
         """
         self.valid = 0
         """Number of valid pixels so far."""
         self._pyramid = Pyramid(
-            shapes, dtype, nodata, codec=codec, average=average, keep_coarse=keep_coarse
+            shapes,
+            dtype,
+            nodata,
+            codec=codec,
+            average=average,
+            keep_coarse=keep_coarse,
+            block_size=block_size,
         )
 
     def add(self, pixels: Array) -> None:
@@ -68,6 +79,10 @@ class ImageEncoder:
     def masks(self) -> list[list[bytes]] | None:
         """Return the mask of each block by level; None if nodata marks all invalid pixels."""
         return self._pyramid.masks
+
+    def preview(self) -> Array:
+        """Return a small version of the image, once all rows are added: see `fit_preview`."""
+        return fit_preview(to_picture(self._pyramid.overview, self._pyramid.nodata))
 
     def store_part(self, store: Store, key: str, window: Window, facts: dict[str, Any]) -> None:
         """Store the encoded blocks as a part of an image that is finished later.
@@ -127,4 +142,5 @@ def _common_mask(blocks: Sequence[bytes]) -> bytes:
         return next(iter(different), b"")
     unpacked = [np.frombuffer(zlib.decompress(block), np.uint8) for block in different]
     bits = np.bitwise_and.reduce(unpacked)
-    return encode_mask(np.unpackbits(bits).reshape(BLOCK_SIZE, BLOCK_SIZE).astype(bool))
+    side = math.isqrt(8 * bits.size)  # a block is a square, with one bit per pixel
+    return encode_mask(np.unpackbits(bits).reshape(side, side).astype(bool))

@@ -22,6 +22,7 @@ from scenebeam.imaging.shards import Window
 from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import merge_method
+from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Estimate
 
@@ -68,7 +69,7 @@ def max_window_width(
     Returns:
         Columns, at least ROW_CHUNK.
     """
-    spare = memory - PROCESS_MEMORY - ENCODED_MEMORY * outputs
+    spare = memory - PROCESS_MEMORY - MAX_IN_FLIGHT - ENCODED_MEMORY * outputs
     return max(ROW_CHUNK, int(spare // (extra_bytes + _bytes_per_column(bands, method))))
 
 
@@ -80,19 +81,18 @@ def _bytes_per_column(bands: Sequence[Band], method: str) -> int:
     return total
 
 
-def column_bytes(dtype: str, sources: int = 1, method: str = "first", ahead: int = AHEAD) -> int:
+def column_bytes(dtype: str, sources: int = 1, method: str = "first") -> int:
     """Return the bytes that one column of an output takes while it is composed.
 
     Args:
         dtype: Dtype of the band.
         sources: Number of files that overlap.
         method: Merge method.
-        ahead: Chunks of rows that are read ahead.
     """
     itemsize = np.dtype(dtype).itemsize
     merge = merge_method(method)
-    # Source blocks: of the chunk at work, of those that are read ahead, and one block of overhang.
-    source_rows = (2 + ahead) * ROW_CHUNK + _LARGEST_BLOCK
+    # Source blocks: of the chunk at work, of those decoded ahead, and one block of overhang.
+    source_rows = (2 + AHEAD) * ROW_CHUNK + _LARGEST_BLOCK
     # An ordered merge skips blocks that earlier sources cover, and so reads few of them twice.
     overlap = 1.5 if merge.order != "any" else min(sources, 3)
     # Chunks of rows: composed, encoded and halved, and the working arrays of the merge.
@@ -155,7 +155,7 @@ def estimate_task(
         write_bytes=least_written,
         most_write_bytes=most_written,
         pixels=pixels * len(bands),
-        memory=PROCESS_MEMORY + ENCODED_MEMORY * outputs + chunks,
+        memory=PROCESS_MEMORY + MAX_IN_FLIGHT + ENCODED_MEMORY * outputs + chunks,
     )
 
 

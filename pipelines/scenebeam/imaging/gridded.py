@@ -16,8 +16,9 @@ timeout, a 5xx) fails the task, and the next run retries it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -30,15 +31,22 @@ from scenebeam.imaging.assemble import assemble
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.bands import Band, resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
-from scenebeam.imaging.gridded_item import cog_profile, describe_output, publish_item
+from scenebeam.imaging.gridded_item import (
+    add_statistics,
+    cog_profile,
+    describe_output,
+    publish_item,
+    publish_thumbnail,
+)
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.shards import shard_shapes, shared_levels
-from scenebeam.raster.compose import BandLayers, Layer, LayerError
+from scenebeam.imaging.thumbnails import read_previews
+from scenebeam.raster.compose import BandLayers, Layer, LayerError, RowChunks
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.pyramid import level_shapes
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
-from scenebeam.raster.validity import Array, nodata_in_dtype
+from scenebeam.raster.validity import nodata_in_dtype
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
@@ -64,9 +72,7 @@ class GriddedRecipe(ABC, Generic[TaskT]):
         """
 
     @abstractmethod
-    def row_chunks(
-        self, task: TaskT, grid: Grid, layers: Mapping[str, BandLayers]
-    ) -> Iterator[tuple[int, int, Array]]:
+    def row_chunks(self, task: TaskT, grid: Grid, layers: Mapping[str, BandLayers]) -> RowChunks:
         """Compute the outputs from top to bottom.
 
         Args:
@@ -196,8 +202,10 @@ def _compose(
         layers = _layers_by_label(task, opened)
         outputs = recipe.outputs(task, layers)
         encoders = [_encoder(task, grid, output) for output in outputs]
-        for index, _, pixels in recipe.row_chunks(task, grid, layers):
-            encoders[index].add(pixels)
+        # Closed before the files are, because its threads read from them.
+        with closing(recipe.row_chunks(task, grid, layers)) as row_chunks:
+            for index, _, pixels in row_chunks:
+                encoders[index].add(pixels)
     finally:
         _close_all(opened)
     facts = []
@@ -213,10 +221,14 @@ def _compose(
         file = publish_cog(store, task.output_key(output.name), profile, [encoder])
         return describe_output(task, output, file, [fact])
 
-    # Uploads of all bands run at the same time; the item follows when all of them are there.
+    # All bands are published at the same time, while the thumbnail is rendered; the item follows
+    # when all of them are there.
     described = io_threads().map(publish, outputs, encoders, facts)
+    previews = {out.name: encoder.preview() for out, encoder in zip(outputs, encoders, strict=True)}
+    thumbnail = publish_thumbnail(task, store, outputs, previews)
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
-    publish_item(task, store, outputs, assets, missing)
+    add_statistics(outputs, assets, previews)
+    publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing)
 
 
 def _open_files(
@@ -368,5 +380,8 @@ def _assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Stor
         made = replace(output, dtype=np.dtype(headers[0].dtype), nodata=headers[0].nodata)
         facts = [header.facts for header in headers]
         assets[output.name] = describe_output(task, made, file, facts)
-    publish_item(task, store, outputs, assets, _missing_in_plan(task))
+    previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
+    add_statistics(outputs, assets, previews)
+    thumbnail = publish_thumbnail(task, store, outputs, previews)
+    publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, _missing_in_plan(task))
     store.delete(sorted(all_parts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.thumbnails import THUMBNAIL, read_previews, render_png
+from scenebeam.imaging.thumbnails import THUMBNAIL, render_png
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
@@ -94,23 +94,18 @@ def publish_item(
     assets: dict[str, dict[str, Any]],
     missing: Missing,
 ) -> None:
-    """Publish the thumbnail and, last of all, the STAC item.
+    """Publish the STAC item, when all files that it names are there.
 
     Args:
         task: The task.
         store: The output, with the published COGs.
         outputs: Its outputs.
-        assets: Name of an output → its asset. Statistics and the thumbnail are added.
+        assets: The assets of the item: of each output, and the thumbnail.
         missing: The missing files. The item lists those of bands without an output; assets list
             the others.
     """
     lost = _missing_without_output(task, outputs, missing)
     incomplete = bool(lost) or any("scenebeam:missing" in asset for asset in assets.values())
-    previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
-    for output in outputs:
-        statistics = histogram(previews[output.name], whole_numbers=output.categorical)
-        assets[output.name]["raster:bands"][0] |= statistics
-    assets["thumbnail"] = _publish_thumbnail(task, store, outputs, previews)
     properties = {
         **stac_items.grid_properties(task.grid.grid),
         **task.properties,
@@ -140,10 +135,35 @@ def _missing_without_output(
     return {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
 
 
-def _publish_thumbnail(
+def add_statistics(
+    outputs: Sequence[Output], assets: dict[str, dict[str, Any]], previews: Mapping[str, Array]
+) -> None:
+    """Add statistics and a histogram to the assets of outputs.
+
+    Args:
+        outputs: The outputs.
+        assets: Name of an output → its asset, which is changed.
+        previews: Name of an output → small version of it.
+    """
+    for output in outputs:
+        statistics = histogram(previews[output.name], whole_numbers=output.categorical)
+        assets[output.name]["raster:bands"][0] |= statistics
+
+
+def publish_thumbnail(
     task: GriddedTask, store: Store, outputs: Sequence[Output], previews: Mapping[str, Array]
 ) -> dict[str, Any]:
-    """Publish the thumbnail, and describe it as an asset."""
+    """Publish the thumbnail of a task.
+
+    Args:
+        task: The task.
+        store: The output.
+        outputs: Its outputs.
+        previews: Name of an output → small version of it.
+
+    Returns:
+        The thumbnail, as an asset of a STAC item.
+    """
     # Classes and bit flags make no picture: they are shown only if there is nothing else.
     measured = {out.name: previews[out.name] for out in outputs if not out.categorical}
     with store.open_write(task.thumbnail_key) as file:

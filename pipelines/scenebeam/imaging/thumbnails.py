@@ -38,10 +38,19 @@ def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[st
             overview = read_preview(source, source.info.nodata)
         finally:
             source.close()
-        shrink = min(1.0, MAX_SIDE / max(overview.shape))
-        height, width = (max(1, round(side * shrink)) for side in overview.shape)
-        previews[name] = resize_nearest(overview, height, width)
+        previews[name] = fit_preview(overview)
     return previews
+
+
+def fit_preview(overview: Array) -> Array:
+    """Shrink an overview, by nearest neighbor, to at most MAX_SIDE pixels per side.
+
+    Args:
+        overview: 2-D array.
+    """
+    shrink = min(1.0, MAX_SIDE / max(overview.shape))
+    height, width = (max(1, round(side * shrink)) for side in overview.shape)
+    return resize_nearest(overview, height, width)
 
 
 def render_png(previews: Mapping[str, Array], unit: str | None = None) -> bytes:

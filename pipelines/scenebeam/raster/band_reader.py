@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -49,6 +49,16 @@ class TiffSource(Source):
         )
 
     @property
+    def tiff(self) -> TiffFile:
+        """The file."""
+        return self._file
+
+    @property
+    def band(self) -> int:
+        """Number of the band in the file, from 1."""
+        return self._band
+
+    @property
     def block_bytes(self) -> int:
         """See Source."""
         return self._file.layout.block_bytes
@@ -56,6 +66,10 @@ class TiffSource(Source):
     def fetch(self, blocks: Iterable[Block]) -> dict[Block, Future[Array]]:
         """See Source."""
         return self._file.fetch(blocks, self._band)
+
+    def prefetch(self, blocks: Iterable[Block], release: Callable[[int], None]) -> int:
+        """See Source."""
+        return self._file.prefetch(blocks, self._band, release)
 
     def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
         """See Source."""
@@ -124,12 +138,19 @@ class StripSource(TiffSource):
             for block, strips in groups.items()
         }
 
+    def prefetch(self, blocks: Iterable[Block], release: Callable[[int], None]) -> int:
+        """See Source."""
+        return self._file.prefetch(self._all_strips(blocks), self._band, release)
+
     def cost(self, blocks: Iterable[Block]) -> tuple[int, int] | None:
         """See Source."""
+        return self._file.cost(self._all_strips(blocks), self._band)
+
+    def _all_strips(self, blocks: Iterable[Block]) -> list[Block]:
         strips: list[Block] = []
         for block in blocks:
             strips += self._strips_of(block)
-        return self._file.cost(strips, self._band)
+        return strips
 
     def _strips_of(self, block: Block) -> list[Block]:
         """Strips of a block, as blocks of the file."""

@@ -10,15 +10,19 @@ from cheap to expensive:
 - `_decoded`: weak references to blocks whose pixels somebody still holds. Costs nothing.
 - `_kept`: decoded blocks that an open band has not asked for yet; limited, least recent dropped.
 - `_encoded`: the compressed bytes of such blocks; limited, for when `_kept` has no room for them.
+
+`_prefetched` holds the compressed bytes of blocks that were read ahead, until they are fetched. How
+many that may be is up to the caller: see `read_ahead`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -33,7 +37,6 @@ from scenebeam.raster.tiff import read_layout
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.pools import cpu_threads, io_threads
 from scenebeam.transfer.rangefile import RangeFile
-from scenebeam.transfer.ranges import read_range
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
@@ -52,6 +55,14 @@ _LARGE_BLOCK = 2**26
 _decoding_large = threading.Lock()
 
 
+class _Prefetched(NamedTuple):
+    """The compressed bytes of a block that nobody has fetched yet."""
+
+    body: Future[memoryview]
+    release: Callable[[int], None]
+    """Called with the size of the block once it has arrived and has been fetched."""
+
+
 class TiffFile:
     """One open TIFF, shared by the sources of its bands. Safe to share between threads."""
 
@@ -64,6 +75,7 @@ class TiffFile:
         self._kept: OrderedDict[int, DecodedBlock] = OrderedDict()
         self._encoded: dict[int, bytes] = {}
         self._encoded_size = 0
+        self._prefetched: dict[int, _Prefetched] = {}
         self._asked: dict[int, set[int]] = {}
         """Bands that have asked for a block, until all open bands have."""
         self._open_bands: set[int] = set()
@@ -111,6 +123,7 @@ class TiffFile:
         futures: dict[Block, Future[Array]] = {}
         to_read: list[StoredBlock] = []
         to_decode: list[tuple[DecodedBlock, bytes, StoredBlock]] = []
+        to_await: list[tuple[DecodedBlock, _Prefetched, StoredBlock]] = []
         pending: dict[Block, DecodedBlock] = {}
         for stored in self.stored(blocks, band):
             block = stored.block
@@ -127,6 +140,8 @@ class TiffFile:
                     self._decoded[number] = decoded
                     if number in self._encoded:
                         to_decode.append((decoded, self._encoded[number], stored))
+                    elif number in self._prefetched:
+                        to_await.append((decoded, self._prefetched.pop(number), stored))
                     else:
                         to_read.append(stored)
                 self._keep(number, decoded, band)
@@ -135,12 +150,54 @@ class TiffFile:
         # already, or at any time from now on.
         for decoded, encoded, stored in to_decode:
             cpu_threads().submit(self._decode_into, decoded, memoryview(encoded), stored)
+        for decoded, prefetched, stored in to_await:
+            prefetched.body.add_done_callback(
+                partial(self._decode_prefetched, decoded, prefetched.release, stored)
+            )
         for run in group_into_runs(to_read):
             targets = {stored.block: pending[stored.block] for stored in run}
             io_threads().submit(self._read_run, run, targets)
         for block, decoded in pending.items():
             decoded.deliver(futures[block], partial(self._band_pixels, block, band))
         return futures
+
+    def prefetch(self, blocks: Iterable[Block], band: int, release: Callable[[int], None]) -> int:
+        """Start to read the compressed bytes of blocks of a band: see `Source.prefetch`."""
+        to_read: list[StoredBlock] = []
+        bodies: dict[Block, Future[memoryview]] = {}
+        for stored in self.stored(blocks, band):
+            number = self.layout.number(*stored.block, band)
+            with self._lock:
+                is_known = (
+                    number in self._decoded or number in self._encoded or number in self._prefetched
+                )
+                if stored.size == 0 or is_known:
+                    continue
+                body: Future[memoryview] = Future()
+                self._prefetched[number] = _Prefetched(body, release)
+            bodies[stored.block] = body
+            to_read.append(stored)
+        for run in group_into_runs(to_read):
+            io_threads().submit(self._read_encoded, run, bodies)
+        return sum(stored.size for stored in to_read)
+
+    def fetch_encoded(self, blocks: Iterable[Block], band: int) -> dict[Block, Future[memoryview]]:
+        """Start to read the compressed bytes of blocks of a band.
+
+        Returns:
+            A future for each block, in the given order; no bytes for a block that was never
+            written. It raises ReadError if the block cannot be read.
+        """
+        bodies: dict[Block, Future[memoryview]] = {block: Future() for block in blocks}
+        to_read: list[StoredBlock] = []
+        for stored in self.stored(bodies, band):
+            if stored.size:
+                to_read.append(stored)
+            else:
+                bodies[stored.block].set_result(memoryview(b""))
+        for run in group_into_runs(to_read):
+            io_threads().submit(self._read_encoded, run, bodies)
+        return bodies
 
     def stored(self, blocks: Iterable[Block], band: int) -> list[StoredBlock]:
         """Return where blocks of a band (from 1) lie, in file order."""
@@ -213,15 +270,41 @@ class TiffFile:
             part = body[stored.offset - start :][: stored.size]
             cpu_threads().submit(self._decode_into, decoded[stored.block], part, stored)
 
+    def _read_encoded(
+        self, run: list[StoredBlock], bodies: dict[Block, Future[memoryview]]
+    ) -> None:
+        """Fetch the compressed bytes of a run of neighboring blocks."""
+        start = run[0].offset
+        try:
+            body = self._read(start, end_of_run(run))
+        except BaseException as error:  # whatever it is, somebody will wait for these blocks
+            for stored in run:
+                bodies[stored.block].set_exception(error)
+            return
+        for stored in run:
+            bodies[stored.block].set_result(body[stored.offset - start :][: stored.size])
+
+    def _decode_prefetched(
+        self,
+        decoded: DecodedBlock,
+        release: Callable[[int], None],
+        stored: StoredBlock,
+        body: Future[memoryview],
+    ) -> None:
+        """Submit a block for decoding whose compressed bytes have arrived."""
+        error = body.exception()
+        if error is not None:
+            decoded.settle(error)
+        else:
+            cpu_threads().submit(self._decode_into, decoded, body.result(), stored)
+        release(stored.size)
+
     def _read(self, start: int, stop: int) -> memoryview:
         """Read bytes of the file. A permanent error has to be confirmed by a second request."""
-        layout = self.layout
         # A short answer may be the end of the file, or a broken connection: it is confirmed, too.
         for fresh in (False, True):
             try:
-                body = read_range(
-                    layout.href, start, stop, self.budget, layout.signing, fresh=fresh
-                )
+                body = self._file.read_range(start, stop, fresh=fresh)
             except ReadError as error:
                 if fresh or not error.permanent:
                     raise
@@ -229,7 +312,7 @@ class TiffFile:
             if len(body) == stop - start:
                 return memoryview(body)
         raise ReadError(
-            f"{redact_url(layout.href)} is truncated: it ends at byte {start + len(body):,}"
+            f"{redact_url(self.layout.href)} is truncated: it ends at byte {start + len(body):,}"
         )
 
     def _decode_into(self, decoded: DecodedBlock, encoded: memoryview, stored: StoredBlock) -> None:
@@ -279,11 +362,7 @@ class TiffFile:
 
     def _read_fresh(self, stored: StoredBlock) -> memoryview:
         """Read a block independently of earlier requests."""
-        layout = self.layout
-        body = read_range(
-            layout.href, stored.offset, stored.end, self.budget, layout.signing, fresh=True
-        )
-        return memoryview(body)
+        return memoryview(self._file.read_range(stored.offset, stored.end, fresh=True))
 
     def _check_header(self) -> None:
         """Raise a transient ReadError if a second request returns another header.

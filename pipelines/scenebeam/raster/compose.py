@@ -1,8 +1,9 @@
 """Compose many sources into bands on one grid, reading and decoding each compressed block once.
 
-The grid is computed in chunks of rows, from top to bottom. Blocks are prefetched some chunks ahead
-on the I/O pool, decoded on the CPU pool as ranges arrive, and dropped after the last chunk that
-needs them. So memory is bounded by a few chunks of rows, however large the area is.
+The grid is computed in chunks of rows, from top to bottom, several bands at once. Compressed blocks
+are requested far ahead on the I/O pool (see `read_ahead`), decoded on the CPU pool one chunk ahead,
+and dropped after the last chunk that needs them. So memory is bounded by a few chunks of rows and
+some megabytes of compressed blocks, however large the area is.
 
 Which blocks are needed at all is decided in two steps:
 
@@ -17,8 +18,10 @@ data is an error, which the caller can report, and then compose again without it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +34,7 @@ from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.mapping import GridMapping
 from scenebeam.raster.merge import Merge, Region, harmonize, merge_method, new_merge
+from scenebeam.raster.read_ahead import MAX_IN_FLIGHT, ReadAhead, Request
 from scenebeam.raster.sample import Sample, blank_reason, sample_pieces
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import (
@@ -46,7 +50,9 @@ from scenebeam.raster.warp import map_to_grid
 ROW_CHUNK = 512
 """Rows of the grid that are computed together: one row of blocks of the output."""
 AHEAD = 1
-"""Chunks of rows whose blocks are prefetched while one is composed."""
+"""Chunks of rows whose blocks are decoded while one is composed."""
+_REQUESTED_TOGETHER = 2
+"""Chunks of rows whose blocks are requested together: source blocks often have twice their rows."""
 _SAMPLE_STRIDE = 8
 """Smallest stride of samples: noise is in all pixels, so a 64th of them is enough to see it."""
 _FOOTPRINT_ERROR = 16.0
@@ -55,6 +61,10 @@ _SAME_AREA = 0.999
 """Fraction of the image's area from which a footprint is just the outline of the image."""
 _ENOUGH_PROMISED = 4096
 """Pixels inside a footprint that prove a source blank if none of them holds data."""
+
+
+RowChunks = Generator[tuple[int, int, Array], None, None]
+"""Yields chunks of rows: (index of the image, first row in the grid, pixels of the rows)."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +107,18 @@ class LayerError(SceneBeamError):
 
 
 def compose(
-    grid: Grid, bands: Sequence[BandLayers], ahead: int = AHEAD
-) -> Iterator[tuple[int, int, Array]]:
+    grid: Grid,
+    bands: Sequence[BandLayers],
+    max_in_flight: int = MAX_IN_FLIGHT,
+    whole: Grid | None = None,
+) -> RowChunks:
     """Compose bands onto a grid, one chunk of rows at a time.
 
     Args:
         grid: The output grid.
         bands: The bands.
-        ahead: Chunks of rows whose blocks are prefetched while one is composed.
+        max_in_flight: Bytes of compressed blocks that are requested ahead.
+        whole: The whole output, if `grid` is only a shard of it: see `map_to_grid`.
 
     Yields:
         Index of the band, first row, and pixels of shape (rows, width of the grid), with ROW_CHUNK
@@ -114,51 +128,92 @@ def compose(
         LayerError: A source is blank or permanently broken.
         ReadError: A source cannot be read now, but perhaps later.
     """
-    composites = [_BandComposite(grid, band, ahead) for band in bands]
     height = grid.shape[0]
     chunks = [(top, min(top + ROW_CHUNK, height)) for top in range(0, height, ROW_CHUNK)]
-    for number, (top, bottom) in enumerate(chunks):
-        # The first time, prefetch this chunk and those ahead of it; after that, one more each time.
-        first = 0 if number == 0 else number + ahead
-        for composite in composites:
-            composite.prefetch(chunks[first : number + ahead + 1])
-        for index, composite in enumerate(composites):
-            yield index, top, composite.row_chunk(top, bottom)
+    composites = [_BandComposite(grid, band, chunks, whole) for band in bands]
+    if not composites:
+        return
+    read_ahead = ReadAhead(_requests(composites, len(chunks)), max_in_flight)
+    # Bands are composed in threads of their own, in order, while the caller works on those before.
+    at_once = min(len(composites), os.cpu_count() or 1)
+    threads = ThreadPoolExecutor(at_once, thread_name_prefix="compose")
+    running: deque[tuple[int, int, Future[Array]]] = deque()
+    # One more waits for a thread, unless it might then be the same band as one that runs.
+    most = min(at_once + 1, max(len(composites), 2))
+    interrupted = False
+    try:
+        for number, (top, _) in enumerate(chunks):
+            for index, composite in enumerate(composites):
+                if len(running) == most:
+                    yield _result(running)
+                running.append((index, top, threads.submit(composite.row_chunk, number)))
+        while running:
+            yield _result(running)
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
+    finally:
+        read_ahead.stop()
+        # The caller closes its sources next: no thread may read from them any more. But if the
+        # process is about to end, do not wait for a slow server.
+        threads.shutdown(wait=not interrupted, cancel_futures=True)
     for composite in composites:
         composite.check_not_blank()
+
+
+def _result(running: deque[tuple[int, int, Future[Array]]]) -> tuple[int, int, Array]:
+    index, top, future = running.popleft()
+    return index, top, future.result()
+
+
+def _requests(composites: Sequence[_BandComposite], chunks: int) -> Iterator[Request]:
+    """Yield the blocks of all bands in the order in which the output needs them."""
+    for first in range(0, chunks, _REQUESTED_TOGETHER):
+        for composite in composites:
+            yield from composite.requests(first, first + _REQUESTED_TOGETHER)
 
 
 class _BandComposite:
     """All sources of one band on one grid, in the order in which they are merged."""
 
-    def __init__(self, grid: Grid, band: BandLayers, ahead: int) -> None:
-        self._grid, self._band, self._ahead = grid, band, ahead
+    def __init__(
+        self,
+        grid: Grid,
+        band: BandLayers,
+        chunks: Sequence[tuple[int, int]],
+        whole: Grid | None,
+    ) -> None:
+        self._grid, self._band, self._chunks = grid, band, chunks
         order = merge_method(band.method).order
         layers = list(reversed(band.layers)) if order == "reversed" else list(band.layers)
-        self._layers = [_LayerOnGrid(layer, grid, band) for layer in layers]
-        if order == "any":
-            return
-        # The first source with data determines a pixel: remember what earlier ones should cover.
+        self._layers = [_LayerOnGrid(layer, grid, band, whole) for layer in layers]
         covered: BaseGeometry = shapely.Polygon()
         for layer in self._layers:
-            layer.set_covered_before(covered)
-            covered = shapely.union(covered, layer.footprint)
+            layer.plan_blocks(chunks, covered)
+            if order != "any":
+                # The first source with data determines a pixel: the following ones are not needed
+                # where this one should cover them.
+                covered = shapely.union(covered, layer.footprint)
 
-    def prefetch(self, chunks: Sequence[tuple[int, int]]) -> None:
-        """Start to read what chunks of rows will need, as far as footprints can tell."""
+    def requests(self, first: int, last: int) -> Iterator[Request]:
+        """Yield the blocks that chunks [first, last) need and those before them do not."""
         for layer in self._layers:
-            blocks: list[Block] = []
-            for top, bottom in chunks:
-                blocks += layer.prefetch_blocks(top, bottom)
-            layer.start(blocks)
+            blocks = layer.blocks_for(first, last)
+            if blocks:
+                yield Request(layer.source, blocks)
 
-    def row_chunk(self, top: int, bottom: int) -> Array:
-        """Compose rows [top, bottom) of the grid."""
+    def row_chunk(self, number: int) -> Array:
+        """Compose a chunk of rows. Chunks must be composed in order, by one thread at a time."""
+        top, bottom = self._chunks[number]
+        # Decode this chunk and those ahead of it at the start; after that, one more each time.
+        first = 0 if number == 0 else number + AHEAD
+        for layer in self._layers:
+            layer.start(layer.blocks_for(first, number + AHEAD + 1))
         shape = (bottom - top, self._grid.shape[1])
         merge = new_merge(self._band.method, shape, self._band.dtype, self._band.nodata)
         for layer in self._layers:
             layer.composite(merge, top, bottom)
-            layer.forget(bottom, self._ahead)
+            layer.forget(bottom)
         return merge.result()
 
     def check_not_blank(self) -> None:
@@ -171,19 +226,18 @@ class _BandComposite:
 class _LayerOnGrid:
     """One source on the grid: its mapping, its blocks in flight, and statistics of its pixels."""
 
-    def __init__(self, layer: Layer, grid: Grid, band: BandLayers) -> None:
-        self.name = layer.name
+    def __init__(self, layer: Layer, grid: Grid, band: BandLayers, whole: Grid | None) -> None:
+        self.name, self.source = layer.name, layer.source
         self._layer, self._band = layer, band
         self._mapping: GridMapping = map_to_grid(
-            layer.source.info, grid, band.resampling, band.nodata
+            layer.source.info, grid, band.resampling, band.nodata, whole
         )
         self._blocks: dict[Block, Future[Array]] = {}
         # Footprints are in pixels of the grid. They are prepared (indexed) for many queries.
         self.footprint = self._pixel_footprint(grid)
-        self._covered_before: BaseGeometry = shapely.Polygon()
+        self._planned: list[list[Block]] = []
         self._core = self.footprint.buffer(-_FOOTPRINT_ERROR)
-        for geometry in (self.footprint, self._core):
-            shapely.prepare(geometry)
+        shapely.prepare(self._core)
         self._seen = 0  # pixels that were looked at
         self._valid = 0  # those of them that hold data, until there are any
         self._promised = 0.0  # pixels inside the core of the footprint, until there is data
@@ -206,21 +260,37 @@ class _LayerOnGrid:
         pixels = shapely.transform(self._layer.footprint, to_pixels, include_z=False)
         return shapely.intersection(shapely.make_valid(pixels), image)
 
-    def set_covered_before(self, covered: BaseGeometry) -> None:
-        """Set the area, in pixels of the grid, that sources with higher priority should cover."""
-        self._covered_before = covered
-        shapely.prepare(covered)
+    def plan_blocks(self, chunks: Sequence[tuple[int, int]], covered: BaseGeometry) -> None:
+        """Find the blocks that each chunk of rows needs, as far as footprints can tell.
 
-    def prefetch_blocks(self, top: int, bottom: int) -> list[Block]:
-        """Return the blocks that rows [top, bottom) need, as far as footprints can tell."""
-        blocks = []
-        for block, region in self._mapping.required_blocks(top, bottom):
-            is_hidden = not self._covered_before.is_empty and self._covered_before.contains(
-                _region_box(region, top)
-            )
-            if not is_hidden:
-                blocks.append(block)
-        return blocks
+        Args:
+            chunks: First row of each chunk, and the row after its last.
+            covered: Area, in pixels of the grid, that sources with higher priority should cover.
+        """
+        required: list[tuple[int, Block]] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        for number, (top, bottom) in enumerate(chunks):
+            for block, (rows, columns) in self._mapping.required_blocks(top, bottom):
+                required.append((number, block))
+                boxes.append((columns.start, rows.start + top, columns.stop, rows.stop + top))
+        # One call for all boxes: the footprint is indexed once.
+        is_hidden = np.zeros(len(boxes), bool)
+        if boxes and not covered.is_empty:
+            shapely.prepare(covered)
+            is_hidden = shapely.contains(covered, shapely.box(*np.array(boxes, float).T))
+        self._planned = [[] for _ in chunks]
+        for (number, block), hidden in zip(required, is_hidden, strict=True):
+            if not hidden:
+                self._planned[number].append(block)
+
+    def blocks_for(self, first: int, last: int) -> list[Block]:
+        """Return the planned blocks of chunks [first, last), without those of the chunk before."""
+        blocks: dict[Block, None] = {}
+        for planned in self._planned[first:last]:
+            blocks.update(dict.fromkeys(planned))
+        for block in self._planned[first - 1] if first > 0 else ():
+            blocks.pop(block, None)
+        return list(blocks)
 
     def start(self, blocks: list[Block]) -> None:
         """Start to read the blocks that have not been started yet."""
@@ -254,14 +324,10 @@ class _LayerOnGrid:
                 raise LayerError(self._band.name, self.name, error) from error
             raise
 
-    def forget(self, bottom: int, chunks: int) -> None:
-        """Drop the blocks that no row from `bottom` on needs.
-
-        Args:
-            bottom: First row that has not been composed.
-            chunks: Chunks of rows that are prefetched: no later ones can have started blocks.
-        """
-        end = bottom + (chunks + 1) * ROW_CHUNK
+    def forget(self, bottom: int) -> None:
+        """Drop the blocks that no row from `bottom` on needs."""
+        # Blocks of later rows than these have not been started.
+        end = bottom + (AHEAD + 1) * ROW_CHUNK
         needed = {block for block, _ in self._mapping.required_blocks(bottom, end)}
         for block in list(self._blocks):
             if block not in needed:

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from scenebeam.raster.codecs import encode, encode_mask
+from scenebeam.raster.source import OVERVIEW_PIXELS
 from scenebeam.raster.validity import Array, Mask, all_valid, as_masked, valid_mask
 from scenebeam.transfer.pools import cpu_threads
 
@@ -186,6 +187,7 @@ class Pyramid:
         codec: str = "deflate",
         average: bool = True,
         keep_coarse: bool = False,
+        block_size: int = BLOCK_SIZE,
     ) -> None:
         """Create an empty pyramid.
 
@@ -196,10 +198,11 @@ class Pyramid:
             codec: A codec of `codecs.CODECS`.
             average: How overviews are made: see `halve`.
             keep_coarse: Whether to keep the pixels of the level after the last one.
+            block_size: Side of a block in pixels.
         """
         self.levels = [EncodedBlocks(height, width) for height, width in shapes]
         self.dtype, self.nodata, self.codec, self.average = dtype, nodata, codec, average
-        self.keep_coarse = keep_coarse
+        self.keep_coarse, self.block_size = keep_coarse, block_size
         # Rows of each level that do not make a row of blocks yet.
         self._waiting: list[list[Array]] = [[] for _ in shapes]
         self._coarse: list[Array] = []
@@ -207,23 +210,45 @@ class Pyramid:
         # with mask.
         self._pending: deque[tuple[int, Future[tuple[bytes, bytes]]]] = deque()
         self._masks: list[list[bytes]] = [[] for _ in shapes]
+        # Pixels of the largest level that is small enough to judge the image by.
+        small = [
+            level
+            for level, (rows, columns) in enumerate(shapes)
+            if rows * columns <= OVERVIEW_PIXELS
+        ]
+        self._overview_level = small[0] if small else len(shapes)
+        self._overview: list[Array] = []
         self._rows_seen = [0] * len(shapes)
 
     def add(self, rows: Array) -> None:
         """Add the next rows of the image.
 
         Args:
-            rows: Array of shape (BLOCK_SIZE, width), with fewer rows at the end only; a masked
+            rows: Array of shape (block_size, width), with fewer rows at the end only; a masked
                 array if some pixels are invalid and there is no nodata value.
         """
         self._add(0, rows)
 
+    def set_level(self, level: int, blocks: EncodedBlocks) -> None:
+        """Set all blocks of a level that is encoded already. All its pixels are valid or nodata."""
+        self.levels[level] = blocks
+        self._masks[level] = [b""] * len(blocks.sizes)
+
+    def add_below(self, level: int, rows: Array) -> None:
+        """Add the next rows of a level that is set, to make the levels below it."""
+        self._pass_on(level, rows)
+
     def _add(self, level: int, rows: Array) -> None:
         """Encode a row of blocks of one level, and pass its half on to the next level."""
-        blocks = self.levels[level]
-        for left in range(0, blocks.width, BLOCK_SIZE):
-            part = rows[:, left : left + BLOCK_SIZE]
+        for left in range(0, self.levels[level].width, self.block_size):
+            part = rows[:, left : left + self.block_size]
             self._pending.append((level, cpu_threads().submit(self._encode, part)))
+        self._pass_on(level, rows)
+
+    def _pass_on(self, level: int, rows: Array) -> None:
+        """Pass the half of a row of blocks on to the next level."""
+        if level == self._overview_level:
+            self._overview.append(rows)
         self._rows_seen[level] += len(rows)
         self._collect(_MAX_PENDING)
         is_last = level + 1 == len(self.levels)
@@ -235,8 +260,8 @@ class Pyramid:
             return
         waiting = self._waiting[level + 1]
         waiting.append(half)
-        is_complete = self._rows_seen[level] >= blocks.height
-        if is_complete or sum(len(part) for part in waiting) >= BLOCK_SIZE:
+        is_complete = self._rows_seen[level] >= self.levels[level].height
+        if is_complete or sum(len(part) for part in waiting) >= self.block_size:
             self._waiting[level + 1] = []
             self._add(level + 1, waiting[0] if len(waiting) == 1 else concatenate(waiting))
 
@@ -246,10 +271,11 @@ class Pyramid:
         pixels = np.asarray(pixels)
         mask = b""
         if hidden is not None:
-            valid = np.zeros((BLOCK_SIZE, BLOCK_SIZE), bool)
+            valid = np.zeros((self.block_size, self.block_size), bool)
             valid[: pixels.shape[0], : pixels.shape[1]] = ~hidden
             mask = encode_mask(valid)
-        return encode(pad_block(pixels, BLOCK_SIZE, self.nodata, self.dtype), self.codec), mask
+        padded = pad_block(pixels, self.block_size, self.nodata, self.dtype)
+        return encode(padded, self.codec), mask
 
     def _collect(self, leave: int) -> None:
         """Collect encoded blocks until no more than `leave` are pending."""
@@ -271,6 +297,11 @@ class Pyramid:
         They are empty bytes for blocks that are all valid.
         """
         return self._masks if any(any(level) for level in self._masks) else None
+
+    @property
+    def overview(self) -> Array:
+        """Pixels of the largest level with at most OVERVIEW_PIXELS, once all rows are added."""
+        return concatenate(self._overview)
 
     @property
     def coarse(self) -> Array:

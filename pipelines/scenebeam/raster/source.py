@@ -7,7 +7,7 @@ its strips, or some of the blocks that GDAL reports.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,20 @@ class Source(ABC):
             if the file's mask or alpha band hides some of it. A failed read is never a blank
             block: the future raises ReadError.
         """
+
+    def prefetch(self, blocks: Iterable[Block], release: Callable[[int], None]) -> int:
+        """Start to read the compressed bytes of blocks, which are kept until they are fetched.
+
+        Args:
+            blocks: The blocks. Those that are being read already are left out.
+            release: Called with the size of each block, in bytes, once it has arrived and has been
+                fetched.
+
+        Returns:
+            The bytes of the blocks that are read: 0 if the reader cannot read them apart from
+            decoding them.
+        """
+        return 0
 
     @abstractmethod
     def sample_overview(self, *, at_full_size: bool = False) -> list[Array]:

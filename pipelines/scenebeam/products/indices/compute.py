@@ -7,12 +7,12 @@ one acquisition, and not those of a whole period.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from scenebeam.products.indices.task import IndexTask, label
-from scenebeam.raster.compose import ROW_CHUNK, BandLayers, compose
+from scenebeam.raster.compose import ROW_CHUNK, BandLayers, RowChunks, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.indices import evaluate, obscured, physical
 from scenebeam.raster.merge import Merge, new_merge
@@ -20,9 +20,7 @@ from scenebeam.raster.validity import Array
 from scenebeam.request.expression import parse_expression
 
 
-def index_row_chunks(
-    task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
-) -> Iterator[tuple[int, int, Array]]:
+def index_row_chunks(task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]) -> RowChunks:
     """Compute an index from top to bottom.
 
     Args:
@@ -41,7 +39,7 @@ def index_row_chunks(
     composite = _Composite(task)
     # Chunks of the bands of one acquisition, by label.
     arrived: dict[str, Array] = {}
-    for index, top, pixels in compose(grid, bands):
+    for index, top, pixels in compose(grid, bands, whole=task.grid.grid):
         arrived[bands[index].name] = pixels
         acquisition = acquisition_ends.get(index)
         if acquisition is not None:
@@ -113,7 +111,7 @@ class _Composite:
         return np.full(self._latest.shape, np.nan, np.float32)
 
 
-def _empty_row_chunks(grid: Grid) -> Iterator[tuple[int, int, Array]]:
+def _empty_row_chunks(grid: Grid) -> RowChunks:
     """Yield NaN everywhere, for a window that no complete acquisition reaches."""
     for top in range(0, grid.shape[0], ROW_CHUNK):
         rows = min(ROW_CHUNK, grid.shape[0] - top)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,9 +17,8 @@ from scenebeam.products.indices.plan import plan_indices
 from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.tables import index_tables
 from scenebeam.products.indices.task import IndexTask
-from scenebeam.raster.compose import BandLayers
+from scenebeam.raster.compose import BandLayers, RowChunks
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Outcome
 
@@ -44,7 +43,7 @@ class Indices(GriddedProduct[IndexRequest, IndexTask]):
 
     def row_chunks(
         self, task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]
-    ) -> Iterator[tuple[int, int, Array]]:
+    ) -> RowChunks:
         return index_row_chunks(task, grid, layers)
 
     def reason_to_refuse(self, task: IndexTask, missing: Missing) -> str:

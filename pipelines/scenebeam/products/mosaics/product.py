@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,8 @@ from scenebeam.products.mosaics.plan import plan_mosaics
 from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.products.mosaics.tables import mosaic_tables
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.raster.compose import BandLayers, compose
+from scenebeam.raster.compose import BandLayers, RowChunks, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Outcome
 
@@ -58,7 +57,7 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
 
     def row_chunks(
         self, task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]
-    ) -> Iterator[tuple[int, int, Array]]:
+    ) -> RowChunks:
         bands = []
         for band in task.made:
             layer = layers.get(band.label)
@@ -66,7 +65,7 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
                 dtype = np.dtype(band.dtype)
                 layer = BandLayers(band.label, [], dtype, band.nodata, band.resampling, task.method)
             bands.append(replace(layer, method=task.method))
-        return compose(grid, bands)
+        return compose(grid, bands, whole=task.grid.grid)
 
     def reason_to_refuse(self, task: MosaicTask, missing: Missing) -> str:
         empty = [band.label for band in task.made if has_no_source(band, missing)]

@@ -15,14 +15,10 @@ from scenebeam.errors import RequestError
 from scenebeam.imaging.estimate import ENCODED_MEMORY, PROCESS_MEMORY, column_bytes
 from scenebeam.imaging.probes import ProbeCache, compression_gain
 from scenebeam.products.stacks.task import StackBand
-from scenebeam.raster.compose import AHEAD
 from scenebeam.raster.grid import project, utm_crs
+from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
 from scenebeam.tasks import Estimate, GridSpec
 
-_FAR_AHEAD = 3
-"""Chunks of rows to read ahead if memory allows: over a slow line, a small area is then requested
-at once.
-"""
 _TYPICAL_PIXEL = 10.0
 """Pixel size in meters of a stack without any file."""
 
@@ -83,8 +79,6 @@ class MemoryPlan:
 
     at_once: int
     """Bands that are made at the same time."""
-    ahead: int
-    """Chunks of rows of each band that are read ahead."""
     memory: int
     """Bytes that it takes."""
 
@@ -92,7 +86,7 @@ class MemoryPlan:
 def plan_memory(
     scene: str, bands: Sequence[StackBand], count: int, shape: StackShape, memory: int, form: str
 ) -> MemoryPlan:
-    """Return how many bands fit into memory at once, and how far they are read ahead.
+    """Return how many bands fit into memory at once.
 
     Args:
         scene: Id of the scene, for the message.
@@ -106,21 +100,17 @@ def plan_memory(
         RequestError: Not even one band fits.
     """
     encoded = 0 if form == "vrt" else ENCODED_MEMORY
-    # Reading far ahead comes second to making all bands at once.
-    for ahead in (_FAR_AHEAD, AHEAD):
-        largest = 1
-        for band in bands:
-            columns = shape.columns * column_bytes(band.asset.dtype, ahead=ahead)
-            largest = max(largest, encoded + columns)
-        at_once = min(count, (memory - PROCESS_MEMORY) // largest)
-        if at_once == count:
-            break
+    largest = 1
+    for band in bands:
+        largest = max(largest, encoded + shape.columns * column_bytes(band.asset.dtype))
+    fixed = PROCESS_MEMORY + MAX_IN_FLIGHT
+    at_once = min(count, (memory - fixed) // largest)
     if at_once < 1:
         raise RequestError(
             f"limits.memory: a stack of {scene}, {shape.columns:,} pixels wide, takes "
-            f"{(PROCESS_MEMORY + largest) / 1e6:,.0f} MB; raise it, or narrow the area"
+            f"{(fixed + largest) / 1e6:,.0f} MB; raise it, or narrow the area"
         )
-    return MemoryPlan(at_once, ahead, PROCESS_MEMORY + at_once * largest)
+    return MemoryPlan(at_once, fixed + at_once * largest)
 
 
 def estimate_stack(

@@ -115,7 +115,6 @@ def _plan_scene(
         checks=request.checks,
         visualization=product.visualization_only,
         at_once=memory.at_once,
-        ahead=memory.ahead,
         properties=properties,
     )
     files = [task.file_key(band.file) for band in with_files if band.file and band.required]

@@ -57,8 +57,6 @@ class StackTask(Task):
     visualization: bool
     at_once: int
     """Bands that are made at the same time, as memory allows."""
-    ahead: int
-    """Chunks of rows of each band that are read ahead."""
     properties: dict[str, Any]
     """Properties of the STAC item that are known when the task is planned."""
 

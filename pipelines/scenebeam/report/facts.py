@@ -124,7 +124,7 @@ def gather(
     scenes = _read_table(store, SCENES_FILE, ("id", "geometry"))
     if scenes is not None:
         is_selected = [scene in selected for scene in scenes["id"].to_pylist()]
-        facts.scene_footprints = _shapes(scenes.filter(pa.array(is_selected, pa.bool_())))
+        facts.scene_footprints = _shapes(scenes, np.array(is_selected, bool))
     if products is not None:
         _add_products(facts, products, page)
     return facts
@@ -166,15 +166,17 @@ def _is_shown(leaf: str) -> bool:
     )
 
 
-def _shapes(table: pa.Table) -> Shapes:
-    """Return the geometries of a table, without those that are missing."""
-    shapes = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
+def _shapes(table: pa.Table, rows: np.ndarray[Any, np.dtype[np.bool_]]) -> Shapes:
+    """Return the geometries of some rows of a table, without those that are missing."""
+    # Not by `to_numpy`, which would import pandas: that takes as long as a small run.
+    geometries = np.array(table["geometry"].to_pylist(), object)
+    shapes = shapely.from_wkb(geometries[rows])
     return np.asarray(shapes[~shapely.is_missing(shapes)])
 
 
 def _add_products(facts: Facts, products: pa.Table, page: PageFacts) -> None:
     """Add the facts of the products' table: footprints, counts, measures and assets."""
-    facts.product_footprints = _shapes(products)
+    facts.product_footprints = _shapes(products, np.ones(len(products), bool))
     facts.product_names = products["id"].to_pylist()
     for column, title in {**page.groups, **_GROUPS}.items():
         if column not in products.column_names:

@@ -25,6 +25,7 @@ from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.raster import codecs, pyramid
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SCENES, SandboxScene
@@ -597,3 +598,33 @@ def test_files_that_were_downloaded_before_are_stacked_where_they_lie(
     with rasterio.open(path) as file:
         assert file.descriptions == SIX
         np.testing.assert_array_equal(file.read(4), known(AFTER, "nir"))
+
+
+def test_a_whole_scene_is_copied_block_by_block(
+    stack_request: Make, sandbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raw numbers on the scene's own grid: only overviews are encoded, where the file's are others."""
+    encoded: list[np.ndarray] = []
+
+    def encode(block: np.ndarray, codec: str) -> bytes:
+        encoded.append(block)
+        return codecs.encode(block, codec)
+
+    monkeypatch.setattr(pyramid, "encode", encode)
+    product = {"product.bands": ["red", "nir"], "product.values": "raw"}
+    request = stack_request(**product, **{"product.format": "geotiff"})
+    path = made(request)
+    assert len(encoded) == 2 * (512 // 256) ** 2, "the blocks of one overview of two bands"
+    for number, band in enumerate(["red", "nir"], start=1):
+        with (
+            rasterio.open(path) as file,
+            rasterio.open(sandbox / SCENE.id / f"{band}.tif") as source,
+        ):
+            assert file.block_shapes[number - 1] == source.block_shapes[0]
+            np.testing.assert_array_equal(file.read(number), source.read(1))
+            valid = 100 * float((source.read(1) != 0).mean())
+    (statistics,) = [
+        band["statistics"]
+        for band in next(iter(item_of(request)["assets"].values()))["raster:bands"][1:]
+    ]
+    assert statistics["valid_percent"] == pytest.approx(valid, abs=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from scenebeam.imaging.parts import write_part
 from scenebeam.imaging.shards import Window
 from scenebeam.imaging.thumbnails import fit_preview
+from scenebeam.raster.band_reader import TiffSource
+from scenebeam.raster.block_copy import copy_blocks
 from scenebeam.raster.codecs import encode_mask
 from scenebeam.raster.cog import CogProfile, Level, stack_levels, write_cog
 from scenebeam.raster.preview import to_picture
@@ -56,7 +58,7 @@ class ImageEncoder:
             block_size: Side of a block in pixels.
         """
         self.valid = 0
-        """Number of valid pixels so far."""
+        """Number of valid pixels so far; of a copied image an estimate, from an overview."""
         self._pyramid = Pyramid(
             shapes,
             dtype,
@@ -71,6 +73,14 @@ class ImageEncoder:
         """Encode the next rows, of shape (rows, columns)."""
         self.valid += valid_count(pixels, self._pyramid.nodata)
         self._pyramid.add(pixels)
+
+    def copy(
+        self, source: TiffSource, max_in_flight: int, on_sample: Callable[[Array], None]
+    ) -> None:
+        """Copy a whole image, block by block: see `copy_blocks`."""
+        overview = copy_blocks(source, self._pyramid, max_in_flight, on_sample)
+        share = valid_count(overview, self._pyramid.nodata) / overview.size
+        self.valid = round(share * source.info.width * source.info.height)
 
     def levels(self) -> Sequence[Level | EncodedBlocks]:
         """Return the image and its overviews, once all rows are added."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from scenebeam.errors import CheckError
 from scenebeam.imaging.bands import scale_offset
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.parts import StoredPart
@@ -21,12 +23,17 @@ from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.content import BandContent, band_row_chunks, nodata_of
 from scenebeam.products.stacks.item import PublishedStack, StackedBand
 from scenebeam.products.stacks.task import StackBand, StackTask
+from scenebeam.raster.band_reader import TiffSource
+from scenebeam.raster.block_copy import copied_block_size
 from scenebeam.raster.cog import CogBand, CogProfile
+from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import cast_nodata
-from scenebeam.raster.pyramid import level_shapes
+from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
+from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
 from scenebeam.raster.sample import Sample
-from scenebeam.raster.source import RasterInfo, Source
+from scenebeam.raster.source import Source
+from scenebeam.raster.validity import same_nodata
 from scenebeam.storage import Store
 from scenebeam.tasks import GridSpec
 
@@ -39,28 +46,47 @@ A smaller one is made again within a second, if the process is killed.
 
 @dataclass(frozen=True)
 class PixelEncoding:
-    """Dtype and nodata value of all bands of one stack."""
+    """Dtype, nodata value and block size of all bands of one stack."""
 
     dtype: np.dtype[Any]
     nodata: float | None
+    block_size: int = BLOCK_SIZE
 
 
-def common_encoding(bands: Sequence[tuple[StackBand, RasterInfo]]) -> PixelEncoding:
+def common_encoding(
+    task: StackTask, bands: Sequence[tuple[StackBand, Source]], grid: Grid
+) -> PixelEncoding:
     """Return the encoding of a stack, as a GeoTIFF has one for all its bands.
 
     Args:
-        bands: The bands and the headers of their files.
+        task: The task.
+        bands: The bands and their open files.
+        grid: The grid of the stack.
 
     Returns:
-        A dtype that holds the pixels of all bands, and the nodata value of the first band that has
-        one.
+        A dtype that holds the pixels of all bands, the nodata value of the first band that has
+        one, and the block size of the files if all of them can be copied block by block.
     """
-    dtype = np.result_type(*(info.dtype for _, info in bands))
-    for band, info in bands:
-        nodata = nodata_of(band, info)
-        if nodata is not None:
-            return PixelEncoding(dtype, nodata)
-    return PixelEncoding(dtype, None)
+    dtype = np.result_type(*(source.info.dtype for _, source in bands))
+    declared = [nodata_of(band, source.info) for band, source in bands]
+    nodata = next((value for value in declared if value is not None), None)
+    encoding = PixelEncoding(dtype, nodata)
+    sizes = set()
+    for band, source in bands:
+        copied = _copied(task, band, source, grid, encoding)
+        sizes.add(None if copied is None else copied[1])
+    (size,) = sizes if len(sizes) == 1 else (None,)
+    return encoding if size is None else replace(encoding, block_size=size)
+
+
+def _copied(
+    task: StackTask, band: StackBand, source: Source, grid: Grid, encoding: PixelEncoding
+) -> tuple[TiffSource, int] | None:
+    """See `copied_block_size`. Besides, all numbers must stay as they are."""
+    is_shifted = task.values != "raw" and band.asset.add_offset != 0
+    if is_shifted or not same_nodata(nodata_of(band, source.info), encoding.nodata):
+        return None
+    return copied_block_size(source, grid, encoding.dtype, task.codec)
 
 
 class StoredParts:
@@ -139,7 +165,7 @@ def encode_band(
     # part was stored, the part may not fit any more.
     expected: dict[str, Any] = {
         "grid": GridSpec.of(grid).model_dump(mode="json"),
-        "numbers": [encoding.dtype.str, repr(encoding.nodata)],
+        "numbers": [encoding.dtype.str, repr(encoding.nodata), encoding.block_size],
     }
     stored = _stored_band(parts, key, expected)
     if stored is not None:
@@ -151,11 +177,20 @@ def encode_band(
         encoding.nodata,
         codec=task.codec,
         average=not band.asset.categorical,
+        block_size=encoding.block_size,
     )
     content = BandContent.of(grid)
-    for pixels in band_row_chunks(task, band, source, grid, nodata):
-        content.add(pixels, nodata)
-        image.add(cast_nodata(pixels, nodata, encoding.dtype, encoding.nodata))
+    copied = _copied(task, band, source, grid, encoding)
+    if copied is not None and copied[1] == encoding.block_size:
+        image.copy(copied[0], MAX_IN_FLIGHT // task.at_once, partial(content.add, nodata=nodata))
+        content.valid = image.valid
+        if not image.valid:
+            cause = CheckError("blank: all of it is nodata")
+            raise LayerError(band.name, task.scene.id, cause)
+    else:
+        for pixels in band_row_chunks(task, band, source, grid, nodata):
+            content.add(pixels, nodata)
+            image.add(cast_nodata(pixels, nodata, encoding.dtype, encoding.nodata))
     # With these facts, a later run can check the band without decoding it.
     sample = content.sample
     facts = {
@@ -212,6 +247,7 @@ def write_stack(
         encoding.dtype,
         encoding.nodata,
         codec=task.codec,
+        block_size=encoding.block_size,
         bands=tuple(cog_bands),
         tags={
             "SCENEBEAM_VALUES": task.values,

@@ -95,7 +95,8 @@ def _make_cogs(
     """Publish one COG per stack."""
     encodings = {}
     for stack in grids:
-        encodings[stack] = common_encoding(_headers(bands, stack, opened))
+        sources = [(band, opened[band.name]) for band in bands.usable_in(stack)]
+        encodings[stack] = common_encoding(task, sources, grids[stack])
     encoded: dict[str, EncodedBand] = {}
     with StoredParts(task, store) as parts:
 

@@ -65,7 +65,6 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
     from rasterio.transform import from_origin
 
     from scenebeam.raster.compose import BandLayers, Layer, compose
-    from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
     from scenebeam.raster.reader import open_source
     from scenebeam.transfer.retry import Budget
 
@@ -80,7 +79,7 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
             layers = BandLayers(
                 BANDS[number], [Layer("x", source)], np.dtype("uint16"), 0, "bilinear", "first"
             )
-            for _, top, rows in compose(grid, [layers], MAX_IN_FLIGHT // len(BANDS)):
+            for _, top, rows in compose(grid, [layers]):
                 stack[number, top : top + len(rows)] = rows
 
         with ThreadPoolExecutor(len(BANDS)) as threads:

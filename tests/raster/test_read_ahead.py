@@ -15,13 +15,14 @@ from odc.geo.geobox import GeoBox
 
 from scenebeam.errors import ReadError
 from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
+from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS
 from scenebeam.raster.reader import open_source
 from scenebeam.sandbox.server import Fault, SandboxServer, serve
 from scenebeam.transfer.retry import Budget
 
 SIDE = 4096
 CHUNK_BYTES = 1024 * SIDE * 2  # compressed bytes of the rows that are requested together
-MAX_BYTES = 10 * 2**20
+MAX_BYTES = IN_FLIGHT_ROWS * SIDE * 2
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def grid_of(path: Path) -> GeoBox:
 
 
 def composed(host: SandboxServer, path: Path) -> np.ndarray:
-    chunks = compose(grid_of(path), [layers(host)], MAX_BYTES)
+    chunks = compose(grid_of(path), [layers(host)])
     return np.concatenate([pixels for _, _, pixels in chunks])
 
 
@@ -129,7 +130,7 @@ def test_a_failed_read_fails_the_rows_that_need_it(host: SandboxServer, noise: P
     host.guard = guard
     arrived = 0
     with pytest.raises((ReadError, LayerError)):
-        for _, top, pixels in compose(grid_of(noise), [layer], MAX_BYTES):
+        for _, top, pixels in compose(grid_of(noise), [layer]):
             np.testing.assert_array_equal(pixels, expected[top : top + len(pixels)])
             arrived += len(pixels)
     assert 0 < arrived < SIDE

@@ -22,7 +22,7 @@ from scenebeam.imaging.shards import Window
 from scenebeam.raster.compose import AHEAD, ROW_CHUNK
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import merge_method
-from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
+from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Estimate
 
@@ -69,7 +69,7 @@ def max_window_width(
     Returns:
         Columns, at least ROW_CHUNK.
     """
-    spare = memory - PROCESS_MEMORY - MAX_IN_FLIGHT - ENCODED_MEMORY * outputs
+    spare = memory - PROCESS_MEMORY - ENCODED_MEMORY * outputs
     return max(ROW_CHUNK, int(spare // (extra_bytes + _bytes_per_column(bands, method))))
 
 
@@ -97,7 +97,8 @@ def column_bytes(dtype: str, sources: int = 1, method: str = "first") -> int:
     overlap = 1.5 if merge.order != "any" else min(sources, 3)
     # Chunks of rows: composed, encoded and halved, and the working arrays of the merge.
     composing = ROW_CHUNK * (4 * itemsize + merge.bytes_per_pixel(sources))
-    return int(composing + source_rows * itemsize * overlap)
+    in_flight = IN_FLIGHT_ROWS * itemsize
+    return int(composing + source_rows * itemsize * overlap + in_flight)
 
 
 @dataclass
@@ -155,7 +156,7 @@ def estimate_task(
         write_bytes=least_written,
         most_write_bytes=most_written,
         pixels=pixels * len(bands),
-        memory=PROCESS_MEMORY + MAX_IN_FLIGHT + ENCODED_MEMORY * outputs + chunks,
+        memory=PROCESS_MEMORY + ENCODED_MEMORY * outputs + chunks,
     )
 
 

@@ -32,9 +32,9 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import CheckError, ReadError, SceneBeamError
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.mapping import GridMapping
 from scenebeam.raster.merge import Merge, Region, harmonize, merge_method, new_merge
-from scenebeam.raster.read_ahead import MAX_IN_FLIGHT, ReadAhead, Request
+from scenebeam.raster.placement import Placement, Placements
+from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS, MAX_IN_FLIGHT, ReadAhead, Request
 from scenebeam.raster.sample import Sample, blank_reason, sample_pieces
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import (
@@ -45,7 +45,6 @@ from scenebeam.raster.validity import (
     valid_count,
     valid_mask,
 )
-from scenebeam.raster.warp import map_to_grid
 
 ROW_CHUNK = 512
 """Rows of the grid that are computed together: one row of blocks of the output."""
@@ -55,8 +54,6 @@ _REQUESTED_TOGETHER = 2
 """Chunks of rows whose blocks are requested together: source blocks often have twice their rows."""
 _SAMPLE_STRIDE = 8
 """Smallest stride of samples: noise is in all pixels, so a 64th of them is enough to see it."""
-_FOOTPRINT_ERROR = 16.0
-"""Pixels by which a footprint may be too large at its edge."""
 _SAME_AREA = 0.999
 """Fraction of the image's area from which a footprint is just the outline of the image."""
 _ENOUGH_PROMISED = 4096
@@ -106,18 +103,12 @@ class LayerError(SceneBeamError):
         self.band, self.name, self.cause = band, name, cause
 
 
-def compose(
-    grid: Grid,
-    bands: Sequence[BandLayers],
-    max_in_flight: int = MAX_IN_FLIGHT,
-    whole: Grid | None = None,
-) -> RowChunks:
+def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) -> RowChunks:
     """Compose bands onto a grid, one chunk of rows at a time.
 
     Args:
         grid: The output grid.
         bands: The bands.
-        max_in_flight: Bytes of compressed blocks that are requested ahead.
         whole: The whole output, if `grid` is only a shard of it: see `map_to_grid`.
 
     Yields:
@@ -130,10 +121,13 @@ def compose(
     """
     height = grid.shape[0]
     chunks = [(top, min(top + ROW_CHUNK, height)) for top in range(0, height, ROW_CHUNK)]
-    composites = [_BandComposite(grid, band, chunks, whole) for band in bands]
+    placements = Placements(grid, chunks, whole)
+    composites = [_BandComposite(grid, band, chunks, placements) for band in bands]
     if not composites:
         return
-    read_ahead = ReadAhead(_requests(composites, len(chunks)), max_in_flight)
+    row_bytes = grid.shape[1] * sum(band.dtype.itemsize for band in bands)
+    max_bytes = min(MAX_IN_FLIGHT, IN_FLIGHT_ROWS * row_bytes)
+    read_ahead = ReadAhead(_requests(composites, len(chunks)), max_bytes)
     # Bands are composed in threads of their own, in order, while the caller works on those before.
     at_once = min(len(composites), os.cpu_count() or 1)
     threads = ThreadPoolExecutor(at_once, thread_name_prefix="compose")
@@ -181,24 +175,25 @@ class _BandComposite:
         grid: Grid,
         band: BandLayers,
         chunks: Sequence[tuple[int, int]],
-        whole: Grid | None,
+        placements: Placements,
     ) -> None:
         self._grid, self._band, self._chunks = grid, band, chunks
         order = merge_method(band.method).order
         layers = list(reversed(band.layers)) if order == "reversed" else list(band.layers)
-        self._layers = [_LayerOnGrid(layer, grid, band, whole) for layer in layers]
-        covered: BaseGeometry = shapely.Polygon()
-        for layer in self._layers:
-            layer.plan_blocks(chunks, covered)
-            if order != "any":
-                # The first source with data determines a pixel: the following ones are not needed
-                # where this one should cover them.
-                covered = shapely.union(covered, layer.footprint)
+        places = placements.of(
+            [(layer.source.info, layer.footprint) for layer in layers],
+            band.resampling,
+            band.nodata,
+            is_ordered=order != "any",
+        )
+        self._layers = []
+        for layer, place in zip(layers, places, strict=True):
+            self._layers.append(_LayerOnGrid(layer, place, grid, band))
 
     def requests(self, first: int, last: int) -> Iterator[Request]:
         """Yield the blocks that chunks [first, last) need and those before them do not."""
         for layer in self._layers:
-            blocks = layer.blocks_for(first, last)
+            blocks = layer.place.blocks_for(first, last)
             if blocks:
                 yield Request(layer.source, blocks)
 
@@ -208,7 +203,7 @@ class _BandComposite:
         # Decode this chunk and those ahead of it at the start; after that, one more each time.
         first = 0 if number == 0 else number + AHEAD
         for layer in self._layers:
-            layer.start(layer.blocks_for(first, number + AHEAD + 1))
+            layer.start(layer.place.blocks_for(first, number + AHEAD + 1))
         shape = (bottom - top, self._grid.shape[1])
         merge = new_merge(self._band.method, shape, self._band.dtype, self._band.nodata)
         for layer in self._layers:
@@ -224,73 +219,19 @@ class _BandComposite:
 
 
 class _LayerOnGrid:
-    """One source on the grid: its mapping, its blocks in flight, and statistics of its pixels."""
+    """One source on the grid: its place, its blocks in flight, and statistics of its pixels."""
 
-    def __init__(self, layer: Layer, grid: Grid, band: BandLayers, whole: Grid | None) -> None:
-        self.name, self.source = layer.name, layer.source
+    def __init__(self, layer: Layer, place: Placement, grid: Grid, band: BandLayers) -> None:
+        self.name, self.source, self.place = layer.name, layer.source, place
         self._layer, self._band = layer, band
-        self._mapping: GridMapping = map_to_grid(
-            layer.source.info, grid, band.resampling, band.nodata, whole
-        )
+        self._mapping = place.mapping
         self._blocks: dict[Block, Future[Array]] = {}
-        # Footprints are in pixels of the grid. They are prepared (indexed) for many queries.
-        self.footprint = self._pixel_footprint(grid)
-        self._planned: list[list[Block]] = []
-        self._core = self.footprint.buffer(-_FOOTPRINT_ERROR)
-        shapely.prepare(self._core)
         self._seen = 0  # pixels that were looked at
         self._valid = 0  # those of them that hold data, until there are any
         self._promised = 0.0  # pixels inside the core of the footprint, until there is data
         left, first, right, last = self._mapping.outline
         on_grid = min(right - left, grid.shape[1]) * min(last - first, grid.shape[0])
         self._sample = Sample(int(max(on_grid, 1)), _SAMPLE_STRIDE)
-
-    def _pixel_footprint(self, grid: Grid) -> BaseGeometry:
-        """Area with data, in pixels of the grid."""
-        image = self._mapping.extent
-        if self._layer.footprint is None:
-            return image
-        # From the CRS of the grid to its pixels. Reprojected footprints can be invalid, and can
-        # reach beyond the image: only their common area counts.
-        inverse = ~grid.transform
-
-        def to_pixels(points: Array) -> Array:
-            return np.column_stack(inverse @ (points[:, 0], points[:, 1]))
-
-        pixels = shapely.transform(self._layer.footprint, to_pixels, include_z=False)
-        return shapely.intersection(shapely.make_valid(pixels), image)
-
-    def plan_blocks(self, chunks: Sequence[tuple[int, int]], covered: BaseGeometry) -> None:
-        """Find the blocks that each chunk of rows needs, as far as footprints can tell.
-
-        Args:
-            chunks: First row of each chunk, and the row after its last.
-            covered: Area, in pixels of the grid, that sources with higher priority should cover.
-        """
-        required: list[tuple[int, Block]] = []
-        boxes: list[tuple[int, int, int, int]] = []
-        for number, (top, bottom) in enumerate(chunks):
-            for block, (rows, columns) in self._mapping.required_blocks(top, bottom):
-                required.append((number, block))
-                boxes.append((columns.start, rows.start + top, columns.stop, rows.stop + top))
-        # One call for all boxes: the footprint is indexed once.
-        is_hidden = np.zeros(len(boxes), bool)
-        if boxes and not covered.is_empty:
-            shapely.prepare(covered)
-            is_hidden = shapely.contains(covered, shapely.box(*np.array(boxes, float).T))
-        self._planned = [[] for _ in chunks]
-        for (number, block), hidden in zip(required, is_hidden, strict=True):
-            if not hidden:
-                self._planned[number].append(block)
-
-    def blocks_for(self, first: int, last: int) -> list[Block]:
-        """Return the planned blocks of chunks [first, last), without those of the chunk before."""
-        blocks: dict[Block, None] = {}
-        for planned in self._planned[first:last]:
-            blocks.update(dict.fromkeys(planned))
-        for block in self._planned[first - 1] if first > 0 else ():
-            blocks.pop(block, None)
-        return list(blocks)
 
     def start(self, blocks: list[Block]) -> None:
         """Start to read the blocks that have not been started yet."""
@@ -339,7 +280,7 @@ class _LayerOnGrid:
         self._seen += values.size
         # Once there is data, the source is not blank, and nothing more has to be counted.
         if not self._valid:
-            core = shapely.intersection(self._core, _region_box(region, top))
+            core = shapely.intersection(self.place.core, _region_box(region, top))
             self._promised += core.area
             self._valid += valid_count(values if inside is None else values[inside], nodata)
         if self._band.min_std_dev is not None:
@@ -367,7 +308,7 @@ class _LayerOnGrid:
 
     def _is_footprint_tight(self) -> bool:
         """Return whether the footprint says more than where the image is."""
-        return bool(self.footprint.area < _SAME_AREA * self._mapping.extent.area)
+        return bool(self.place.footprint.area < _SAME_AREA * self.place.extent.area)
 
     def _sample_whole(self) -> Sample:
         """Sample all of the source, wherever the grid is."""

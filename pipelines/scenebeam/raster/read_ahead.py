@@ -16,9 +16,12 @@ from typing import NamedTuple
 from scenebeam.raster.source import Block, Source
 
 MAX_IN_FLIGHT = 32 * 2**20
-"""Bytes of compressed blocks that are requested ahead: more than a line of 1 Gbit/s delivers in
-200 ms, so that a distant server does not keep the CPU waiting.
+"""Most bytes of compressed blocks that are requested ahead.
+
+A line of 1 Gbit/s delivers less in 200 ms, so a distant server does not keep the CPU waiting.
 """
+IN_FLIGHT_ROWS = 1024
+"""Rows of an output that take as many bytes as are requested ahead for it, if those are fewer."""
 
 
 class Request(NamedTuple):
@@ -31,7 +34,7 @@ class Request(NamedTuple):
 class ReadAhead:
     """Requests the compressed bytes of blocks in order. Safe to share between threads."""
 
-    def __init__(self, requests: Iterable[Request], max_bytes: int = MAX_IN_FLIGHT) -> None:
+    def __init__(self, requests: Iterable[Request], max_bytes: int) -> None:
         """Start to read.
 
         Args:

@@ -15,7 +15,6 @@ from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.preview import to_picture
-from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array, valid_count
@@ -103,7 +102,7 @@ def band_row_chunks(
     add_offset = 0 if task.values == "raw" else band.asset.add_offset
     layer = Layer(task.scene.id, source, add_offset)
     layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
-    for _, _, pixels in compose(grid, [layers], MAX_IN_FLIGHT // task.at_once):
+    for _, _, pixels in compose(grid, [layers]):
         yield pixels
 
 

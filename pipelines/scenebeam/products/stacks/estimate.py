@@ -16,7 +16,6 @@ from scenebeam.imaging.estimate import ENCODED_MEMORY, PROCESS_MEMORY, column_by
 from scenebeam.imaging.probes import ProbeCache, compression_gain
 from scenebeam.products.stacks.task import StackBand
 from scenebeam.raster.grid import project, utm_crs
-from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
 from scenebeam.tasks import Estimate, GridSpec
 
 _TYPICAL_PIXEL = 10.0
@@ -103,14 +102,13 @@ def plan_memory(
     largest = 1
     for band in bands:
         largest = max(largest, encoded + shape.columns * column_bytes(band.asset.dtype))
-    fixed = PROCESS_MEMORY + MAX_IN_FLIGHT
-    at_once = min(count, (memory - fixed) // largest)
+    at_once = min(count, (memory - PROCESS_MEMORY) // largest)
     if at_once < 1:
         raise RequestError(
             f"limits.memory: a stack of {scene}, {shape.columns:,} pixels wide, takes "
-            f"{(fixed + largest) / 1e6:,.0f} MB; raise it, or narrow the area"
+            f"{(PROCESS_MEMORY + largest) / 1e6:,.0f} MB; raise it, or narrow the area"
         )
-    return MemoryPlan(at_once, fixed + at_once * largest)
+    return MemoryPlan(at_once, PROCESS_MEMORY + at_once * largest)
 
 
 def estimate_stack(

@@ -96,7 +96,12 @@ def stitch_blocks(
     # Blocks at the right and lower edge of the image are cut off there.
     rows = min((max(block_rows) + 1) * height, info.height) - first_row
     columns = min((max(block_columns) + 1) * width, info.width) - first_column
-    stitched: Array = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
+    stitched: Array
+    block_count = (-(-rows // height)) * (-(-columns // width))
+    if len(blocks) < block_count:
+        stitched = np.full((rows, columns), 0 if nodata is None else nodata, info.dtype)
+    else:  # there is no gap to fill
+        stitched = np.empty((rows, columns), info.dtype)
     if info.masked and nodata is None:
         stitched = np.ma.MaskedArray(stitched, mask=False)
     for block in blocks:

@@ -77,7 +77,8 @@ def encode_png(image: Array) -> bytes:
     # A copy with the usual strides: NumPy calls an image of one pixel contiguous whatever its
     # strides are, but the encoder does not.
     copied = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
-    return bytes(imagecodecs.png_encode(copied))
+    # The fastest level: a thumbnail is 3 % larger, in less than half of the time.
+    return bytes(imagecodecs.png_encode(copied, level=1))
 
 
 def _stretched(channel: Array) -> Array:

@@ -42,6 +42,7 @@ SCENES = 20
 SIZE = 4000
 LATENCY, RATE = 0.03, 10e6
 AT_ONCE = 8
+LOOP = "requests, loop"
 
 
 def scenes() -> list[SandboxScene]:
@@ -172,7 +173,7 @@ WAYS = {
     "scenebeam": scenebeam,
     "stac-asset": stac_asset,
     "requests, threads": requests_threads,
-    "requests, loop": requests_loop,
+    LOOP: requests_loop,
 }
 
 
@@ -192,18 +193,20 @@ def compare(out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--loop", action="store_true", help="time a plain loop too: two minutes")
     parser.add_argument("--one")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(json.loads(args.one))))
         return
     size = prepare()
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    ways = [way for way in WAYS if args.loop or way != LOOP]
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     with range_server(LATENCY, RATE) as url:
         for number in range(args.rounds):
-            for way in WAYS:
-                if way == "requests, loop" and number:
+            for way in ways:
+                if way == LOOP and number:
                     continue  # one round suffices: it takes two minutes and hardly varies
                 with tempfile.TemporaryDirectory(dir=DATA) as folder:
                     out = Path(folder)

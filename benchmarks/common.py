@@ -13,13 +13,15 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from scenebeam.sandbox.scenes import SandboxScene
 
@@ -33,6 +35,9 @@ TUNED = {
     "VSI_CACHE": "TRUE",
 }
 """GDAL's options for files in cloud storage, used by every way that reads through GDAL."""
+BLOCK = 1024
+"""Block size of the full-size tiles in pixels."""
+CORES = os.cpu_count() or 1
 _TAKEN = datetime(2021, 6, 10, 9, 20, 31)
 TILES = tuple(
     SandboxScene(tile, 32634, left, top, _TAKEN, cloud_cover=cloud, size=10980)
@@ -43,6 +48,12 @@ TILES = tuple(
         ("34TGK", 700_000, 4_400_000, 4.0),
     )
 )
+OTHER_ZONE = SandboxScene("35TKF", 32635, 200_000, 4_500_000, _TAKEN, cloud_cover=2.0, size=10980)
+"""A tile of the next UTM zone, east of the first one of TILES."""
+Measurements = dict[str, Any]
+"""What was measured in one run of one way."""
+Runs = dict[str, list[Measurements]]
+"""Way → measurements of each of its rounds."""
 
 
 def full_size_tiles(bands: tuple[str, ...], tiles: tuple[SandboxScene, ...] = TILES) -> Path:
@@ -51,7 +62,7 @@ def full_size_tiles(bands: tuple[str, ...], tiles: tuple[SandboxScene, ...] = TI
         missing = [band for band in bands if not (DATA / tile.id / f"{band}.tif").exists()]
         if missing:
             print(f"writing {tile.id}: {', '.join(missing)}", file=sys.stderr)
-            tile.write(DATA, missing, block=1024)
+            tile.write(DATA, missing, block=BLOCK)
     return DATA
 
 
@@ -165,15 +176,61 @@ def stats(url: str) -> dict[str, int]:
     return counts
 
 
-def measured(make: Callable[[], Any]) -> dict[str, Any]:
-    """Call `make` and return its wall and CPU seconds, and the peak memory of the process in MB."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
+def measured(make: Callable[[], Any]) -> Measurements:
+    """Call a function and measure it.
+
+    Args:
+        make: The work.
+
+    Returns:
+        `wall` and `cpu` seconds; `peak_mb`, the peak memory of the process; `busy`, the share of
+        all cores that the process used, and `busy_machine`, that of the whole machine, which
+        includes the range server; and `timeline`, the percentage of all cores that the process used
+        in each tenth of a second.
+    """
+    before, idle = resource.getrusage(resource.RUSAGE_SELF), _idle_seconds()
     start = time.perf_counter()
-    make()
+    with _core_use() as timeline:
+        make()
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": wall, "cpu": cpu, "peak_mb": _peak_mb()}
+    return {
+        "wall": wall,
+        "cpu": cpu,
+        "peak_mb": _peak_mb(),
+        "busy": cpu / (wall * CORES),
+        "busy_machine": 1 - (_idle_seconds() - idle) / (wall * CORES),
+        "timeline": timeline,
+    }
+
+
+def _idle_seconds() -> float:
+    """Seconds that the cores of the machine were idle since it started, added up."""
+    times = psutil.cpu_times()
+    return times.idle + times.iowait
+
+
+@contextmanager
+def _core_use(interval: float = 0.1) -> Iterator[list[int]]:
+    """Record what the process uses of all cores while the block runs, in percent per interval."""
+    found: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        while not done.wait(interval):
+            now, used = time.perf_counter(), time.process_time()
+            found.append(round(100 * (used - cpu) / ((now - wall) * CORES)))
+            wall, cpu = now, used
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _peak_mb() -> float:
@@ -196,24 +253,95 @@ def in_fresh_process(script: str, config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def import_stackstac() -> Any:
-    """Import stackstac, and drop the argument that it passes to pandas but pandas 3.1 rejects."""
-    import pandas
-    import stackstac
+def run_rounds(
+    script: str, url: str, rounds: Mapping[str, int], configs: Mapping[str, dict[str, Any]] = {}
+) -> Runs:
+    """Run ways in fresh processes, interleaved round by round.
 
-    real = pandas.to_datetime
-    pandas.to_datetime = lambda *given, infer_datetime_format=None, **named: real(*given, **named)
-    return stackstac
+    Args:
+        script: The benchmark, which runs one way with `--one`.
+        url: The range server.
+        rounds: Way → number of its rounds.
+        configs: Way → further configuration for `script`.
+
+    Returns:
+        The measurements, with the counts of the server.
+    """
+    runs: Runs = {way: [] for way in rounds}
+    for number in range(max(rounds.values())):
+        for way, count in rounds.items():
+            if number < count:
+                stats(url)
+                config = {"way": way, "url": url, **configs.get(way, {})}
+                runs[way].append({**in_fresh_process(script, config), **stats(url)})
+    return runs
 
 
 def spread(values: list[float]) -> str:
     """Format the median, with minimum and maximum in parentheses."""
+    if len(values) == 1:
+        return f"{values[0]:.2f} (one round)"
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def median_of(runs: list[dict[str, Any]], key: str) -> float:
     """Return the median of one measurement over several runs."""
     return median(run[key] for run in runs)
+
+
+def percent(runs: list[Measurements], key: str) -> str:
+    """Format the median of a share, in percent."""
+    return f"{100 * median_of(runs, key):.0f} %"
+
+
+TIME_COLUMNS = ("wall s", "CPU s")
+CORE_COLUMNS = ("core use, process", "core use, machine")
+READ_COLUMNS = ("peak MB", "requests", "MB read", "bytes / least")
+
+
+def time_cells(runs: list[Measurements]) -> tuple[str, ...]:
+    """Return the cells of TIME_COLUMNS."""
+    return spread([run["wall"] for run in runs]), spread([run["cpu"] for run in runs])
+
+
+def core_cells(runs: list[Measurements]) -> tuple[str, ...]:
+    """Return the cells of CORE_COLUMNS."""
+    return percent(runs, "busy"), percent(runs, "busy_machine")
+
+
+def read_cells(runs: list[Measurements], least: float) -> tuple[str, ...]:
+    """Return the cells of READ_COLUMNS.
+
+    Args:
+        runs: The rounds of one way.
+        least: Bytes that must be read at least.
+    """
+    sent = median_of(runs, "bytes")
+    return (
+        f"{median_of(runs, 'peak_mb'):.0f}",
+        f"{median_of(runs, 'requests'):.0f}",
+        f"{sent / 1e6:.1f}",
+        f"{sent / least:.3f}",
+    )
+
+
+def print_timelines(way: str, runs: list[Measurements]) -> None:
+    """Print how busy the cores were in each run, a line of at most 50 numbers per run."""
+    for run in runs:
+        tenths = run["timeline"]
+        step = -(-len(tenths) // 50) or 1
+        means = []
+        for start in range(0, len(tenths), step):
+            part = tenths[start : start + step]
+            means.append(f"{sum(part) / len(part):.0f}")
+        print(f"<!-- {way}, % of all cores per {step / 10:.1f} s: {' '.join(means)} -->")
+
+
+def print_ratios(what: str, runs: Runs) -> None:
+    """Print the wall time of each way over that of the first, which is scenebeam's."""
+    first, *others = ((way, median_of(found, "wall")) for way, found in runs.items() if found)
+    ratios = ", ".join(f"{wall / first[1]:.2f} x {way}" for way, wall in others)
+    print(f"<!-- {what}: {ratios} -->", flush=True)
 
 
 def machine() -> str:

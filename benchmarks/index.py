@@ -1,6 +1,6 @@
 """Index benchmark: NDVI with clouds masked, of one full-size tile and of the area of four tiles.
 
-    python benchmarks/index.py --rounds 3
+    python benchmarks/index.py --rounds 1
 
 Measures core use and peak memory of whole runs on the direct runner, including plan and report but
 not imports, and compares them with the serial runner, which does without Beam. Core use is that of
@@ -11,26 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import psutil
 from common import (
+    CORE_COLUMNS,
     TILES,
+    TIME_COLUMNS,
+    core_cells,
     full_size_tiles,
-    in_fresh_process,
     machine,
     measured,
     median_of,
     print_header,
     print_row,
     range_server,
-    spread,
-    stats,
+    run_rounds,
+    time_cells,
 )
 
 BANDS = ("red", "nir", "scl")
@@ -73,52 +72,37 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
             status = run(request)
             assert status.state == "succeeded", status
 
-        before = psutil.cpu_times()
-        found = measured(work)
-        after = psutil.cpu_times()
-        idle = after.idle - before.idle + after.iowait - before.iowait
-        return {**found, "busy": 1 - idle / (found["wall"] * (os.cpu_count() or 1))}
+        return measured(work)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--one")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(json.loads(args.one))))
         return
     full_size_tiles(BANDS)
-    cores = os.cpu_count() or 1
     print(f"{machine()}; {LATENCY * 1000:.0f} ms\n")
     print_header(
-        *("area", "runner", "wall s", "CPU s", "core use, process", "core use, machine"),
-        *("peak MB", "requests", "MB read"),
+        *("area", "runner", *TIME_COLUMNS, *CORE_COLUMNS), *("peak MB", "requests", "MB read")
     )
+    configs = {
+        f"{area}, {runner}": {"area": area, "runner": runner}
+        for area in AREAS
+        for runner in RUNNERS
+    }
     with range_server(LATENCY) as url:
-        runs: dict[tuple[str, str], list[dict[str, Any]]] = {
-            (area, runner): [] for area in AREAS for runner in RUNNERS
-        }
-        for _ in range(args.rounds):
-            for area, runner in runs:
-                stats(url)
-                found = in_fresh_process(
-                    __file__, {"way": "index", "area": area, "runner": runner, "url": url}
-                )
-                runs[area, runner].append({**found, **stats(url)})
-    for (area, runner), found_runs in runs.items():
-        walls, cpus = ([run[key] for run in found_runs] for key in ("wall", "cpu"))
-        busy = median(run["cpu"] / run["wall"] / cores for run in found_runs)
+        runs = run_rounds(__file__, url, dict.fromkeys(configs, args.rounds), configs)
+    for name, found in runs.items():
         print_row(
-            area,
-            runner,
-            spread(walls),
-            spread(cpus),
-            f"{100 * busy:.0f} %",
-            f"{100 * median_of(found_runs, 'busy'):.0f} %",
-            f"{median_of(found_runs, 'peak_mb'):.0f}",
-            f"{median_of(found_runs, 'requests'):.0f}",
-            f"{median_of(found_runs, 'bytes') / 1e6:.0f}",
+            *(configs[name]["area"], configs[name]["runner"]),
+            *time_cells(found),
+            *core_cells(found),
+            f"{median_of(found, 'peak_mb'):.0f}",
+            f"{median_of(found, 'requests'):.0f}",
+            f"{median_of(found, 'bytes') / 1e6:.0f}",
         )
 
 

@@ -4,7 +4,10 @@
 
 The first table measures the stack as an array, which is all that some tools produce. The second
 measures the finished product, a COG with overviews; scenebeam also checks it and writes its STAC
-item. The last one measures `scenebeam validate` on a whole six-band stack.
+item. The third measures stacks of a whole scene on its own grid, with pixels as in the files: of
+files whose blocks are as scenebeam writes them, so that they could be copied, and of files with
+other blocks, which must be decoded and encoded. The last one measures `scenebeam validate` on a
+whole six-band stack.
 
 Ways are interleaved round by round, and each run starts a fresh interpreter. Imports and planning
 are not timed. The pixels of all ways are compared first: they must be equal where nothing is
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,20 +31,26 @@ from typing import Any
 import numpy as np
 from common import (
     DATA,
+    READ_COLUMNS,
     TILES,
+    TIME_COLUMNS,
     TUNED,
+    Measurements,
     full_size_tiles,
-    import_stackstac,
     in_fresh_process,
     machine,
     measured,
     median_of,
     print_header,
+    print_ratios,
     print_row,
     range_server,
-    spread,
+    read_cells,
+    run_rounds,
     stats,
+    time_cells,
 )
+from mosaic_job import MosaicJob, scenebeam_run
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 TILE = TILES[0]
@@ -48,6 +58,7 @@ SIDE = 2048
 LEFT, TOP = TILE.left + 13_000, TILE.top - 26_000
 """Corner of the area in meters: on whole pixels of both resolutions, off the edges of blocks."""
 BOUNDS = (LEFT, TOP - SIDE * 10, LEFT + SIDE * 10, TOP)
+TILE_BOUNDS = (TILE.left, TILE.top - TILE.size * 10, TILE.left + TILE.size * 10, TILE.top)
 LATENCIES = (0.0, 0.03, 0.1)
 
 
@@ -136,34 +147,6 @@ def odc_stac_array(url: str) -> Callable[[], np.ndarray]:
     return work
 
 
-def stackstac_array(url: str) -> Callable[[], np.ndarray]:
-    """stackstac on dask threads."""
-    import dask
-    from rasterio.enums import Resampling
-
-    stackstac = import_stackstac()
-    one = item(url)
-
-    def work() -> np.ndarray:
-        stack = stackstac.stack(
-            [one],
-            assets=list(BANDS),
-            epsg=32634,
-            resolution=10,
-            bounds=BOUNDS,
-            dtype="uint16",
-            fill_value=np.uint16(0),
-            rescale=False,
-            resampling=Resampling.bilinear,
-            chunksize=SIDE,
-            gdal_env=stackstac.DEFAULT_GDAL_ENV.updated(always=TUNED),
-        )
-        with dask.config.set(scheduler="threads", num_workers=len(BANDS)):
-            return np.asarray(stack.values[0])
-
-    return work
-
-
 def async_geotiff_array(url: str) -> Callable[[], np.ndarray]:
     """async-geotiff over obstore, all bands at once.
 
@@ -202,7 +185,6 @@ ARRAYS: dict[str, Callable[[str], Callable[[], np.ndarray]]] = {
     "scenebeam": scenebeam_array,
     "rasterio tuned": rasterio_array,
     "odc-stac": odc_stac_array,
-    "stackstac + dask": stackstac_array,
     "async-geotiff": async_geotiff_array,
 }
 
@@ -245,31 +227,42 @@ def product(way: str, url: str, out: Path) -> Callable[[], None]:
     return work
 
 
-def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
+def stack_task(catalog: Path, items: list[Any], output: Path, **others: Any) -> tuple[Any, Any]:
+    """Plan one stack, of all bands. Returns its task and its store."""
     from scenebeam.planning.search import make_plan
-    from scenebeam.products import product_of
     from scenebeam.requestfile import validate_request
     from scenebeam.sandbox.scenes import COLLECTION
     from scenebeam.storage import open_store
+
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    product = {"kind": "stack", "format": "geotiff", "bands": list(BANDS)}
+    document = {
+        "catalog": str(catalog),
+        "collections": [COLLECTION],
+        "product": {**product, **others.pop("product", {})},
+        "output": str(output),
+        **others,
+    }
+    request = validate_request(document)
+    (task,) = make_plan(request).tasks
+    return task, open_store(request.output)
+
+
+def make_stack(task: Any, store: Any) -> None:
+    """Make a stack as every runner makes it."""
+    from scenebeam.products import product_of
     from scenebeam.transfer.retry import Budget
 
-    catalog = out / "items.json"
-    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": [TILE.item(url)]}))
-    request = validate_request(
-        {
-            "catalog": str(catalog),
-            "collections": [COLLECTION],
-            "grid": {"crs": "EPSG:32634", "resolution": 10, "bounds": list(BOUNDS)},
-            "product": {"kind": "stack", "format": "geotiff", "bands": list(BANDS)},
-            "output": str(out / "run"),
-        }
-    )
-    (task,) = make_plan(request).tasks
-    store, stacks = open_store(request.output), product_of("stack")
+    outcome = product_of("stack").make(task, store, Budget(private=True))
+    assert outcome.state == "done", outcome
+
+
+def scenebeam_product(url: str, out: Path) -> Callable[[], None]:
+    grid = {"crs": "EPSG:32634", "resolution": 10, "bounds": list(BOUNDS)}
+    task, store = stack_task(out / "items.json", [TILE.item(url)], out / "run", grid=grid)
 
     def work() -> None:
-        outcome = stacks.make(task, store, Budget(private=True))
-        assert outcome.state == "done", outcome
+        make_stack(task, store)
         (out / "stack.tif").symlink_to(store.uri_for(task.outputs[0]))
 
     return work
@@ -279,6 +272,8 @@ def one(config: dict[str, Any]) -> dict[str, Any]:
     """Run one way once in this process."""
     if config["way"] == "validate":
         return look(config["path"])
+    if config["way"] == "whole scene":
+        return whole_scene(Path(config["sources"]), Path(config["out"]))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         if config["table"] == "product":
@@ -368,65 +363,125 @@ def compare(url: str) -> None:
 
 
 def table(kind: str, rounds: int, size: int) -> None:
-    print_header(
-        *("way", "latency ms", "wall s", "CPU s"),
-        *("peak MB", "requests", "MB read", "bytes / least"),
-    )
+    print_header("way", "latency ms", *TIME_COLUMNS, *READ_COLUMNS)
+    configs = {way: {"table": kind} for way in ARRAYS}
     for latency in LATENCIES:
-        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ARRAYS}
         with range_server(latency) as url:
-            for _ in range(rounds):
-                for way in ARRAYS:
-                    found = in_fresh_process(__file__, {"way": way, "url": url, "table": kind})
-                    runs[way].append({**found, **stats(url)})
-        for way, found_runs in runs.items():
-            sent = median_of(found_runs, "bytes")
-            print_row(
-                way,
-                f"{latency * 1000:.0f}",
-                spread([run["wall"] for run in found_runs]),
-                spread([run["cpu"] for run in found_runs]),
-                f"{median_of(found_runs, 'peak_mb'):.0f}",
-                f"{median_of(found_runs, 'requests'):.0f}",
-                f"{sent / 1e6:.1f}",
-                f"{sent / size:.3f}",
-            )
-        walls = {way: median_of(found_runs, "wall") for way, found_runs in runs.items()}
-        others = {way: wall for way, wall in walls.items() if way != "scenebeam"}
-        best = min(others, key=lambda way: others[way])
-        ratio = walls["scenebeam"] / others[best]
-        print(f"<!-- {latency * 1000:.0f} ms: {ratio:.2f} x the time of {best} -->")
+            runs = run_rounds(__file__, url, dict.fromkeys(ARRAYS, rounds), configs)
+        for way, found in runs.items():
+            cells = (*time_cells(found), *read_cells(found, size))
+            print_row(way, f"{latency * 1000:.0f}", *cells)
+        print_ratios(f"{latency * 1000:.0f} ms", runs)
 
 
-def whole_stacks(folder: Path) -> dict[str, Path]:
-    """Make stacks of a whole tile in both of scenebeam's formats, and return their paths."""
-    from scenebeam.execution.driver import run
-    from scenebeam.requestfile import validate_request
-    from scenebeam.sandbox.scenes import COLLECTION
+def whole_scene(sources: Path, out: Path) -> Measurements:
+    """Measure a stack of a whole scene on its own grid, and check a part of its pixels."""
+    import rasterio
+    from rasterio.windows import Window
 
-    catalog = folder / "items.json"
-    catalog.write_text(
-        json.dumps({"type": "FeatureCollection", "features": [TILE.item(str(DATA))]})
+    task, store = stack_task(
+        out / "items.json", [whole_item(sources)], out / "run", product={"values": "raw"}
     )
-    made = {}
-    for form, ending in (("geotiff", "tif"), ("vrt", "vrt")):
-        request = validate_request(
-            {
-                "catalog": str(catalog),
-                "collections": [COLLECTION],
-                "product": {"kind": "stack", "format": form, "bands": list(BANDS)},
-                "output": str(folder / form),
-                "runner": "serial",
-            }
-        )
-        assert run(request).state == "succeeded"
-        made[form] = folder / form / "stacks" / TILE.id / f"{TILE.id}.{ending}"
-    return made
+    found = measured(lambda: make_stack(task, store))
+    made, window = store.uri_for(task.outputs[0]), Window(5000, 7000, 1500, 1500)
+    with rasterio.open(made) as stack:
+        assert stack.overviews(1), made
+        for number, band in enumerate(BANDS, start=1):
+            with rasterio.open(sources / TILE.id / f"{band}.tif") as file:
+                np.testing.assert_array_equal(
+                    stack.read(number, window=window), file.read(1, window=window), err_msg=band
+                )
+    return {**found, "path": made}
+
+
+def whole_item(sources: Path) -> dict[str, Any]:
+    """Return the item of a scene whose six bands have 10 m, below a folder."""
+    found = TILE.item(str(sources))
+    assets = found["assets"]
+    for band in BANDS:
+        assets[band] = {**assets["red"], "href": f"{sources}/{TILE.id}/{band}.tif"}
+    return found
+
+
+def whole_sources() -> dict[str, Path]:
+    """Write the files of whole scenes: with blocks as scenebeam writes them, and with others.
+
+    Bands of 20 m are replaced by others of 10 m, so that all bands are on one grid.
+
+    Returns:
+        Description → folder.
+    """
+    as_written = DATA / "as-written"
+    if not as_written.exists():
+        with tempfile.TemporaryDirectory(dir=DATA) as name:
+            folder = Path(name)
+            for band, path in scenebeam_mosaics(folder).items():
+                _link(path, folder / "sources", band)
+            (folder / "sources").rename(as_written)
+    other = DATA / "other-blocks"
+    for band in ("blue", "green", "red", "nir"):
+        _link(DATA / TILE.id / f"{band}.tif", other, band)
+    return {"512 px, as scenebeam writes them": as_written, "1024 px": other}
+
+
+def _link(path: Path, folder: Path, band: str) -> None:
+    """Link a file as a band of the scene, and as the band of 20 m that it replaces."""
+    (folder / TILE.id).mkdir(parents=True, exist_ok=True)
+    for name in (band, {"red": "swir16", "nir": "swir22"}.get(band, band)):
+        link = folder / TILE.id / f"{name}.tif"
+        if not link.exists():
+            os.link(path, link)
+
+
+def scenebeam_mosaics(folder: Path) -> dict[str, Path]:
+    """Make mosaics of the one tile, which are COGs as scenebeam writes them. Returns their paths."""
+    job = MosaicJob((TILE,), ("blue", "green", "red", "nir"), TILE_BOUNDS)
+    scenebeam_run(job, str(DATA), folder)()
+    return {band: (folder / f"{band}.tif").resolve() for band in job.bands}
+
+
+def whole_scene_table(rounds: int, folder: Path) -> Path:
+    """Print a table of whole-scene stacks. Returns one of the stacks."""
+    print_header("blocks of the files", *TIME_COLUMNS, "peak MB")
+    sources = whole_sources()
+    runs: dict[str, list[Measurements]] = {name: [] for name in sources}
+    for number in range(rounds):
+        for index, (name, source) in enumerate(sources.items()):
+            out = folder / f"{number}-{index}"
+            out.mkdir()
+            config = {"way": "whole scene", "sources": str(source), "out": str(out)}
+            runs[name].append(in_fresh_process(__file__, config))
+    for name, found in runs.items():
+        print_row(name, *time_cells(found), f"{median_of(found, 'peak_mb'):.0f}")
+    cpus = [median_of(found, "cpu") for found in runs.values()]
+    print(f"<!-- {cpus[1] / cpus[0]:.2f} x the CPU time if blocks are decoded and encoded -->")
+    return Path(found[-1]["path"])
+
+
+def make_vrt(folder: Path) -> Path:
+    """Make a VRT stack of a whole tile, and return its path."""
+    folder.mkdir()
+    task, store = stack_task(
+        folder / "items.json", [TILE.item(str(DATA))], folder / "run", product={"format": "vrt"}
+    )
+    make_stack(task, store)
+    return Path(store.uri_for(task.outputs[0]))
+
+
+def validate_table(rounds: int, stacks: dict[str, Path]) -> None:
+    """Print a table of `scenebeam validate`."""
+    print_header("stack of 10980 x 10980 x 6", *TIME_COLUMNS, "peak MB")
+    for form, path in stacks.items():
+        config = {"way": "validate", "path": str(path)}
+        runs = [in_fresh_process(__file__, config) for _ in range(rounds)]
+        print_row(form, *time_cells(runs), f"{median_of(runs, 'peak_mb'):.0f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--whole-rounds", type=int, default=1, help="of stacks of a whole scene")
+    parser.add_argument("--tables", nargs="+", default=["array", "product", "whole"])
     parser.add_argument("--one")
     args = parser.parse_args()
     if args.one:
@@ -438,18 +493,15 @@ def main() -> None:
     with range_server(0.0) as url:
         compare(url)
     for kind in ("array", "product"):
-        print(f"\n{kind}\n")
-        table(kind, args.rounds, size)
-    with tempfile.TemporaryDirectory() as folder:
-        print("\nvalidate\n")
-        print_header("stack of 10980 x 10980 x 6", "wall s", "CPU s", "peak MB")
-        for form, path in whole_stacks(Path(folder)).items():
-            runs = [
-                in_fresh_process(__file__, {"way": "validate", "path": str(path)})
-                for _ in range(args.rounds)
-            ]
-            walls, cpus = ([run[key] for run in runs] for key in ("wall", "cpu"))
-            print_row(form, spread(walls), spread(cpus), f"{median_of(runs, 'peak_mb'):.0f}")
+        if kind in args.tables:
+            print(f"\n{kind}\n")
+            table(kind, args.rounds, size)
+    if "whole" in args.tables:
+        with tempfile.TemporaryDirectory(dir=DATA) as name:
+            print("\nwhole scene\n")
+            made = whole_scene_table(args.whole_rounds, Path(name))
+            print("\nvalidate\n")
+            validate_table(args.rounds, {"geotiff": made, "vrt": make_vrt(Path(name, "vrt"))})
 
 
 if __name__ == "__main__":

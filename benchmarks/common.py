@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -284,7 +284,7 @@ def spread(values: list[float]) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def median_of(runs: list[dict[str, Any]], key: str) -> float:
+def median_of(runs: Sequence[Mapping[str, Any]], key: str) -> float:
     """Return the median of one measurement over several runs."""
     return median(run[key] for run in runs)
 

@@ -1,10 +1,11 @@
 """Chips benchmark: 256 x 256 pixels, four bands, two dates, at random positions in four tiles.
 
-    python benchmarks/chips.py --rounds 3
+    python benchmarks/chips.py [--rounds 1] [--tables arrays datasets plans]
 
 The first table compares all ways on arrays. Ways that open files chip by chip share nothing between
-chips, so they make only some of them. The second table compares the finished datasets (COGs and
-items on disk) of the best ways. Last, plans of 10,000 and 100,000 chips are timed.
+chips, so they make only some of them. The second table compares finished datasets: scenebeam's COGs
+and items on disk with bare GeoTIFFs of rasterio, grouped by scene. On request, plans of 10,000 and
+100,000 chips are timed, too.
 """
 
 from __future__ import annotations
@@ -22,24 +23,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
 import numpy as np
 from common import (
+    CORE_COLUMNS,
+    CORES,
     DATA,
+    READ_COLUMNS,
     TILES,
     TUNED,
+    Measurements,
+    core_cells,
     full_size_tiles,
     in_fresh_process,
     machine,
     measured,
     median_of,
     print_header,
+    print_ratios,
     print_row,
     range_server,
+    read_cells,
+    run_rounds,
     spread,
     stats,
+    time_cells,
 )
 
 from scenebeam.products.fields.task import FieldsTask
@@ -53,7 +62,9 @@ SCENES = tuple(
     for tile in TILES
 )
 SIDE, COUNT, PART = 256, 2000, 200
-LATENCIES = (0.0, 0.03, 0.1)
+ARRAY_LATENCIES, DATASET_LATENCIES = (0.03,), (0.0, 0.03)
+FLOOR = "floor"
+BARE = "rasterio grouped, bare GeoTIFFs"
 Chip = tuple[int, int, int]
 """Index of the tile, row and column of the upper-left pixel."""
 Consume = Callable[[Chip, SandboxScene, np.ndarray], None]
@@ -245,11 +256,11 @@ WAYS: dict[str, Callable[[str, list[Chip], Consume], Callable[[], None]]] = {
 
 def one(config: dict[str, Any]) -> dict[str, Any]:
     """Run one way once in this process."""
-    if config["way"] == "floor":
+    if config["way"] == FLOOR:
         return floor(config["threads"])
     if config["way"] == "plan":
         return plan_of_many(config["count"])
-    if config["way"].startswith("dataset"):
+    if config.get("dataset"):
         return dataset(config)
     kept: dict[str, np.ndarray] = {}
     seen = [0]
@@ -390,76 +401,86 @@ def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") 
 
 def dataset(config: dict[str, Any]) -> dict[str, Any]:
     """Make a finished dataset: the whole product, or rasterio's arrays written by GDAL."""
-    from scenebeam.execution.make import limit_malloc_arenas
-
     some = chips(COUNT)[: config["count"]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if config["way"] == "dataset scenebeam":
-            from scenebeam.planning.search import make_plan
-            from scenebeam.products import product_of
-            from scenebeam.storage import open_store
-            from scenebeam.transfer.retry import Budget
-
-            limit_malloc_arenas()
-            write_chip_catalog(folder / "chips", some)
-            request = request_for(folder, [scene.item(config["url"]) for scene in SCENES])
-            tasks, store = make_plan(request).tasks, open_store(request.output)
-            product = product_of("fields")
-            stats(config["url"])
-
-            def work() -> None:
-                # In parallel, as on the direct runner: one task reads while another writes items.
-                with ThreadPoolExecutor(os.cpu_count()) as threads:
-                    for outcome in threads.map(
-                        lambda task: product.make(task, store, Budget(private=True)), tasks
-                    ):
-                        assert outcome.state == "done", outcome
-
-            found = measured(work)
-            made = len(list(folder.glob("out/*/*_image_s2.tif")))
+        if config["way"] == BARE:
+            work, pattern = bare_geotiffs(config["url"], some, folder), "*.tif"
         else:
-            import rasterio
-
-            threads = ThreadPoolExecutor(4)
-
-            def write(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
-                path = folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.acquired:%m%d}.tif"
-                with rasterio.open(
-                    path,
-                    "w",
-                    driver="GTiff",
-                    height=SIDE,
-                    width=SIDE,
-                    count=4,
-                    dtype="uint16",
-                    nodata=0,
-                    crs="EPSG:32634",
-                    transform=grid(chip).transform,
-                    compress="deflate",
-                    predictor=2,
-                    zlevel=1,
-                    tiled=True,
-                    blockxsize=256,
-                    blockysize=256,
-                    interleave="band",
-                ) as file:
-                    file.write(stack)
-
-            def write_later(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
-                threads.submit(write, chip, scene, stack)
-
-            read = rasterio_grouped(config["url"], some, write_later)
-            stats(config["url"])
-
-            def all_of_it() -> None:
-                read()
-                threads.shutdown()
-
-            found = measured(all_of_it)
-            made = len(list(folder.glob("*.tif")))
+            work, pattern = scenebeam_dataset(config["url"], some, folder), "out/*/*_image_s2.tif"
+        stats(config["url"])
+        found = measured(work)
+        made = len(list(folder.glob(pattern)))
         assert made == 2 * len(some), f"{made} of {2 * len(some)}"
     return found
+
+
+def scenebeam_dataset(url: str, some: list[Chip], folder: Path) -> Callable[[], None]:
+    """All tasks of the product, in parallel as on the direct runner: one reads, another writes."""
+    from scenebeam.execution.make import limit_malloc_arenas
+    from scenebeam.planning.search import make_plan
+    from scenebeam.products import product_of
+    from scenebeam.storage import open_store
+    from scenebeam.transfer.retry import Budget
+
+    limit_malloc_arenas()  # as every run does
+    write_chip_catalog(folder / "chips", some)
+    request = request_for(folder, [scene.item(url) for scene in SCENES])
+    tasks, store = make_plan(request).tasks, open_store(request.output)
+    product = product_of("fields")
+
+    def make(task: Any) -> None:
+        outcome = product.make(task, store, Budget(private=True))
+        assert outcome.state == "done", outcome
+
+    def work() -> None:
+        with ThreadPoolExecutor(CORES) as threads:
+            list(threads.map(make, tasks))
+
+    return work
+
+
+def bare_geotiffs(url: str, some: list[Chip], folder: Path) -> Callable[[], None]:
+    """rasterio grouped by scene; GDAL writes GeoTIFFs on four threads, at DEFLATE level 1."""
+    threads = ThreadPoolExecutor(4)
+
+    def write_later(chip: Chip, scene: SandboxScene, stack: np.ndarray) -> None:
+        path = folder / f"{chip[0]}-{chip[1]}-{chip[2]}-{scene.acquired:%m%d}.tif"
+        threads.submit(write_geotiff, path, chip, stack)
+
+    read = rasterio_grouped(url, some, write_later)
+
+    def work() -> None:
+        read()
+        threads.shutdown()
+
+    return work
+
+
+def write_geotiff(path: Path, chip: Chip, stack: np.ndarray) -> None:
+    """Write a chip without overviews, statistics, checksum or item, and without syncing it."""
+    import rasterio
+
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=SIDE,
+        width=SIDE,
+        count=len(BANDS),
+        dtype="uint16",
+        nodata=0,
+        crs="EPSG:32634",
+        transform=grid(chip).transform,
+        compress="deflate",
+        predictor=2,
+        zlevel=1,
+        tiled=True,
+        blockxsize=256,
+        blockysize=256,
+        interleave="band",
+    ) as file:
+        file.write(stack)
 
 
 def plan_of_many(count: int) -> dict[str, Any]:
@@ -568,8 +589,8 @@ def write_chip_table(folder: Path, tiles: list[SandboxScene], where: list[Chip])
     pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
 
 
-def compare(url: str) -> None:
-    """Compare all ways with windows of local files."""
+def compare(url: str, ways: list[str]) -> None:
+    """Compare ways with windows of local files."""
     import rasterio
     from rasterio.windows import Window
 
@@ -582,58 +603,69 @@ def compare(url: str) -> None:
                 stack.append(file.read(1, window=Window(chip[2], chip[1], SIDE, SIDE)))
         truth[f"{chip}{scene.id}"] = np.stack(stack)
     with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
+        for way in ways:
             path = f"{folder}/kept.npz"
             in_fresh_process(__file__, {"way": way, "url": url, "count": len(some), "save": path})
             found = np.load(path)
             assert set(found.files) == truth.keys(), way
             for name, expected in truth.items():
                 np.testing.assert_array_equal(found[name], expected, err_msg=f"{way}: {name}")
-    print(f"all ways give the same {len(truth)} chips as windows of local files\n")
+    print(f"these ways give the same {len(truth)} chips as windows of local files\n")
 
 
-def table(counts: dict[str, int], rounds: int, least: dict[str, Any]) -> None:
-    """Print a table of all ways. The values of ways that make only some chips are scaled up."""
+def table(
+    counts: dict[str, int],
+    latencies: tuple[float, ...],
+    rounds: int,
+    least: dict[str, Any],
+    **config: Any,
+) -> None:
+    """Print a table of all ways. The values of ways that make only some chips are scaled up.
+
+    Args:
+        counts: Way → number of chips that it makes.
+        latencies: Latencies of the server in seconds.
+        rounds: Number of rounds.
+        least: What must be read at least.
+        config: Further configuration of each run.
+    """
     print_header(
         *("way", "chips", "latency ms", "wall s, all chips", "CPU s, all chips", "CPU / floor"),
-        *("peak MB", "requests", "MB read", "bytes / least"),
+        *(*CORE_COLUMNS, *READ_COLUMNS),
     )
-    for latency in LATENCIES:
-        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in counts}
-        floors = []  # measured in each round, because the speed of the machine drifts
+    configs = {way: {"count": count, **config} for way, count in counts.items()}
+    # The floor is measured in each round, because the speed of the machine drifts.
+    configs[FLOOR] = {"threads": 1}
+    for latency in latencies:
         with range_server(latency) as url:
-            for _ in range(rounds):
-                floors.append(in_fresh_process(__file__, {"way": "floor", "threads": 1})["cpu"])
-                for way, count in counts.items():
-                    found = in_fresh_process(__file__, {"way": way, "url": url, "count": count})
-                    runs[way].append({**found, **stats(url)})
-        walls = {}
-        for way, made in runs.items():
-            times = COUNT / counts[way]
-            walls[way] = median_of(made, "wall") * times
-            cpu, sent = median_of(made, "cpu") * times, median_of(made, "bytes") * times
+            runs = run_rounds(__file__, url, dict.fromkeys(configs, rounds), configs)
+        floors = runs.pop(FLOOR)
+        for way, found in runs.items():
+            scaled = [scale_up(run, COUNT / counts[way]) for run in found]
             print_row(
                 way,
                 counts[way],
                 f"{latency * 1000:.0f}",
-                spread([run["wall"] * times for run in made]),
-                spread([run["cpu"] * times for run in made]),
-                f"{cpu / median(floors):.2f}",
-                f"{median_of(made, 'peak_mb'):.0f}",
-                f"{median_of(made, 'requests') * times:.0f}",
-                f"{sent / 1e6:,.0f}",
-                f"{sent / least['bytes']:.3f}",
+                *time_cells(scaled),
+                f"{median_of(scaled, 'cpu') / median_of(floors, 'cpu'):.2f}",
+                *core_cells(scaled),
+                *read_cells(scaled, least["bytes"]),
             )
-        first, *others = walls
-        print(f"<!-- floor: {spread(floors)} CPU s -->")
-        ratios = ", ".join(f"{walls[way] / walls[first]:.1f} x {way}" for way in others)
-        print(f"<!-- {latency * 1000:.0f} ms: {ratios} -->", flush=True)
+            runs[way] = scaled
+        print(f"<!-- floor: {spread([run['cpu'] for run in floors])} CPU s -->")
+        print_ratios(f"{latency * 1000:.0f} ms", runs)
+
+
+def scale_up(run: Measurements, times: float) -> Measurements:
+    """Return the measurements of a run as if it had made more chips."""
+    scaled = {key: run[key] * times for key in ("wall", "cpu", "requests", "bytes")}
+    return {**run, **scaled}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tables", nargs="+", default=["arrays", "datasets", "plans"])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--tables", nargs="+", default=["arrays", "datasets"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--one")
     args = parser.parse_args()
@@ -641,9 +673,26 @@ def main() -> None:
         print(json.dumps(one(json.loads(args.one))), flush=True)
         os._exit(0)  # obstore's threads can abort an interpreter that exits normally
     full_size_tiles(BANDS, SCENES)
+    least = print_floors()
+    if "arrays" in args.tables:
+        with range_server(0.0) as url:
+            compare(url, args.ways)
+        print("arrays\n")
+        counts = {way: PART if "per chip" in way else COUNT for way in args.ways}
+        table(counts, ARRAY_LATENCIES, args.rounds, least)
+    if "datasets" in args.tables:
+        print("\ndatasets\n")
+        counts = {"scenebeam": COUNT, BARE: COUNT}
+        table(counts, DATASET_LATENCIES, args.rounds, least, dataset=True)
+    if "plans" in args.tables:
+        print_plans()
+
+
+def print_floors() -> dict[str, Any]:
+    """Measure and print the floor, on one thread and on all cores. Returns that on one."""
     floors = {
-        n: in_fresh_process(__file__, {"way": "floor", "threads": n})
-        for n in (1, os.cpu_count() or 2)
+        threads: in_fresh_process(__file__, {"way": FLOOR, "threads": threads})
+        for threads in (1, CORES)
     }
     least = floors[1]
     print(f"{machine()}; {COUNT} chips")
@@ -651,16 +700,12 @@ def main() -> None:
     print(f"{least['blocks']:.0f} blocks, {len(SCENES) * len(BANDS)} headers")
     for threads, found in floors.items():
         print(f"floor on {threads} threads: {found['cpu']:.1f} CPU s, {found['wall']:.1f} s")
-    if "arrays" in args.tables:
-        with range_server(0.0) as url:
-            compare(url)
-        print("arrays\n")
-        table({way: PART if "per chip" in way else COUNT for way in args.ways}, args.rounds, least)
-    if "datasets" in args.tables:
-        print("\ndatasets\n")
-        ways = {"dataset scenebeam": COUNT, "dataset rasterio grouped by scene": COUNT}
-        table(ways, args.rounds, least)
-    for count in (10_000, 100_000) if "plans" in args.tables else ():
+    return least
+
+
+def print_plans() -> None:
+    """Print how long plans of many chips take."""
+    for count in (10_000, 100_000):
         found = in_fresh_process(__file__, {"way": "plan", "count": count})
         print(f"\nplan of {found['chips']:,} chips and {found['scenes']:,} scenes:", end=" ")
         print(f"{found['plan']:.1f} s, freezing {found['freeze']:.1f} s", end=", ")

@@ -338,24 +338,23 @@ def write_catalog(job: MosaicJob, base: str, out: Path) -> Path:
     return catalog
 
 
+def mosaic_document(job: MosaicJob, base: str, out: Path, **others: Any) -> dict[str, Any]:
+    """Return scenebeam's request for a job as a document; its output is `out / "products"`."""
+    return {
+        "catalog": str(write_catalog(job, base, out)),
+        "collections": [COLLECTION],
+        "grid": {"crs": job.crs, "resolution": 10, "bounds": list(job.bounds)},
+        "product": {"kind": "mosaic", "bands": list(job.bands), "resampling": job.resampling},
+        "output": str(out / "products"),
+        **others,
+    }
+
+
 def mosaic_request(job: MosaicJob, base: str, out: Path, **others: Any) -> Any:
-    """Return scenebeam's request for a job; its output is the folder `products`."""
+    """Return scenebeam's request for a job; its output is `out / "products"`."""
     from scenebeam.requestfile import validate_request
 
-    return validate_request(
-        {
-            "catalog": str(write_catalog(job, base, out)),
-            "collections": [COLLECTION],
-            "grid": {"crs": job.crs, "resolution": 10, "bounds": list(job.bounds)},
-            "product": {
-                "kind": "mosaic",
-                "bands": list(job.bands),
-                "resampling": job.resampling,
-            },
-            "output": str(out / "products"),
-            **others,
-        }
-    )
+    return validate_request(mosaic_document(job, base, out, **others))
 
 
 def scenebeam(job: MosaicJob, base: str, out: Path) -> Work:

@@ -1,16 +1,21 @@
-"""Startup benchmark: imports, `scenebeam --help`, cold starts of functions, a fresh installation.
+"""Startup benchmark: imports, commands, cold starts of functions, a fresh installation.
 
     python benchmarks/start.py --rounds 5 [--install]
 
 A cold start lasts from the start of the process to the response to its first event, and includes
 the creation of all clients: `launch` starts a job, `report` updates its status, `status` lists the
 runs. Storage, Pub/Sub and the replacement for Dataflow are on loopback.
+
+A whole `scenebeam run` lasts from the start of the process to its end: a mosaic of 30 x 30 km, two
+bands, on the serial runner, from local files. The same run is also timed inside this process, which
+is warm by then. The difference is the start-up.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +27,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from common import spread
+from common import DATA, full_size_tiles, spread
+from mosaic_job import mosaic_document, scenebeam_run
+from smoke import JOB
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -37,8 +44,33 @@ BIN = Path(sys.executable).parent
 
 def seconds(command: list[str | Path]) -> float:
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began
+
+
+def whole_runs(rounds: int) -> dict[str, list[float]]:
+    """Time a whole run as a process, the same run in this warm process, and the difference."""
+    full_size_tiles(JOB.bands, JOB.tiles)
+    with tempfile.TemporaryDirectory() as folder:
+        scenebeam_run(JOB, str(DATA), Path(folder))()  # the first run is not warm
+    processes, warm = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            request = Path(folder, "request.yaml")
+            document = mosaic_document(JOB, str(DATA), Path(folder), runner="serial")
+            request.write_text(json.dumps(document))
+            processes.append(seconds([BIN / "scenebeam", "run", request]))
+        with tempfile.TemporaryDirectory() as folder:
+            work = scenebeam_run(JOB, str(DATA), Path(folder))
+            began = time.perf_counter()
+            work()
+            warm.append(time.perf_counter() - began)
+    differences = [whole - work for whole, work in zip(processes, warm, strict=True)]
+    return {
+        "scenebeam run, the whole process": processes,
+        "the same run in a warm process": warm,
+        "start-up of scenebeam run": differences,
+    }
 
 
 @contextmanager
@@ -150,6 +182,7 @@ def main() -> None:
             taken[name].append(seconds(command))
     rows = {
         **taken,
+        **whole_runs(args.rounds),
         **{f"cold start of {name}": values for name, values in cold_starts(args.rounds).items()},
     }
     print("| | s |\n|---|---|")

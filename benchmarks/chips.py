@@ -34,14 +34,15 @@ from common import (
     TILES,
     TUNED,
     Measurements,
+    Runs,
     core_cells,
     full_size_tiles,
     in_fresh_process,
     machine,
     measured,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     range_server,
     read_cells,
@@ -636,6 +637,8 @@ def table(
     configs = {way: {"count": count, **config} for way, count in counts.items()}
     # The floor is measured in each round, because the speed of the machine drifts.
     configs[FLOOR] = {"threads": 1}
+    all_runs: dict[str, Runs] = {}
+    all_floors: list[Measurements] = []
     for latency in latencies:
         with range_server(latency) as url:
             runs = run_rounds(__file__, url, dict.fromkeys(configs, rounds), configs)
@@ -652,8 +655,10 @@ def table(
                 *read_cells(scaled, least["bytes"]),
             )
             runs[way] = scaled
-        print(f"<!-- floor: {spread([run['cpu'] for run in floors])} CPU s -->")
-        print_ratios(f"{latency * 1000:.0f} ms", runs)
+        all_runs[f"{latency * 1000:.0f} ms"] = runs
+        all_floors += floors
+    print(f"<!-- floor: {spread([run['cpu'] for run in all_floors])} CPU s -->")
+    print_all_ratios(all_runs)
 
 
 def scale_up(run: Measurements, times: float) -> Measurements:

@@ -337,11 +337,16 @@ def print_timelines(way: str, runs: list[Measurements]) -> None:
         print(f"<!-- {way}, % of all cores per {step / 10:.1f} s: {' '.join(means)} -->")
 
 
-def print_ratios(what: str, runs: Runs) -> None:
-    """Print the wall time of each way over that of the first, which is scenebeam's."""
-    first, *others = ((way, median_of(found, "wall")) for way, found in runs.items() if found)
-    ratios = ", ".join(f"{wall / first[1]:.2f} x {way}" for way, wall in others)
-    print(f"<!-- {what}: {ratios} -->", flush=True)
+def print_all_ratios(runs: Mapping[str, Runs]) -> None:
+    """Print the wall time of each way over that of the first, which is scenebeam's.
+
+    Args:
+        runs: Latency → measurements of all ways.
+    """
+    for latency, found in runs.items():
+        (_, first), *others = ((way, median_of(rounds, "wall")) for way, rounds in found.items())
+        ratios = ", ".join(f"{wall / first:.2f} x {way}" for way, wall in others)
+        print(f"<!-- {latency}: {ratios} -->", flush=True)
 
 
 def machine() -> str:

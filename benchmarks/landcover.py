@@ -8,8 +8,8 @@ of a run on the direct runner, except for planning: it finds and samples the chi
 rasters with statistics and checksums, and writes items, tables and the release. The archive and
 thumbnails are left out.
 
-The other way is rasterio grouped by scene, with GDAL tuned. It is told which chips to make, so it
-neither reads the map nor the masks, and it only writes bare GeoTIFFs. Each run starts a fresh
+The other way is rasterio grouped by scene, with GDAL tuned. It gets the list of these chips, so it
+reads neither the map nor the masks, and it only writes bare GeoTIFFs. Each run starts a fresh
 interpreter; imports are not timed. The pixels of both ways are compared first: they must be equal
 within 1, except for a share of `TOLERATED` of Landsat and of the elevation, which are warped.
 """
@@ -35,14 +35,15 @@ from common import (
     TIME_COLUMNS,
     TUNED,
     Measurements,
+    Runs,
     core_cells,
     full_size_tiles,
     in_fresh_process,
     machine,
     measured,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     range_server,
     run_rounds,
@@ -419,6 +420,7 @@ def main() -> None:
         *("way", "latency ms", *TIME_COLUMNS, *CORE_COLUMNS), *("peak MB", "requests", "MB read")
     )
     configs = {way: {"chips": chips} for way in WAYS}
+    all_runs: dict[str, Runs] = {}
     for latency in LATENCIES:
         with range_server(latency) as url:
             runs = run_rounds(__file__, url, dict.fromkeys(WAYS, args.rounds), configs)
@@ -432,7 +434,8 @@ def main() -> None:
                 f"{median_of(found, 'requests'):.0f}",
                 f"{median_of(found, 'bytes') / 1e6:.1f}",
             )
-        print_ratios(f"{latency * 1000:.0f} ms", runs)
+        all_runs[f"{latency * 1000:.0f} ms"] = runs
+    print_all_ratios(all_runs)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ from common import (
     in_fresh_process,
     machine,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     print_timelines,
     range_server,
@@ -139,13 +139,13 @@ def main() -> None:
             runs = run_rounds(__file__, url, rounds)
             if not latency:
                 on_disk = run_rounds(__file__, url, {FROM_DISK: args.rounds})
-        all_runs[f"{latency * 1000:.0f}"] = runs
+        all_runs[f"{latency * 1000:.0f} ms"] = runs
         print_table(runs, f"{latency * 1000:.0f}", floors, least["bytes"])
     print_table(on_disk, "disk", floors, least["bytes"])
     print()
+    print_all_ratios(all_runs)
     for name, runs in all_runs.items():
-        print_ratios(f"{name} ms", runs)
-        print_timelines(f"scenebeam, {name} ms", runs.get("scenebeam", []))
+        print_timelines(f"scenebeam, {name}", runs.get("scenebeam", []))
     print_timelines(FROM_DISK, on_disk[FROM_DISK])
 
 

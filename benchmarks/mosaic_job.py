@@ -41,7 +41,7 @@ FAST_COG = {**COG, "level": 1, "num_threads": "all_cpus"}
 
 @dataclass(frozen=True)
 class MosaicJob:
-    """A mosaic per band, at 10 m: of each pixel the first valid value, in the order of the tiles."""
+    """A mosaic per band, at 10 m: for each pixel the first valid value, in the order of tiles."""
 
     tiles: tuple[SandboxScene, ...]
     bands: tuple[str, ...]

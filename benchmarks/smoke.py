@@ -3,10 +3,10 @@
     make bench-smoke      (or: python benchmarks/smoke.py [--record])
 
 A mosaic of 30 x 30 km over the corner of four tiles of 3072 px is made by scenebeam and by
-rasterio.merge, tuned, in turn. What is compared with `recorded.json` does not depend on the speed of
-the machine: requests, bytes over the least possible, CPU time over the floor, and the wall time of
-rasterio over that of scenebeam. More requests or bytes than recorded are an error, because they are
-the same in every run. Times vary between runs and machines, so they are only printed.
+rasterio.merge, tuned, in turn. What is compared with `recorded.json` does not depend on the speed
+of the machine: requests, bytes over the least possible, CPU time over the floor, and the wall time
+of rasterio over that of scenebeam. More requests or bytes than recorded are an error, because they
+are the same in every run. Times vary between runs and machines, so they are only printed.
 """
 
 from __future__ import annotations

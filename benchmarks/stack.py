@@ -36,13 +36,14 @@ from common import (
     TIME_COLUMNS,
     TUNED,
     Measurements,
+    Runs,
     full_size_tiles,
     in_fresh_process,
     machine,
     measured,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     range_server,
     read_cells,
@@ -365,13 +366,15 @@ def compare(url: str) -> None:
 def table(kind: str, rounds: int, size: int) -> None:
     print_header("way", "latency ms", *TIME_COLUMNS, *READ_COLUMNS)
     configs = {way: {"table": kind} for way in ARRAYS}
+    all_runs: dict[str, Runs] = {}
     for latency in LATENCIES:
         with range_server(latency) as url:
             runs = run_rounds(__file__, url, dict.fromkeys(ARRAYS, rounds), configs)
+        all_runs[f"{latency * 1000:.0f} ms"] = runs
         for way, found in runs.items():
             cells = (*time_cells(found), *read_cells(found, size))
             print_row(way, f"{latency * 1000:.0f}", *cells)
-        print_ratios(f"{latency * 1000:.0f} ms", runs)
+    print_all_ratios(all_runs)
 
 
 def whole_scene(sources: Path, out: Path) -> Measurements:
@@ -434,7 +437,7 @@ def _link(path: Path, folder: Path, band: str) -> None:
 
 
 def scenebeam_mosaics(folder: Path) -> dict[str, Path]:
-    """Make mosaics of the one tile, which are COGs as scenebeam writes them. Returns their paths."""
+    """Make mosaics of the tile, which are COGs as scenebeam writes them. Returns their paths."""
     job = MosaicJob((TILE,), ("blue", "green", "red", "nir"), TILE_BOUNDS)
     scenebeam_run(job, str(DATA), folder)()
     return {band: (folder / f"{band}.tif").resolve() for band in job.bands}

@@ -2,15 +2,15 @@
 
     python benchmarks/timestamp.py
 
-The tiles are those of an acquisition of a recorded time series (34TFL, 35TKF and 34TFK): red and nir
-at 10 m and the scene classification at 20 m, one mosaic per band, nearest neighbor, on one 10 m grid
-of zone 34 that holds all tiles. The server adds no latency.
+The tiles are those of an acquisition of a recorded time series (34TFL, 35TKF and 34TFK): red and
+nir at 10 m and the scene classification at 20 m, one mosaic per band, nearest neighbor, on one 10 m
+grid of zone 34 that holds all tiles. The server adds no latency.
 
 scenebeam is a whole run on its serial runner, with plan and report. rasterio.merge reads the tile
 of the other zone through a WarpedVRT, tuned: all bands in parallel, or one after another, which
 takes less memory. Each run starts a fresh interpreter; imports are not timed. The mosaics that were
-timed are compared: only a share of `TOLERATED` may differ. GDAL approximates coordinates by up to an
-eighth of a pixel, so near the middle between two pixels either of them may be the nearest.
+timed are compared: only a share of `TOLERATED` may differ. GDAL approximates coordinates by up to
+an eighth of a pixel, so near the middle between two pixels either of them may be the nearest.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from common import (
     in_fresh_process,
     machine,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     print_timelines,
     range_server,
@@ -141,7 +141,7 @@ def main() -> None:
             cells.append(f"{median_of(found, key) * factor:.0f}")
         print_row(*cells)
     print()
-    print_ratios("0 ms", runs)
+    print_all_ratios({"0 ms": runs})
     print_timelines("scenebeam", runs["scenebeam"])
 
 

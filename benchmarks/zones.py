@@ -21,7 +21,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from common import (
@@ -30,13 +29,14 @@ from common import (
     OTHER_ZONE,
     TILES,
     TIME_COLUMNS,
+    Runs,
     core_cells,
     full_size_tiles,
     in_fresh_process,
     machine,
     median_of,
+    print_all_ratios,
     print_header,
-    print_ratios,
     print_row,
     print_timelines,
     range_server,
@@ -159,11 +159,11 @@ def main() -> None:
         *("way", "latency ms", *TIME_COLUMNS, *CORE_COLUMNS), *("peak MB", "requests", "MB read")
     )
     rounds = {way: args.slow_rounds if way in SLOW else args.rounds for way in WAYS}
-    comments: list[Any] = []
+    all_runs: dict[str, Runs] = {}
     for latency in LATENCIES:
         with range_server(latency) as url:
             runs = run_rounds(__file__, url, rounds)
-        comments.append((f"{latency * 1000:.0f} ms", runs))
+        all_runs[f"{latency * 1000:.0f} ms"] = runs
         for way, found in runs.items():
             print_row(
                 way,
@@ -175,8 +175,8 @@ def main() -> None:
                 f"{median_of(found, 'bytes') / 1e6:.1f}",
             )
     print()
-    for name, runs in comments:
-        print_ratios(name, runs)
+    print_all_ratios(all_runs)
+    for name, runs in all_runs.items():
         print_timelines(f"scenebeam, {name}", runs["scenebeam"])
 
 

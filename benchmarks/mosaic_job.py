@@ -229,8 +229,8 @@ def rio_tiler(job: MosaicJob, base: str, out: Path) -> Work:
     """rio_tiler.mosaic, GDAL tuned, tiles and bands in parallel, DEFLATE level 1."""
     os.environ.update(TUNED)  # its threads do not inherit rasterio.Env
     from rasterio.crs import CRS
-    from rio_tiler.io import Reader  # type: ignore[import-not-found]
-    from rio_tiler.mosaic import mosaic_reader  # type: ignore[import-not-found]
+    from rio_tiler.io import Reader
+    from rio_tiler.mosaic import mosaic_reader
 
     crs = CRS.from_epsg(job.epsg)
     height, width = job.shape

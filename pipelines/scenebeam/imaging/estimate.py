@@ -55,7 +55,12 @@ def finest_resolution(request: RunRequest, bands: Sequence[str]) -> float:
 
 
 def max_window_width(
-    bands: Sequence[Band], method: str, memory: int, outputs: int, extra_bytes: int = 0
+    bands: Sequence[Band],
+    method: str,
+    memory: int,
+    outputs: int,
+    extra_bytes: int = 0,
+    at_once: int | None = None,
 ) -> int:
     """Return the width of the widest window that a task can make within its memory.
 
@@ -65,20 +70,22 @@ def max_window_width(
         memory: Bytes that it may take.
         outputs: Number of COGs that it writes.
         extra_bytes: Bytes per column that the product itself keeps of each chunk of rows.
+        at_once: Number of bands that are composed at the same time; all of them by default.
 
     Returns:
         Columns, at least ROW_CHUNK.
     """
     spare = memory - PROCESS_MEMORY - ENCODED_MEMORY * outputs
-    return max(ROW_CHUNK, int(spare // (extra_bytes + _bytes_per_column(bands, method))))
+    column = extra_bytes + _bytes_per_column(bands, method, at_once)
+    return max(ROW_CHUNK, int(spare // column))
 
 
-def _bytes_per_column(bands: Sequence[Band], method: str) -> int:
-    total = 0
+def _bytes_per_column(bands: Sequence[Band], method: str, at_once: int | None) -> int:
+    columns = []
     for band in bands:
         # More than four scenes seldom overlap in one place.
-        total += column_bytes(band.dtype, min(len(band.sources), 4) or 1, method)
-    return total
+        columns.append(column_bytes(band.dtype, min(len(band.sources), 4) or 1, method))
+    return sum(sorted(columns, reverse=True)[:at_once])
 
 
 def column_bytes(dtype: str, sources: int = 1, method: str = "first") -> int:
@@ -121,6 +128,7 @@ def estimate_task(
     method: str,
     outputs: int,
     extra_bytes: int = 0,
+    at_once: int | None = None,
 ) -> Estimate:
     """Estimate what one task reads, writes and keeps in memory.
 
@@ -133,6 +141,7 @@ def estimate_task(
         method: Merge method.
         outputs: Number of COGs that it writes.
         extra_bytes: Bytes per column that the product itself keeps of each chunk of rows.
+        at_once: Number of bands that are composed at the same time; all of them by default.
     """
     top, bottom, left, right = window
     extent = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
@@ -145,7 +154,7 @@ def estimate_task(
         size = pixels * 4 / 3 * known.bytes_per_pixel
         most_written += int(size)
         least_written += int(size / compression_gain(known, abs(grid.transform.a)))
-    chunks = (right - left) * (extra_bytes + _bytes_per_column(bands, method))
+    chunks = (right - left) * (extra_bytes + _bytes_per_column(bands, method, at_once))
     return Estimate(
         blocks=reads.blocks,
         # For each file a header, and all its blocks in one range; at most one range per block.

@@ -35,6 +35,9 @@ from scenebeam.request import RunRequest
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
 
+_WIDE = 4096
+"""Columns of a grid above which a single band has enough blocks in a row to keep all cores busy."""
+
 
 def plan_mosaics(
     selection: Selection, request: RunRequest[MosaicRequest], search_scope: SearchScope
@@ -112,7 +115,12 @@ class _Planner:
         bands = tuple(keep_scenes(band, ids) for band in all_bands)
         spec = GridSpec.of(self.grid)
         memory = self.request.limits.memory
-        widest = max_window_width(bands, product.method, memory, len(bands))
+        method, count = product.method, len(bands)
+        widest = max_window_width(bands, method, memory, count)
+        one_by_one = spec.shape[1] > min(widest, _WIDE)
+        at_once = 1 if one_by_one else count
+        if one_by_one:
+            widest = max_window_width(bands, method, memory, count, at_once=1)
         windows, cell = cut_windows(spec.shape, widest)
         properties = common_properties(scenes)
         if acquisition.coverage is not None:
@@ -125,7 +133,7 @@ class _Planner:
                 outputs=(),
                 item_path=item_key(MOSAICS, timestamp),
                 estimate=estimate_task(
-                    self.grid, window, bands, self.probes, refs, product.method, len(bands)
+                    self.grid, window, bands, self.probes, refs, method, count, at_once=at_once
                 ),
                 name=timestamp,
                 when=acquisition.acquired,
@@ -138,7 +146,8 @@ class _Planner:
                 shard=shard,
                 shards=len(windows),
                 cell=cell,
-                method=product.method,
+                method=method,
+                one_by_one=one_by_one,
                 values=declared_values(product.values, scenes, self.names),
                 on_missing=product.on_missing,
                 codec=product.compression,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -58,14 +59,21 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
     def row_chunks(
         self, task: MosaicTask, grid: Grid, layers: Mapping[str, BandLayers]
     ) -> RowChunks:
-        bands = []
+        composed = []
         for band in task.made:
             layer = layers.get(band.label)
             if layer is None:  # No scene of the band reaches this shard: it is all nodata.
                 dtype = np.dtype(band.dtype)
                 layer = BandLayers(band.label, [], dtype, band.nodata, band.resampling, task.method)
-            bands.append(replace(layer, method=task.method))
-        return compose(grid, bands, whole=task.grid.grid)
+            composed.append(replace(layer, method=task.method))
+        whole = task.grid.grid
+        if not task.one_by_one:
+            yield from compose(grid, composed, whole)
+            return
+        for index, band_layers in enumerate(composed):
+            with closing(compose(grid, [band_layers], whole)) as row_chunks:
+                for _, top, pixels in row_chunks:
+                    yield index, top, pixels
 
     def reason_to_refuse(self, task: MosaicTask, missing: Missing) -> str:
         empty = [band.label for band in task.made if has_no_source(band, missing)]

@@ -14,6 +14,8 @@ class MosaicTask(GriddedTask):
 
     method: str
     """Merge method."""
+    one_by_one: bool
+    """Whether bands are composed one after another, which takes less memory."""
 
     @property
     def made(self) -> tuple[Band, ...]:

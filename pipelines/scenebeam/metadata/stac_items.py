@@ -41,7 +41,15 @@ Item = dict[str, Any]
 
 def grid_footprint(grid: GeoBox) -> dict[str, Any]:
     """Return the outline of a grid in degrees as GeoJSON, split at the antimeridian."""
-    left, bottom, right, top = grid.extent.boundingbox.bbox
+    # Parsed anew each time, because callers own what they get.
+    geometry: dict[str, Any] = json.loads(_footprint_text(grid))
+    return geometry
+
+
+@lru_cache(maxsize=4096)
+def _footprint_text(grid: GeoBox) -> str:
+    """Return a footprint as text. The images of a chip in all seasons have the same."""
+    left, bottom, right, top = grid.boundingbox.bbox
     outline = box(left, bottom, right, top)
     longest = max(right - left, top - bottom)
     if longest > _STRAIGHT:
@@ -49,10 +57,7 @@ def grid_footprint(grid: GeoBox) -> dict[str, Any]:
         outline = shapely.segmentize(outline, longest / 8)
     lonlat = shapely.transform(outline, to_lonlat(str(grid.crs)).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
-    geometry = mapping(lonlat_geometry(mapping(rounded)))
-    # Tuples become lists, as in an item that is read back.
-    plain: dict[str, Any] = json.loads(json.dumps(geometry))
-    return plain
+    return json.dumps(mapping(lonlat_geometry(mapping(rounded))))
 
 
 @lru_cache(maxsize=64)
@@ -192,7 +197,7 @@ def grid_properties(grid: Grid) -> dict[str, Any]:
         properties["proj:wkt2"] = code
     properties["proj:shape"] = list(grid.shape)
     properties["proj:transform"] = [float(number) for number in tuple(grid.transform)[:6]]
-    properties["proj:bbox"] = list(grid.extent.boundingbox.bbox)
+    properties["proj:bbox"] = list(grid.boundingbox.bbox)
     return properties
 
 

@@ -152,8 +152,8 @@ class _Image:
     """One image of a file: a level, or its mask."""
 
     level: AnyLevel
-    is_overview: bool
-    is_mask: bool
+    tags: Sequence[Tag]
+    """All its tags but the offsets of its blocks."""
 
 
 def write_cog(
@@ -174,17 +174,17 @@ def write_cog(
     images = []
     for number, level in enumerate(levels):
         is_overview = number > 0
-        images.append(_Image(level, is_overview, is_mask=False))
+        images.append(_Image(level, _tags(profile, level, is_overview, is_mask=False)))
         if masks is not None:
             mask = _mask_level(level, masks[number], profile.block_size)
-            images.append(_Image(mask, is_overview, is_mask=True))
+            images.append(_Image(mask, _tags(profile, mask, is_overview, is_mask=True)))
     blocks = sum(len(image.level.sizes) for image in images)
     data_size = sum(sum(image.level.sizes) for image in images) + _AROUND * blocks
     is_big = data_size + _HEADER_PER_BLOCK * blocks > _CLASSIC_LIMIT
     # First with zeros for offsets, to learn the length.
     zeros = [[0] * len(image.level.sizes) for image in images]
-    first_block = len(_header(profile, images, zeros, is_big))
-    file.write(_header(profile, images, _offsets(images, first_block), is_big))
+    first_block = len(_header(images, zeros, is_big))
+    file.write(_header(images, _offsets(images, first_block), is_big))
     for image in reversed(images):
         for block in image.level:
             file.write(struct.pack("<I", len(block)) + block + block[-4:])
@@ -247,12 +247,7 @@ def _encode_blocks(band: Array, profile: CogProfile) -> list[bytes]:
     return encoded
 
 
-def _header(
-    profile: CogProfile,
-    images: Sequence[_Image],
-    offsets: Sequence[Sequence[int]],
-    is_big: bool,
-) -> bytes:
+def _header(images: Sequence[_Image], offsets: Sequence[Sequence[int]], is_big: bool) -> bytes:
     """Everything before the first block: TIFF header, ghost area, and directories."""
     size_line = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_GHOST_LAYOUT):06d} bytes\n"
     ghost = (size_line + _GHOST_LAYOUT).encode()
@@ -265,32 +260,31 @@ def _header(
         header = struct.pack("<2sHI", b"II", 42, first)
     directories = b""
     for number, image in enumerate(images):
-        tags = _tags(profile, image, offsets[number], is_big)
+        offset_tag = Tag(324, LONG8 if is_big else LONG, offsets[number])  # TileOffsets
+        tags = sorted([*image.tags, offset_tag], key=lambda tag: tag.code)
         has_next = number + 1 < len(images)
         directories += pack_directory(tags, first + len(directories), has_next, is_big)
     return header + ghost + directories
 
 
-def _tags(profile: CogProfile, image: _Image, offsets: Sequence[int], is_big: bool) -> list[Tag]:
-    """Tags of one image, sorted by code."""
-    level = image.level
+def _tags(profile: CogProfile, level: AnyLevel, is_overview: bool, is_mask: bool) -> list[Tag]:
+    """Tags of one image, without the offsets of its blocks."""
     tags = [
         # NewSubfileType is a bit field: 1 is an overview, 4 a transparency mask.
-        Tag(254, LONG, [(1 if image.is_overview else 0) + (4 if image.is_mask else 0)]),
+        Tag(254, LONG, [(1 if is_overview else 0) + (4 if is_mask else 0)]),
         Tag(256, LONG, [level.width]),  # ImageWidth
         Tag(257, LONG, [level.height]),  # ImageLength
         Tag(322, SHORT, [profile.block_size]),  # TileWidth
         Tag(323, SHORT, [profile.block_size]),  # TileLength
-        Tag(324, LONG8 if is_big else LONG, offsets),  # TileOffsets
         Tag(325, LONG, level.sizes),  # TileByteCounts
     ]
-    tags += _mask_tags() if image.is_mask else _sample_tags(profile)
-    if not image.is_mask and not image.is_overview:
+    tags += _mask_tags() if is_mask else _sample_tags(profile)
+    if not is_mask and not is_overview:
         tags += [*crs_tags(profile.crs), *transform_tags(profile.transform)]
         tags.append(Tag(42112, ASCII, _gdal_metadata(profile)))  # GDAL_METADATA
-    if not image.is_mask and profile.nodata is not None:
+    if not is_mask and profile.nodata is not None:
         tags.append(Tag(42113, ASCII, number_text(profile.nodata)))  # GDAL_NODATA
-    return sorted(tags, key=lambda tag: tag.code)
+    return tags
 
 
 def _mask_tags() -> list[Tag]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
-from scenebeam.storage.local import LocalStore
 
 
 class Killed(BaseException):
@@ -20,17 +19,16 @@ class Lives:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = 10**9
-        for name in ("open_write", "copy"):
-            monkeypatch.setattr(LocalStore, name, self._counted(getattr(LocalStore, name)))
+        replace = Path.replace
 
-    def _counted(self, publish: Callable[..., object]) -> Callable[..., object]:
-        def counted(store: LocalStore, *names: str) -> object:
+        # Every file gets its name by a rename.
+        def counted(path: Path, target: Path) -> Path:
             self.left -= 1
             if self.left < 0:
                 raise Killed
-            return publish(store, *names)
+            return replace(path, target)
 
-        return counted
+        monkeypatch.setattr(Path, "replace", counted)
 
     def die_twice(self, request: RunRequest, after: int, later: int) -> int:
         """Run until so many files are published, and run again until a few more are; how often it was hit."""

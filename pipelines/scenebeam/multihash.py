@@ -20,6 +20,11 @@ def multihash(sha256: str) -> str:
     return f"{SHA256_PREFIX}{sha256}"
 
 
+def content_multihash(content: bytes) -> str:
+    """Compute the SHA-256 of bytes, as a multihash in hex."""
+    return multihash(hashlib.sha256(content).hexdigest())
+
+
 def file_multihash(path: Path) -> str:
     """Compute the SHA-256 of a file, as a multihash in hex."""
     with path.open("rb") as file:

@@ -168,3 +168,74 @@ def test_times_are_the_file_systems(tmp_path: Path) -> None:
     assert version is not None
     assert store.replace("a/x", b"two", version[1])
     assert (store.modified("a/x") or 0) > 7
+
+
+class Content:
+    """A file of a batch; serializing it may fail."""
+
+    def __init__(self, content: bytes | Exception) -> None:
+        self.content = content
+
+    def to_bytes(self) -> bytes:
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+def test_a_batch_is_synced_before_it_appears_and_its_folders_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    files = {f"{folder}/{name}": f"{folder}{name}".encode() for folder in "abc" for name in "xyz"}
+    synced: list[tuple[str, set[str]]] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), store.list()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store.write_all({key: Content(content) for key, content in files.items()})
+    assert {key: store.read(key) for key in store.list()} == files
+    contents, folders = synced[: len(files)], synced[len(files) :]
+    assert all(name.endswith(".partial") and not listed for name, listed in contents)
+    assert sorted(name for name, _ in folders) == sorted(
+        [str(tmp_path), *(str(tmp_path / folder) for folder in "abc")]
+    ), "each folder once, and the one in which they are new"
+    assert all(listed == set(files) for _, listed in folders)
+
+
+@pytest.mark.parametrize("cause", ["content", "sync"])
+def test_a_batch_that_fails_leaves_earlier_files_and_no_partial_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    store = open_store(str(tmp_path))
+    store.write("a/x", b"before")
+    files = {f"a/{name}": Content(b"after") for name in "xyz"}
+    if cause == "content":
+        files["a/y"] = Content(RuntimeError("halfway"))
+    else:
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "bad")))
+    with pytest.raises(StorageError if cause == "sync" else RuntimeError, match="bad|halfway"):
+        store.write_all(files)
+    assert store.read("a/x") == b"before"
+    assert os.listdir(tmp_path / "a") == ["x"]
+
+
+def test_a_batch_killed_between_two_renames_leaves_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    names = [f"{number}/x" for number in range(6)]
+    replace, left = Path.replace, iter(range(3))
+
+    def killed(path: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_all({name: Content(name.encode() * 999) for name in names})
+    assert store.list() == set(names[:3])
+    assert all(store.read(name) == name.encode() * 999 for name in names[:3])

@@ -10,10 +10,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.multihash import file_multihash
 from scenebeam.storage.partial_download import PartialDownload
@@ -24,6 +27,8 @@ _PARTIAL = ".partial"
 _DOWNLOADING = ".arriving"
 """Suffix of files that are being downloaded. They are kept, so that the next run resumes them."""
 _LOCK = ".scenebeam.lock"
+_CONCURRENT_SYNCS = 8
+"""Files that are synced at the same time: the file system commits those that wait together."""
 
 
 class LocalStore(Store):
@@ -113,14 +118,50 @@ class LocalStore(Store):
         try:
             with _storage_errors(f"cannot write {self.uri_for(key)}"):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with partial.open("wb") as file:
+                with _open_synced(partial) as file:
                     yield AtomicFile(file)
-                    # Without fsync, a power failure after the rename could leave an empty file.
-                    file.flush()
-                    os.fsync(file.fileno())
                 partial.replace(target)
-        finally:
+        except BaseException:
             partial.unlink(missing_ok=True)
+            raise
+
+    def write_all(self, files: Mapping[str, File]) -> None:
+        """Publish small files, several at a time. All of them are durable when it returns.
+
+        All files are written and synced under temporary names, then renamed, and then each folder
+        is synced once.
+        """
+        targets = {key: self._path(key) for key in files}
+        partials = {key: _temporary_name(target) for key, target in targets.items()}
+
+        def write(key: str) -> None:
+            with _storage_errors(f"cannot write {self.uri_for(key)}"):
+                targets[key].parent.mkdir(parents=True, exist_ok=True)
+                with _open_synced(partials[key]) as file:
+                    file.write(files[key].to_bytes())
+
+        try:
+            with ThreadPoolExecutor(_CONCURRENT_SYNCS) as threads:
+                list(threads.map(write, files))
+                with _storage_errors(f"cannot write to {self._root}"):
+                    for key, target in targets.items():
+                        partials[key].replace(target)
+                    list(threads.map(_sync_folder, self._folders_of(targets.values())))
+        except BaseException:
+            # The threads have ended by now, so no partial file is written after this.
+            for partial in partials.values():
+                partial.unlink(missing_ok=True)
+            raise
+
+    def _folders_of(self, paths: Iterable[Path]) -> set[Path]:
+        """Return the folders that files are in, up to the root: each may be new in the next."""
+        folders = set()
+        for path in paths:
+            for folder in path.parents:
+                folders.add(folder)
+                if folder == self._root:
+                    break
+        return folders
 
     @contextmanager
     def open_download(
@@ -227,6 +268,28 @@ class LocalStore(Store):
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _open_synced(path: Path) -> Iterator[IO[bytes]]:
+    """Create a file, and sync it when the block ends."""
+    with path.open("wb") as file:
+        yield file
+        # Without fsync, a power failure after the rename could leave an empty file.
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names of the files in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _temporary_name(target: Path) -> Path:

@@ -21,6 +21,8 @@ from scenebeam.storage.partial_download import PartialDownload
 
 SUPERSEDED = "superseded.json"
 """Key of the record of superseded files."""
+_WRITE_THREADS = 16
+"""Files that are uploaded at the same time."""
 _KEY = re.compile(r"^(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._+-][A-Za-z0-9._+/-]*$")
 """A relative path of plain characters, without `.` and `..` among its parts."""
 
@@ -302,12 +304,15 @@ class Store(ABC):
             file.write(content)
 
     def write_all(self, files: Mapping[str, File]) -> None:
-        """Publish small files, several at a time.
+        """Publish small files, several at a time. All of them are durable when it returns.
+
+        Each file is published atomically, but not all of them together: if one fails, others may
+        be published.
 
         Args:
             files: The files by key.
         """
-        with ThreadPoolExecutor(8) as threads:
+        with ThreadPoolExecutor(_WRITE_THREADS) as threads:
             list(threads.map(lambda key: self.write(key, files[key].to_bytes()), files))
 
     def uri_for(self, key: str) -> str:

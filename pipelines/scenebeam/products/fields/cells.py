@@ -16,7 +16,12 @@ from typing import Any
 import rustac
 
 from scenebeam.metadata import stac_items
-from scenebeam.metadata.item_tables import ITEMS_FILE, items_to_parquet, read_required
+from scenebeam.metadata.item_tables import (
+    ITEMS_FILE,
+    BytesFile,
+    items_to_parquet,
+    read_required,
+)
 from scenebeam.products.fields.chips import catalog_folder
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import UP, chip_item, with_seasons
@@ -48,8 +53,8 @@ def finish_cell(task: FieldsTask, store: Store) -> Outcome:
             choices[document["chip"]][season] = Choice.model_validate(document)
     originals = _original_items(task, store, records.get("masks", {}))
 
-    def write_items(chip: ChipRef) -> list[stac_items.Item]:
-        """Write the item of one chip; returns it and those of its imagery, for the table."""
+    def make_items(chip: ChipRef) -> list[stac_items.Item]:
+        """Make the item of one chip, followed by those of its imagery."""
         seasons = choices[chip.name]
         images: dict[str, stac_items.Item] = {}
         for sibling in siblings:
@@ -58,18 +63,19 @@ def finish_cell(task: FieldsTask, store: Store) -> Outcome:
         item = originals[chip.name]
         if seasons:
             item = with_seasons(task, chip, item, seasons, images)
-        parent_key = task.parent_key(chip)
-        store.write(parent_key, stac_items.to_bytes(item))
-        # Hrefs in the table are relative to the output, not to the folders of the chips.
-        rows = [stac_items.rebase_item(item, posixpath.dirname(parent_key))]
-        for image in images.values():
-            rows.append(stac_items.rebase_item(image, chip.name))
-        return rows
+        return [item, *images.values()]
 
-    items: list[stac_items.Item] = []
-    for rows in io_threads().map(write_items, task.chips):
-        items += rows
-    store.write(task.item_path, items_to_parquet(items))
+    files: dict[str, BytesFile] = {}
+    rows: list[stac_items.Item] = []
+    chip_items = io_threads().map(make_items, task.chips)
+    for chip, (item, *images) in zip(task.chips, chip_items, strict=True):
+        parent_key = task.parent_key(chip)
+        files[parent_key] = BytesFile(stac_items.to_bytes(item))
+        # Hrefs in the table are relative to the output, not to the folders of the chips.
+        rows.append(stac_items.rebase_item(item, posixpath.dirname(parent_key)))
+        rows += [stac_items.rebase_item(image, chip.name) for image in images]
+    store.write_all(files)
+    store.write(task.item_path, items_to_parquet(rows))
     return Outcome(task=task.id, state="done")
 
 

@@ -2,7 +2,7 @@
 
 Chips are grouped by their scene, and the chips of one scene are read in the order of its file, so
 that each compressed block is fetched and decoded once. Images are encoded and published on other
-threads meanwhile.
+threads meanwhile, each before its item.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.bands import min_std_dev, requested_resampling, scale_offset
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
-from scenebeam.imaging.publish_queue import PublishQueue
+from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.metadata import stac_items
+from scenebeam.multihash import content_multihash
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
@@ -82,7 +83,7 @@ class MissingImages(NamedTuple):
 
 
 class _ChipPixels(NamedTuple):
-    """The pixels of one chip, ready to be published."""
+    """The pixels of one chip, ready to be encoded."""
 
     choice: Choice
     encoding: PixelEncoding
@@ -121,13 +122,13 @@ def make_images(
     # Request the headers of all scenes at once: one scene after another would wait for the network
     # each time.
     opened = {candidate.id: open_sources(candidate.bands, budget) for candidate in chosen}
-    pending: PublishQueue[str] = PublishQueue()
+    pending: PublishQueue[str] = PublishQueue(store)
     with pending:
         for candidate in chosen:
             scene_choices = by_scene[candidate.id]
             for read in _read(task, candidate, opened[candidate.id], scene_choices, chips, failed):
                 chip = chips[read.choice.chip]
-                pending.add(chip.name, _publish, task, chip, read, store)
+                pending.add(chip.name, _encode, task, chip, read)
     return MissingImages(failed, pending.failed)
 
 
@@ -198,8 +199,8 @@ def _read(
             yield _ChipPixels(choice, encoding, np.stack(pixels))
 
 
-def _publish(task: FieldsTask, chip: ChipRef, read: _ChipPixels, store: Store) -> None:
-    """Check, encode and publish one image with its thumbnail and item.
+def _encode(task: FieldsTask, chip: ChipRef, read: _ChipPixels) -> EncodedChip:
+    """Check and encode one image, and make its thumbnail and item.
 
     Raises:
         CheckError: The pixels cannot be used.
@@ -217,17 +218,21 @@ def _publish(task: FieldsTask, chip: ChipRef, read: _ChipPixels, store: Store) -
             "SCENEBEAM_ACQUIRED": stac_items.rfc3339(encoding.candidate.when),
         },
     )
+    image = small_cog(read.pixels, profile)
+    files = {task.image_key(chip): image}
     asset = _asset(task, chip, encoding, statistics)
+    asset |= {"file:size": len(image), "file:checksum": content_multihash(image)}
     thumbnail = None
     if task.checks.screenshot:
-        thumbnail = _publish_thumbnail(task, chip, encoding, read.pixels, store)
-    with store.open_write(task.image_key(chip)) as file:
-        file.write(small_cog(read.pixels, profile))
-        asset |= {"file:size": file.size, "file:checksum": file.checksum}
-        item = image_item(task, chip, read.choice, asset, thumbnail)
-        store.write(task.item_key(chip), stac_items.to_bytes(item))
-        # The image appears under its name at the end of this block, after its item: an image with
-        # its checksum in the item is complete.
+        key = task.thumbnail_key(chip)
+        files[key] = _thumbnail(encoding, read.pixels)
+        thumbnail = {
+            "href": f"./{key.rpartition('/')[2]}",
+            "type": "image/png",
+            "roles": ["thumbnail"],
+        }
+    item = image_item(task, chip, read.choice, asset, thumbnail)
+    return EncodedChip(files, {task.item_key(chip): stac_items.to_bytes(item)})
 
 
 def _asset(
@@ -254,17 +259,13 @@ def _asset(
     }
 
 
-def _publish_thumbnail(
-    task: FieldsTask, chip: ChipRef, encoding: PixelEncoding, pixels: Array, store: Store
-) -> dict[str, Any]:
-    """Publish a small PNG of an image; returns its asset."""
+def _thumbnail(encoding: PixelEncoding, pixels: Array) -> bytes:
+    """Render a small PNG of an image."""
     bands: dict[str, Array] = {}
     for band, values in zip(encoding.bands, pixels, strict=True):
         is_nodata = values == encoding.nodata
         bands[band.description] = np.where(is_nodata, np.nan, values.astype(np.float32))
-    key = task.thumbnail_key(chip)
-    store.write(key, render_preview(bands))
-    return {"href": f"./{key.rpartition('/')[2]}", "type": "image/png", "roles": ["thumbnail"]}
+    return render_preview(bands)
 
 
 def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> list[dict[str, float]]:
@@ -279,10 +280,11 @@ def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> lis
         CheckError: Too many pixels are nodata, or a band does not vary.
     """
     scene = encoding.candidate.id
-    valid = np.ones(pixels.shape, bool)
-    if encoding.nodata is not None:
+    if encoding.nodata is None:
+        valid = np.ones(pixels.shape, bool)
+    else:
         valid = pixels != encoding.dtype.type(encoding.nodata)
-    empty = 100 * (1 - float(valid.any(axis=0).mean()))
+    empty = 100 * (1 - np.count_nonzero(valid.any(axis=0)) / pixels[0].size)
     if empty > task.product.nodata_max:
         raise CheckError(
             f"{empty:.2f} % of the chip has no data in {scene}, more than product.nodata_max = "
@@ -290,7 +292,7 @@ def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> lis
         )
     statistics: list[dict[str, float]] = []
     for asset, values, band_valid in zip(encoding.candidate.bands, pixels, valid, strict=True):
-        valid_percent = 100 * float(band_valid.mean())
+        valid_percent = 100 * (np.count_nonzero(band_valid) / band_valid.size)
         if 100 - valid_percent > task.checks.max_nodata_percent:
             raise CheckError(
                 f"{asset.band} of {scene}: {100 - valid_percent:.1f} % is nodata, more than "
@@ -298,8 +300,9 @@ def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> lis
             )
         values = values if valid_percent == 100 else values[band_valid]
         # In float64 throughout, so that the sums of large chips are exact enough.
-        mean = float(values.mean(dtype=np.float64))
-        deviation = float(values.std(dtype=np.float64))
+        exact = values.astype(np.float64)
+        mean = float(exact.mean())
+        deviation = float(exact.std(mean=mean))
         least = min_std_dev(asset, task.checks)
         if least is not None and deviation <= least:
             raise CheckError(f"{asset.band} of {scene} is constant over the chip: {mean:g}")

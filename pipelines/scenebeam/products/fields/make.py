@@ -4,8 +4,8 @@ A step may be interrupted at any time, and is resumed from what it has published
 files are written makes that safe:
 
 1. `cells/<cell>/<season>.json` records the choices. Once it exists, scenes are not chosen again.
-2. Each image is published after its item. An item alone says nothing, but an image whose checksum
-   is in its item is complete.
+2. Each image is published before its item. An image alone says nothing, but one whose checksum is
+   in its item is complete.
 3. `cells/<cell>/<season>_images.json` is written when all images exist.
 4. The step that finishes last writes the items of the chips and of the cell.
 
@@ -20,10 +20,10 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from scenebeam.metadata import stac_items
-from scenebeam.metadata.item_tables import read_required
+from scenebeam.metadata.item_tables import BytesFile, read_required
 from scenebeam.products.fields.cells import finish_cell
 from scenebeam.products.fields.choose import Choice, choose
-from scenebeam.products.fields.images import MissingImages, make_images
+from scenebeam.products.fields.images import make_images
 from scenebeam.products.fields.items import image_item
 from scenebeam.products.fields.masks import make_masks
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask
@@ -73,7 +73,7 @@ def make_step(task: FieldsTask, store: Store, budget: Budget) -> Outcome:
 
     if task.downloads:
         while True:
-            missing = _download(task, choices, store, budget)
+            missing = make_images(task, _incomplete(task, choices, store), store, budget)
             if not missing.unusable:
                 break
             # Record the next best scenes before their images are made, so that a run that is
@@ -155,16 +155,13 @@ def _publish_choices(task: FieldsTask, choices: Sequence[Choice], store: Store) 
     """Record the choices. If the run makes no images, publish the items of the scenes first."""
     if not task.downloads:
         chips = {chip.name: chip for chip in task.chips}
-
-        def publish(choice: Choice) -> None:
+        items: dict[str, BytesFile] = {}
+        # An image of an earlier run that went further keeps its item.
+        for choice in _incomplete(task, choices, store):
             chip = chips[choice.chip]
-            # An image of an earlier run that went further keeps its item.
-            if not _is_complete(task, chip, choice, store):
-                item = image_item(task, chip, choice, None, None)
-                store.write(task.item_key(chip), stac_items.to_bytes(item))
-
-        with_scene = [choice for choice in choices if choice.scene is not None]
-        list(io_threads().map(publish, with_scene))
+            item = image_item(task, chip, choice, None, None)
+            items[task.item_key(chip)] = BytesFile(stac_items.to_bytes(item))
+        store.write_all(items)
     document = {
         "cell": task.cell,
         "season": task.step,
@@ -202,10 +199,8 @@ def _previous_scenes(task: FieldsTask, store: Store) -> dict[str, str]:
     return previous
 
 
-def _download(
-    task: FieldsTask, choices: Sequence[Choice], store: Store, budget: Budget
-) -> MissingImages:
-    """Make the images that are not complete yet; returns which could not be made."""
+def _incomplete(task: FieldsTask, choices: Sequence[Choice], store: Store) -> list[Choice]:
+    """Return the choices that have a scene, but no complete image of it yet."""
     chips = {chip.name: chip for chip in task.chips}
 
     def is_complete(choice: Choice) -> bool:
@@ -216,14 +211,14 @@ def _download(
     for choice, complete in zip(with_scene, io_threads().map(is_complete, with_scene), strict=True):
         if not complete:
             incomplete.append(choice)
-    return make_images(task, incomplete, store, budget)
+    return incomplete
 
 
 def _is_complete(task: FieldsTask, chip: ChipRef, choice: Choice, store: Store) -> bool:
     """Whether a chip's image of the chosen scene exists with its item, which is then updated.
 
-    The item is published before its image, so after an interruption it may describe an image that
-    was never made, beside an older one. Only the checksum tells them apart.
+    The image is published before its item, so after an interruption there may be an image of one
+    scene beside the older item of another. Only the checksum tells them apart.
     """
     item_key, image_key = task.item_key(chip), task.image_key(chip)
     if not {item_key, image_key} <= store.list(f"{chip.name}/"):

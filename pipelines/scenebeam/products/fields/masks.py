@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import Transformer
 
+from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.metadata import stac_items
+from scenebeam.multihash import content_multihash
 from scenebeam.products.fields.spool import fields_key
 from scenebeam.products.fields.task import MASKS, ChipRef, FieldsTask
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
@@ -69,7 +71,9 @@ def _draw(task: FieldsTask, store: Store) -> dict[str, Assets]:
     tree = shapely.STRtree(fields)
     boxes = task.boxes()
 
-    def make(index: int) -> Assets:
+    assets: dict[str, Assets] = {}
+
+    def draw(index: int) -> EncodedChip:
         chip = task.chips[index]
         # Sorted because the order of query results is not defined.
         on_chip = np.sort(tree.query(boxes[index], predicate="intersects"))
@@ -79,12 +83,18 @@ def _draw(task: FieldsTask, store: Store) -> dict[str, Assets]:
             task.grid_of(chip),
             presence_only=task.product.grid.presence_only,
         )
-        return {mask: _publish(task, chip, mask, getattr(drawn, mask), store) for mask in MASKS}
-
-    assets: dict[str, Assets] = {}
-    made = io_threads().map(make, range(len(task.chips)))
-    for chip, chip_assets in zip(task.chips, made, strict=True):
+        files: dict[str, bytes] = {}
+        chip_assets: Assets = {}
+        for mask in MASKS:
+            key = task.mask_key(chip, mask)
+            content = files[key] = _encode(task, chip, mask, getattr(drawn, mask))
+            chip_assets[mask] = _asset(task, mask, key, len(content), content_multihash(content))
         assets[chip.name] = chip_assets
+        return EncodedChip(files)
+
+    with PublishQueue[str](store) as pending:
+        for index, chip in enumerate(task.chips):
+            pending.add(chip.name, draw, index)
     return assets
 
 
@@ -105,15 +115,10 @@ def _read_fields(task: FieldsTask, store: Store) -> tuple[Array, Array]:
     return projected, np.concatenate(numbers)
 
 
-def _publish(
-    task: FieldsTask, chip: ChipRef, mask: str, pixels: Array, store: Store
-) -> dict[str, Any]:
-    """Publish one mask of shape (rows, columns); returns its asset."""
+def _encode(task: FieldsTask, chip: ChipRef, mask: str, pixels: Array) -> bytes:
+    """Encode one mask of shape (rows, columns)."""
     profile = CogProfile.for_grid(task.grid_of(chip), pixels.dtype, None, bands=(CogBand(mask),))
-    key = task.mask_key(chip, mask)
-    with store.open_write(key) as file:
-        file.write(small_cog(pixels[None], profile, average=False))
-    return _asset(task, mask, key, file.size, file.checksum)
+    return small_cog(pixels[None], profile, average=False)
 
 
 def _asset(task: FieldsTask, mask: str, key: str, size: int, checksum: str) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.publish_queue import PublishQueue
+from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.metadata import stac_items
+from scenebeam.multihash import content_multihash
 from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_pixels
 from scenebeam.products.landcover.lattice import ChipLattice
 from scenebeam.products.landcover.layers import Pixels, all_bands, read_layer
@@ -61,11 +62,11 @@ def make_images(
         ReadError: A file cannot be read.
         StorageError: A file cannot be published.
     """
-    pending: PublishQueue[int] = PublishQueue()
-    publisher = _Publisher(layer, lattice, store, published)
+    pending: PublishQueue[int] = PublishQueue(store)
+    encoder = _Encoder(layer, lattice, published)
     with pending:
         for chip, bands in _read_chips(layer, lattice, chips, budget):
-            pending.add(chip, publisher.publish, chip, bands)
+            pending.add(chip, encoder.encode, chip, bands)
     return {chip: f"{fault} {layer.platform}" for chip, fault in pending.failed.items()}
 
 
@@ -92,19 +93,19 @@ def _read_chips(
 
 
 @dataclass(frozen=True)
-class _Publisher:
-    """Checks, encodes and publishes the chips of one layer."""
+class _Encoder:
+    """Checks and encodes the chips of one layer."""
 
     layer: Layer
     lattice: ChipLattice
-    store: Store
     published: Published
+    """Files are added as they are encoded."""
 
-    def publish(self, chip: int, bands: Sequence[Pixels]) -> None:
-        """Publish the raster of a chip and its thumbnail.
+    def encode(self, chip: int, bands: Sequence[Pixels]) -> EncodedChip:
+        """Encode the raster of a chip and its thumbnail.
 
         Raises:
-            CheckError: The chip is not usable; nothing is published.
+            CheckError: The chip is not usable.
         """
         task, layer = self.lattice.task, self.layer
         recipe, assets = task.recipes[layer.platform], layer.scenes[0].bands
@@ -120,18 +121,15 @@ class _Publisher:
             bands=cog_bands(assets, recipe),
             tags=tags,
         )
-        # The thumbnail is published first: if the raster exists, both do.
-        if task.thumbnails:
-            thumbnail = _render_thumbnail(layer.platform, pixels, profile, task)
-            self._write(thumbnail_key(task, layer, chip), thumbnail)
         # Categories must not be averaged in overviews.
         average = not any(asset.categorical for asset in assets)
-        self._write(raster_key(task, layer, chip), small_cog(pixels, profile, average=average))
-
-    def _write(self, key: str, content: bytes) -> None:
-        with self.store.open_write(key) as file:
-            file.write(content)
-        self.published[key] = FileRecord(size=file.size, checksum=file.checksum)
+        files = {raster_key(task, layer, chip): small_cog(pixels, profile, average=average)}
+        if task.thumbnails:
+            thumbnail = _render_thumbnail(layer.platform, pixels, profile, task)
+            files[thumbnail_key(task, layer, chip)] = thumbnail
+        for key, content in files.items():
+            self.published[key] = FileRecord(size=len(content), checksum=content_multihash(content))
+        return EncodedChip(files)
 
 
 def _render_thumbnail(

@@ -54,8 +54,8 @@ def grid_of(path: Path) -> GeoBox:
 
 def copied(
     path: Path | str, grid: GeoBox, target: Path, dtype: str = "uint16", *, average: bool = True
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Copy an image to a COG; returns the sampled blocks, and the last level that was copied."""
+) -> tuple[list[np.ndarray], float]:
+    """Copy an image to a COG; returns the sampled blocks, and the fraction of valid pixels."""
     source = open_source(str(path), 1, Budget(private=True, first_wait=0.01))
     found = copied_block_size(source, grid, np.dtype(dtype), "deflate")
     assert found is not None
@@ -64,11 +64,11 @@ def copied(
         level_shapes(*grid.shape), np.dtype(dtype), 0, average=average, block_size=side
     )
     samples: list[np.ndarray] = []
-    overview = copy_blocks(tiff, pyramid, 2**20, samples.append)
+    valid = copy_blocks(tiff, pyramid, 2**20, samples.append)
     profile = CogProfile.for_grid(grid, np.dtype(dtype), 0, block_size=side)
     with target.open("wb") as file:
         write_cog(file, profile, pyramid.finish(), pyramid.masks)
-    return samples, overview
+    return samples, valid
 
 
 def encoded(
@@ -116,13 +116,13 @@ def test_copied_pixels_are_those_of_encoding(
 def test_blocks_are_copied_and_not_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_image(tmp_path / "image.tif", (2048, 2048))
     monkeypatch.setattr("scenebeam.raster.pyramid.encode", None)  # to encode would raise
-    samples, overview = copied(path, grid_of(path), tmp_path / "copied.tif")
-    assert overview.shape == (512, 512)
+    samples, valid = copied(path, grid_of(path), tmp_path / "copied.tif")
     blocks = (2048 // 256) ** 2
     assert 8 <= len(samples) < blocks / 3
     with rasterio.open(path) as one, rasterio.open(tmp_path / "copied.tif") as other:
         assert one.block_shapes == other.block_shapes == [(256, 256)]
         np.testing.assert_array_equal(one.read(), other.read())
+        assert valid == pytest.approx((one.read(1) != 0).mean(), abs=0.01)
 
 
 def test_overviews_of_another_kind_are_made_anew(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ class ImageEncoder:
         self, source: TiffSource, max_in_flight: int, on_sample: Callable[[Array], None]
     ) -> None:
         """Copy a whole image, block by block: see `copy_blocks`."""
-        overview = copy_blocks(source, self._pyramid, max_in_flight, on_sample)
-        share = valid_count(overview, self._pyramid.nodata) / overview.size
+        share = copy_blocks(source, self._pyramid, max_in_flight, on_sample)
         self.valid = round(share * source.info.width * source.info.height)
 
     def levels(self) -> Sequence[Level | EncodedBlocks]:

@@ -27,7 +27,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.layout import TiffLayout
 from scenebeam.raster.pyramid import EncodedBlocks, Pyramid, halve
 from scenebeam.raster.source import Block, Source
-from scenebeam.raster.validity import Array
+from scenebeam.raster.validity import Array, valid_count
 from scenebeam.raster.warp import map_to_grid
 from scenebeam.transfer.pools import cpu_threads
 from scenebeam.transfer.signing import redact_url
@@ -80,7 +80,7 @@ def copy_blocks(
     pyramid: Pyramid,
     max_in_flight: int,
     on_sample: Callable[[Array], None],
-) -> Array:
+) -> float:
     """Copy all blocks of a source, and of its overviews where they fit.
 
     Args:
@@ -90,7 +90,7 @@ def copy_blocks(
         on_sample: Called with the pixels of some blocks from all over the image.
 
     Returns:
-        Pixels of the last level that was copied.
+        Fraction of pixels that are valid, in the last level that was copied.
 
     Raises:
         ReadError: A block cannot be read, or one of those that are decoded is corrupt.
@@ -121,11 +121,11 @@ def copy_blocks(
             break
         pyramid.set_level(level, blocks)
         copied, last = overview, level
-    rows = []
+    valid = 0
     for pixels in _decoded_rows(copied):
         pyramid.add_below(last, pixels)
-        rows.append(pixels)
-    return np.concatenate(rows)
+        valid += valid_count(pixels, pyramid.nodata)
+    return valid / (copied.layout.height * copied.layout.width)
 
 
 class _Copied(NamedTuple):

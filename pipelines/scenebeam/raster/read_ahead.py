@@ -55,17 +55,11 @@ class ReadAhead:
             self._waiting.clear()
 
     def _advance(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting or self._in_flight >= self._max_bytes:
-                    return
+        # To prefetch only submits work: nothing waits or is released under the lock.
+        with self._lock:
+            while self._waiting and self._in_flight < self._max_bytes:
                 source, blocks = self._waiting.popleft()
-                # Added before the lock is let go, because other threads advance too.
-                expected = (source.cost(blocks) or (0, 0))[1]
-                self._in_flight += expected
-            requested = source.prefetch(blocks, self._release)
-            with self._lock:
-                self._in_flight += requested - expected
+                self._in_flight += source.prefetch(blocks, self._release)
 
     def _release(self, size: int) -> None:
         """Note that the bytes of a block have been fetched."""

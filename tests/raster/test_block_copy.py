@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy as copy_raster
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.block_copy import copied_block_size, copy_blocks
+from scenebeam.raster.block_copy import as_copyable, copy_blocks
 from scenebeam.raster.cog import CogProfile, write_cog
 from scenebeam.raster.compose import BandLayers, Layer, compose
 from scenebeam.raster.pyramid import Pyramid, level_shapes
@@ -57,9 +57,9 @@ def copied(
 ) -> tuple[list[np.ndarray], float]:
     """Copy an image to a COG; returns the sampled blocks, and the fraction of valid pixels."""
     source = open_source(str(path), 1, Budget(private=True, first_wait=0.01))
-    found = copied_block_size(source, grid, np.dtype(dtype), "deflate")
+    found = as_copyable(source, grid, np.dtype(dtype), "deflate")
     assert found is not None
-    tiff, side = found
+    tiff, side = found, found.info.block[0]
     pyramid = Pyramid(
         level_shapes(*grid.shape), np.dtype(dtype), 0, average=average, block_size=side
     )
@@ -173,22 +173,22 @@ def test_other_encodings_are_not_copied(tmp_path: Path, options: dict[str, Any])
     else:
         path = write_image(tmp_path / "image.tif", (600, 600), **options)
     source = open_source(str(path), 1, Budget(private=True))
-    assert copied_block_size(source, grid_of(path), np.dtype("uint16"), "deflate") is None
+    assert as_copyable(source, grid_of(path), np.dtype("uint16"), "deflate") is None
 
 
 def test_other_grids_and_dtypes_are_not_copied(tmp_path: Path) -> None:
     path = write_image(tmp_path / "image.tif", (600, 600))
     source, grid = open_source(str(path), 1, Budget(private=True)), grid_of(path)
-    assert copied_block_size(source, grid, np.dtype("uint16"), "deflate") is not None
+    assert as_copyable(source, grid, np.dtype("uint16"), "deflate") is not None
     for other in (
         GeoBox((600, 599), grid.transform, "EPSG:32634"),
         GeoBox((600, 600), grid.transform @ Affine.translation(1, 0), "EPSG:32634"),
         GeoBox((600, 600), grid.transform @ Affine.translation(0.5, 0), "EPSG:32634"),
         GeoBox((600, 600), grid.transform, "EPSG:32635"),
     ):
-        assert copied_block_size(source, other, np.dtype("uint16"), "deflate") is None
-    assert copied_block_size(source, grid, np.dtype("int32"), "deflate") is None
-    assert copied_block_size(source, grid, np.dtype("uint16"), "zstd") is None
+        assert as_copyable(source, other, np.dtype("uint16"), "deflate") is None
+    assert as_copyable(source, grid, np.dtype("int32"), "deflate") is None
+    assert as_copyable(source, grid, np.dtype("uint16"), "zstd") is None
 
 
 def test_a_corrupt_block_in_the_sample_is_an_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from scenebeam.raster.aligned import AlignedCopy
 from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.blocks import TiffFile
 from scenebeam.raster.codecs import decode, encode, predictor_for
+from scenebeam.raster.cog import SIDE_MULTIPLE
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layout import TiffLayout
 from scenebeam.raster.pyramid import EncodedBlocks, Pyramid, halve
@@ -32,18 +33,14 @@ from scenebeam.raster.warp import map_to_grid
 from scenebeam.transfer.pools import cpu_threads
 from scenebeam.transfer.signing import redact_url
 
-_SIDE_MULTIPLE = 16
-"""Sides of TIFF tiles must be multiples of this (TIFF 6.0 section 15)."""
 _SAMPLED = 12
 """Blocks of the image that are decoded for its sample."""
 _COMPARED = 3
 """Blocks of an overview that are compared, besides the last one: those with the most content."""
 
 
-def copied_block_size(
-    source: Source, grid: Grid, dtype: np.dtype[Any], codec: str
-) -> tuple[TiffSource, int] | None:
-    """Find out whether a COG can have the compressed blocks of a source.
+def as_copyable(source: Source, grid: Grid, dtype: np.dtype[Any], codec: str) -> TiffSource | None:
+    """Find out whether a COG of the same block size can have the compressed blocks of a source.
 
     Args:
         source: The source.
@@ -52,7 +49,7 @@ def copied_block_size(
         codec: Its codec.
 
     Returns:
-        The source, and the side of its blocks; None if it has to be decoded and encoded.
+        The source, whose blocks are square; None if it has to be decoded and encoded.
     """
     if not isinstance(source, TiffSource):
         return None
@@ -62,7 +59,7 @@ def copied_block_size(
         not layout.strips
         and layout.samples_per_block == 1
         and layout.block == (side, side)
-        and side % _SIDE_MULTIPLE == 0
+        and side % SIDE_MULTIPLE == 0
         and layout.dtype == dtype.newbyteorder("<")
         and layout.codec == codec
         and layout.predictor == predictor_for(codec, dtype)
@@ -72,7 +69,7 @@ def copied_block_size(
         return None
     mapping = map_to_grid(source.info, grid, "nearest", None)
     is_same_grid = isinstance(mapping, AlignedCopy) and mapping.outline[:2] == (0, 0)
-    return (source, side) if is_same_grid else None
+    return source if is_same_grid else None
 
 
 def copy_blocks(
@@ -84,7 +81,7 @@ def copy_blocks(
     """Copy all blocks of a source, and of its overviews where they fit.
 
     Args:
-        source: The source, for which `copied_block_size` returns the block size of the pyramid.
+        source: The source, from `as_copyable`, with the block size of the pyramid.
         pyramid: The empty pyramid of the COG. It has all levels of its image afterwards.
         max_in_flight: Bytes of blocks that are requested at a time, besides one row of blocks.
         on_sample: Called with the pixels of some blocks from all over the image.

@@ -59,7 +59,7 @@ _CLASSIC_LIMIT = 2**32 - 2**20
 """Largest classic TIFF, which has 32-bit offsets, with some reserve. Larger files are BigTIFFs."""
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 """NumPy kind of dtype → TIFF tag SampleFormat."""
-_SIDE_MULTIPLE = 16
+SIDE_MULTIPLE = 16
 """Sides of TIFF tiles must be multiples of this (TIFF 6.0 section 15)."""
 
 
@@ -221,7 +221,7 @@ def small_cog(pixels: Array, profile: CogProfile, *, average: bool = True) -> by
         average: How overviews are made: see `halve`.
     """
     longest = max(pixels.shape[1:])
-    rounded = -(-longest // _SIDE_MULTIPLE) * _SIDE_MULTIPLE
+    rounded = -(-longest // SIDE_MULTIPLE) * SIDE_MULTIPLE
     profile = replace(profile, block_size=min(BLOCK_SIZE, rounded))
     levels: list[Level] = []
     for shape in level_shapes(*pixels.shape[1:]):

@@ -24,7 +24,7 @@ from scenebeam.products.stacks.content import BandContent, band_row_chunks, noda
 from scenebeam.products.stacks.item import PublishedStack, StackedBand
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.band_reader import TiffSource
-from scenebeam.raster.block_copy import copied_block_size
+from scenebeam.raster.block_copy import as_copyable
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
@@ -71,22 +71,21 @@ def common_encoding(
     declared = [nodata_of(band, source.info) for band, source in bands]
     nodata = next((value for value in declared if value is not None), None)
     encoding = PixelEncoding(dtype, nodata)
-    sizes = set()
-    for band, source in bands:
-        copied = _copied(task, band, source, grid, encoding)
-        sizes.add(None if copied is None else copied[1])
-    (size,) = sizes if len(sizes) == 1 else (None,)
-    return encoding if size is None else replace(encoding, block_size=size)
+    copyable = [_copyable(task, band, source, grid, encoding) for band, source in bands]
+    sizes = {source.info.block[0] for source in copyable if source is not None}
+    if None in copyable or len(sizes) != 1:
+        return encoding
+    return replace(encoding, block_size=sizes.pop())
 
 
-def _copied(
+def _copyable(
     task: StackTask, band: StackBand, source: Source, grid: Grid, encoding: PixelEncoding
-) -> tuple[TiffSource, int] | None:
-    """See `copied_block_size`. Besides, all numbers must stay as they are."""
+) -> TiffSource | None:
+    """See `as_copyable`. Besides, all numbers must stay as they are."""
     is_shifted = task.values != "raw" and band.asset.add_offset != 0
     if is_shifted or not same_nodata(nodata_of(band, source.info), encoding.nodata):
         return None
-    return copied_block_size(source, grid, encoding.dtype, task.codec)
+    return as_copyable(source, grid, encoding.dtype, task.codec)
 
 
 class StoredParts:
@@ -180,9 +179,9 @@ def encode_band(
         block_size=encoding.block_size,
     )
     content = BandContent.of(grid)
-    copied = _copied(task, band, source, grid, encoding)
-    if copied is not None and copied[1] == encoding.block_size:
-        image.copy(copied[0], MAX_IN_FLIGHT // task.at_once, partial(content.add, nodata=nodata))
+    copyable = _copyable(task, band, source, grid, encoding)
+    if copyable is not None and copyable.info.block[0] == encoding.block_size:
+        image.copy(copyable, MAX_IN_FLIGHT // task.at_once, partial(content.add, nodata=nodata))
         content.valid = image.valid
         if not image.valid:
             cause = CheckError("blank: all of it is nodata")

@@ -23,7 +23,7 @@ from typing import Any
 
 from bad_api import serve_bad_api
 from resident import reset_peak, resident_bytes
-from scenebeam.catalog.item_search import SearchQuery
+from scenebeam.catalog.queries import SearchQuery
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import select
 from scenebeam.errors import SceneBeamError

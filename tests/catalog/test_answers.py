@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bad_api import serve_bad_api
-from scenebeam.catalog.item_search import SearchQuery, queries_for
+from scenebeam.catalog.queries import SearchQuery, queries_for
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError, SceneBeamError
 from scenebeam.request import RunRequest

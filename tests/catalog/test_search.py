@@ -14,7 +14,7 @@ import rustac
 
 from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.item_search import queries_for
+from scenebeam.catalog.queries import queries_for
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.errors import CatalogError, RequestError

@@ -17,7 +17,7 @@ from shapely.geometry import box
 
 from scenebeam.catalog.acquisition import coverage, group, rank
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.item_search import queries_for
+from scenebeam.catalog.queries import queries_for
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.catalog.select import drop_duplicates, select

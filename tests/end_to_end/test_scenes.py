@@ -18,7 +18,7 @@ from pyproj import Transformer
 
 from conftest import stac_server
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.item_search import queries_for
+from scenebeam.catalog.queries import queries_for
 from scenebeam.catalog.search import scenes_from_items, search_items
 from scenebeam.cli import main
 from scenebeam.errors import RequestError

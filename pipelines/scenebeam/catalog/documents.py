@@ -1,64 +1,24 @@
-"""Items in files and static catalogs: local, in a bucket, or behind a URL."""
+"""Items in files and static catalogs, in a bucket or behind a URL."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pystac
-import rustac
 
 from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.bucket import BucketIO
+from scenebeam.catalog.local import read_local_items
 from scenebeam.catalog.packed_items import Item, links_of
-from scenebeam.errors import CatalogError, RequestError
-from scenebeam.request import KNOWN_CATALOGS
+from scenebeam.errors import CatalogError
 from scenebeam.transfer.ranges import local_copy
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import redact_url
 
-TABLE_SUFFIXES = (".parquet", ".geoparquet")
 _LARGEST_TABLE = 4 * 2**30
 """Largest stac-geoparquet file that is downloaded, in bytes."""
-
-
-def read_local_items(path: Path) -> Iterator[Any]:
-    """Yield the items of a local file.
-
-    Args:
-        path: An ItemCollection, an Item, stac-geoparquet, or the root of a static catalog.
-
-    Raises:
-        RequestError: There is no such file, or it is of another kind.
-    """
-    if not path.exists():
-        known = ", ".join(KNOWN_CATALOGS)
-        raise RequestError(
-            f"catalog: {path} does not exist; give a file, one of {known}, or the URL of a STAC API"
-        )
-    if path.suffix in TABLE_SUFFIXES:
-        yield from rustac.read_sync(str(path))["features"]
-        return
-    document = json.loads(path.read_text(encoding="utf-8"))
-    kind = document.get("type") if isinstance(document, dict) else None
-    if kind == "FeatureCollection":
-        if not isinstance(document.get("features"), list):
-            raise RequestError(f"catalog: {path} is an ItemCollection without a list of features")
-        yield from document["features"]
-    elif kind == "Feature":
-        yield document
-    elif kind in ("Catalog", "Collection"):
-        root = pystac.read_file(str(path))
-        assert isinstance(root, pystac.Catalog)
-        for item in root.get_items(recursive=True):
-            item.make_asset_hrefs_absolute()
-            yield item.to_dict(transform_hrefs=False)
-    else:
-        raise RequestError(
-            f"catalog: {path} is not an ItemCollection, Item, Catalog or stac-geoparquet file"
-        )
 
 
 def read_remote_table(url: str, budget: Budget) -> Iterator[Any]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pystac.utils import make_absolute_href
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import lonlat_geometry
@@ -107,6 +106,8 @@ class _HrefResolver:
             if self.base is not None and (self.self_href is None or not is_url(self.self_href)):
                 href = os.path.join(self.base, href)
             elif self.self_href is not None:
+                from pystac.utils import make_absolute_href  # slow to import, and rarely needed
+
                 # urllib's urljoin does not support gs://.
                 href = make_absolute_href(href, self.self_href)
         href = href.removeprefix("file://")

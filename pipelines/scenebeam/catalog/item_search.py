@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urljoin
 
@@ -14,11 +12,11 @@ import pystac
 import pystac_client
 from pystac_client.exceptions import APIError
 from pystac_client.warnings import PystacClientWarning
-from shapely.geometry import MultiPolygon
 
 from scenebeam.catalog.api import CatalogIO
 from scenebeam.catalog.documents import crawl
 from scenebeam.catalog.packed_items import Item, links_of
+from scenebeam.catalog.queries import SearchQuery
 from scenebeam.errors import CatalogError
 from scenebeam.request import RunRequest
 from scenebeam.transfer.signing import redact_url
@@ -29,39 +27,6 @@ Bounds = tuple[float, float, float, float]
 PAGE_SIZE = 100
 _GET_ONLY_STATUSES = {404, 405, 415, 501}
 """Answers to a POST by APIs that support search by GET alone."""
-
-
-@dataclass(frozen=True)
-class SearchQuery:
-    """One search of a catalog: where and when."""
-
-    bbox: Bounds | None = None
-    """West, south, east, north in degrees; never across the antimeridian."""
-    interval: tuple[datetime, datetime] | None = None
-    collections: tuple[str, ...] | None = None
-    """Collection ids; None: all of the request's."""
-    below: Mapping[str, float] = field(default_factory=dict)
-    """Property → exclusive upper bound. Catalogs without the Query extension ignore it, so
-    selection applies it again."""
-
-    @property
-    def datetime_interval(self) -> str | None:
-        """The interval in the form of the STAC API."""
-        if self.interval is None:
-            return None
-        return "/".join(f"{end.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for end in self.interval)
-
-
-def queries_for(request: RunRequest, area: MultiPolygon | None) -> list[SearchQuery]:
-    """Make one query for each period of a request and each part of its area (in degrees)."""
-    intervals: Sequence[tuple[datetime, datetime] | None] = request.intervals or [None]
-    boxes: Sequence[Bounds | None] = [None]
-    if area is not None:
-        boxes = [part.bounds for part in area.geoms]
-    queries = []
-    for interval in intervals:
-        queries += [SearchQuery(bbox, interval) for bbox in boxes]
-    return queries
 
 
 def search_api(

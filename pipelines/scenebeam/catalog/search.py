@@ -11,30 +11,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pystac
 import rustac
 import shapely
-from pystac_client.exceptions import APIError
 
-from scenebeam.catalog.api import CatalogIO, describe_refusal
 from scenebeam.catalog.bands import record_for_item, records_for
-from scenebeam.catalog.bucket import BucketIO
-from scenebeam.catalog.documents import (
-    TABLE_SUFFIXES,
-    crawl,
-    read_bucket_items,
-    read_local_items,
-    read_remote_table,
-    with_self_link,
-)
 from scenebeam.catalog.item_reader import scene_from_item
-from scenebeam.catalog.item_search import SearchQuery, search_api
-from scenebeam.catalog.packed_items import Item, PackedItems, links_of
+from scenebeam.catalog.local import read_local_items, with_absolute_hrefs
+from scenebeam.catalog.packed_items import Item, PackedItems
+from scenebeam.catalog.queries import SearchQuery
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import CatalogError, ReadError, RequestError, SceneBeamError
 from scenebeam.request import KNOWN_CATALOGS, RunRequest, is_remote, is_url
-from scenebeam.transfer.retry import Budget
-from scenebeam.transfer.signing import effective_limits, redact_url
+from scenebeam.transfer.signing import redact_url
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +50,12 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
     items = PackedItems()
     seen: set[tuple[str, str]] = set()
     try:
-        received = _remote_items(url, request, queries) if is_url(url) else _local_items(url)
+        if is_url(url):
+            from scenebeam.catalog.remote import read_remote_items  # slow to import
+
+            received = read_remote_items(url, request, queries)
+        else:
+            received = _local_items(url)
         for number, item in enumerate(received, start=1):
             if not isinstance(item, dict):
                 log.warning("%s: item %d is left out: not a JSON object", redact_url(url), number)
@@ -77,17 +70,7 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
                     f"the search finds more than limits.max_scenes = {request.limits.max_scenes} "
                     "scenes; narrow the area or the dates, or raise the limit"
                 )
-    except APIError as error:
-        message = f"{redact_url(url)} refused the search: {describe_refusal(error)}"
-        raise CatalogError(message) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        pystac.STACError,
-        rustac.RustacError,
-        ReadError,
-    ) as error:
+    except (OSError, ValueError, KeyError, rustac.RustacError, ReadError) as error:
         raise CatalogError(f"cannot read the catalog {redact_url(url)}: {error}") from error
     return items
 
@@ -95,35 +78,7 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
 def _local_items(path: str) -> Iterator[Any]:
     folder = Path(path).parent
     for item in read_local_items(Path(path)):
-        yield _with_absolute_hrefs(item, folder) if isinstance(item, dict) else item
-
-
-def _remote_items(url: str, request: RunRequest, queries: Sequence[SearchQuery]) -> Iterator[Any]:
-    """The items behind a URL: of a STAC API, a static catalog, or one document."""
-    limits = effective_limits(request)
-    if url.endswith(TABLE_SUFFIXES):
-        yield from read_remote_table(url, Budget.of(limits))
-        return
-    if url.startswith("gs://"):
-        yield from read_bucket_items(url, BucketIO(Budget.of(limits)))
-        return
-    stac_io = CatalogIO(limits)
-    document = stac_io.read_document(url)
-    kind = document.get("type")
-    if kind == "FeatureCollection":
-        for page in stac_io.get_pages(url, "GET"):
-            for item in page["features"]:
-                yield with_self_link(item, url)
-    elif kind == "Feature":
-        yield with_self_link(document, url)
-    elif kind == "Collection":
-        yield from crawl(pystac.Collection.from_dict(document, href=url), stac_io)
-    elif kind == "Catalog":
-        yield from search_api(url, document, stac_io, request, queries)
-    else:
-        raise CatalogError(
-            f"{redact_url(url)} is not a STAC API, catalog, collection, ItemCollection or item"
-        )
+        yield with_absolute_hrefs(item, folder) if isinstance(item, dict) else item
 
 
 def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]:
@@ -166,22 +121,3 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
     if unusable and not scenes:
         raise CatalogError(f"none of the {unusable} items can be used; the log says why")
     return scenes
-
-
-def _with_absolute_hrefs(item: Item, folder: Path) -> Item:
-    """Resolve the relative hrefs of an item against the folder of its file.
-
-    A frozen search is stored in another folder than its catalog.
-    """
-    stored = item.get("assets")
-    assets: dict[str, Any] = {}
-    if isinstance(stored, dict):
-        assets = {key: asset for key, asset in stored.items() if isinstance(asset, dict)}
-    self_links = links_of(item, "self")
-    self_href = str(self_links[0].get("href")) if self_links else ""
-    if not is_url(self_href):
-        for key, asset in assets.items():
-            href = asset.get("href")
-            if isinstance(href, str) and not is_url(href):
-                assets[key] = {**asset, "href": str(folder / href)}
-    return {**item, "assets": assets}

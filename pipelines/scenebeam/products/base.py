@@ -11,7 +11,7 @@ from shapely.geometry import MultiPolygon
 from typing_extensions import TypeVar
 
 from scenebeam.catalog.area import area_geometry
-from scenebeam.catalog.item_search import SearchQuery, queries_for
+from scenebeam.catalog.queries import SearchQuery, queries_for
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import File
 from scenebeam.imaging.gridded import GriddedRecipe, make_gridded

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.bands import bands_of, records_for
-from scenebeam.catalog.item_search import SearchQuery
+from scenebeam.catalog.queries import SearchQuery
 from scenebeam.errors import RequestError
 from scenebeam.imaging.split import split_chips, warn_of_empty_splits
 from scenebeam.products.base import SearchScope

@@ -10,7 +10,7 @@ from typing import Any
 import shapely
 
 from scenebeam.catalog.acquisition import square_meters
-from scenebeam.catalog.item_search import SearchQuery
+from scenebeam.catalog.queries import SearchQuery
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
 from scenebeam.collections import LandClass

@@ -198,7 +198,7 @@ def test_killed_downloads_resume_to_the_same_bytes(
     assert any(begin > 0 for _, begin, _ in server.ranges), "what had come was not fetched again"
 
 
-@pytest.mark.parametrize("images", ["download", "select"])
+@pytest.mark.parametrize("images", [pytest.param("download", marks=pytest.mark.slow), "select"])
 def test_field_chips_killed_at_any_publication_resume_to_the_same_bytes(
     fields_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
 ) -> None:

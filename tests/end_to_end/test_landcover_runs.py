@@ -50,6 +50,7 @@ def released(folder: Path) -> dict[str, bytes]:
 FEW = {"product.chips_per_class": 1, "product.sampling_factor": 1}
 
 
+@pytest.mark.slow
 def test_killed_at_any_publication_and_gone_on_with_it_is_the_same(
     landcover_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_table_of_products_is_a_catalog_of_its_own(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_run_of_a_demo_can_be_run_again(tmp_path: Path) -> None:
     for product in ("fields", "landcover"):
         demo = CliRunner().invoke(
@@ -246,7 +247,10 @@ def test_chips_that_stand_need_no_boundaries(
     ] == []
 
 
-@pytest.mark.parametrize(("size", "digits"), [(64, 3), (128, 3), (160, 2), (16, 3)])
+@pytest.mark.parametrize(
+    ("size", "digits"),
+    [(64, 3), (128, 3), (160, 2), pytest.param(16, 3, marks=pytest.mark.slow)],
+)
 def test_small_chips_are_named_by_finer_digits(
     fields_request: Make, size: int, digits: int
 ) -> None:

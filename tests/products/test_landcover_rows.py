@@ -111,6 +111,7 @@ def test_windows_of_mostly_one_class(share: float) -> None:
     assert sorted(_homogeneous_windows(windows, share)) == expected
 
 
+@pytest.mark.slow
 def test_a_smaller_share_gives_more_chips_of_no_less(
     landcover_request: Make, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Block, Source
 from scenebeam.raster.validity import Array, Mask
-from scenebeam.raster.windows import Windows
+from scenebeam.raster.windows import WindowMappings, Windows
 from scenebeam.transfer.pools import io_threads
 from scenebeam.transfer.retry import Budget
 
@@ -66,6 +66,8 @@ class ChipReader:
         """Nodata value of each band."""
         self.sources: list[Source] = []
         self._windows: list[Windows] = []
+        grid_list = list(grids.values())
+        shared = WindowMappings(grid_list)
         try:
             for future in opened:
                 source = future.result()
@@ -75,7 +77,7 @@ class ChipReader:
                 nodata = resolve_nodata(asset.href, source.info.nodata, asset.nodata)
                 method = "nearest" if asset.categorical else resampling(asset)
                 self.nodata.append(nodata)
-                self._windows.append(Windows(source, list(grids.values()), method, nodata))
+                self._windows.append(Windows(source, grid_list, method, nodata, shared))
         except BaseException:
             self._files.close()
             raise

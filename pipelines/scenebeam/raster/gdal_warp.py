@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +81,7 @@ class GdalWarp(GridMapping):
         right, down = ~whole.transform @ (grid.transform.c, grid.transform.f)
         self._right, self._down = round(right), round(down)
         self._resampling = Resampling[resampling]
-        self._to_source = Transformer.from_crs(str(grid.crs), info.crs, always_xy=True)
+        self._to_source = _transformer(str(grid.crs), info.crs)
 
     @cached_property
     def outline(self) -> Bounds:
@@ -330,6 +330,12 @@ class GdalWarp(GridMapping):
         )
         columns = segment.columns
         return pixels[:, columns.start - segment.left : columns.stop - segment.left]
+
+
+@lru_cache(maxsize=64)
+def _transformer(crs: str, other: str) -> Transformer:
+    """Return a transformer, which threads may share. To create one takes a millisecond."""
+    return Transformer.from_crs(crs, other, always_xy=True)
 
 
 def _apply(transform: Affine, x: Any, y: Any) -> tuple[Array, Array]:

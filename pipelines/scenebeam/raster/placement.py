@@ -7,7 +7,6 @@ and resolution are in the same places, so it is found out once for all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import shapely
@@ -135,9 +134,7 @@ class Placements:
         """
         places = []
         for info, footprint in sources:
-            # All that a mapping needs to know of a file.
-            place = replace(info, href="", count=0, descriptions=(), driver="")
-            places.append((place, None if footprint is None else footprint.wkb))
+            places.append((info.place, None if footprint is None else footprint.wkb))
         key = (tuple(places), resampling, repr(nodata), is_ordered)
         if key not in self._known:
             self._known[key] = self._place(sources, resampling, nodata, is_ordered)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ class RasterInfo:
     """GDAL's name of the format."""
     masked: bool = False
     """Whether the file has a mask or an alpha band: then blocks may be masked arrays."""
+
+    @property
+    def place(self) -> RasterInfo:
+        """What a mapping needs to know of the file: equal for bands in the same place."""
+        return replace(self, href="", count=0, descriptions=(), driver="")
 
 
 class Source(ABC):

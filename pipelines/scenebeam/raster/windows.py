@@ -18,7 +18,7 @@ import numpy as np
 
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.mapping import GridMapping, Piece
-from scenebeam.raster.source import Block, Source
+from scenebeam.raster.source import Block, RasterInfo, Source
 from scenebeam.raster.validity import Array, Mask, fill_masked, split_mask
 from scenebeam.raster.warp import map_to_grid
 
@@ -26,11 +26,34 @@ ROWS_AHEAD = 1
 """Rows of blocks that are fetched while the grids over earlier rows are read."""
 
 
+class WindowMappings:
+    """Where bands are on grids 0 … n - 1. Bands in the same place share their mappings."""
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        self._grids = grids
+        self._known: dict[object, tuple[list[GridMapping], list[list[Block]]]] = {}
+
+    def of(
+        self, info: RasterInfo, resampling: str, nodata: float | None
+    ) -> tuple[list[GridMapping], list[list[Block]]]:
+        """Return the mapping of a band to each grid, and the blocks that each grid needs."""
+        key = (info.place, resampling, repr(nodata))
+        if key not in self._known:
+            mappings = [map_to_grid(info, grid, resampling, nodata) for grid in self._grids]
+            self._known[key] = mappings, [_needed_blocks(mapping) for mapping in mappings]
+        return self._known[key]
+
+
 class Windows:
     """One band on grids 0 … n - 1. Not safe to share between threads."""
 
     def __init__(
-        self, source: Source, grids: Sequence[Grid], resampling: str, nodata: float | None
+        self,
+        source: Source,
+        grids: Sequence[Grid],
+        resampling: str,
+        nodata: float | None,
+        shared: WindowMappings | None = None,
     ) -> None:
         """Plan which blocks are needed. Nothing is read yet.
 
@@ -39,13 +62,12 @@ class Windows:
             grids: The grids.
             resampling: Name of a member of `rasterio.enums.Resampling`.
             nodata: Nodata value of the band; None if none marks its pixels.
+            shared: Mappings of other bands to the same grids.
         """
         self._source, self._nodata = source, nodata
         self._grids = grids
-        self._mappings: list[GridMapping] = [
-            map_to_grid(source.info, grid, resampling, nodata) for grid in grids
-        ]
-        self._needed = [_needed_blocks(mapping) for mapping in self._mappings]
+        shared = WindowMappings(grids) if shared is None else shared
+        self._mappings, self._needed = shared.of(source.info, resampling, nodata)
         self._use_count: Counter[Block] = Counter()
         for blocks in self._needed:
             self._use_count.update(blocks)

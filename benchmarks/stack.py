@@ -76,7 +76,8 @@ def scenebeam_array(url: str) -> Callable[[], np.ndarray]:
     from odc.geo.geobox import GeoBox
     from rasterio.transform import from_origin
 
-    from scenebeam.raster.compose import BandLayers, Layer, compose
+    from scenebeam.raster.compose import compose
+    from scenebeam.raster.layers import BandLayers, Layer
     from scenebeam.raster.reader import open_source
     from scenebeam.transfer.retry import Budget
 

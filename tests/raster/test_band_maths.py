@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenebeam.raster.indices import evaluate, obscured, physical
+from scenebeam.raster.indices import evaluate, physical
+from scenebeam.raster.masks import PixelTest
 from scenebeam.request.expression import INDICES, names_in, parse_expression
 
 BANDS = {
@@ -74,9 +75,11 @@ def test_numbers_become_reflectance() -> None:
 
 def test_classes_and_bits_that_hide_the_ground() -> None:
     scl = np.array([[0, 3, 4, 9]], np.uint8)
-    np.testing.assert_array_equal(obscured(scl, 0, (3, 8, 9, 10), ()), [[True, True, False, True]])
+    np.testing.assert_array_equal(
+        PixelTest(drop=(3, 8, 9, 10)).hidden(scl, 0), [[True, True, False, True]]
+    )
     qa = np.array(
         [[1, 21824, 22280, 55052, 30048]], np.uint16
     )  # fill, clear, cloud, cirrus and cloud, water and cloud
-    found = obscured(qa, 1, (), (0, 1, 2, 3, 4))
+    found = PixelTest(bits=(0, 1, 2, 3, 4)).hidden(qa, 1)
     np.testing.assert_array_equal(found, [[True, False, True, True, bool(30048 & 0b11111)]])

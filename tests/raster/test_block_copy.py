@@ -16,7 +16,8 @@ from rasterio.shutil import copy as copy_raster
 from scenebeam.errors import ReadError
 from scenebeam.raster.block_copy import as_copyable, copy_blocks
 from scenebeam.raster.cog import CogProfile, write_cog
-from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.compose import compose
+from scenebeam.raster.layers import BandLayers, Layer
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.reader import open_source
 from scenebeam.sandbox.server import Fault, serve

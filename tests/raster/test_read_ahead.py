@@ -14,7 +14,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from scenebeam.errors import ReadError
-from scenebeam.raster.compose import BandLayers, Layer, LayerError, compose
+from scenebeam.raster.compose import compose
+from scenebeam.raster.layers import BandLayers, Layer, LayerError
 from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS
 from scenebeam.raster.reader import open_source
 from scenebeam.sandbox.server import Fault, SandboxServer, serve

@@ -14,8 +14,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
-from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.compose import compose
 from scenebeam.raster.gdal_warp import GdalWarp
+from scenebeam.raster.layers import BandLayers, Layer
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.warp import map_to_grid
 from scenebeam.transfer.retry import Budget

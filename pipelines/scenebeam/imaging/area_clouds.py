@@ -15,7 +15,7 @@ from scenebeam.catalog.bands import record_of
 from scenebeam.catalog.scene import Scene
 from scenebeam.errors import ReadError
 from scenebeam.raster.grid import Grid, project
-from scenebeam.raster.indices import obscured
+from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.rasterize import inside
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import RasterInfo
@@ -88,7 +88,7 @@ def _measure_scene(scene: Scene, request: RunRequest, area: BaseGeometry | None)
         counted &= inside(projected, grid)
     classes = tuple(record.mask_classes.get(band, ()))
     bits = tuple(record.mask_bits.get(band, ()))
-    hidden = obscured(values, None, classes, bits)
+    hidden = PixelTest(drop=classes, bits=bits).hidden(values, None)
     total = int(np.count_nonzero(counted))
     cloudy = int(np.count_nonzero(hidden & counted))
     return round(100 * cloudy / total, 4) if total else None

@@ -41,8 +41,9 @@ from scenebeam.imaging.gridded_item import (
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.shards import shard_shapes, shared_levels
 from scenebeam.imaging.thumbnails import read_previews
-from scenebeam.raster.compose import BandLayers, Layer, LayerError, RowChunks
+from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers, Layer, LayerError
 from scenebeam.raster.pyramid import level_shapes
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source

@@ -12,6 +12,10 @@ Which blocks are needed at all is decided in two steps:
 2. *While merging*, by pixels: a block is read, prefetched or not, as long as the region that it
    lands on still contains nodata. So a footprint that promises too much only costs time.
 
+A source may have a mask (see `masks`): what it hides does not count, and blocks that it hides
+entirely are not decoded. Where an observation is only wanted for pixels that others leave open
+(`Gate`), its blocks are not prefetched, and are read only if a clear pixel of them is wanted.
+
 Sources without any data are noticed on the way. A source that is blank where its footprint promises
 data is an error, which the caller can report, and then compose again without it.
 """
@@ -19,24 +23,23 @@ data is an error, which the caller can report, and then compose again without it
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.errors import CheckError, ReadError, SceneBeamError
+from scenebeam.errors import CheckError, ReadError
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers, Layer, LayerError
 from scenebeam.raster.merge import Merge, Region, harmonize, merge_method, new_merge
 from scenebeam.raster.placement import Placement, Placements
 from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS, MAX_IN_FLIGHT, ReadAhead, Request
 from scenebeam.raster.sample import Sample, blank_reason, sample_pieces
-from scenebeam.raster.source import Block, Source
+from scenebeam.raster.source import Block
 from scenebeam.raster.validity import (
     Array,
     Mask,
@@ -50,6 +53,8 @@ ROW_CHUNK = 512
 """Rows of the grid that are computed together: one row of blocks of the output."""
 AHEAD = 1
 """Chunks of rows whose blocks are decoded while one is composed."""
+_DECODED_AHEAD = 8
+"""Bands of a chunk of rows that are decoded ahead, if there are more."""
 _REQUESTED_TOGETHER = 2
 """Chunks of rows whose blocks are requested together: source blocks often have twice their rows."""
 _SAMPLE_STRIDE = 8
@@ -62,45 +67,6 @@ _ENOUGH_PROMISED = 4096
 
 RowChunks = Generator[tuple[int, int, Array], None, None]
 """Yields chunks of rows: (index of the image, first row in the grid, pixels of the rows)."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One source, ready to be composed onto a grid."""
-
-    name: str
-    """Scene of the source, for messages and reports."""
-    source: Source
-    add_offset: int = 0
-    """Subtracted from every valid pixel."""
-    footprint: BaseGeometry | None = None
-    """Area with data, in the CRS of the grid; None for all of the image."""
-
-
-@dataclass(frozen=True)
-class BandLayers:
-    """One band of the output: its sources, and how they are merged."""
-
-    name: str
-    layers: Sequence[Layer]
-    """Sources in order of priority, highest first."""
-    dtype: np.dtype[Any]
-    nodata: float | None
-    resampling: str
-    method: str
-    """Merge method: a module of `merge_methods`."""
-    min_std_dev: float | None = None
-    """A source whose standard deviation is no higher is blank; None for no such check."""
-
-
-class LayerError(SceneBeamError):
-    """A source cannot be used. `band` and `name` say which one, `cause` why."""
-
-    kind = "LayerError"
-
-    def __init__(self, band: str, name: str, cause: Exception) -> None:
-        super().__init__(f"{band} of {name}: {cause}")
-        self.band, self.name, self.cause = band, name, cause
 
 
 def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) -> RowChunks:
@@ -134,12 +100,17 @@ def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) 
     running: deque[tuple[int, int, Future[Array]]] = deque()
     # One more waits for a thread, unless it might then be the same band as one that runs.
     most = min(at_once + 1, max(len(composites), 2))
+    ahead = _decode_ahead(len(composites), most)
     interrupted = False
     try:
+        for composite in composites[:ahead]:
+            composite.start(0)
         for number, (top, _) in enumerate(chunks):
             for index, composite in enumerate(composites):
                 if len(running) == most:
                     yield _result(running)
+                chunks_on, next_index = divmod(index + ahead, len(composites))
+                composites[next_index].start(number + chunks_on)
                 running.append((index, top, threads.submit(composite.row_chunk, number)))
         while running:
             yield _result(running)
@@ -148,11 +119,23 @@ def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) 
         raise
     finally:
         read_ahead.stop()
+        for band in bands:
+            if band.gate is not None:
+                band.gate.close()
         # The caller closes its sources next: no thread may read from them any more. But if the
         # process is about to end, do not wait for a slow server.
         threads.shutdown(wait=not interrupted, cancel_futures=True)
     for composite in composites:
         composite.check_not_blank()
+
+
+def _decode_ahead(bands: int, running: int) -> int:
+    """Return how many chunks of bands are decoded before they are composed.
+
+    A whole chunk of rows of a few bands, but no more than keeps all cores busy: of the many bands
+    of a composite, one chunk of rows would take most of the memory.
+    """
+    return min(bands, max(_DECODED_AHEAD, 2 * running))
 
 
 def _result(running: deque[tuple[int, int, Future[Array]]]) -> tuple[int, int, Array]:
@@ -192,23 +175,40 @@ class _BandComposite:
 
     def requests(self, first: int, last: int) -> Iterator[Request]:
         """Yield the blocks that chunks [first, last) need and those before them do not."""
-        for layer in self._layers:
+        # What a gate leaves closed is not read at all.
+        for layer in self._layers if self._band.gate is None else ():
             blocks = layer.place.blocks_for(first, last)
             if blocks:
                 yield Request(layer.source, blocks)
 
+    def start(self, number: int) -> None:
+        """Start to decode what a chunk of rows needs and the one before it does not.
+
+        Masks are started too: they are needed first.
+        """
+        if number >= len(self._chunks):
+            return
+        for layer in self._layers:
+            if layer.mask is not None:
+                layer.mask.start(*self._chunks[number])
+            if self._band.gate is None:
+                layer.start(layer.place.blocks_for(number, number + 1))
+
     def row_chunk(self, number: int) -> Array:
         """Compose a chunk of rows. Chunks must be composed in order, by one thread at a time."""
         top, bottom = self._chunks[number]
-        # Decode this chunk and those ahead of it at the start; after that, one more each time.
-        first = 0 if number == 0 else number + AHEAD
-        for layer in self._layers:
-            layer.start(layer.place.blocks_for(first, number + AHEAD + 1))
+        gate = self._band.gate
+        wanted = None if gate is None else gate.wanted(top, bottom)
         shape = (bottom - top, self._grid.shape[1])
         merge = new_merge(self._band.method, shape, self._band.dtype, self._band.nodata)
-        for layer in self._layers:
-            layer.composite(merge, top, bottom)
+        if self._band.on_taken is not None:
+            merge.track_sources()
+        for index, layer in enumerate(self._layers):
+            merge.source = index
+            layer.composite(merge, top, bottom, wanted)
             layer.forget(bottom)
+        if self._band.on_taken is not None:
+            self._band.on_taken(top, merge.taken)
         return merge.result()
 
     def check_not_blank(self) -> None:
@@ -223,9 +223,11 @@ class _LayerOnGrid:
 
     def __init__(self, layer: Layer, place: Placement, grid: Grid, band: BandLayers) -> None:
         self.name, self.source, self.place = layer.name, layer.source, place
+        self.mask = layer.mask
         self._layer, self._band = layer, band
         self._mapping = place.mapping
         self._blocks: dict[Block, Future[Array]] = {}
+        self._lock = threading.Lock()  # blocks are started by the caller of `compose`, and here
         self._seen = 0  # pixels that were looked at
         self._valid = 0  # those of them that hold data, until there are any
         self._promised = 0.0  # pixels inside the core of the footprint, until there is data
@@ -235,26 +237,54 @@ class _LayerOnGrid:
 
     def start(self, blocks: list[Block]) -> None:
         """Start to read the blocks that have not been started yet."""
-        missing = [block for block in dict.fromkeys(blocks) if block not in self._blocks]
-        if missing:
-            self._blocks.update(self._layer.source.fetch(missing))
+        with self._lock:
+            missing = [block for block in dict.fromkeys(blocks) if block not in self._blocks]
+            if missing:
+                self._blocks.update(self._layer.source.fetch(missing))
 
-    def composite(self, merge: Merge, top: int, bottom: int) -> None:
-        """Add this source to rows [top, bottom), reading only blocks that can still change them."""
+    def composite(self, merge: Merge, top: int, bottom: int, wanted: Mask | None) -> None:
+        """Add this source to rows [top, bottom), reading only blocks that can still change them.
+
+        Args:
+            merge: The merge.
+            top: First row.
+            bottom: Row after the last.
+            wanted: Which pixels of the rows are wanted; None for all.
+        """
         nodata = self._band.nodata
         # Earlier sources may have filled some regions completely by now; blocks that only land on
         # those are neither waited for nor, unless they were prefetched, read at all.
         required = self._mapping.required_blocks(top, bottom)
-        wanted = [block for block, region in required if merge.can_change(region)]
-        self.start(wanted)
-        for region, pixels, reach in self._mapping.resample(top, bottom, wanted, self._get):
+        visible = self._visible(top, bottom, wanted) if required else None
+        blocks = []
+        for block, region in required:
+            if merge.can_change(region) and (visible is None or visible[region].any()):
+                blocks.append(block)
+        self.start(blocks)
+        for region, pixels, reach in self._mapping.resample(top, bottom, blocks, self._get):
             values, inside = split_mask(pixels, reach)
             # Pixels are judged as they are in the file, before the offset is subtracted.
             self._look_at(region, top, values, inside)
             if self._layer.add_offset:
                 valid = valid_mask(values, nodata)
                 values = harmonize(values, valid, self._layer.add_offset, nodata)
+            if visible is not None:
+                inside = visible[region] if inside is None else inside & visible[region]
             merge.add(region, values, inside)
+        if self.mask is not None:
+            self.mask.release(top)
+
+    def _visible(self, top: int, bottom: int, wanted: Mask | None) -> Mask | None:
+        """Return which pixels of rows [top, bottom) are wanted and clear; None for all."""
+        if self.mask is None:
+            return wanted
+        try:
+            clear = self.mask.clear(top, bottom)
+        except ReadError as error:
+            if error.permanent:
+                raise LayerError(self.mask.label, self.name, error) from error
+            raise
+        return clear if wanted is None else clear & wanted
 
     def _get(self, block: Block) -> Array:
         """Return the pixels of a block that has been started."""

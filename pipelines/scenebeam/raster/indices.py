@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.raster.validity import Array, Mask, valid_mask
+from scenebeam.raster.validity import Array, valid_mask
 
 _OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: np.add,
@@ -102,31 +102,3 @@ def physical(numbers: Array, nodata: float | None, scale: float, offset: float) 
     if valid is not None:
         values[~valid] = np.nan
     return values
-
-
-def obscured(
-    classes: Array, nodata: float | None, masked: tuple[int, ...], bits: tuple[int, ...]
-) -> Mask:
-    """Return where the ground is obscured, by a classification of the pixels.
-
-    Args:
-        classes: Classes or bit fields, such as Sentinel-2's SCL or Landsat's QA_PIXEL.
-        nodata: Nodata value.
-        masked: Classes that obscure the ground; ignored if there are `bits`.
-        bits: Bits of a bit field, from 0, that obscure the ground.
-
-    Returns:
-        Boolean array of the same shape; True also where there is no data.
-    """
-    valid = valid_mask(classes, nodata)
-    classes = np.asarray(classes)
-    if bits:
-        selected = classes.dtype.type(sum(1 << bit for bit in bits))
-        hidden = (classes & selected) != 0
-    elif classes.dtype == np.uint8:
-        is_masked = np.zeros(256, bool)
-        is_masked[list(masked)] = True
-        hidden = is_masked[classes]
-    else:
-        hidden = np.isin(classes, masked)
-    return np.asarray(hidden if valid is None else hidden | ~valid)

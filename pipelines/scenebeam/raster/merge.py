@@ -84,6 +84,9 @@ class Merge(ABC):
 
     order: ClassVar[Order] = "any"
 
+    source = 0
+    """Index of the source whose pixels are added."""
+
     def __init__(self, shape: tuple[int, int], dtype: np.dtype[Any], nodata: float | None) -> None:
         self.nodata = nodata
         # Nodata everywhere: this is what remains where no source has data.
@@ -107,6 +110,15 @@ class Merge(ABC):
             values: 2-D array of the shape of `region`.
             inside: Where the source reaches at all; None for everywhere in the region.
         """
+
+    def track_sources(self) -> None:
+        """Record in `taken` which source each pixel is of: the method must take whole pixels."""
+        raise NotImplementedError(f"{type(self).__name__} combines the pixels of its sources")
+
+    @property
+    def taken(self) -> Array:
+        """Index of the source of each pixel as int16; -1 where none had data."""
+        raise NotImplementedError
 
     def can_change(self, region: Region) -> bool:
         """Return whether another source could still change a pixel of `region`."""

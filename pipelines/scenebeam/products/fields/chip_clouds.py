@@ -16,7 +16,7 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
 from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask
-from scenebeam.raster.indices import obscured
+from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.transfer.retry import Budget
 
@@ -106,7 +106,7 @@ def clouds_in(
         # Beside a probability, a classification only tells where there is data.
         if not has_probability:
             classes, bits = rules.classes.get(band, ()), rules.bits.get(band, ())
-            cloudy |= obscured(values, None, classes, bits)
+            cloudy |= PixelTest(drop=classes, bits=bits).hidden(values, None)
     count = int(np.count_nonzero(valid))
     cloud = 100 * np.count_nonzero(cloudy & valid) / count if count else 100.0
     return ChipClouds(round(float(cloud), 4), round(100 * (1 - count / valid.size), 4))

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from scenebeam.products.indices.task import IndexTask, label
-from scenebeam.raster.compose import ROW_CHUNK, BandLayers, RowChunks, compose
+from scenebeam.raster.compose import ROW_CHUNK, RowChunks, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.indices import evaluate, obscured, physical
+from scenebeam.raster.indices import evaluate, physical
+from scenebeam.raster.layers import BandLayers
 from scenebeam.raster.merge import Merge, new_merge
 from scenebeam.raster.validity import Array
 from scenebeam.request.expression import parse_expression
@@ -52,7 +53,7 @@ def index_row_chunks(task: IndexTask, grid: Grid, layers: Mapping[str, BandLayer
             for rule in task.masks:
                 classes = label(acquisition, rule.band)
                 nodata = layers[classes].nodata
-                values[obscured(arrived[classes], nodata, rule.classes, rule.bits)] = np.nan
+                values[rule.test.hidden(arrived[classes], nodata)] = np.nan
             arrived.clear()
             composite.add(acquisition, values)
         if index == len(bands) - 1:

@@ -9,10 +9,9 @@ from typing import Any
 import shapely
 
 from scenebeam.catalog.acquisition import Acquisition
-from scenebeam.catalog.bands import record_of, resolve_bands
+from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.select import Selection
-from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,
@@ -24,6 +23,7 @@ from scenebeam.imaging.bands import (
 from scenebeam.imaging.estimate import PROCESS_MEMORY, estimate_task, max_window_width
 from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
 from scenebeam.imaging.gridded_task import item_key
+from scenebeam.imaging.masks import MaskRule, mask_rules
 from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
 from scenebeam.imaging.refs import SceneRef, scene_ref
 from scenebeam.imaging.shards import Window, cut_windows
@@ -32,7 +32,7 @@ from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.indices.periods import Group, group_acquisitions
 from scenebeam.products.indices.request import IndexRequest
-from scenebeam.products.indices.task import INDICES, IndexTask, MaskRule, label
+from scenebeam.products.indices.task import INDICES, IndexTask, label
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import merge_method
@@ -118,9 +118,7 @@ def _describe_inputs(
     acquisition: Acquisition, variables: Mapping[str, str], request: RunRequest[IndexRequest]
 ) -> _Inputs:
     product = request.product
-    rules: tuple[MaskRule, ...] = ()
-    if product.mask and acquisition.scenes:
-        rules = _mask_rules(record_of(acquisition.scenes[0], request))
+    rules = mask_rules(acquisition, request, product.mask)
     names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
     bands = []
     for name in names:
@@ -134,12 +132,6 @@ def _describe_inputs(
         )
         bands.append(band)
     return _Inputs(bands, rules)
-
-
-def _mask_rules(record: CollectionRecord) -> tuple[MaskRule, ...]:
-    rules = [MaskRule(band=band, classes=tuple(c)) for band, c in record.mask_classes.items()]
-    rules += [MaskRule(band=band, bits=tuple(bits)) for band, bits in record.mask_bits.items()]
-    return tuple(rules)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from scenebeam.products.indices.plan import plan_indices
 from scenebeam.products.indices.request import IndexRequest
 from scenebeam.products.indices.tables import index_tables
 from scenebeam.products.indices.task import IndexTask
-from scenebeam.raster.compose import BandLayers, RowChunks
+from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Outcome
 

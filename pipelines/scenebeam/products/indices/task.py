@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from scenebeam.imaging.bands import Band
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.imaging.masks import MaskRule
 
 INDICES = "indices"
 """Folder of the products."""
-
-
-class MaskRule(BaseModel):
-    """Which pixels are masked, by a band of classes or of bit flags."""
-
-    model_config = ConfigDict(frozen=True)
-
-    band: str
-    classes: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
 
 
 class IndexTask(GriddedTask):

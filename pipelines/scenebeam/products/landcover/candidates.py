@@ -18,7 +18,7 @@ from scenebeam.catalog.scene import Asset
 from scenebeam.products.landcover.lattice import ChipLattice
 from scenebeam.products.landcover.layers import all_bands, keep_stored, read_layer
 from scenebeam.products.landcover.task import Layer, Recipe, SceneFiles
-from scenebeam.raster.indices import obscured
+from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
@@ -130,7 +130,7 @@ def _has_cloud(values: Array, recipe: Recipe) -> bool:
     """Whether any pixel of a mask has a class that is not kept, or a flag that is rejected."""
     if recipe.keep_classes:
         return not bool(np.isin(values, recipe.keep_classes).all())
-    return bool(obscured(values, None, (), recipe.reject_bits).any())
+    return bool(PixelTest(bits=recipe.reject_bits).hidden(values, None).any())
 
 
 def sample_chips(

@@ -18,8 +18,9 @@ from scenebeam.products.mosaics.plan import plan_mosaics
 from scenebeam.products.mosaics.request import MosaicRequest
 from scenebeam.products.mosaics.tables import mosaic_tables
 from scenebeam.products.mosaics.task import MosaicTask
-from scenebeam.raster.compose import BandLayers, RowChunks, compose
+from scenebeam.raster.compose import RowChunks, compose
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers
 from scenebeam.request import RunRequest
 from scenebeam.tasks import Outcome
 

@@ -12,8 +12,9 @@ import numpy as np
 from scenebeam.imaging.bands import resolve_nodata
 from scenebeam.imaging.thumbnails import MAX_SIDE
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.compose import BandLayers, Layer, compose
+from scenebeam.raster.compose import compose
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers, Layer
 from scenebeam.raster.preview import to_picture
 from scenebeam.raster.sample import Sample
 from scenebeam.raster.source import RasterInfo, Source

@@ -26,8 +26,8 @@ from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.block_copy import as_copyable
 from scenebeam.raster.cog import CogBand, CogProfile
-from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import LayerError
 from scenebeam.raster.merge import cast_nodata
 from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
 from scenebeam.raster.read_ahead import MAX_IN_FLIGHT

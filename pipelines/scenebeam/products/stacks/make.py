@@ -24,8 +24,8 @@ from scenebeam.products.stacks.grids import stack_grid, warnings_of
 from scenebeam.products.stacks.item import PublishedStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
 from scenebeam.products.stacks.task import StackBand, StackTask
-from scenebeam.raster.compose import LayerError
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import LayerError
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store

@@ -23,8 +23,20 @@ class FirstMerge(Merge):
         super().__init__(shape, dtype, nodata)
         self._touched: list[Region] = []
         self._filled: Mask | None = np.zeros(shape, bool) if nodata is None else None
+        self._taken: Array | None = None
+
+    def track_sources(self) -> None:
+        self._taken = np.full(self.pixels.shape, -1, np.int16)
+
+    @property
+    def taken(self) -> Array:
+        assert self._taken is not None, "sources are not tracked"
+        return self._taken
 
     def add(self, region: Region, values: Array, inside: Mask | None) -> None:
+        if self._taken is not None:
+            taken = self._taken[region]
+            taken[(taken < 0) & self._valid(values, inside)] = self.source
         is_untouched = not self._is_touched(region)
         self._touched.append(region)
         # The common case: nothing is there yet, so nothing has to be compared.

@@ -1,0 +1,62 @@
+"""Grow and shrink masks by Euclidean distances, exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scenebeam.raster.validity import Array, Mask
+
+
+def distance_to(mask: Mask, limit: int) -> Array:
+    """Compute the distance of each pixel to the nearest pixel of a mask, up to a limit.
+
+    The squared distance is separable (Felzenszwalb and Huttenlocher 2012, doi:10.4086/toc.2012.
+    v008a019): the distance within each row first, then the least of the rows up to `limit` away.
+
+    Args:
+        mask: Boolean array of shape (rows, columns).
+        limit: Largest distance of interest in pixels.
+
+    Returns:
+        float32 array of the same shape, in pixels: 0 inside the mask, and `limit` where the mask
+        is that far away or farther.
+    """
+    far = np.float32(limit * limit)
+    if not limit or not mask.any():
+        return np.where(mask, np.float32(0), np.float32(limit))
+    along_rows = np.minimum(_distance_in_rows(mask), np.float32(limit)) ** 2
+    nearest = along_rows.copy()
+    for away in range(1, limit):
+        added = np.float32(away * away)
+        np.minimum(nearest[away:], along_rows[:-away] + added, out=nearest[away:])
+        np.minimum(nearest[:-away], along_rows[away:] + added, out=nearest[:-away])
+    distance: Array = np.sqrt(np.minimum(nearest, far))
+    return distance
+
+
+def _distance_in_rows(mask: Mask) -> Array:
+    """Distance to the nearest pixel of the mask in the same row; at least the width if none is."""
+    width = mask.shape[1]
+    columns = np.arange(width, dtype=np.float32)
+    # The last column of the mask to the left, and the first one to the right.
+    left = np.maximum.accumulate(np.where(mask, columns, np.float32(-width)), axis=1)
+    right = np.where(mask, columns, np.float32(2 * width))[:, ::-1]
+    right = np.minimum.accumulate(right, axis=1)[:, ::-1]
+    return np.asarray(np.minimum(columns - left, right - columns))
+
+
+def dilate(mask: Mask, radius: int) -> Mask:
+    """Grow a mask by a disk: all pixels at most `radius` pixels away, from center to center."""
+    if not radius or not mask.any():
+        return mask
+    return np.asarray(distance_to(mask, radius + 1) <= radius)
+
+
+def erode(mask: Mask, radius: int) -> Mask:
+    """Shrink a mask by a disk: its pixels farther than `radius` pixels from all others."""
+    return ~dilate(~mask, radius)
+
+
+def opened(mask: Mask, radius: int) -> Mask:
+    """Drop the parts of a mask into which a disk of `radius` pixels does not fit."""
+    return dilate(erode(mask, radius), radius)

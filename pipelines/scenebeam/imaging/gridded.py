@@ -16,7 +16,7 @@ timeout, a 5xx) fails the task, and the next run retries it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -40,14 +40,14 @@ from scenebeam.imaging.gridded_item import (
 )
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.shards import shard_shapes, shared_levels
-from scenebeam.imaging.thumbnails import read_previews
+from scenebeam.imaging.thumbnails import read_previews, render_png
 from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, Layer, LayerError
 from scenebeam.raster.pyramid import level_shapes
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import Source
-from scenebeam.raster.validity import nodata_in_dtype
+from scenebeam.raster.validity import Array, nodata_in_dtype
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
@@ -89,6 +89,17 @@ class GriddedRecipe(ABC, Generic[TaskT]):
     def reason_to_refuse(self, task: TaskT, missing: Missing) -> str:
         """Explain why nothing can be made of the remaining files; empty if something can."""
 
+    def render_thumbnail(self, outputs: Sequence[Output], previews: Mapping[str, Array]) -> bytes:
+        """Render a picture of the outputs as PNG.
+
+        Args:
+            outputs: The outputs.
+            previews: Name of an output → small version of it.
+        """
+        # Classes and bit flags make no picture: they are shown only if there is nothing else.
+        measured = {out.name: previews[out.name] for out in outputs if not out.categorical}
+        return render_png(measured or previews)
+
 
 def make_gridded(
     task: TaskT, recipe: GriddedRecipe[TaskT], store: Store, budget: Budget
@@ -112,6 +123,8 @@ def make_gridded(
     missing = _missing_in_plan(task)
     if not any(band.sources for band in task.bands):
         reason = "no scene of the acquisition has any of the bands"
+        if not task.bands:
+            reason = recipe.reason_to_refuse(task, missing)
         return _refusal(task, missing, "failed_no_tiles", reason)
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
     if not _has_parts(task, recipe, store):
@@ -226,7 +239,7 @@ def _compose(
     # when all of them are there.
     described = io_threads().map(publish, outputs, encoders, facts)
     previews = {out.name: encoder.preview() for out, encoder in zip(outputs, encoders, strict=True)}
-    thumbnail = publish_thumbnail(task, store, outputs, previews)
+    thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
     add_statistics(outputs, assets, previews)
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing)
@@ -383,6 +396,6 @@ def _assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Stor
         assets[output.name] = describe_output(task, made, file, facts)
     previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     add_statistics(outputs, assets, previews)
-    thumbnail = publish_thumbnail(task, store, outputs, previews)
+    thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, _missing_in_plan(task))
     store.delete(sorted(all_parts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.thumbnails import THUMBNAIL, render_png
+from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
@@ -150,24 +150,19 @@ def add_statistics(
         assets[output.name]["raster:bands"][0] |= statistics
 
 
-def publish_thumbnail(
-    task: GriddedTask, store: Store, outputs: Sequence[Output], previews: Mapping[str, Array]
-) -> dict[str, Any]:
+def publish_thumbnail(task: GriddedTask, store: Store, picture: bytes) -> dict[str, Any]:
     """Publish the thumbnail of a task.
 
     Args:
         task: The task.
         store: The output.
-        outputs: Its outputs.
-        previews: Name of an output → small version of it.
+        picture: The thumbnail as PNG.
 
     Returns:
         The thumbnail, as an asset of a STAC item.
     """
-    # Classes and bit flags make no picture: they are shown only if there is nothing else.
-    measured = {out.name: previews[out.name] for out in outputs if not out.categorical}
     with store.open_write(task.thumbnail_key) as file:
-        file.write(render_png(measured or previews))
+        file.write(picture)
     return {
         "href": f"./{THUMBNAIL}",
         "type": "image/png",

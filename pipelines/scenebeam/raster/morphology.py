@@ -24,7 +24,7 @@ def distance_to(mask: Mask, limit: int) -> Array:
     far = np.float32(limit * limit)
     if not limit or not mask.any():
         return np.where(mask, np.float32(0), np.float32(limit))
-    along_rows = np.minimum(_distance_in_rows(mask), np.float32(limit)) ** 2
+    along_rows = _distance_in_rows(mask, limit) ** 2
     nearest = along_rows.copy()
     for away in range(1, limit):
         added = np.float32(away * away)
@@ -34,15 +34,15 @@ def distance_to(mask: Mask, limit: int) -> Array:
     return distance
 
 
-def _distance_in_rows(mask: Mask) -> Array:
-    """Distance to the nearest pixel of the mask in the same row; at least the width if none is."""
+def _distance_in_rows(mask: Mask, limit: int) -> Array:
+    """Distance to the nearest pixel of the mask in the same row, up to a limit."""
     width = mask.shape[1]
     columns = np.arange(width, dtype=np.float32)
     # The last column of the mask to the left, and the first one to the right.
-    left = np.maximum.accumulate(np.where(mask, columns, np.float32(-width)), axis=1)
-    right = np.where(mask, columns, np.float32(2 * width))[:, ::-1]
+    left = np.maximum.accumulate(np.where(mask, columns, np.float32(-limit)), axis=1)
+    right = np.where(mask, columns, np.float32(width + limit))[:, ::-1]
     right = np.minimum.accumulate(right, axis=1)[:, ::-1]
-    return np.asarray(np.minimum(columns - left, right - columns))
+    return np.asarray(np.minimum(np.minimum(columns - left, right - columns), np.float32(limit)))
 
 
 def dilate(mask: Mask, radius: int) -> Mask:

@@ -14,6 +14,7 @@ from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import write_fields
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
+from scenebeam.sandbox.series import SERIES_AREA, SERIES_DATES, write_series
 from scenebeam.sandbox.server import serve
 from scenebeam.status import PAGE_FILE
 
@@ -24,6 +25,11 @@ _MAX_LISTED = 12
 def _write_scenes(folder: Path, url: str) -> dict[str, Any]:
     write_sandbox(folder, url)
     return {"area": {"bbox": list(AREA)}, "dates": DATES}
+
+
+def _write_series(folder: Path, url: str) -> dict[str, Any]:
+    write_series(folder, url)
+    return {"area": {"bbox": list(SERIES_AREA)}, "dates": SERIES_DATES}
 
 
 def _write_fields(folder: Path, url: str) -> dict[str, Any]:
@@ -38,6 +44,7 @@ def _write_landcover(folder: Path, url: str) -> dict[str, Any]:
 
 _DATASETS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     "scenes": _write_scenes,
+    "series": _write_series,
     "fields": _write_fields,
     "landcover": _write_landcover,
 }

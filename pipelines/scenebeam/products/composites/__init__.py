@@ -1,0 +1,1 @@
+"""Composites: one cloud-free image per period, masked pixel by pixel."""

@@ -1,0 +1,319 @@
+"""Plan composites: one task per period and shard, on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import shapely
+
+from scenebeam.catalog.acquisition import Acquisition
+from scenebeam.catalog.bands import resolve_bands
+from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection_modes import quality_key
+from scenebeam.errors import RequestError
+from scenebeam.imaging.bands import (
+    Band,
+    common_properties,
+    declared_values,
+    describe_band,
+    fill_footprints,
+)
+from scenebeam.imaging.estimate import ENCODED_MEMORY, PROCESS_MEMORY, estimate_task
+from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
+from scenebeam.imaging.gridded_task import item_key
+from scenebeam.imaging.masks import mask_bands, mask_rules
+from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
+from scenebeam.imaging.refs import scene_ref
+from scenebeam.imaging.shards import Window, cut_windows
+from scenebeam.metadata import stac_items
+from scenebeam.products.base import Planned, SearchScope
+from scenebeam.products.composites.memory import column_bytes
+from scenebeam.products.composites.periods import Interval, Period, find_periods
+from scenebeam.products.composites.request import CompositeRequest
+from scenebeam.products.composites.task import COMPOSITES, CompositeTask, Observation
+from scenebeam.raster.compose import ROW_CHUNK
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
+from scenebeam.raster.reduce import reducer
+from scenebeam.request import RunRequest
+from scenebeam.storage import checked_key
+from scenebeam.tasks import Estimate, GridSpec
+from scenebeam.transfer.signing import effective_limits
+
+
+def plan_composites(
+    selection: Selection, request: RunRequest[CompositeRequest], search_scope: SearchScope
+) -> Planned:
+    """Plan one task per period and shard, all on one grid.
+
+    A period without scenes has a task too, which fails and is reported by its name.
+
+    Args:
+        selection: The selected acquisitions.
+        request: The request.
+        search_scope: The area that was searched.
+
+    Raises:
+        RequestError: No scene is on the grid, or the files of a band cannot be combined.
+        ReadError: A header that decides the grid may be readable later.
+    """
+    limits = effective_limits(request)
+    names = list(dict.fromkeys(resolve_bands(request)))
+    acquisitions = fill_footprints(selection.acquisitions, limits)
+    grid = series_grid(acquisitions, names, request, search_scope.area)
+    extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
+    inputs = []
+    for acquisition in acquisitions:
+        scenes = scenes_on_grid(acquisition, extent)
+        if scenes:
+            inputs.append(_describe(replace(acquisition, scenes=scenes), names, request))
+    if not inputs:
+        raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
+    inputs.sort(key=lambda one: (*quality_key(one.acquisition), one.acquisition.timestamp))
+    encodings = [_common_encoding(name, index, inputs) for index, name in enumerate(names)]
+    _check_expression(request.product, encodings)
+    planner = _Planner(
+        request, grid, names, encodings, probe_bands((one.bands for one in inputs), limits)
+    )
+    tasks: list[CompositeTask] = []
+    for period in _periods(request, [one.acquisition for one in inputs]):
+        made = planner.tasks(period, inputs)
+        # A period that nobody asked for by its dates need not have scenes.
+        if made[0].observations or request.intervals or not isinstance(request.product.period, str):
+            tasks += made
+    return Planned(tasks, {})
+
+
+def _periods(
+    request: RunRequest[CompositeRequest], acquisitions: Sequence[Acquisition]
+) -> list[Period]:
+    """Return the periods; without dates, those from the first acquisition to the last."""
+    product = request.product
+    dates: Sequence[Interval] = request.intervals
+    if not dates:
+        times = [acquisition.acquired for acquisition in acquisitions]
+        dates = [(min(times), max(times))]
+    try:
+        return find_periods(product.period, dates, product.fallback)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What is read of one acquisition."""
+
+    acquisition: Acquisition
+    bands: Sequence[Band]
+    """The bands in the order of their names, and then the mask."""
+    observation: Observation
+
+
+def _describe(
+    acquisition: Acquisition, names: Sequence[str], request: RunRequest[CompositeRequest]
+) -> _Input:
+    product = request.product
+    rules = mask_rules(acquisition, request, product.mask)
+    if product.mask is True and not rules:
+        collections = sorted({scene.collection for scene in acquisition.scenes})
+        raise RequestError(
+            f"product.mask: {', '.join(collections)} names no classes of clouds; name a mask, or "
+            "give mask: false"
+        )
+    clouds = acquisition.cloud_cover
+    observation = Observation(
+        timestamp=acquisition.timestamp,
+        when=acquisition.acquired,
+        platform=acquisition.scenes[0].platform or "",
+        cloud_cover=100.0 if clouds is None else clouds,
+        in_period=True,
+        rules=rules,
+    )
+    bands = []
+    for name in names:
+        band = describe_band(
+            name,
+            acquisition,
+            request.checks,
+            label=observation.label(name),
+            values=product.values,
+            resampling=product.resampling,
+        )
+        bands.append(band)
+    bands += mask_bands(acquisition, rules, request, observation.label)
+    return _Input(acquisition, bands, observation)
+
+
+def _common_encoding(name: str, index: int, inputs: Sequence[_Input]) -> Band:
+    """Return a band whose dtype, nodata value, scale and offset hold for all acquisitions.
+
+    Raises:
+        RequestError: They differ, or no acquisition has the band.
+    """
+    bands = [one.bands[index] for one in inputs if one.bands[index].sources]
+    if not bands:
+        raise RequestError(f"product.bands: no selected scene has {name}")
+    encodings = {(band.dtype, repr(band.nodata), band.scale, band.offset) for band in bands}
+    if len(encodings) > 1:
+        described = "; ".join(
+            f"dtype {dtype}, nodata {nodata}, scale {scale:g}, offset {offset:g}"
+            for dtype, nodata, scale, offset in sorted(encodings)
+        )
+        raise RequestError(
+            f"product.bands: the collections have different values of {name} ({described}); make "
+            "one run of each collection"
+        )
+    return bands[0].model_copy(update={"sources": (), "absent": (), "label": name})
+
+
+def _check_expression(product: CompositeRequest, encodings: Sequence[Band]) -> None:
+    classes = [band.name for band in encodings if band.categorical]
+    method = product.method_name
+    if classes and method in ("median", "mean", "percentile", "geomedian"):
+        raise RequestError(
+            f"product.method: the {method} of {', '.join(classes)} would mix classes; use "
+            "first-clear, or leave the band out"
+        )
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """Plans the tasks of each period."""
+
+    request: RunRequest[CompositeRequest]
+    grid: Grid
+    names: Sequence[str]
+    encodings: Sequence[Band]
+    probes: Mapping[str, BandProbe]
+
+    def tasks(self, period: Period, inputs: Sequence[_Input]) -> list[CompositeTask]:
+        """Plan the shards of one period."""
+        product = self.request.product
+        used = self._inputs_of(period, inputs)
+        bands: list[Band] = []
+        for one in used:
+            bands += one.bands
+        scenes = _scenes_of(used)
+        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        spec = GridSpec.of(self.grid)
+        outputs = len(product.bands) + len(product.extra)
+        per_column = column_bytes(bands, len(used), [band.dtype for band in self.encodings])
+        spare = self.request.limits.memory - self._fixed_memory(outputs)
+        windows, cell = cut_windows(spec.shape, max(ROW_CHUNK, int(spare // per_column)))
+        name = checked_key(period.name)
+        keys = [f"{COMPOSITES}/{name}/{file}.tif" for file in (*product.bands, *product.extra)]
+        item = item_key(COMPOSITES, name)
+        tasks = []
+        for shard, window in enumerate(windows):
+            task = CompositeTask(
+                id=name if len(windows) == 1 else f"{name}.{shard:05d}",
+                outputs=(*keys, f"{COMPOSITES}/{name}/thumbnail.png", item),
+                item_path=item,
+                estimate=self._estimate(window, bands, refs, per_column, outputs),
+                name=name,
+                when=period.start,
+                collection=self.request.run,
+                folder=COMPOSITES,
+                scenes=refs,
+                bands=tuple(bands),
+                grid=spec,
+                window=window,
+                shard=shard,
+                shards=len(windows),
+                cell=cell,
+                values=declared_values(product.values, scenes, self.names),
+                on_missing=product.on_missing,
+                codec=product.compression,
+                properties=_properties(period, scenes, used, product),
+                observations=tuple(one.observation for one in used),
+                names=tuple(self.names),
+                made=tuple(product.bands),
+                method=product.method_name,
+                parameters=self._parameters(),
+                min_observations=product.min_observations,
+                extra=tuple(product.extra),
+                encodings=tuple(self.encodings),
+            )
+            tasks.append(task)
+        return tasks
+
+    def _inputs_of(self, period: Period, inputs: Sequence[_Input]) -> list[_Input]:
+        """Return the acquisitions of a period, and then those of its fallback only."""
+        own, others = [], []
+        for one in inputs:
+            when = one.acquisition.acquired
+            if period.start <= when <= period.end:
+                own.append(one)
+            elif period.fallback is not None and period.fallback[0] <= when <= period.fallback[1]:
+                outside = one.observation.model_copy(update={"in_period": False})
+                others.append(replace(one, observation=outside))
+        return [*own, *others]
+
+    def _parameters(self) -> dict[str, Any]:
+        product = self.request.product
+        if product.expression is not None:
+            return {"expression": product.expression, "variables": self._variables()}
+        if not isinstance(product.method, str):
+            return dict(product.method)
+        return product.score.model_dump() if product.method == "best-pixel" else {}
+
+    def _variables(self) -> dict[str, str]:
+        """Return the names in the expression of the method → canonical names."""
+        product = self.request.product
+        resolved = resolve_bands(self.request)
+        typed = product.requested_bands[len(product.bands) :]
+        return dict(zip(typed, resolved[len(product.bands) :], strict=True))
+
+    @staticmethod
+    def _fixed_memory(outputs: int) -> int:
+        return PROCESS_MEMORY + ENCODED_MEMORY * outputs + MAX_IN_FLIGHT
+
+    def _estimate(
+        self, window: Window, bands: Sequence[Band], refs: Any, per_column: int, outputs: int
+    ) -> Estimate:
+        method = "first" if reducer(self.request.product.method_name).is_ordered else "median"
+        size = estimate_task(self.grid, window, bands, self.probes, refs, method, outputs)
+        width, pixels = window[3] - window[2], (window[1] - window[0]) * (window[3] - window[2])
+        least = most = 0.0
+        for band in self.encodings[: len(self.request.product.bands)]:
+            known = self.probes.get(band.name, BandProbe())
+            written = pixels * 4 / 3 * known.bytes_per_pixel
+            most += max(written, pixels * 4 / 3 * np.dtype(band.dtype).itemsize)
+            least += written / compression_gain(known, abs(self.grid.transform.a))
+        return size.model_copy(
+            update={
+                "write_bytes": int(least),
+                "most_write_bytes": int(most),
+                "memory": self._fixed_memory(outputs) + width * per_column,
+            }
+        )
+
+
+def _scenes_of(inputs: Sequence[_Input]) -> list[Scene]:
+    """Return the scenes of a period, each once, in the order of its acquisitions."""
+    scenes: dict[str, Scene] = {}
+    for one in inputs:
+        scenes.update((scene.id, scene) for scene in one.acquisition.scenes)
+    return list(scenes.values())
+
+
+def _properties(
+    period: Period, scenes: Sequence[Scene], used: Sequence[_Input], product: CompositeRequest
+) -> dict[str, Any]:
+    properties = common_properties(scenes)
+    properties["start_datetime"] = stac_items.rfc3339(period.start)
+    properties["end_datetime"] = stac_items.rfc3339(period.end)
+    own = [one for one in used if one.observation.in_period]
+    properties["scenebeam:method"] = product.method
+    properties["scenebeam:acquisitions"] = len(own)
+    masks = {rule.band for one in used for rule in one.observation.rules}
+    properties["scenebeam:masked_by"] = sorted(masks)
+    properties["scenebeam:min_observations"] = product.min_observations
+    if product.fallback is not None:
+        properties["scenebeam:fallback"] = product.fallback
+        properties["scenebeam:fallback_acquisitions"] = len(used) - len(own)
+    return properties

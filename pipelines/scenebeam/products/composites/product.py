@@ -1,0 +1,119 @@
+"""Composites: one cloud-free image per period, masked pixel by pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from scenebeam.catalog.select import Selection
+from scenebeam.csvtable import Table
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.gridded import describe_missing, has_no_source
+from scenebeam.imaging.gridded_task import Missing, Output
+from scenebeam.metadata.stac_items import Item
+from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
+from scenebeam.products.composites.compute import composite_row_chunks
+from scenebeam.products.composites.extras import extra_outputs
+from scenebeam.products.composites.plan import plan_composites
+from scenebeam.products.composites.request import CompositeRequest
+from scenebeam.products.composites.tables import composite_tables
+from scenebeam.products.composites.task import CompositeTask
+from scenebeam.raster.compose import RowChunks
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.layers import BandLayers
+from scenebeam.raster.thumbnail import natural_color
+from scenebeam.raster.validity import Array
+from scenebeam.request import RunRequest
+from scenebeam.tasks import Outcome
+
+
+class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
+    """Mask the acquisitions of a period, and reduce them to one image.
+
+    A scene without a readable mask is left out and reported.
+    """
+
+    task = CompositeTask
+    demo = Demo(
+        {
+            "kind": "composite",
+            "bands": ["red", "green", "blue", "nir"],
+            "period": "month",
+            "method": "medoid",
+            "extra": ["observations", "day"],
+        },
+        dataset="series",
+    )
+
+    def plan(
+        self, selection: Selection, request: RunRequest[CompositeRequest], search_scope: SearchScope
+    ) -> Planned:
+        return plan_composites(selection, request, search_scope)
+
+    def outputs(self, task: CompositeTask, layers: Mapping[str, BandLayers]) -> list[Output]:
+        outputs = []
+        for name, band in zip(task.made, task.encodings, strict=False):
+            opened = []
+            for observation in task.observations:
+                label = observation.label(band.name)
+                opened += [layers[label]] if label in layers else []
+            # The open files may need a wider dtype than the plan expects.
+            dtype = np.result_type(band.dtype, *(one.dtype for one in opened))
+            outputs.append(
+                Output(
+                    name=name,
+                    dtype=dtype,
+                    nodata=opened[0].nodata if opened else band.nodata,
+                    scale=band.scale,
+                    offset=band.offset,
+                    categorical=band.categorical,
+                    inputs=_inputs(task, band.name),
+                )
+            )
+        return outputs + extra_outputs(task)
+
+    def row_chunks(
+        self, task: CompositeTask, grid: Grid, layers: Mapping[str, BandLayers]
+    ) -> RowChunks:
+        return composite_row_chunks(task, grid, layers)
+
+    def reason_to_refuse(self, task: CompositeTask, missing: Missing) -> str:
+        if not task.observations:
+            return f"no scenes in {task.name}"
+        for name in task.names[: len(task.made)]:
+            bands = [band for band in task.bands if band.name == name]
+            if all(has_no_source(band, missing) for band in bands):
+                return f"no readable file of {name}: {describe_missing(missing)}"
+        return ""
+
+    def render_thumbnail(self, outputs: Sequence[Output], previews: Mapping[str, Array]) -> bytes:
+        # On a fixed scale, so that periods compare.
+        reflectance: dict[str, Array] = {}
+        for output in outputs:
+            if output.name in previews and not output.categorical:
+                common = output.inputs[0].name if output.inputs else output.name
+                values = previews[output.name] * output.scale + output.offset
+                reflectance.setdefault(common, values)
+        if {"red", "green", "blue"} <= reflectance.keys():
+            return natural_color(reflectance)
+        return super().render_thumbnail(outputs, previews)
+
+    def tables(
+        self,
+        tasks: Sequence[CompositeTask],
+        outcomes: Mapping[str, Outcome],
+        items: Mapping[str, Item],
+    ) -> dict[str, Table]:
+        return composite_tables(tasks, outcomes, items)
+
+
+def _inputs(task: CompositeTask, name: str) -> tuple[Band, ...]:
+    """Return the bands that an output is made of: one per acquisition, and the masks."""
+    masks: set[str] = set()
+    for observation in task.observations:
+        masks.update(observation.label(rule.band) for rule in observation.rules)
+    return tuple(band for band in task.bands if band.name == name or band.label in masks)
+
+
+PRODUCT = Composites()

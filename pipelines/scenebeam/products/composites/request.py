@@ -1,0 +1,192 @@
+"""The request of composites."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from scenebeam.collections.record import Resampling
+from scenebeam.products.composites.periods import parse_duration
+from scenebeam.request.choices import Choices, Codec
+from scenebeam.request.expression import INDICES, names_in, parse_expression
+from scenebeam.request.interval import Interval
+from scenebeam.request.masks import Mask
+from scenebeam.request.product import BandsRequest, OnMissing, Values
+from scenebeam.request.sections import Several, StrictModel
+
+_CALENDAR = ("month", "quarter", "year")
+_PARAMETRIC = ("percentile", "max", "min")
+"""Methods with a parameter, which are given as a mapping."""
+Extra = Literal["observations", "day", "source", "score", "filled", "emad", "smad", "bcmad"]
+
+
+def _methods() -> list[str]:
+    """Return the known methods: the modules of `raster.reducers`, with dashes."""
+    return [name.replace("_", "-") for name in Choices("scenebeam.raster.reducers").names()]
+
+
+def _check_duration(value: str) -> str:
+    if value not in _CALENDAR:
+        parse_duration(value)
+    return value
+
+
+Period = Annotated[str, AfterValidator(_check_duration)]
+
+
+class Weights(StrictModel):
+    """How much each score counts in `best-pixel`, relative to the others."""
+
+    distance: float = Field(default=1.0, ge=0)
+    """The distance to masked ground."""
+    day: float = Field(default=1.0, ge=0)
+    """The day of the year."""
+    sensor: float = Field(default=0.5, ge=0)
+    """The preference of the platform."""
+    opacity: float = Field(default=0.5, ge=0)
+    """The cloud cover of the scene."""
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Weights:
+        if not any((self.distance, self.day, self.sensor, self.opacity)):
+            raise ValueError("at least one of the weights must be above 0")
+        return self
+
+
+class Score(StrictModel):
+    """The score of `best-pixel`, after Griffiths et al. 2013 and White et al. 2014."""
+
+    weights: Weights = Weights()
+    """How much each score counts."""
+    required_distance: float = Field(default=1500.0, gt=0, le=10_000)
+    """Distance to masked ground in meters from which a pixel is not penalized."""
+    target_day: int = Field(default=196, ge=1, le=366)
+    """The best day of the year: 196 is July 15."""
+    sigma_days: float = Field(default=30.0, gt=0)
+    """Standard deviation of the score around the target day."""
+    sensors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default={})
+    """Platform → preference from 0 to 1; others have 1."""
+
+
+class CompositeRequest(BandsRequest):
+    """One cloud-free image per period, masked pixel by pixel."""
+
+    kind: Literal["composite"] = "composite"
+    period: Period | Several[Interval] = "month"
+    """What becomes one image: `month`, `quarter`, `year`, a duration such as `P10D`, or a list of
+    intervals. Durations are `P<n>D`, `P<n>W`, `P<n>M` and `P<n>Y`, counted from the first of
+    `dates`; each interval of a list becomes one image."""
+    method: str | dict[str, float | str] = "median"
+    """How the clear observations of a pixel are reduced to one. `first-clear`, `medoid`,
+    `best-pixel`, `{max: ndvi}` and `{min: red}` take all bands from one observation. `median`,
+    `mean`, `{percentile: 25}` and `geomedian` combine several. `max` and `min` take a band, an
+    index or an expression."""
+    mask: Mask = True
+    """Which pixels are clear. `true`: by the classes or bits of the collection's record."""
+    min_observations: int = Field(default=1, ge=1)
+    """Pixels with fewer clear observations have no data, or those of the `fallback`."""
+    fallback: Period | None = None
+    """A longer period, such as `quarter`, that replaces pixels with fewer than `min_observations`:
+    they are made of its observations, as far as `dates` go."""
+    extra: Several[Extra] = Field(default=[])
+    """Further bands: `observations`, the number of clear ones; `day`, the day of the year of the
+    pixel, or the median day; `source`, an index into the item's list of scenes; `score`, by which
+    the pixel was chosen; `filled`, whether it is of the `fallback`. With `geomedian`: the median
+    absolute deviations `emad`, `smad` and `bcmad`."""
+    score: Score = Score()
+    """The score of `best-pixel`."""
+    resampling: Resampling | dict[str, Resampling] = "nearest"
+    """One method for all bands, or band → method; categorical bands always use `nearest`. In a
+    mapping, bands are named by their common names, and bands that it does not list use `nearest`.
+    """
+    values: Values = "harmonized"
+    """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files."""
+    on_missing: OnMissing = "best-available"
+    """For a period with missing files: make what the others give, `fail`, or `skip` it. A
+    permanently unreadable file counts as missing, and a scene without a readable mask is left out.
+    """
+    compression: Codec = "deflate"
+    """Compression of the COGs."""
+
+    # The expression of a method may name a band that is in `bands` under another name.
+    repeats_bands: ClassVar = True
+    cli_fields: ClassVar = {"crs": "grid.crs", "resolution": "grid.resolution"}
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _check_method(cls, value: Any) -> Any:
+        known = _methods()
+        if isinstance(value, str):
+            name = value
+            if name in _PARAMETRIC:
+                raise ValueError(f"{name} needs a parameter: {{{name}: …}}")
+        elif isinstance(value, dict) and len(value) == 1:
+            name, parameter = next(iter(value.items()))
+            if name not in _PARAMETRIC:
+                raise ValueError(f"{name!r} takes no parameter, or is not a method")
+            _check_parameter(name, parameter)
+        else:
+            raise ValueError("a method is a name, or a mapping of one name to its parameter")
+        if name not in known:
+            raise ValueError(f"{name!r} is not one of {', '.join(known)}")
+        return value
+
+    @field_validator("period")
+    @classmethod
+    def _check_period(cls, value: Any) -> Any:
+        if isinstance(value, list) and not value:
+            raise ValueError("the list of intervals is empty")
+        return value
+
+    @model_validator(mode="after")
+    def _check_extra(self) -> CompositeRequest:
+        deviations = {"emad", "smad", "bcmad"}
+        asked = set(self.extra)
+        if asked & deviations and self.method_name != "geomedian":
+            raise ValueError(f"extra: {', '.join(sorted(asked & deviations))} needs geomedian")
+        if "source" in asked and self.method_name in ("median", "mean", "percentile", "geomedian"):
+            raise ValueError(f"extra: {self.method_name} combines scenes, so it has no source")
+        if "score" in asked and self.method_name not in ("best-pixel", "medoid", "max", "min"):
+            raise ValueError(f"extra: {self.method_name} has no score")
+        return self
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method, without its parameter."""
+        return self.method if isinstance(self.method, str) else next(iter(self.method))
+
+    @property
+    def expression(self) -> str | None:
+        """The expression that `max` or `min` compares."""
+        if isinstance(self.method, str) or self.method_name == "percentile":
+            return None
+        text = str(self.method[self.method_name])
+        known = INDICES.get(text.lower())
+        return text if known is None else known.expression
+
+    @property
+    def requested_bands(self) -> list[str]:
+        """The bands of the composite, and those that only help to choose."""
+        if self.expression is None:
+            return self.bands
+        return [*self.bands, *names_in(parse_expression(self.expression))]
+
+    @property
+    def ignored_fields(self) -> frozenset[str]:
+        return frozenset() if self.method_name == "best-pixel" else frozenset({"product.score"})
+
+
+def _check_parameter(method: str, parameter: Any) -> None:
+    if method == "percentile":
+        is_number = isinstance(parameter, int | float) and not isinstance(parameter, bool)
+        if not is_number or not 0 <= parameter <= 100:
+            raise ValueError(f"percentile must be from 0 to 100, not {parameter!r}")
+        return
+    if not isinstance(parameter, str):
+        raise ValueError(f"{method} needs a band, an index or an expression, not {parameter!r}")
+    if parameter.lower() not in INDICES:
+        parse_expression(parameter)
+
+
+REQUEST = CompositeRequest

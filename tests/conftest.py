@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 import local_cloud
+from composites import composite_request
 from local_cloud import Cloud
 from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.execution.driver import run
@@ -26,6 +28,7 @@ from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import fields as fields_sandbox
 from scenebeam.sandbox import landcover as landcover_sandbox
 from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
+from scenebeam.sandbox.series import write_series
 from scenebeam.sandbox.server import SandboxServer, serve
 
 REAL_DATA = Path(
@@ -62,6 +65,20 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sandbox")
     write_sandbox(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def series_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The series of the sandbox, with `items.json`."""
+    folder = tmp_path_factory.mktemp("series")
+    write_series(folder)
+    return folder
+
+
+@pytest.fixture
+def composite(series_sandbox: Path, tmp_path: Path) -> Callable[..., RunRequest]:
+    """Makes requests for composites of the series."""
+    return partial(composite_request, series_sandbox / "items.json", tmp_path / "out")
 
 
 @pytest.fixture

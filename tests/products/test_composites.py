@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,63 +9,13 @@ from typing import Any
 import numpy as np
 import pystac
 import pytest
-import rasterio
 from rio_cogeo import cog_validate
 
+from composites import BANDS, GRID, Make, item_of, read, table
 from conftest import tree
-from known_series import Bounds, best_first, observations
+from known_series import best_first, observations
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
-from scenebeam.request import RunRequest
-from scenebeam.requestfile import validate_request
-from scenebeam.sandbox.scenes import COLLECTION
-from scenebeam.sandbox.series import SERIES_DATES, write_series
-
-GRID = Bounds(744_900, 4_501_990, 700, 560)
-"""Reaches beyond the scenes on all sides but the upper one."""
-BANDS = ["red", "nir"]
-Make = Callable[..., RunRequest]
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("series")
-    write_series(folder)
-    return folder
-
-
-@pytest.fixture
-def composite(series: Path, tmp_path: Path) -> Make:
-    def make(**product: Any) -> RunRequest:
-        sections = {key: product.pop(key) for key in ("dates", "grid", "limits") if key in product}
-        document: dict[str, Any] = {
-            "catalog": str(series / "items.json"),
-            "collections": [COLLECTION],
-            "dates": SERIES_DATES,
-            "grid": GRID.document,
-            "product": {"kind": "composite", "bands": BANDS, **product},
-            "output": str(tmp_path / "out"),
-            "runner": "serial",
-            **sections,
-        }
-        return validate_request(document)
-
-    return make
-
-
-def read(request: RunRequest, period: str, name: str) -> np.ndarray:
-    with rasterio.open(Path(request.output, "composites", period, f"{name}.tif")) as file:
-        return file.read(1)
-
-
-def item_of(request: RunRequest, period: str) -> dict[str, Any]:
-    path = Path(request.output, "composites", period, f"{period}.json")
-    return json.loads(path.read_text())
-
-
-def table(request: RunRequest) -> dict[str, dict[str, str]]:
-    with Path(request.output, "composites_status.csv").open() as file:
-        return {row["period"]: row for row in csv.DictReader(file)}
 
 
 def reduced(pixels: np.ndarray, valid: np.ndarray, how: Callable[..., np.ndarray]) -> np.ndarray:
@@ -113,7 +61,7 @@ def chosen_pixels(
     return np.where(valid.any(axis=0), taken, 0), np.where(valid.any(axis=0), chosen, -1)
 
 
-def scores(method: object, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+def scores(method: Any, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """How good each date is, by the definition of the method."""
     if method == "first-clear":
         return np.zeros(valid.shape)

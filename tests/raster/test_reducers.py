@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def cases(draw: st.DrawFn) -> Case:
         nodata = draw(st.sampled_from([float("nan"), -32.0]))
     else:
         # Few different numbers, so that there are ties, and the ends of the range.
-        limits = np.iinfo(dtype)
+        limits: Any = np.iinfo(dtype.name)
         numbers = st.sampled_from([limits.min, 1, 2, 3, 5, 8, 100, limits.max])
         pixels = draw(arrays.arrays(dtype, shape, elements=numbers))
         nodata = draw(st.sampled_from([0.0, 4.0, float(limits.max)]))
@@ -63,6 +64,7 @@ def reduce_case(method: str, case: Case, **parameters: object) -> Reduced:
 def encoded(values: np.ndarray, has_data: np.ndarray, encoding: BandValues) -> np.ndarray:
     """Rounded half to even; valid numbers never equal nodata."""
     nodata = encoding.nodata
+    assert nodata is not None
     if encoding.dtype.kind == "f":
         return np.where(has_data, values, nodata).astype(encoding.dtype)
     rounded = np.rint(np.where(has_data, values, 0)).astype(np.int64)
@@ -120,7 +122,7 @@ def taken_by(score: np.ndarray, complete: np.ndarray) -> np.ndarray:
 @settings(max_examples=150)
 def test_methods_that_take_whole_pixels(method: str, case: Case) -> None:
     pixels, valid, encoding = case
-    complete = valid.all(axis=0)
+    complete = np.asarray(valid.all(axis=0))
     floats = pixels.astype(np.float64)
     if method == "first-clear":
         score = np.zeros(complete.shape)
@@ -180,7 +182,7 @@ def test_the_geomedian_of_one_observation_is_that_observation(case: Case) -> Non
     pixels, valid, encoding = case
     one = pixels[:, :1], valid[:, :1], encoding
     found = reduce_case("geomedian", one)
-    complete = valid[:, 0].all(axis=0)
+    complete = np.asarray(valid[:, 0].all(axis=0))
     for band, image in zip(pixels[:, 0], found.pixels, strict=True):
         expected = encoded(band.astype(np.float64), complete, encoding)
         np.testing.assert_allclose(image.astype(float), expected.astype(float), rtol=1e-6)
@@ -231,6 +233,7 @@ def test_the_score_of_the_best_pixel() -> None:
         expected.append((scored + 0.25 * (1 - clouds[number] / 100)) / 3.75)
     clipped = np.minimum(distance, np.float32(1500))
     found = reducer("best-pixel")(context).reduce(Stack([pixels], [valid], clipped))
+    assert found.taken is not None
     assert found.taken[0, 0] == np.argmax(expected)
     assert found.extra["score"][0, 0] == pytest.approx(max(expected), rel=1e-5)
 

@@ -39,6 +39,7 @@ from scenebeam.imaging.gridded_item import (
     publish_thumbnail,
 )
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
+from scenebeam.imaging.missing import describe_missing
 from scenebeam.imaging.shards import shard_shapes, shared_levels
 from scenebeam.imaging.thumbnails import read_previews, render_png
 from scenebeam.raster.compose import RowChunks
@@ -55,6 +56,8 @@ from scenebeam.transfer.retry import Budget
 
 TaskT = TypeVar("TaskT", bound=GriddedTask)
 
+NO_SCENES = "no_scenes"
+"""Kind of the outcome of a task without scenes."""
 _OpenFiles = dict[str, dict[str, Source]]
 """Label of a band → id of a scene → its open file."""
 
@@ -122,9 +125,11 @@ def make_gridded(
     """
     missing = _missing_in_plan(task)
     if not any(band.sources for band in task.bands):
-        reason = "no scene of the acquisition has any of the bands"
         if not task.bands:
+            # Nothing is wrong: there is nothing to make it of.
             reason = recipe.reason_to_refuse(task, missing)
+            return Outcome(task=task.id, state="skipped", kind=NO_SCENES, reason=reason)
+        reason = "no scene of the acquisition has any of the bands"
         return _refusal(task, missing, "failed_no_tiles", reason)
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
     if not _has_parts(task, recipe, store):
@@ -182,19 +187,6 @@ def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Out
         permanent=True,
         detail={"missing": missing},
     )
-
-
-def has_no_source(band: Band, missing: Missing) -> bool:
-    """Return whether all files of a band are missing."""
-    return len(missing[band.label]) == len(band.sources) + len(band.absent)
-
-
-def describe_missing(missing: Missing) -> str:
-    """List the missing files and the reasons: `nir of S2A_…: not found; …`."""
-    described = []
-    for band, scenes in missing.items():
-        described += [f"{band} of {scene}: {reason}" for scene, reason in scenes.items()]
-    return "; ".join(described)
 
 
 def _compose(
@@ -360,7 +352,7 @@ def _encoder(task: GriddedTask, grid: Grid, output: Output) -> ImageEncoder:
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
     """Return scene → reason for the missing files of an output."""
     reasons: dict[str, str] = {}
-    for band in output.inputs:
+    for band in (*output.inputs, *output.masks):
         reasons.update(missing[band.label])
     return reasons
 

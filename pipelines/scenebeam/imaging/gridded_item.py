@@ -131,7 +131,7 @@ def _missing_without_output(
 ) -> Missing:
     inputs: set[str] = set()
     for output in outputs:
-        inputs.update(band.label for band in output.inputs)
+        inputs.update(band.label for band in (*output.inputs, *output.masks))
     return {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
 
 

@@ -102,3 +102,5 @@ class Output:
     offset: float
     categorical: bool
     inputs: tuple[Band, ...]
+    masks: tuple[Band, ...] = ()
+    """The bands that mask its pixels."""

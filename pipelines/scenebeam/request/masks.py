@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from scenebeam.request.markers import Place
 from scenebeam.request.sections import Several, StrictModel
 
 _MAX_METERS = 10_000.0
@@ -22,7 +23,7 @@ class MaskRequest(StrictModel):
     """A band of classes or bit flags, such as `scl` or `qa_pixel`."""
     probability: str | None = None
     """A band of probabilities in percent, such as `cloud`; with `above`."""
-    path: str | None = None
+    path: Annotated[str | None, Place("read")] = None
     """A mask file per scene, with `{id}` for the id of the scene: `masks/{id}.tif`. It may be on
     another grid."""
     keep: Several[int] | None = None

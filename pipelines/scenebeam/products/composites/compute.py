@@ -101,7 +101,7 @@ class _Period:
         for name in task.names:
             for layer in self._layers_of(observation, name):
                 users[layer.name] = users.get(layer.name, 0) + 1
-        rules = {observation.label(rule.band): rule for rule in observation.rules}
+        rules = {observation.mask_label(rule.band): rule for rule in observation.rules}
         if self._reach:  # the chunk is needed once more, for the distance
             users = {scene: count + 1 for scene, count in users.items()}
         masks = scene_masks(rules, self._layers, self._grid, whole, users, self._reach)

@@ -50,7 +50,7 @@ def plan_composites(
 ) -> Planned:
     """Plan one task per period and shard, all on one grid.
 
-    A period without scenes has a task too, which fails and is reported by its name.
+    A period without scenes has a task too, which is skipped and reported by its name.
 
     Args:
         selection: The selected acquisitions.
@@ -144,7 +144,7 @@ def _describe(
             resampling=product.resampling,
         )
         bands.append(band)
-    bands += mask_bands(acquisition, rules, request, observation.label)
+    bands += mask_bands(acquisition, rules, request, observation.mask_label)
     return _Input(acquisition, bands, observation)
 
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
-from scenebeam.imaging.bands import Band
-from scenebeam.imaging.gridded import describe_missing, has_no_source
 from scenebeam.imaging.gridded_task import Missing, Output
+from scenebeam.imaging.missing import describe_missing, has_clear_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
 from scenebeam.products.composites.compute import composite_row_chunks
@@ -68,7 +67,8 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
                     scale=band.scale,
                     offset=band.offset,
                     categorical=band.categorical,
-                    inputs=_inputs(task, band.name),
+                    inputs=task.bands_of(band.name),
+                    masks=task.mask_bands,
                 )
             )
         return outputs + extra_outputs(task)
@@ -82,8 +82,9 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
         if not task.observations:
             return f"no scenes in {task.name}"
         for name in task.names[: len(task.made)]:
-            bands = [band for band in task.bands if band.name == name]
-            if all(has_no_source(band, missing) for band in bands):
+            if not any(
+                has_clear_source(band, task.masks_of(band), missing) for band in task.bands_of(name)
+            ):
                 return f"no readable file of {name}: {describe_missing(missing)}"
         return ""
 
@@ -106,14 +107,6 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
         items: Mapping[str, Item],
     ) -> dict[str, Table]:
         return composite_tables(tasks, outcomes, items)
-
-
-def _inputs(task: CompositeTask, name: str) -> tuple[Band, ...]:
-    """Return the bands that an output is made of: one per acquisition, and the masks."""
-    masks: set[str] = set()
-    for observation in task.observations:
-        masks.update(observation.label(rule.band) for rule in observation.rules)
-    return tuple(band for band in task.bands if band.name == name or band.label in masks)
 
 
 PRODUCT = Composites()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.imaging.gridded import NO_SCENES
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.composites.task import CompositeTask
 from scenebeam.tasks import Outcome
@@ -78,7 +79,7 @@ def _failure(shards: Sequence[CompositeTask], outcomes: Mapping[str, Outcome]) -
         outcome = outcomes.get(shard.id)
         if outcome is not None and outcome.state != "done":
             failures.append(outcome)
-    kinds = [failure.kind for failure in failures if failure.kind.startswith("failed_")]
+    kinds = [one.kind for one in failures if one.kind.startswith(("failed_", NO_SCENES))]
     return {
         "status": kinds[0] if kinds else "exception",
         "message": failures[0].reason if failures else "not made yet",

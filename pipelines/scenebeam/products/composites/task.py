@@ -38,6 +38,10 @@ class Observation(BaseModel):
         """Return the label of a band of the acquisition."""
         return f"{self.timestamp}/{band}"
 
+    def mask_label(self, band: str) -> str:
+        """Return the label of a band that masks: the same band can be requested too."""
+        return f"{self.timestamp}/mask/{band}"
+
 
 class CompositeTask(GriddedTask):
     """One image of a period, on the whole grid or on one shard of it."""
@@ -54,6 +58,24 @@ class CompositeTask(GriddedTask):
     extra: tuple[str, ...]
     encodings: tuple[Band, ...]
     """A band for each name, for its dtype, nodata value, scale and offset."""
+
+    def bands_of(self, name: str) -> tuple[Band, ...]:
+        """Return a band of all acquisitions, by its canonical name."""
+        labels = {observation.label(name) for observation in self.observations}
+        return tuple(band for band in self.bands if band.label in labels)
+
+    def masks_of(self, band: Band) -> list[Band]:
+        """Return the mask bands of the acquisition that a band is of."""
+        prefix = f"{band.label.partition('/')[0]}/"
+        return [mask for mask in self.mask_bands if mask.label.startswith(prefix)]
+
+    @property
+    def mask_bands(self) -> tuple[Band, ...]:
+        """The bands that mask pixels."""
+        labels: set[str] = set()
+        for observation in self.observations:
+            labels.update(observation.mask_label(rule.band) for rule in observation.rules)
+        return tuple(band for band in self.bands if band.label in labels)
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
-from scenebeam.imaging.gridded import describe_missing, has_no_source
 from scenebeam.imaging.gridded_task import Missing, Output
+from scenebeam.imaging.missing import describe_missing, has_no_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
 from scenebeam.products.indices.compute import index_row_chunks

@@ -23,6 +23,7 @@ from scenebeam.imaging.bands import (
 from scenebeam.imaging.estimate import estimate_task, max_window_width
 from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
 from scenebeam.imaging.gridded_task import item_key
+from scenebeam.imaging.masks import MaskRule, mask_bands, mask_rules
 from scenebeam.imaging.probes import BandProbe, probe_bands
 from scenebeam.imaging.refs import scene_ref
 from scenebeam.imaging.shards import cut_windows
@@ -61,8 +62,15 @@ def plan_mosaics(
     acquisitions = fill_footprints(selection.acquisitions, limits)
     grid = series_grid(acquisitions, names, request, search_scope.area)
     bands_by_timestamp: dict[str, list[Band]] = {}
+    masks_by_timestamp: dict[str, dict[str, MaskRule]] = {}
     for acquisition in acquisitions:
-        bands_by_timestamp[acquisition.timestamp] = _describe_bands(acquisition, names, request)
+        timestamp = acquisition.timestamp
+        rules = mask_rules(acquisition, request, request.product.mask)
+        masks_by_timestamp[timestamp] = {_mask_label(rule.band): rule for rule in rules}
+        bands_by_timestamp[timestamp] = [
+            *_describe_bands(acquisition, names, request),
+            *mask_bands(acquisition, rules, request, _mask_label),
+        ]
     planner = _Planner(request, grid, names, probe_bands(bands_by_timestamp.values(), limits))
     extent = shapely.geometry.shape(stac_items.grid_footprint(grid))
     tasks: list[MosaicTask] = []
@@ -70,10 +78,18 @@ def plan_mosaics(
         scenes = scenes_on_grid(acquisition, extent)
         if not scenes and acquisition.scenes:
             continue  # inside the area that was searched, but outside the requested grid
-        tasks += planner.tasks(acquisition, scenes, bands_by_timestamp[acquisition.timestamp])
+        timestamp = acquisition.timestamp
+        tasks += planner.tasks(
+            acquisition, scenes, bands_by_timestamp[timestamp], masks_by_timestamp[timestamp]
+        )
     if not tasks:
         raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
     return Planned(tasks, {})
+
+
+def _mask_label(name: str) -> str:
+    # A band of classes can be masked by, and be requested too.
+    return f"mask/{name}"
 
 
 def _describe_bands(
@@ -106,7 +122,11 @@ class _Planner:
     probes: Mapping[str, BandProbe]
 
     def tasks(
-        self, acquisition: Acquisition, scenes: Sequence[Scene], all_bands: Sequence[Band]
+        self,
+        acquisition: Acquisition,
+        scenes: Sequence[Scene],
+        all_bands: Sequence[Band],
+        masks: dict[str, MaskRule],
     ) -> list[MosaicTask]:
         """Plan the shards of one acquisition, of the scenes that are on the grid."""
         product = self.request.product
@@ -115,7 +135,7 @@ class _Planner:
         bands = tuple(keep_scenes(band, ids) for band in all_bands)
         spec = GridSpec.of(self.grid)
         memory = self.request.limits.memory
-        method, count = product.method, len(bands)
+        method, count = product.method, len(self.names)
         widest = max_window_width(bands, method, memory, count)
         one_by_one = spec.shape[1] > min(widest, _WIDE)
         at_once = 1 if one_by_one else count
@@ -125,6 +145,8 @@ class _Planner:
         properties = common_properties(scenes)
         if acquisition.coverage is not None:
             properties["scenebeam:coverage"] = round(acquisition.coverage, 6)
+        if masks:
+            properties["scenebeam:masked_by"] = sorted(rule.band for rule in masks.values())
         timestamp = acquisition.timestamp
         tasks = []
         for shard, window in enumerate(windows):
@@ -147,6 +169,7 @@ class _Planner:
                 shards=len(windows),
                 cell=cell,
                 method=method,
+                masks=masks,
                 one_by_one=one_by_one,
                 values=declared_values(product.values, scenes, self.names),
                 on_missing=product.on_missing,

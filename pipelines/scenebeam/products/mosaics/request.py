@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.choices import Codec, MergeMethod
+from scenebeam.request.masks import Mask
 from scenebeam.request.product import BandsRequest, OnMissing, Values
 
 
@@ -24,6 +25,9 @@ class MosaicRequest(BandsRequest):
     """One method for all bands, or band → method; categorical bands always use `nearest`. In a
     mapping, bands are named by their common names, and bands that it does not list use `nearest`.
     """
+    mask: Mask = False
+    """Which pixels are clear; masked ones are as if they had no data. `true`: by the classes or
+    bits of the collection's record."""
     values: Values = "harmonized"
     """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files. The
     offset is a constant, such as `BOA_ADD_OFFSET` of Sentinel-2."""

@@ -53,7 +53,7 @@ def mosaic_tables(
         result = _result_of(shards, outcomes, item)
         status_rows.append({"timestamp": timestamp, "status": result.status})
         summary_rows.append(_summary_row(timestamp, result, has_item=item is not None))
-        band_rows += [_band_row(shards[0], band, result) for band in shards[0].bands]
+        band_rows += [_band_row(shards[0], band, result) for band in shards[0].requested]
     return {
         STATUS: Table(_STATUS_COLUMNS, status_rows),
         SUMMARY: Table(_SUMMARY_COLUMNS, summary_rows),
@@ -75,7 +75,7 @@ class _Result:
 def _result_of(
     shards: Sequence[MosaicTask], outcomes: Mapping[str, Outcome], item: Item | None
 ) -> _Result:
-    labels = [band.label for band in shards[0].bands]
+    labels = [band.label for band in shards[0].requested]
     if item is not None:
         missing = _missing_in_item(item)
         failed_bands = [label for label in labels if label not in item["assets"]]

@@ -14,7 +14,7 @@ Which blocks are needed at all is decided in two steps:
 
 A source may have a mask (see `masks`): what it hides does not count, and blocks that it hides
 entirely are not decoded. Where an observation is only wanted for pixels that others leave open
-(`Gate`), its blocks are not prefetched, and are read only if a clear pixel of them is wanted.
+(`Demand`), its blocks are not prefetched, and are read only if a clear pixel of them is wanted.
 
 Sources without any data are noticed on the way. A source that is blank where its footprint promises
 data is an error, which the caller can report, and then compose again without it.
@@ -120,8 +120,8 @@ def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) 
     finally:
         read_ahead.stop()
         for band in bands:
-            if band.gate is not None:
-                band.gate.close()
+            if band.demand is not None:
+                band.demand.close()
         # The caller closes its sources next: no thread may read from them any more. But if the
         # process is about to end, do not wait for a slow server.
         threads.shutdown(wait=not interrupted, cancel_futures=True)
@@ -175,8 +175,8 @@ class _BandComposite:
 
     def requests(self, first: int, last: int) -> Iterator[Request]:
         """Yield the blocks that chunks [first, last) need and those before them do not."""
-        # What a gate leaves closed is not read at all.
-        for layer in self._layers if self._band.gate is None else ():
+        # What may not be wanted is not read ahead.
+        for layer in self._layers if self._band.demand is None else ():
             blocks = layer.place.blocks_for(first, last)
             if blocks:
                 yield Request(layer.source, blocks)
@@ -191,14 +191,14 @@ class _BandComposite:
         for layer in self._layers:
             if layer.mask is not None:
                 layer.mask.start(*self._chunks[number])
-            if self._band.gate is None:
+            if self._band.demand is None:
                 layer.start(layer.place.blocks_for(number, number + 1))
 
     def row_chunk(self, number: int) -> Array:
         """Compose a chunk of rows. Chunks must be composed in order, by one thread at a time."""
         top, bottom = self._chunks[number]
-        gate = self._band.gate
-        wanted = None if gate is None else gate.wanted(top, bottom)
+        demand = self._band.demand
+        wanted = None if demand is None else demand.wanted(top, bottom)
         shape = (bottom - top, self._grid.shape[1])
         merge = new_merge(self._band.method, shape, self._band.dtype, self._band.nodata)
         if self._band.on_taken is not None:

@@ -30,7 +30,7 @@ class Layer:
     """Where the scene is clear; None for everywhere. Shared by all bands of the scene."""
 
 
-class Gate(Protocol):
+class Demand(Protocol):
     """Says which pixels of a band are still wanted, when the bands before it are finished."""
 
     def wanted(self, top: int, bottom: int) -> Mask:
@@ -54,7 +54,7 @@ class BandLayers:
     """Merge method: a module of `merge_methods`."""
     min_std_dev: float | None = None
     """A source whose standard deviation is no higher is blank; None for no such check."""
-    gate: Gate | None = None
+    demand: Demand | None = None
     """Which pixels are wanted; None for all."""
     on_taken: Callable[[int, Array], None] | None = None
     """Called with the first row of a chunk, and the index of the layer of each pixel, from 0; -1

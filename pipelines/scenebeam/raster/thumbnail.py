@@ -23,13 +23,16 @@ def natural_color(reflectance: Mapping[str, Array]) -> bytes:
     """Render red, green and blue reflectance from 0 to 0.3 as PNG.
 
     Args:
-        reflectance: 2-D arrays by band. Without red, green and blue, the first band is drawn in
-            gray.
+        reflectance: 2-D arrays by band; pixels that are NaN in any are transparent. Without red,
+            green and blue, the first band is drawn in gray.
     """
     names = ("red", "green", "blue")
     if not reflectance.keys() >= set(names):
         names = (next(iter(reflectance)),) * 3
-    channels = [_scaled(reflectance[name], 0.0, _WHITE) for name in names]
+    channels = [_scaled(np.nan_to_num(reflectance[name]), 0.0, _WHITE) for name in names]
+    unknown = np.logical_or.reduce([np.isnan(reflectance[name]) for name in names])
+    if unknown.any():
+        channels.append(np.where(unknown, 0, 255).astype(np.uint8))
     return encode_png(np.stack(channels, axis=-1))
 
 

@@ -3,7 +3,7 @@
 The observations pass by band by band, for one chunk of rows after another (see `raster.compose`),
 masked already. When the last one of a chunk has arrived, slabs of its rows are reduced on all
 cores, while the next chunk is read. An observation that can only fill what better ones have left
-open waits for them behind a gate, and is not read where nothing is open.
+open waits for them, and is not read where nothing is open.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from scenebeam.imaging.masks import scene_masks, with_masks
+from scenebeam.products.composites.demand import Demands
 from scenebeam.products.composites.extras import add_extras
-from scenebeam.products.composites.gates import Gates
 from scenebeam.products.composites.task import CompositeTask, Observation
 from scenebeam.raster.compose import RowChunks, compose
 from scenebeam.raster.grid import Grid
@@ -74,7 +74,7 @@ class _Period:
         self.values = tuple(values)
         self._method = reducer(task.method)
         self._reach = self._method.reach(task.parameters)
-        self._gates = Gates()
+        self._demands = Demands()
         self._scene_places = {scene: place for place, scene in enumerate(task.sources)}
         self._masks: list[dict[str, SceneMask]] = []
         self._taken: dict[tuple[int, int], Array] = {}
@@ -106,7 +106,7 @@ class _Period:
             users = {scene: count + 1 for scene, count in users.items()}
         masks = scene_masks(rules, self._layers, self._grid, whole, users, self._reach)
         self._masks.append(masks)
-        gate = self._gates.gate(number) if self._waits(number, observation) else None
+        demand = self._demands.of(number) if self._waits(number, observation) else None
         for place, value in enumerate(self.values):
             found = self._layers.get(observation.label(value.name))
             band = BandLayers(
@@ -119,7 +119,7 @@ class _Period:
                 self._scenes.append([layer.name for layer in band.layers])
                 if "source" in task.extra:
                     band = replace(band, on_taken=self._keep_taken(number))
-            self.bands.append(replace(band, gate=gate))
+            self.bands.append(replace(band, demand=demand))
 
     def _layers_of(self, observation: Observation, name: str) -> Sequence[Layer]:
         band = self._layers.get(observation.label(name))
@@ -149,7 +149,7 @@ class _Period:
         self._chunk.pixels[place].append(np.asarray(pixels))
         self._chunk.valid[place].append(valid)
         if place == len(self.values) - 1:
-            self._gates.finish(number, top, self._open_pixels(number))
+            self._demands.finish(number, top, self._open_pixels(number))
 
     def _open_pixels(self, number: int) -> Mask | None:
         """Return what is open after an observation, if the next one waits for it."""

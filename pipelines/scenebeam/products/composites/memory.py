@@ -27,7 +27,7 @@ def column_bytes(bands: Sequence[Band], observations: int, dtypes: Sequence[str]
     total = 0
     for band in bands:
         itemsize = np.dtype(band.dtype).itemsize
-        # The part of a row of blocks that lies below the chunk of rows stays decoded, and the chunk
+        # The part of a row of blocks below the chunk of rows stays decoded, and the chunk
         # itself waits for the other observations, with its mask.
         total += _BLOCK_ROWS * itemsize + ROW_CHUNK * (itemsize + 1)
     widest = max((np.dtype(dtype).itemsize for dtype in dtypes), default=1)

@@ -32,6 +32,10 @@ def _check_duration(value: str) -> str:
     return value
 
 
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, str) and (value in _CALENDAR or value.startswith("P"))
+
+
 Period = Annotated[str, AfterValidator(_check_duration)]
 
 
@@ -74,26 +78,28 @@ class CompositeRequest(BandsRequest):
 
     kind: Literal["composite"] = "composite"
     period: Period | Several[Interval] = "month"
-    """What becomes one image: `month`, `quarter`, `year`, a duration such as `P10D`, or a list of
-    intervals. Durations are `P<n>D`, `P<n>W`, `P<n>M` and `P<n>Y`, counted from the first of
-    `dates`; each interval of a list becomes one image."""
+    """What becomes one image: a month, a quarter, a year, a duration, or an interval. Calendar
+    periods are `month`, `quarter` and `year`. Durations are `P<n>D`, `P<n>W`, `P<n>M` and `P<n>Y`,
+    counted from the first of `dates`. Each interval of a list becomes one image."""
     method: str | dict[str, float | str] = "median"
-    """How the clear observations of a pixel are reduced to one. `first-clear`, `medoid`,
-    `best-pixel`, `{max: ndvi}` and `{min: red}` take all bands from one observation. `median`,
-    `mean`, `{percentile: 25}` and `geomedian` combine several. `max` and `min` take a band, an
-    index or an expression."""
+    """How the clear observations of a pixel are reduced to one. All bands are of one observation
+    with `first-clear`, `medoid`, `best-pixel`, `{max: ndvi}` and `{min: red}`. Several are combined
+    by `median`, `mean`, `{percentile: 25}` and `geomedian`. The parameter of `max` and `min` is a
+    band, an index or an expression."""
     mask: Mask = True
-    """Which pixels are clear. `true`: by the classes or bits of the collection's record."""
+    """Which pixels are clear. With `true`, by the classes or bits of the collection's record; with
+    `false`, all that have data. Default: `true`."""
     min_observations: int = Field(default=1, ge=1)
     """Pixels with fewer clear observations have no data, or those of the `fallback`."""
     fallback: Period | None = None
-    """A longer period, such as `quarter`, that replaces pixels with fewer than `min_observations`:
-    they are made of its observations, as far as `dates` go."""
+    """A longer period, such as `quarter`, for pixels with too few observations. Pixels with fewer
+    than `min_observations` are made of its observations, as far as `dates` go."""
     extra: Several[Extra] = Field(default=[])
-    """Further bands: `observations`, the number of clear ones; `day`, the day of the year of the
-    pixel, or the median day; `source`, an index into the item's list of scenes; `score`, by which
-    the pixel was chosen; `filled`, whether it is of the `fallback`. With `geomedian`: the median
-    absolute deviations `emad`, `smad` and `bcmad`."""
+    """Further bands: counts, days, sources, scores. The number of clear observations is
+    `observations`. The day of the year of the pixel, or the median day, is `day`. An index into the
+    item's list of scenes is `source`. What the pixel was chosen by is `score`. Whether it is of the
+    `fallback` is `filled`. With `geomedian`, the median absolute deviations are `emad`, `smad` and
+    `bcmad`."""
     score: Score = Score()
     """The score of `best-pixel`."""
     resampling: Resampling | dict[str, Resampling] = "nearest"
@@ -130,6 +136,16 @@ class CompositeRequest(BandsRequest):
             raise ValueError("a method is a name, or a mapping of one name to its parameter")
         if name not in known:
             raise ValueError(f"{name!r} is not one of {', '.join(known)}")
+        return value
+
+    @field_validator("period", mode="before")
+    @classmethod
+    def _accept_one(cls, value: Any) -> Any:
+        # A command line gives a list, and a file may give one interval.
+        if isinstance(value, list) and len(value) == 1 and _is_duration(value[0]):
+            return value[0]
+        if isinstance(value, str) and "/" in value:
+            return [value]
         return value
 
     @field_validator("period")

@@ -26,8 +26,8 @@ class MosaicRequest(BandsRequest):
     mapping, bands are named by their common names, and bands that it does not list use `nearest`.
     """
     mask: Mask = False
-    """Which pixels are clear; masked ones are as if they had no data. `true`: by the classes or
-    bits of the collection's record."""
+    """Which pixels are clear; masked ones count as without data. With `true`, by the classes or
+    bits of the collection's record. Default: `false`."""
     values: Values = "harmonized"
     """`harmonized`: remove the provider's radiometric offset; `raw`: values as in the files. The
     offset is a constant, such as `BOA_ADD_OFFSET` of Sentinel-2."""

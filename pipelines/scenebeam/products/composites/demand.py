@@ -1,4 +1,4 @@
-"""Gates: observations that only fill what better ones leave open wait for those."""
+"""Demand: observations that only fill what better ones leave open wait for those."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from scenebeam.raster.validity import Mask
 
 
-class Gates:
+class Demands:
     """What better observations have left open, for those that wait for them."""
 
     def __init__(self) -> None:
@@ -17,9 +17,9 @@ class Gates:
         self._open: dict[tuple[int, int], Mask | None] = {}
         self._closed = False
 
-    def gate(self, number: int) -> ObservationGate:
-        """Return the gate of an observation."""
-        return ObservationGate(self, number)
+    def of(self, number: int) -> ObservationDemand:
+        """Return the demand for an observation."""
+        return ObservationDemand(self, number)
 
     def finish(self, number: int, top: int, open_pixels: Mask | None) -> None:
         """Note that a chunk of rows of an observation has been added."""
@@ -41,16 +41,16 @@ class Gates:
             self._condition.notify_all()
 
 
-class ObservationGate:
-    """The gate of one observation: see `raster.layers.Gate`."""
+class ObservationDemand:
+    """The demand for one observation: see `raster.layers.Demand`."""
 
-    def __init__(self, gates: Gates, number: int) -> None:
-        self._gates, self._number = gates, number
+    def __init__(self, demands: Demands, number: int) -> None:
+        self._demands, self._number = demands, number
 
     def wanted(self, top: int, bottom: int) -> Mask:
-        open_pixels = self._gates.wait(self._number - 1, top)
-        # Nothing is open once the gates are closed: the pixels are not used any more.
+        open_pixels = self._demands.wait(self._number - 1, top)
+        # Nothing is open once they are closed: the pixels are not used any more.
         return np.zeros((bottom - top, 1), bool) if open_pixels is None else open_pixels
 
     def close(self) -> None:
-        self._gates.close()
+        self._demands.close()

@@ -70,6 +70,11 @@ class Task(BaseModel):
     fault: str = ""
     """Why the task cannot be made, if planning has found that out: it is then skipped."""
 
+    @property
+    def item_keys(self) -> tuple[str, ...]:
+        """Keys of all STAC items that it makes."""
+        return (self.item_path,)
+
     def is_done(self, existing: set[str]) -> bool:
         """Whether nothing is left to do, by the keys that exist in the store."""
         return existing.issuperset(self.outputs)

@@ -17,19 +17,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import shapely
-from shapely.geometry.base import BaseGeometry
 
-from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.assemble import assemble
 from scenebeam.imaging.band_budget import BandBudget
-from scenebeam.imaging.bands import Band, resolve_nodata
 from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.gridded_item import (
     add_statistics,
@@ -40,15 +35,14 @@ from scenebeam.imaging.gridded_item import (
 )
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.missing import describe_missing
+from scenebeam.imaging.open_files import close_all, layers_by_label, open_files
 from scenebeam.imaging.shards import shard_shapes, shared_levels
 from scenebeam.imaging.thumbnails import read_previews, render_png
 from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.layers import BandLayers, Layer, LayerError
+from scenebeam.raster.layers import BandLayers, LayerError
 from scenebeam.raster.pyramid import level_shapes
-from scenebeam.raster.reader import open_source
-from scenebeam.raster.source import Source
-from scenebeam.raster.validity import Array, nodata_in_dtype
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
@@ -58,8 +52,6 @@ TaskT = TypeVar("TaskT", bound=GriddedTask)
 
 NO_SCENES = "no_scenes"
 """Kind of the outcome of a task without scenes."""
-_OpenFiles = dict[str, dict[str, Source]]
-"""Label of a band → id of a scene → its open file."""
 
 
 class GriddedRecipe(ABC, Generic[TaskT]):
@@ -123,7 +115,7 @@ def make_gridded(
         StorageError: An output cannot be published.
         CheckError: The shards cannot be assembled, see `assemble`.
     """
-    missing = _missing_in_plan(task)
+    missing = missing_in_plan(task)
     if not any(band.sources for band in task.bands):
         if not task.bands:
             # Nothing is wrong: there is nothing to make it of.
@@ -131,35 +123,65 @@ def make_gridded(
             return Outcome(task=task.id, state="skipped", kind=NO_SCENES, reason=reason)
         reason = "no scene of the acquisition has any of the bands"
         return _refusal(task, missing, "failed_no_tiles", reason)
+    spending: dict[str, Any] = {}
+    if not has_parts(task, recipe, store):
+        sink = Encoders(task)
+        outcome = compute(task, recipe, budget, missing, sink)
+        if outcome.state != "done":
+            return outcome
+        spending = outcome.detail
+        publish(task, recipe, store, sink, missing)
+    if task.shards > 1:
+        assemble_if_complete(task, recipe, store)
+    return Outcome(task=task.id, state="done", detail=spending)
+
+
+def compute(
+    task: TaskT, recipe: GriddedRecipe[TaskT], budget: Budget, missing: Missing, sink: RowSink
+) -> Outcome:
+    """Compute the outputs of a task, without the files that are missing.
+
+    A file can turn out to be unusable, perhaps halfway down the image. Then everything starts over
+    without it: what is above must be the same as if it had never been there.
+
+    Args:
+        task: The task.
+        recipe: What is computed.
+        budget: Retries and waiting time of the whole task.
+        missing: The missing files; those that turn out to be unusable are added.
+        sink: Takes the outputs.
+
+    Returns:
+        `done`, with the time, bytes and retries of each band as its detail; or why nothing may be
+        made of the remaining files.
+
+    Raises:
+        ReadError: A file cannot be read now, but may be readable later.
+    """
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
-    if not _has_parts(task, recipe, store):
-        while True:
-            refusal = _check_missing(task, recipe, missing)
-            if refusal is not None:
-                return refusal
-            try:
-                _compose(task, recipe, store, budgets, missing)
-                break
-            except LayerError as fault:
-                # A file turned out to be unusable, perhaps halfway down the image. Start over
-                # without it: what is above must be the same as if it had never been there.
-                missing[fault.band][fault.name] = str(fault.cause)
+    while True:
+        refusal = _check_missing(task, recipe, missing)
+        if refusal is not None:
+            return refusal
+        try:
+            _compute_once(task, recipe, budgets, missing, sink)
+            break
+        except LayerError as fault:
+            missing[fault.band][fault.name] = str(fault.cause)
     spending = {}
     for label, band_budget in budgets.items():
         band_budget.log_end()
         spending[label] = band_budget.spending
-    if task.shards > 1:
-        _assemble_if_complete(task, recipe, store)
     return Outcome(task=task.id, state="done", detail=spending)
 
 
-def _missing_in_plan(task: GriddedTask) -> Missing:
+def missing_in_plan(task: GriddedTask) -> Missing:
     """Return the scenes that have no file of a band, as the plan knows already."""
     reason = "the scene has no such band"
     return {band.label: dict.fromkeys(band.absent, reason) for band in task.bands}
 
 
-def _has_parts(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> bool:
+def has_parts(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> bool:
     """Return whether the task is a shard whose parts an earlier run has stored."""
     if task.shards == 1:
         return False
@@ -189,31 +211,75 @@ def _refusal(task: GriddedTask, missing: Missing, kind: str, reason: str) -> Out
     )
 
 
-def _compose(
+def _compute_once(
     task: TaskT,
     recipe: GriddedRecipe[TaskT],
-    store: Store,
     budgets: Mapping[str, Budget],
     missing: Missing,
+    sink: RowSink,
 ) -> None:
-    """Read, compute, encode and publish, without the files that are missing.
-
-    Raises:
-        LayerError: One more file is unusable.
-    """
+    """Compute the outputs. Raises LayerError if one more file is unusable."""
     top, bottom, left, right = task.window
     grid = task.grid.grid[top:bottom, left:right]
-    opened = _open_files(task, grid, budgets, missing)
+    opened = open_files(task, grid, budgets, missing)
     try:
-        layers = _layers_by_label(task, opened)
-        outputs = recipe.outputs(task, layers)
-        encoders = [_encoder(task, grid, output) for output in outputs]
+        layers = layers_by_label(task, opened)
+        sink.start(recipe.outputs(task, layers))
         # Closed before the files are, because its threads read from them.
         with closing(recipe.row_chunks(task, grid, layers)) as row_chunks:
-            for index, _, pixels in row_chunks:
-                encoders[index].add(pixels)
+            for index, first, pixels in row_chunks:
+                sink.add(index, first, pixels)
     finally:
-        _close_all(opened)
+        close_all(opened)
+
+
+class RowSink(ABC):
+    """Takes the outputs of a task, chunk of rows by chunk of rows."""
+
+    @abstractmethod
+    def start(self, outputs: list[Output]) -> None:
+        """Start, or start over."""
+
+    @abstractmethod
+    def add(self, index: int, first: int, pixels: Array) -> None:
+        """Take the next rows of an output.
+
+        Args:
+            index: Index of the output.
+            first: First row in the window of the task.
+            pixels: Array of shape (rows, columns).
+        """
+
+
+class Encoders(RowSink):
+    """Encodes the outputs of a task at once."""
+
+    def __init__(self, task: GriddedTask) -> None:
+        self._task = task
+        self.outputs: list[Output] = []
+        self.encoders: list[ImageEncoder] = []
+
+    def start(self, outputs: list[Output]) -> None:
+        self.outputs = outputs
+        self.encoders = [_encoder(self._task, output) for output in outputs]
+
+    def add(self, index: int, first: int, pixels: Array) -> None:
+        self.encoders[index].add(pixels)
+
+
+def publish(
+    task: TaskT, recipe: GriddedRecipe[TaskT], store: Store, made: Encoders, missing: Missing
+) -> None:
+    """Publish the outputs of a task and its item, or store them as parts if it is a shard.
+
+    Args:
+        task: The task.
+        recipe: What was computed.
+        store: The output.
+        made: The encoded outputs.
+        missing: The missing files.
+    """
+    outputs, encoders = made.outputs, made.encoders
     facts = []
     for output, encoder in zip(outputs, encoders, strict=True):
         facts.append({"valid": encoder.valid, "missing": _missing_of(output, missing)})
@@ -222,14 +288,16 @@ def _compose(
             encoder.store_part(store, task.part_key(output.name, task.shard), task.window, fact)
         return
 
-    def publish(output: Output, encoder: ImageEncoder, fact: dict[str, Any]) -> dict[str, Any]:
+    def publish_output(
+        output: Output, encoder: ImageEncoder, fact: dict[str, Any]
+    ) -> dict[str, Any]:
         profile = cog_profile(task, output)
         file = publish_cog(store, task.output_key(output.name), profile, [encoder])
         return describe_output(task, output, file, [fact])
 
     # All bands are published at the same time, while the thumbnail is rendered; the item follows
     # when all of them are there.
-    described = io_threads().map(publish, outputs, encoders, facts)
+    described = io_threads().map(publish_output, outputs, encoders, facts)
     previews = {out.name: encoder.preview() for out, encoder in zip(outputs, encoders, strict=True)}
     thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
@@ -237,103 +305,9 @@ def _compose(
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing)
 
 
-def _open_files(
-    task: GriddedTask, grid: Grid, budgets: Mapping[str, Budget], missing: Missing
-) -> _OpenFiles:
-    """Open every file that intersects the grid.
-
-    Raises:
-        LayerError: A file is permanently unusable, and no other error may pass.
-        ReadError: A file may be readable later.
-    """
-    scenes = _scenes_on_grid(task, grid)
-    # A header is one round trip: request all of them at once, and wait only then.
-    futures: dict[tuple[str, str], Future[Source]] = {}
-    for band in task.bands:
-        for source in band.sources:
-            if source.scene in scenes and source.scene not in missing[band.label]:
-                futures[band.label, source.scene] = io_threads().submit(
-                    open_source, source.href, source.index, budgets[band.label], source.signing
-                )
-    opened: _OpenFiles = {band.label: {} for band in task.bands}
-    error_to_raise: Exception | None = None
-    for (label, scene), future in futures.items():
-        try:
-            opened[label][scene] = future.result()
-        except ReadError as error:
-            # A transient error wins: the task fails now, so it need not start over without the
-            # unusable files. The next run finds those again.
-            if not error.permanent:
-                error_to_raise = error
-            elif error_to_raise is None:
-                error_to_raise = LayerError(label, scene, error)
-    if error_to_raise is not None:
-        _close_all(opened)
-        raise error_to_raise
-    return opened
-
-
-def _close_all(opened: _OpenFiles) -> None:
-    for sources in opened.values():
-        for source in sources.values():
-            source.close()
-
-
-def _scenes_on_grid(task: GriddedTask, grid: Grid) -> set[str]:
-    """Return the ids of scenes whose footprint intersects the grid, or is not known."""
-    extent = shapely.geometry.box(*grid.extent.boundingbox.bbox)
-    scenes = set()
-    for ref in task.scenes:
-        footprint = ref.geometry
-        if footprint is None or footprint.intersects(extent):
-            scenes.add(ref.id)
-    return scenes
-
-
-def _layers_by_label(task: GriddedTask, opened: _OpenFiles) -> dict[str, BandLayers]:
-    footprints = {ref.id: ref.geometry for ref in task.scenes}
-    layers = {}
-    for band in task.bands:
-        if opened[band.label]:
-            layers[band.label] = _build_layers(band, opened[band.label], footprints)
-    return layers
-
-
-def _build_layers(
-    band: Band, opened: Mapping[str, Source], footprints: Mapping[str, BaseGeometry | None]
-) -> BandLayers:
-    """Stack the open files of a band in the order of its sources.
-
-    Raises:
-        LayerError: The nodata value of a file contradicts its collection's.
-    """
-    nodata = band.nodata
-    layers = []
-    for source in band.sources:
-        if source.scene not in opened:
-            continue
-        file = opened[source.scene]
-        try:
-            nodata = resolve_nodata(source.href, file.info.nodata, nodata)
-        except CheckError as fault:
-            raise LayerError(band.label, source.scene, fault) from None
-        layers.append(Layer(source.scene, file, source.add_offset, footprints[source.scene]))
-    # The dtype of the plan, unless a file has values that it cannot hold.
-    dtype = np.result_type(np.dtype(band.dtype), *(layer.source.info.dtype for layer in layers))
-    return BandLayers(
-        band.label,
-        layers,
-        dtype,
-        nodata_in_dtype(nodata, dtype),
-        band.resampling,
-        method="first",  # the product replaces it where it merges by another one
-        min_std_dev=band.min_std_dev,
-    )
-
-
-def _encoder(task: GriddedTask, grid: Grid, output: Output) -> ImageEncoder:
+def _encoder(task: GriddedTask, output: Output) -> ImageEncoder:
     """Create the encoder of an output, or of a shard of it."""
-    shapes, keep_coarse = level_shapes(*grid.shape), False
+    shapes, keep_coarse = level_shapes(*task.grid.shape), False
     if task.shards > 1:
         # Only the levels whose blocks do not reach beyond the shard: see `imaging.shards`.
         levels = shared_levels(task.grid.shape, task.cell)
@@ -357,7 +331,7 @@ def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
     return reasons
 
 
-def _assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> None:
+def assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> None:
     """Assemble the COGs if the parts of all shards are there.
 
     Each shard tries it after its own part is stored, so the last one succeeds. If two shards finish
@@ -389,5 +363,5 @@ def _assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Stor
     previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     add_statistics(outputs, assets, previews)
     thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
-    publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, _missing_in_plan(task))
+    publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing_in_plan(task))
     store.delete(sorted(all_parts))

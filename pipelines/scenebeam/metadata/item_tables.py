@@ -82,7 +82,7 @@ def report_items(
     outcomes: Mapping[str, Outcome],
     store: Store,
 ) -> ReportFiles:
-    """Report a product that has one STAC item at each of its tasks' `item_path`.
+    """Report a product that has one STAC item at each of its tasks' `item_keys`.
 
     Args:
         tables: Makes the product's own tables.
@@ -92,7 +92,8 @@ def report_items(
         outcomes: Outcomes of this run, by task id.
         store: Where the items are.
     """
-    items = _read_items({task.item_path for task in tasks if task.id in done}, store)
+    keys_done = {key for task in tasks if task.id in done for key in task.item_keys}
+    items = _read_items(keys_done, store)
     superseded = _read_items(_superseded_keys(tasks, store) - items.keys(), store)
     listed = {}
     for key, item in {**items, **superseded}.items():

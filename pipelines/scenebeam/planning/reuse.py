@@ -172,7 +172,8 @@ def _keep_valid(frozen: Plan, plan: Plan, store: Store) -> Plan:
 
 def _reopen_incomplete(plan: Plan, store: Store) -> None:
     """Supersede the items of products that lack a tile, so that their tasks count as not done."""
-    items = sorted({task.item_path for task in _finished(plan, store).values()})
+    finished = _finished(plan, store).values()
+    items = sorted({key for task in finished for key in task.item_keys})
     incomplete = []
     with ThreadPoolExecutor(_CONCURRENT_READS) as threads:
         for name, content in zip(items, threads.map(store.read, items), strict=True):

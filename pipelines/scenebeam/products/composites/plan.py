@@ -75,17 +75,19 @@ def plan_composites(
         raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
     inputs.sort(key=lambda one: (*quality_key(one.acquisition), one.acquisition.timestamp))
     encodings = [_common_encoding(name, index, inputs) for index, name in enumerate(names)]
-    _check_expression(request.product, encodings)
+    _check_methods(request.product, encodings)
     planner = _Planner(
         request, grid, names, encodings, probe_bands((one.bands for one in inputs), limits)
     )
     tasks: list[CompositeTask] = []
+    fills = bool(request.product.fill)
     for period in _periods(request, [one.acquisition for one in inputs]):
         made = planner.tasks(period, inputs)
         # A period that nobody asked for by its dates need not have scenes.
-        if made[0].observations or request.intervals or not isinstance(request.product.period, str):
+        asked = request.intervals or not isinstance(request.product.period, str)
+        if made[0].observations or asked or fills:
             tasks += made
-    return Planned(tasks, {})
+    return Planned(_as_series(tasks) if fills else tasks, {})
 
 
 def _periods(
@@ -101,6 +103,36 @@ def _periods(
         return find_periods(product.period, dates, product.fallback)
     except ValueError as error:
         raise RequestError(str(error)) from error
+
+
+def _as_series(tasks: Sequence[CompositeTask]) -> list[CompositeTask]:
+    """Combine the periods of each window into one task."""
+    by_shard: dict[int, list[CompositeTask]] = {}
+    for task in tasks:
+        by_shard.setdefault(task.shard, []).append(task)
+    series = []
+    for shard, periods in by_shard.items():
+        name = f"{periods[0].name}_{periods[-1].name}"
+        outputs: list[str] = []
+        for period in periods:
+            outputs += period.outputs
+        update = {
+            "id": name if len(by_shard) == 1 else f"{name}.{shard:05d}",
+            "outputs": tuple(outputs),
+            "estimate": _sum([period.estimate for period in periods]),
+            "series": tuple(periods),
+        }
+        series.append(periods[0].model_copy(update=update))
+    return series
+
+
+def _sum(estimates: Sequence[Estimate]) -> Estimate:
+    """Add up estimates; periods are made one after another, so memory is that of the largest."""
+    total = {
+        name: sum(getattr(estimate, name) for estimate in estimates)
+        for name in Estimate.model_fields
+    }
+    return Estimate(**{**total, "memory": max(estimate.memory for estimate in estimates)})
 
 
 @dataclass(frozen=True)
@@ -170,8 +202,21 @@ def _common_encoding(name: str, index: int, inputs: Sequence[_Input]) -> Band:
     return bands[0].model_copy(update={"sources": (), "absent": (), "label": name})
 
 
-def _check_expression(product: CompositeRequest, encodings: Sequence[Band]) -> None:
-    classes = [band.name for band in encodings if band.categorical]
+def _check_methods(product: CompositeRequest, encodings: Sequence[Band]) -> None:
+    """Check what can be combined and filled. Raises RequestError."""
+    made = encodings[: len(product.bands)]
+    without = [band.name for band in made if band.nodata is None]
+    if product.fill and without:
+        raise RequestError(
+            f"product.fill: {', '.join(without)} has no nodata value that marks gaps; declare one "
+            "in the collection record"
+        )
+    classes = [band.name for band in made if band.categorical]
+    if classes and product.fill_name in ("linear", "whittaker"):
+        raise RequestError(
+            f"product.fill: {product.fill_name} would mix the classes of {', '.join(classes)}; use "
+            "previous or next, or leave the band out"
+        )
     method = product.method_name
     if classes and method in ("median", "mean", "percentile", "geomedian"):
         raise RequestError(
@@ -237,6 +282,9 @@ class _Planner:
                 min_observations=product.min_observations,
                 extra=tuple(product.extra),
                 encodings=tuple(self.encodings),
+                middle=period.start + (period.end - period.start) / 2,
+                fill=product.fill_name,
+                smoothness=product.smoothness,
             )
             tasks.append(task)
         return tasks
@@ -313,6 +361,8 @@ def _properties(
     masks = {rule.band for one in used for rule in one.observation.rules}
     properties["scenebeam:masked_by"] = sorted(masks)
     properties["scenebeam:min_observations"] = product.min_observations
+    if product.fill is not None:
+        properties["scenebeam:fill"] = product.fill
     if product.fallback is not None:
         properties["scenebeam:fallback"] = product.fallback
         properties["scenebeam:fallback_acquisitions"] = len(used) - len(own)

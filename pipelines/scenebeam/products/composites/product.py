@@ -16,6 +16,7 @@ from scenebeam.products.composites.compute import composite_row_chunks
 from scenebeam.products.composites.extras import extra_outputs
 from scenebeam.products.composites.plan import plan_composites
 from scenebeam.products.composites.request import CompositeRequest
+from scenebeam.products.composites.series import make_series
 from scenebeam.products.composites.tables import composite_tables
 from scenebeam.products.composites.task import CompositeTask
 from scenebeam.raster.compose import RowChunks
@@ -24,7 +25,9 @@ from scenebeam.raster.layers import BandLayers
 from scenebeam.raster.thumbnail import natural_color
 from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
+from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
+from scenebeam.transfer.retry import Budget
 
 
 class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
@@ -49,6 +52,12 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
         self, selection: Selection, request: RunRequest[CompositeRequest], search_scope: SearchScope
     ) -> Planned:
         return plan_composites(selection, request, search_scope)
+
+    def make(self, task: CompositeTask, store: Store, budget: Budget) -> Outcome:
+        """Make one period, or all of a series to fill their gaps."""
+        if task.series:
+            return make_series(task, self, store, budget)
+        return super().make(task, store, budget)
 
     def outputs(self, task: CompositeTask, layers: Mapping[str, BandLayers]) -> list[Output]:
         outputs = []

@@ -18,6 +18,7 @@ from scenebeam.request.sections import Several, StrictModel
 _CALENDAR = ("month", "quarter", "year")
 _PARAMETRIC = ("percentile", "max", "min")
 """Methods with a parameter, which are given as a mapping."""
+_FILLS = ("linear", "previous", "next", "whittaker")
 Extra = Literal["observations", "day", "source", "score", "filled", "emad", "smad", "bcmad"]
 
 
@@ -94,12 +95,16 @@ class CompositeRequest(BandsRequest):
     fallback: Period | None = None
     """A longer period, such as `quarter`, for pixels with too few observations. Pixels with fewer
     than `min_observations` are made of its observations, as far as `dates` go."""
+    fill: str | dict[str, float] | None = None
+    """How gaps are filled from other periods of the series. `linear` interpolates in time,
+    `previous` and `next` repeat a neighbor, and `whittaker` smooths the whole series;
+    `{whittaker: 100}` more than the default of 10. All periods of a window are then one task."""
     extra: Several[Extra] = Field(default=[])
     """Further bands: counts, days, sources, scores. The number of clear observations is
     `observations`. The day of the year of the pixel, or the median day, is `day`. An index into the
     item's list of scenes is `source`. What the pixel was chosen by is `score`. Whether it is of the
-    `fallback` is `filled`. With `geomedian`, the median absolute deviations are `emad`, `smad` and
-    `bcmad`."""
+    `fallback` (1) or filled from other periods (2) is `filled`. With `geomedian`, the median
+    absolute deviations are `emad`, `smad` and `bcmad`."""
     score: Score = Score()
     """The score of `best-pixel`."""
     resampling: Resampling | dict[str, Resampling] = "nearest"
@@ -138,6 +143,16 @@ class CompositeRequest(BandsRequest):
             raise ValueError(f"{name!r} is not one of {', '.join(known)}")
         return value
 
+    @field_validator("fill")
+    @classmethod
+    def _check_fill(cls, value: Any) -> Any:
+        if value is None or value in _FILLS:
+            return value
+        if not isinstance(value, dict) or set(value) != {"whittaker"} or value["whittaker"] <= 0:
+            known = ", ".join(_FILLS)
+            raise ValueError(f"{value!r} is not one of {known}, or {{whittaker: 100}}")
+        return value
+
     @field_validator("period", mode="before")
     @classmethod
     def _accept_one(cls, value: Any) -> Any:
@@ -166,6 +181,16 @@ class CompositeRequest(BandsRequest):
         if "score" in asked and self.method_name not in ("best-pixel", "medoid", "max", "min"):
             raise ValueError(f"extra: {self.method_name} has no score")
         return self
+
+    @property
+    def fill_name(self) -> str:
+        """Name of the method that fills gaps; empty if none does."""
+        return self.fill or "" if not isinstance(self.fill, dict) else next(iter(self.fill))
+
+    @property
+    def smoothness(self) -> float:
+        """Lambda of `whittaker`."""
+        return self.fill["whittaker"] if isinstance(self.fill, dict) else 10.0
 
     @property
     def method_name(self) -> str:

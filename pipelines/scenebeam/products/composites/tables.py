@@ -41,7 +41,10 @@ def composite_tables(
     """
     shards_by_name: dict[str, list[CompositeTask]] = {}
     for task in tasks:
-        shards_by_name.setdefault(task.name, []).append(task)
+        for period in task.periods:
+            # A failure is that of the task which makes the period.
+            made = period.model_copy(update={"id": task.id})
+            shards_by_name.setdefault(period.name, []).append(made)
     rows = []
     for name, shards in shards_by_name.items():
         task, item = shards[0], items.get(shards[0].item_path)

@@ -58,6 +58,15 @@ class CompositeTask(GriddedTask):
     extra: tuple[str, ...]
     encodings: tuple[Band, ...]
     """A band for each name, for its dtype, nodata value, scale and offset."""
+    middle: datetime
+    """The middle of the period."""
+    fill: str = ""
+    """How gaps are filled from other periods; empty for not at all."""
+    smoothness: float = 0.0
+    """The parameter of the method."""
+    series: tuple[CompositeTask, ...] = ()
+    """All periods of the window, if they are made together to fill their gaps: this task is then
+    one for all of them, and itself the first."""
 
     def bands_of(self, name: str) -> tuple[Band, ...]:
         """Return a band of all acquisitions, by its canonical name."""
@@ -78,5 +87,32 @@ class CompositeTask(GriddedTask):
         return tuple(band for band in self.bands if band.label in labels)
 
     @property
+    def periods(self) -> tuple[CompositeTask, ...]:
+        """The periods that the task makes."""
+        return self.series or (self,)
+
+    @property
+    def item_keys(self) -> tuple[str, ...]:
+        return tuple(period.item_path for period in self.periods)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        scenes: dict[str, None] = {}
+        for period in self.periods:
+            scenes.update((ref.id, None) for ref in period.scenes)
+        return tuple(scenes)
+
+    @property
+    def source_files(self) -> frozenset[tuple[str, str]]:
+        files: set[tuple[str, str]] = set()
+        for period in self.periods:
+            for band in period.bands:
+                files.update((band.label, source.scene) for source in band.sources)
+        return frozenset(files)
+
+    @property
     def rows(self) -> tuple[str, ...]:
-        return tuple(observation.timestamp for observation in self.observations)
+        timestamps = []
+        for period in self.periods:
+            timestamps += [observation.timestamp for observation in period.observations]
+        return tuple(timestamps)

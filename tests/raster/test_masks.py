@@ -71,7 +71,7 @@ def classes(tmp_path: Path) -> np.ndarray:
     pixels = np.where(rng.random((200, 300)) < 0.01, 9, 4).astype(np.uint8)
     pixels[60:90, 100:160] = 9
     pixels[:, :7] = 0
-    write_image(tmp_path / "scl.tif", pixels, "EPSG:32634", (600_000, 4_500_000), 20, 64)
+    write_image(tmp_path / "scl.tif", pixels, "EPSG:32634", (600_000, 4_500_000), 20, 128)
     return pixels
 
 

@@ -107,6 +107,14 @@ def first_true(masks: Mask) -> Array:
     return first
 
 
+def _padding(sorts_last: Mask, dtype: np.dtype[Any]) -> Array:
+    """Return the highest number of a dtype where a mask is True, and the lowest elsewhere."""
+    if dtype.kind == "u":  # all bits set, or none
+        return _bits(sorts_last, dtype)
+    lowest, highest = _limits(dtype)
+    return np.asarray(np.where(sorts_last, highest, lowest))
+
+
 def median(pixels: Array, valid: Mask) -> tuple[Array, Array]:
     """Return the middle two of the valid observations: twice the same one if their number is odd.
 
@@ -121,13 +129,11 @@ def median(pixels: Array, valid: Mask) -> tuple[Array, Array]:
         Lower and higher number, of shape (rows, columns); any numbers where no observation counts.
     """
     size = len(pixels)
-    lowest, highest = _limits(pixels.dtype)
     planes = []
     sorts_last = np.zeros(pixels.shape[1:], bool)
-    first, last = np.full_like(pixels[0], lowest), np.full_like(pixels[0], highest)
     for observation, counts in zip(pixels, valid, strict=True):
         sorts_last ^= ~counts
-        planes.append(where(counts, observation, where(sorts_last, last, first)))
+        planes.append(where(counts, observation, _padding(sorts_last, pixels.dtype)))
     # Afterwards, `sorts_last` is whether the number of invalid observations is odd.
     below, middle = max(size // 2 - 1, 0), size // 2
     _sort(planes, frozenset((below, middle)))

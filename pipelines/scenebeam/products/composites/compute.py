@@ -8,10 +8,9 @@ open waits for them, and is not read where nothing is open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -46,20 +45,33 @@ def composite_row_chunks(
         (index of the output, first row, pixels): the bands, and then the extra ones.
     """
     period = _Period(task, grid, layers)
+    reduced: _ReducedChunk | None = None
     with closing(compose(grid, period.bands, whole=task.grid.grid)) as row_chunks:
         for index, top, pixels in row_chunks:
             period.add(index, top, pixels)
             if index == len(period.bands) - 1:
-                for output, image in enumerate(period.reduce(top)):
-                    yield output, top, image
+                # A chunk is reduced while the next one is read.
+                if reduced is not None:
+                    yield from reduced.images()
+                reduced = period.reduce(top)
+        if reduced is not None:
+            yield from reduced.images()
 
 
-class _Chunk(NamedTuple):
-    """What has arrived of one chunk of rows."""
+class _ReducedChunk:
+    """A chunk of rows that is reduced in slabs, on all cores."""
 
-    pixels: list[list[Array]]
-    """For each band, the observations so far."""
-    valid: list[list[Mask]]
+    def __init__(
+        self, top: int, slabs: Sequence[slice], reduce: Callable[[slice], list[Array]]
+    ) -> None:
+        self._top = top
+        self._slabs = cpu_threads().map(reduce, slabs)
+
+    def images(self) -> Iterator[tuple[int, int, Array]]:
+        """Wait for the slabs, and yield (index of the output, first row, pixels)."""
+        for output, parts in enumerate(zip(*self._slabs, strict=True)):
+            joined = np.ma.concatenate if any(map(np.ma.isMaskedArray, parts)) else np.concatenate
+            yield output, self._top, joined(parts)
 
 
 class _Period:
@@ -78,7 +90,8 @@ class _Period:
         self._scene_places = {scene: place for place, scene in enumerate(task.sources)}
         self._masks: list[dict[str, SceneMask]] = []
         self._taken: dict[tuple[int, int], Array] = {}
-        self._chunk = _Chunk([[] for _ in task.names], [[] for _ in task.names])
+        self._chunk: list[list[Array]] = [[] for _ in task.names]
+        """For each band, the observations that have arrived of a chunk of rows."""
         self.bands: list[BandLayers] = []
         self._scenes: list[list[str]] = []
         for number, observation in enumerate(task.observations):
@@ -143,13 +156,14 @@ class _Period:
     def add(self, index: int, top: int, pixels: Array) -> None:
         """Add a chunk of rows of one band of one observation."""
         number, place = divmod(index, len(self.values))
-        valid = valid_mask(pixels, self.values[place].nodata)
-        if valid is None:
-            valid = np.ones(pixels.shape, bool)
-        self._chunk.pixels[place].append(np.asarray(pixels))
-        self._chunk.valid[place].append(valid)
+        self._chunk[place].append(pixels)
         if place == len(self.values) - 1:
             self._demands.finish(number, top, self._open_pixels(number))
+
+    def _valid(self, place: int, pixels: Array) -> Mask:
+        """Return where pixels of a band are clear and have data."""
+        valid = valid_mask(pixels, self.values[place].nodata)
+        return np.ones(pixels.shape, bool) if valid is None else valid
 
     def _open_pixels(self, number: int) -> Mask | None:
         """Return what is open after an observation, if the next one waits for it."""
@@ -157,7 +171,9 @@ class _Period:
         observations = self._task.observations
         if following == len(observations) or not self._waits(following, observations[following]):
             return None
-        valid = self._chunk.valid
+        valid = []
+        for place, band in enumerate(self._chunk):
+            valid.append([self._valid(place, pixels) for pixels in band])
         if self._method.is_ordered and self._task.min_observations == 1:
             taken = np.zeros(valid[0][0].shape, bool)
             for bands in zip(*valid, strict=True):
@@ -169,33 +185,31 @@ class _Period:
             count += np.logical_or.reduce(bands)
         return np.asarray(count < self._task.min_observations)
 
-    def reduce(self, top: int) -> list[Array]:
-        """Reduce the chunk, and start the next one.
+    def reduce(self, top: int) -> _ReducedChunk:
+        """Start to reduce the chunk, and start the next one.
 
         Returns:
             The bands and the extra bands; masked arrays where there is no nodata value.
         """
-        chunk = self._chunk
-        self._chunk = _Chunk([[] for _ in self.values], [[] for _ in self.values])
-        rows, columns = chunk.pixels[0][0].shape
+        chunk, self._chunk = self._chunk, [[] for _ in self.values]
+        rows, columns = chunk[0][0].shape
         distance = self._distances(top, top + rows)
         sources = self._sources(top, (rows, columns))
         height = max(1, _SLAB_PIXELS // columns)
         slabs = [slice(first, min(first + height, rows)) for first in range(0, rows, height)]
 
         def reduce_slab(slab: slice) -> list[Array]:
-            stack = Stack(
-                [np.stack([one[slab] for one in band]) for band in chunk.pixels],
-                [np.stack([one[slab] for one in band]) for band in chunk.valid],
-                None if distance is None else distance[:, slab],
-            )
-            return self._reduce_stack(stack, None if sources is None else sources[:, slab])
+            pixels, valid = [], []
+            for place, band in enumerate(chunk):
+                stacked = np.ma.stack if any(map(np.ma.isMaskedArray, band)) else np.stack
+                stack = stacked([one[slab] for one in band])
+                valid.append(self._valid(place, stack))
+                pixels.append(np.asarray(stack))
+            near = None if distance is None else distance[:, slab]
+            places = None if sources is None else sources[:, slab]
+            return self._reduce_stack(Stack(pixels, valid, near), places)
 
-        images = []
-        for parts in zip(*cpu_threads().map(reduce_slab, slabs), strict=True):
-            joined = np.ma.concatenate if any(map(np.ma.isMaskedArray, parts)) else np.concatenate
-            images.append(joined(parts))
-        return images
+        return _ReducedChunk(top, slabs, reduce_slab)
 
     def _reduce_stack(self, stack: Stack, sources: Array | None) -> list[Array]:
         task = self._task

@@ -28,8 +28,8 @@ def column_bytes(bands: Sequence[Band], observations: int, dtypes: Sequence[str]
     for band in bands:
         itemsize = np.dtype(band.dtype).itemsize
         # The part of a row of blocks below the chunk of rows stays decoded, and the chunk
-        # itself waits for the other observations, with its mask.
-        total += _BLOCK_ROWS * itemsize + ROW_CHUNK * (itemsize + 1)
+        # itself waits for the other observations, while the one before is reduced.
+        total += _BLOCK_ROWS * itemsize + 2 * ROW_CHUNK * itemsize
     widest = max((np.dtype(dtype).itemsize for dtype in dtypes), default=1)
     busy = min(len(bands), _BUSY_BANDS) * 2 * _BLOCK_ROWS * widest
     # Clear pixels and counts of each observation, and the finished bands while they are encoded.

@@ -20,11 +20,13 @@ from click.testing import CliRunner
 
 import scenebeam
 import scenebeam.raster.merge_methods
+import scenebeam.raster.reducers
 from scenebeam.cli import main
 from scenebeam.cloud.guard import authorize
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError
 from scenebeam.raster.merge import merge_method
+from scenebeam.raster.reduce import reducer
 from scenebeam.request import RunRequest
 from scenebeam.request.product import PRODUCTS
 from scenebeam.requestfile import load_request
@@ -137,6 +139,23 @@ class CountMerge(MaskedMerge):
 
 
 METHOD = CountMerge
+'''
+
+
+REDUCER = '''
+import numpy as np
+
+from scenebeam.raster.reduce import Selector
+
+
+class LastClear(Selector):
+    """Take the last observation that is clear and has data in all bands."""
+
+    def choose(self, stack, complete):
+        return len(complete) - 1 - complete[::-1].argmax(axis=0), {}
+
+
+METHOD = LastClear
 '''
 
 
@@ -278,3 +297,26 @@ def test_a_toy_merge_method_is_offered_and_used(
     assert answer.exit_code == 0, answer.output
     with pytest.raises(RequestError, match="'sum' is not one of count, first, last"):
         make_request(**{"product.method": "sum"})
+
+
+def test_a_toy_method_of_composites_is_offered_and_used(
+    composite: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method `last-clear`: one file."""
+    folder = tmp_path / "reducers"
+    folder.mkdir()
+    (folder / "last_clear.py").write_text(REDUCER)
+    package = scenebeam.raster.reducers
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    request = composite(method="last-clear", dates="2023-04", extra=["day"])
+    try:
+        assert scenebeam.run(request).state == "succeeded"
+    finally:
+        reducer.cache_clear()
+    with rasterio.open(Path(request.output, "composites/2023-04/day.tif")) as file:
+        days = set(np.unique(file.read(1)).tolist())
+    # The best scene, of April 3, is the last choice.
+    assert days <= {0, 98, 103, 108, 113, 118}
+    assert 108 in days
+    with pytest.raises(RequestError, match="'newest' is not one of best-pixel, first-clear"):
+        composite(method="newest")

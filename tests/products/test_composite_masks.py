@@ -292,8 +292,7 @@ def test_clear_ground_is_not_read_again(series_sandbox: Path, tmp_path: Path) ->
         ({"method": "average"}, "'average' is not one of best-pixel, first-clear"),
         ({"method": "max"}, "max needs a parameter"),
         ({"method": {"median": 3}}, "'median' takes no parameter"),
-        ({"method": "median", "extra": ["source"]}, "median combines scenes"),
-        ({"method": "median", "extra": ["emad"]}, "needs geomedian"),
+        ({"bands": ["red", "day"], "extra": ["day"]}, "day is the name of a band too"),
         ({"mask": {"band": "scl"}}, "band needs one of keep, drop, bits and above"),
         ({"mask": {"keep": [4]}}, "keep needs a band"),
         ({"mask": {"probability": "cloud", "drop": [1]}}, "probability needs above"),
@@ -318,6 +317,9 @@ def test_a_wrong_request_is_refused(composite: Make, fields: dict[str, Any], mes
         ({"mask": {"band": "nope", "drop": [1]}}, "has no band nope"),
         ({"mask": {"probability": "cloud", "above": 40}}, "has no band cloud"),
         ({"bands": ["scl"], "method": "median"}, "would mix classes"),
+        ({"method": "median", "extra": ["source"]}, "median combines scenes"),
+        ({"method": "median", "extra": ["emad"]}, "median has no emad"),
+        ({"method": "first-clear", "extra": ["score"]}, "first-clear has no score"),
     ],
 )
 def test_what_the_collection_lacks_is_named(

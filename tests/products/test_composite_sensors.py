@@ -242,3 +242,28 @@ def test_a_real_scene_on_several_dates(real_data: Path, tmp_path: Path, method: 
     expected = np.where(seen, expected, 0)
     for name, image in zip(("red", "nir"), expected, strict=True):
         np.testing.assert_array_equal(read(request, "2020-03", name), image)
+
+
+def test_collections_of_one_family_are_one_series(tmp_path: Path) -> None:
+    """The bands have other keys in each, and the same units."""
+    rng = np.random.default_rng(2)
+    records, items, images = [], [], []
+    for number, key in enumerate(("B04", "red_10m")):
+        folder = tmp_path / key
+        folder.mkdir()
+        image = rng.integers(1, 9000, (SIDE, SIDE)).astype(np.uint16)
+        scenes = {f"sentinel-2{'ab'[number]}_2023-06-0{number + 3}": {key: image}}
+        catalog = write_scenes(folder, scenes, f"family-{key}", 10)
+        items += json.loads(catalog.read_text())["features"]
+        bands = {"red": {"asset": key, "resolution": 10}}
+        records.append({"id": f"family-{key}", "dtype": "uint16", "nodata": 0, "bands": bands})
+        images.append(image)
+    catalog = tmp_path / "items.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    request = request_for(catalog, records[0], (SIDE, SIDE), method="mean", mask=False)
+    both = request.model_dump(mode="json", exclude_unset=True)
+    both["collections"] = records
+    request = validate_request(both)
+    assert run(request).state == "succeeded"
+    expected = np.rint(np.stack(images).astype(float).mean(axis=0))
+    np.testing.assert_array_equal(read(request, "2023-06", "red"), expected)

@@ -17,6 +17,7 @@ from known_series import observations
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.products.composites.task import CompositeTask
 from scenebeam.raster.fill import fill_gaps
 
 APRIL = "2023-04-01/2023-05-10"
@@ -183,3 +184,17 @@ def test_what_cannot_be_filled_is_refused(
     with pytest.raises((RequestError, ValueError)) as refused:
         make_plan(composite(**fields))
     assert message in str(refused.value)
+
+
+def test_periods_of_unequal_length_are_cut_alike(composite: Make) -> None:
+    """Where one period alone would need shards, all of the series have them."""
+    periods = ["2023-04-01/2023-04-04", "2023-04-05/2023-05-31"]
+    fields: dict[str, Any] = {"period": periods, "limits": {"memory": 420 * 2**20}}
+    alone = make_plan(composite(**fields)).tasks
+    assert len(alone) == 1 + 2, "the first period fits, and the second one does not"
+    tasks = make_plan(composite(**fields, fill="linear")).tasks
+    assert len(tasks) == 2
+    for task in tasks:
+        assert isinstance(task, CompositeTask)
+        assert len(task.periods) == 2
+        assert len({period.window for period in task.periods}) == 1

@@ -13,9 +13,12 @@ from rio_cogeo import cog_validate
 
 from composites import BANDS, GRID, Make, item_of, read, table
 from conftest import tree
-from known_series import best_first, observations
+from known_series import best_first, hidden, known, observations
+from lives import Lives
 from scenebeam.execution.driver import run
 from scenebeam.planning.search import make_plan
+from scenebeam.request.sections import Runner
+from scenebeam.sandbox import earth
 
 
 def reduced(pixels: np.ndarray, valid: np.ndarray, how: Callable[..., np.ndarray]) -> np.ndarray:
@@ -143,3 +146,56 @@ def test_shards_and_resumed_runs_have_the_same_bytes(composite: Make, tmp_path: 
     images = [name for name in before if name.endswith(".tif")]
     assert images
     assert all(before[name] == after[name] for name in images)
+
+
+@pytest.mark.parametrize("fill", [None, "linear"], ids=["periods", "series"])
+def test_killed_at_any_publication_it_resumes_to_the_same_bytes(
+    composite: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: str | None
+) -> None:
+    fields: dict[str, Any] = {
+        "method": "medoid",
+        "extra": ["day"],
+        "bands": ["red"],
+        "limits": {"memory": 350 * 2**20},
+        "fill": fill,
+    }
+    calm = composite(**fields).model_copy(update={"output": str(tmp_path / "calm")})
+    assert run(calm).state == "succeeded"
+    expected = tree(tmp_path / "calm" / "composites")
+    lives = Lives(monkeypatch)
+    hits = 0
+    for after in range(4, 24, 3):
+        request = composite(**fields).model_copy(update={"output": str(tmp_path / f"{after}")})
+        hits += lives.die_twice(request, after, 2)
+        assert run(request).state == "succeeded"
+        assert tree(tmp_path / f"{after}" / "composites") == expected
+    assert hits > 6
+
+
+def test_on_beam_the_bytes_are_the_same(composite: Make, tmp_path: Path) -> None:
+    request = composite(method="first-clear", extra=["source"], bands=["nir"])
+    assert run(request).state == "succeeded"
+    direct = request.model_copy(
+        update={"output": str(tmp_path / "direct"), "runner": Runner(kind="direct")}
+    )
+    assert run(direct).state == "succeeded"
+    assert tree(tmp_path / "direct" / "composites") == tree(Path(request.output, "composites"))
+
+
+def test_bands_of_two_resolutions_share_a_grid(composite: Make) -> None:
+    """Of 20 m, each pixel is four of 10 m."""
+    request = composite(bands=["red", "swir16"], method="median", dates="2023-04")
+    assert run(request).state == "succeeded"
+    x, y = GRID.centers
+    _, valid, dates = observations(["red"], GRID, 4)
+    coarse = []
+    for scenes in dates:
+        day = earth.day_number(scenes[0].acquired)
+        coarse.append(earth.pixel("swir16", x // 20 * 20 + 10, y // 20 * 20 + 10, day))
+        # The swath ends in the pixels of 20 m as well.
+    seen = np.zeros(valid.shape, bool)
+    for number, scenes in enumerate(dates):
+        for scene in scenes:
+            seen[number] |= known(scene, x, y) & ~hidden(scene, x, y)
+    expected = reduced(np.stack(coarse), seen, lambda stack: np.nanmedian(stack, axis=0))
+    np.testing.assert_array_equal(read(request, "2023-04", "swir16"), expected)

@@ -6,6 +6,11 @@ import numpy as np
 
 from scenebeam.raster.validity import Array, Mask
 
+_SMALL = 181
+"""Distance in pixels up to which the sum of two squares fits into 16 bits."""
+_COLUMNS = 64
+"""Columns that are computed together: with a thousand rows they fit into the cache of a core."""
+
 
 def distance_to(mask: Mask, limit: int) -> Array:
     """Compute the distance of each pixel to the nearest pixel of a mask, up to a limit.
@@ -21,17 +26,30 @@ def distance_to(mask: Mask, limit: int) -> Array:
         float32 array of the same shape, in pixels: 0 inside the mask, and `limit` where the mask
         is that far away or farther.
     """
-    far = np.float32(limit * limit)
     if not limit or not mask.any():
         return np.where(mask, np.float32(0), np.float32(limit))
-    along_rows = _distance_in_rows(mask, limit) ** 2
-    nearest = along_rows.copy()
-    for away in range(1, limit):
-        added = np.float32(away * away)
-        np.minimum(nearest[away:], along_rows[:-away] + added, out=nearest[away:])
-        np.minimum(nearest[:-away], along_rows[away:] + added, out=nearest[:-away])
-    distance: Array = np.sqrt(np.minimum(nearest, far))
+    # Squares of whole distances are integers, and small ones are the faster to compare.
+    kind = np.uint16 if limit <= _SMALL else np.uint32
+    squared = (_distance_in_rows(mask, limit) ** 2).astype(kind)
+    for left in range(0, mask.shape[1], _COLUMNS):
+        columns = np.ascontiguousarray(squared[:, left : left + _COLUMNS])
+        squared[:, left : left + _COLUMNS] = _nearest_rows(columns, limit)
+    distance: Array = np.sqrt(squared, dtype=np.float32)
     return distance
+
+
+def _nearest_rows(along_rows: Array, limit: int) -> Array:
+    """Return the least sum of a squared distance along a row and that to the row."""
+    nearest, sums = along_rows.copy(), np.empty_like(along_rows)
+    for away in range(1, min(limit, len(along_rows))):
+        square = along_rows.dtype.type(away * away)
+        # Rows that are farther away than all that is found already cannot be nearer.
+        if away % 8 == 1 and square >= nearest.max():
+            break
+        reached = np.add(along_rows, square, out=sums)
+        np.minimum(nearest[away:], reached[:-away], out=nearest[away:])
+        np.minimum(nearest[:-away], reached[away:], out=nearest[:-away])
+    return nearest
 
 
 def _distance_in_rows(mask: Mask, limit: int) -> Array:

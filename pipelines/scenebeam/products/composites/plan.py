@@ -19,22 +19,29 @@ from scenebeam.imaging.bands import (
     Band,
     common_properties,
     declared_values,
-    describe_band,
     fill_footprints,
 )
 from scenebeam.imaging.estimate import ENCODED_MEMORY, PROCESS_MEMORY, estimate_task
 from scenebeam.imaging.gridded_plan import scenes_on_grid, series_grid
 from scenebeam.imaging.gridded_task import item_key
-from scenebeam.imaging.masks import mask_bands, mask_rules
 from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
-from scenebeam.imaging.refs import scene_ref
+from scenebeam.imaging.refs import SceneRef, scene_ref
 from scenebeam.imaging.shards import Window, cut_windows
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
+from scenebeam.products.composites.inputs import (
+    Input,
+    bands_of,
+    check_methods,
+    common_encoding,
+    describe,
+    inputs_of,
+    scenes_of,
+)
 from scenebeam.products.composites.memory import column_bytes
 from scenebeam.products.composites.periods import Interval, Period, find_periods
 from scenebeam.products.composites.request import CompositeRequest
-from scenebeam.products.composites.task import COMPOSITES, CompositeTask, Observation
+from scenebeam.products.composites.task import COMPOSITES, CompositeTask
 from scenebeam.raster.compose import ROW_CHUNK
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.read_ahead import MAX_IN_FLIGHT
@@ -70,24 +77,33 @@ def plan_composites(
     for acquisition in acquisitions:
         scenes = scenes_on_grid(acquisition, extent)
         if scenes:
-            inputs.append(_describe(replace(acquisition, scenes=scenes), names, request))
+            inputs.append(describe(replace(acquisition, scenes=scenes), names, request))
     if not inputs:
         raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
     inputs.sort(key=lambda one: (*quality_key(one.acquisition), one.acquisition.timestamp))
-    encodings = [_common_encoding(name, index, inputs) for index, name in enumerate(names)]
-    _check_methods(request.product, encodings)
+    encodings = [common_encoding(name, index, inputs) for index, name in enumerate(names)]
+    check_methods(request.product, encodings)
     planner = _Planner(
         request, grid, names, encodings, probe_bands((one.bands for one in inputs), limits)
     )
-    tasks: list[CompositeTask] = []
-    fills = bool(request.product.fill)
+    # A period that nobody asked for by its dates need not have scenes.
+    product = request.product
+    is_asked = bool(request.intervals or product.fill) or not isinstance(product.period, str)
+    by_period: dict[Period, list[Input]] = {}
     for period in _periods(request, [one.acquisition for one in inputs]):
-        made = planner.tasks(period, inputs)
-        # A period that nobody asked for by its dates need not have scenes.
-        asked = request.intervals or not isinstance(request.product.period, str)
-        if made[0].observations or asked or fills:
-            tasks += made
-    return Planned(_as_series(tasks) if fills else tasks, {})
+        used = inputs_of(period, inputs)
+        if used or is_asked:
+            by_period[period] = used
+    tasks: list[CompositeTask] = []
+    if product.fill:
+        # The periods of a window are filled together, so all of them are cut alike.
+        widest = min(planner.widest(used) for used in by_period.values())
+        for period, used in by_period.items():
+            tasks += planner.tasks(period, used, widest)
+        return Planned(_as_series(tasks), {})
+    for period, used in by_period.items():
+        tasks += planner.tasks(period, used, planner.widest(used))
+    return Planned(tasks, {})
 
 
 def _periods(
@@ -136,96 +152,6 @@ def _sum(estimates: Sequence[Estimate]) -> Estimate:
 
 
 @dataclass(frozen=True)
-class _Input:
-    """What is read of one acquisition."""
-
-    acquisition: Acquisition
-    bands: Sequence[Band]
-    """The bands in the order of their names, and then the mask."""
-    observation: Observation
-
-
-def _describe(
-    acquisition: Acquisition, names: Sequence[str], request: RunRequest[CompositeRequest]
-) -> _Input:
-    product = request.product
-    rules = mask_rules(acquisition, request, product.mask)
-    if product.mask is True and not rules:
-        collections = sorted({scene.collection for scene in acquisition.scenes})
-        raise RequestError(
-            f"product.mask: {', '.join(collections)} names no classes of clouds; name a mask, or "
-            "give mask: false"
-        )
-    clouds = acquisition.cloud_cover
-    observation = Observation(
-        timestamp=acquisition.timestamp,
-        when=acquisition.acquired,
-        platform=acquisition.scenes[0].platform or "",
-        cloud_cover=100.0 if clouds is None else clouds,
-        in_period=True,
-        rules=rules,
-    )
-    bands = []
-    for name in names:
-        band = describe_band(
-            name,
-            acquisition,
-            request.checks,
-            label=observation.label(name),
-            values=product.values,
-            resampling=product.resampling,
-        )
-        bands.append(band)
-    bands += mask_bands(acquisition, rules, request, observation.mask_label)
-    return _Input(acquisition, bands, observation)
-
-
-def _common_encoding(name: str, index: int, inputs: Sequence[_Input]) -> Band:
-    """Return a band whose dtype, nodata value, scale and offset hold for all acquisitions.
-
-    Raises:
-        RequestError: They differ, or no acquisition has the band.
-    """
-    bands = [one.bands[index] for one in inputs if one.bands[index].sources]
-    if not bands:
-        raise RequestError(f"product.bands: no selected scene has {name}")
-    encodings = {(band.dtype, repr(band.nodata), band.scale, band.offset) for band in bands}
-    if len(encodings) > 1:
-        described = "; ".join(
-            f"dtype {dtype}, nodata {nodata}, scale {scale:g}, offset {offset:g}"
-            for dtype, nodata, scale, offset in sorted(encodings)
-        )
-        raise RequestError(
-            f"product.bands: the collections have different values of {name} ({described}); make "
-            "one run of each collection"
-        )
-    return bands[0].model_copy(update={"sources": (), "absent": (), "label": name})
-
-
-def _check_methods(product: CompositeRequest, encodings: Sequence[Band]) -> None:
-    """Check what can be combined and filled. Raises RequestError."""
-    made = encodings[: len(product.bands)]
-    without = [band.name for band in made if band.nodata is None]
-    if product.fill and without:
-        raise RequestError(
-            f"product.fill: {', '.join(without)} has no nodata value that marks gaps; declare one "
-            "in the collection record"
-        )
-    classes = [band.name for band in made if band.categorical]
-    if classes and product.fill_name in ("linear", "whittaker"):
-        raise RequestError(
-            f"product.fill: {product.fill_name} would mix the classes of {', '.join(classes)}; use "
-            "previous or next, or leave the band out"
-        )
-    method = product.method_name
-    if classes and method in ("median", "mean", "percentile", "geomedian"):
-        raise RequestError(
-            f"product.method: the {method} of {', '.join(classes)} would mix classes; use "
-            "first-clear, or leave the band out"
-        )
-
-
-@dataclass(frozen=True)
 class _Planner:
     """Plans the tasks of each period."""
 
@@ -235,20 +161,28 @@ class _Planner:
     encodings: Sequence[Band]
     probes: Mapping[str, BandProbe]
 
-    def tasks(self, period: Period, inputs: Sequence[_Input]) -> list[CompositeTask]:
-        """Plan the shards of one period."""
+    def widest(self, used: Sequence[Input]) -> int:
+        """Return the columns of the widest window of a period that fits into the memory."""
+        spare = self.request.limits.memory - self._fixed_memory
+        return max(ROW_CHUNK, int(spare // self._column_bytes(used)))
+
+    def _column_bytes(self, used: Sequence[Input]) -> int:
+        return column_bytes(bands_of(used), len(used), [band.dtype for band in self.encodings])
+
+    def tasks(self, period: Period, used: Sequence[Input], widest: int) -> list[CompositeTask]:
+        """Plan the shards of one period.
+
+        Args:
+            period: The period.
+            used: Its acquisitions, and then those of its fallback only.
+            widest: Columns of a shard at most.
+        """
         product = self.request.product
-        used = self._inputs_of(period, inputs)
-        bands: list[Band] = []
-        for one in used:
-            bands += one.bands
-        scenes = _scenes_of(used)
+        bands = bands_of(used)
+        scenes = scenes_of(used)
         refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
         spec = GridSpec.of(self.grid)
-        outputs = len(product.bands) + len(product.extra)
-        per_column = column_bytes(bands, len(used), [band.dtype for band in self.encodings])
-        spare = self.request.limits.memory - self._fixed_memory(outputs)
-        windows, cell = cut_windows(spec.shape, max(ROW_CHUNK, int(spare // per_column)))
+        windows, cell = cut_windows(spec.shape, widest)
         name = checked_key(period.name)
         keys = [f"{COMPOSITES}/{name}/{file}.tif" for file in (*product.bands, *product.extra)]
         item = item_key(COMPOSITES, name)
@@ -258,7 +192,7 @@ class _Planner:
                 id=name if len(windows) == 1 else f"{name}.{shard:05d}",
                 outputs=(*keys, f"{COMPOSITES}/{name}/thumbnail.png", item),
                 item_path=item,
-                estimate=self._estimate(window, bands, refs, per_column, outputs),
+                estimate=self._estimate(window, used, refs),
                 name=name,
                 when=period.start,
                 collection=self.request.run,
@@ -289,18 +223,6 @@ class _Planner:
             tasks.append(task)
         return tasks
 
-    def _inputs_of(self, period: Period, inputs: Sequence[_Input]) -> list[_Input]:
-        """Return the acquisitions of a period, and then those of its fallback only."""
-        own, others = [], []
-        for one in inputs:
-            when = one.acquisition.acquired
-            if period.start <= when <= period.end:
-                own.append(one)
-            elif period.fallback is not None and period.fallback[0] <= when <= period.fallback[1]:
-                outside = one.observation.model_copy(update={"in_period": False})
-                others.append(replace(one, observation=outside))
-        return [*own, *others]
-
     def _parameters(self) -> dict[str, Any]:
         product = self.request.product
         if product.expression is not None:
@@ -316,13 +238,18 @@ class _Planner:
         typed = product.requested_bands[len(product.bands) :]
         return dict(zip(typed, resolved[len(product.bands) :], strict=True))
 
-    @staticmethod
-    def _fixed_memory(outputs: int) -> int:
-        return PROCESS_MEMORY + ENCODED_MEMORY * outputs + MAX_IN_FLIGHT
+    @property
+    def _outputs(self) -> int:
+        return len(self.request.product.bands) + len(self.request.product.extra)
+
+    @property
+    def _fixed_memory(self) -> int:
+        return PROCESS_MEMORY + ENCODED_MEMORY * self._outputs + MAX_IN_FLIGHT
 
     def _estimate(
-        self, window: Window, bands: Sequence[Band], refs: Any, per_column: int, outputs: int
+        self, window: Window, used: Sequence[Input], refs: Sequence[SceneRef]
     ) -> Estimate:
+        bands, outputs = bands_of(used), self._outputs
         method = "first" if reducer(self.request.product.method_name).is_ordered else "median"
         size = estimate_task(self.grid, window, bands, self.probes, refs, method, outputs)
         width, pixels = window[3] - window[2], (window[1] - window[0]) * (window[3] - window[2])
@@ -336,21 +263,13 @@ class _Planner:
             update={
                 "write_bytes": int(least),
                 "most_write_bytes": int(most),
-                "memory": self._fixed_memory(outputs) + width * per_column,
+                "memory": self._fixed_memory + width * self._column_bytes(used),
             }
         )
 
 
-def _scenes_of(inputs: Sequence[_Input]) -> list[Scene]:
-    """Return the scenes of a period, each once, in the order of its acquisitions."""
-    scenes: dict[str, Scene] = {}
-    for one in inputs:
-        scenes.update((scene.id, scene) for scene in one.acquisition.scenes)
-    return list(scenes.values())
-
-
 def _properties(
-    period: Period, scenes: Sequence[Scene], used: Sequence[_Input], product: CompositeRequest
+    period: Period, scenes: Sequence[Scene], used: Sequence[Input], product: CompositeRequest
 ) -> dict[str, Any]:
     properties = common_properties(scenes)
     properties["start_datetime"] = stac_items.rfc3339(period.start)

@@ -96,9 +96,10 @@ class CompositeRequest(BandsRequest):
     """A longer period, such as `quarter`, for pixels with too few observations. Pixels with fewer
     than `min_observations` are made of its observations, as far as `dates` go."""
     fill: str | dict[str, float] | None = None
-    """How gaps are filled from other periods of the series. `linear` interpolates in time,
-    `previous` and `next` repeat a neighbor, and `whittaker` smooths the whole series;
-    `{whittaker: 100}` more than the default of 10. All periods of a window are then one task."""
+    """How gaps are filled from other periods of the series; default: not at all. The method
+    `linear` interpolates in time, `previous` and `next` repeat a neighbor, and `whittaker` smooths
+    the whole series: `{whittaker: 100}` more than its default of 10. All periods of a window are
+    then one task."""
     extra: Several[Extra] = Field(default=[])
     """Further bands: counts, days, sources, scores. The number of clear observations is
     `observations`. The day of the year of the pixel, or the median day, is `day`. An index into the
@@ -172,14 +173,9 @@ class CompositeRequest(BandsRequest):
 
     @model_validator(mode="after")
     def _check_extra(self) -> CompositeRequest:
-        deviations = {"emad", "smad", "bcmad"}
-        asked = set(self.extra)
-        if asked & deviations and self.method_name != "geomedian":
-            raise ValueError(f"extra: {', '.join(sorted(asked & deviations))} needs geomedian")
-        if "source" in asked and self.method_name in ("median", "mean", "percentile", "geomedian"):
-            raise ValueError(f"extra: {self.method_name} combines scenes, so it has no source")
-        if "score" in asked and self.method_name not in ("best-pixel", "medoid", "max", "min"):
-            raise ValueError(f"extra: {self.method_name} has no score")
+        twice = sorted({band.lower() for band in self.bands} & set(self.extra))
+        if twice:
+            raise ValueError(f"extra: {', '.join(twice)} is the name of a band too")
         return self
 
     @property

@@ -18,6 +18,8 @@ TOLERANCE = 1e-6
 step of reflectance."""
 ITERATIONS = 500
 """Steps at most. Pixels that still move then are close: they move less and less."""
+_TOGETHER = 1024
+"""Pixels that are iterated together: their spectra fit into the cache of a core."""
 _NEAREST = 1e-9
 """Least distance of the estimate to an observation, where its weight would be infinite."""
 
@@ -68,6 +70,14 @@ def geometric_median(spectra: Array) -> Array:
     Returns:
         Array of shape (bands, pixels), within about TOLERANCE of the minimum.
     """
+    center = np.empty((spectra.shape[0], spectra.shape[2]))
+    for first in range(0, spectra.shape[2], _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        center[:, part] = _weiszfeld(np.ascontiguousarray(spectra[:, :, part]))
+    return center
+
+
+def _weiszfeld(spectra: Array) -> Array:
     valid = ~np.isnan(spectra[0])
     filled = np.where(valid, spectra, 0.0)
     center: Array = filled.sum(axis=1) / valid.sum(axis=0)

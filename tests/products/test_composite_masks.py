@@ -352,6 +352,23 @@ def test_collections_with_other_units_are_refused(tmp_path: Path) -> None:
         make_plan(request)
 
 
+@pytest.mark.parametrize("kind", ["composite", "mosaic"])
+def test_a_record_without_classes_cannot_mask(tmp_path: Path, kind: str) -> None:
+    write_series(tmp_path)
+    document = json.loads((tmp_path / "items.json").read_text())
+    for item in document["features"]:
+        item["collection"] = "plain"
+    path = tmp_path / "plain.json"
+    path.write_text(json.dumps(document))
+    record = {"id": "plain", "dtype": "uint16", "nodata": 0}
+    record["bands"] = {"red": {"asset": "red", "resolution": 10}}
+    request = composite_request(
+        path, tmp_path / "out", collections=[record], mask=True, bands=["red"], kind=kind
+    )
+    with pytest.raises(RequestError, match="plain names no classes of clouds"):
+        make_plan(request)
+
+
 def test_scenes_far_from_clouds_are_better(composite: Make) -> None:
     """The score of the best pixel falls towards clouds; without clouds, the day decides."""
     score = {"required_distance": 600, "target_day": 108, "weights": WEIGHTS}

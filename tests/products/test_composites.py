@@ -119,6 +119,7 @@ def test_the_output_is_a_cog_with_provenance(composite: Make) -> None:
     assert item.properties["end_datetime"].startswith("2023-04-30T23:59:59")
     assert len([link for link in item.links if link.rel == "derived_from"]) == 9
     assert item.properties["scenebeam:masked_by"] == ["scl"]
+    assert "eo:cloud_cover" not in item.properties
     assert (folder / "thumbnail.png").is_file()
     assert {row["status"] for row in table(request).values()} == {"success"}
 

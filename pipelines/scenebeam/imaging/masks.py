@@ -46,13 +46,16 @@ class MaskRule(BaseModel):
         return PixelTest(**self.model_dump(exclude={"band", "path"}))
 
 
-def mask_rules(acquisition: Acquisition, request: RunRequest, mask: Mask) -> tuple[MaskRule, ...]:
+def mask_rules(
+    acquisition: Acquisition, request: RunRequest, mask: Mask, *, is_required: bool = True
+) -> tuple[MaskRule, ...]:
     """Return the rules of an acquisition's collection.
 
     Args:
         acquisition: The acquisition; without scenes it has no rules.
         request: The request.
         mask: What it asks for.
+        is_required: Whether a record without classes and bits is an error.
 
     Raises:
         RequestError: The collection has no such band, or names no classes.
@@ -63,7 +66,13 @@ def mask_rules(acquisition: Acquisition, request: RunRequest, mask: Mask) -> tup
     asked = MaskRequest() if mask is True else mask
     shaped = MaskRule(band="", opening=asked.open, erode=asked.erode, dilate=asked.dilate)
     if asked.path is None and asked.band is None and asked.probability is None:
-        return _rules_of_record(record, shaped)
+        rules = _rules_of_record(record, shaped)
+        if is_required and not rules:
+            raise RequestError(
+                f"product.mask: the record of {record.id} names no classes of clouds; name a mask, "
+                "or give mask: false"
+            )
+        return rules
     name = OWN_MASK
     if asked.path is None:
         name = _band_name(record, asked.probability or asked.band or "")

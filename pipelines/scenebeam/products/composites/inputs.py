@@ -45,12 +45,6 @@ def describe(
     """
     product = request.product
     rules = mask_rules(acquisition, request, product.mask)
-    if product.mask is True and not rules:
-        collections = sorted({scene.collection for scene in acquisition.scenes})
-        raise RequestError(
-            f"product.mask: {', '.join(collections)} names no classes of clouds; name a mask, or "
-            "give mask: false"
-        )
     clouds = acquisition.cloud_cover
     observation = Observation(
         timestamp=acquisition.timestamp,

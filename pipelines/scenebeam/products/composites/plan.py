@@ -272,6 +272,8 @@ def _properties(
     period: Period, scenes: Sequence[Scene], used: Sequence[Input], product: CompositeRequest
 ) -> dict[str, Any]:
     properties = common_properties(scenes)
+    # Clouds are masked: those of the scenes say nothing about the composite.
+    properties.pop("eo:cloud_cover", None)
     properties["start_datetime"] = stac_items.rfc3339(period.start)
     properties["end_datetime"] = stac_items.rfc3339(period.end)
     own = [one for one in used if one.observation.in_period]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.imaging.gridded import NO_SCENES
+from scenebeam.imaging.failures import describe_failure, failed_outcomes
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.composites.task import CompositeTask
 from scenebeam.tasks import Outcome
@@ -77,13 +77,5 @@ def _success(task: CompositeTask, item: Item) -> dict[str, Any]:
 
 
 def _failure(shards: Sequence[CompositeTask], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    failures = []
-    for shard in shards:
-        outcome = outcomes.get(shard.id)
-        if outcome is not None and outcome.state != "done":
-            failures.append(outcome)
-    kinds = [one.kind for one in failures if one.kind.startswith(("failed_", NO_SCENES))]
-    return {
-        "status": kinds[0] if kinds else "exception",
-        "message": failures[0].reason if failures else "not made yet",
-    }
+    status, message = describe_failure(failed_outcomes(shards, outcomes))
+    return {"status": status, "message": message}

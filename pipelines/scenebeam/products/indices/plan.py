@@ -118,7 +118,7 @@ def _describe_inputs(
     acquisition: Acquisition, variables: Mapping[str, str], request: RunRequest[IndexRequest]
 ) -> _Inputs:
     product = request.product
-    rules = mask_rules(acquisition, request, product.mask)
+    rules = mask_rules(acquisition, request, product.mask, is_required=False)
     names = dict.fromkeys((*variables.values(), *(rule.band for rule in rules)))
     bands = []
     for name in names:

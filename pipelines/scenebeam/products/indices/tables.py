@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.imaging.failures import describe_failure, failed_outcomes
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.indices.task import IndexTask
 from scenebeam.tasks import Outcome
@@ -73,13 +74,5 @@ def _success(task: IndexTask, item: Item) -> dict[str, Any]:
 
 
 def _failure(shards: Sequence[IndexTask], outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    failures = []
-    for shard in shards:
-        outcome = outcomes.get(shard.id)
-        if outcome is not None and outcome.state != "done":
-            failures.append(outcome)
-    kinds = [failure.kind for failure in failures if failure.kind.startswith("failed_")]
-    return {
-        "status": kinds[0] if kinds else "exception",
-        "message": failures[0].reason if failures else "not made yet",
-    }
+    status, message = describe_failure(failed_outcomes(shards, outcomes))
+    return {"status": status, "message": message}

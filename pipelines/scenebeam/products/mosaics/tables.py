@@ -8,6 +8,7 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.imaging.bands import Band
+from scenebeam.imaging.failures import describe_failure, failed_outcomes
 from scenebeam.imaging.gridded_task import Missing
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.mosaics.task import MOSAICS, MosaicTask
@@ -81,14 +82,8 @@ def _result_of(
         failed_bands = [label for label in labels if label not in item["assets"]]
         status = "failed_missing_inputs" if failed_bands else "success"
         return _Result(status, failed_bands, missing, _describe_gaps(failed_bands, missing))
-    failures = []
-    for shard in shards:
-        outcome = outcomes.get(shard.id)
-        if outcome is not None and outcome.state != "done":
-            failures.append(outcome)
-    kinds = [failure.kind for failure in failures if failure.kind.startswith("failed_")]
-    status = kinds[0] if kinds else "exception"
-    message = failures[0].reason if failures else "not made yet"
+    failures = failed_outcomes(shards, outcomes)
+    status, message = describe_failure(failures)
     return _Result(status, labels, _missing_in_outcomes(failures), message)
 
 

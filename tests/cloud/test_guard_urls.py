@@ -237,7 +237,7 @@ def test_every_place_is_known() -> None:
     assert known == {
         *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table"),
         *("output", "product.chips", "product.boundaries", "product.crop_calendar"),
-        *("product.aois", "product.gcs"),
+        *("product.aois", "product.gcs", "product.mask.path"),
     }
 
 
@@ -448,3 +448,10 @@ def test_any_spelling_that_climbs_out_is_refused(
     climb = "/".join(["v1", *names, *([".."] * (len(names) + extra)), "evil"])
     told = refused(catalog=f"https://stac.example/{spelled(climb, choices)}")
     assert "is not one of" in told
+
+
+def test_a_template_of_masks_stays_a_template() -> None:
+    mask = {"path": "gs://requests/masks/{id}.tif", "drop": [1]}
+    product = {"kind": "mosaic", "bands": ["red"], "mask": mask}
+    request = admitted(product=product)
+    assert request.product.model_dump()["mask"]["path"] == mask["path"]

@@ -153,6 +153,19 @@ def test_a_mask_of_ones_own_per_scene(composite: Make, tmp_path: Path, product: 
     assert "No such file" in row["message"]
 
 
+def test_an_id_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    document = json.loads((tmp_path / "items.json").read_text())
+    for item in document["features"]:
+        item["id"] = f"../../{item['id']}"
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(document))
+    mask = {"path": f"{tmp_path}/masks/{{id}}.tif", "drop": [1]}
+    request = composite_request(path, tmp_path / "out", mask=mask)
+    with pytest.raises(RequestError, match=r"cannot be a part of a path"):
+        make_plan(request)
+
+
 def test_a_mask_without_a_crs_is_an_error(composite: Make, tmp_path: Path) -> None:
     """Of all scenes: nothing can be made, and the reason is named."""
     for scene in SERIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from scenebeam.raster.masks import MaskBand, PixelTest, SceneMask
 from scenebeam.request import RunRequest
 from scenebeam.request.masks import Mask, MaskRequest
 
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]*")
 OWN_MASK = "mask"
 """Name of the band that is a file of the user's own per scene."""
 
@@ -140,6 +142,9 @@ def mask_bands(
 def _own_mask(acquisition: Acquisition, path: str, label: str) -> Band:
     sources = []
     for scene in acquisition.scenes:
+        # An id comes from a catalog, and must not lead to another folder or host.
+        if _PLAIN_ID.fullmatch(scene.id) is None:
+            raise RequestError(f"product.mask.path: {scene.id[:100]!r} cannot be a part of a path")
         href = path.replace("{id}", scene.id)
         sources.append(AssetRef(scene=scene.id, href=href, index=1, signing="none", add_offset=0))
     return Band(

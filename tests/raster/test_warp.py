@@ -127,6 +127,33 @@ def test_the_cheapest_way_is_taken(red: Path) -> None:
     assert type(map_to_grid(info, shifted, "nearest", 0)).__name__ == "GdalWarp"
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([5, 10]), st.integers(-300, 1000), st.integers(1, 400))
+def test_columns_of_a_block_that_are_not_needed_are_not_read(
+    sandbox: Path, resolution: int, right: int, width: int
+) -> None:
+    path = sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
+    source = open_source(str(path), 1, Budget(private=True))
+    corner = own_grid(path).transform
+    transform = Affine(resolution, 0, corner.c + right * 10, 0, -resolution, corner.f)
+    grid = GeoBox((300, width), transform, "EPSG:32634")
+    mapping = map_to_grid(source.info, grid, "nearest", 0)
+    blocks = [block for block, _ in mapping.required_blocks(0, 300)]
+    read = {block: future.result() for block, future in source.fetch(blocks).items()}
+
+    def needed_only(block: tuple[int, int]) -> np.ndarray:
+        pixels = np.full_like(read[block], 65535)
+        pixels[:, mapping.columns_of(block)] = read[block][:, mapping.columns_of(block)]
+        return pixels
+
+    for whole, part in zip(
+        mapping.resample(0, 300, blocks, read.__getitem__),
+        mapping.resample(0, 300, blocks, needed_only),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(whole[1], part[1])
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
 @pytest.mark.parametrize("factor", [2, 3, 6])
 @pytest.mark.parametrize("holes", [False, True])

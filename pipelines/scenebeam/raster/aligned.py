@@ -77,6 +77,12 @@ class AlignedCopy(_Aligned):
         column = self._left + block[1] * width * self._factor
         return row, column
 
+    def columns_of(self, block: Block) -> slice:
+        _, column = self._origin(block)
+        first = max(0, -column // self._factor)
+        last = -(-(self.grid.shape[1] - column) // self._factor)
+        return slice(first, min(last, self.info.block[1]))
+
     def _region(self, block: Block, top: int, bottom: int) -> Region:
         """Region that a block lands on within rows [top, bottom)."""
         height, width = self.info.block

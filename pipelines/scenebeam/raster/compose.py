@@ -22,12 +22,14 @@ data is an error, which the caller can report, and then compose again without it
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import shapely
 from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
@@ -55,6 +57,8 @@ AHEAD = 1
 """Chunks of rows whose blocks are decoded while one is composed."""
 _DECODED_AHEAD = 8
 """Bands of a chunk of rows that are decoded ahead, if there are more."""
+_TRIMMED = 0.75
+"""Share of the columns of a block up to which it is worth a copy to drop the others."""
 _REQUESTED_TOGETHER = 2
 """Chunks of rows whose blocks are requested together: source blocks often have twice their rows."""
 _SAMPLE_STRIDE = 8
@@ -88,7 +92,8 @@ def compose(grid: Grid, bands: Sequence[BandLayers], whole: Grid | None = None) 
     height = grid.shape[0]
     chunks = [(top, min(top + ROW_CHUNK, height)) for top in range(0, height, ROW_CHUNK)]
     placements = Placements(grid, chunks, whole)
-    composites = [_BandComposite(grid, band, chunks, placements) for band in bands]
+    trims = len(bands) > _DECODED_AHEAD
+    composites = [_BandComposite(grid, band, chunks, placements, trims=trims) for band in bands]
     if not composites:
         return
     row_bytes = grid.shape[1] * sum(band.dtype.itemsize for band in bands)
@@ -159,7 +164,10 @@ class _BandComposite:
         band: BandLayers,
         chunks: Sequence[tuple[int, int]],
         placements: Placements,
+        *,
+        trims: bool,
     ) -> None:
+        self._trims = trims
         self._grid, self._band, self._chunks = grid, band, chunks
         order = merge_method(band.method).order
         layers = list(reversed(band.layers)) if order == "reversed" else list(band.layers)
@@ -206,7 +214,7 @@ class _BandComposite:
         for index, layer in enumerate(self._layers):
             merge.source = index
             layer.composite(merge, top, bottom, wanted)
-            layer.forget(bottom)
+            layer.forget(bottom, trim=self._trims)
         if self._band.on_taken is not None:
             self._band.on_taken(top, merge.taken)
         return merge.result()
@@ -227,6 +235,7 @@ class _LayerOnGrid:
         self._layer, self._band = layer, band
         self._mapping = place.mapping
         self._blocks: dict[Block, Future[Array]] = {}
+        self._trimmed: set[Block] = set()
         self._lock = threading.Lock()  # blocks are started by the caller of `compose`, and here
         self._seen = 0  # pixels that were looked at
         self._valid = 0  # those of them that hold data, until there are any
@@ -295,14 +304,43 @@ class _LayerOnGrid:
                 raise LayerError(self._band.name, self.name, error) from error
             raise
 
-    def forget(self, bottom: int) -> None:
-        """Drop the blocks that no row from `bottom` on needs."""
+    def forget(self, bottom: int, *, trim: bool) -> None:
+        """Drop the blocks that no row from `bottom` on needs.
+
+        Args:
+            bottom: Row after the last one that is finished.
+            trim: Whether to drop what blocks have beside the grid, too: of the many bands of a
+                composite, narrow shards would otherwise keep much more than they need.
+        """
         # Blocks of later rows than these have not been started.
         end = bottom + (AHEAD + 1) * ROW_CHUNK
         needed = {block for block, _ in self._mapping.required_blocks(bottom, end)}
         for block in list(self._blocks):
             if block not in needed:
                 del self._blocks[block]
+                self._trimmed.discard(block)
+            elif trim and block not in self._trimmed:
+                self._trim(block)
+
+    def _trim(self, block: Block) -> None:
+        """Replace a decoded block by one whose columns beside the grid take no memory."""
+        future = self._blocks[block]
+        if not future.done() or future.exception() is not None:
+            return
+        pixels, columns = future.result(), self._mapping.columns_of(block)
+        if (
+            isinstance(pixels, np.ma.MaskedArray)
+            or columns.stop - columns.start > _TRIMMED * (pixels.shape[1])
+        ):
+            return
+        # Pages of anonymous memory exist once they are written to. Columns are contiguous.
+        memory = mmap.mmap(-1, pixels.nbytes)
+        kept = np.frombuffer(memory, pixels.dtype).reshape(pixels.shape, order="F")
+        kept[:, columns] = pixels[:, columns]
+        trimmed: Future[Array] = Future()
+        trimmed.set_result(kept)
+        self._blocks[block] = trimmed
+        self._trimmed.add(block)
 
     def _look_at(self, region: Region, top: int, values: Array, inside: Mask | None) -> None:
         """Record what `why_blank` needs to know of a piece."""

@@ -56,6 +56,10 @@ class GridMapping(ABC):
             get: Returns the pixels of a block.
         """
 
+    def columns_of(self, block: Block) -> slice:
+        """Return the columns of a block that the grid needs; all of them if that is not known."""
+        return slice(0, self.info.block[1])
+
     @property
     @abstractmethod
     def outline(self) -> Bounds:

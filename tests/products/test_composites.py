@@ -28,12 +28,22 @@ def reduced(pixels: np.ndarray, valid: np.ndarray, how: Callable[..., np.ndarray
     return np.rint(how(filled)).astype(np.uint16)
 
 
+def lower_quartile(stack: np.ndarray) -> np.ndarray:
+    """As `np.nanpercentile`, which takes a minute for these pixels."""
+    ordered = np.sort(stack, axis=0)  # NaN last
+    place = 0.25 * ((~np.isnan(stack)).sum(axis=0) - 1)
+    low = np.floor(place).astype(int)[None]
+    high = np.ceil(place).astype(int)[None]
+    below, above = (np.take_along_axis(ordered, at, axis=0)[0] for at in (low, high))
+    return below + (above - below) * (place - low[0])
+
+
 @pytest.mark.parametrize(
     ("method", "how"),
     [
         ("median", lambda stack: np.nanmedian(stack, axis=0)),
         ("mean", lambda stack: np.nanmean(stack, axis=0)),
-        ({"percentile": 25}, lambda stack: np.nanpercentile(stack, 25, axis=0)),
+        ({"percentile": 25}, lower_quartile),
     ],
     ids=["median", "mean", "percentile"],
 )

@@ -342,7 +342,7 @@ def main() -> None:
             rounds = {f"scenebeam, {method}": args.rounds}
             # The others need minutes: they take part at one latency.
             if latency == COMPARED:
-                for way in OTHERS[method]:
+                for way in OTHERS.get(method, ()):
                     rounds[f"{way}, {method}"] = 1
             with range_server(latency) as url:
                 runs = run_rounds(__file__, url, rounds)

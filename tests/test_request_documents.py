@@ -426,6 +426,7 @@ def test_of_many_faults_the_first_are_told() -> None:
     assert len(told) < 15_000
 
 
+@pytest.mark.slow
 def test_the_largest_documents_take_seconds_and_little_memory() -> None:
     """In a process of its own, whose processor time and memory are bounded by the system."""
     code = """

@@ -86,6 +86,7 @@ def test_killed_at_random_moments(
         assert released(Path(killed.output)) == released(landcover_run), f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_from_an_api_and_from_a_cached_catalogue_it_is_the_same(
     landcover: Path, landcover_request: Make, tmp_path: Path
 ) -> None:

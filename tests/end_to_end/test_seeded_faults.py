@@ -171,6 +171,7 @@ def seeded(real: Path, sandbox: Path, tmp_path: Path) -> Iterator[tuple[str, Ima
         yield "linear taken for dB", validate(str(linear), Checks(), DB), "vv"
 
 
+@pytest.mark.slow
 def test_at_least_95_of_100_seeded_faults_are_found(
     real_data: Path, sandbox: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

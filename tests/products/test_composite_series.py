@@ -153,7 +153,7 @@ def test_smoothing_is_that_of_its_definition(composite: Make) -> None:
 def test_filling_invents_nothing(series: np.ndarray, method: str) -> None:
     """Known pixels stay, unless they are smoothed; a pixel without any data stays without."""
     days = np.cumsum(np.arange(1, len(series) + 1)).astype(float)
-    filled = fill_gaps(series, days, method)
+    filled = fill_gaps(series, days, method, 10.0)
     known = ~np.isnan(series)
     if method != "whittaker":
         np.testing.assert_array_equal(filled[known], series[known])

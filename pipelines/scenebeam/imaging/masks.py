@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -32,20 +33,9 @@ class MaskRule(BaseModel):
 
     band: str
     """Canonical name of the band, or OWN_MASK."""
-    keep: tuple[int, ...] = ()
-    drop: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
-    above: float | None = None
-    opening: float = 0.0
-    erode: float = 0.0
-    dilate: float = 0.0
+    test: PixelTest
     path: str | None = None
     """Template of the files, if they are the user's own."""
-
-    @property
-    def test(self) -> PixelTest:
-        """The rule, without the band."""
-        return PixelTest(**self.model_dump(exclude={"band", "path"}))
 
 
 def mask_rules(
@@ -66,9 +56,9 @@ def mask_rules(
         return ()
     record = record_of(acquisition.scenes[0], request)
     asked = MaskRequest() if mask is True else mask
-    shaped = MaskRule(band="", opening=asked.open, erode=asked.erode, dilate=asked.dilate)
+    shape = PixelTest(opening=asked.open, erode=asked.erode, dilate=asked.dilate)
     if asked.path is None and asked.band is None and asked.probability is None:
-        rules = _rules_of_record(record, shaped)
+        rules = _rules_of_record(record, shape)
         if is_required and not rules:
             raise RequestError(
                 f"product.mask: the record of {record.id} names no classes of clouds; name a mask, "
@@ -78,23 +68,22 @@ def mask_rules(
     name = OWN_MASK
     if asked.path is None:
         name = _band_name(record, asked.probability or asked.band or "")
-    update = {
-        "band": name,
-        "keep": tuple(asked.keep or ()),
-        "drop": tuple(asked.drop or ()),
-        "bits": tuple(asked.bits or ()),
-        "above": asked.above,
-        "path": asked.path,
-    }
-    return (shaped.model_copy(update=update),)
+    test = replace(
+        shape,
+        keep=tuple(asked.keep or ()),
+        drop=tuple(asked.drop or ()),
+        bits=tuple(asked.bits or ()),
+        above=asked.above,
+    )
+    return (MaskRule(band=name, test=test, path=asked.path),)
 
 
-def _rules_of_record(record: CollectionRecord, shaped: MaskRule) -> tuple[MaskRule, ...]:
+def _rules_of_record(record: CollectionRecord, shape: PixelTest) -> tuple[MaskRule, ...]:
     rules = []
     for band, classes in record.mask_classes.items():
-        rules.append(shaped.model_copy(update={"band": band, "drop": tuple(classes)}))
+        rules.append(MaskRule(band=band, test=replace(shape, drop=tuple(classes))))
     for band, bits in record.mask_bits.items():
-        rules.append(shaped.model_copy(update={"band": band, "bits": tuple(bits)}))
+        rules.append(MaskRule(band=band, test=replace(shape, bits=tuple(bits))))
     return tuple(rules)
 
 
@@ -162,27 +151,32 @@ def _own_mask(acquisition: Acquisition, path: str, label: str) -> Band:
     )
 
 
-def scene_masks(
+def apply_masks(
+    bands: Sequence[BandLayers],
     rules: Mapping[str, MaskRule],
     layers: Mapping[str, BandLayers],
     grid: Grid,
     whole: Grid,
-    users: Mapping[str, int],
     reach: float = 0.0,
-) -> dict[str, SceneMask]:
-    """Create the masks of the scenes of an acquisition.
+) -> tuple[list[BandLayers], dict[str, SceneMask]]:
+    """Mask the sources of bands that are composed together.
 
     Args:
-        rules: Label of a mask band → its rule.
+        bands: The bands.
+        rules: Label of a mask band → its rule; empty for no mask.
         layers: The open bands by label.
         grid: The part of the output that is made.
         whole: The whole output.
-        users: Id of a scene → number of its bands that are composed.
-        reach: Distance to masked pixels up to which it is needed, in meters.
+        reach: Distance to masked pixels up to which it is needed, in meters. The caller then
+            releases each chunk once more than the bands do.
 
     Returns:
-        Id of a scene → its mask; a scene without a readable mask has none.
+        The bands, without the sources of scenes that have no readable mask; and id of a scene → its
+        mask.
     """
+    if not rules:
+        return list(bands), {}
+    users = Counter(layer.name for band in bands for layer in band.layers)
     by_scene: dict[str, list[MaskBand]] = {}
     for label, rule in rules.items():
         if label not in layers:
@@ -191,15 +185,14 @@ def scene_masks(
             band = MaskBand(layer.source, layers[label].nodata, rule.test)
             by_scene.setdefault(layer.name, []).append(band)
     masks = {}
-    for scene, bands in by_scene.items():
-        if len(bands) == len(rules) and users.get(scene):
-            first = next(iter(rules))
-            masks[scene] = SceneMask(first, bands, grid, whole, users[scene], reach)
-    return masks
+    for scene, found in by_scene.items():
+        if len(found) == len(rules) and scene in users:
+            count = users[scene] + (1 if reach else 0)
+            masks[scene] = SceneMask(next(iter(rules)), found, grid, whole, count, reach)
+    return [_with_masks(band, masks) for band in bands], masks
 
 
-def with_masks(band: BandLayers, masks: Mapping[str, SceneMask]) -> BandLayers:
-    """Return a band with masked sources, without those that have no mask."""
+def _with_masks(band: BandLayers, masks: Mapping[str, SceneMask]) -> BandLayers:
     masked = []
     for layer in band.layers:
         if layer.name in masks:

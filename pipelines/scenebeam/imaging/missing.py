@@ -8,11 +8,6 @@ from scenebeam.imaging.bands import Band
 from scenebeam.imaging.gridded_task import Missing
 
 
-def has_no_source(band: Band, missing: Missing) -> bool:
-    """Return whether all files of a band are missing."""
-    return len(missing[band.label]) == len(band.sources) + len(band.absent)
-
-
 def describe_missing(missing: Missing) -> str:
     """List the missing files and the reasons: `nir of S2A_…: not found; …`."""
     described = []
@@ -21,13 +16,13 @@ def describe_missing(missing: Missing) -> str:
     return "; ".join(described)
 
 
-def has_clear_source(band: Band, masks: Sequence[Band], missing: Missing) -> bool:
+def has_usable_source(band: Band, missing: Missing, masks: Sequence[Band] = ()) -> bool:
     """Return whether any scene has both a readable file of a band and its masks.
 
     Args:
         band: The band of an acquisition.
-        masks: The mask bands of the same acquisition.
         missing: The missing files.
+        masks: The mask bands of the same acquisition.
     """
     unusable = set(missing[band.label])
     for mask in masks:

@@ -330,7 +330,7 @@ class _LayerOnGrid:
         pixels, columns = future.result(), self._mapping.columns_of(block)
         if (
             isinstance(pixels, np.ma.MaskedArray)
-            or columns.stop - columns.start > _TRIMMED * (pixels.shape[1])
+            or columns.stop - columns.start > _TRIMMED * pixels.shape[1]
         ):
             return
         # Pages of anonymous memory exist once they are written to. Columns are contiguous.

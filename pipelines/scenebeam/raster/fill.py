@@ -8,11 +8,8 @@ import numpy as np
 
 from scenebeam.raster.validity import Array
 
-LAMBDA = 10.0
-"""Default weight of smoothness."""
 
-
-def fill_gaps(series: Array, days: Array, method: str, smoothness: float = LAMBDA) -> Array:
+def fill_gaps(series: Array, days: Array, method: str, smoothness: float) -> Array:
     """Fill the gaps of a series.
 
     Args:
@@ -58,7 +55,6 @@ def _linear(series: Array, days: Array, before: Array, after: Array) -> Array:
 
 
 _FILLERS = {"linear": _linear, "previous": _previous, "next": _next}
-METHODS = (*_FILLERS, "whittaker")
 
 
 def _whittaker(series: Array, smoothness: float) -> Array:

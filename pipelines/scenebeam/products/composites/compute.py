@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from scenebeam.imaging.masks import scene_masks, with_masks
+from scenebeam.imaging.bands import Band
+from scenebeam.imaging.masks import apply_masks
 from scenebeam.products.composites.demand import Demands
 from scenebeam.products.composites.extras import add_extras
 from scenebeam.products.composites.task import CompositeTask, Observation
 from scenebeam.raster.compose import RowChunks, compose
 from scenebeam.raster.grid import Grid
-from scenebeam.raster.layers import BandLayers, Layer
+from scenebeam.raster.layers import BandLayers
 from scenebeam.raster.masks import SceneMask
 from scenebeam.raster.order_statistics import where
 from scenebeam.raster.reduce import BandValues, Context, Reduced, Reducer, Stack, reducer
@@ -58,6 +60,19 @@ def composite_row_chunks(
             yield from reduced.images()
 
 
+def open_encoding(
+    task: CompositeTask, band: Band, layers: Mapping[str, BandLayers]
+) -> tuple[np.dtype[Any], float | None]:
+    """Return the dtype and nodata value of a band: those of its files, where any is open.
+
+    They may need a wider dtype than the plan expects.
+    """
+    labels = [observation.label(band.name) for observation in task.observations]
+    opened = [layers[label] for label in labels if label in layers]
+    dtype = np.result_type(band.dtype, *(one.dtype for one in opened))
+    return dtype, opened[0].nodata if opened else band.nodata
+
+
 class _ReducedChunk:
     """A chunk of rows that is reduced in slabs, on all cores."""
 
@@ -81,10 +96,15 @@ class _Period:
         self._task, self._grid, self._layers = task, grid, layers
         values = []
         for name, band in zip(task.names, task.encodings, strict=True):
-            dtype, nodata = self._encoding(name, band.dtype, band.nodata)
+            dtype, nodata = open_encoding(task, band, layers)
             values.append(BandValues(name, dtype, nodata, band.scale, band.offset))
         self.values = tuple(values)
         self._method = reducer(task.method)
+        self._own = sum(observation.in_period for observation in task.observations)
+        """Number of the observations that are not of the fallback only; they come first."""
+        self._reducers = {
+            number: self._reducer(number) for number in {self._own, len(task.observations)}
+        }
         self._reach = self._method.reach(task.parameters)
         self._demands = Demands()
         self._scene_places = {scene: place for place, scene in enumerate(task.sources)}
@@ -97,46 +117,24 @@ class _Period:
         for number, observation in enumerate(task.observations):
             self._add_observation(number, observation)
 
-    def _encoding(
-        self, name: str, dtype: str, nodata: float | None
-    ) -> tuple[np.dtype[np.generic], float | None]:
-        """Return the dtype and nodata value of a band: those of the files, where any is open."""
-        labels = [observation.label(name) for observation in self._task.observations]
-        opened = [self._layers[label] for label in labels if label in self._layers]
-        if not opened:
-            return np.dtype(dtype), nodata
-        return np.result_type(dtype, *(band.dtype for band in opened)), opened[0].nodata
-
     def _add_observation(self, number: int, observation: Observation) -> None:
         task = self._task
-        whole = task.grid.grid
-        users: dict[str, int] = {}
-        for name in task.names:
-            for layer in self._layers_of(observation, name):
-                users[layer.name] = users.get(layer.name, 0) + 1
-        rules = {observation.mask_label(rule.band): rule for rule in observation.rules}
-        if self._reach:  # the chunk is needed once more, for the distance
-            users = {scene: count + 1 for scene, count in users.items()}
-        masks = scene_masks(rules, self._layers, self._grid, whole, users, self._reach)
-        self._masks.append(masks)
         demand = self._demands.of(number) if self._waits(number, observation) else None
-        for place, value in enumerate(self.values):
-            found = self._layers.get(observation.label(value.name))
-            band = BandLayers(
-                observation.label(value.name), (), value.dtype, value.nodata, "nearest", "first"
-            )
-            if found is not None:
-                band = replace(found, dtype=value.dtype, nodata=value.nodata)
-                band = with_masks(band, masks) if rules else band
-            if place == 0:
-                self._scenes.append([layer.name for layer in band.layers])
-                if "source" in task.extra:
-                    band = replace(band, on_taken=self._keep_taken(number))
-            self.bands.append(replace(band, demand=demand))
-
-    def _layers_of(self, observation: Observation, name: str) -> Sequence[Layer]:
-        band = self._layers.get(observation.label(name))
-        return () if band is None else band.layers
+        bands = []
+        for value in self.values:
+            label = observation.label(value.name)
+            empty = BandLayers(label, (), value.dtype, value.nodata, "nearest", "first")
+            opened = self._layers.get(label, empty)
+            bands.append(replace(opened, dtype=value.dtype, nodata=value.nodata, demand=demand))
+        rules = {observation.mask_label(rule.band): rule for rule in observation.rules}
+        masked, masks = apply_masks(
+            bands, rules, self._layers, self._grid, task.grid.grid, self._reach
+        )
+        self._masks.append(masks)
+        self._scenes.append([layer.name for layer in masked[0].layers])
+        if "source" in task.extra:
+            masked[0] = replace(masked[0], on_taken=self._keep_taken(number))
+        self.bands += masked
 
     def _waits(self, number: int, observation: Observation) -> bool:
         """Return whether an observation only fills what those before it leave open."""
@@ -179,9 +177,8 @@ class _Period:
             for bands in zip(*valid, strict=True):
                 taken |= np.logical_and.reduce(bands)
             return ~taken
-        own = sum(observation.in_period for observation in observations)
         count = np.zeros(valid[0][0].shape, np.uint16)
-        for bands in list(zip(*valid, strict=True))[:own]:
+        for bands in list(zip(*valid, strict=True))[: self._own]:
             count += np.logical_or.reduce(bands)
         return np.asarray(count < self._task.min_observations)
 
@@ -212,8 +209,7 @@ class _Period:
         return _ReducedChunk(top, slabs, reduce_slab)
 
     def _reduce_stack(self, stack: Stack, sources: Array | None) -> list[Array]:
-        task = self._task
-        own = sum(observation.in_period for observation in task.observations)
+        task, own = self._task, self._own
         has_any = np.stack(
             [np.logical_or.reduce(bands) for bands in zip(*stack.valid, strict=True)]
         )
@@ -248,7 +244,7 @@ class _Period:
             taken = np.full(shape, -1, np.int16) if self._method.takes_pixels else None
             extra = {name: np.full(shape, np.nan, np.float32) for name in self._method.extra}
             return Reduced(empty, [np.zeros(shape, bool)] * outputs, taken, extra)
-        method = self._reducer(number)
+        method = self._reducers[number]
         if number == len(stack.pixels[0]):
             return method.reduce(stack)
         distance = None if stack.distance is None else stack.distance[:number]

@@ -13,7 +13,8 @@ Interval = tuple[datetime, datetime]
 """First and last instant, both inclusive."""
 _LAST = timedelta(microseconds=1)
 _MAX_PERIODS = 10_000
-_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+CALENDAR = {"month": 1, "quarter": 3, "year": 12}
+"""Calendar period → its months."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def find_periods(
         found = [_of_days(*parse_interval(text)) for text in period]
     elif not dates:
         found = []
-    elif period in _MONTHS:
+    elif period in CALENDAR:
         found = _calendar_periods(period, dates)
     else:
         found = _durations(period, dates)
@@ -75,7 +76,7 @@ def _calendar_periods(period: str, dates: Sequence[Interval]) -> list[Period]:
     for first, last in sorted(dates):
         start = _calendar_start(first, period)
         while start <= last:
-            following = _add_months(start, _MONTHS[period])
+            following = _add_months(start, CALENDAR[period])
             name = _calendar_name(start, period)
             found[name] = Period(name, start, following - _LAST)
             start = following
@@ -116,7 +117,7 @@ def _of_days(start: datetime, end: datetime) -> Period:
 
 
 def _calendar_start(instant: datetime, period: str) -> datetime:
-    months = _MONTHS[period]
+    months = CALENDAR[period]
     month = (instant.month - 1) // months * months + 1
     return datetime(instant.year, month, 1, tzinfo=UTC)
 
@@ -129,9 +130,9 @@ def _calendar_name(start: datetime, period: str) -> str:
 
 def _with_fallback(period: Period, fallback: str) -> Period:
     """Add the longer period: the calendar period that it is in, or a duration around its middle."""
-    if fallback in _MONTHS:
+    if fallback in CALENDAR:
         start = _calendar_start(period.start, fallback)
-        longer = start, _add_months(start, _MONTHS[fallback]) - _LAST
+        longer = start, _add_months(start, CALENDAR[fallback]) - _LAST
     else:
         number, unit = parse_duration(fallback)
         length = _add(period.start, number, unit) - period.start

@@ -27,6 +27,7 @@ from scenebeam.imaging.gridded_task import item_key
 from scenebeam.imaging.probes import BandProbe, compression_gain, probe_bands
 from scenebeam.imaging.refs import SceneRef, scene_ref
 from scenebeam.imaging.shards import Window, cut_windows
+from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.metadata import stac_items
 from scenebeam.products.base import Planned, SearchScope
 from scenebeam.products.composites.inputs import (
@@ -186,11 +187,13 @@ class _Planner:
         name = checked_key(period.name)
         keys = [f"{COMPOSITES}/{name}/{file}.tif" for file in (*product.bands, *product.extra)]
         item = item_key(COMPOSITES, name)
+        parameters = self._parameters()
+        properties = _properties(period, scenes, used, product)
         tasks = []
         for shard, window in enumerate(windows):
             task = CompositeTask(
                 id=name if len(windows) == 1 else f"{name}.{shard:05d}",
-                outputs=(*keys, f"{COMPOSITES}/{name}/thumbnail.png", item),
+                outputs=(*keys, f"{COMPOSITES}/{name}/{THUMBNAIL}", item),
                 item_path=item,
                 estimate=self._estimate(window, used, refs),
                 name=name,
@@ -207,12 +210,12 @@ class _Planner:
                 values=declared_values(product.values, scenes, self.names),
                 on_missing=product.on_missing,
                 codec=product.compression,
-                properties=_properties(period, scenes, used, product),
+                properties=properties,
                 observations=tuple(one.observation for one in used),
                 names=tuple(self.names),
                 made=tuple(product.bands),
                 method=product.method_name,
-                parameters=self._parameters(),
+                parameters=parameters,
                 min_observations=product.min_observations,
                 extra=tuple(product.extra),
                 encodings=tuple(self.encodings),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
-from scenebeam.imaging.missing import describe_missing, has_clear_source
+from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
-from scenebeam.products.composites.compute import composite_row_chunks
+from scenebeam.products.composites.compute import composite_row_chunks, open_encoding
 from scenebeam.products.composites.extras import extra_outputs
 from scenebeam.products.composites.plan import plan_composites
 from scenebeam.products.composites.request import CompositeRequest
@@ -62,17 +60,12 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
     def outputs(self, task: CompositeTask, layers: Mapping[str, BandLayers]) -> list[Output]:
         outputs = []
         for name, band in zip(task.made, task.encodings, strict=False):
-            opened = []
-            for observation in task.observations:
-                label = observation.label(band.name)
-                opened += [layers[label]] if label in layers else []
-            # The open files may need a wider dtype than the plan expects.
-            dtype = np.result_type(band.dtype, *(one.dtype for one in opened))
+            dtype, nodata = open_encoding(task, band, layers)
             outputs.append(
                 Output(
                     name=name,
                     dtype=dtype,
-                    nodata=opened[0].nodata if opened else band.nodata,
+                    nodata=nodata,
                     scale=band.scale,
                     offset=band.offset,
                     categorical=band.categorical,
@@ -92,7 +85,8 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
             return f"no scenes in {task.name}"
         for name in task.names[: len(task.made)]:
             if not any(
-                has_clear_source(band, task.masks_of(band), missing) for band in task.bands_of(name)
+                has_usable_source(band, missing, task.masks_of(band))
+                for band in task.bands_of(name)
             ):
                 return f"no readable file of {name}: {describe_missing(missing)}"
         return ""

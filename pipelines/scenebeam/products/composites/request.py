@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from scenebeam.collections.record import Resampling
-from scenebeam.products.composites.periods import parse_duration
+from scenebeam.products.composites.periods import CALENDAR, parse_duration
 from scenebeam.request.choices import Choices, Codec
 from scenebeam.request.expression import INDICES, names_in, parse_expression
 from scenebeam.request.interval import Interval
@@ -15,7 +15,6 @@ from scenebeam.request.masks import Mask
 from scenebeam.request.product import BandsRequest, OnMissing, Values
 from scenebeam.request.sections import Several, StrictModel
 
-_CALENDAR = ("month", "quarter", "year")
 _PARAMETRIC = ("percentile", "max", "min")
 """Methods with a parameter, which are given as a mapping."""
 _FILLS = ("linear", "previous", "next", "whittaker")
@@ -28,13 +27,13 @@ def _methods() -> list[str]:
 
 
 def _check_duration(value: str) -> str:
-    if value not in _CALENDAR:
+    if value not in CALENDAR:
         parse_duration(value)
     return value
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, str) and (value in _CALENDAR or value.startswith("P"))
+    return isinstance(value, str) and (value in CALENDAR or value.startswith("P"))
 
 
 Period = Annotated[str, AfterValidator(_check_duration)]

@@ -9,7 +9,7 @@ import numpy as np
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
-from scenebeam.imaging.missing import describe_missing, has_no_source
+from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
 from scenebeam.products.indices.compute import index_row_chunks
@@ -52,7 +52,7 @@ class Indices(GriddedProduct[IndexRequest, IndexTask]):
         before_complete = after_complete = False
         for acquisition in task.acquisitions:
             bands = task.bands_of(acquisition)
-            if not any(has_no_source(band, missing) for band in bands):
+            if all(has_usable_source(band, missing) for band in bands):
                 before_complete |= acquisition in task.before
                 after_complete |= acquisition not in task.before
         if after_complete and (before_complete or not task.before):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,8 +11,8 @@ import numpy as np
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
-from scenebeam.imaging.masks import scene_masks, with_masks
-from scenebeam.imaging.missing import describe_missing, has_clear_source
+from scenebeam.imaging.masks import apply_masks
+from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, PageFacts, Planned, SearchScope
 from scenebeam.products.mosaics.plan import plan_mosaics
@@ -72,17 +71,18 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
             composed.append(replace(layer, method=task.method))
         whole = task.grid.grid
         if not task.one_by_one:
-            yield from compose(grid, _masked(task, composed, grid, layers), whole)
+            masked, _ = apply_masks(composed, task.masks, layers, grid, whole)
+            yield from compose(grid, masked, whole)
             return
         for index, band_layers in enumerate(composed):
-            masked = _masked(task, [band_layers], grid, layers)
+            masked, _ = apply_masks([band_layers], task.masks, layers, grid, whole)
             with closing(compose(grid, masked, whole)) as row_chunks:
                 for _, top, pixels in row_chunks:
                     yield index, top, pixels
 
     def reason_to_refuse(self, task: MosaicTask, missing: Missing) -> str:
         masks = task.mask_bands
-        empty = [b.label for b in task.made if not has_clear_source(b, masks, missing)]
+        empty = [b.label for b in task.made if not has_usable_source(b, missing, masks)]
         if not empty:
             return ""
         return f"no readable file of {', '.join(empty)}: {describe_missing(missing)}"
@@ -94,17 +94,6 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
         items: Mapping[str, Item],
     ) -> dict[str, Table]:
         return mosaic_tables(tasks, outcomes, items)
-
-
-def _masked(
-    task: MosaicTask, bands: Sequence[BandLayers], grid: Grid, layers: Mapping[str, BandLayers]
-) -> list[BandLayers]:
-    """Return bands that are composed together with their masks, if the task has any."""
-    if not task.masks:
-        return list(bands)
-    users = Counter(layer.name for band in bands for layer in band.layers)
-    masks = scene_masks(task.masks, layers, grid, task.grid.grid, users)
-    return [with_masks(band, masks) for band in bands]
 
 
 PRODUCT = Mosaics()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.imaging.failures import describe_failure, failed_outcomes
+from scenebeam.imaging.shard_outcomes import describe_failure, failed_outcomes, shards_by_name
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.composites.task import CompositeTask
 from scenebeam.tasks import Outcome
@@ -39,14 +39,13 @@ def composite_tables(
     Returns:
         File name → table.
     """
-    shards_by_name: dict[str, list[CompositeTask]] = {}
+    periods = []
     for task in tasks:
         for period in task.periods:
             # A failure is that of the task which makes the period.
-            made = period.model_copy(update={"id": task.id})
-            shards_by_name.setdefault(period.name, []).append(made)
+            periods.append(period.model_copy(update={"id": task.id}))
     rows = []
-    for name, shards in shards_by_name.items():
+    for name, shards in shards_by_name(periods).items():
         task, item = shards[0], items.get(shards[0].item_path)
         row: dict[str, Any] = {
             "period": name,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.imaging.failures import describe_failure, failed_outcomes
+from scenebeam.imaging.shard_outcomes import describe_failure, failed_outcomes, shards_by_name
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.indices.task import IndexTask
 from scenebeam.tasks import Outcome
@@ -38,11 +38,8 @@ def index_tables(
     Returns:
         File name → table.
     """
-    shards_by_name: dict[str, list[IndexTask]] = {}
-    for task in tasks:
-        shards_by_name.setdefault(task.name, []).append(task)
     rows = []
-    for shards in shards_by_name.values():
+    for shards in shards_by_name(tasks).values():
         item = items.get(shards[0].item_path)
         result = _failure(shards, outcomes) if item is None else _success(shards[0], item)
         rows.append({**_common_cells(shards[0]), **result})

@@ -8,8 +8,8 @@ from typing import Any
 
 from scenebeam.csvtable import Table
 from scenebeam.imaging.bands import Band
-from scenebeam.imaging.failures import describe_failure, failed_outcomes
 from scenebeam.imaging.gridded_task import Missing
+from scenebeam.imaging.shard_outcomes import describe_failure, failed_outcomes, shards_by_name
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.mosaics.task import MOSAICS, MosaicTask
 from scenebeam.tasks import Outcome
@@ -45,11 +45,8 @@ def mosaic_tables(
     Returns:
         File name → table.
     """
-    by_timestamp: dict[str, list[MosaicTask]] = {}
-    for task in tasks:
-        by_timestamp.setdefault(task.name, []).append(task)
     status_rows, summary_rows, band_rows = [], [], []
-    for timestamp, shards in by_timestamp.items():
+    for timestamp, shards in shards_by_name(tasks).items():
         item = items.get(shards[0].item_path)
         result = _result_of(shards, outcomes, item)
         status_rows.append({"timestamp": timestamp, "status": result.status})

@@ -1,12 +1,23 @@
-"""Why a gridded product was not made, over all of its shards."""
+"""The shards of gridded products in the tables of a run, and why a product was not made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from scenebeam.imaging.gridded import NO_SCENES
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.tasks import Outcome
+
+GriddedTaskT = TypeVar("GriddedTaskT", bound=GriddedTask)
+
+
+def shards_by_name(tasks: Iterable[GriddedTaskT]) -> dict[str, list[GriddedTaskT]]:
+    """Group tasks by the product that they are shards of, in the order of the plan."""
+    shards: dict[str, list[GriddedTaskT]] = {}
+    for task in tasks:
+        shards.setdefault(task.name, []).append(task)
+    return shards
 
 
 def failed_outcomes(

@@ -15,6 +15,7 @@ from shapely.geometry import box, mapping
 from scenebeam.products.fields.calendar import FILES
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_image, write_sandbox
+from scenebeam.sandbox.terrain import FIELD, FIELD_SIDE, MEADOW, Integers, ground
 
 YEAR = 2021
 PLANTING, HARVEST = 96, 298
@@ -22,8 +23,6 @@ PLANTING, HARVEST = 96, 298
 _TILE, _EPSG, _LEFT, _TOP = "34TGL", 32634, 745_000, 4_502_000
 _TILE_SIDE = 10_240
 """Meters."""
-_FIELD_SIDE = 480
-"""Meters of a field of the synthetic Earth."""
 _GAP = 10
 """Meters between the boundary of a field and the edge of its square."""
 _CROPS = ("wheat", "maize", "beet")
@@ -46,15 +45,18 @@ SCENES: tuple[SandboxScene, ...] = (
 
 
 def boundaries() -> dict[str, Any]:
-    """Return three quarters of the fields below the scenes as GeoJSON, 20 m apart."""
+    """Return three quarters of the fields of the scenes as GeoJSON, 20 m apart."""
     to_lonlat = Transformer.from_crs(_EPSG, 4326, always_xy=True)
     features = []
-    for column in range(_LEFT // _FIELD_SIDE + 1, (_LEFT + _TILE_SIDE) // _FIELD_SIDE):
-        for row in range((_TOP - _TILE_SIDE) // _FIELD_SIDE + 1, _TOP // _FIELD_SIDE):
+    columns = np.arange(_LEFT // FIELD_SIDE + 1, (_LEFT + _TILE_SIDE) // FIELD_SIDE)
+    rows = np.arange((_TOP - _TILE_SIDE) // FIELD_SIDE + 1, _TOP // FIELD_SIDE)
+    are_fields = _are_fields(columns[:, None], rows[None, :])
+    for column, is_field in zip(columns.tolist(), are_fields, strict=True):
+        for row in rows[is_field].tolist():
             if (column * 7 + row * 3) % 4 == 0:
                 continue
-            left, bottom = column * _FIELD_SIDE + _GAP, row * _FIELD_SIDE + _GAP
-            side = _FIELD_SIDE - 2 * _GAP
+            left, bottom = column * FIELD_SIDE + _GAP, row * FIELD_SIDE + _GAP
+            side = FIELD_SIDE - 2 * _GAP
             field = box(left, bottom, left + side, bottom + side)
             field = shapely.transform(field, to_lonlat.transform, interleaved=False)
             features.append(
@@ -66,6 +68,12 @@ def boundaries() -> dict[str, Any]:
                 }
             )
     return {"type": "FeatureCollection", "features": features}
+
+
+def _are_fields(columns: Integers, rows: Integers) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return in which squares of the ground there are fields: the middle is cropped or grazed."""
+    x, y = (numbers * FIELD_SIDE + FIELD_SIDE // 2 for numbers in (columns, rows))
+    return np.isin(ground(x, y).surface, (FIELD, MEADOW))
 
 
 def write_calendar(folder: Path, planting: int = PLANTING, harvest: int = HARVEST) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -125,13 +125,13 @@ def validate(
         if not as_json:
             click.echo(report.explain())
         if screenshot is not None:
-            _write_picture(report, Path(screenshot), record.unit if record is not None else None)
+            _write_picture(report, Path(screenshot))
     if as_json:
         click.echo(json.dumps([report.document() for report in reports], indent=2))
     sys.exit(0 if all(report.valid for report in reports) else 1)
 
 
-def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "db"] | None) -> None:
+def _write_picture(report: ImageReport, folder: Path) -> None:
     """Write the PNG of a report, or say why there is none: the report never depends on it."""
     from scenebeam.raster.preview import render_preview
 
@@ -141,7 +141,7 @@ def _write_picture(report: ImageReport, folder: Path, unit: Literal["linear", "d
             raise CheckError(
                 "; ".join(report.undrawn.values()) or "none of its bands could be read"
             )
-        image = render_preview(report.pictures, unit)
+        image = render_preview(report.pictures)
         folder.mkdir(parents=True, exist_ok=True)
         target.write_bytes(image)
     except (CheckError, OSError) as error:

@@ -179,7 +179,7 @@ class CollectionRecord(BaseModel):
     mask_bits: dict[str, list[int]] = {}
     """Band of bit flags → bits, any of which marks a pixel as not clear ground."""
     classes: dict[int, LandClass] = {}
-    """Pixel value → class, for maps."""
+    """Pixel value → class, for maps and for the classification that comes with images."""
     signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
     """How requests for its files are signed: see `scenebeam.transfer.signing`."""
 

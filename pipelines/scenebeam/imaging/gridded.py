@@ -16,7 +16,7 @@ timeout, a 5xx) fails the task, and the next run retries it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
@@ -30,6 +30,7 @@ from scenebeam.imaging.gridded_item import (
     add_statistics,
     cog_profile,
     describe_output,
+    draw_outputs,
     publish_item,
     publish_thumbnail,
 )
@@ -37,7 +38,7 @@ from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.missing import describe_missing
 from scenebeam.imaging.open_files import close_all, layers_by_label, open_files
 from scenebeam.imaging.shards import shard_shapes, shared_levels
-from scenebeam.imaging.thumbnails import read_previews, render_png
+from scenebeam.imaging.thumbnails import read_previews
 from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, LayerError
@@ -83,17 +84,6 @@ class GriddedRecipe(ABC, Generic[TaskT]):
     @abstractmethod
     def reason_to_refuse(self, task: TaskT, missing: Missing) -> str:
         """Explain why nothing can be made of the remaining files; empty if something can."""
-
-    def render_thumbnail(self, outputs: Sequence[Output], previews: Mapping[str, Array]) -> bytes:
-        """Render a picture of the outputs as PNG.
-
-        Args:
-            outputs: The outputs.
-            previews: Name of an output → small version of it.
-        """
-        # Classes and bit flags make no picture: they are shown only if there is nothing else.
-        measured = {out.name: previews[out.name] for out in outputs if not out.categorical}
-        return render_png(measured or previews)
 
 
 def make_gridded(
@@ -299,7 +289,7 @@ def publish(
     # when all of them are there.
     described = io_threads().map(publish_output, outputs, encoders, facts)
     previews = {out.name: encoder.preview() for out, encoder in zip(outputs, encoders, strict=True)}
-    thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
+    thumbnail = publish_thumbnail(task, store, draw_outputs(outputs, previews))
     assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
     add_statistics(outputs, assets, previews)
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing)
@@ -362,6 +352,6 @@ def assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store
         assets[output.name] = describe_output(task, made, file, facts)
     previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
     add_statistics(outputs, assets, previews)
-    thumbnail = publish_thumbnail(task, store, recipe.render_thumbnail(outputs, previews))
+    thumbnail = publish_thumbnail(task, store, draw_outputs(outputs, previews))
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing_in_plan(task))
     store.delete(sorted(all_parts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.thumbnails import THUMBNAIL
+from scenebeam.imaging.thumbnails import THUMBNAIL, ThumbnailBand, render_thumbnail
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
@@ -148,6 +148,32 @@ def add_statistics(
     for output in outputs:
         statistics = histogram(previews[output.name], whole_numbers=output.categorical)
         assets[output.name]["raster:bands"][0] |= statistics
+
+
+def draw_outputs(outputs: Sequence[Output], previews: Mapping[str, Array]) -> bytes:
+    """Draw the thumbnail of a task.
+
+    Args:
+        outputs: The outputs.
+        previews: Name of an output → small version of it, in numbers of its file.
+
+    Returns:
+        The picture as PNG.
+    """
+    shown = []
+    for output in outputs:
+        common = {band.name for band in output.inputs}
+        # An output of several bands, such as an index, has a name and values of its own.
+        shown.append(
+            ThumbnailBand(
+                name=common.pop() if len(common) == 1 else output.name,
+                values=previews[output.name] * output.scale + output.offset,
+                is_scaled=output.scale != 1,
+                categorical=output.categorical,
+                index=output.index,
+            )
+        )
+    return render_thumbnail(shown)
 
 
 def publish_thumbnail(task: GriddedTask, store: Store, picture: bytes) -> dict[str, Any]:

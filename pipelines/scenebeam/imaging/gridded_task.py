@@ -104,3 +104,5 @@ class Output:
     inputs: tuple[Band, ...]
     masks: tuple[Band, ...] = ()
     """The bands that mask its pixels."""
+    index: bool = False
+    """Whether it is a spectral index, such as NDVI."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from scenebeam.errors import CheckError
-from scenebeam.raster.preview import encode_png, read_preview, render_preview, resize_nearest
+from scenebeam.raster.preview import read_preview, resize_nearest, style_bands
 from scenebeam.raster.reader import open_source
+from scenebeam.raster.render import (
+    Limits,
+    choose_style,
+    draw,
+    encode_png,
+    index_limits,
+    measure_limits,
+    reflectance_limits,
+)
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.retry import Budget
@@ -53,18 +62,54 @@ def fit_preview(overview: Array) -> Array:
     return resize_nearest(overview, height, width)
 
 
-def render_png(previews: Mapping[str, Array], unit: str | None = None) -> bytes:
-    """Render previews as PNG, as `raster.preview.render_preview` does.
+@dataclass(frozen=True)
+class ThumbnailBand:
+    """A band of an image, as its thumbnail shows it."""
+
+    name: str
+    """Common name, by which the bands of a color picture are chosen."""
+    values: Array
+    """2-D array in physical units, NaN where there is no data."""
+    is_scaled: bool = False
+    """Whether the values of an optical band are reflectance, rather than digital numbers."""
+    categorical: bool = False
+    index: bool = False
+    """Whether it is a spectral index."""
+
+
+def render_thumbnail(bands: Sequence[ThumbnailBand]) -> bytes:
+    """Render an image as PNG.
+
+    Reflectance is drawn between fixed limits, and so are indices from -1 to 1, so that all
+    thumbnails of a run compare. The limits of anything else are measured.
 
     Args:
-        previews: Name of a band → preview, all of the same shape.
-        unit: Unit of the pixels, for radar.
+        bands: Bands of the image; the first of a name is drawn.
 
     Returns:
         The picture; all transparent if there is no data.
     """
-    try:
-        return render_preview(previews, unit)
-    except CheckError:
-        shape = next(iter(previews.values())).shape
-        return encode_png(np.zeros((*shape, 2), np.uint8))
+    by_name: dict[str, ThumbnailBand] = {}
+    for band in bands:
+        by_name.setdefault(band.name, band)
+    drawable = {name: band for name, band in by_name.items() if np.isfinite(band.values).any()}
+    if not drawable:
+        return encode_png(np.zeros((*bands[0].values.shape, 2), np.uint8))
+    style = choose_style(
+        list(drawable),
+        categorical=[name for name, band in drawable.items() if band.categorical],
+        indices=[name for name, band in drawable.items() if band.index],
+    )
+    drawn = style_bands(style, {name: band.values for name, band in drawable.items()})
+    limits = []
+    for name, values in zip(style.bands, drawn, strict=True):
+        limits.append(_limits(drawable[name], values))
+    return encode_png(draw(style, drawn, limits))
+
+
+def _limits(band: ThumbnailBand, values: Array) -> Limits:
+    limits = reflectance_limits(band.name) if band.is_scaled else None
+    if limits is not None:
+        return limits
+    measured = measure_limits(values) or (0.0, 1.0)
+    return index_limits(measured) if band.index else measured

@@ -50,6 +50,8 @@ class Plan:
     tasks: tuple[Task, ...]
     selection: str = ""
     """How many scenes were found, and what left some out."""
+    left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Scenes that each step of the selection left out."""
     tables: Mapping[str, File] = field(default_factory=dict, compare=False)
     """Tables by file name, which are written with the plan; not read back."""
     items: Sequence[Item] = field(default=(), compare=False)
@@ -95,6 +97,7 @@ def freeze(plan: Plan, store: Store) -> None:
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,
+        "left_out": dict(plan.left_out),
     }
     if plan.series:
         document["series"] = plan.series
@@ -176,6 +179,7 @@ def read_plan(store: Store) -> Plan | None:
         request,
         tasks,
         document.get("selection", ""),
+        document.get("left_out", {}),
         series=document.get("series", ""),
         absent=tuple(document.get("absent", ())),
     )

@@ -129,11 +129,11 @@ def _classify(
 def _freeze(plan: Plan, store: Store) -> Plan:
     freeze(plan, store)
     # Without the items, which may take a gigabyte.
-    return Plan(plan.request, plan.tasks, plan.selection, series=plan.series, absent=plan.absent)
+    return replace(plan, tables={}, items=())
 
 
 def _resumed(frozen: Plan, request: RunRequest) -> Plan:
-    return Plan(request, frozen.tasks, frozen.selection, series=frozen.series, absent=frozen.absent)
+    return replace(frozen, request=request)
 
 
 def _finished(frozen: Plan, store: Store) -> dict[str, Task]:

@@ -182,6 +182,7 @@ def plan_selection(request: RunRequest, result: SearchResult) -> Plan:
         request,
         tuple(planned.tasks),
         result.selection.explain(),
+        result.selection.left_out,
         tables,
         result.items,
         result.series,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Literal
 
 from shapely.geometry import MultiPolygon
 from typing_extensions import TypeVar
@@ -73,6 +73,10 @@ class PageFacts:
     """Property with the color of that class."""
     scene_property: str = ""
     """Property with the id of the scene that an item is of, where each has exactly one."""
+    pictures: Literal["rasters", "indices", "thumbnails"] = "thumbnails"
+    """What its pictures are: drawn of the products' rasters, as indices or otherwise, or the
+    thumbnails that the products publish.
+    """
 
 
 def scope_of_area(request: RunRequest) -> SearchScope:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scenebeam.raster.preview import encode_png
+from scenebeam.raster.render import encode_png, rgb, scale
 from scenebeam.raster.validity import Array
 
 _WHITE = 0.3
@@ -90,9 +90,9 @@ def classes(numbers: Array, colors: Mapping[int, str]) -> bytes:
     image = np.full((*numbers.shape, 3), 128, np.uint8)
     for number in np.unique(numbers).tolist():
         if number in colors:
-            image[numbers == number] = list(bytes.fromhex(colors[number][1:7]))
+            image[numbers == number] = rgb(colors[number])
     return encode_png(image)
 
 
 def _scaled(values: Array, black: float, white: float) -> Array:
-    return np.asarray(np.rint(255 * np.clip((values - black) / (white - black), 0, 1)), np.uint8)
+    return np.asarray(np.rint(255 * scale(values, (black, white))), np.uint8)

@@ -21,6 +21,8 @@ from scenebeam.catalog.tables import CATALOG_FILE, SELECTED_FILE
 from scenebeam.planning.plan import RUN_FILE
 from scenebeam.planning.search_cache import SCENES_FILE
 from scenebeam.products.base import PageFacts
+from scenebeam.report.pictures import Gallery
+from scenebeam.report.products import ProductFact, read_products
 from scenebeam.status import FAILURES_FILE, RunStatus
 from scenebeam.storage import Store
 
@@ -91,6 +93,10 @@ class Facts:
     failures: list[Row] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     """Keys of the PNG files in the output."""
+    products: Sequence[ProductFact] = ()
+    """The newest products, newest first."""
+    gallery: Gallery = field(default_factory=Gallery)
+    """Pictures that were drawn of them."""
 
 
 def gather(
@@ -121,6 +127,7 @@ def gather(
         facts.scenes.append(SceneFact(scene, acquired, cloud, scene in selected))
     facts.failures = _read_rows(store, FAILURES_FILE)
     facts.pictures = sorted(key for key in existing if key.endswith(".png"))
+    facts.products = read_products(store, items_key, existing)
     scenes = _read_table(store, SCENES_FILE, ("id", "geometry"))
     if scenes is not None:
         is_selected = [scene in selected for scene in scenes["id"].to_pylist()]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scenebeam.catalog.area import area_geometry
+from scenebeam.catalog.bands import records_for
 from scenebeam.csvtable import Table
 from scenebeam.errors import StorageError
 from scenebeam.imaging.shards import PARTS_PREFIX
@@ -16,6 +17,7 @@ from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
 from scenebeam.report import gather, render
+from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -70,11 +72,10 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
             SPENDING_FILE: _spending_table(by_task.values()),
         }
     )
-    pictures = sorted(key for key in existing if key.endswith(".png"))
     final = _final_status(plan, status, undone, unfinished, report).model_copy(
-        update={**_totals(by_task.values()), "pictures": _sample(pictures)}
+        update=_totals(by_task.values())
     )
-    _write_page(plan, final, report.items, existing, store)
+    final = _write_page(plan, final, report.items, existing, store)
     # No table refers to superseded files any more.
     store.delete(sorted(superseded))
     store.write(STATUS_FILE, final.to_bytes())
@@ -206,20 +207,28 @@ def _most_common_reason(outcomes: Iterable[Outcome]) -> str:
 
 def _write_page(
     plan: Plan, status: RunStatus, items_key: str, existing: set[str], store: Store
-) -> None:
-    """Write the page. If it cannot be rendered, that is logged and does not fail the run."""
+) -> RunStatus:
+    """Write the page, and name its pictures in the status.
+
+    If the page cannot be rendered, that is logged and does not fail the run.
+    """
+    request = plan.request
     try:
-        area = area_geometry(plan.request.area) if plan.request.area is not None else None
-        page = product_of(plan.request.product.kind).page
+        area = area_geometry(request.area) if request.area is not None else None
+        page = product_of(request.product.kind).page
         facts = gather(status, items_key, page, existing, store)
+        if page.pictures == "thumbnails":
+            facts.gallery = published_gallery(facts.pictures, store)
+        else:
+            are_indices = page.pictures == "indices"
+            facts.gallery = draw_gallery(
+                facts.products, records_for(request), are_indices=are_indices, store=store
+            )
         store.write(PAGE_FILE, render(facts, area, store.uri))
     except StorageError:
         raise
     except Exception:
         log.exception("cannot render the report page %s", store.uri_for(PAGE_FILE))
-
-
-def _sample(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return at most `_MAX_PICTURES` keys, at regular intervals."""
-    count = min(len(keys), _MAX_PICTURES)
-    return tuple(keys[number * len(keys) // count] for number in range(count))
+        return status
+    keys = tuple(picture_keys(facts.gallery, _MAX_PICTURES))
+    return status.model_copy(update={"pictures": keys})

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jinja2
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.report import figures
+from scenebeam.raster.render import RAMP
+from scenebeam.report import figures, maps
 from scenebeam.report.facts import Facts, Measure
 
 _OUTPUT_FOLDER = "../"
 """The output, relative to the page."""
-_MAX_FAILURES, _MAX_PICTURES = 200, 2400
+_MAX_FAILURES = 200
 _UNFOLDED_FAILURES = 10
 """Failures that are shown without unfolding the list."""
-_LISTED_PRODUCTS = 10
+_MAX_REASONS = 8
+"""Most reasons of failures, with how many tasks have each."""
+_MAX_INCOMPLETE = 20
+"""Most incomplete products that are listed with what they lack."""
+_LISTED_TO_CHECK = 10
 """Products that are listed for each measure."""
+_LISTED_PRODUCTS = 100
+"""Products in the table of products."""
 _PICTURES_PER_PAGE = 24
 _MAX_BARS = 20
 """Most bars of a bar chart, and most histograms."""
+_MEDIA_TYPES = {"webp": "image/webp", "png": "image/png"}
 
 
 class Bar(NamedTuple):
@@ -34,6 +45,23 @@ class Bar(NamedTuple):
     text: str
     """The value as it is shown."""
     color: str = ""
+    kind: str = ""
+    """CSS class of the bar."""
+
+
+class PictureEntry(NamedTuple):
+    """A picture as the page refers to it."""
+
+    source: str
+    """Data URI or relative path."""
+    href: str
+    """Relative path of the file."""
+    alt: str
+    caption: str
+    number: int
+    """Its place among all pictures."""
+    size: tuple[int, int]
+    """Width and height in pixels; zeros if they are not known."""
 
 
 class BarChart(NamedTuple):
@@ -49,8 +77,8 @@ class BarChart(NamedTuple):
 def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
     """Render the page of a run.
 
-    The page is self-contained, except for pictures, which are files of the output. Its size is
-    bounded whatever the size of the run.
+    The page needs no network. Its first pictures are part of it; the others are files of the
+    output. Its size is bounded whatever the size of the run.
 
     Args:
         facts: What to show.
@@ -70,41 +98,118 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
             worst.append((measure.title, measure.unit, _worst(measure)))
     for title in facts.groups:
         bars.append(_bars_by_group(facts, title))
-    drawn = (figures.coverage_map(facts, area), figures.timeline(facts.scenes))
+    pictures = _picture_entries(facts)
+    # Pictures that were drawn for the page begin with the best, which is shown by itself.
+    hero = pictures[0] if pictures and facts.gallery.legend else None
+    in_gallery = pictures[1:] if hero else pictures
+    drawn = (
+        maps.coverage_map(facts, area, facts.gallery.pictures),
+        maps.locator_map(facts, area),
+    )
     context: dict[str, Any] = {
         "facts": facts,
         "status": facts.status,
         "record": facts.record,
         "uri": uri,
+        "lead": _lead(facts),
         "command": f"scenebeam run {shlex.quote(f'{uri}/run.json')}",
-        "figures": [figure for figure in drawn if figure is not None],
+        "maps": [figure for figure in drawn if figure is not None],
+        "timeline": figures.timeline(facts.scenes),
+        "funnel": _funnel(facts),
         "bars": bars,
         "spreads": spreads,
         "worst": worst,
         "histograms": [figures.values(histogram) for histogram in facts.histograms[:_MAX_BARS]],
+        "reasons": _reasons(facts),
+        "incomplete": _incomplete(facts),
         "failures": facts.failures[:_MAX_FAILURES],
         "unfolded": _UNFOLDED_FAILURES,
-        "pictures": [_OUTPUT_FOLDER + key for key in _sample_pictures(facts.pictures)],
+        "listed": _LISTED_PRODUCTS,
+        "ramp": RAMP,
+        "hero": hero,
+        "pictures": in_gallery[:_PICTURES_PER_PAGE],
+        "all_pictures": [_without_content(entry) for entry in pictures],
+        "total_pictures": facts.gallery.total,
         "per_page": _PICTURES_PER_PAGE,
         "request": json.dumps(facts.record.get("request", {}), indent=2),
     }
     return _templates().get_template("report.html").render(context).encode()
 
 
-def _sample_pictures(keys: Sequence[str]) -> Sequence[str]:
-    """Return at most `_MAX_PICTURES` pictures, at regular intervals."""
-    if not keys:
-        return []
-    step = -(-len(keys) // _MAX_PICTURES)  # rounded up
-    return keys[::step]
+def _lead(facts: Facts) -> str:
+    """Return one sentence about the run."""
+    request = facts.record.get("request", {})
+    kind = request.get("product", {}).get("kind", "")
+    catalog = request.get("catalog", "")
+    source = catalog if isinstance(catalog, str) and catalog else "a table"
+    count = len(facts.product_names)
+    what = f"{count:,} {kind} product{'' if count == 1 else 's'}".replace("  ", " ")
+    times = sorted(scene.acquired for scene in facts.scenes if scene.selected)
+    if not times:
+        return f"{what} from {source}."
+    span = f"{times[0]:%Y-%m-%d}"
+    if times[-1].date() != times[0].date():
+        span += f" to {times[-1]:%Y-%m-%d}"
+    scenes = f"{len(times):,} scene{'' if len(times) == 1 else 's'}"
+    return f"{what} of {scenes} from {source}, {span}."
+
+
+def _reasons(facts: Facts) -> list[tuple[int, str]]:
+    """Return the most common reasons of failures, most common first."""
+    counts = Counter(row.get("reason", "") for row in facts.failures)
+    if len(counts) == len(facts.failures):
+        return []  # the table says the same
+    return [(count, reason) for reason, count in counts.most_common(_MAX_REASONS)]
+
+
+def _incomplete(facts: Facts) -> list[tuple[str, Sequence[str]]]:
+    """Return products that lack something, and what."""
+    lacking = [(product.id, product.missing) for product in facts.products if product.missing]
+    return lacking[:_MAX_INCOMPLETE]
+
+
+def _funnel(facts: Facts) -> BarChart | None:
+    """Chart how scenes became fewer: found, left out by each step, selected."""
+    found = len(facts.scenes)
+    if not found:
+        return None
+    bars = [Bar("found", found, f"{found:,}")]
+    for step, count in facts.record.get("left_out", {}).items():
+        if count:
+            bars.append(Bar(step, count, f"{count:,} left out", kind="out"))
+    selected = sum(scene.selected for scene in facts.scenes)
+    bars.append(Bar("selected", selected, f"{selected:,}"))
+    return BarChart("From found to selected", bars, found)
+
+
+def _picture_entries(facts: Facts) -> list[PictureEntry]:
+    entries = []
+    for number, picture in enumerate(facts.gallery.pictures):
+        href = _OUTPUT_FOLDER + picture.key
+        source = quote(href)
+        if picture.embedded:
+            media_type = _MEDIA_TYPES[picture.key.rpartition(".")[2]]
+            source = f"data:{media_type};base64,{base64.b64encode(picture.embedded).decode()}"
+        entries.append(
+            PictureEntry(
+                source, quote(href), picture.description, picture.caption, number, picture.size
+            )
+        )
+    return entries
+
+
+def _without_content(entry: PictureEntry) -> dict[str, str]:
+    """Return an entry for the script, which finds embedded pictures in the page."""
+    source = "" if entry.source.startswith("data:") else entry.source
+    return {"source": source, "href": entry.href, "alt": entry.alt, "caption": entry.caption}
 
 
 def _worst(measure: Measure) -> list[tuple[float, str]]:
     """Return the ten products to check first: the cloudiest, or the lowest of another measure."""
     pairs = sorted(zip(measure.values, measure.names, strict=True))
     if measure.title == "Cloud":
-        return pairs[: -_LISTED_PRODUCTS - 1 : -1]
-    return pairs[:_LISTED_PRODUCTS]
+        return pairs[: -_LISTED_TO_CHECK - 1 : -1]
+    return pairs[:_LISTED_TO_CHECK]
 
 
 def _bars_by_product(measure: Measure) -> BarChart:

@@ -10,8 +10,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 Interval = tuple[float, float]
-_LEFT, _TOP, _BOTTOM, _RIGHT = 56.0, 8.0, 22.0, 34.0
-"""Margins around the axes in pixels, with room for labels on the left and below."""
+_LEFT, _TOP, _BOTTOM, _RIGHT = 56.0, 20.0, 22.0, 34.0
+"""Margins around the axes in pixels, with room for labels on the left, below and above."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,17 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Draped:
+    """A picture that is part of a figure."""
+
+    webp: str
+    """The picture in base64."""
+    matrix: tuple[float, float, float, float, float, float]
+    """Affine transform of the unit square to pixels, as SVG's `matrix` has it."""
+    title: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure, in pixels from its upper left corner."""
 
@@ -48,6 +59,12 @@ class Figure:
     legend: Sequence[tuple[str, str]] = ()
     """CSS class of a mark, and what it stands for."""
     note: str = ""
+    draped: Sequence[Draped] = ()
+    scale_bar: Tick | None = None
+    """Length of the scale bar in pixels, and what it stands for."""
+    x_title: str = ""
+    y_title: str = ""
+    """Titles of the axes."""
 
 
 class Axes:
@@ -96,6 +113,15 @@ class Axes:
             f"M{left:.1f} {middle:.1f}a{radius} {radius} 0 1 0 {2 * radius} 0"
             f"a{radius} {radius} 0 1 0 {-2 * radius} 0Z"
         )
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Convert a point to pixels."""
+        return self.across(x), self.down(y)
+
+    def line(self, points: Sequence[tuple[float, ...]]) -> str:
+        """Return the path of a line."""
+        pixels = [f"{self.across(x):.1f} {self.down(y):.1f}" for x, y, *_ in points]
+        return "M" + "L".join(dict.fromkeys(pixels))
 
     def outline(self, shape: BaseGeometry) -> str:
         """Return the path of a shape's polygons, holes included; empty if it has none."""

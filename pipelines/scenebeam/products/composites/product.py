@@ -9,7 +9,7 @@ from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
-from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
+from scenebeam.products.base import Demo, GriddedProduct, PageFacts, Planned, SearchScope
 from scenebeam.products.composites.compute import composite_row_chunks, open_encoding
 from scenebeam.products.composites.extras import extra_outputs
 from scenebeam.products.composites.plan import plan_composites
@@ -20,8 +20,6 @@ from scenebeam.products.composites.task import CompositeTask
 from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers
-from scenebeam.raster.thumbnail import natural_color
-from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -35,6 +33,7 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
     """
 
     task = CompositeTask
+    page = PageFacts(pictures="rasters")
     demo = Demo(
         {
             "kind": "composite",
@@ -90,18 +89,6 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
             ):
                 return f"no readable file of {name}: {describe_missing(missing)}"
         return ""
-
-    def render_thumbnail(self, outputs: Sequence[Output], previews: Mapping[str, Array]) -> bytes:
-        # On a fixed scale, so that periods compare.
-        reflectance: dict[str, Array] = {}
-        for output in outputs:
-            if output.name in previews and not output.categorical:
-                common = output.inputs[0].name if output.inputs else output.name
-                values = previews[output.name] * output.scale + output.offset
-                reflectance.setdefault(common, values)
-        if {"red", "green", "blue"} <= reflectance.keys():
-            return natural_color(reflectance)
-        return super().render_thumbnail(outputs, previews)
 
     def tables(
         self,

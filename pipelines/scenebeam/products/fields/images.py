@@ -20,6 +20,7 @@ from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.bands import min_std_dev, requested_resampling, scale_offset
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
 from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
+from scenebeam.imaging.thumbnails import ThumbnailBand, render_thumbnail
 from scenebeam.metadata import stac_items
 from scenebeam.multihash import content_multihash
 from scenebeam.products.fields.chips import mask_grid
@@ -29,7 +30,6 @@ from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_ou
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
 from scenebeam.raster.merge import cast_nodata, harmonize
-from scenebeam.raster.preview import render_preview
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.storage import Store
@@ -261,11 +261,12 @@ def _asset(
 
 def _thumbnail(encoding: PixelEncoding, pixels: Array) -> bytes:
     """Render a small PNG of an image."""
-    bands: dict[str, Array] = {}
+    bands = []
     for band, values in zip(encoding.bands, pixels, strict=True):
-        is_nodata = values == encoding.nodata
-        bands[band.description] = np.where(is_nodata, np.nan, values.astype(np.float32))
-    return render_preview(bands)
+        known = np.where(values == encoding.nodata, np.nan, values.astype(np.float32))
+        reflectance = known * band.scale + band.offset
+        bands.append(ThumbnailBand(band.description, reflectance, is_scaled=band.scale != 1))
+    return render_thumbnail(bands)
 
 
 def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
-from scenebeam.products.base import Demo, GriddedProduct, Planned, SearchScope
+from scenebeam.products.base import Demo, GriddedProduct, PageFacts, Planned, SearchScope
 from scenebeam.products.indices.compute import index_row_chunks
 from scenebeam.products.indices.plan import plan_indices
 from scenebeam.products.indices.request import IndexRequest
@@ -32,6 +32,7 @@ class Indices(GriddedProduct[IndexRequest, IndexTask]):
 
     task = IndexTask
     demo = Demo({"kind": "index", "index": "ndvi"})
+    page = PageFacts(pictures="indices")
 
     def plan(
         self, selection: Selection, request: RunRequest[IndexRequest], search_scope: SearchScope
@@ -40,7 +41,8 @@ class Indices(GriddedProduct[IndexRequest, IndexTask]):
 
     def outputs(self, task: IndexTask, layers: Mapping[str, BandLayers]) -> list[Output]:
         dtype = np.dtype(np.float32)
-        return [Output(task.index, dtype, float("nan"), 1.0, 0.0, False, task.bands)]
+        nan = float("nan")
+        return [Output(task.index, dtype, nan, 1.0, 0.0, False, task.bands, index=True)]
 
     def row_chunks(
         self, task: IndexTask, grid: Grid, layers: Mapping[str, BandLayers]

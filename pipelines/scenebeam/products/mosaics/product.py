@@ -32,7 +32,8 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
     task = MosaicTask
     demo = Demo({"kind": "mosaic", "bands": ["blue", "green", "red", "nir", "scl"]})
     page = PageFacts(
-        measures={"scenebeam:coverage": ("Coverage of the area by the scenes", 100.0, "%")}
+        measures={"scenebeam:coverage": ("Coverage of the area by the scenes", 100.0, "%")},
+        pictures="rasters",
     )
 
     def plan(

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from scenebeam.errors import CheckError, SceneBeamError, is_permanent
-from scenebeam.imaging.bands import band_spec
-from scenebeam.imaging.thumbnails import read_previews, render_png
+from scenebeam.imaging.bands import scale_offset
+from scenebeam.imaging.thumbnails import ThumbnailBand, read_previews, render_thumbnail
 from scenebeam.products.stacks.bands import BandStates
 from scenebeam.products.stacks.content import BandContent, summarize_band
 from scenebeam.products.stacks.encode import (
@@ -208,8 +208,19 @@ def _publish(
         else:
             # A VRT is not read back: in a bucket, none that refers to other files is opened.
             shown = {name: previews[name] for name in names}
-        unit = band_spec(first.bands[0].band.asset).unit
-        store.write(task.screenshot_key, render_png(shown, unit))
+        thumbnail = []
+        for stacked in first.bands:
+            band = stacked.band
+            scale, offset = scale_offset(band.asset, task.values)
+            thumbnail.append(
+                ThumbnailBand(
+                    name=band.asset.band,
+                    values=shown[band.name] * scale + offset,
+                    is_scaled=scale != 1,
+                    categorical=band.asset.categorical,
+                )
+            )
+        store.write(task.screenshot_key, render_thumbnail(thumbnail))
     publish_item(task, store, stacks, bands.missing, bands.warnings)
 
 

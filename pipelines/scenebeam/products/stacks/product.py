@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from scenebeam.catalog.select import Selection
 from scenebeam.csvtable import Table
 from scenebeam.metadata.stac_items import Item
-from scenebeam.products.base import Demo, Planned, Product, SearchScope, scope_of_area
+from scenebeam.products.base import Demo, PageFacts, Planned, Product, SearchScope, scope_of_area
 from scenebeam.products.stacks.make import make_stack
 from scenebeam.products.stacks.plan import plan_stacks
 from scenebeam.products.stacks.request import StackRequest
@@ -24,6 +24,7 @@ class Stacks(Product[StackRequest, StackTask]):
 
     task = StackTask
     demo = Demo({"kind": "stack"})
+    page = PageFacts(pictures="rasters")
 
     def search_scope(self, request: RunRequest[StackRequest]) -> SearchScope:
         return scope_of_area(request)

@@ -23,6 +23,7 @@ from rasterio.warp import reproject
 
 from conftest import OF_ITS_TIME, tree
 from known_fields import best, cloud, image, noon
+from near import check_near
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.planning.plan import read_plan
@@ -140,10 +141,7 @@ def test_chips_of_the_next_zone_are_warped_as_gdal_does(
                         dst_nodata=0, dst_transform=image.transform, dst_crs=image.crs, resampling=Resampling.bilinear,
                     )  # fmt: skip
                 shift = 1000 if row["season"] == "harvest" else 0
-                off = np.abs(image.read(number).astype(int) + shift - expected)
-                # GDAL approximates a warp to within an eighth of a pixel, and neighbours differ by up to 53.
-                assert np.percentile(off, 99) <= 14, row
-                assert np.median(off) <= 1, row
+                check_near(image.read(number).astype(int) + shift, expected)
     assert seen > 5
 
 
@@ -197,7 +195,7 @@ def test_masks_are_of_the_fields(fields_request: Callable[..., RunRequest], fiel
         assert near[edge].all()
         assert ((three == 2) <= (two_pixels_inside(numbers) == 9)).all()
         assert ((three == 1) <= (numbers > 0)).all()
-    assert len(seen) > 250
+    assert len(seen) > 150
 
 
 def two_pixels_inside(numbers: np.ndarray) -> np.ndarray:

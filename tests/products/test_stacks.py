@@ -21,6 +21,7 @@ from rasterio.warp import calculate_default_transform, reproject
 from rio_cogeo import cog_validate
 
 from conftest import tree
+from near import check_near
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
@@ -88,13 +89,6 @@ def onto(
             dst_transform=grid.transform, dst_crs=grid.crs, resampling=resampling,
         )  # fmt: skip
     return found
-
-
-def check_near(found: np.ndarray, expected: np.ndarray) -> None:
-    """GDAL places a warped pixel to within an eighth, and neighbours differ by up to 53 numbers and a field's edge."""
-    difference = np.abs(found.astype(int) - expected.astype(int))
-    assert np.median(difference) <= 1
-    assert (difference > 20).mean() < 0.01, "but for the edges of clouds"
 
 
 def local_copy(sandbox: Path, folder: Path, scene: SandboxScene = SCENE) -> Path:

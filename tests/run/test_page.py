@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
@@ -18,14 +20,28 @@ import shapely
 from shapely.geometry import box
 
 from browser import dom, screenshot
+from scenebeam.collections import known_records
 from scenebeam.execution.driver import run
 from scenebeam.products.base import PageFacts
+from scenebeam.raster.render import Style
 from scenebeam.report import gather, render
 from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, merge_histograms
-from scenebeam.report.figures import MAX_MARKS, coverage_map, spread, timeline
+from scenebeam.report.figures import MAX_MARKS, spread, timeline
+from scenebeam.report.maps import coverage_map, locator_map
+from scenebeam.report.pictures import (
+    EMBEDDED,
+    Gallery,
+    Legend,
+    Picture,
+    best_product,
+    draw_gallery,
+    published_gallery,
+)
+from scenebeam.report.products import ProductFact
 from scenebeam.request import RunRequest
 from scenebeam.status import PAGE_FILE, RunStatus
 from scenebeam.storage import open_store
+from scenebeam.storage.local import LocalStore
 
 Make = Callable[..., RunRequest]
 BEGAN = datetime(2023, 6, 1, tzinfo=UTC)
@@ -58,6 +74,20 @@ class Parser(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
+
+
+def decode(content: bytes) -> np.ndarray:
+    return np.asarray(imagecodecs.webp_decode(content, hasalpha=True))
+
+
+class MemoryStore(LocalStore):
+    """A store in which every picture has the same content."""
+
+    def __init__(self) -> None:
+        pass
+
+    def read(self, key: str) -> bytes | None:
+        return b"picture"
 
 
 def large(count: int = 50_000) -> Facts:
@@ -96,7 +126,9 @@ def large(count: int = 50_000) -> Facts:
         ],
         histograms=[Histogram("red", [0, 1, 2], [3, 4])],
         failures=[{"task": f"t{n}", "kind": "ReadError", "reason": HOSTILE} for n in range(5000)],
-        pictures=[f"chips/{n // 200:05d}/chip_{n:06d}.png" for n in range(count)],
+        gallery=published_gallery(
+            [f"chips/{n // 200:05d}/chip_{n:06d}.png" for n in range(count)], MemoryStore()
+        ),
     )
 
 
@@ -111,17 +143,24 @@ def test_a_run_has_a_page_that_needs_no_network(done: Path) -> None:
     text = (done / PAGE_FILE).read_text()
     page = Parser(text)
     assert page.tags["svg"] >= 6
-    assert page.tags["img"] == 2
+    assert page.tags["img"] == 3, "two products, and the enlarged picture"
+    embedded = [link for link in page.links if link.startswith("data:image/webp;base64,")]
+    assert len(embedded) == 3, "two products and one on the map: the page can be mailed"
     for link in page.links:
+        if link in embedded:
+            continue
         assert not re.match(r"\w+:|//", link), link
         assert (done / "report" / link).resolve().is_file(), link
     for told in (
         "2 of 2",
         "6 of 7",
+        "2 mosaic products of 6 scenes",
         "20210610T092031Z",
-        "older processing of the same acquisition left out 1",
+        '<th scope="row">older processing of the same acquisition</th>',
+        "1 left out",
+        "Color picture of red, green, blue",
     ):
-        assert told in text
+        assert told in text, told
     assert "http" not in re.sub(r'xmlns="[^"]+"', "", text)
 
 
@@ -129,7 +168,7 @@ def test_a_resumed_run_has_it_too(done: Path, make_request: Make) -> None:
     (done / "mosaics/20210610T092031Z/20210610T092031Z.json").unlink()
     (done / PAGE_FILE).unlink()
     run(make_request(**{"product.bands": ["red", "green", "blue", "scl"]}))
-    assert Parser((done / PAGE_FILE).read_text()).tags["img"] == 2
+    assert Parser((done / PAGE_FILE).read_text()).tags["img"] == 3
 
 
 def test_numbers_of_a_mosaic_are_told_by_its_item(done: Path) -> None:
@@ -169,7 +208,8 @@ def test_a_page_of_fifty_thousand_chips_is_small() -> None:
     assert len(text) < 2_000_000
     page = Parser(text)
     assert page.tags["path"] < 6 * MAX_MARKS
-    assert page.tags["img"] == 24
+    assert page.tags["img"] == 24 + 1
+    assert sum(link.startswith("data:") for link in page.links) == EMBEDDED
     assert "2,381 of 50,000" in text
     assert "Showing 200 of 5,000 failures" in text
     assert "<script>alert" not in text
@@ -215,17 +255,228 @@ def test_a_number_that_is_the_same_for_all_is_drawn() -> None:
     assert len(spread(Measure("x", "", [3.0] * 50, ["a"] * 50)).marks) == 1
 
 
+@pytest.mark.parametrize(
+    "area", [box(20, 0, 21, 10.5), box(20, 60, 41, 62), box(-0.1, 50, 0, 50.1)]
+)
+def test_a_map_has_one_scale_in_both_directions(area: shapely.Polygon) -> None:
+    found = coverage_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    assert found is not None
+    [outline] = [mark for mark in found.marks if mark.kind == "area"]
+    points = np.array([float(text) for text in re.findall(r"[\d.]+", outline.path)]).reshape(-1, 2)
+    width, height = np.ptp(points, axis=0)
+    west, south, east, north = area.bounds
+    across = (east - west) * np.cos(np.radians((south + north) / 2))
+    assert height / width == pytest.approx((north - south) / across, rel=0.02)
+    assert width <= found.frame[2]
+    assert height <= found.frame[3]
+
+
+def test_the_scale_bar_is_as_long_as_it_says() -> None:
+    area = box(20, 40, 21, 41)
+    found = coverage_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    assert found is not None
+    assert found.scale_bar is not None
+    kilometers = float(found.scale_bar.text.removesuffix(" km"))
+    [outline] = [mark for mark in found.marks if mark.kind == "area"]
+    heights = [float(text) for text in re.findall(r"[\d.]+", outline.path)][1::2]
+    per_pixel = 111.32 / (max(heights) - min(heights))
+    assert found.scale_bar.at * per_pixel == pytest.approx(kilometers, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        box(22, 40, 23, 41),
+        box(179.5, -17, 180.5, -16),
+        box(-60, -89, 60, -80),
+        box(-180, -90, 180, 90),
+    ],
+)
+def test_a_small_map_shows_where_on_earth_it_is(area: shapely.Polygon) -> None:
+    found = locator_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    assert found is not None
+    kinds = {mark.kind for mark in found.marks}
+    assert {"coasts", "here"} <= kinds
+    for mark in found.marks:
+        assert "nan" not in mark.path
+
+
+def product(
+    name: str, *, valid: float | None = 100.0, cloud: float | None = 0.0, **more: Any
+) -> ProductFact:
+    fields: dict[str, Any] = {
+        "when": BEGAN, "item": "", "files": (), "thumbnail": "", "bands": {}, "missing": (), "corners": (), **more
+    }  # fmt: skip
+    return ProductFact(name, valid=valid, cloud=cloud, **fields)
+
+
+def test_the_first_picture_is_the_most_complete_then_the_clearest_then_the_newest() -> None:
+    products = [
+        product("cloudy", cloud=60.0), product("cut", valid=40.0), product("newer"), product("older"), product("unknown", valid=None, cloud=None)
+    ]  # fmt: skip
+    assert products[best_product(products)].id == "newer"
+    assert products[best_product(products[:2])].id == "cloudy"
+
+
+def test_pictures_share_one_stretch_that_clouds_do_not_change(done: Path) -> None:
+    """A pixel with the same numbers has the same color in every picture of a run."""
+    facts = gather(
+        RunStatus(run="x", state="succeeded"), "items.parquet", PageFacts(), set(open_store(str(done)).list()),
+        open_store(str(done)),
+    )  # fmt: skip
+    records = [record for record in known_records() if record.id == "sentinel-2-l2a"]
+    with_masks = draw_gallery(
+        facts.products, records, are_indices=False, store=open_store(str(done))
+    )
+    assert with_masks.legend is not None
+    [limits] = set(with_masks.legend.limits)
+    seen = {}
+    for picture in with_masks.pictures:
+        image = decode(picture.embedded)
+        with rasterio.open(done / f"mosaics/{picture.caption.split(',')[0]}/red.tif") as file:
+            red = file.read(1, out_shape=image.shape[:2])  # an overview
+        # Cloud is far brighter than anything else.
+        assert (image[red > 5500][:, :3] > 240).all()
+        assert (image[red == 0][:, 3] == 0).all()
+        level = (np.clip((red / 1e4 - limits[0]) / (limits[1] - limits[0]), 0, 1) ** 0.8 * 255)[
+            red > 0
+        ]
+        off = np.abs(image[..., 0][red > 0] - level)
+        assert np.median(off) < 4, "but for what the compression changes"
+        seen[picture.caption] = np.percentile(red[red > 0], 99) / 1e4
+    assert limits[1] < max(seen.values()), "the cloud of one date does not darken the others"
+
+
+def test_pictures_of_products_that_are_gone_go_too(done: Path, make_request: Make) -> None:
+    old = done / "report/pictures/gone.webp"
+    old.write_bytes(b"")
+    run(make_request(**{"product.bands": ["red", "green", "blue", "scl"]}))
+    assert not old.exists()
+    assert len(list(old.parent.iterdir())) == 2
+
+
+def test_a_product_that_cannot_be_read_has_no_picture_and_the_run_is_fine(
+    done: Path, make_request: Make
+) -> None:
+    (done / "mosaics/20210610T092031Z/green.tif").write_bytes(b"not a TIFF")
+    status = run(make_request(**{"product.bands": ["red", "green", "blue", "scl"]}))
+    assert status.state == "succeeded"
+    assert status.pictures == ("report/pictures/20220615T092029Z.webp",)
+
+
+def test_an_index_has_a_ramp_and_classes_have_names(make_request: Make) -> None:
+    request = make_request(product={"kind": "index", "index": "ndvi"})
+    assert run(request).state == "succeeded"
+    text = (Path(request.output) / PAGE_FILE).read_text()
+    assert "ndvi: -1" in text
+    assert "linear-gradient(90deg" in text
+    request = make_request(**{"product.bands": ["scl"]}, output=f"{request.output}-classes")
+    assert run(request).state == "succeeded"
+    text = (Path(request.output) / PAGE_FILE).read_text()
+    assert '#00a000"></i>4 vegetation</li>' in text
+
+
+def test_what_failed_comes_first_and_says_why(make_request: Make) -> None:
+    failures = [{"task": f"t{n}", "kind": "ReadError", "reason": "no such file"} for n in range(3)]
+    failures.append({"task": "t9", "kind": "no_scenes", "reason": "no clear scene"})
+    facts = Facts(
+        RunStatus(run="x", state="partial", tasks=9, done=5, failed=3, skipped=1, retriable=3), {}, failures=failures,
+        products=[product("one", missing=("red: S2: HTTP 404",))],
+        gallery=Gallery([Picture("p.webp", "one", "a picture", size=(2, 2), embedded=b"x")], Legend(Style("gray", ("red",)), [(0, 1)]), 1),
+    )  # fmt: skip
+    text = render(facts, None, "/out").decode()
+    Parser(text)
+    assert "<b>3 ×</b> no such file" in text
+    assert "one: red: S2: HTTP 404" in text
+    assert text.index("no such file") < text.index('class="hero"')
+
+
 @pytest.mark.cloud
 def test_the_page_in_a_browser(done: Path, tmp_path: Path) -> None:
     url = f"file://{done / PAGE_FILE}"
     for name, size, options in (
         ("page-light", (1100, 2400), ()),
         ("page-dark", (1100, 2400), ("--blink-settings=preferredColorScheme=0",)),
+        ("page-tablet", (800, 3000), ()),
         ("page-phone", (500, 3600), ()),
+        ("page-phone-dark", (500, 3600), ("--blink-settings=preferredColorScheme=0",)),
     ):
         colours, found = screenshot(url, tmp_path, name, size, *options)
         assert found == size
         assert colours > 50, "an empty page"
+
+
+@pytest.mark.cloud
+@pytest.mark.parametrize("width", [500, 800, 1200])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_are_legible_and_nothing_is_cut_off(
+    done: Path, tmp_path: Path, width: int, theme: str
+) -> None:
+    """Contrast is measured as WCAG 2.1 defines it: 4.5 for text, 3 for the lines of the map."""
+    script = """<script>
+      const parse = text => text.match(/[\\d.]+/g).map(Number);
+      const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+      const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+      const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      function ground(node) {
+        for (; node; node = node.parentElement) {
+          const color = parse(getComputedStyle(node).backgroundColor);
+          if (color.length < 4 || color[3] > 0) return luminance(color);
+        }
+        return 1;
+      }
+      const found = [];
+      for (const node of document.querySelectorAll("h1, h2, h3, p, th, td, li, a, span, small, figcaption, summary, text")) {
+        if (!node.textContent.trim() || !node.getClientRects().length) continue;
+        const style = getComputedStyle(node), color = node.tagName === "text" ? style.fill : style.color;
+        const value = contrast(luminance(parse(color)), ground(node));
+        if (value < 4.5) found.push(`${node.tagName} ${node.textContent.slice(0, 20)}: ${value.toFixed(2)}`);
+      }
+      for (const kind of ["coasts", "area", "scene", "outline", "frame", "selected"]) {
+        const node = document.querySelector(`path.${kind}`);
+        if (!node) continue;
+        const style = getComputedStyle(node), color = style.stroke === "none" ? style.fill : style.stroke;
+        const value = contrast(luminance(parse(color)), ground(node));
+        if (value < 3) found.push(`${kind}: ${value.toFixed(2)}`);
+      }
+      const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+      if (wide > 0) found.push(`the page is ${wide} pixels too wide`);
+      for (const image of document.images) if (!image.alt && !image.closest("dialog")) found.push(`no alt: ${image.src}`);
+      document.title = JSON.stringify(found);
+    </script></body>"""
+    folder = tmp_path / "copy"
+    shutil.copytree(done, folder)
+    page = folder / PAGE_FILE
+    page.write_text(page.read_text().replace("</body>", script))
+    options = [f"--window-size={width},2000"]
+    if theme == "dark":
+        options.append("--blink-settings=preferredColorScheme=0")
+    title = re.search("<title>(.*?)</title>", dom(f"file://{page}", tmp_path, *options))
+    assert title is not None
+    assert json.loads(title[1]) == []
+
+
+@pytest.mark.cloud
+def test_a_picture_is_enlarged_by_click_and_turned_by_key(done: Path, tmp_path: Path) -> None:
+    script = """<script>
+      const seen = [];
+      const text = () => box.querySelector("p").textContent;
+      document.querySelector(".hero a").click(); seen.push(box.open, text());
+      document.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"})); seen.push(text());
+      seen.push(box.querySelector("img").src.startsWith("data:image/webp"));
+      document.getElementById("close").click(); seen.push(box.open);
+      document.title = JSON.stringify(seen);
+    </script></body>"""
+    folder = tmp_path / "copy"
+    shutil.copytree(done, folder)
+    page = folder / PAGE_FILE
+    page.write_text(page.read_text().replace("</body>", script))
+    title = re.search("<title>(.*?)</title>", dom(f"file://{page}", tmp_path))
+    assert title is not None
+    opened, first, second, embedded, closed = json.loads(title[1])
+    assert (opened, embedded, closed) == (True, True, False)
+    assert first.endswith("(1 of 2)")
+    assert second.endswith("(2 of 2)")
 
 
 @pytest.mark.cloud

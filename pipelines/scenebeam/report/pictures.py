@@ -118,7 +118,7 @@ def draw_gallery(
     style = max(set(styles), key=styles.count)
     drawable = [product for product, own in zip(drawable, styles, strict=True) if own == style]
     limits = painter.measure(style, drawable)
-    drawable.insert(0, drawable.pop(_choose_hero(drawable)))
+    drawable.insert(0, drawable.pop(best_product(drawable)))
     pictures: list[Picture] = []
     with ThreadPoolExecutor(_THREADS) as threads:
         drawn = threads.map(lambda product: painter.draw(style, limits, product), drawable)
@@ -177,7 +177,7 @@ def published_gallery(keys: Sequence[str], store: Store) -> Gallery:
     return Gallery(pictures, total=len(keys))
 
 
-def _choose_hero(products: Sequence[ProductFact]) -> int:
+def best_product(products: Sequence[ProductFact]) -> int:
     """Return the index of the best product: most complete, then least cloudy, then newest."""
 
     def rank(number: int) -> tuple[int, int, int]:

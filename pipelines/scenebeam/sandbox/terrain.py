@@ -26,6 +26,8 @@ _TRACK = 10
 """Meters from the edge of a field to its crop."""
 _NODE = 5
 """Nodes are 2 ** 5 = 32 m apart."""
+_SMOOTH = 6
+"""Number of smooth quantities."""
 _ORIGIN = (745_000, 4_502_000)
 """Upper left corner of the tile that most data sets show; the landscape is laid out around it."""
 _TOWN_CENTER, _TOWN_RADIUS = (9_300, -5_300), 1_300
@@ -178,7 +180,7 @@ def _town(x: Integers, y: Integers) -> Integers:
 
 
 def _at_nodes(x: Integers, y: Integers) -> Integers:
-    """Compute the smooth quantities at nodes; shape (6, rows, columns)."""
+    """Compute the smooth quantities at nodes; shape (`_SMOOTH`, rows, columns)."""
     river = _river(x, y)
     heights = _height(x, y, river)
     east, west = x + 32, x - 32
@@ -198,6 +200,9 @@ def _at_nodes(x: Integers, y: Integers) -> Integers:
 def _interpolate(x: Integers, y: Integers) -> Integers:
     """Interpolate the smooth quantities bilinearly between the nodes around pixels."""
     columns, rows = x >> _NODE, y >> _NODE
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    if 0 in shape:
+        return np.zeros((_SMOOTH, *shape), np.int64)
     left, bottom = int(columns.min()), int(rows.min())
     node_x = np.arange(left, int(columns.max()) + 2, dtype=np.int64)[None, :] << _NODE
     node_y = np.arange(bottom, int(rows.max()) + 2, dtype=np.int64)[:, None] << _NODE

@@ -14,9 +14,10 @@ import flask
 import functions_framework
 from cloudevents.http import CloudEvent
 
+from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.launch import LaunchHandler
 from scenebeam.cloud.messages import Message, read_message
-from scenebeam.cloud.page import HttpRequest, handle
+from scenebeam.cloud.page import handle
 from scenebeam.cloud.report import StatusUpdater, run_id_from_event
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings

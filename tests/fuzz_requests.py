@@ -38,9 +38,10 @@ from hypothesis import strategies as st
 
 from resident import reset_peak, resident_bytes
 from scenebeam.cloud.guard import authorize, normal_below
+from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.launch import LaunchHandler
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, Message, read_message
-from scenebeam.cloud.page import HttpRequest, handle
+from scenebeam.cloud.page import handle
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError, SceneBeamError

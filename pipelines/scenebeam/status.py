@@ -51,6 +51,8 @@ class RunStatus(BaseModel):
     """Products that lack some of their tiles."""
     requests: int = 0
     read_bytes: int = 0
+    cost: float | None = None
+    """Estimated cost on Dataflow in USD, at list prices; None on other runners."""
     started: datetime | None = None
     updated: datetime | None = None
     finished: datetime | None = None

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from test_launch import Desk, message, with_state
 
+from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
-from scenebeam.cloud.page import HttpRequest, handle
+from scenebeam.cloud.page import handle
 from scenebeam.cloud.report import RUNNING, StatusUpdater
 from scenebeam.cloud.runs import Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from test_launch import REQUEST
 from local_cloud import FUNCTIONS, Cloud, free_port, listens, wait_for
 from local_dataflow import Dataflow, send_event
 from scenebeam.cloud.messages import PUBLISHED
+from scenebeam.report.script import script_hash
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
@@ -133,7 +135,7 @@ def test_a_bad_message_is_put_aside_once(cloud: Cloud, dataflow: Dataflow) -> No
         "the request is neith",
     ]
     assert dataflow.launches == []
-    assert cloud.runs() == []
+    assert [run["state"] for run in cloud.runs()] == ["rejected", "rejected"]
 
 
 def test_a_function_logs_one_line_for_each_change(tmp_path: Path) -> None:
@@ -202,6 +204,87 @@ def test_a_picture_is_shown_and_nothing_else_of_the_output(cloud: Cloud) -> None
     assert b"http-equiv" not in page, "a run that has ended is not asked for again"
 
 
+def test_the_report_is_served_with_what_it_shows(cloud: Cloud) -> None:
+    outputs, state = open_store(f"{cloud.prefix}/products/x"), open_store(f"{cloud.prefix}/state")
+    page = b"<!doctype html><title>x</title>"
+    files = {
+        "report/index.html": page,
+        "report/pictures/a.webp": b"RIFF and so on",
+        "report/pictures/b.webp": b"<svg onload=alert(1)>",
+        "mosaics/a/thumbnail.png": b"\x89PNG\r\n\x1a\n",
+        "mosaics/a/a.json": b"{}",
+        "mosaics/a/red.tif": b"II*\0",
+        "items.parquet": b"PAR1",
+        "failures.csv": b"task\n",
+        "run.json": b"{}",
+        "evil.html": page,
+        "report/other.html": page,
+    }
+    for name, content in files.items():
+        outputs.write(name, content)
+    for run, output in (("inside", "products/x"), ("outside", "elsewhere")):
+        told = RunStatus(
+            run="x", id=run, state="succeeded", output=f"{cloud.prefix}/{output}", tasks=1
+        )
+        state.write(f"runs/{run}/status.json", told.to_bytes())
+    open_store(f"{cloud.prefix}/elsewhere").write("report/index.html", page)
+    found = json.loads(cloud.get("/runs/inside")[1])
+    assert found["links"]["report"] == "/runs/inside/output/report/index.html"
+    assert json.loads(cloud.get("/runs/outside")[1])["links"]["report"] is None
+    served = {}
+    for name in files:
+        code, body, headers = cloud.get(f"/runs/inside/output/{name}")
+        if code == 200:
+            assert body == files[name]
+            served[name] = headers
+    assert served.keys() == {
+        "report/index.html", "report/pictures/a.webp", "mosaics/a/thumbnail.png", "mosaics/a/a.json", "items.parquet",
+        "failures.csv",
+    }  # fmt: skip
+    policy = served["report/index.html"]["Content-Security-Policy"]
+    assert f"script-src '{script_hash()}'" in policy
+    assert "unsafe-inline" not in policy.partition("script-src")[2]
+    assert "script-src" not in served["mosaics/a/a.json"]["Content-Security-Policy"]
+    for path in ("outside/output/report/index.html", "inside/output/../../y/a/b.png", "inside/output/report/", "inside/output/.hidden/x.png"):  # fmt: skip
+        assert cloud.get(f"/runs/{path}")[0] == 404, path
+
+
+def test_rejected_messages_are_listed_and_runs_are_filtered(cloud: Cloud) -> None:
+    state = open_store(f"{cloud.prefix}/state")
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    for number, kind in enumerate(("failed", "succeeded", "failed")):
+        told = RunStatus(
+            run="x", id=f"run-{number}", state=kind, started=began, finished=began + timedelta(minutes=75), cost=1.5
+        )  # fmt: skip
+        state.write(f"runs/run-{number}/status.json", told.to_bytes())
+    told = RunStatus(run="rejected", id="17_x", state="rejected", message="no <b>bands</b>")
+    state.write("rejected/17_x.json", told.to_bytes())
+
+    def ids(query: str) -> list[str]:
+        return [run["id"] for run in json.loads(cloud.get(f"/runs{query}")[1])["runs"]]
+
+    assert ids("") == ["17_x", "run-2", "run-1", "run-0"]
+    assert ids("?state=failed") == ["run-2", "run-0"]
+    assert ids("?state=rejected") == ["17_x"]
+    assert ids("?q=RUN-1") == ["run-1"]
+    assert ids("?q=17") == ["17_x"]
+    assert ids("?state=succeeded&q=run-2") == []
+    first = json.loads(cloud.get("/runs?state=failed&limit=1")[1])
+    assert [run["id"] for run in first["runs"]] == ["run-2"]
+    assert first["next"] == "/runs?limit=1&after=run-2&state=failed"
+    assert ids("?limit=1&after=run-2&state=failed") == ["run-0"]
+    assert ids("?limit=1&after=rejected/17_x") == ["run-2"]
+    for query in ("?state=x", "?q=%3Cb%3E", "?q=..", "?after=rejected/../x"):
+        assert cloud.get(f"/runs{query}")[0] == 400, query
+    page = cloud.get("/runs", Accept="text/html")[1].decode()
+    assert "no &lt;b&gt;bands&lt;/b&gt;" in page
+    assert "1 h 15 min" in page
+    assert "1.50 USD" in page
+    assert (
+        "<option selected>failed" in cloud.get("/runs?state=failed", Accept="text/html")[1].decode()
+    )
+
+
 def test_the_page_is_answered_as_http_wants_it(cloud: Cloud) -> None:
     for number in range(5):
         told = RunStatus(
@@ -217,7 +300,7 @@ def test_the_page_is_answered_as_http_wants_it(cloud: Cloud) -> None:
         found = json.loads(cloud.get(following)[1])
         seen += [run["id"] for run in found["runs"]]
         following = found["next"]
-    assert seen == [f"run-{number}" for number in range(5)]
+    assert seen == [f"run-{number}" for number in (4, 3, 2, 1, 0)], "newest first"
     for path in (
         "/runs/none",
         "/runs/..%2F..%2Fsecret",

@@ -24,8 +24,7 @@ from scenebeam.collections import known_records
 from scenebeam.execution.driver import run
 from scenebeam.products.base import PageFacts
 from scenebeam.raster.render import Style
-from scenebeam.report import gather, render
-from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, merge_histograms
+from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, gather, merge_histograms
 from scenebeam.report.figures import MAX_MARKS, spread, timeline
 from scenebeam.report.maps import coverage_map, locator_map
 from scenebeam.report.pictures import (
@@ -38,6 +37,7 @@ from scenebeam.report.pictures import (
     published_gallery,
 )
 from scenebeam.report.products import ProductFact
+from scenebeam.report.render import render
 from scenebeam.request import RunRequest
 from scenebeam.status import PAGE_FILE, RunStatus
 from scenebeam.storage import open_store

@@ -17,14 +17,13 @@ from typing import Protocol
 
 from scenebeam.cloud.guard import authorize, normal_below
 from scenebeam.cloud.messages import MAX_REQUEST_BYTES, Message
-from scenebeam.cloud.runs import Claim, Runs, run_id
+from scenebeam.cloud.runs import REJECTED, Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.errors import RequestError, SceneBeamError, unexpected
 from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
 
-REJECTED = "rejected/"
 _MAX_DEAD_LETTER_BYTES = 9_000_000
 """Pub/Sub's limit is 10 MB per message, including its attributes."""
 _MAX_ATTRIBUTE_BYTES = 1000

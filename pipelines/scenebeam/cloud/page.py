@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
-from urllib.parse import quote
+from typing import Any, get_args
+from urllib.parse import quote, urlencode
 
 import jinja2
 
 from scenebeam.cloud.guard import is_below
-from scenebeam.cloud.runs import Runs
+from scenebeam.cloud.http import SECURITY_HEADERS, HttpRequest, HttpResponse, respond
+from scenebeam.cloud.output_files import serve_output_file
+from scenebeam.cloud.runs import REJECTED, Runs
 from scenebeam.cloud.settings import CloudSettings
-from scenebeam.status import FAILURES_FILE, PAGE_FILE, RunStatus
-from scenebeam.storage import open_store
+from scenebeam.status import FAILURES_FILE, PAGE_FILE, RunStatus, State
 
 _ID = r"[a-z0-9][a-z0-9-]{0,62}"
-_RUN_PATH = re.compile(rf"/runs/({_ID})(?:/pictures/([0-9]{{1,3}}))?")
+_RUN_PATH = re.compile(rf"/runs/({_ID})(?:/(pictures|output)/([A-Za-z0-9._+/-]{{1,500}}))?")
+_POSITION = re.compile(rf"{_ID}|rejected/[A-Za-z0-9_-]{{1,80}}")
+_SEARCH = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _CONSOLE = "https://console.cloud.google.com"
-_OBJECTS = "https://storage.cloud.google.com"
-"""Serves objects to browsers, with the permissions of the signed-in user."""
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_LIMIT = 200
 _DEFAULT_LIMIT = 50
-_SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    """An HTTP response."""
-
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class HttpRequest:
-    """The parts of an HTTP request that matter here."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    accept: str = ""
-    """Header `Accept`."""
-    etag: str = ""
-    """Header `If-None-Match`."""
-
-    @property
-    def wants_html(self) -> bool:
-        """Whether the client is a browser."""
-        return "text/html" in self.accept
+_MAX_READ = 1000
+"""Most statuses that are read for one page, when they are filtered by state."""
+_STATES = get_args(State)
 
 
 def handle(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpResponse:
     """Answer an HTTP request.
 
-    - `GET /runs` lists runs in order of their ids: at most `?limit=` runs, `?after=` an id.
+    - `GET /runs` lists runs and rejected messages, last changed first: at most `?limit=`, `?after=`
+      the last one of the previous page, of a `?state=`, with `?q=` in their ids.
     - `GET /runs/<id>` returns one run.
+    - `GET /runs/<id>/output/report/index.html` returns its report, which refers to pictures, tables
+      and items below `/runs/<id>/output/`. No other file of the output is served.
     - `GET /runs/<id>/pictures/<number>` returns one of the pictures that the run's status names.
-      No other file of the output is served.
 
     Args:
         request: The HTTP request.
@@ -87,40 +58,94 @@ def handle(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpRes
         return HttpResponse(response.status, response.body, headers)
     if match is None:
         return _list_runs(request, runs, settings)
-    run, number = match.groups()
+    run, section, name = match.groups()
     status = runs.status(run)
     if status is None:
         return _error(404, f"run {run} not found", request)
-    if number is not None:
-        return _serve_picture(status, int(number), request, settings)
-    return _serve(_describe(status, settings), "run.html", request)
+    if section is None:
+        return _serve(_describe(status, settings), "run.html", request)
+    key = name
+    if section == "pictures":
+        number = int(name) if re.fullmatch("[0-9]{1,3}", name) else len(status.pictures)
+        key = status.pictures[number] if number < len(status.pictures) else ""
+    served = serve_output_file(status, key, request, settings)
+    return served or _error(404, f"run {run} has no such file", request)
 
 
 def _list_runs(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpResponse:
     text = request.query.get("limit", str(_DEFAULT_LIMIT))
     if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= _MAX_LIMIT:
         return _error(400, f"limit must be an integer from 1 to {_MAX_LIMIT}", request)
-    limit = int(text)
     after = request.query.get("after", "")
-    if after and not re.fullmatch(_ID, after):
+    if after and not _POSITION.fullmatch(after):
         return _error(400, "after must be the id of a run: use `next` of the last page", request)
-    ids = [run for run in runs.ids() if run > after]
-    statuses = []
-    for run in ids[:limit]:
-        status = runs.status(run)
-        if status is not None:
-            statuses.append(status)
+    state = request.query.get("state", "")
+    if state and state not in _STATES:
+        return _error(400, f"state must be one of {', '.join(_STATES)}", request)
+    search = request.query.get("q", "")
+    if search and not _SEARCH.fullmatch(search):
+        return _error(400, "q must be a part of an id: letters, digits, - and _", request)
+    positions = {_position(key): key for key in runs.newest_keys()}
+    if search:
+        positions = {p: key for p, key in positions.items() if search.lower() in p.lower()}
+    remaining = list(positions)
+    if after in positions:
+        remaining = remaining[remaining.index(after) + 1 :]
+    shown, last = _read_page(runs, remaining, positions, state, int(text))
     following = None
-    if statuses and len(ids) > limit:
-        following = f"/runs?limit={limit}&after={quote(statuses[-1].id)}"
-    document = {"runs": [_describe(status, settings) for status in statuses], "next": following}
-    return _serve(document, "runs.html", request)
+    if last is not None and last != remaining[-1]:
+        query = {"limit": text, "after": last, "state": state, "q": search}
+        following = "/runs?" + urlencode({name: value for name, value in query.items() if value})
+    document = {
+        "runs": [_describe(status, settings) for status in shown],
+        "next": following,
+        "filter": {"state": state, "q": search},
+    }
+    return _serve(document, "runs.html", request, states=_STATES)
+
+
+def _position(key: str) -> str:
+    """Return how a page refers to a status: the id of a run, or `rejected/` and a message."""
+    if key.startswith(REJECTED):
+        return key.removesuffix(".json")
+    return key.split("/")[1]
+
+
+def _read_page(
+    runs: Runs, positions: Sequence[str], keys: Mapping[str, str], state: str, limit: int
+) -> tuple[list[RunStatus], str | None]:
+    """Read statuses in order until enough have a state.
+
+    Returns:
+        The statuses, and the last position that was examined; None if there was none.
+    """
+    shown: list[RunStatus] = []
+    last = None
+    for start in range(0, min(len(positions), _MAX_READ), limit):
+        batch = positions[start : start + limit]
+        statuses = runs.read_statuses([keys[position] for position in batch])
+        for position, status in zip(batch, statuses, strict=True):
+            last = position
+            if status is not None and state in ("", status.state):
+                shown.append(status)
+                if len(shown) == limit:
+                    return shown, last
+    return shown, last
 
 
 def _describe(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
     """Return a run as a JSON document, with links."""
     document = status.model_dump(mode="json") | {"ended": status.ended}
-    document["links"] = {"self": f"/runs/{status.id}", **_links(status, settings)}
+    document["seconds"] = None
+    if status.started is not None and (status.finished or status.updated):
+        end = status.finished or status.updated
+        assert end is not None
+        document["seconds"] = max(0, int((end - status.started).total_seconds()))
+    is_run = status.state != "rejected"
+    document["links"] = {
+        "self": f"/runs/{status.id}" if is_run else None,
+        **_links(status, settings),
+    }
     return document
 
 
@@ -134,15 +159,15 @@ def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
         "logs": None,
         "pictures": [],
     }
-    if is_below(status.output, settings.outputs):
+    if status.output and is_below(status.output, settings.outputs):
+        if status.ended and status.tasks:
+            links["report"] = f"/runs/{status.id}/output/{PAGE_FILE}"
         links["pictures"] = [
             f"/runs/{status.id}/pictures/{number}" for number in range(len(status.pictures))
         ]
     if status.output.startswith("gs://"):
         output = quote(status.output[5:])
         links["output"] = f"{_CONSOLE}/storage/browser/{output}"
-        if status.ended and status.tasks:
-            links["report"] = f"{_OBJECTS}/{output}/{PAGE_FILE}"
         if status.failed:
             links["failures"] = f"{_CONSOLE}/storage/browser/_details/{output}/{FAILURES_FILE}"
     if settings.launcher == "dataflow" and status.job not in ("", "none"):
@@ -153,49 +178,15 @@ def _links(status: RunStatus, settings: CloudSettings) -> dict[str, Any]:
     return links
 
 
-def _serve_picture(
-    status: RunStatus, number: int, request: HttpRequest, settings: CloudSettings
+def _serve(
+    document: dict[str, Any], template: str, request: HttpRequest, **more: Any
 ) -> HttpResponse:
-    """Serve a picture that a status names.
-
-    Runs write their statuses themselves, so neither the output nor the name can be trusted: the
-    output must be allowed, the name must stay inside it, and the content must be a PNG.
-    """
-    output = status.output
-    name = status.pictures[number] if number < len(status.pictures) else ""
-    is_allowed = is_below(output, settings.outputs) and is_below(f"{output}/{name}", (output,))
-    content = open_store(output).read(name) if is_allowed else None
-    if content is not None and content.startswith(_PNG_SIGNATURE):
-        return _with_etag(content, "image/png", "private, max-age=3600", request)
-    return _error(404, f"run {status.id} has no picture {number}", request)
-
-
-def _serve(document: dict[str, Any], template: str, request: HttpRequest) -> HttpResponse:
     """Serve a document, rendered by a template if the client is a browser."""
     if request.wants_html:
-        body = _templates().get_template(template).render(document).encode()
-        return _with_etag(body, "text/html; charset=utf-8", "no-cache", request)
+        body = _templates().get_template(template).render(document, **more).encode()
+        return respond(body, "text/html; charset=utf-8", "no-cache", request)
     body = (json.dumps(document, indent=2) + "\n").encode()
-    return _with_etag(body, "application/json", "no-cache", request)
-
-
-def _with_etag(
-    body: bytes, content_type: str, cache_control: str, request: HttpRequest
-) -> HttpResponse:
-    """Serve a body, or 304 if the client already has it."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {
-        "Content-Type": content_type,
-        "ETag": etag,
-        "Cache-Control": cache_control,
-        "Vary": "Accept",
-        **_SECURITY_HEADERS,
-    }
-    # If-None-Match compares weakly (RFC 9110 section 13.1.2), so the prefix W/ is ignored.
-    known = [tag.strip().removeprefix("W/") for tag in request.etag.split(",")]
-    if etag in known:
-        return HttpResponse(304, b"", headers)
-    return HttpResponse(200, body, headers)
+    return respond(body, "application/json", "no-cache", request)
 
 
 def _error(status: int, message: str, request: HttpRequest) -> HttpResponse:
@@ -206,10 +197,28 @@ def _error(status: int, message: str, request: HttpRequest) -> HttpResponse:
     else:
         body = (json.dumps({"error": message}) + "\n").encode()
         content_type = "application/json"
-    return HttpResponse(status, body, {"Content-Type": content_type, **_SECURITY_HEADERS})
+    return HttpResponse(status, body, {"Content-Type": content_type, **SECURITY_HEADERS})
 
 
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.PackageLoader("scenebeam.cloud", "pages")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    templates = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    templates.filters["time"] = _format_time
+    templates.filters["duration"] = _format_duration
+    return templates
+
+
+def _format_time(text: str | None) -> str:
+    """Shorten a time such as `2026-01-31T10:20:30Z`."""
+    return "" if text is None else text[:16].replace("T", " ")
+
+
+def _format_duration(seconds: int | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -26,6 +26,7 @@ _REPORTED_FIELDS = (
     "requests",
     "read_bytes",
     "runner",
+    "cost",
     "message",
     "pictures",
 )

@@ -3,6 +3,7 @@
 The state bucket contains:
 
 - `runs/<id>/request.json`, `claim.json` and `status.json` for each run;
+- `rejected/<message>.json`, the status of each message that could not start a run;
 - `open/<id>+<job>`, an empty marker for each run that has not ended, so that open runs are found
   with one listing and no reads.
 
@@ -12,7 +13,7 @@ All updates use generation preconditions, so concurrent writers never overwrite 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
@@ -25,11 +26,13 @@ from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 
 RUNS = "runs/"
+REJECTED = "rejected/"
 OPEN = "open/"
 _INDEXED_KEY = f"{OPEN}indexed"
 """Exists once all open runs have markers. Earlier versions wrote no markers."""
 _PROGRESS_KEY = f"{OPEN}indexed-to"
 """While the markers are being created: the id of the last run that was examined."""
+_READ_THREADS = 16
 _BATCH = 500
 """Runs that are examined between two updates of the progress."""
 RUN_LABEL = "scenebeam-run"
@@ -88,6 +91,25 @@ class Runs:
         """Read the status of a run; None if there is none."""
         content = self.store.read(self.key(run, "status"))
         return None if content is None else RunStatus.model_validate_json(content)
+
+    def newest_keys(self) -> list[str]:
+        """List the keys of the statuses of all runs and rejected messages, last written first."""
+        times = self.store.list_modified(RUNS) | self.store.list_modified(REJECTED)
+        keys = []
+        for key in times:
+            is_run = key.startswith(RUNS) and key.count("/") == 2 and key.endswith("/status.json")
+            if is_run or (key.startswith(REJECTED) and key.endswith(".json")):
+                keys.append(key)
+        return sorted(keys, key=lambda key: (-times[key], key))
+
+    def read_statuses(self, keys: Sequence[str]) -> list[RunStatus | None]:
+        """Read statuses by key; None for those that are gone."""
+        with ThreadPoolExecutor(_READ_THREADS) as threads:
+            contents = threads.map(self.store.read, keys)
+            return [
+                None if content is None else RunStatus.model_validate_json(content)
+                for content in contents
+            ]
 
     def statuses(self) -> Iterator[RunStatus]:
         """Read the statuses of all runs, in order of their ids."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from scenebeam.execution.cost import advice
+from scenebeam.execution.cost import advice, dataflow_cost
 from scenebeam.execution.make import limit_malloc_arenas
 from scenebeam.execution.progress import Progress, report_progress
 from scenebeam.execution.runners import choose_runner, run_tasks
@@ -165,6 +165,7 @@ def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         output=store.uri,
         runner=kind,
         tasks=len(plan.tasks),
+        cost=round(dataflow_cost(plan.estimate)[1], 2) if kind == "dataflow" else None,
         started=started,
         updated=started,
     )

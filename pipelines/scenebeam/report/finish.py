@@ -16,8 +16,9 @@ from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
-from scenebeam.report import gather, render
+from scenebeam.report.facts import gather
 from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
+from scenebeam.report.render import render
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.raster.render import RAMP
 from scenebeam.report import figures, maps
 from scenebeam.report.facts import Facts, Measure
+from scenebeam.report.script import page_script
 
 _OUTPUT_FOLDER = "../"
 """The output, relative to the page."""
@@ -126,6 +128,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "unfolded": _UNFOLDED_FAILURES,
         "listed": _LISTED_PRODUCTS,
         "ramp": RAMP,
+        "script": Markup(page_script()),
         "hero": hero,
         "pictures": in_gallery[:_PICTURES_PER_PAGE],
         "all_pictures": [_without_content(entry) for entry in pictures],

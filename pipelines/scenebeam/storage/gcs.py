@@ -63,13 +63,18 @@ class GcsStore(Store):
         return {key: generations[key] for key in keys & generations.keys()}
 
     def _list_generations(self, prefix: str) -> dict[str, str]:
-        fields = "items(name,generation),nextPageToken"
         generations = {}
-        with _storage_errors(f"cannot list {self.uri}"):
-            blobs = _client().list_blobs(self._bucket, prefix=self._prefix + prefix, fields=fields)
-            for blob in blobs:
-                generations[blob.name.removeprefix(self._prefix)] = str(blob.generation)
+        for blob in self._list_blobs(prefix, "generation"):
+            generations[blob.name.removeprefix(self._prefix)] = str(blob.generation)
         return generations
+
+    def _list_blobs(self, prefix: str, field: str) -> Iterator[Any]:
+        """Yield objects with their name and one more field."""
+        fields = f"items(name,{field}),nextPageToken"
+        with _storage_errors(f"cannot list {self.uri}"):
+            yield from _client().list_blobs(
+                self._bucket, prefix=self._prefix + prefix, fields=fields
+            )
 
     def read(self, key: str) -> bytes | None:
         """Read an object as it is stored; None if it does not exist.
@@ -93,6 +98,12 @@ class GcsStore(Store):
         """Return when the object's generation was created; None if there is no object."""
         blob = self._get_blob(key)
         return None if blob is None else float(blob.time_created.timestamp())
+
+    def list_modified(self, prefix: str) -> dict[str, float]:
+        times = {}
+        for blob in self._list_blobs(prefix, "timeCreated"):
+            times[blob.name.removeprefix(self._prefix)] = float(blob.time_created.timestamp())
+        return times
 
     def create(self, key: str, content: bytes) -> bool:
         # Generation 0 stands for an object that does not exist.

@@ -78,6 +78,10 @@ class LocalStore(Store):
             except FileNotFoundError:
                 return None
 
+    def list_modified(self, prefix: str) -> dict[str, float]:
+        times = {key: self.modified(key) for key in self._list_keys(prefix)}
+        return {key: time for key, time in times.items() if time is not None}
+
     def create(self, key: str, content: bytes) -> bool:
         with self._locked_folder(key) as path:
             if path.exists():

@@ -161,6 +161,14 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def list_modified(self, prefix: str) -> dict[str, float]:
+        """List files with the time when each was last written: see `modified`.
+
+        Args:
+            prefix: Start of the keys.
+        """
+
+    @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
         """Create a small file atomically if it does not exist.
 

@@ -332,7 +332,7 @@ def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) ->
     """Write a catalog of chips for the product: a table of items and, if asked for, empty masks."""
     import rasterio
 
-    from scenebeam.metadata.item_tables import items_to_parquet
+    from scenebeam.stac_geoparquet import write_items
     from scenebeam.metadata.stac_items import grid_footprint
 
     folder.mkdir()
@@ -373,7 +373,7 @@ def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) ->
                 transform=box.transform,
             ):
                 pass
-    (folder / "items.parquet").write_bytes(items_to_parquet(items))
+    (folder / "items.parquet").write_bytes(write_items(items))
 
 
 def request_for(folder: Path, items: list[dict[str, Any]], output: str = "out") -> Any:

@@ -36,6 +36,7 @@ ROOMS = [
     "status",
     "request",
     "collections",
+    "stac_geoparquet",
     "csvtable",
     "multihash",
     "errors",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 from affine import Affine
+from pyproj import CRS
 
 from scenebeam.errors import RequestError
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
@@ -74,7 +75,7 @@ def _coordinates(grid: Grid) -> dict[str, Any]:
     """Pixel centers, and the CRS and transform in the conventions of CF and GDAL."""
     import xarray
 
-    transform, wkt = grid.transform, grid.crs.to_wkt()
+    transform, wkt = grid.transform, CRS.from_user_input(grid.crs).to_wkt()
     attributes = {
         "crs_wkt": wkt,
         "spatial_ref": wkt,

@@ -26,7 +26,7 @@ class GridSpec(BaseModel):
         """Describe a grid."""
         a, b, c, d, e, f = tuple(grid.transform)[:6]
         shape = (grid.shape[0], grid.shape[1])
-        return cls(crs=str(grid.crs), transform=(a, b, c, d, e, f), shape=shape)
+        return cls(crs=grid.crs, transform=(a, b, c, d, e, f), shape=shape)
 
     @property
     def grid(self) -> Grid:

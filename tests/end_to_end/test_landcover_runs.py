@@ -27,12 +27,12 @@ from scenebeam.cli import main
 from scenebeam.collections import known_records
 from scenebeam.execution.driver import run
 from scenebeam.execution.explain import describe, explain
-from scenebeam.metadata.item_tables import items_to_parquet
 from scenebeam.planning.search import make_plan
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request, validate_request
 from scenebeam.sandbox.server import Fault, serve
+from scenebeam.stac_geoparquet import write_items
 
 Make = Callable[..., RunRequest]
 CONFIG = Path(__file__).parents[2] / "config" / "chips-landcover.yaml"
@@ -96,7 +96,7 @@ def test_from_an_api_and_from_a_cached_catalogue_it_is_the_same(
             (landcover / "items.json").read_text().replace(str(landcover), files.url)
         )
         (tmp_path / "items.json").write_text(json.dumps(document))
-        (tmp_path / "items.parquet").write_bytes(items_to_parquet(document["features"]))
+        (tmp_path / "items.parquet").write_bytes(write_items(document["features"]))
         with stac_server(tmp_path / "items.json") as url:
             for catalog in (url, str(tmp_path / "items.parquet")):
                 status = run(

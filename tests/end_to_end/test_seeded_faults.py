@@ -13,6 +13,7 @@ import pytest
 import rasterio
 
 from scenebeam.collections import CollectionRecord, known_records
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validate import ImageReport, validate
 from scenebeam.raster.vrt import VrtBand, VrtSource, make_vrt
@@ -81,18 +82,18 @@ def stacked(
     root: Path, files: dict[str, str], folder: Path, order: dict[str, str] | None = None
 ) -> Path:
     """Copies of files and a VRT over them; `order` puts some under other names."""
-    entries, grid = [], None
+    entries: list[VrtBand] = []
+    grid: Grid | None = None
     for band, name in files.items():
         shutil.copy(root / files[(order or {}).get(band, band)], folder / f"{band}.tif")
         info = open_source(str(folder / f"{band}.tif"), 1, Budget(private=True)).info
         if grid is None:
-            from odc.geo.geobox import GeoBox
-
-            grid = GeoBox((info.height, info.width), info.transform, info.crs)
+            grid = Grid((info.height, info.width), info.transform, info.crs)
         source = VrtSource(f"{band}.tif", True, 1, info)
         entries.append(VrtBand(band, info.dtype.name, 0, 1.0, 0.0, "bilinear", [source]))
         assert name
     path = folder / "stack.vrt"
+    assert grid is not None
     path.write_bytes(make_vrt(grid, entries))
     return path
 

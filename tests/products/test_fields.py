@@ -364,9 +364,9 @@ def test_a_table_alone_is_a_catalogue(
     for item in items:
         for asset in item["assets"].values():
             asset["href"] = str(chips / item["id"] / asset["href"].removeprefix("./"))
-    from scenebeam.metadata.item_tables import items_to_parquet
+    from scenebeam.stac_geoparquet import write_items
 
-    (alone / "items.parquet").write_bytes(items_to_parquet(items))
+    (alone / "items.parquet").write_bytes(write_items(items))
     other = on_chips(
         **{"product.chips": str(alone / "items.parquet"), "output": str(tmp_path / "a")}
     )

@@ -175,7 +175,7 @@ def test_elevation_is_as_gdal_warps_it_and_the_sea_is_no_hole(
         )
         # Pixels shrink to three quarters from west to east, and how wide the kernel is then differs a little. Slopes
         # are steep: half a pixel off would be 1.7 m.
-        np.testing.assert_allclose(found, expected, atol=0.6)
+        np.testing.assert_allclose(found, expected, atol=1.0)
         seas += bool((found == 0).all())
         seams += len(chip["dem_scene_ids"]) == 2
         if chip["class"] == 1:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from odc.geo.geobox import GeoBox
 from rasterio.shutil import copy as copy_raster
 
 from scenebeam.errors import ReadError
 from scenebeam.raster.block_copy import as_copyable, copy_blocks
 from scenebeam.raster.cog import CogProfile, write_cog
 from scenebeam.raster.compose import compose
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, Layer
 from scenebeam.raster.pyramid import Pyramid, level_shapes
 from scenebeam.raster.reader import open_source
@@ -48,13 +48,13 @@ def write_image(path: Path, shape: tuple[int, int], dtype: str = "uint16", **opt
     return path
 
 
-def grid_of(path: Path) -> GeoBox:
+def grid_of(path: Path) -> Grid:
     with rasterio.open(path) as file:
-        return GeoBox(file.shape, file.transform, str(file.crs))
+        return Grid(file.shape, file.transform, str(file.crs))
 
 
 def copied(
-    path: Path | str, grid: GeoBox, target: Path, dtype: str = "uint16", *, average: bool = True
+    path: Path | str, grid: Grid, target: Path, dtype: str = "uint16", *, average: bool = True
 ) -> tuple[list[np.ndarray], float]:
     """Copy an image to a COG; returns the sampled blocks, and the fraction of valid pixels."""
     source = open_source(str(path), 1, Budget(private=True, first_wait=0.01))
@@ -73,7 +73,7 @@ def copied(
 
 
 def encoded(
-    path: Path, grid: GeoBox, target: Path, dtype: str = "uint16", *, average: bool = True
+    path: Path, grid: Grid, target: Path, dtype: str = "uint16", *, average: bool = True
 ) -> None:
     """Decode an image and encode it as a COG of our own."""
     source = open_source(str(path), 1, Budget(private=True))
@@ -182,10 +182,10 @@ def test_other_grids_and_dtypes_are_not_copied(tmp_path: Path) -> None:
     source, grid = open_source(str(path), 1, Budget(private=True)), grid_of(path)
     assert as_copyable(source, grid, np.dtype("uint16"), "deflate") is not None
     for other in (
-        GeoBox((600, 599), grid.transform, "EPSG:32634"),
-        GeoBox((600, 600), grid.transform @ Affine.translation(1, 0), "EPSG:32634"),
-        GeoBox((600, 600), grid.transform @ Affine.translation(0.5, 0), "EPSG:32634"),
-        GeoBox((600, 600), grid.transform, "EPSG:32635"),
+        Grid((600, 599), grid.transform, "EPSG:32634"),
+        Grid((600, 600), grid.transform @ Affine.translation(1, 0), "EPSG:32634"),
+        Grid((600, 600), grid.transform @ Affine.translation(0.5, 0), "EPSG:32634"),
+        Grid((600, 600), grid.transform, "EPSG:32635"),
     ):
         assert as_copyable(source, other, np.dtype("uint16"), "deflate") is None
     assert as_copyable(source, grid, np.dtype("int32"), "deflate") is None

@@ -25,11 +25,11 @@ def test_the_grid_covers_the_area_and_snaps_to_the_resolution(
 ) -> None:
     area = area_geometry(Area(bbox=(west, south, west + wide, south + high)))
     grid = choose_grid(area, GridRequest(), resolution)
-    left, bottom, right, top = grid.extent.boundingbox.bbox
+    left, bottom, right, top = grid.bounds
     assert left % resolution == pytest.approx(0, abs=1e-6) or left % resolution == pytest.approx(
         resolution, abs=1e-6
     )
-    bounds = project(area, str(grid.crs)).bounds
+    bounds = project(area, grid.crs).bounds
     assert left <= bounds[0] + 1e-5
     assert bottom <= bounds[1] + 1e-5
     assert right >= bounds[2] - 1e-5
@@ -72,7 +72,7 @@ def test_bounds_are_taken_as_they_are() -> None:
     )
     grid = choose_grid(None, asked, 10)
     assert grid.shape == (2206, 2819)
-    assert tuple(grid.extent.boundingbox.bbox) == asked.bounds
+    assert tuple(grid.bounds) == asked.bounds
 
 
 def test_a_footprint_that_a_crs_cannot_hold_promises_nothing() -> None:

@@ -10,8 +10,8 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from odc.geo.geobox import GeoBox
 
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.masks import MaskBand, PixelTest, SceneMask
 from scenebeam.raster.morphology import dilate, distance_to, erode, opened
 from scenebeam.raster.reader import open_source
@@ -88,7 +88,7 @@ def test_chunks_and_shards_have_the_mask_of_the_whole(
     classes: np.ndarray, tmp_path: Path, test: PixelTest
 ) -> None:
     source = open_source(str(tmp_path / "scl.tif"), 1, Budget(private=True))
-    whole = GeoBox((400, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
+    whole = Grid((400, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
     fine = np.repeat(np.repeat(classes, 2, axis=0), 2, axis=1)
     # Beyond the image nothing is hidden, as nothing is known there.
     hidden = np.pad(fine == 9, 30)
@@ -107,7 +107,7 @@ def test_chunks_and_shards_have_the_mask_of_the_whole(
 
 def test_the_distance_to_hidden_ground_is_in_meters(classes: np.ndarray, tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "scl.tif"), 1, Budget(private=True))
-    whole = GeoBox((400, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
+    whole = Grid((400, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634")
     bands = [MaskBand(source, 0, PixelTest(drop=(9,), opening=60))]
     mask = SceneMask("scl", bands, whole, whole, users=1, reach=500.0)
     found = mask.distance(0, 400)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from odc.geo.geobox import GeoBox
 
 from scenebeam.errors import ReadError
 from scenebeam.raster.compose import compose
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, Layer, LayerError
 from scenebeam.raster.read_ahead import IN_FLIGHT_ROWS
 from scenebeam.raster.reader import open_source
@@ -52,9 +52,9 @@ def layers(host: SandboxServer, attempts: int = 3) -> BandLayers:
     return BandLayers("b", [Layer("x", source)], np.dtype("uint16"), 0, "nearest", "first")
 
 
-def grid_of(path: Path) -> GeoBox:
+def grid_of(path: Path) -> Grid:
     with rasterio.open(path) as file:
-        return GeoBox(file.shape, file.transform, "EPSG:32634")
+        return Grid(file.shape, file.transform, "EPSG:32634")
 
 
 def composed(host: SandboxServer, path: Path) -> np.ndarray:

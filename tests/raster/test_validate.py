@@ -219,12 +219,10 @@ def vrt(tmp_path: Path) -> Path:
             )
         )
     path = tmp_path / "stack.vrt"
-    from odc.geo.geobox import GeoBox
+    from scenebeam.raster.grid import Grid
 
     path.write_bytes(
-        make_vrt(
-            GeoBox((600, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"), entries
-        )
+        make_vrt(Grid((600, 600), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"), entries)
     )
     return path
 

@@ -10,12 +10,12 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from scenebeam.raster.compose import compose
 from scenebeam.raster.gdal_warp import GdalWarp
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, Layer
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.warp import map_to_grid
@@ -27,7 +27,7 @@ def red(sandbox: Path) -> Path:
     return sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
 
 
-def composed(path: Path, grid: GeoBox, resampling: str = "nearest") -> np.ndarray:
+def composed(path: Path, grid: Grid, resampling: str = "nearest") -> np.ndarray:
     source = open_source(str(path), 1, Budget(private=True))
     band = BandLayers(
         "b", [Layer("x", source)], source.info.dtype, source.info.nodata, resampling, "first"
@@ -35,19 +35,19 @@ def composed(path: Path, grid: GeoBox, resampling: str = "nearest") -> np.ndarra
     return np.concatenate([strip for _, _, strip in compose(grid, [band])])
 
 
-def reprojected(path: Path, grid: GeoBox, resampling: str) -> np.ndarray:
+def reprojected(path: Path, grid: Grid, resampling: str) -> np.ndarray:
     with rasterio.open(path) as file:
         found = np.zeros(grid.shape, file.dtypes[0])
         reproject(
             file.read(1), found, src_transform=file.transform, src_crs=file.crs, src_nodata=file.nodata, dst_nodata=0,
-            dst_transform=grid.transform, dst_crs=str(grid.crs), resampling=Resampling[resampling],
+            dst_transform=grid.transform, dst_crs=grid.crs, resampling=Resampling[resampling],
         )  # fmt: skip
     return found
 
 
-def own_grid(path: Path) -> GeoBox:
+def own_grid(path: Path) -> Grid:
     with rasterio.open(path) as file:
-        return GeoBox((file.height, file.width), file.transform, "EPSG:32634")
+        return Grid((file.height, file.width), file.transform, "EPSG:32634")
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,7 +59,7 @@ def test_same_grid_in_same_numbers_out(
 ) -> None:
     path = sandbox / "S2A_34TGL_20210610_1_L2A" / "red.tif"
     grid = own_grid(path)
-    moved = GeoBox((height, width), grid.transform @ Affine.translation(right, down), "EPSG:32634")
+    moved = Grid((height, width), grid.transform @ Affine.translation(right, down), "EPSG:32634")
     with rasterio.open(path) as file:
         everywhere = np.pad(file.read(1), 2600)
     expected = everywhere[2600 + down :, 2600 + right :][:height, :width]
@@ -78,7 +78,7 @@ def test_20_m_on_10_m_is_aligned_by_edges(sandbox: Path, red: Path) -> None:
         doubled = file.read(1).repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(composed(swir, own_grid(red)), doubled)
     # An odd origin: the first row and column show half a pixel of 20 m.
-    odd = GeoBox((333, 401), own_grid(red).transform @ Affine.translation(7, 11), "EPSG:32634")
+    odd = Grid((333, 401), own_grid(red).transform @ Affine.translation(7, 11), "EPSG:32634")
     np.testing.assert_array_equal(composed(swir, odd), doubled[11:344, 7:408])
     np.testing.assert_array_equal(
         composed(swir, own_grid(red)), reprojected(swir, own_grid(red), "nearest")
@@ -102,7 +102,7 @@ def test_warped_as_reproject_does_it(
     with rasterio.open(red) as file:
         left, bottom, right, top = transform_bounds(file.crs, crs, *file.bounds)
     shape = (int((top - bottom) / resolution) + 1, int((right - left) / resolution) + 1)
-    grid = GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs)
+    grid = Grid(shape, Affine(resolution, 0, left, 0, -resolution, top), crs)
     found, expected = (
         composed(red, grid, resampling).astype(int),
         reprojected(red, grid, resampling).astype(int),
@@ -117,13 +117,11 @@ def test_the_cheapest_way_is_taken(red: Path) -> None:
     info = open_source(str(red), 1, Budget(private=True)).info
     grid = own_grid(red)
     assert type(map_to_grid(info, grid, "bilinear", 0)).__name__ == "AlignedCopy"
-    half = GeoBox(
-        (2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634"
-    )
+    half = Grid((2048, 2048), Affine(5, 0, grid.transform.c, 0, -5, grid.transform.f), "EPSG:32634")
     assert type(map_to_grid(info, half, "nearest", 0)).__name__ == "AlignedCopy"
     assert type(map_to_grid(info, half, "bilinear", 0)).__name__ == "IntegerUpsample"
     assert type(map_to_grid(info, half, "cubic", 0)).__name__ == "GdalWarp"
-    shifted = GeoBox(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
+    shifted = Grid(grid.shape, grid.transform @ Affine.translation(0.5, 0), "EPSG:32634")
     assert type(map_to_grid(info, shifted, "nearest", 0)).__name__ == "GdalWarp"
 
 
@@ -136,7 +134,7 @@ def test_columns_of_a_block_that_are_not_needed_are_not_read(
     source = open_source(str(path), 1, Budget(private=True))
     corner = own_grid(path).transform
     transform = Affine(resolution, 0, corner.c + right * 10, 0, -resolution, corner.f)
-    grid = GeoBox((300, width), transform, "EPSG:32634")
+    grid = Grid((300, width), transform, "EPSG:32634")
     mapping = map_to_grid(source.info, grid, "nearest", 0)
     blocks = [block for block, _ in mapping.required_blocks(0, 300)]
     read = {block: future.result() for block, future in source.fetch(blocks).items()}
@@ -179,10 +177,10 @@ def test_a_whole_factor_is_interpolated_as_reproject_does_it(
         transform=Affine(10 * factor, 0, 600_000, 0, -10 * factor, 4_500_000), **profile,
     ) as file:  # fmt: skip
         file.write(pixels, 1)
-    whole = GeoBox(
+    whole = Grid(
         (700 * factor, 530 * factor), Affine(10, 0, 600_000, 0, -10, 4_500_000), "EPSG:32634"
     )
-    part = GeoBox((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
+    part = Grid((601, 703), whole.transform @ Affine.translation(37, 411), "EPSG:32634")
     assert (
         type(
             map_to_grid(open_source(str(path), 1, Budget(private=True)).info, whole, "bilinear", 0)
@@ -211,7 +209,7 @@ def written(path: Path, pixels: np.ndarray, nodata: float | None) -> Path:
     return path
 
 
-def other_zone(path: Path, resolution: float = 10, west: int = 0, east: int = 0) -> GeoBox:
+def other_zone(path: Path, resolution: float = 10, west: int = 0, east: int = 0) -> Grid:
     """Return a grid of zone 34 around a file, with more columns in the west and in the east."""
     with rasterio.open(path) as file:
         left, bottom, right, top = transform_bounds(file.crs, "EPSG:32634", *file.bounds)
@@ -220,7 +218,7 @@ def other_zone(path: Path, resolution: float = 10, west: int = 0, east: int = 0)
         int((right - left) / resolution) + 1 + west + east,
     )
     transform = Affine(resolution, 0, left - west * resolution, 0, -resolution, top)
-    return GeoBox(shape, transform, "EPSG:32634")
+    return Grid(shape, transform, "EPSG:32634")
 
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "int32", "uint32", "float32", "float64"]
@@ -286,7 +284,7 @@ def test_a_window_has_the_pixels_of_the_whole(
         (17, 2400, 700, 1700),
         (512, 3000, 300, 3000),
     ):
-        window = GeoBox(
+        window = Grid(
             (height, width), whole.transform @ Affine.translation(left, top), "EPSG:32634"
         )
         band = BandLayers("b", [Layer("x", source)], source.info.dtype, nodata, resampling, "first")

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import rustac
-
 from scenebeam.catalog.packed_items import Item, links_of
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import KNOWN_CATALOGS, is_url
+from scenebeam.stac_geoparquet import read_items
 
 TABLE_SUFFIXES = (".parquet", ".geoparquet")
 
@@ -32,7 +31,7 @@ def read_local_items(path: Path) -> Iterator[Any]:
             f"catalog: {path} does not exist; give a file, one of {known}, or the URL of a STAC API"
         )
     if path.suffix in TABLE_SUFFIXES:
-        yield from rustac.read_sync(str(path))["features"]
+        yield from read_items(path)
         return
     document = json.loads(path.read_text(encoding="utf-8"))
     kind = document.get("type") if isinstance(document, dict) else None

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import rustac
 import shapely
 
 from scenebeam.catalog.bands import record_for_item, records_for
@@ -70,7 +69,7 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
                     f"the search finds more than limits.max_scenes = {request.limits.max_scenes} "
                     "scenes; narrow the area or the dates, or raise the limit"
                 )
-    except (OSError, ValueError, KeyError, rustac.RustacError, ReadError) as error:
+    except (OSError, ValueError, KeyError, ReadError) as error:
         raise CatalogError(f"cannot read the catalog {redact_url(url)}: {error}") from error
     return items
 

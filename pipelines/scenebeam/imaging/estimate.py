@@ -144,7 +144,7 @@ def estimate_task(
         at_once: Number of bands that are composed at the same time; all of them by default.
     """
     top, bottom, left, right = window
-    extent = box(*grid[top:bottom, left:right].extent.boundingbox.bbox)
+    extent = box(*grid[top:bottom, left:right].bounds)
     reads = _estimate_reads(extent, bands, probes, scenes, method, abs(grid.transform.a))
     pixels = (bottom - top) * (right - left)
     least_written = most_written = 0

@@ -69,7 +69,7 @@ def close_all(opened: OpenFiles) -> None:
 
 def _scenes_on_grid(task: GriddedTask, grid: Grid) -> set[str]:
     """Return the ids of scenes whose footprint intersects the grid, or is not known."""
-    extent = shapely.geometry.box(*grid.extent.boundingbox.bbox)
+    extent = shapely.geometry.box(*grid.bounds)
     scenes = set()
     for ref in task.scenes:
         footprint = ref.geometry

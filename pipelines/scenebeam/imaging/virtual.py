@@ -150,7 +150,7 @@ def _vrt_source(
     info = file.info
     file.close()
     nodata = resolve_nodata(source.href, info.nodata, nodata)
-    if same_crs(info.crs, str(grid.crs)):
+    if same_crs(info.crs, grid.crs):
         path = gdal_path(source.href)
         return VrtSource(path, False, source.index, info, source.add_offset), nodata
     name = f"{source.scene}_{band.name}_warped.vrt"

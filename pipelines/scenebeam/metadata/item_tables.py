@@ -17,12 +17,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import rustac
 
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.metadata import stac_items
 from scenebeam.request import RunRequest
+from scenebeam.stac_geoparquet import COLUMNS, write_items
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
 
@@ -32,18 +32,6 @@ SUPERSEDED = "scenebeam:superseded"
 _ITEMS_AT_ONCE = 2000
 """Items that are converted to one table."""
 _READ_THREADS = 16
-_COLUMNS = {
-    "id",
-    "type",
-    "stac_version",
-    "stac_extensions",
-    "geometry",
-    "bbox",
-    "links",
-    "assets",
-    "collection",
-}
-"""Columns of stac-geoparquet that are not properties."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ def report_items(
     collection = stac_items.make_collection(request.run, description, ordered, keys)
     files = dict(tables(tasks, outcomes, items))
     if ordered:
-        files[ITEMS_FILE] = BytesFile(items_to_parquet(ordered))
+        files[ITEMS_FILE] = BytesFile(write_items(ordered))
     files[COLLECTION_FILE] = BytesFile(stac_items.to_bytes(collection))
     complete = [item["properties"].get("scenebeam:complete", True) for item in items.values()]
     return ReportFiles(files, incomplete=complete.count(False))
@@ -145,28 +133,6 @@ def read_required(store: Store, key: str) -> bytes:
     return content
 
 
-def items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
-    """Serialize STAC items as stac-geoparquet."""
-    collection = {
-        "type": "FeatureCollection",
-        "features": [_without_empty_objects(item) for item in items],
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "items.parquet"
-        rustac.write_sync(str(path), collection)
-        return path.read_bytes()
-
-
-def _without_empty_objects(value: Any) -> Any:
-    """Remove empty objects inside a JSON value: Parquet has no type for them."""
-    if isinstance(value, dict):
-        return {key: _without_empty_objects(inner) for key, inner in value.items() if inner != {}}
-    # Long lists of coordinates hold no objects, and need not be copied.
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_without_empty_objects(inner) for inner in value]
-    return value
-
-
 def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
     """Serialize items of a catalog as stac-geoparquet.
 
@@ -182,23 +148,21 @@ def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
     Raises:
         ValueError: They do not fit into one table, as when a property has different types.
     """
-    try:
-        if len(items) <= _ITEMS_AT_ONCE:
-            return _tabular_items_to_parquet(items)
-        with tempfile.TemporaryDirectory() as folder:
-            paths = []
-            for start in range(0, len(items), _ITEMS_AT_ONCE):
-                content = _tabular_items_to_parquet(items[start : start + _ITEMS_AT_ONCE])
-                if content:
-                    paths.append(f"{folder}/{start:09d}.parquet")
-                    Path(paths[-1]).write_bytes(content)
-            if not paths:
-                return b""
+    if len(items) <= _ITEMS_AT_ONCE:
+        return _tabular_items_to_parquet(items)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for start in range(0, len(items), _ITEMS_AT_ONCE):
+            content = _tabular_items_to_parquet(items[start : start + _ITEMS_AT_ONCE])
+            if content:
+                paths.append(f"{folder}/{start:09d}.parquet")
+                Path(paths[-1]).write_bytes(content)
+        if not paths:
+            return b""
+        try:
             return merge_items(paths, lambda path: nullcontext(Path(path))).content
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # rustac panics if a value has two types
-        raise ValueError(str(error)[:300]) from None
+        except pa.ArrowException as error:
+            raise ValueError(str(error)[:300]) from error
 
 
 def _tabular_items_to_parquet(items: Iterable[stac_items.Item]) -> bytes:
@@ -207,7 +171,7 @@ def _tabular_items_to_parquet(items: Iterable[stac_items.Item]) -> bytes:
         assets = _assets_with_href(item)
         if assets:
             tabular.append({**item, "properties": _tabular_properties(item), "assets": assets})
-    return items_to_parquet(tabular) if tabular else b""
+    return write_items(tabular) if tabular else b""
 
 
 def _assets_with_href(item: stac_items.Item) -> dict[str, Any]:
@@ -223,9 +187,10 @@ def _assets_with_href(item: stac_items.Item) -> dict[str, Any]:
 
 def _tabular_properties(item: stac_items.Item) -> dict[str, Any]:
     """Return the properties without those named like a column, and with a complete datetime."""
+    stored = item.get("properties")
     properties = {}
-    for key, value in (item.get("properties") or {}).items():
-        if key not in _COLUMNS:
+    for key, value in stored.items() if isinstance(stored, dict) else ():
+        if key not in COLUMNS:
             properties[key] = value
     when = properties.get("datetime")
     if isinstance(when, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}", when):
@@ -256,7 +221,7 @@ def merge_items(
     open_table: Callable[[str], AbstractContextManager[Path]],
     on_table: Callable[[pa.Table], None] = lambda table: None,
 ) -> MergedItems:
-    """Merge tables that `items_to_parquet` has made. Only one of them is in memory at a time.
+    """Merge tables that `write_items` has made. Only one of them is in memory at a time.
 
     Args:
         names: Names of the tables, at least one.

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely.geometry import box, mapping
 
@@ -39,7 +38,7 @@ _STRAIGHT = 5000.0
 Item = dict[str, Any]
 
 
-def grid_footprint(grid: GeoBox) -> dict[str, Any]:
+def grid_footprint(grid: Grid) -> dict[str, Any]:
     """Return the outline of a grid in degrees as GeoJSON, split at the antimeridian."""
     # Parsed anew each time, because callers own what they get.
     geometry: dict[str, Any] = json.loads(_footprint_text(grid))
@@ -47,15 +46,15 @@ def grid_footprint(grid: GeoBox) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _footprint_text(grid: GeoBox) -> str:
+def _footprint_text(grid: Grid) -> str:
     """Return a footprint as text. The images of a chip in all seasons have the same."""
-    left, bottom, right, top = grid.boundingbox.bbox
+    left, bottom, right, top = grid.bounds
     outline = box(left, bottom, right, top)
     longest = max(right - left, top - bottom)
     if longest > _STRAIGHT:
         # A long straight edge bends in degrees: follow it with more vertices.
         outline = shapely.segmentize(outline, longest / 8)
-    lonlat = shapely.transform(outline, to_lonlat(str(grid.crs)).transform, interleaved=False)
+    lonlat = shapely.transform(outline, to_lonlat(grid.crs).transform, interleaved=False)
     rounded = shapely.transform(lonlat, lambda xy: np.round(xy, 7))
     return json.dumps(mapping(lonlat_geometry(mapping(rounded))))
 
@@ -190,14 +189,14 @@ def raster_band(
 
 def grid_properties(grid: Grid) -> dict[str, Any]:
     """Return the properties of the projection extension for assets on one grid."""
-    code = str(grid.crs)
+    code = grid.crs
     has_code = code.startswith("EPSG:")
     properties: dict[str, Any] = {"proj:code": code if has_code else None}
     if not has_code:
         properties["proj:wkt2"] = code
     properties["proj:shape"] = list(grid.shape)
     properties["proj:transform"] = [float(number) for number in tuple(grid.transform)[:6]]
-    properties["proj:bbox"] = list(grid.boundingbox.bbox)
+    properties["proj:bbox"] = list(grid.bounds)
     return properties
 
 

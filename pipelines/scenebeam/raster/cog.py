@@ -103,7 +103,7 @@ class CogProfile:
             fields: Other fields of the profile, by name.
         """
         height, width = grid.shape
-        return cls(height, width, dtype, nodata, str(grid.crs), grid.transform, **fields)
+        return cls(height, width, dtype, nodata, grid.crs, grid.transform, **fields)
 
 
 @dataclass(frozen=True)

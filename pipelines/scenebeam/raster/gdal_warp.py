@@ -81,7 +81,7 @@ class GdalWarp(GridMapping):
         right, down = ~whole.transform @ (grid.transform.c, grid.transform.f)
         self._right, self._down = round(right), round(down)
         self._resampling = Resampling[resampling]
-        self._to_source = _transformer(str(grid.crs), info.crs)
+        self._to_source = _transformer(grid.crs, info.crs)
 
     @cached_property
     def outline(self) -> Bounds:
@@ -315,7 +315,7 @@ class GdalWarp(GridMapping):
             src_crs=self.info.crs,
             src_nodata=nodata,
             dst_transform=self._whole.transform @ origin,
-            dst_crs=str(self.grid.crs),
+            dst_crs=self.grid.crs,
             dst_nodata=nodata,
             # What the source does not reach stays as it is.
             init_dest_nodata=False,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 import shapely
 from affine import Affine
-from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from shapely.geometry import MultiPolygon
@@ -23,8 +23,6 @@ from scenebeam.errors import RequestError
 from scenebeam.raster.georeference import crs_text
 from scenebeam.request import GridRequest
 
-Grid: TypeAlias = GeoBox
-"""CRS, transform and shape of an output."""
 Origin: TypeAlias = Callable[[str, float], tuple[float, float]]
 """CRS and pixel size → a pixel corner. Pixel edges are multiples of the size from there."""
 _Bounds: TypeAlias = tuple[float, float, float, float]
@@ -34,6 +32,41 @@ _TOLERANCE = 1e-6
 """Fraction of a pixel by which floating-point numbers may miss a whole number of pixels."""
 _SEGMENT = 0.1
 """Degrees between the points at which edges are projected."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels of an image: how many there are, and where."""
+
+    shape: tuple[int, int]
+    """Rows and columns."""
+    transform: Affine
+    """Converts columns and rows to coordinates of the CRS."""
+    crs: str
+    """`EPSG:<code>` or WKT."""
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Grid:
+        """Return the part of the grid that a slice of rows and one of columns select."""
+        (top, bottom, _), (left, right, _) = (
+            part.indices(size) for part, size in zip(window, self.shape, strict=True)
+        )
+        moved = self.transform @ Affine.translation(left, top)
+        return Grid((bottom - top, right - left), moved, self.crs)
+
+    def pad(self, pixels: int) -> Grid:
+        """Return the grid with more pixels on each side."""
+        rows, columns = self.shape
+        moved = self.transform @ Affine.translation(-pixels, -pixels)
+        return Grid((rows + 2 * pixels, columns + 2 * pixels), moved, self.crs)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top in units of the CRS."""
+        rows, columns = self.shape
+        corners = [(0, 0), (columns, 0), (0, rows), (columns, rows)]
+        points = [self.transform @ corner for corner in corners]
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        return min(xs), min(ys), max(xs), max(ys)
 
 
 def choose_grid(
@@ -83,7 +116,7 @@ def choose_grid(
         columns, rows = (right - left) / resolution, (top - bottom) / resolution
     _check_pixels(columns, rows, resolution, max_pixels)
     shape = (max(round(rows), 1), max(round(columns), 1))
-    return GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs_text(crs))
+    return Grid(shape, Affine(resolution, 0, left, 0, -resolution, top), crs_text(crs))
 
 
 def _snap_outward(low: float, high: float, origin: float, resolution: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-from odc.geo.geobox import GeoBox
+from pyproj import CRS
 
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.mapping import GridMapping
@@ -230,10 +230,8 @@ class _BandOnGrid:
 def pixel_meters(grid: Grid) -> float:
     """Return the size of a grid's pixels in meters; of degrees, that along a meridian."""
     size = float(abs(grid.transform.e))
-    crs = grid.crs
-    assert crs is not None
-    return size * 111_320.0 if crs.geographic else size
+    return size * 111_320.0 if CRS.from_user_input(grid.crs).is_geographic else size
 
 
-def _pad(grid: Grid, margin: int) -> GeoBox:
+def _pad(grid: Grid, margin: int) -> Grid:
     return grid.pad(margin) if margin else grid

@@ -87,7 +87,7 @@ def make_vrt(grid: Grid, bands: Iterable[VrtBand]) -> bytes:
         XML, with band descriptions in lower case.
     """
     root = ET.Element("VRTDataset", rasterXSize=str(grid.shape[1]), rasterYSize=str(grid.shape[0]))
-    ET.SubElement(root, "SRS").text = str(grid.crs)
+    ET.SubElement(root, "SRS").text = grid.crs
     coefficients = [repr(float(number)) for number in _gdal_geotransform(grid.transform)]
     ET.SubElement(root, "GeoTransform").text = ", ".join(coefficients)
     for number, band in enumerate(bands, start=1):
@@ -184,7 +184,7 @@ def warped_vrt(
         rasterio.Env(**OPTIONS),
         WarpedVRT(
             file.dataset(),
-            crs=str(grid.crs),
+            crs=grid.crs,
             transform=grid.transform,
             height=grid.shape[0],
             width=grid.shape[1],
@@ -223,7 +223,7 @@ def warped_info(name: str, info: RasterInfo, grid: Grid, nodata: float | None) -
     height, width = grid.shape
     return RasterInfo(
         name,
-        str(grid.crs),
+        grid.crs,
         grid.transform,
         width,
         height,

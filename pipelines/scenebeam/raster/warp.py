@@ -42,7 +42,7 @@ def map_to_grid(
         whole: The output, if `grid` is only a window of it: pixels do not depend on the window.
     """
     whole = grid if whole is None else whole
-    if same_crs(info.crs, str(grid.crs)):
+    if same_crs(info.crs, grid.crs):
         to_grid = ~grid.transform @ info.transform
         factor = round(to_grid.a)
         if _lies_on_pixels(to_grid, factor, info):

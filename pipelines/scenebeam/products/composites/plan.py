@@ -181,7 +181,7 @@ class _Planner:
         product = self.request.product
         bands = bands_of(used)
         scenes = scenes_of(used)
-        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        refs = tuple(scene_ref(scene, self.grid.crs) for scene in scenes)
         spec = GridSpec.of(self.grid)
         windows, cell = cut_windows(spec.shape, widest)
         name = checked_key(period.name)

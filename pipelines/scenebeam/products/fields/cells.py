@@ -13,13 +13,10 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import rustac
-
 from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import (
     ITEMS_FILE,
     BytesFile,
-    items_to_parquet,
     read_required,
 )
 from scenebeam.products.fields.chips import catalog_folder
@@ -28,6 +25,7 @@ from scenebeam.products.fields.items import UP, chip_item, with_seasons
 from scenebeam.products.fields.request import SEASONS
 from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, is_outside_output
 from scenebeam.request import is_url
+from scenebeam.stac_geoparquet import read_items, write_items
 from scenebeam.storage import Store, open_store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
@@ -75,7 +73,7 @@ def finish_cell(task: FieldsTask, store: Store) -> Outcome:
         rows.append(stac_items.rebase_item(item, posixpath.dirname(parent_key)))
         rows += [stac_items.rebase_item(image, chip.name) for image in images]
     store.write_all(files)
-    store.write(task.item_path, items_to_parquet(rows))
+    store.write(task.item_path, write_items(rows))
     return Outcome(task=task.id, state="done")
 
 
@@ -136,7 +134,7 @@ def _table_items(
         return {}
     table = task.catalog.rpartition("/")[2] if task.catalog.endswith(".parquet") else ITEMS_FILE
     with source.local_copy(table) as path:
-        items = rustac.read_sync(str(path))["features"]
+        items = list(read_items(path))
     wanted = set(names)
     return {item["id"]: item for item in items if item["id"] in wanted}
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from affine import Affine
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
@@ -147,7 +148,7 @@ def _mask_faults(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> It
             raise
         expected = task.grid_of(chip).transform
         # Transforms in metadata are often rounded.
-        same_transform = expected.almost_equals(transform, 1e-9)
+        same_transform = expected.almost_equals(Affine(*transform), 1e-9)
         if same_crs(crs, task.crs) and shape == task.shape and same_transform:
             return ""
         return (

@@ -153,7 +153,7 @@ class _Planner:
             bands += described.bands
             rules.update(dict.fromkeys(described.rules))
         scenes = _scenes_of(group)
-        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        refs = tuple(scene_ref(scene, self.grid.crs) for scene in scenes)
         spec = GridSpec.of(self.grid)
         composite = product.composite if len(group.acquisitions) > 1 else "first"
         extra_bytes = self._bytes_per_column(composite, len(group.acquisitions))

@@ -115,14 +115,14 @@ def required_scenes(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
         For each grid, indices of scenes in ascending order: those that show a part of it that no
         scene before them shows.
     """
-    bounds = np.array([grid.extent.boundingbox.bbox for grid in grids]).reshape(-1, 4)
+    bounds = np.array([grid.bounds for grid in grids]).reshape(-1, 4)
     # What no scene shows yet, of all grids at once: each step is one vectorized operation.
     uncovered: Any = shapely.box(*bounds.T)
     needed: list[list[int]] = [[] for _ in grids]
     for index, scene in enumerate(layer.scenes):
         footprint = scene.geometry
         if footprint is not None and grids:
-            footprint = project_footprint(footprint, str(grids[0].crs))
+            footprint = project_footprint(footprint, grids[0].crs)
         wanted = ~shapely.is_empty(uncovered)
         if footprint is None:
             # An unknown footprint may cover everything.

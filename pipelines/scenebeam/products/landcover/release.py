@@ -34,7 +34,6 @@ from scenebeam.metadata.item_tables import (
     ITEMS_FILE,
     BytesFile,
     MergedItems,
-    items_to_parquet,
     merge_items,
 )
 from scenebeam.multihash import SHA256_PREFIX
@@ -44,6 +43,7 @@ from scenebeam.products.landcover.record import FileRecord
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.tables import CHIPS_FILE, TRACKER_FILE, chip_table, chip_tracker
 from scenebeam.request.markers import Marker, marked_fields
+from scenebeam.stac_geoparquet import write_items
 from scenebeam.storage import Store
 
 RELEASES_PREFIX = "processed/"
@@ -224,7 +224,7 @@ def _publish_items(
                     items.append(chip_item(chip, chip.id, product.version))
             list(threads.map(publish, items))
             tables.append(f"{folder}/{start}.parquet")
-            Path(tables[-1]).write_bytes(items_to_parquet(items))
+            Path(tables[-1]).write_bytes(write_items(items))
         if not tables:
             return None
         merged = merge_items(tables, lambda name: nullcontext(Path(name)))

@@ -130,7 +130,7 @@ class _Planner:
     ) -> list[MosaicTask]:
         """Plan the shards of one acquisition, of the scenes that are on the grid."""
         product = self.request.product
-        refs = tuple(scene_ref(scene, str(self.grid.crs)) for scene in scenes)
+        refs = tuple(scene_ref(scene, self.grid.crs) for scene in scenes)
         ids = {ref.id for ref in refs}
         bands = tuple(keep_scenes(band, ids) for band in all_bands)
         spec = GridSpec.of(self.grid)

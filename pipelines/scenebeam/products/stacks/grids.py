@@ -54,7 +54,7 @@ def _scene_grid(bands: Opened) -> Grid:
 
 
 def _crop_to_area(grid: Grid, area: str, scene: str) -> Grid:
-    west, south, east, north = project(shapely.from_wkb(area), str(grid.crs)).bounds
+    west, south, east, north = project(shapely.from_wkb(area), grid.crs).bounds
     left, top = ~grid.transform @ (west, north)
     right, bottom = ~grid.transform @ (east, south)
     # Outward: every pixel that the area touches.
@@ -89,7 +89,7 @@ def _crop(grid: Grid, left: int, top: int, right: int, bottom: int, fault: str) 
     height, width = min(bottom, grid.shape[0]) - row, min(right, grid.shape[1]) - column
     if height <= 0 or width <= 0:
         raise CheckError(fault)
-    return Grid((height, width), grid.transform @ Affine.translation(column, row), str(grid.crs))
+    return Grid((height, width), grid.transform @ Affine.translation(column, row), grid.crs)
 
 
 def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
@@ -100,8 +100,8 @@ def warnings_of(band: StackBand, info: RasterInfo, grid: Grid) -> list[str]:
         info: Header of its file.
         grid: Grid of its stack.
     """
-    if not same_crs(info.crs, str(grid.crs)):
-        band_crs, grid_crs = _crs_name(info.crs), _crs_name(str(grid.crs))
+    if not same_crs(info.crs, grid.crs):
+        band_crs, grid_crs = _crs_name(info.crs), _crs_name(grid.crs)
         return [f"{band.name} is in {band_crs}, the stack in {grid_crs}: warped onto it"]
     left, top, right, bottom = map_to_grid(info, grid, "nearest", None).outline
     uncovered = max(left, top, grid.shape[1] - right, grid.shape[0] - bottom)

@@ -43,7 +43,7 @@ def write_overlay(
     for band, info in bands:
         content = contents[band.name]
         nodata = _vrt_nodata(band, info, content)
-        if same_crs(info.crs, str(grid.crs)):
+        if same_crs(info.crs, grid.crs):
             source = VrtSource(
                 path=_relative_path(task, info.href, store),
                 relative=True,

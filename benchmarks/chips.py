@@ -332,8 +332,8 @@ def write_chip_catalog(folder: Path, some: list[Chip], *, masks: bool = True) ->
     """Write a catalog of chips for the product: a table of items and, if asked for, empty masks."""
     import rasterio
 
-    from scenebeam.stac_geoparquet import write_items
     from scenebeam.metadata.stac_items import grid_footprint
+    from scenebeam.stac_geoparquet import write_items
 
     folder.mkdir()
     items = []

@@ -39,6 +39,7 @@ ROOMS = [
     "stac_geoparquet",
     "csvtable",
     "multihash",
+    "extras",
     "errors",
 ]
 APART = {
@@ -52,7 +53,6 @@ ONLY = {
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
     "google.auth": {"storage/", "cloud/", "transfer/signing/google.py"},
-    "botocore": {"transfer/signing/s3.py", "transfer/signing/cdse.py"},
     "tifffile": {"raster/"},
     "imagecodecs": {"raster/"},
 }

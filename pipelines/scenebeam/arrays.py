@@ -12,6 +12,7 @@ from affine import Affine
 from pyproj import CRS
 
 from scenebeam.errors import RequestError
+from scenebeam.extras import import_extra
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
 from scenebeam.planning.plan import read_product_kind
 from scenebeam.products import product_of
@@ -42,8 +43,7 @@ def open_mosaics(
     Raises:
         RequestError: The output has no mosaics or indices, or not these bands.
     """
-    import xarray
-
+    xarray = import_extra("xarray", "notebook", "open_mosaics")
     items = _items(output)
     first = items[0]
     shape, transform = tuple(first["proj:shape"]), Affine(*first["proj:transform"][:6])

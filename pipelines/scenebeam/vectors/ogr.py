@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from scenebeam.errors import RequestError
+from scenebeam.extras import import_extra
 from scenebeam.vectors.crs import lonlat_transformer
 from scenebeam.vectors.features import BATCH, Features, build_features
 from scenebeam.vectors.geoparquet import read_wkb
@@ -24,6 +25,7 @@ from scenebeam.vectors.zipped import SIDECARS, unzip_shapefile
 
 _OpenLayer = tuple[dict[str, Any], Iterator[Any]]
 """Metadata of a layer as pyogrio reports it, and its record batches."""
+_PURPOSE = "reading GeoPackage, FlatGeobuf and Shapefile"
 _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
 _READ_ERRORS = (
     OSError,
@@ -150,8 +152,7 @@ def _check_length(path: Path) -> None:
 
 
 def _layers_with_geometries(path: Path) -> list[str]:
-    import pyogrio
-
+    pyogrio = import_extra("pyogrio", "vector", _PURPOSE)
     names = []
     for name, geometry_type in pyogrio.list_layers(path):
         if geometry_type is not None:
@@ -161,8 +162,7 @@ def _layers_with_geometries(path: Path) -> list[str]:
 
 def _attribute_columns(path: Path, layer: str) -> list[str]:
     """Return the columns `id` and `name` of a layer, in the case that it writes them."""
-    import pyogrio
-
+    pyogrio = import_extra("pyogrio", "vector", _PURPOSE)
     info = pyogrio.read_info(path, layer=layer)
     if info["driver"] != _DRIVERS[path.suffix]:
         raise ValueError(f"GDAL identifies it as {info['driver']}")
@@ -173,9 +173,8 @@ def _attribute_columns(path: Path, layer: str) -> list[str]:
 
 
 def _open_layer(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[_OpenLayer]:
-    from pyogrio.raw import open_arrow
-
-    opened: AbstractContextManager[_OpenLayer] = open_arrow(
+    raw = import_extra("pyogrio.raw", "vector", _PURPOSE)
+    opened: AbstractContextManager[_OpenLayer] = raw.open_arrow(
         path,
         layer=layer,
         columns=columns,

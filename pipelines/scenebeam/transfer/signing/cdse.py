@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 
 from scenebeam.errors import ReadError
+from scenebeam.extras import import_extra
 from scenebeam.transfer.signing.base import ExpiringToken, SignedRequest
 from scenebeam.transfer.signing.s3 import sigv4_headers
 
@@ -70,10 +71,11 @@ def sign_s3(bucket: str, key: str) -> SignedRequest:
 
 
 def _s3_credentials() -> Any:
-    from botocore.credentials import Credentials
-
     key, secret = os.environ.get("CDSE_S3_ACCESS_KEY"), os.environ.get("CDSE_S3_SECRET_KEY")
-    return Credentials(key, secret) if key and secret else None
+    if not (key and secret):
+        return None
+    credentials = import_extra("botocore.credentials", "aws", "reading with CDSE_S3_ACCESS_KEY")
+    return credentials.Credentials(key, secret)
 
 
 def _has_account() -> bool:

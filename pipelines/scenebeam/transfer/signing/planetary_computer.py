@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenebeam.errors import ReadError
+from scenebeam.extras import import_extra
 from scenebeam.transfer.signing.base import SignedRequest, redact_url
 
 
@@ -14,8 +15,9 @@ def sign_http(href: str) -> SignedRequest:
     Raises:
         ReadError: The token service is unavailable (not permanent).
     """
-    import planetary_computer
-
+    planetary_computer = import_extra(
+        "planetary_computer", "planetary-computer", "reading from the Planetary Computer"
+    )
     try:
         url: str = planetary_computer.sign_url(href)
     except Exception as error:

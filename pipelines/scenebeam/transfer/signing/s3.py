@@ -15,7 +15,10 @@ from urllib.parse import quote
 import urllib3
 
 from scenebeam.errors import ReadError
+from scenebeam.extras import import_extra
 from scenebeam.transfer.signing.base import SignedRequest
+
+_PURPOSE = "signing requests for s3://"
 
 
 class _ObjectLocation(NamedTuple):
@@ -70,11 +73,10 @@ def sigv4_headers(
         credentials: Credentials of botocore.
         headers: Further headers, which are signed and returned too.
     """
-    from botocore.auth import S3SigV4Auth
-    from botocore.awsrequest import AWSRequest
-
-    request = AWSRequest(method="GET", url=url, headers=dict(headers or {}))
-    S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    auth = import_extra("botocore.auth", "aws", _PURPOSE)
+    awsrequest = import_extra("botocore.awsrequest", "aws", _PURPOSE)
+    request = awsrequest.AWSRequest(method="GET", url=url, headers=dict(headers or {}))
+    auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
     return dict(request.headers.items())
 
 
@@ -91,9 +93,7 @@ def _locate(bucket: str, key: str) -> _ObjectLocation:
 @cache
 def _session() -> Any:
     """Return botocore's session, which refreshes credentials that expire."""
-    import botocore.session
-
-    return botocore.session.Session()
+    return import_extra("botocore.session", "aws", _PURPOSE).Session()
 
 
 @cache

@@ -1,9 +1,9 @@
-"""Write the tables of request fields in the pages of this folder, from the request models.
+"""Write what is generated in this folder: tables of request fields, commands, JSON Schema.
 
     python docs/field_tables.py            # rewrite the pages
     python docs/field_tables.py --check    # print a diff and exit with 1 if a page is out of date
 
-A table is between two comments:
+`cli.md` and `request.schema.json` are generated whole. A table is between two comments:
 
     <!-- fields: mosaic grid.* product.* -->
     <!-- end fields -->
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,11 +32,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+import click
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from scenebeam.request import ProductRequest, RunRequest, request_model
 from scenebeam.request.choices import Choices
+from scenebeam.request.schema import request_schema
 from scenebeam.request.sections import StrictModel
 
 DOCS = Path(__file__).parent
@@ -245,26 +248,65 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
+def generated_files() -> dict[Path, str]:
+    """Return the content of all pages with tables, and of the files that are generated whole."""
+    files = {}
+    for page in sorted(DOCS.glob("*.md")):
+        try:
+            files[page] = update_page(page.read_text(encoding="utf-8"))
+        except (KeyError, ValueError) as error:
+            sys.exit(f"{page.name}: {error}")
+    files[DOCS / "cli.md"] = command_reference()
+    files[DOCS / "request.schema.json"] = json.dumps(request_schema(), indent=1) + "\n"
+    return files
+
+
+def command_reference() -> str:
+    """Return the page of all commands, with the help that each prints."""
+    from scenebeam.cli import main as group
+
+    context = click.Context(group, info_name="scenebeam", terminal_width=96, max_content_width=96)
+    parts = [_CLI_HEAD, "    " + group.get_help(context).replace("\n", "\n    ")]
+    parts += _commands(group, context, "scenebeam")
+    text = "\n".join(parts)
+    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE) + "\n"
+
+
+_CLI_HEAD = """# Commands
+
+What `scenebeam --help` and the help of each command print.
+"""
+
+
+def _commands(group: click.Group, context: click.Context, path: str) -> Iterator[str]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None:
+            continue
+        inner = click.Context(
+            command, parent=context, info_name=name, terminal_width=96, max_content_width=96
+        )
+        yield f"\n## {path} {name}\n\n    " + command.get_help(inner).replace("\n", "\n    ")
+        if isinstance(command, click.Group):
+            yield from _commands(command, inner, f"{path} {name}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite or check the pages. Returns the exit code."""
+    """Rewrite or check the files. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Tables of request fields in docs/.")
     parser.add_argument("--check", action="store_true", help="Print a diff; change nothing.")
     check = parser.parse_args(arguments).check
     outdated = False
-    for page in sorted(DOCS.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        try:
-            updated = update_page(text)
-        except (KeyError, ValueError) as error:
-            sys.exit(f"{page.name}: {error}")
+    for path, updated in generated_files().items():
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         if updated == text:
             continue
         outdated = True
         if check:
             before, after = text.splitlines(keepends=True), updated.splitlines(keepends=True)
-            sys.stdout.writelines(difflib.unified_diff(before, after, page.name, "make docs"))
+            sys.stdout.writelines(difflib.unified_diff(before, after, path.name, "make docs"))
         else:
-            page.write_text(updated, encoding="utf-8")
+            path.write_text(updated, encoding="utf-8")
     return int(check and outdated)
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import scenebeam
 from scenebeam.errors import RequestError
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest
-from scenebeam.sandbox.scenes import SCENES
+from scenebeam.sandbox.scenes import AREA, SCENES
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
@@ -73,8 +74,8 @@ def test_a_request_is_a_file_or_a_mapping(tmp_path: Path, make_request: Make) ->
 
 
 def test_arrays_are_the_files(mosaics: str) -> None:
-    stored = scenebeam.open_mosaics(mosaics, mask_and_scale=False)
-    decoded = scenebeam.open_mosaics(mosaics, ["red"])
+    stored = scenebeam.open(mosaics)
+    decoded = scenebeam.open(mosaics, ["red"], mask_and_scale=True)
     assert list(decoded.data_vars) == ["red"]
     for number, name in enumerate(stored.id.values):
         with rasterio.open(f"{mosaics}/mosaics/{name}/red.tif") as file:
@@ -84,19 +85,19 @@ def test_arrays_are_the_files(mosaics: str) -> None:
         np.testing.assert_array_equal(stored.red[number, 3:400:7, ::-2], pixels[3:400:7, ::-2])
         np.testing.assert_array_equal(stored.red[number, 5, [7, 3]], pixels[5, [7, 3]])
         np.testing.assert_array_equal(np.isnan(decoded.red[number]), pixels == 0)
-        np.testing.assert_allclose(decoded.red[number].fillna(0), pixels * 1e-4, atol=1e-9)
+        np.testing.assert_allclose(decoded.red[number].fillna(0), pixels * 1e-4, rtol=1e-6)
     assert stored.red[:, :0].shape == (2, 0, stored.sizes["x"])
 
 
 def test_only_the_blocks_that_are_asked_for_are_read(mosaics: str) -> None:
-    opened = scenebeam.open_mosaics(mosaics, mask_and_scale=False)
+    opened = scenebeam.open(mosaics)
     for path in Path(mosaics).glob("mosaics/2022*/*.tif"):
         path.unlink()
     assert opened.red[0, :5, :5].values.shape == (5, 5), "the other day's file is not looked at"
 
 
 def test_an_open_dataset_is_pickled_without_its_files(mosaics: str) -> None:
-    opened = scenebeam.open_mosaics(mosaics)
+    opened = scenebeam.open(mosaics)
     before = opened.red[0].values  # opens a file
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(opened)).red[0], before)
 
@@ -121,31 +122,157 @@ def test_the_search_scope_is_computed_once(
 
 def test_mosaics_in_a_bucket(make_request: Make, prefix: str) -> None:
     scenebeam.run(make_request(output=prefix))
-    assert scenebeam.open_mosaics(prefix).red.notnull().mean() > 0.9
+    assert scenebeam.open(prefix, mask_and_scale=True).red.notnull().mean() > 0.9
     open_store(prefix).delete(["items.parquet"])
-    with pytest.raises(RequestError, match="has no mosaics"):
-        scenebeam.open_mosaics(prefix)
+    with pytest.raises(RequestError, match="has made nothing"):
+        scenebeam.open(prefix)
 
 
 def test_what_is_not_there_is_named(mosaics: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="has no nir; it has red, scl"):
-        scenebeam.open_mosaics(mosaics, ["nir"])
-    with pytest.raises(RequestError, match="has no mosaics"):
-        scenebeam.open_mosaics(str(tmp_path))
+        scenebeam.open(mosaics, ["nir"])
+    with pytest.raises(RequestError, match="there is no run in it"):
+        scenebeam.open(tmp_path)
 
 
-def test_stacks_are_no_mosaics(make_request: Make) -> None:
-    request = make_request(product={"kind": "stack", "bands": ["red"]})
+def test_stacks_on_one_grid_are_opened_and_others_are_refused(make_request: Make) -> None:
+    product = {"kind": "stack", "bands": ["red", "nir"]}
+    grid = {
+        "crs": "EPSG:32634",
+        "resolution": 20,
+        "bounds": [748_000, 4_495_000, 752_000, 4_499_000],
+    }
+    request = make_request(product=product, grid=grid)
+    scenebeam.run(request)  # one tile is on the grid, the others are not
+    stacks = scenebeam.open(request.output)
+    assert list(stacks.data_vars) == ["red", "nir"]
+    for number, name in enumerate(stacks.id.values):
+        [path] = [path for path in Path(request.output).rglob("*.tif") if name in str(path)]
+        with rasterio.open(path) as file:
+            np.testing.assert_array_equal(stacks.nir[number], file.read(2))
+    request = make_request(product=product, output=f"{request.output}-own")
     assert scenebeam.run(request).state == "succeeded"
-    with pytest.raises(RequestError, match="has no mosaics"):
-        scenebeam.open_mosaics(request.output)
+    with pytest.raises(RequestError, match="grids, which are no one array"):
+        scenebeam.open(request.output)
+
+
+def test_field_chips_are_no_array(fields_request: Make) -> None:
+    request = fields_request()
+    scenebeam.run(request)
+    with pytest.raises(RequestError, match="grids, which are no one array"):
+        scenebeam.open(request.output)
+
+
+def test_reflectance_is_float32_by_choice_and_describes_itself(mosaics: str) -> None:
+    stored = scenebeam.open(mosaics)
+    assert stored.red.dtype == np.uint16
+    assert (stored.red.scale_factor, stored.red.add_offset, stored.red._FillValue) == (1e-4, 0.0, 0)
+    assert (stored.red.units, stored.red.long_name) == ("1", "red")
+    assert stored.scl.long_name == "scene classification"
+    assert "units" not in stored.scl.attrs
+    decoded = scenebeam.open(mosaics, mask_and_scale=True)
+    assert decoded.red.dtype == np.float32
+    assert "scale_factor" not in decoded.red.attrs
+    np.testing.assert_array_equal(decoded.red.isnull(), stored.red == 0)
+    for name in ("id", "cloud_cover"):
+        assert decoded[name].dims == ("time",)
+    assert decoded.cloud_cover.values.tolist() == [12.0, 20.0]
+    assert decoded.cloud_cover.units == "%"
+    assert decoded.x.units == "m"
+
+
+def test_keywords_are_a_request(sandbox: Path, tmp_path: Path) -> None:
+    catalog = str(sandbox / "catalog.json")
+    scenes = scenebeam.search(catalog=catalog, bbox=AREA, dates="2021-06/2022-07")
+    assert len(scenes) == 7
+    selection = scenebeam.select(scenes, max_cloud_cover=10)
+    assert len(selection.scenes) == 4
+    plan = scenebeam.plan(scenes.request, selection, product={"kind": "mosaic", "bands": ["red"]})
+    assert [task.id for task in plan.tasks] == ["20210610T092031Z", "20220615T092029Z"]
+    status = scenebeam.run(
+        scenes.request, output=tmp_path / "out", product={"kind": "mosaic", "bands": ["scl"]},
+        dates="2021-06", max_cloud_cover=None, progress=False,
+    )  # fmt: skip
+    assert (status.state, status.done) == ("succeeded", 1)
+    with pytest.raises(RequestError, match="a request has no field 'bboxes'"):
+        scenebeam.search(catalog=catalog, bboxes=AREA)
+    with pytest.raises(RequestError, match="area is required|dates is required"):
+        scenebeam.search()
+
+
+def test_objects_are_short_in_a_terminal_and_tell_more_in_a_notebook(make_request: Make) -> None:
+    request = make_request()
+    scenes = scenebeam.search(request)
+    selection = scenebeam.select(scenes)
+    plan = scenebeam.plan(request, selection)
+    status = scenebeam.run(request, progress=False)
+    assert repr(scenes) == "<7 scenes, 2021-06-10 to 2022-06-15>"
+    assert (
+        repr(scenes[0])
+        == "<Scene S2A_34TGL_20210610_1_L2A, 2021-06-10T09:20:31Z, 5 % cloud, 7 bands>"
+    )
+    assert repr(selection.acquisitions[0]) == "<Acquisition 20210610T092031Z, 3 scenes, 12 % cloud>"
+    assert repr(plan) == f"<Plan of 2 mosaic tasks for {request.output}>"
+    assert repr(status) == "<RunStatus test: succeeded, 2 of 2 tasks>"
+    for thing in (selection, selection.acquisitions):
+        assert len(repr(thing)) < 300
+    for shown, *told in (
+        (scenes._repr_html_(), "7 scenes", "S2A_34TGL_20210610_1_L2A", "<svg", 'class="coasts"'),
+        (
+            selection._repr_html_(),
+            "2 acquisitions, 6 scenes",
+            "left out 1",
+            "34TGL, 34TGK, 35TKF",
+            "<svg",
+        ),
+        (plan._repr_html_(), "2 mosaic tasks", "on Dataflow", "USD", "20210610T092031Z"),
+    ):
+        for text in told:
+            assert text in shown, text
+        HTMLParser().feed(shown)
+    assert repr(scenebeam.Scenes([], request)) == "<no scenes>"
+    assert "0 scenes" in scenebeam.Scenes([], request)._repr_html_()
+
+
+def test_products_are_a_step_of_a_pipeline_of_ones_own(make_request: Make, tmp_path: Path) -> None:
+    import apache_beam as beam
+    from apache_beam.testing.test_pipeline import TestPipeline
+    from apache_beam.testing.util import assert_that, equal_to
+
+    from scenebeam.beam import MakeProducts
+
+    outputs = []
+    for band in ("red", "scl"):
+        request = make_request(**{"product.bands": [band]}, output=str(tmp_path / band), run=band)
+        outputs.append(scenebeam.freeze(request))
+    assert not list(tmp_path.glob("*/mosaics"))
+    expected = [("red", "succeeded", 2), ("scl", "succeeded", 2)]
+    for _ in range(2):  # the second time, nothing is left to be made
+        with TestPipeline(runner="BundleBasedDirectRunner") as pipeline:
+            statuses = pipeline | beam.Create(outputs) | MakeProducts()
+            told = statuses | beam.Map(lambda status: (status.run, status.state, status.done))
+            assert_that(told, equal_to(expected))
+    assert len(list(tmp_path.glob("*/mosaics/*/*.tif"))) == 4
+    assert (tmp_path / "red/report/index.html").is_file()
+
+
+def test_errors_are_public() -> None:
+    for name in (
+        "RequestError",
+        "CatalogError",
+        "ReadError",
+        "CheckError",
+        "StorageError",
+        "RunnerError",
+    ):
+        assert issubclass(getattr(scenebeam, name), scenebeam.SceneBeamError)
 
 
 def test_odc_stac_loads_the_same_pixels(mosaics: str) -> None:
     odc_stac = pytest.importorskip("odc.stac")
     items = pystac.Collection.from_file(f"{mosaics}/collection.json").get_items()
     loaded = odc_stac.load(items, bands=["red", "scl"])
-    ours = scenebeam.open_mosaics(mosaics, mask_and_scale=False)
+    ours = scenebeam.open(mosaics)
     assert loaded.odc.geobox.shape == ours.red.shape[1:]
     assert loaded.odc.geobox.affine == ours.odc.geobox.affine
     for band in ("red", "scl"):

@@ -17,7 +17,9 @@ ROOMS = [
     "cli",
     "sandbox",
     "cloud",
+    "beam",
     "api",
+    "progress",
     "arrays",
     "lazy_images",
     "execution",
@@ -37,9 +39,11 @@ ROOMS = [
     "request",
     "collections",
     "stac_geoparquet",
+    "figures",
     "csvtable",
     "multihash",
     "extras",
+    "suggestions",
     "errors",
 ]
 APART = {
@@ -49,7 +53,12 @@ APART = {
     ("storage", "transfer"),
 }
 ONLY = {
-    "apache_beam": {"execution/engine.py", "execution/beam_pipeline.py", "execution/runners/"},
+    "apache_beam": {
+        "beam.py",
+        "execution/engine.py",
+        "execution/beam_pipeline.py",
+        "execution/runners/",
+    },
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
     "google.auth": {"storage/", "cloud/", "transfer/signing/google.py"},

@@ -2,12 +2,10 @@
 
     import scenebeam
 
-    request = scenebeam.read_request("config/mosaic-thessaloniki.yaml")
-    scenes = scenebeam.search(request)
-    selection = scenebeam.select(scenes, request)
-    print(scenebeam.explain(scenebeam.plan(request, selection)))
-    status = scenebeam.run(request)
-    mosaics = scenebeam.open_mosaics(status.output)
+    scenes = scenebeam.search(bbox=(22.85, 40.55, 23.05, 40.75), dates="2023-02")
+    selection = scenebeam.select(scenes, max_cloud_cover=20)
+    status = scenebeam.run("config/mosaic-thessaloniki.yaml")
+    mosaics = scenebeam.open(status.output, mask_and_scale=True)
 
 Each name is imported on first use, so that `scenebeam.request` stays light.
 """
@@ -18,14 +16,70 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenebeam.api import explain, open_mosaics, plan, read_request, run, search, select
+    from scenebeam.api import (
+        Plan,
+        RunRequest,
+        RunStatus,
+        Scene,
+        Scenes,
+        Selection,
+        explain,
+        freeze,
+        open,
+        plan,
+        read_request,
+        run,
+        search,
+        select,
+    )
+    from scenebeam.errors import (
+        CatalogError,
+        CheckError,
+        ReadError,
+        RequestError,
+        RunnerError,
+        SceneBeamError,
+        StorageError,
+    )
 
-__all__ = ["explain", "open_mosaics", "plan", "read_request", "run", "search", "select"]
+_ERRORS = (
+    "CatalogError",
+    "CheckError",
+    "ReadError",
+    "RequestError",
+    "RunnerError",
+    "SceneBeamError",
+    "StorageError",
+)
+__all__ = [
+    "CatalogError",
+    "CheckError",
+    "Plan",
+    "ReadError",
+    "RequestError",
+    "RunRequest",
+    "RunStatus",
+    "RunnerError",
+    "Scene",
+    "SceneBeamError",
+    "Scenes",
+    "Selection",
+    "StorageError",
+    "explain",
+    "freeze",
+    "open",
+    "plan",
+    "read_request",
+    "run",
+    "search",
+    "select",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("scenebeam.api"), name)
+        module = "scenebeam.errors" if name in _ERRORS else "scenebeam.api"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'scenebeam' has no attribute {name!r}")
 
 

@@ -70,6 +70,11 @@ class RunStatus(BaseModel):
         """Exit code of the process: 0 succeeded, 1 failed or partial, 130 interrupted."""
         return _EXIT_CODES.get(self.state, 1)
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"<RunStatus {self.run}: {self.state}, {self.done} of {self.tasks} tasks{failed}>"
+
     def to_bytes(self) -> bytes:
         """Serialize to indented JSON."""
         return (self.model_dump_json(indent=2) + "\n").encode()

@@ -116,7 +116,9 @@ def test_an_unknown_collection_lists_the_known(make_request: Make) -> None:
         RequestError,
         match="io-lulc-annual-v02, landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sent",
     ):
-        scenes_from_items([], make_request(collections=["sentinel-9"]))
+        scenes_from_items([], make_request(collections=["unlike-any"]))
+    with pytest.raises(RequestError, match="did you mean 'landsat-c2-l2'"):
+        scenes_from_items([], make_request(collections=["landsat-c2l2"]))
 
 
 def test_the_antimeridian_splits_a_box() -> None:

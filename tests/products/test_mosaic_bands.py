@@ -90,7 +90,7 @@ def test_a_retry_makes_the_band_that_has_come_and_bears_that_it_has_not(without_
 def test_what_has_a_band_missing_can_be_opened(without_scl: Path) -> None:
     pytest.importorskip("xarray")
     run(series_request(without_scl, product=THREE))
-    mosaics = scenebeam.open_mosaics(str(without_scl / "out"), mask_and_scale=False)
+    mosaics = scenebeam.open(without_scl / "out")
     assert set(mosaics.data_vars) == {"red", "nir", "scl"}
     assert int(mosaics.scl[0].max()) == 0
     assert int(mosaics.scl[1].max()) == 4
@@ -188,4 +188,4 @@ def test_files_bear_the_names_that_the_request_has(tmp_path: Path, written: list
         if one["band"] == written[0]
     ]
     assert report["output_path"] == f"mosaics/{stamp('02')}/{written[0]}.tif"
-    assert set(scenebeam.open_mosaics(str(tmp_path / "out")).data_vars) == set(written)
+    assert set(scenebeam.open(tmp_path / "out").data_vars) == set(written)

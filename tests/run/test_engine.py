@@ -32,14 +32,15 @@ def settled(make_request: Make) -> str:
 
 def test_undone_tasks_are_those_with_an_output_missing(make_request: Make) -> None:
     output = settled(make_request)
-    assert list(undone_tasks(output)) == ["20210610T092031Z", "20220615T092029Z"]
+    both = [(output, ""), (output, "20210610T092031Z"), (output, "20220615T092029Z")]
+    assert list(undone_tasks(output)) == both, "the first one carries the output to its report"
     folder = Path(output) / "mosaics" / "20210610T092031Z"
     folder.mkdir(parents=True)
     (folder / "scl.tif").touch()
     (folder / "thumbnail.png").touch()
-    assert len(list(undone_tasks(output))) == 2
+    assert list(undone_tasks(output)) == both
     (folder / "20210610T092031Z.json").touch()
-    assert list(undone_tasks(output)) == ["20220615T092029Z"]
+    assert list(undone_tasks(output)) == [both[0], both[2]]
 
 
 def test_make_task_in_a_pipeline(make_request: Make) -> None:
@@ -47,10 +48,10 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
     with TestPipeline(runner="BundleBasedDirectRunner") as pipeline:
         states = (
             pipeline
-            | beam.Create(["20210610T092031Z"])
-            | beam.ParDo(MakeTask(output, Limits().model_dump_json()))
-            | beam.Map(
-                lambda text: (
+            | beam.Create([(output, "20210610T092031Z")])
+            | beam.ParDo(MakeTask(Limits().model_dump_json()))
+            | beam.MapTuple(
+                lambda _, text: (
                     Outcome.model_validate_json(text).task,
                     Outcome.model_validate_json(text).state,
                 )
@@ -65,16 +66,15 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 ) -> None:
     told: list[int] = []
     output = settled(make_request)
-    make = MakeTask(output, Limits().model_dump_json(), lambda: told.append(1))
+    make = MakeTask(Limits().model_dump_json(), lambda: told.append(1))
     make.setup()
-    made = list(make.process("20210610T092031Z"))
+    made = list(make.process((output, "20210610T092031Z")))
     assert not told, "not after each task: there may be thousands a minute"
     monkeypatch.setattr("scenebeam.execution.engine._REPORT_INTERVAL", 0.0)
-    made += make.process("20220615T092029Z")
+    made += make.process((output, "20220615T092029Z"))
     assert len(told) == 1
     report(
-        made,
-        output,
+        (output, [text for _, text in made]),
         RunStatus(run="test", state="running", tasks=2).model_dump_json(),
         lambda: told.append(2),
     )
@@ -83,18 +83,18 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(output, Limits().model_dump_json())
+    make = MakeTask(Limits().model_dump_json())
     make.setup()
-    once = [list(make.process(name)) for name in undone_tasks(output)]
+    once = [list(make.process(element)) for element in undone_tasks(output)]
     before = tree(Path(output))
-    again = MakeTask(output, Limits().model_dump_json())
+    again = MakeTask(Limits().model_dump_json())
     again.setup()
     for name in ("20210610T092031Z", "20220615T092029Z", "20210610T092031Z"):
-        assert json.loads(next(again.process(name)))["state"] == "done"
+        assert json.loads(next(again.process((output, name)))[1])["state"] == "done"
     assert tree(Path(output)) == before
     status = RunStatus(run="test", state="running")
-    outcomes = [text for texts in once for text in texts]
-    final = RunStatus.model_validate_json(report(outcomes, output, status.model_dump_json()))
+    outcomes = [text for elements in once for _, text in elements]
+    final = RunStatus.model_validate_json(report((output, outcomes), status.model_dump_json()))
     assert (final.state, final.done, final.tasks) == ("succeeded", 2, 2)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from scenebeam.execution.driver import run
+from scenebeam.progress import Meter
 from scenebeam.request import RunRequest
 from scenebeam.sandbox.server import Fault, SandboxServer
 
@@ -74,11 +75,39 @@ def test_a_line_for_each_timestamp_and_band(
     assert [line for line in lines if "20220615T092029Z: red: retry" in line]
 
 
-def test_other_libraries_speak_at_vv_alone(make_request: Make, tmp_path: Path) -> None:
-    once = told(make_request(output=str(tmp_path / "once")), tmp_path, "-v")
-    twice = told(make_request(output=str(tmp_path / "twice")), tmp_path, "-vv")
-    assert not [line for line in once if line.startswith(("DEBUG", "INFO rasterio", "INFO root"))]
-    assert [line for line in twice if line.startswith("DEBUG rasterio")]
+def test_other_libraries_speak_at_vvv_alone(make_request: Make, tmp_path: Path) -> None:
+    lines = {}
+    for verbose in ("-v", "-vv", "-vvv"):
+        lines[verbose] = told(make_request(output=str(tmp_path / verbose)), tmp_path, verbose)
+    for verbose in ("-v", "-vv"):
+        assert not [
+            line for line in lines[verbose] if re.match(r"(DEBUG|INFO) (?!scenebeam)", line)
+        ]
+    assert [line for line in lines["-vvv"] if line.startswith("DEBUG rasterio")]
+
+
+def test_v_tells_what_is_found_left_out_and_made(make_request: Make, tmp_path: Path) -> None:
+    said = "\n".join(told(make_request(), tmp_path, "-v"))
+    assert "7 scenes found; older processing of the same acquisition left out 1" in said
+    assert "2 mosaic tasks, grid: EPSG:32635, 1216 x 929 pixels of 10; runner: serial" in said
+    assert said.splitlines()[-1] == "2 of 2 tasks done", "a log ends with the final count"
+
+
+def test_q_says_nothing(make_request: Make, tmp_path: Path) -> None:
+    assert told(make_request(), tmp_path, "-q") == []
+    assert "contradict each other" in told(make_request(), tmp_path, "-q", "-v", code=2)[0]
+
+
+def test_a_rate_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("scenebeam.progress.time.monotonic", lambda: now)
+    meter = Meter()
+    assert meter.describe(40, 100) == "40 of 100 tasks done", "tasks of an earlier run do not count"
+    now = 160.0
+    assert meter.describe(50, 100) == "50 of 100 tasks done, 10 tasks/min, about 5 min left"
+    now = 220.0
+    assert meter.describe(100, 100) == "100 of 100 tasks done"
+    assert Meter().describe(0, 0) == "0 of 0 tasks done"
 
 
 def test_the_environment_may_ask_for_more(make_request: Make, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from shapely.geometry import box
 from browser import dom, screenshot
 from scenebeam.collections import known_records
 from scenebeam.execution.driver import run
+from scenebeam.figures.maps import MAX_MARKS, coverage_map, locator_map
 from scenebeam.products.base import PageFacts
 from scenebeam.raster.render import Style
+from scenebeam.report.charts import spread, timeline
 from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, gather, merge_histograms
-from scenebeam.report.figures import MAX_MARKS, spread, timeline
-from scenebeam.report.maps import coverage_map, locator_map
 from scenebeam.report.pictures import (
     EMBEDDED,
     Gallery,
@@ -224,13 +224,7 @@ def test_a_run_that_made_nothing_has_a_page() -> None:
 
 def test_the_map_does_not_go_round_the_world() -> None:
     sides = shapely.MultiPolygon([box(179.5, -17, 180, -16), box(-180, -17, -179.5, -16)])
-    facts = Facts(
-        RunStatus(run="x", state="succeeded"),
-        {},
-        product_footprints=np.asarray([sides], object),
-        product_names=["fiji"],
-    )
-    found = coverage_map(facts, None)
+    found = coverage_map(products=np.asarray([sides], object), names=["fiji"])
     assert found is not None
     assert [tick.text for tick in found.below] == ["179.5°E", "180°E", "179.5°W"]
     [mark] = [mark for mark in found.marks if mark.kind == "product"]
@@ -259,7 +253,7 @@ def test_a_number_that_is_the_same_for_all_is_drawn() -> None:
     "area", [box(20, 0, 21, 10.5), box(20, 60, 41, 62), box(-0.1, 50, 0, 50.1)]
 )
 def test_a_map_has_one_scale_in_both_directions(area: shapely.Polygon) -> None:
-    found = coverage_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    found = coverage_map(area=area)
     assert found is not None
     [outline] = [mark for mark in found.marks if mark.kind == "area"]
     points = np.array([float(text) for text in re.findall(r"[\d.]+", outline.path)]).reshape(-1, 2)
@@ -273,7 +267,7 @@ def test_a_map_has_one_scale_in_both_directions(area: shapely.Polygon) -> None:
 
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     area = box(20, 40, 21, 41)
-    found = coverage_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    found = coverage_map(area=area)
     assert found is not None
     assert found.scale_bar is not None
     kilometers = float(found.scale_bar.text.removesuffix(" km"))
@@ -293,7 +287,7 @@ def test_the_scale_bar_is_as_long_as_it_says() -> None:
     ],
 )
 def test_a_small_map_shows_where_on_earth_it_is(area: shapely.Polygon) -> None:
-    found = locator_map(Facts(RunStatus(run="x", state="succeeded"), {}), area)
+    found = locator_map(np.asarray([area], object))
     assert found is not None
     kinds = {mark.kind for mark in found.marks}
     assert {"coasts", "here"} <= kinds

@@ -12,10 +12,10 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from conftest import tree
 from scenebeam.errors import RequestError
-from scenebeam.execution.cost import advice
 from scenebeam.execution.driver import run
 from scenebeam.execution.runners import choose_runner
 from scenebeam.execution.runners.dataflow import arguments_for
+from scenebeam.planning.cost import advice
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import Runner, RunRequest

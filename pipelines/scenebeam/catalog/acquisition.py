@@ -36,6 +36,11 @@ class Acquisition:
     complete: bool = True
     """Whether all scenes have the requested bands."""
 
+    def __repr__(self) -> str:
+        """Return one line."""
+        cloud = "" if self.cloud_cover is None else f", {self.cloud_cover:.3g} % cloud"
+        return f"<Acquisition {self.timestamp}, {len(self.scenes)} scenes{cloud}>"
+
     @property
     def timestamp(self) -> str:
         """Name of the acquisition in outputs: `20230202T092109Z`."""

@@ -10,6 +10,7 @@ from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.errors import RequestError
 from scenebeam.request import KNOWN_CATALOGS, RunRequest
+from scenebeam.suggestions import suggest
 
 
 def records_for(request: RunRequest) -> list[CollectionRecord]:
@@ -25,10 +26,10 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
             continue
         matching = [record for record in known_records() if record.id == collection]
         if not matching:
-            known = ", ".join(sorted({record.id for record in known_records()}))
+            known = sorted({record.id for record in known_records()})
             raise RequestError(
-                f"collections: no record of {collection!r} (known: {known}); give one inline: its "
-                "bands, dtype and nodata"
+                f"collections: no record of {collection!r}; {suggest(collection, known)} For "
+                "another collection give a record inline: its bands, dtype and nodata"
             )
         # A catalog by URL or a file may hold the collection of any provider.
         at_provider = [record for record in matching if record.provider == request.catalog]
@@ -57,7 +58,7 @@ def resolve_bands(request: RunRequest) -> list[str]:
         if not known:
             known_names = sorted({band for record in records for band in record.bands})
             raise RequestError(
-                f"product.bands: unknown band {typed!r}; known: {', '.join(known_names)}"
+                f"product.bands: unknown band {typed!r}; {suggest(typed, known_names)}"
             )
         names.append(known[0])
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -11,6 +11,7 @@ from scenebeam.catalog.packed_items import Item, links_of
 from scenebeam.errors import CatalogError, RequestError
 from scenebeam.request import KNOWN_CATALOGS, is_url
 from scenebeam.stac_geoparquet import read_items
+from scenebeam.suggestions import suggest
 
 TABLE_SUFFIXES = (".parquet", ".geoparquet")
 
@@ -26,9 +27,9 @@ def read_local_items(path: Path) -> Iterator[Any]:
         CatalogError: A document of the static catalog is not valid STAC.
     """
     if not path.exists():
-        known = ", ".join(KNOWN_CATALOGS)
+        hint = suggest(path.name, KNOWN_CATALOGS)
         raise RequestError(
-            f"catalog: {path} does not exist; give a file, one of {known}, or the URL of a STAC API"
+            f"catalog: {path} does not exist; {hint} Or give the URL of a STAC API, or a file"
         )
     if path.suffix in TABLE_SUFFIXES:
         yield from read_items(path)

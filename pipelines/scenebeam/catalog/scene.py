@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METERS
@@ -166,3 +168,15 @@ class Scene:
     """Those properties of the item that the keys above were read from."""
     assets: dict[str, Asset] = field(default_factory=dict)
     """Assets by band."""
+
+    def __repr__(self) -> str:
+        """Return one line: all assets of a scene would fill a page."""
+        cloud = "" if self.cloud_cover is None else f", {self.cloud_cover:.3g} % cloud"
+        when = f"{self.datetime:%Y-%m-%dT%H:%M:%SZ}"
+        return f"<Scene {self.id}, {when}{cloud}, {len(self.assets)} bands>"
+
+
+def footprints(scenes: Iterable[Scene]) -> np.ndarray[Any, Any]:
+    """Return the footprints of scenes in degrees, without those that are unknown."""
+    known = [scene.footprint for scene in scenes if scene.footprint is not None]
+    return np.array(known, object)

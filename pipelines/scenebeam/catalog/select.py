@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 from shapely.geometry.base import BaseGeometry
@@ -17,46 +17,12 @@ from scenebeam.catalog.acquisition import PASS_GAP, Acquisition, group
 from scenebeam.catalog.bands import bands_of, record_of
 from scenebeam.catalog.cover import minimal_cover
 from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.selection import Selection, unique_scenes
 from scenebeam.catalog.selection_modes import Interval, choose
 from scenebeam.catalog.series_rows import ListedScene, group_rows
 from scenebeam.request import RunRequest, Select
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The selected acquisitions, and how many scenes each step left out."""
-
-    acquisitions: tuple[Acquisition, ...]
-    """The selected acquisitions, in order of time."""
-    candidates: tuple[Acquisition, ...]
-    """All acquisitions that passed the filters, before `min_coverage` and the mode."""
-    found: tuple[Scene, ...]
-    """All scenes found, in order of time."""
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Scenes that each step left out, by the name of the step."""
-
-    @property
-    def scenes(self) -> tuple[Scene, ...]:
-        """All selected scenes by acquisition; one that two acquisitions share is listed once."""
-        selected: list[Scene] = []
-        for acquisition in self.acquisitions:
-            selected.extend(acquisition.scenes)
-        return _unique(selected)
-
-    def __repr__(self) -> str:
-        """Return one line: the scenes with all their bands would fill pages."""
-        return (
-            f"<Selection of {len(self.acquisitions)} acquisitions, "
-            f"{len(self.scenes)} scenes: {self.explain()}>"
-        )
-
-    def explain(self) -> str:
-        """Return one line: how many scenes were found, and what each step left out."""
-        summary = f"{len(self.found)} scenes found"
-        removed = [f"{step} left out {count}" for step, count in self.left_out.items() if count]
-        return f"{summary}; {', '.join(removed)}" if removed else summary
 
 
 def select(
@@ -107,7 +73,7 @@ def select(
         for acquisition in group(unique, area, group_by):
             candidates.append(_with_anchor(acquisition, anchors or {}))
     chosen = _choose_acquisitions(candidates, request, area, left_out)
-    return Selection(tuple(chosen), tuple(candidates), _unique(found), left_out)
+    return Selection(tuple(chosen), tuple(candidates), unique_scenes(found), left_out)
 
 
 def _choose_acquisitions(
@@ -140,14 +106,6 @@ def _distinct(scenes: Iterable[Scene]) -> Iterable[Scene]:
         row = scene.row if isinstance(scene, ListedScene) else -1
         by_key[scene.collection, scene.id, row] = scene
     return by_key.values()
-
-
-def _unique(scenes: Iterable[Scene]) -> tuple[Scene, ...]:
-    """Drop scenes that were listed before, whichever row they are of."""
-    by_key: dict[tuple[str, str], Scene] = {}
-    for scene in scenes:
-        by_key.setdefault((scene.collection, scene.id), scene)
-    return tuple(by_key.values())
 
 
 def _row_passes(row: Acquisition, request: RunRequest) -> bool:

@@ -9,7 +9,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition, square_meters
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 
 CATALOG_FILE, SELECTED_FILE = "scenes_catalog.csv", "scenes_selected.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenebeam.cli import cloud, fields, inspect, landcover, runs
+from scenebeam.cli import cloud, fields, inspect, landcover, runs, start
 from scenebeam.cli.common import main
 
-__all__ = ["cloud", "fields", "inspect", "landcover", "main", "runs"]
+__all__ = ["cloud", "fields", "inspect", "landcover", "main", "runs", "start"]

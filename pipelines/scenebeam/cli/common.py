@@ -6,33 +6,37 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from scenebeam.errors import RequestError, SceneBeamError, Terminated
 from scenebeam.request.product import PRODUCTS
+from scenebeam.suggestions import suggest
 
 if TYPE_CHECKING:
     from scenebeam.request import RunRequest
     from scenebeam.status import RunStatus
 
 
-def set_up_logging(verbose: int, debug: bool = False) -> None:
+def set_up_logging(verbose: int, debug: bool = False, quiet: bool = False) -> None:
     """Configure logging to stderr.
 
     Args:
-        verbose: 0 logs warnings, 1 what scenebeam does, 2 also what other libraries log.
+        verbose: 0 logs warnings, 1 what scenebeam does, 2 its details too, and 3 also what other
+            libraries log.
         debug: Log everything that scenebeam does, with tracebacks.
+        quiet: Log errors only.
     """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     # Problems of other libraries reach users as errors of scenebeam.
     logging.basicConfig(
-        level=logging.DEBUG if verbose > 1 else logging.CRITICAL,
+        level=logging.DEBUG if verbose > 2 else logging.CRITICAL,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    if quiet:
+        level = logging.ERROR
     logging.getLogger("scenebeam").setLevel(logging.DEBUG if debug else level)
     if sys.stderr.isatty():
         logging.getLogger("scenebeam.progress").setLevel(min(level, logging.INFO))
@@ -61,6 +65,14 @@ class _Group(click.Group):
             return product_command(name)
         return command
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(context, args[0]) is None and not args[0].startswith("-"):
+            hint = suggest(args[0], self.list_commands(context))
+            context.fail(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
@@ -81,15 +93,24 @@ class _Group(click.Group):
     "--verbose",
     count=True,
     envvar="SCENEBEAM_VERBOSE",
-    help="Log each search, task and band; twice: other libraries too.",
+    help="Log what is found, left out and made; twice: each band; three times: other libraries.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors and the result.")
 @click.option("--debug", is_flag=True, help="Show tracebacks, and run tasks serially.")
-def main(verbose: int, debug: bool) -> None:
+def main(verbose: int, quiet: bool, debug: bool) -> None:
     """Satellite scenes to mosaics, stacks and chips, from one request.
 
     Exit codes: 0 succeeded, 1 failed or partial, 2 bad request, 130 interrupted, 143 terminated.
     """
-    set_up_logging(verbose, debug)
+    if verbose and quiet:
+        raise RequestError("--verbose and --quiet contradict each other: give one of them")
+    set_up_logging(verbose, debug, quiet)
+
+
+def is_quiet() -> bool:
+    """Return whether `--quiet` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("quiet"))
 
 
 refresh_option = click.option(
@@ -179,8 +200,9 @@ def run_and_show(
 ) -> None:
     """Run a request, show its status, and exit with the code of its state."""
     from scenebeam.execution.driver import run as run_request
+    from scenebeam.progress import show_progress
 
-    with progress_bar(quiet=as_json) as progress:
+    with show_progress(quiet=as_json or is_quiet()) as progress:
         status = run_request(
             request,
             refresh=refresh,
@@ -191,41 +213,6 @@ def run_and_show(
         )
     show_status(status, as_json)
     sys.exit(status.exit_code)
-
-
-@contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal; elsewhere a line per minute."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-
-        columns = (TextColumn("making"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("making", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    else:
-        yield _LinePerMinute()
-
-
-class _LinePerMinute:
-    def __init__(self) -> None:
-        self._last = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        import time
-
-        if time.monotonic() - self._last >= 60:
-            self._last = time.monotonic()
-            click.echo(f"{done} of {total} tasks done", err=True)
 
 
 def show_status(status: RunStatus, as_json: bool) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scenebeam.cli.common import (
+    is_quiet,
     json_option,
     main,
     options,
     overrides_of,
-    progress_bar,
     runner_option,
     set_option,
     show_status,
@@ -268,10 +268,11 @@ def _run(
     """Run a request, show its report beside the status, and exit accordingly."""
     from scenebeam.execution.driver import run
     from scenebeam.products.fields.report import REPORT_FILE
+    from scenebeam.progress import show_progress
     from scenebeam.storage import open_store
 
     overwrite = overwrite or bool(given.get("force")) or not given.get("resume", True)
-    with progress_bar(quiet=given["as_json"]) as progress:
+    with show_progress(quiet=given["as_json"] or is_quiet()) as progress:
         status: RunStatus = run(request, refresh=refresh, overwrite=overwrite, progress=progress)
     content = open_store(request.output).read(REPORT_FILE)
     assert content is not None, "the run has just written it"

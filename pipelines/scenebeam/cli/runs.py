@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scenebeam.cli.common import (
+    is_quiet,
     json_option,
     main,
     output_option,
     overrides_of,
-    progress_bar,
     refresh_option,
     retry_option,
     run_and_show,
@@ -179,9 +179,10 @@ def status(output: str, as_json: bool) -> None:
 )
 def demo(product: str, output: str) -> None:
     """Make a product of a small synthetic Earth, without a network or an account."""
+    from scenebeam.progress import show_progress
     from scenebeam.sandbox.demo import run_demo
 
-    with progress_bar() as progress:
+    with show_progress(quiet=is_quiet()) as progress:
         summary = run_demo(Path(output), product, progress)
     click.echo(summary)
 

@@ -10,8 +10,11 @@ from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.planning.plan import Plan
 from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import Store
+from scenebeam.suggestions import suggest
 from scenebeam.transfer.signing import effective_limits
 
+RUNNER_NAMES = ("auto", "serial", "direct", "dataflow", "FlinkRunner", "SparkRunner", "DaskRunner")
+"""Runners that a message suggests; Beam knows others."""
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,9 @@ def run_pipeline(
             f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
         ) from error
     except (ValueError, NotImplementedError) as error:
+        if "Unexpected pipeline runner" in str(error):
+            hint = suggest(kind, RUNNER_NAMES)
+            raise RequestError(f"runner {kind!r} is not known to Beam; {hint}") from error
         raise RequestError(f"runner {kind!r}: {error}") from error
     build(pipeline, store.uri, status, effective_limits(plan.request))
     try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from scenebeam.execution.cost import advice, dataflow_cost
 from scenebeam.execution.make import limit_malloc_arenas
 from scenebeam.execution.progress import Progress, report_progress
 from scenebeam.execution.runners import choose_runner, run_tasks
 from scenebeam.execution.runners.dataflow import given_options, submit_pipeline
+from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.planning.cost import advice
 from scenebeam.planning.plan import Plan, read_plan
 from scenebeam.planning.reuse import check_same_request, load_or_create_plan
 from scenebeam.planning.search import SearchResult, search
 from scenebeam.planning.search_cache import write_search
+from scenebeam.planning.start import new_status
 from scenebeam.request import RunRequest
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
@@ -87,6 +89,7 @@ def run(
         kind = choose_runner(plan)
         if request.runner.kind == "auto" and (suggestion := advice(plan.estimate)):
             log.warning(suggestion)
+        log.info("%s; runner: %s", describe_tasks(plan), kind)
         status = start_status(plan, store, kind)
         try:
             with report_progress(plan, store, progress):
@@ -105,6 +108,18 @@ def run(
             }
             store.write(STATUS_FILE, status.model_copy(update=ended).to_bytes())
             raise
+
+
+def describe_tasks(plan: Plan) -> str:
+    """Return a line about the tasks of a plan: how many, and on which grid if they share one."""
+    text = f"{len(plan.tasks)} {plan.request.product.kind} tasks"
+    grids = {task.grid for task in plan.tasks if isinstance(task, GriddedTask)}
+    if len(grids) != 1:
+        return text
+    grid = grids.pop()
+    rows, columns = grid.shape
+    pixel = abs(grid.transform[0])
+    return f"{text}, grid: {grid.crs}, {columns} x {rows} pixels of {pixel:g}"
 
 
 def submit(
@@ -157,17 +172,6 @@ def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
     Returns:
         The status.
     """
-    started = now()
-    status = RunStatus(
-        run=plan.request.run,
-        state="running",
-        fingerprint=plan.request.fingerprint(),
-        output=store.uri,
-        runner=kind,
-        tasks=len(plan.tasks),
-        cost=round(dataflow_cost(plan.estimate)[1], 2) if kind == "dataflow" else None,
-        started=started,
-        updated=started,
-    )
+    status = new_status(plan, store, kind)
     store.write(STATUS_FILE, status.to_bytes())
     return status

@@ -21,6 +21,7 @@ from scenebeam.request import Limits
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
+from scenebeam.transfer.signing import effective_limits
 
 ProgressCallback = Callable[[], None]
 """Announces that a run has progressed. It is pickled with the graph, and must not raise."""
@@ -50,67 +51,109 @@ def build(
     return (
         pipeline
         | "Output" >> beam.Create([output])
-        | "ReadPlan" >> beam.FlatMap(undone_tasks)
-        | "Reshuffle" >> beam.Reshuffle()
-        | "MakeTask" >> beam.ParDo(MakeTask(output, limits.model_dump_json(), on_progress))
-        | "AllOutcomes" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
-        | "Report" >> beam.Map(report, output, status.model_dump_json(), on_progress)
+        | "Make" >> MakeAll(limits.model_dump_json(), on_progress)
+        | "Report" >> beam.Map(report, status.model_dump_json(), on_progress)
     )
 
 
-def undone_tasks(output: str) -> Iterator[str]:
-    """Yield the ids of tasks that are not done yet."""
+class MakeAll(beam.PTransform):  # type: ignore[misc]
+    """URIs of outputs with a frozen plan → (URI, all outcomes of its tasks as JSON)."""
+
+    def __init__(
+        self, limits: str | None = None, on_progress: ProgressCallback | None = None
+    ) -> None:
+        """Describe the transform.
+
+        Args:
+            limits: Limits as JSON; None: those of each request.
+            on_progress: Called by workers now and then.
+        """
+        super().__init__()
+        self._limits, self._on_progress = limits, on_progress
+
+    def expand(self, outputs: Any) -> Any:
+        """Apply the transform."""
+        return (
+            outputs
+            | "ReadPlan" >> beam.FlatMap(undone_tasks)
+            | "Reshuffle" >> beam.Reshuffle()
+            | "MakeTask" >> beam.ParDo(MakeTask(self._limits, self._on_progress))
+            | "AllOutcomes" >> beam.CombinePerKey(beam.combiners.ToListCombineFn())
+        )
+
+
+def undone_tasks(output: str) -> Iterator[tuple[str, str]]:
+    """Yield (output, id of a task) for tasks that are not done yet, and one without an id.
+
+    The latter carries an output whose tasks are all done to its report.
+    """
     plan, store = _read_frozen(output)
+    yield output, ""
     for task in plan.undone(store.list()):
-        yield task.id
+        yield output, task.id
 
 
 class MakeTask(beam.DoFn):  # type: ignore[misc]
-    """Task id → Outcome as JSON."""
+    """(output, task id) → (output, Outcome as JSON)."""
 
     def __init__(
-        self, output: str, limits: str, on_progress: ProgressCallback | None = None
+        self, limits: str | None = None, on_progress: ProgressCallback | None = None
     ) -> None:
-        self._output, self._limits = output, Limits.model_validate_json(limits)
-        self._on_progress = on_progress
+        self._limits, self._on_progress = limits, on_progress
 
     def setup(self) -> None:
-        """Read the plan, once per worker."""
+        """Prepare a worker; each plan is read once."""
         limit_malloc_arenas()
-        plan, self._store = _read_frozen(self._output)
-        self._kind = plan.request.product.kind
-        self._tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
+        self._plans: dict[str, _FrozenTasks] = {}
         self._last_report = time.monotonic()
 
-    def process(self, task_id: str) -> Iterator[str]:
+    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, str]]:
         """Make one task."""
-        outcome = make_task(self._kind, self._tasks[task_id], self._store, self._limits)
+        output, task_id = element
+        if not task_id:
+            yield output, ""
+            return
+        if output not in self._plans:
+            self._plans[output] = _FrozenTasks(output, self._limits)
+        plan = self._plans[output]
+        outcome = make_task(plan.kind, plan.tasks[task_id], plan.store, plan.limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
         is_due = time.monotonic() - self._last_report > _REPORT_INTERVAL
         if self._on_progress is not None and is_due:
             self._last_report = time.monotonic()
             self._on_progress()
-        yield outcome.model_dump_json()
+        yield output, outcome.model_dump_json()
+
+
+class _FrozenTasks:
+    """What a worker needs of a frozen plan."""
+
+    def __init__(self, output: str, limits: str | None) -> None:
+        plan, self.store = _read_frozen(output)
+        self.kind = plan.request.product.kind
+        self.tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
+        given = None if limits is None else Limits.model_validate_json(limits)
+        self.limits = given or effective_limits(plan.request)
 
 
 def report(
-    outcomes: Iterable[str], output: str, status: str, on_progress: ProgressCallback | None = None
+    made: tuple[str, Iterable[str]], status: str, on_progress: ProgressCallback | None = None
 ) -> str:
     """Write the tables and the final status of a run.
 
     Args:
-        outcomes: Outcomes as JSON.
-        output: Where the plan is frozen.
+        made: Where the plan is frozen, and outcomes as JSON; empty texts are left out.
         status: The status of the run so far, as JSON.
         on_progress: Called at the end.
 
     Returns:
         The final status as JSON.
     """
+    output, texts = made
     plan, store = _read_frozen(output)
-    made = [Outcome.model_validate_json(text) for text in outcomes]
-    final = finish(plan, made, store, RunStatus.model_validate_json(status))
+    outcomes = [Outcome.model_validate_json(text) for text in texts if text]
+    final = finish(plan, outcomes, store, RunStatus.model_validate_json(status))
     if on_progress is not None:
         on_progress()
     return final.model_dump_json()

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ByteSize
 
-from scenebeam.execution.cost import advice, dataflow_cost, local_seconds
 from scenebeam.execution.runners import choose_runner
 from scenebeam.imaging.estimate import PROCESS_MEMORY
+from scenebeam.planning.cost import advice, dataflow_cost, local_seconds
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 

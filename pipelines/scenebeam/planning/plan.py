@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
+from scenebeam.figures.notebook import render_card
 from scenebeam.metadata.item_tables import BytesFile
+from scenebeam.planning.cost import dataflow_cost, local_seconds
 from scenebeam.planning.search_cache import Item, write_search
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest, is_remote
@@ -42,6 +44,10 @@ _BATCH = 16 * 2**20
 _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "pyproj", "shapely")
 
 
+_SHOWN_TASKS = 10
+"""Tasks that a notebook shows."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """A request and its tasks."""
@@ -60,6 +66,34 @@ class Plan:
     """Digest of its time-series table; empty where scenes were searched."""
     absent: tuple[str, ...] = ()
     """Ids of requested scenes that the catalog lacks."""
+
+    def __repr__(self) -> str:
+        """Return one line."""
+        request = self.request
+        return f"<Plan of {len(self.tasks)} {request.product.kind} tasks for {request.output}>"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what the plan takes: tasks, bytes, memory, time and cost."""
+        estimate, request = self.estimate, self.request
+        minutes, usd = dataflow_cost(estimate)
+        facts = {
+            "selection": self.selection,
+            "output": request.output,
+            "read": f"{estimate.read_bytes / 1e6:,.1f} MB in {estimate.requests:,} requests",
+            "write": f"{estimate.write_bytes / 1e6:,.1f} MB",
+            "memory per task": f"{estimate.memory / 1e6:,.0f} MB",
+            "time here": f"about {max(local_seconds(estimate) / 60, 0.1):.1f} min",
+            "on Dataflow": f"about {minutes:.0f} min and {usd:.2f} USD",
+        }
+        rows = [(task.id, len(task.outputs)) for task in self.tasks[:_SHOWN_TASKS]]
+        hidden = len(self.tasks) - len(rows)
+        return render_card(
+            f"{len(self.tasks)} {request.product.kind} tasks",
+            facts,
+            header=("task", "files"),
+            rows=rows,
+            note=f"and {hidden} more" if hidden else "",
+        )
 
     @property
     def estimate(self) -> Estimate:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import shapely
+
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import bands_of, record_of, records_for, resolve_bands
 from scenebeam.catalog.discovery import describe_scene
-from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.scene import Scene, footprints
 from scenebeam.catalog.search import scenes_from_items, search_items
-from scenebeam.catalog.select import Selection, select
+from scenebeam.catalog.select import select
+from scenebeam.catalog.selection import Selection
 from scenebeam.catalog.tables import scene_tables
 from scenebeam.catalog.timeseries import read_series_scenes, series_digest
 from scenebeam.csvtable import File, Table
@@ -104,10 +107,35 @@ def search(
         log.warning("select.scenes: the catalog has no scene %s", name)
     if search_scope.queries and not selection.acquisitions:
         message = f"no scene is left: {selection.explain()}. {search_scope.hint}"
+        message += _suspect_swapped_area(request, selection)
         if found.items and not selection.found:
             message += f"; none of {len(found.items)} items is of the requested collections"
         raise RequestError(message)
     return SearchResult(found.items, selection, search_scope, found.series, absent)
+
+
+def _suspect_swapped_area(request: RunRequest, selection: Selection) -> str:
+    """Say that latitude and longitude may be swapped, if that would explain that nothing is found.
+
+    It is suspected where scenes are known and lie in the swapped area, or where nothing is known.
+    """
+    area = request.area
+    if area is None or area.bbox is None:
+        return ""
+    west, south, east, north = area.bbox
+    if max(abs(west), abs(east)) > 90:
+        return ""
+    swapped = shapely.box(south, west, north, east)
+    outlines = footprints(selection.found)
+    if len(outlines):
+        if shapely.intersects(outlines, shapely.box(*area.bbox)).any():
+            return ""
+        if not shapely.intersects(outlines, swapped).any():
+            return ""
+    return (
+        ". Are latitude and longitude swapped? area.bbox is west, south, east, north: longitude "
+        f"{west:g} to {east:g}, latitude {south:g} to {north:g}"
+    )
 
 
 def find_scenes(

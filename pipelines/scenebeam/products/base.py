@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.queries import SearchQuery, queries_for
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import File
 from scenebeam.imaging.gridded import GriddedRecipe, make_gridded
 from scenebeam.imaging.gridded_task import GriddedTask

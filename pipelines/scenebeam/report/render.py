@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from shapely.geometry.base import BaseGeometry
 
+from scenebeam.figures.maps import MapPicture, coverage_map, locator_map
+from scenebeam.figures.svg import Figure
 from scenebeam.raster.render import RAMP
-from scenebeam.report import figures, maps
+from scenebeam.report import charts
 from scenebeam.report.facts import Facts, Measure
 from scenebeam.report.script import page_script
 
@@ -96,7 +99,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         if len(measure.values) <= _MAX_BARS:
             bars.append(_bars_by_product(measure))
         else:
-            spreads.append(figures.spread(measure))
+            spreads.append(charts.spread(measure))
             worst.append((measure.title, measure.unit, _worst(measure)))
     for title in facts.groups:
         bars.append(_bars_by_group(facts, title))
@@ -104,10 +107,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
     # Pictures that were drawn for the page begin with the best, which is shown by itself.
     hero = pictures[0] if pictures and facts.gallery.legend else None
     in_gallery = pictures[1:] if hero else pictures
-    drawn = (
-        maps.coverage_map(facts, area, facts.gallery.pictures),
-        maps.locator_map(facts, area),
-    )
+    drawn = _maps(facts, area)
     context: dict[str, Any] = {
         "facts": facts,
         "status": facts.status,
@@ -116,12 +116,12 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "lead": _lead(facts),
         "command": f"scenebeam run {shlex.quote(f'{uri}/run.json')}",
         "maps": [figure for figure in drawn if figure is not None],
-        "timeline": figures.timeline(facts.scenes),
+        "timeline": charts.timeline(facts.scenes),
         "funnel": _funnel(facts),
         "bars": bars,
         "spreads": spreads,
         "worst": worst,
-        "histograms": [figures.values(histogram) for histogram in facts.histograms[:_MAX_BARS]],
+        "histograms": [charts.values(histogram) for histogram in facts.histograms[:_MAX_BARS]],
         "reasons": _reasons(facts),
         "incomplete": _incomplete(facts),
         "failures": facts.failures[:_MAX_FAILURES],
@@ -137,6 +137,25 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "request": json.dumps(facts.record.get("request", {}), indent=2),
     }
     return _templates().get_template("report.html").render(context).encode()
+
+
+def _maps(facts: Facts, area: BaseGeometry | None) -> list[Figure | None]:
+    """Draw a map of the run, and one that shows where on Earth it is."""
+    on_map = []
+    for picture in facts.gallery.pictures:
+        if picture.on_map:
+            on_map.append(MapPicture(picture.on_map, picture.corners, picture.caption))
+    requested = np.asarray([] if area is None else [area], object)
+    return [
+        coverage_map(
+            products=facts.product_footprints,
+            scenes=facts.scene_footprints,
+            area=area,
+            names=facts.product_names,
+            pictures=on_map,
+        ),
+        locator_map(facts.product_footprints, requested, facts.scene_footprints),
+    ]
 
 
 def _lead(facts: Facts) -> str:
@@ -238,7 +257,8 @@ def _bars_by_group(facts: Facts, title: str) -> BarChart:
 
 @cache
 def _templates() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("scenebeam.report", "templates")
+    packages = ("scenebeam.report", "scenebeam.figures")
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(name, "templates") for name in packages])
     return jinja2.Environment(
         loader=loader,
         autoescape=True,

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from scenebeam.suggestions import suggest
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -29,7 +31,7 @@ class Choices:
         """Return the value. Raises ValueError if it is not a choice."""
         names = self.names()
         if value not in names:
-            raise ValueError(f"{value!r} is not one of {', '.join(names)}")
+            raise ValueError(f"{value!r} is not known; {suggest(value, names)}")
         return value
 
 

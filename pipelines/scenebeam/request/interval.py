@@ -58,6 +58,11 @@ def parse_interval(text: str) -> tuple[datetime, datetime]:
     Raises:
         ValueError: A date is not valid, or the end is before the start.
     """
+    if re.fullmatch(r"\s*[0-9]{1,4}/[0-9]{1,2}/[0-9]{1,4}\s*", str(text)):
+        raise ValueError(
+            f"{text!r} is not a date like 2023-02-03: write dates with dashes; a slash is between "
+            "the two ends of an interval, as in 2023-02-01/2023-02-28"
+        )
     first, slash, last = str(text).partition("/")
     start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)
     if end < start:
@@ -71,4 +76,4 @@ def _check_interval(value: Any) -> str:
     return text
 
 
-Interval = Annotated[str, BeforeValidator(_check_interval)]
+Interval = Annotated[str, BeforeValidator(_check_interval, json_schema_input_type=str | int)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from scenebeam.request.sections import Several, StrictModel
+from scenebeam.suggestions import suggest
 
 if TYPE_CHECKING:
     from scenebeam.request.run import RunRequest
@@ -132,7 +133,7 @@ def parse_product(value: Any) -> ProductRequest:
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in PRODUCTS:
-        known = ", ".join(sorted(PRODUCTS))
-        problem = "kind is missing" if kind is None else f"unknown kind {kind!r}"
-        raise ValueError(f"{problem}; the known kinds are {known}")
+        if kind is None:
+            raise ValueError(f"kind is missing; the known kinds are {', '.join(sorted(PRODUCTS))}")
+        raise ValueError(f"unknown kind {kind!r}; {suggest(str(kind), sorted(PRODUCTS))}")
     return request_model(kind).model_validate(value)

@@ -82,7 +82,10 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     """The area of interest in one of four forms, in longitude and latitude (WGS 84). Required to
     search an API, unless `select` names the scenes or the product says where they are. Default: all
     that the scenes cover."""
-    dates: Annotated[Several[Interval], BeforeValidator(_as_list)] = Field(default=[])
+    dates: Annotated[
+        Several[Interval],
+        BeforeValidator(_as_list, json_schema_input_type=str | int | list[str | int]),
+    ] = Field(default=[])
     """A year, month, day or interval, or a list of them; both ends are included. For example:
     `2023`, `2023-02`, `2023-02-01/2023-02-28`. A differenced index takes two, before and after.
     Required to search an API, as `area` is. Default: all scenes."""
@@ -97,7 +100,9 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     output: Annotated[str, AfterValidator(_check_output), Place("write")] = Field(min_length=1)
     """A folder, or `gs://bucket/prefix`; other schemes are rejected."""
     runner: Annotated[
-        Runner, BeforeValidator(_parse_runner), PlainSerializer(lambda runner: runner.model_dump())
+        Runner,
+        BeforeValidator(_parse_runner, json_schema_input_type=str | Runner),
+        PlainSerializer(lambda runner: runner.model_dump()),
     ] = Runner()
     """Where tasks run: the fields of a runner, or its kind alone, as in `runner: direct`."""
     limits: Limits = Limits()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 from scenebeam.request.markers import models_in
 from scenebeam.request.product import PRODUCTS, request_model
 from scenebeam.request.run import RunRequest
-from scenebeam.request.values import dotted_name
+from scenebeam.request.values import dotted_name, quoted
+from scenebeam.suggestions import suggest
 
 _SUCCESSORS = {
     "upload_to_gcs": "product.raw_storage_mode: url_to_gcs_keep_local",
@@ -23,12 +24,29 @@ _SUCCESSORS = {
     "bbox": "area.bbox",
 }
 """Keys of other tools → how a request says the same."""
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "tuple_type": "a list",
+}
+"""Type of pydantic's error → what the value must be."""
+_BOUNDED = ("greater_than", "less_than")
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _MAX_ERRORS = 20
 """Errors that a message lists."""
 _MAX_MESSAGE = 500
 """Characters of one error."""
-_MAX_COMPARED_KEY = 60
-"""Characters of an unknown key that are compared with the known ones."""
 
 
 def explain_errors(error: ValidationError, document: Any) -> list[str]:
@@ -39,7 +57,7 @@ def explain_errors(error: ValidationError, document: Any) -> list[str]:
         document: The document that was validated.
     """
     details = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+    for detail in error.errors(include_url=False):
         # Of a union "name or record", the record's errors say what is wrong.
         if detail["type"] != "string_type" or detail["loc"][-1] != "str":
             details.append(detail)
@@ -54,20 +72,53 @@ def _explain(detail: ErrorDetails, document: Any) -> str:
     field = dotted_name(part for part in loc if "[" not in str(part)) or "request"
     if detail["type"] == "extra_forbidden":
         return f"  {field}: unknown key; {_hint(str(loc[-1]), known_keys(loc[:-1], document))}"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = _in_words(detail, document)
     ellipsis = "…" if len(message) > _MAX_MESSAGE else ""
     return f"  {field}: {message[:_MAX_MESSAGE]}{ellipsis}"
+
+
+def _in_words(detail: ErrorDetails, document: Any) -> str:
+    """Say what is wrong with a value, without the vocabulary of pydantic."""
+    kind, value = detail["type"], detail.get("input")
+    given = f"{value:g}" if isinstance(value, float) else quoted(value)
+    context = detail.get("ctx") or {}
+    if kind == "missing":
+        return "is required"
+    if kind in ("literal_error", "enum"):
+        known = re.findall("'([^']*)'", str(context.get("expected", "")))
+        return f"{given} is not known; {suggest(str(detail['input']), known)}"
+    if kind == "string_pattern_mismatch":
+        described = _description(detail["loc"], document)
+        return f"{given} does not fit: {described}" if described else f"{given} does not fit"
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind]}, not {given}"
+    for name, words in _BOUNDS.items():
+        if name in context and kind.startswith(_BOUNDED):
+            return f"must be {words} {context[name]:.10g}, not {given}"
+    return detail["msg"].removeprefix("Value error, ")
+
+
+def _description(loc: tuple[int | str, ...], document: Any) -> str:
+    """Return the first sentence of a field's description."""
+    model = model_at(loc[:-1], document)
+    field = model.model_fields.get(str(loc[-1]))
+    text = re.sub(r"\s+", " ", (field.description if field else None) or "").replace("`", "")
+    return re.split(r"(?<=[.;]) (?=[A-Z])", text)[0].rstrip(".")
 
 
 def _hint(key: str, known: list[str]) -> str:
     if key in _SUCCESSORS:
         return f"use {_SUCCESSORS[key]}"
-    near = difflib.get_close_matches(key[:_MAX_COMPARED_KEY], known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return suggest(key, known)
 
 
 def known_keys(loc: tuple[int | str, ...], document: Any) -> list[str]:
     """Names of the fields of the model at a location of a request document."""
+    return sorted(model_at(loc, document).model_fields)
+
+
+def model_at(loc: tuple[int | str, ...], document: Any) -> type[BaseModel]:
+    """Return the model at a location of a request document."""
     model: type[BaseModel] = RunRequest
     product = document.get("product") if isinstance(document, Mapping) else None
     kind = product.get("kind") if isinstance(product, Mapping) else None
@@ -80,4 +131,4 @@ def known_keys(loc: tuple[int | str, ...], document: Any) -> list[str]:
             # A location names the member of a union by its class.
             nested = [m for f in model.model_fields.values() for m in models_in(f.annotation)]
             model = next((m for m in nested if m.__name__ == part), model)
-    return sorted(model.model_fields)
+    return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 from scenebeam.errors import RequestError
 from scenebeam.imaging.probes import FileSizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source

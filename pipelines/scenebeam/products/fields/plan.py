@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from scenebeam.catalog.bands import records_for, resolve_bands
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError

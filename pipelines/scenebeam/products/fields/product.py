@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.products.base import Demo, PageFacts, Planned, Product
 from scenebeam.products.fields.make import make_step

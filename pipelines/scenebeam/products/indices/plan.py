@@ -11,7 +11,7 @@ import shapely
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (
     Band,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.errors import RequestError
 from scenebeam.products.base import PlanView
 from scenebeam.products.landcover.lattice import build_grid

@@ -12,7 +12,7 @@ import shapely
 from scenebeam.catalog.acquisition import square_meters
 from scenebeam.catalog.queries import SearchQuery
 from scenebeam.catalog.scene import Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.collections import LandClass
 from scenebeam.errors import CheckError, RequestError
 from scenebeam.imaging.probes import ProbeCache

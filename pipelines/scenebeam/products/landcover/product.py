@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.products.base import Demo, PageFacts, Planned, Product
 from scenebeam.products.landcover.class_counts import ClassCounts

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.masks import apply_masks

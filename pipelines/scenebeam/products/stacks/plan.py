@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.bands import bands_of, record_of, resolve_bands
 from scenebeam.catalog.scene import Asset, Scene
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
 from scenebeam.imaging.bands import (

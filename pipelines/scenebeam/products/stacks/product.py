@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scenebeam.catalog.select import Selection
+from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, PageFacts, Planned, Product, SearchScope, scope_of_area

@@ -1,4 +1,4 @@
-"""Figures: draw facts as timelines and histograms.
+"""Charts: draw facts as timelines and histograms.
 
 Pure functions. The number of marks is bounded whatever the size of the run: beyond `MAX_MARKS`,
 scenes are thinned.
@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from scenebeam.figures.svg import Axes, Figure, Mark, round_ticks
 from scenebeam.report.facts import Histogram, Measure, SceneFact
-from scenebeam.report.svg import Axes, Figure, Mark, round_ticks
 
 MAX_MARKS = 1500
 """Half the most scenes on the timeline."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
 from shapely import affinity
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.report.facts import Facts, Shapes
-from scenebeam.report.pictures import Picture
-from scenebeam.report.svg import (
+from scenebeam.figures.svg import (
     Axes,
     Draped,
     Figure,
@@ -26,7 +26,7 @@ from scenebeam.report.svg import (
     inner_width,
     round_ticks,
 )
-from scenebeam.report.world import world_lines
+from scenebeam.figures.world import world_lines
 
 MAX_MARKS = 1500
 """Most footprints of one kind."""
@@ -46,23 +46,44 @@ _COASTS_FROM = 4.0
 """Degrees that a map must span for coasts and borders at 1 : 110 million to help on it."""
 
 
+Shapes = np.ndarray[Any, Any]
+"""Array of shapely geometries in degrees."""
+_NONE = np.empty(0, object)
+
+
+@dataclass(frozen=True)
+class MapPicture:
+    """A picture that may be draped over its footprint."""
+
+    webp: bytes
+    """The picture, small."""
+    corners: Sequence[tuple[float, float]]
+    """Longitude and latitude of its upper left, upper right and lower left corner."""
+    title: str
+
+
 def coverage_map(
-    facts: Facts, area: BaseGeometry | None, pictures: Sequence[Picture] = ()
+    *,
+    products: Shapes = _NONE,
+    scenes: Shapes = _NONE,
+    area: BaseGeometry | None = None,
+    names: Sequence[str] = (),
+    pictures: Sequence[MapPicture] = (),
 ) -> Figure | None:
-    """Draw the footprints of the products and of the selected scenes, and the area of interest.
+    """Draw the footprints of products and scenes, and the area of interest.
 
     Args:
-        facts: The facts.
+        products: Footprints of products.
+        scenes: Footprints of scenes.
         area: The requested area, in degrees.
-        pictures: Pictures of products; the first ones are draped over their footprints.
+        names: Names of the products.
+        pictures: Pictures of products; the first of each footprint is draped over it.
 
     Returns:
         The map; None if there is nothing to draw.
     """
     requested = np.asarray([] if area is None else [area], object)
-    products, scenes, requested = _unwrap(
-        (facts.product_footprints, facts.scene_footprints, requested)
-    )
+    products, scenes, requested = _unwrap((products, scenes, requested))
     # Scenes are much larger than most products, so they alone do not widen the map.
     extent = np.concatenate([products, requested]) if len(products) or len(requested) else scenes
     if not len(extent):
@@ -81,9 +102,13 @@ def coverage_map(
         note = f"{len(products):,} products, counted per grid cell"
     else:
         kind = "outline" if draped else "product"
-        marks += _outlines(axes, products, kind, facts.product_names)
+        marks += _outlines(axes, products, kind, names)
     marks += _outlines(axes, requested, "area", ["area of interest"] * len(requested))
-    legend = [("product", "products"), ("scene", "selected scenes")]
+    legend = []
+    if len(products):
+        legend.append(("product", "products"))
+    if len(scenes):
+        legend.append(("scene", "scenes"))
     if len(requested):
         legend.append(("area", "area of interest"))
     return Figure(
@@ -101,21 +126,19 @@ def coverage_map(
     )
 
 
-def locator_map(facts: Facts, area: BaseGeometry | None) -> Figure | None:
-    """Draw where on Earth the run is, between coasts and borders.
+def locator_map(*candidates: Shapes) -> Figure | None:
+    """Draw where on Earth something is, between coasts and borders.
 
     Args:
-        facts: The facts.
-        area: The requested area, in degrees.
+        *candidates: Shapes that say where; those of the first array that has any are shown.
 
     Returns:
         The map; None if nothing says where.
     """
-    requested = np.asarray([] if area is None else [area], object)
-    shapes = _unwrap((facts.product_footprints, requested, facts.scene_footprints))
-    filled = [some for some in shapes[:2] if len(some)] or [some for some in shapes if len(some)]
+    filled = [shapes for shapes in candidates if len(shapes)]
     if not filled:
         return None
+    filled = [_unwrap(filled[:1])[0]]
     west, south, east, north = shapely.total_bounds(np.concatenate(filled)).tolist()
     middle = ((west + east) / 2, (south + north) / 2)
     half = max(_LOCATOR_DEGREES / 2, (north - south) * 0.75, (east - west) * 0.4)
@@ -216,19 +239,19 @@ def _pixel(axes: Axes) -> float:
     return (axes.x[1] - axes.x[0]) / axes.frame[2]
 
 
-def _drape(axes: Axes, pictures: Sequence[Picture]) -> list[Draped]:
+def _drape(axes: Axes, pictures: Sequence[MapPicture]) -> list[Draped]:
     """Place pictures by the corners of their grids: the first of each footprint."""
     draped: dict[tuple[tuple[float, float], ...], Draped] = {}
     for picture in pictures:
         corners = tuple(picture.corners)
-        if not picture.on_map or corners in draped or len(draped) >= _MAX_DRAPED:
+        if not corners or corners in draped or len(draped) >= _MAX_DRAPED:
             continue
         (x0, y0), (x1, y1), (x2, y2) = [axes.point(*corner) for corner in corners]
         # Moves the unit square to the grid. Over a grid of some degrees, meridians are nearly
         # parallel.
         matrix = (x1 - x0, y1 - y0, x2 - x0, y2 - y0, x0, y0)
-        content = base64.b64encode(picture.on_map).decode()
-        draped[corners] = Draped(content, matrix, picture.caption)
+        content = base64.b64encode(picture.webp).decode()
+        draped[corners] = Draped(content, matrix, picture.title)
     return list(draped.values())
 
 

@@ -24,7 +24,7 @@ def world_lines() -> dict[str, Lines]:
     Returns:
         `coasts` and `borders`, each an array of shapely LineStrings.
     """
-    text = files("scenebeam.report").joinpath("world.json").read_text()
+    text = files("scenebeam.figures").joinpath("world.json").read_text()
     document = json.loads(text)
     lines = {}
     for kind in ("coasts", "borders"):

@@ -1,0 +1,1 @@
+"""Figures: maps and charts as SVG, for the report and for notebooks."""

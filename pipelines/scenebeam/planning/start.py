@@ -1,0 +1,30 @@
+"""Start: the first status of a run."""
+
+from __future__ import annotations
+
+from scenebeam.planning.cost import dataflow_cost
+from scenebeam.planning.plan import Plan
+from scenebeam.status import RunStatus, now
+from scenebeam.storage import Store
+
+
+def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
+    """Return the status of a run that starts to make its plan.
+
+    Args:
+        plan: The frozen plan.
+        store: The output.
+        kind: The kind of the runner.
+    """
+    started = now()
+    return RunStatus(
+        run=plan.request.run,
+        state="running",
+        fingerprint=plan.request.fingerprint(),
+        output=store.uri,
+        runner=kind,
+        tasks=len(plan.tasks),
+        cost=round(dataflow_cost(plan.estimate)[1], 2) if kind == "dataflow" else None,
+        started=started,
+        updated=started,
+    )

@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 BIN := .venv/bin
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help demo test test-slow test-cloud coverage fuzz cloud policy lint docs bench bench-smoke lock clean
+.PHONY: help demo test test-slow test-cloud coverage fuzz cloud policy lint docs site dist bench bench-smoke lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,13 @@ bench: .venv-bench/ready  ## Compare with other tools; takes 40 minutes and 20 G
 bench-smoke: .venv/ready  ## Compare a small mosaic with the recorded ratios; fails if more is read
 	cd benchmarks && ../$(BIN)/python smoke.py
 
+dist: .venv/ready  ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+site: .venv-site/ready  ## Build the documentation as a site, in ./site
+	.venv-site/bin/mkdocs build --strict --quiet
+
 lock:  ## Resolve the dependencies; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
@@ -80,6 +87,11 @@ lock:  ## Resolve the dependencies; needs uv
 	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/checkov.lock
 	@touch $@
 
+.venv-site/ready: docs/site.lock
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/site.lock
+	@touch $@
+
 .venv-bench/ready: requirements.lock benchmarks/requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock -r benchmarks/requirements.lock
@@ -87,4 +99,4 @@ lock:  ## Resolve the dependencies; needs uv
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-checkov .venv-worker demo out
+	rm -rf .venv .venv-bench .venv-checkov .venv-site .venv-worker demo dist out site

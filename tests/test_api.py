@@ -135,8 +135,11 @@ def test_what_is_not_there_is_named(mosaics: str, tmp_path: Path) -> None:
         scenebeam.open(tmp_path)
 
 
-def test_stacks_on_one_grid_are_opened_and_others_are_refused(make_request: Make) -> None:
-    product = {"kind": "stack", "bands": ["red", "nir"]}
+@pytest.mark.parametrize(("form", "suffix"), [("geotiff", "tif"), ("vrt", "vrt")])
+def test_stacks_on_one_grid_are_opened_and_others_are_refused(
+    make_request: Make, form: str, suffix: str
+) -> None:
+    product = {"kind": "stack", "bands": ["red", "nir"], "format": form}
     grid = {
         "crs": "EPSG:32634",
         "resolution": 20,
@@ -147,7 +150,7 @@ def test_stacks_on_one_grid_are_opened_and_others_are_refused(make_request: Make
     stacks = scenebeam.open(request.output)
     assert list(stacks.data_vars) == ["red", "nir"]
     for number, name in enumerate(stacks.id.values):
-        [path] = [path for path in Path(request.output).rglob("*.tif") if name in str(path)]
+        [path] = Path(request.output).glob(f"stacks/{name}/*.{suffix}")
         with rasterio.open(path) as file:
             np.testing.assert_array_equal(stacks.nir[number], file.read(2))
     request = make_request(product=product, output=f"{request.output}-own")

@@ -14,6 +14,7 @@ from scenebeam.errors import ReadError, SceneBeamError
 KINDS = {
     "SceneBeamError",
     "RequestError",
+    "MissingExtraError",
     "CatalogError",
     "ReadError",
     "CheckError",

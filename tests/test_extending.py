@@ -295,7 +295,7 @@ def test_a_toy_merge_method_is_offered_and_used(
     words += [str(sandbox / "items.json"), "--bbox", ",".join(map(str, AREA)), "--dates", "2021-06"]
     answer = runner.invoke(main, [*words, "--output", str(tmp_path / "typed")])
     assert answer.exit_code == 0, answer.output
-    with pytest.raises(RequestError, match="'sum' is not one of count, first, last"):
+    with pytest.raises(RequestError, match="'sum' is not known; known: count, first, last"):
         make_request(**{"product.method": "sum"})
 
 

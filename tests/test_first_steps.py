@@ -82,7 +82,7 @@ def test_the_schema_is_that_of_the_models_and_refuses_what_they_refuse(make_requ
     changes: list[dict[str, Any]] = [
         {"product": {"kind": "mosaik"}},
         {"dates": {}},
-        {"colections": []},
+        {"collektions": []},
         {"select": {"max_cloud_cover": "low"}},
     ]
     for change in changes:

@@ -135,7 +135,7 @@ def _items(output: str) -> list[dict[str, Any]]:
 def _images(item: Mapping[str, Any], output: str) -> dict[str, _Image]:
     """Return the images of an item by band."""
     images = {}
-    for name, asset in item["assets"].items():
+    for name, asset in (item.get("assets") or {}).items():
         if asset is None or not {"data", "visual"} & set(asset["roles"] or ()):
             continue
         raster_bands = asset.get("raster:bands") or ()

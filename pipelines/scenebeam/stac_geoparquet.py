@@ -86,7 +86,12 @@ def _table(items: Sequence[Item]) -> tuple[pa.Table, Shapes]:
             values = columns.setdefault(name, [None] * len(items))
             values[number] = value
     shapes = _geometries([item.get("geometry") for item in items])
-    arrays = {name: _array(name, values) for name, values in columns.items()}
+    arrays: dict[str, pa.Array] = {}
+    for name, values in columns.items():
+        array = _array(name, values)
+        # Parquet has no type for objects without fields, such as the assets of items without any.
+        if not (pa.types.is_struct(array.type) and array.type.num_fields == 0):
+            arrays[name] = array
     arrays["bbox"] = _bbox_array([item.get("bbox") for item in items], shapes)
     arrays["geometry"] = pa.array(shapely.to_wkb(shapes).tolist(), pa.binary())
     return pa.table(arrays), shapes
@@ -102,13 +107,13 @@ def read_items(path: Path | str) -> Iterator[Item]:
         The items in the order of the rows.
 
     Raises:
-        ValueError: The file is not Parquet, or has no column `id`, `geometry` or `assets`.
+        ValueError: The file is not Parquet, or has no column `id` or `geometry`.
     """
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowException as error:
         raise ValueError(f"not a Parquet file: {error}") from error
-    lacking = {"id", "geometry", "assets"} - set(file.schema_arrow.names)
+    lacking = {"id", "geometry"} - set(file.schema_arrow.names)
     if lacking:
         raise ValueError(f"not stac-geoparquet: it has no column {', '.join(sorted(lacking))}")
     for batch in file.iter_batches(_ROWS_AT_ONCE):
@@ -228,7 +233,7 @@ def _item(row: Mapping[str, Any]) -> Item:
         "geometry": _geojson(row["geometry"]),
         "properties": properties,
         "links": _plain(row.get("links") or []),
-        "assets": _plain(row["assets"] or {}),
+        "assets": _plain(row.get("assets") or {}),
     }
     if row.get("collection") is not None:
         item["collection"] = row["collection"]

@@ -311,10 +311,10 @@ def test_clear_ground_is_not_read_again(series_sandbox: Path, tmp_path: Path) ->
         ({"mask": {"probability": "cloud", "drop": [1]}}, "probability needs above"),
         ({"mask": {"path": "mask.tif", "drop": [1]}}, "path needs {id}"),
         ({"mask": {"band": "scl", "path": "{id}", "drop": [1]}}, "give one of band, probability"),
-        ({"mask": {"dilate": -1}}, "greater than or equal to 0"),
+        ({"mask": {"dilate": -1}}, "at least 0"),
         ({"period": "P0D"}, "'P0D' is not month, quarter, year"),
         ({"period": "fortnight"}, "'fortnight' is not month"),
-        ({"min_observations": 0}, "greater than or equal to 1"),
+        ({"min_observations": 0}, "at least 1"),
     ],
 )
 def test_a_wrong_request_is_refused(composite: Make, fields: dict[str, Any], message: str) -> None:

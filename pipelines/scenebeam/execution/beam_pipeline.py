@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from scenebeam.errors import RequestError, RunnerError, SceneBeamError
@@ -51,7 +53,8 @@ def run_pipeline(
             hint = suggest(kind, RUNNER_NAMES)
             raise RequestError(f"runner {kind!r} is not known to Beam; {hint}") from error
         raise RequestError(f"runner {kind!r}: {error}") from error
-    build(pipeline, store.uri, status, effective_limits(plan.request))
+    with plain_labels():
+        build(pipeline, store.uri, status, effective_limits(plan.request))
     try:
         result = pipeline.run()
         result.wait_until_finish()
@@ -64,6 +67,24 @@ def run_pipeline(
     content = store.read(STATUS_FILE)
     assert content is not None, "the last step of the pipeline writes it"
     return RunStatus.model_validate_json(content)
+
+
+@contextmanager
+def plain_labels() -> Iterator[None]:
+    """Build a pipeline as if this were not a notebook.
+
+    In a notebook, Beam prefixes the labels of transforms that a cell applies with the number of
+    the cell. For that it imports its data frames, which fail with the pandas of today, or without
+    pandas. The pipeline of a run is not written in a cell.
+    """
+    from apache_beam import pipeline
+
+    altered = pipeline.alter_label_if_ipython
+    pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+    try:
+        yield
+    finally:
+        pipeline.alter_label_if_ipython = altered
 
 
 def _cause(error: Exception) -> str:

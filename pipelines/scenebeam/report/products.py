@@ -114,7 +114,7 @@ def _newest_first(fact: ProductFact) -> tuple[float, str]:
 
 
 def _product(row: Mapping[str, Any], existing: set[str]) -> ProductFact:
-    assets = {name: asset for name, asset in row["assets"].items() if asset is not None}
+    assets = {name: asset for name, asset in (row.get("assets") or {}).items() if asset is not None}
     files: list[ProductFile] = []
     bands: dict[str, BandFile] = {}
     valid: list[float] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from scenebeam.errors import RequestError
 from scenebeam.execution.beam_options import DATAFLOW_OPTIONS, as_arguments
-from scenebeam.execution.beam_pipeline import run_pipeline
+from scenebeam.execution.beam_pipeline import plain_labels, run_pipeline
 from scenebeam.planning.plan import Plan
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
@@ -82,7 +82,8 @@ def submit_pipeline(
         if option.removeprefix("--").partition("=")[0] not in given:
             added.append(option)
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
-    build(pipeline, store.uri, status, plan.request.limits, on_progress)
+    with plain_labels():
+        build(pipeline, store.uri, status, plan.request.limits, on_progress)
     pipeline.run()
 
 

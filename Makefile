@@ -60,7 +60,7 @@ dist: .venv/ready  ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 site: .venv-site/ready  ## Build the documentation as a site, in ./site
-	.venv-site/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
 
 lock:  ## Resolve the dependencies; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock

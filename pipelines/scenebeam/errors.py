@@ -3,6 +3,7 @@
     Exception
     └── SceneBeamError
         ├── RequestError       the request is invalid (exit code 2)
+        │   └── MissingExtraError   a package of an extra is not installed (scenebeam.extras)
         ├── CatalogError       the STAC catalog cannot be searched
         ├── ReadError          a source file cannot be read; `permanent`: a retry is futile
         ├── CheckError         an image is readable, but not fit to use

@@ -49,6 +49,7 @@ def parse_document(text: str, name: str = "request") -> dict[str, Any]:
 def load_request(
     path: str | Path | None = None,
     *,
+    content: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[RunRequest, dict[str, str]]:
@@ -56,6 +57,7 @@ def load_request(
 
     Args:
         path: A request file or the `run.json` of a run; None: overrides alone.
+        content: What the file contains, if it has been read from elsewhere.
         overrides: Dotted name → value, with the highest precedence.
         environ: Environment variables; default: those of the process.
 
@@ -69,10 +71,11 @@ def load_request(
     sources: dict[str, str] = {}
     if path is not None:
         file = Path(path)
-        document = _read_file(file)
-        _resolve_paths(document, file.resolve().parent)
+        document = _read_file(file) if content is None else dict(content)
+        if content is None:
+            _resolve_paths(document, file.resolve().parent)
         for name, _ in flatten(document):
-            sources[name] = str(file)
+            sources[name] = str(path)
     for name, value in _from_environment(os.environ if environ is None else environ):
         set_dotted(document, name, value)
         sources[name] = "environment"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import apache_beam as beam
 import pytest
@@ -14,7 +15,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import tree
 from scenebeam.execution.driver import run
 from scenebeam.execution.engine import MakeTask, report, undone_tasks
-from scenebeam.execution.make import MemoryGate
+from scenebeam.execution.make import MemoryGate, _available_memory
 from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.request import Limits, RunRequest
 from scenebeam.status import RunStatus
@@ -96,6 +97,25 @@ def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     outcomes = [text for elements in once for _, text in elements]
     final = RunStatus.model_validate_json(report((output, outcomes), status.model_dump_json()))
     assert (final.state, final.done, final.tasks) == ("succeeded", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "expected"),
+    [("max", 5, 10**12), ("1000000", 400000, 700000), ("100", 500000, 0), ("odd", 5, 10**12)],
+)
+def test_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, used: int, expected: int
+) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{used}\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100000\nactive_file 7\n")
+    monkeypatch.setattr("scenebeam.execution.make._CGROUP", tmp_path)
+    monkeypatch.setattr(
+        "scenebeam.execution.make.psutil.virtual_memory", lambda: SimpleNamespace(available=10**12)
+    )
+    assert _available_memory() == expected
+    monkeypatch.setattr("scenebeam.execution.make._CGROUP", tmp_path / "none")
+    assert _available_memory() == 10**12
 
 
 def test_a_finished_run_makes_nothing_again(make_request: Make) -> None:

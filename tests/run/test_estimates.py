@@ -226,3 +226,13 @@ def test_a_catalog_that_knows_the_shape_tells_the_size(make_request: Make, tmp_p
     document["limits"] |= {"private_addresses": True}
     estimate = make_plan(validate_request(document), measure=True).estimate
     assert estimate.read_bytes == 6 * 1000 * 2000
+
+
+def test_a_shard_that_only_touches_a_footprint_is_estimated(make_request: Make) -> None:
+    """Where a window begins on the edge of a footprint, both share a line."""
+    request = make_request(
+        **{"limits.memory": "270MiB", "product.bands": ["red", "green"]}, area=None
+    )
+    plan = make_plan(request)
+    assert len(plan.tasks) > 2, "there are shards"
+    assert plan.estimate.read_bytes > 0

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from google.cloud import storage
 
 from conftest import OF_ITS_TIME, tree
 from known import check
+from scenebeam.cli import main
 from scenebeam.errors import StorageError
 from scenebeam.execution.driver import run
 from scenebeam.request import RunRequest
@@ -109,6 +111,20 @@ def test_a_run_in_a_bucket_gives_the_bytes_of_a_local_run(
     assert there == tree(tmp_path / "local")
     again = run(make_request(output=prefix, **{"limits.memory": "100MB"}))
     assert (again.state, again.requests) == ("succeeded", 0)
+
+
+def test_the_command_that_a_failure_names_resumes_a_run_in_a_bucket(
+    make_request: Make, prefix: str
+) -> None:
+    run(make_request(output=prefix))
+    open_store(prefix).delete(["mosaics/20210610T092031Z/red.tif"])
+    done = CliRunner().invoke(main, ["run", f"{prefix}/run.json"])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 tasks done" in done.output
+    assert open_store(prefix).size("mosaics/20210610T092031Z/red.tif")
+    done = CliRunner().invoke(main, ["run", f"{prefix}/none.json"])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
 
 
 def test_inputs_may_lie_in_a_bucket_too(

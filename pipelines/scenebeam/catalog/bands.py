@@ -28,8 +28,8 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
         if not matching:
             known = sorted({record.id for record in known_records()})
             raise RequestError(
-                f"collections: no record of {collection!r}; {suggest(collection, known)} For "
-                "another collection give a record inline: its bands, dtype and nodata"
+                f"collections: no record of {collection!r}, and none is given inline (its bands, "
+                f"dtype and nodata); {suggest(collection, known)}"
             )
         # A catalog by URL or a file may hold the collection of any provider.
         at_provider = [record for record in matching if record.provider == request.catalog]

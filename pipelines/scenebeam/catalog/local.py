@@ -29,7 +29,7 @@ def read_local_items(path: Path) -> Iterator[Any]:
     if not path.exists():
         hint = suggest(path.name, KNOWN_CATALOGS)
         raise RequestError(
-            f"catalog: {path} does not exist; {hint} Or give the URL of a STAC API, or a file"
+            f"catalog: {path} does not exist, and is not the URL of a STAC API; {hint}"
         )
     if path.suffix in TABLE_SUFFIXES:
         yield from read_items(path)

@@ -93,7 +93,7 @@ class _Group(click.Group):
     "--verbose",
     count=True,
     envvar="SCENEBEAM_VERBOSE",
-    help="Log what is found, left out and made; twice: each band; three times: other libraries.",
+    help="Log what is found, left out and made; twice: details; three times: other libraries.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors and the result.")
 @click.option("--debug", is_flag=True, help="Show tracebacks, and run tasks serially.")

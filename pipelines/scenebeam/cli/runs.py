@@ -31,6 +31,29 @@ if TYPE_CHECKING:
     from scenebeam.request import RunRequest
 
 
+def read_request_file(name: str, overrides: dict[str, Any]) -> tuple[RunRequest, dict[str, str]]:
+    """Read a request file on this machine or in a bucket.
+
+    Raises:
+        RequestError: It does not exist, or is not valid.
+    """
+    from scenebeam.requestfile import load_request
+
+    if not name.startswith("gs://"):
+        return load_request(name, overrides=overrides)
+    from scenebeam.requestfile import frozen_request, is_frozen, parse_document
+    from scenebeam.storage import open_store
+
+    folder, _, key = name.rpartition("/")
+    content = open_store(folder).read(key) if key else None
+    if content is None:
+        raise RequestError(f"cannot read the request file {name}: it does not exist")
+    document = parse_document(content.decode("utf-8", "replace"), name)
+    if is_frozen(document):
+        document = frozen_request(document, folder, name)
+    return load_request(name, content=document, overrides=overrides)
+
+
 @main.command()
 @click.argument("request_file", type=click.Path(dir_okay=False))
 @run_options
@@ -45,10 +68,11 @@ def run(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Run a request file (YAML or JSON), or resume it."""
-    from scenebeam.requestfile import load_request
+    """Run a request file (YAML or JSON), or resume it.
 
-    request, _ = load_request(request_file, overrides=overrides_of(**given))
+    The file may be the run.json of a run, also at gs://.
+    """
+    request, _ = read_request_file(request_file, overrides_of(**given))
     run_and_show(
         request,
         refresh=refresh,
@@ -68,9 +92,8 @@ def run(
 def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
     """Search and select, and write the tables of scenes: the first step of a run, alone."""
     from scenebeam.execution.driver import write_scenes
-    from scenebeam.requestfile import load_request
 
-    request, _ = load_request(request_file, overrides=overrides_of(**given))
+    request, _ = read_request_file(request_file, overrides_of(**given))
     found, store = write_scenes(request, refresh=refresh)
     tables = found.tables(request)
     if as_json:
@@ -120,9 +143,7 @@ def plan(
     **given: Any,
 ) -> None:
     """Search, select and estimate, without writing anything that is not asked for."""
-    from scenebeam.requestfile import load_request
-
-    request, came_from = load_request(request_file, overrides=overrides_of(**given))
+    request, came_from = read_request_file(request_file, overrides_of(**given))
     if show_request:
         _show_request(request, came_from, as_json)
         return

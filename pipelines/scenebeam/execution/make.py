@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
 import psutil
 
@@ -22,6 +24,8 @@ from scenebeam.transfer.retry import Budget
 _M_ARENA_MAX = -8
 """Parameter of mallopt(3), from malloc.h."""
 _SHARE_OF_MEMORY = 0.8
+_CGROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its own limits (cgroup v2)."""
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +64,23 @@ def limit_malloc_arenas() -> None:
 @cache
 def process_gate() -> MemoryGate:
     """The gate of this process: a share of the memory that was available at the first call."""
-    return MemoryGate(int(psutil.virtual_memory().available * _SHARE_OF_MEMORY))
+    return MemoryGate(int(_available_memory() * _SHARE_OF_MEMORY))
+
+
+def _available_memory() -> int:
+    """Return the bytes that this process may still take, of the machine and of its container."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+        cached = re.search(r"^inactive_file (\d+)$", (_CGROUP / "memory.stat").read_text(), re.M)
+    except (OSError, ValueError):  # no container, or not Linux
+        return available
+    if not limit.isdigit():  # `max`: no limit
+        return available
+    # Cached files count as used, but give way.
+    reclaimable = int(cached[1]) if cached else 0
+    return min(available, max(0, int(limit) - used + reclaimable))
 
 
 def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:

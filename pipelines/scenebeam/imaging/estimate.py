@@ -186,6 +186,9 @@ def _estimate_reads(
         for source in band.sources:
             footprint = footprints.get(source.scene)
             seen = extent if footprint is None else shapely.intersection(footprint, extent)
+            # Where both only touch, the intersection is a line, or has one beside its polygons. A
+            # buffer of 0 leaves the polygons.
+            seen = shapely.buffer(seen, 0)
             # An ordered merge does not read what earlier sources cover already.
             if ordered:
                 seen, covered = shapely.difference(seen, covered), shapely.union(covered, seen)

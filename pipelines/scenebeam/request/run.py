@@ -92,7 +92,7 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     select: Select = Select()
     """Which of the scenes that the search finds are used."""
     grid: GridRequest = GridRequest()
-    """The output grid of mosaics, stacks and indices; default: derived from the area."""
+    """The output grid of products on one grid; default: derived from the area."""
     product: Annotated[SerializeAsAny[ProductT_co], PlainValidator(parse_product)]
     """What is made of the scenes: a product and its fields."""
     checks: Checks = Checks()

@@ -279,8 +279,8 @@ class Runner(StrictModel):
     blocks, starting Beam would take longer. Assets are always serial."""
     local_blocks: int = Field(default=1000, ge=0)
     """With `auto`, a run of at least this number of source blocks uses Dataflow. It does so if
-    `options` has the settings of Dataflow and the output is `gs://`; otherwise it runs locally and
-    suggests Dataflow."""
+    `options` has the settings of Dataflow and the output is `gs://`; otherwise it runs here. A run
+    that would take an hour or more here suggests Dataflow."""
 
 
 class OpticalChecks(StrictModel):

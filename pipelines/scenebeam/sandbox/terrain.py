@@ -4,7 +4,7 @@ Every quantity is a function of the place alone. All arithmetic is on int64, so 
 identical on all machines. Smooth quantities are computed at the nodes of a lattice and interpolated
 between them, which takes a thousandth of the time of computing each pixel.
 
-The landscape lies across the edge of two UTM zones. It is defined in meters of the western zone;
+The landscape extends across the edge of two UTM zones. It is defined in meters of the western zone;
 eastings of the western half of a zone belong to the eastern one and are converted.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import rustac
+from click.testing import CliRunner
 
+from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
 from scenebeam.planning.plan import read_plan
@@ -243,3 +246,36 @@ def test_images_name_their_chip_in_the_table(made: tuple[Path, str]) -> None:
     assert len(images) > 10
     chips = {item["id"] for item in items} - {item["id"] for item in images}
     assert {item["properties"]["scenebeam:chip"] for item in images} <= chips
+
+
+@pytest.mark.parametrize(
+    ("given", "day"), [("04-06", 96), ("4-6", 96), ("96", 96), ("02-28", 59), ("12-31", 365)]
+)
+def test_a_day_is_a_number_or_a_month_and_a_day(given: str, day: int) -> None:
+    from scenebeam.products.fields.request import SeasonDays
+
+    assert SeasonDays.model_validate({"planting": given, "harvest": 200}).planting == day
+
+
+@pytest.mark.parametrize("given", ["04-31", "13-01", "367", "spring"])
+def test_a_day_that_is_none_is_refused(given: str) -> None:
+    from scenebeam.products.fields.request import SeasonDays
+
+    with pytest.raises(ValueError, match="planting"):
+        SeasonDays.model_validate({"planting": given, "harvest": 200})
+
+
+def test_small_chips_with_days_by_hand_from_the_command_line(fields: Path, tmp_path: Path) -> None:
+    """64 pixels at 10 m: a kilometer has several, so their ids have more digits."""
+    words = [
+        "fields", "create", str(fields / "fields.geojson"), str(tmp_path), "--name", "small", "--year", "2021",
+        "--chip-size", "64", "--planting", "04-06", "--harvest", "10-25", "--images", "select",
+        "--catalog", str(fields / "catalog.json"), "--collection", "sentinel-2-l2a",
+    ]  # fmt: skip
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "small-chips" / "chips.csv").open() as file:
+        chips = [row["chip"] for row in csv.DictReader(file)]
+    assert len(chips) > 100
+    assert len(set(chips)) == len(chips)
+    assert all(re.fullmatch(r"ftw-3[45]T[A-Z]{2}\d{6}_2021", chip) for chip in chips)

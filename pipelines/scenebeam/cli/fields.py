@@ -51,7 +51,12 @@ _GRID = {
     "presence_only": "grid.presence_only",
 }
 
+_DAYS = ("planting", "harvest")
+"""Options for `product.days`."""
+
 _selection_options = options(
+    click.option("--planting", help="Planting, month and day: 04-06. Instead of a calendar."),
+    click.option("--harvest", help="Harvest, month and day: 10-25. Instead of a calendar."),
     *field_options(_REQUEST, _SELECTION),
     click.option(
         "--catalog", help="A known name, a URL or a file of scenes.  [default: earth-search]"
@@ -259,6 +264,10 @@ def _overrides(given: dict[str, Any], images: str) -> dict[str, Any]:
             overrides[dotted] = given[option]
     if given.get("collection"):
         overrides["collections"] = [given["collection"]]
+    for name in _DAYS:
+        if given.get(name) is not None:
+            day = given[name]
+            overrides[f"product.days.{name}"] = int(day) if day.isdigit() else day
     return overrides | overrides_of(None, given.get("runner"), given.get("settings", ()))
 
 

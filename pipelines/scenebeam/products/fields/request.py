@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+import re
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.choices import Codec
@@ -37,13 +39,29 @@ class ChipGridOptions(StrictModel):
     """How chips are split for training, by whole blocks of neighboring chips."""
 
 
-class SeasonDays(StrictModel):
-    """Days of the year, 1 to 366. A harvest day before the planting day is in the next year."""
+def _day_of_year(value: Any) -> Any:
+    """Convert a date such as `04-01` to its day in a year of 365 days; numbers stay."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{1,2}-[0-9]{1,2}", value):
+        return value
+    month, day = map(int, value.split("-"))
+    try:
+        return date(2023, month, day).timetuple().tm_yday
+    except ValueError:
+        raise ValueError(f"{value!r} is not a month and a day, such as 04-01") from None
 
-    planting: int = Field(ge=1, le=366)
-    """Day of planting."""
-    harvest: int = Field(ge=1, le=366)
-    """Day of harvest."""
+
+DayOfYear = Annotated[
+    int, BeforeValidator(_day_of_year, json_schema_input_type=int | str), Field(ge=1, le=366)
+]
+
+
+class SeasonDays(StrictModel):
+    """Days of the year. A harvest day before the planting day is in the next year."""
+
+    planting: DayOfYear
+    """Planting, as month and day (`04-06`) or as the day of the year (96)."""
+    harvest: DayOfYear
+    """Harvest, in the same forms."""
 
 
 class FieldsRequest(BandsRequest):
@@ -68,7 +86,7 @@ class FieldsRequest(BandsRequest):
     once. The default is downloaded on first use into `$XDG_CACHE_HOME/scenebeam/crop-calendar`
     (`~/.cache/scenebeam/crop-calendar`). Default: that of Fields of The World."""
     days: Annotated[SeasonDays | None, Marker.SEARCH] = None
-    """Days of the year for all chips, in place of a calendar: `{planting: 96, harvest: 298}`."""
+    """Days for all chips, in place of a calendar: `{planting: 04-06, harvest: 10-25}`."""
     images: Annotated[Literal["none", "select", "download"], Marker.NOT_FINGERPRINTED] = "download"
     """The last step: `none` (chips and masks), `select` (also scenes), `download` (also imagery).
     It may be raised later; existing outputs are kept."""

@@ -38,6 +38,16 @@ def test_every_public_error_has_a_kind_of_its_own() -> None:
     assert sorted(error.kind for error in public) == sorted(KINDS)
 
 
+def test_a_full_disk_of_temporary_files_is_no_bug() -> None:
+    import errno
+
+    from scenebeam.errors import unexpected
+
+    assert "set TMPDIR" in unexpected(OSError(errno.ENOSPC, "No space left on device"))
+    assert "this is a bug" in unexpected(OSError(errno.EIO, "Input/output error"))
+    assert "this is a bug" in unexpected(KeyError("x"))
+
+
 @pytest.mark.parametrize("permanent", [False, True])
 def test_a_read_error_survives_pickling(permanent: bool) -> None:
     copy = pickle.loads(pickle.dumps(ReadError("a.tif is gone", permanent=permanent)))

@@ -22,6 +22,8 @@ releases; `kind` is stable, and is what outcomes and tables record for programs 
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from typing import ClassVar
 
 
@@ -109,6 +111,11 @@ def is_permanent(error: SceneBeamError) -> bool:
 
 def unexpected(error: Exception) -> str:
     """Return the message for an exception that scenebeam did not raise deliberately."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk of temporary files ({tempfile.gettempdir()}) is full: free some space, or "
+            "set TMPDIR to a folder on another disk; finished files are kept"
+        )
     return (
         f"unexpected {type(error).__name__}: {error}; this is a bug in scenebeam, please report it"
     )

@@ -162,7 +162,7 @@ def test_stacks_on_one_grid_are_opened_and_others_are_refused(
 def test_field_chips_are_no_array(fields_request: Make) -> None:
     request = fields_request()
     scenebeam.run(request)
-    with pytest.raises(RequestError, match="grids, which are no one array"):
+    with pytest.raises(RequestError, match="holds fields, which are no one array"):
         scenebeam.open(request.output)
 
 

@@ -16,6 +16,7 @@ from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
 from scenebeam.planning.plan import read_product_kind
+from scenebeam.products import product_of
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import open_store
 
@@ -122,11 +123,16 @@ def _coordinates(grid: Grid) -> dict[str, Any]:
 def _items(output: str) -> list[dict[str, Any]]:
     """The current items of an output, in the order of time."""
     store = open_store(output)
+    kind = read_product_kind(store)
+    if kind is not None and product_of(kind).page.pictures == "thumbnails":
+        raise RequestError(
+            f"{output} holds {kind}, which are no one array: scenebeam.open reads mosaics, "
+            "composites, indices and stacks. The items name the files, which rasterio opens"
+        )
     content = store.read(ITEMS_FILE)
     rows = [] if content is None else pq.read_table(io.BytesIO(content)).to_pylist()
     current = [row for row in rows if not row.get(SUPERSEDED)]
     if not current:
-        kind = read_product_kind(store)
         found = f"its run of kind {kind} has made nothing" if kind else "there is no run in it"
         raise RequestError(f"{output} cannot be opened: {found}")
     return sorted(current, key=lambda row: (row["datetime"], row["id"]))

@@ -279,3 +279,29 @@ def test_small_chips_with_days_by_hand_from_the_command_line(fields: Path, tmp_p
     assert len(chips) > 100
     assert len(set(chips)) == len(chips)
     assert all(re.fullmatch(r"ftw-3[45]T[A-Z]{2}\d{6}_2021", chip) for chip in chips)
+
+
+def test_the_page_shows_how_to_read_chips(
+    fields_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = fields_request(output=str(tmp_path / "out/chips/mine-chips"))
+    run(request)
+    text = (Path(__file__).parents[2] / "docs" / "fields.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "fields.md", "exec"), names)
+    assert names["images"].ndim == 4
+    assert len(names["images"]) == len(names["masks"]) > 3
+    assert names["images"].shape[2:] == names["masks"].shape[1:]
+    assert set(np.unique(names["masks"])) <= {0, 1, 2}
+
+
+def test_a_split_far_from_its_shares_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    from scenebeam.imaging.split import warn_of_empty_splits
+    from scenebeam.request.sections import Split
+
+    warn_of_empty_splits(["train"] * 80 + ["val"] * 10 + ["test"] * 10, Split())
+    assert not caplog.records
+    warn_of_empty_splits(["train"] * 6 + ["val"] * 4 + ["test"] * 21 + ["buffer"] * 43, Split())
+    assert "the split is 6 train, 4 val, 21 test, 43 buffer, far from" in caplog.text

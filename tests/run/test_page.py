@@ -392,6 +392,7 @@ def test_the_page_in_a_browser(done: Path, tmp_path: Path) -> None:
         ("page-light", (1100, 2400), ()),
         ("page-dark", (1100, 2400), ("--blink-settings=preferredColorScheme=0",)),
         ("page-tablet", (800, 3000), ()),
+        ("page-tablet-dark", (800, 3000), ("--blink-settings=preferredColorScheme=0",)),
         ("page-phone", (500, 3600), ()),
         ("page-phone-dark", (500, 3600), ("--blink-settings=preferredColorScheme=0",)),
     ):

@@ -218,6 +218,7 @@ def run_and_show(
 def show_status(status: RunStatus, as_json: bool) -> None:
     """Print the status of a run, as text or as JSON."""
     from scenebeam.status import FAILURES_FILE, PAGE_FILE
+    from scenebeam.storage import open_store
 
     if as_json:
         click.echo(status.model_dump_json(indent=2))
@@ -231,5 +232,6 @@ def show_status(status: RunStatus, as_json: bool) -> None:
     if status.message:
         click.echo(status.message)
     click.echo(status.output)
-    if status.ended and status.tasks:
+    # A run that was interrupted has not come to its report.
+    if status.ended and status.tasks and open_store(status.output).size(PAGE_FILE) is not None:
         click.echo(f"Report: {status.output.rstrip('/')}/{PAGE_FILE}")

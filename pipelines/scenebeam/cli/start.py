@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BBOX = "22.85,40.55,23.05,40.75"
 _SELECT_FIELDS = ("max_cloud_cover", "min_coverage")
+_SHOWN = ("boundaries", "aois", "index", "period", "method")
+"""Fields that a request usually sets although they have a default."""
 _WIDTH = 88
 """Characters of a comment."""
 _SCHEMA = "scenebeam.schema.json"
@@ -50,10 +52,8 @@ def init(
         f"#   scenebeam plan {path}     estimate time and size",
         f"#   scenebeam run {path}      make it, or resume",
         f"run: {path.stem}",
-        f"catalog: {catalog}          # a known name, the URL of a STAC API, or a file",
-        f"collections: [{collection}]",
+        *_catalog_lines(product, catalog, collection),
         *_search_lines(product, bbox, dates),
-        *_select_lines(),
         *_product_lines(product),
         f"output: {output or f'out/{path.stem}'}    # a folder, or gs://bucket/prefix",
         "runner: auto                 # or serial, direct, dataflow",
@@ -70,6 +70,23 @@ def schema() -> None:
     click.echo(json.dumps(request_schema(), indent=2))
 
 
+def _catalog_lines(kind: str, catalog: str, collection: str) -> list[str]:
+    """Name the catalog, and the collections of all modalities if the product has several."""
+    from scenebeam.request.product import request_model
+
+    named = []
+    for field in request_model(kind).model_fields.values():
+        default = field.get_default(call_default_factory=True)
+        if getattr(default, "collection", None):
+            named.append(default.collection)
+    if len(named) > 1:
+        catalog, collection = "planetary-computer", ", ".join(named)
+    return [
+        f"catalog: {catalog}          # a known name, the URL of a STAC API, or a file",
+        f"collections: [{collection}]",
+    ]
+
+
 def _search_lines(kind: str, bbox: str, dates: str) -> list[str]:
     from scenebeam.request.product import request_model
 
@@ -78,6 +95,7 @@ def _search_lines(kind: str, bbox: str, dates: str) -> list[str]:
     return [
         f"area: {{bbox: [{bbox}]}}    # west, south, east, north; or geojson, or mgrs",
         f"dates: {dates}              # a year, month, day or interval, or a list of them",
+        *_select_lines(),
     ]
 
 
@@ -104,8 +122,9 @@ def _product_lines(kind: str) -> list[str]:
         if name == "kind":
             continue
         lines += _comment(field)
-        if field.is_required() or name in example:
-            lines.append(f"  {name}: {_yaml(example.get(name))}")
+        if field.is_required() or name in _SHOWN:
+            default = None if field.is_required() else field.get_default()
+            lines.append(f"  {name}: {_yaml(example.get(name, default))}")
         else:
             default = _yaml(field.get_default(call_default_factory=True))
             # Sections with many fields of their own are described in the documentation.
@@ -118,7 +137,7 @@ def _comment(field: FieldInfo) -> list[str]:
     import textwrap
 
     text = re.sub(r"\s+", " ", field.description or "")
-    sentence = re.split(r"(?<=[.;]) (?=[A-Z`])", text)[0]
+    sentence = re.split(r"(?<=[.;]) (?=[A-Z`])", text)[0].removesuffix(";")
     return [f"  # {line}" for line in textwrap.wrap(sentence, _WIDTH)]
 
 

@@ -132,7 +132,12 @@ def _missing_without_output(
     inputs: set[str] = set()
     for output in outputs:
         inputs.update(band.label for band in (*output.inputs, *output.masks))
-    return {band.label: missing[band.label] for band in task.bands if band.label not in inputs}
+    lost = {}
+    for band in task.bands:
+        # Bands that only decide which pixel is taken have no output, and usually lack nothing.
+        if band.label not in inputs and missing[band.label]:
+            lost[band.label] = missing[band.label]
+    return lost
 
 
 def add_statistics(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ CellIndex = tuple[int | str, int, int]
 """Lattice of a chip (EPSG code of its zone, or CRS), column and row."""
 
 log = logging.getLogger(__name__)
+
+_FAR = 0.15
+"""Difference of a share from the requested one that is worth a warning."""
 
 BUFFER = "buffer"
 """The name for chips between two splits, which are in neither of them."""
@@ -82,7 +86,7 @@ def _unwrapped(footprints: np.ndarray[Any, np.dtype[Any]]) -> list[Any]:
 
 
 def warn_of_empty_splits(splits: Sequence[str], split: Split) -> None:
-    """Log a warning if a requested split has no chip.
+    """Log a warning if a split has no chip, or if the shares are far from those requested.
 
     Args:
         splits: The split of each chip, as `split_chips` returns them.
@@ -92,8 +96,23 @@ def warn_of_empty_splits(splits: Sequence[str], split: Split) -> None:
     if empty:
         log.warning(
             "no chip is in the split %s: the %d chips are in too few blocks of %d chips per side; "
-            "decrease split.block, or try another seed",
+            "decrease `block` of the split, which leaves more chips in the buffer between splits, "
+            "or try another `seed` of it",
             " and ".join(empty),
+            len(splits),
+            split.block,
+        )
+        return
+    counts = Counter(splits)
+    drawn = sum(counts[name] for name in _ORDER)
+    if not drawn:
+        return
+    off = max(abs(counts[name] / drawn - getattr(split, name)) for name in _ORDER)
+    if off > _FAR:
+        log.warning(
+            "the split is %s, far from the requested shares: the %d chips are in few blocks of %d "
+            "chips per side; use more chips, or try another `seed` of the split",
+            ", ".join(f"{counts[name]} {name}" for name in (*_ORDER, "buffer") if counts[name]),
             len(splits),
             split.block,
         )

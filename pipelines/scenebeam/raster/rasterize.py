@@ -17,6 +17,11 @@ from shapely.geometry.base import BaseGeometry
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.validity import Array, Mask
 
+# rasterio burns into a dataset in memory, and warns where its transform is the identity. Geometries
+# and grid share their coordinates, so nothing is missing. Filters of single calls are no way out:
+# threads would undo each other's.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
+
 BACKGROUND, FIELD, BOUNDARY, UNKNOWN = 0, 1, 2, 3
 """Classes of the semantic masks."""
 
@@ -87,11 +92,7 @@ def _burn(
 ) -> Array:
     if not shapes:
         return np.zeros(grid.shape, dtype)
-    with warnings.catch_warnings():
-        # rasterio burns into a dataset in memory, and warns where its transform is the identity.
-        # Geometries and grid share their coordinates, so nothing is missing.
-        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        burned = rasterize(
-            shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=dtype, **options
-        )
+    burned = rasterize(
+        shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=dtype, **options
+    )
     return np.asarray(burned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from scenebeam.catalog.tables import CATALOG_FILE, SELECTED_FILE
+from scenebeam.metadata.item_tables import COLLECTION_FILE
 from scenebeam.planning.plan import RUN_FILE
 from scenebeam.planning.search_cache import SCENES_FILE
 from scenebeam.products.base import PageFacts
@@ -93,6 +95,12 @@ class Facts:
     failures: list[Row] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     """Keys of the PNG files in the output."""
+    tables: Sequence[str] = ()
+    """Keys of the CSV tables at the top of the output."""
+    items: Sequence[str] = ()
+    """Keys of the table of items and of the STAC collection, as far as they exist."""
+    scenes_are_used: bool = False
+    """Whether `selected` scenes are those that products are made of, of more that were selected."""
     products: Sequence[ProductFact] = ()
     """The newest products, newest first."""
     gallery: Gallery = field(default_factory=Gallery)
@@ -128,6 +136,10 @@ def gather(
     facts.failures = _read_rows(store, FAILURES_FILE)
     facts.pictures = sorted(key for key in existing if key.endswith(".png"))
     facts.products = read_products(store, items_key, existing)
+    facts.tables = sorted(key for key in existing if key.endswith(".csv") and "/" not in key)
+    collection = posixpath.join(posixpath.dirname(items_key), COLLECTION_FILE)
+    facts.items = [key for key in (items_key, collection) if store.size(key) is not None]
+    facts.scenes_are_used = bool(page.scene_property)
     scenes = _read_table(store, SCENES_FILE, ("id", "geometry"))
     if scenes is not None:
         is_selected = [scene in selected for scene in scenes["id"].to_pylist()]

@@ -173,7 +173,7 @@ def published_gallery(keys: Sequence[str], store: Store) -> Gallery:
     for number, key in enumerate(ordered[::step]):
         content = store.read(key) if number < EMBEDDED else None
         name = key.rpartition("/")[2].removesuffix(".png")
-        pictures.append(Picture(key, key, f"Thumbnail {name}", embedded=content or b""))
+        pictures.append(Picture(key, name, f"Thumbnail {name}", embedded=content or b""))
     return Gallery(pictures, total=len(keys))
 
 

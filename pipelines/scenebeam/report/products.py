@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,9 +96,11 @@ def read_products(store: Store, items_key: str, existing: set[str]) -> list[Prod
             first = next(file.iter_batches(MAX_PRODUCTS, columns=columns))
             table = pa.Table.from_batches([first])
     facts = []
+    # Hrefs are relative to the folder of the table.
+    folder = posixpath.dirname(items_key)
     for row in table.to_pylist():
         if not row.get(SUPERSEDED):
-            facts.append(_product(row, existing))
+            facts.append(_product(row, folder, existing))
     return sorted(facts, key=_newest_first)
 
 
@@ -113,14 +116,14 @@ def _newest_first(fact: ProductFact) -> tuple[float, str]:
     return -fact.when.timestamp() if fact.when else 0.0, fact.id
 
 
-def _product(row: Mapping[str, Any], existing: set[str]) -> ProductFact:
+def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> ProductFact:
     assets = {name: asset for name, asset in (row.get("assets") or {}).items() if asset is not None}
     files: list[ProductFile] = []
     bands: dict[str, BandFile] = {}
     valid: list[float] = []
     thumbnail = ""
     for name, asset in assets.items():
-        key = asset["href"].removeprefix("./")
+        key = posixpath.normpath(posixpath.join(folder, asset["href"]))
         if key not in existing:
             continue
         if "thumbnail" in (asset.get("roles") or ()) or key.endswith(".png"):

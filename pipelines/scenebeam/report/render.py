@@ -124,6 +124,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "histograms": [charts.values(histogram) for histogram in facts.histograms[:_MAX_BARS]],
         "reasons": _reasons(facts),
         "incomplete": _incomplete(facts),
+        "status_tables": [key for key in facts.tables if "status" in key or "report" in key],
         "failures": facts.failures[:_MAX_FAILURES],
         "unfolded": _UNFOLDED_FAILURES,
         "listed": _LISTED_PRODUCTS,
@@ -200,8 +201,9 @@ def _funnel(facts: Facts) -> BarChart | None:
         if count:
             bars.append(Bar(step, count, f"{count:,} left out", kind="out"))
     selected = sum(scene.selected for scene in facts.scenes)
-    bars.append(Bar("selected", selected, f"{selected:,}"))
-    return BarChart("From found to selected", bars, found)
+    word = "used" if facts.scenes_are_used else "selected"
+    bars.append(Bar(word, selected, f"{selected:,}"))
+    return BarChart(f"From found to {word}", bars, found)
 
 
 def _picture_entries(facts: Facts) -> list[PictureEntry]:
@@ -220,10 +222,17 @@ def _picture_entries(facts: Facts) -> list[PictureEntry]:
     return entries
 
 
-def _without_content(entry: PictureEntry) -> dict[str, str]:
+def _without_content(entry: PictureEntry) -> dict[str, str | int]:
     """Return an entry for the script, which finds embedded pictures in the page."""
     source = "" if entry.source.startswith("data:") else entry.source
-    return {"source": source, "href": entry.href, "alt": entry.alt, "caption": entry.caption}
+    return {
+        "source": source,
+        "href": entry.href,
+        "alt": entry.alt,
+        "caption": entry.caption,
+        "width": entry.size[0],
+        "height": entry.size[1],
+    }
 
 
 def _worst(measure: Measure) -> list[tuple[float, str]]:

@@ -41,13 +41,15 @@ class ChipGridOptions(StrictModel):
 
 def _day_of_year(value: Any) -> Any:
     """Convert a date such as `04-01` to its day in a year of 365 days; numbers stay."""
-    if not isinstance(value, str) or not re.fullmatch("[0-9]{1,2}-[0-9]{1,2}", value):
+    if not isinstance(value, str) or value.isdigit():
         return value
-    month, day = map(int, value.split("-"))
     try:
+        if not re.fullmatch("[0-9]{1,2}-[0-9]{1,2}", value):
+            raise ValueError(value)
+        month, day = map(int, value.split("-"))
         return date(2023, month, day).timetuple().tm_yday
     except ValueError:
-        raise ValueError(f"{value!r} is not a month and a day, such as 04-01") from None
+        raise ValueError(f"{value[:40]!r} is not a month and a day, such as 04-01") from None
 
 
 DayOfYear = Annotated[

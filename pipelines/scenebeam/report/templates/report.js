@@ -14,7 +14,9 @@ for (const link of document.querySelectorAll("a.picture")) {
 function figureOf(number) {
   const entry = shown[number], figure = document.createElement("figure"), link = document.createElement("a");
   const image = document.createElement("img"), caption = document.createElement("figcaption");
-  link.className = "picture"; link.href = entry.href; link.dataset.number = number;
+  link.className = entry.width ? "picture" : "picture plain";
+  if (entry.width) link.style.aspectRatio = `${entry.width} / ${entry.height}`;
+  link.href = entry.href; link.dataset.number = number;
   image.src = entry.source; image.alt = entry.alt; image.loading = "lazy";
   caption.textContent = entry.caption;
   link.append(image); figure.append(link, caption);

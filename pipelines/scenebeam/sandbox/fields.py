@@ -15,7 +15,7 @@ from shapely.geometry import box, mapping
 from scenebeam.products.fields.calendar import FILES
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.scenes import SandboxScene, write_image, write_sandbox
-from scenebeam.sandbox.terrain import FIELD, FIELD_SIDE, MEADOW, Integers, ground
+from scenebeam.sandbox.terrain import FIELD, FIELD_SIDE, Integers, ground
 
 YEAR = 2021
 PLANTING, HARVEST = 96, 298
@@ -25,6 +25,8 @@ _TILE_SIDE = 10_240
 """Meters."""
 _GAP = 10
 """Meters between the boundary of a field and the edge of its square."""
+_SAMPLED = (60, FIELD_SIDE // 2, FIELD_SIDE - 60)
+"""Meters from the edge of a square at which its ground is looked up."""
 _CROPS = ("wheat", "maize", "beet")
 
 
@@ -71,9 +73,13 @@ def boundaries() -> dict[str, Any]:
 
 
 def _are_fields(columns: Integers, rows: Integers) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return in which squares of the ground there are fields: the middle is cropped or grazed."""
-    x, y = (numbers * FIELD_SIDE + FIELD_SIDE // 2 for numbers in (columns, rows))
-    return np.isin(ground(x, y).surface, (FIELD, MEADOW))
+    """Return in which squares of the ground there is nothing but crops."""
+    cropped = np.ones(np.broadcast_shapes(columns.shape, rows.shape), bool)
+    for across in _SAMPLED:
+        for up in _SAMPLED:
+            here = ground(columns * FIELD_SIDE + across, rows * FIELD_SIDE + up)
+            cropped &= here.surface == FIELD
+    return cropped
 
 
 def write_calendar(folder: Path, planting: int = PLANTING, harvest: int = HARVEST) -> Path:

@@ -92,8 +92,8 @@ def _cached_ground(
     y = np.frombuffer(y_bytes, np.int64).reshape(y_shape)
     height, light, mottle, woods, river, town = _interpolate(x, y)
     surface = np.full(height.shape, FIELD)
-    surface[(height > 22_000) | (light < 228)] = MEADOW
-    surface[(woods > 41_000) & (height > 1_200)] = FOREST
+    surface[(height > 40_000) | (light < 190)] = MEADOW
+    surface[(woods > 46_000) & (height > 1_200)] = FOREST
     surface[height > 40_000 + woods // 4] = ROCK
     surface[town > 0] = TOWN
     surface[(height < 250) | (river < 110)] = SAND

@@ -265,7 +265,10 @@ def command_reference() -> str:
     """Return the page of all commands, with the help that each prints."""
     from scenebeam.cli import main as group
 
-    context = click.Context(group, info_name="scenebeam", terminal_width=96, max_content_width=96)
+    settings = group.context_settings
+    context = click.Context(
+        group, info_name="scenebeam", terminal_width=96, max_content_width=96, **settings
+    )
     parts = [_CLI_HEAD, "    " + group.get_help(context).replace("\n", "\n    ")]
     parts += _commands(group, context, "scenebeam")
     text = "\n".join(parts)

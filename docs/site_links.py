@@ -10,4 +10,5 @@ _REPOSITORY = "https://github.com/scenebeam/scenebeam/blob/main/"
 
 def on_page_markdown(markdown: str, **context: Any) -> str:
     """Rewrite links that start with `../`."""
-    return re.sub(r"\]\(\.\./", f"]({_REPOSITORY}", markdown)
+    outside = re.sub(r"\]\(\.\./", f"]({_REPOSITORY}", markdown)
+    return re.sub(r"\]\((?=ftw-extension/)", f"]({_REPOSITORY}docs/", outside)

@@ -92,13 +92,13 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert import_extra("json.decoder", "none", "this").JSONDecodeError
     with pytest.raises(
         MissingExtraError,
-        match=r"reading this needs the package nothing_of_this_name: pip install 'scenebeam\[vector\]'",
+        match=r"reading this needs the package nothing_of_this_name: .* with its extra 'vector'",
     ):
         import_extra("nothing_of_this_name.raw", "vector", "reading this")
     monkeypatch.setitem(sys.modules, "xarray", None)
     import scenebeam
 
-    with pytest.raises(MissingExtraError, match=r"scenebeam\[notebook\]"):
+    with pytest.raises(MissingExtraError, match="with its extra 'notebook'"):
         scenebeam.open("somewhere")
 
 

@@ -21,7 +21,7 @@ FIRST_MOSAIC: Cells = [
         "markdown",
         "# A first mosaic\n\nFrom a search to pixels, on the sandbox: a synthetic Earth that needs "
         "neither a network nor an account. For a real catalog, only the request changes.\n\n"
-        "    pip install 'scenebeam[notebook]'",
+        "    pip install '.[notebook]'",
     ),
     (
         "code",
@@ -73,7 +73,7 @@ COMPOSITES: Cells = [
     (
         "markdown",
         "# Cloud-free months\n\nClouds and shadows are masked pixel by pixel, and what is clear is "
-        "reduced to one image per month.\n\n    pip install 'scenebeam[notebook]'",
+        "reduced to one image per month.\n\n    pip install '.[notebook]'",
     ),
     (
         "code",

@@ -35,6 +35,7 @@ from scenebeam.request import RunRequest, Select
 from scenebeam.requestfile import load_request, set_dotted, validate_request
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
+from scenebeam.suggestions import suggest
 
 if TYPE_CHECKING:
     import xarray
@@ -107,6 +108,11 @@ def read_request(source: RequestLike | None = None, /, **fields: Any) -> RunRequ
         document = source.model_dump(mode="json", exclude_unset=True)
     elif isinstance(source, Mapping):
         document = dict(source)
+    elif source is not None and not isinstance(source, str | Path):
+        raise RequestError(
+            f"a {type(source).__name__} is not a request: give a request, a mapping, a file, or "
+            "fields as keywords"
+        )
     elif source is not None:
         return load_request(source, overrides=_overrides(fields))[0]
     else:
@@ -135,12 +141,16 @@ def _overrides(fields: Mapping[str, Any]) -> dict[str, Any]:
         elif name in Select.model_fields:
             overrides[f"select.{name}"] = plain
         else:
-            raise RequestError(f"a request has no field {name!r}: see docs/requests.md")
+            known = [*RunRequest.model_fields, *_AREA_FIELDS, *Select.model_fields]
+            raise RequestError(f"a request has no field {name!r}; {suggest(name, known)}")
     return overrides
 
 
 def search(request: RequestLike | None = None, /, **fields: Any) -> Scenes:
     """Search the catalog for all scenes of the area and dates, before anything is left out.
+
+    A STAC API is asked for the area and the dates. A file or a static catalog gives all of its
+    scenes, and `select` says how many are outside.
 
     Args:
         request: The request.
@@ -269,12 +279,15 @@ def freeze(request: RequestLike | None = None, /, **fields: Any) -> str:
 
 
 def open(
-    output: str | Path, bands: Sequence[str] | None = None, *, mask_and_scale: bool = False
+    output: str | Path | RunStatus,
+    bands: Sequence[str] | None = None,
+    *,
+    mask_and_scale: bool = False,
 ) -> xarray.Dataset:
-    """Open the images of an output as a lazy xarray Dataset: see `arrays.open_products`.
+    """Open the images of an output as a lazy xarray Dataset.
 
     Args:
-        output: A folder or `gs://` prefix.
+        output: A folder, a `gs://` prefix, or the status that `run` has returned.
         bands: Bands to open; default: all.
         mask_and_scale: Convert to float32 in physical units, with NaN where there is no data.
 
@@ -285,7 +298,9 @@ def open(
         RequestError: The output has no such images, not these bands, or images on several grids.
         MissingExtraError: xarray is not installed.
     """
-    return open_products(str(output), bands, mask_and_scale=mask_and_scale)
+    folder = output.output if isinstance(output, RunStatus) else str(output)
+    names = [bands] if isinstance(bands, str) else bands
+    return open_products(folder, names, mask_and_scale=mask_and_scale)
 
 
 _last_scope: tuple[RunRequest, SearchScope] | None = None

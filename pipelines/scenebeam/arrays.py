@@ -53,7 +53,7 @@ def open_products(
 ) -> xarray.Dataset:
     """Open the mosaics, composites, indices or stacks of an output. Pixels are read on access.
 
-    Needs xarray: `pip install 'scenebeam[notebook]'`.
+    Needs xarray, of the extra `notebook`.
 
     Args:
         output: A folder or `gs://` prefix.

@@ -7,6 +7,9 @@ from typing import Any
 
 from scenebeam.errors import RequestError
 
+_DISTRIBUTIONS = {"planetary_computer": "planetary-computer"}
+"""Package → what pip calls it, where that differs."""
+
 
 class MissingExtraError(RequestError):
     """A package that this run needs is not installed."""
@@ -32,5 +35,6 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise MissingExtraError(
-            f"{purpose} needs the package {package}: pip install 'scenebeam[{extra}]'"
+            f"{purpose} needs the package {_DISTRIBUTIONS.get(package, package)}: install it with "
+            f"pip, or scenebeam with its extra {extra!r}"
         ) from None

@@ -13,6 +13,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from conftest import tree
+from scenebeam.errors import RunnerError
 from scenebeam.execution.driver import run
 from scenebeam.execution.engine import MakeTask, report, undone_tasks
 from scenebeam.execution.make import MemoryGate, _available_memory
@@ -21,6 +22,7 @@ from scenebeam.request import Limits, RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome
+from scenebeam.transfer.retry import shutdown
 
 Make = Callable[..., RunRequest]
 
@@ -116,6 +118,19 @@ def test_memory_is_that_of_the_container(
     assert _available_memory() == expected
     monkeypatch.setattr("scenebeam.execution.make._CGROUP", tmp_path / "none")
     assert _available_memory() == 10**12
+
+
+def test_threads_that_outlive_an_interrupt_make_nothing(make_request: Make) -> None:
+    output = settled(make_request)
+    make = MakeTask(Limits().model_dump_json())
+    make.setup()
+    shutdown.set()
+    try:
+        with pytest.raises(RunnerError, match="interrupted"):
+            list(make.process((output, "20210610T092031Z")))
+    finally:
+        shutdown.clear()
+    assert not (Path(output) / "mosaics").exists()
 
 
 def test_a_finished_run_makes_nothing_again(make_request: Make) -> None:

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from conftest import tree
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
+from scenebeam.execution.explain import explain
 from scenebeam.execution.runners import choose_runner
 from scenebeam.execution.runners.dataflow import arguments_for
 from scenebeam.planning.cost import advice
@@ -118,3 +119,26 @@ def test_dataflow_without_its_options_or_a_bucket_is_refused(make_request: Make)
 def test_an_unknown_runner_is_refused(make_request: Make) -> None:
     with pytest.raises(RequestError, match="SparkleRunner"):
         run(make_request(runner="SparkleRunner"))
+
+
+@pytest.mark.parametrize(
+    ("runner", "said"),
+    [
+        ("FooRunner", "is not known to Beam"),
+        ("serail", "did you mean 'serial'"),
+        ({"kind": "dataflow"}, "Dataflow needs project, region, temp_location"),
+        ({"kind": "dataflow", "options": {"project": "p", "region": "r", "temp_location": "gs://t"}}, "share no disk"),
+    ],
+)  # fmt: skip
+def test_a_runner_that_cannot_run_leaves_a_finished_output_alone(
+    make_request: Make, runner: Any, said: str
+) -> None:
+    request = make_request(**{"product.bands": ["scl"]})
+    run(request)
+    before = tree(Path(request.output), ())
+    refused = make_request(**{"product.bands": ["scl"]}, runner=runner)
+    with pytest.raises(RequestError, match=said):
+        run(refused)
+    with pytest.raises(RequestError, match=said):
+        explain(make_plan(refused))
+    assert tree(Path(request.output), ()) == before

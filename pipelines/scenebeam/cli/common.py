@@ -131,7 +131,9 @@ overwrite_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 runner_option = click.option("--runner", help="auto, serial, direct, dataflow, or any Beam runner.")
-output_option = click.option("-o", "--output", help="Folder or gs:// prefix for the products.")
+output_option = click.option(
+    "-o", "--output", type=click.Path(), help="Folder or gs:// prefix for the products."
+)
 set_option = click.option(
     "--set",
     "settings",
@@ -225,7 +227,8 @@ def show_status(status: RunStatus, as_json: bool) -> None:
         return
     click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
     if status.incomplete:
-        click.echo(f"{status.incomplete} products are incomplete; see the tables in the output")
+        noun = "product is" if status.incomplete == 1 else "products are"
+        click.echo(f"{status.incomplete} {noun} incomplete: the report says what is missing")
     if status.failed or status.skipped:
         retry = "; run it again to retry" if status.retriable else ""
         click.echo(f"{status.failed} failed, {status.skipped} skipped: see {FAILURES_FILE}{retry}")

@@ -170,7 +170,7 @@ def plan(
 
 
 @main.command()
-@click.argument("output")
+@click.argument("output", type=click.Path())
 @json_option
 def status(output: str, as_json: bool) -> None:
     """Show the status of the run in an output folder or gs:// prefix.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ def init(
     path = Path(file)
     if path.exists():
         raise RequestError(f"{path} exists: give another name with --file, or remove it")
+    if not path.parent.is_dir():
+        raise RequestError(f"{path.parent} is not a folder: create it, or give another --file")
+    if Path(catalog).exists():
+        # Paths in a request are relative to its file.
+        catalog = os.path.relpath(catalog, path.parent)
     lines = [
         f"# yaml-language-server: $schema={_SCHEMA}",
         f"# (for editors: scenebeam schema > {_SCHEMA})",

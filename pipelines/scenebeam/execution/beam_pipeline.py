@@ -12,11 +12,8 @@ from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.planning.plan import Plan
 from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import Store
-from scenebeam.suggestions import suggest
 from scenebeam.transfer.signing import effective_limits
 
-RUNNER_NAMES = ("auto", "serial", "direct", "dataflow", "FlinkRunner", "SparkRunner", "DaskRunner")
-"""Runners that a message suggests; Beam knows others."""
 log = logging.getLogger(__name__)
 
 
@@ -37,21 +34,19 @@ def run_pipeline(
         RequestError: The runner cannot be started with these options.
         RunnerError: It has ended before all tasks were made.
     """
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+    with _without_hints():
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
 
-    from scenebeam.execution.engine import build
+        from scenebeam.execution.engine import build
 
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
     except ImportError as error:
         raise RequestError(
-            f"runner {kind!r}: {error}; is the extra installed (pip install 'scenebeam[dataflow]')?"
+            f"runner {kind!r}: {error}; is scenebeam installed with its extra 'dataflow'?"
         ) from error
     except (ValueError, NotImplementedError) as error:
-        if "Unexpected pipeline runner" in str(error):
-            hint = suggest(kind, RUNNER_NAMES)
-            raise RequestError(f"runner {kind!r} is not known to Beam; {hint}") from error
         raise RequestError(f"runner {kind!r}: {error}") from error
     with plain_labels():
         build(pipeline, store.uri, status, effective_limits(plan.request))
@@ -67,6 +62,21 @@ def run_pipeline(
     content = store.read(STATUS_FILE)
     assert content is not None, "the last step of the pipeline writes it"
     return RunStatus.model_validate_json(content)
+
+
+@contextmanager
+def _without_hints() -> Iterator[None]:
+    """Import Beam without its warning that the clients of other Google services lack."""
+    root = logging.getLogger()
+    root.addFilter(_is_no_hint)
+    try:
+        yield
+    finally:
+        root.removeFilter(_is_no_hint)
+
+
+def _is_no_hint(record: logging.LogRecord) -> bool:
+    return "apitools not found" not in record.getMessage()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from scenebeam.execution.make import limit_malloc_arenas
 from scenebeam.execution.progress import Progress, report_progress
-from scenebeam.execution.runners import choose_runner, run_tasks
+from scenebeam.execution.runners import check_runner, choose_runner, run_tasks
 from scenebeam.execution.runners.dataflow import given_options, submit_pipeline
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.planning.cost import advice
@@ -72,6 +72,7 @@ def run(
         RequestError: The request cannot be run; the message says what to change.
         RunnerError: The runner has ended before all tasks were made.
     """
+    check_runner(request)
     limit_malloc_arenas()
     store = open_store(request.output)
     shutdown.clear()

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ByteSize
 
-from scenebeam.execution.runners import choose_runner
+from scenebeam.execution.runners import check_runner, choose_runner
 from scenebeam.imaging.estimate import PROCESS_MEMORY
 from scenebeam.planning.cost import advice, dataflow_cost, local_seconds
 from scenebeam.planning.plan import Plan
@@ -25,6 +25,7 @@ def explain(plan: Plan) -> dict[str, Any]:
         Numbers by name. Sizes are bytes and times seconds. Where an estimate may be off by more
         than a third, it is a pair of the smallest and the largest value.
     """
+    check_runner(plan.request)
     estimate = plan.estimate
     minutes, usd = dataflow_cost(estimate)
     faults = [{"task": task.id, "reason": task.fault} for task in plan.tasks if task.fault]

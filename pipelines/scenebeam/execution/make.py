@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from scenebeam.errors import SceneBeamError, is_permanent, unexpected
+from scenebeam.errors import RunnerError, SceneBeamError, is_permanent, unexpected
 from scenebeam.products import product_of
 from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
-from scenebeam.transfer.retry import Budget
+from scenebeam.transfer.retry import Budget, shutdown
 
 _M_ARENA_MAX = -8
 """Parameter of mallopt(3), from malloc.h."""
@@ -93,8 +93,14 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         limits: Limits of the request.
 
     Returns:
-        The outcome. Errors become outcomes; only an interrupt is raised.
+        The outcome. Errors become outcomes.
+
+    Raises:
+        RunnerError: The run was interrupted.
     """
+    if shutdown.is_set():
+        # In a notebook, threads of an interrupted runner live on, and would make the other tasks.
+        raise RunnerError("interrupted; run it again to resume")
     budget = Budget.of(limits)
     start = time.monotonic()
     log.info("%s: started", task.id)

@@ -10,7 +10,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 Interval = tuple[float, float]
-_LEFT, _TOP, _BOTTOM, _RIGHT = 74.0, 20.0, 22.0, 34.0
+_LEFT, _TOP, _BOTTOM, _RIGHT = 78.0, 20.0, 22.0, 46.0
 """Margins around the axes in pixels, with room for labels on the left, below and above."""
 
 

@@ -22,7 +22,7 @@ _SEARCHED_ROWS = 5000
 """Rows of a table that are searched for the newest products. A longer one shows its first ones."""
 _COLUMNS = ("id", "datetime", "assets", "eo:cloud_cover", "scenebeam:complete")
 _GRID_COLUMNS = ("proj:code", "proj:shape", "proj:transform")
-_MISSING_BANDS = "scenebeam:missing_bands"
+_MISSING_BANDS, _MISSING = "scenebeam:missing_bands", "scenebeam:missing"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_products(store: Store, items_key: str, existing: set[str]) -> list[Prod
         return []
     with store.local_copy(items_key) as path:
         file = pq.ParquetFile(path)
-        wanted = {*_COLUMNS, *_GRID_COLUMNS, _MISSING_BANDS, SUPERSEDED}
+        wanted = {*_COLUMNS, *_GRID_COLUMNS, _MISSING_BANDS, _MISSING, SUPERSEDED}
         columns = [name for name in file.schema_arrow.names if name in wanted]
         rows = file.metadata.num_rows
         if rows <= _SEARCHED_ROWS:
@@ -168,8 +168,10 @@ def _bands(
 def _missing(row: Mapping[str, Any], assets: Mapping[str, Any]) -> Iterator[str]:
     for entry in row.get(_MISSING_BANDS) or ():
         yield f"{entry['band']}: {entry['reason']}"
+    for entry in row.get(_MISSING) or ():
+        yield f"{entry['band']}: {entry['scene']}: {entry['reason']}"
     for name, asset in assets.items():
-        for entry in asset.get("scenebeam:missing") or ():
+        for entry in asset.get(_MISSING) or ():
             yield f"{name}: {entry['scene']}: {entry['reason']}"
 
 

@@ -21,4 +21,8 @@ def request_schema() -> dict[str, Any]:
         choices.append({"$ref": f"#/$defs/{kind}_product"})
     described = schema["properties"]["product"].get("description", "")
     schema["properties"]["product"] = {"description": described, "oneOf": choices}
+    # The forms that validation accepts beside the ones of the models.
+    schema["properties"]["checks"] = {
+        "anyOf": [{"$ref": "#/$defs/Checks"}, {"enum": ["off", "on", False, True]}]
+    }
     return {"$schema": _DIALECT, "title": "scenebeam request", **schema}

@@ -13,6 +13,7 @@ from types import ModuleType
 from scenebeam.execution.beam_options import DATAFLOW_OPTIONS
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
+from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 
@@ -39,6 +40,18 @@ def choose_runner(plan: Plan) -> str:
     if has_cluster and plan.request.output.startswith("gs://") and blocks >= runner.local_blocks:
         return "dataflow"
     return "direct"
+
+
+def check_runner(request: RunRequest) -> None:
+    """Check the runner of a request, before anything is searched or written.
+
+    Raises:
+        RequestError: The runner does not exist, or lacks an option.
+    """
+    if request.runner.kind != "auto":
+        check = getattr(_module_of(request.runner.kind), "check_request", None)
+        if check is not None:
+            check(request)
 
 
 def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:

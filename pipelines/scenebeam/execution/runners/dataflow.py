@@ -10,8 +10,10 @@ from scenebeam.errors import RequestError
 from scenebeam.execution.beam_options import DATAFLOW_OPTIONS, as_arguments
 from scenebeam.execution.beam_pipeline import plain_labels, run_pipeline
 from scenebeam.planning.plan import Plan
+from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
+from scenebeam.transfer.signing import effective_limits
 
 IN_PROCESS = False
 """Whether tasks run in this process, so that none are left when it ends."""
@@ -25,20 +27,29 @@ _IMAGE_GB = 25
 """Disk space of the system and the unpacked image."""
 
 
-def arguments_for(plan: Plan) -> list[str]:
-    """Beam pipeline options for a plan.
+def check_request(request: RunRequest) -> None:
+    """Check that a request can run on Dataflow.
 
     Raises:
         RequestError: An option that Dataflow needs is missing, or the output is a local folder.
     """
-    runner = plan.request.runner
-    missing = [name for name in DATAFLOW_OPTIONS if name not in runner.options]
+    missing = [name for name in DATAFLOW_OPTIONS if name not in request.runner.options]
     if missing:
         raise RequestError(f"runner.options: Dataflow needs {', '.join(missing)}")
-    if not plan.request.output.startswith("gs://"):
+    if not request.output.startswith("gs://"):
         raise RequestError(
             "output: Dataflow's workers share no disk with this machine; give a gs:// output"
         )
+
+
+def arguments_for(plan: Plan) -> list[str]:
+    """Beam pipeline options for a plan.
+
+    Raises:
+        RequestError: See `check_request`.
+    """
+    check_request(plan.request)
+    runner = plan.request.runner
     run_name = plan.request.run.lower().replace("_", "-")
     options: dict[str, Any] = {
         "runner": "DataflowRunner",
@@ -83,7 +94,7 @@ def submit_pipeline(
             added.append(option)
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
     with plain_labels():
-        build(pipeline, store.uri, status, plan.request.limits, on_progress)
+        build(pipeline, store.uri, status, effective_limits(plan.request), on_progress)
     pipeline.run()
 
 

@@ -330,9 +330,9 @@ def test_pictures_share_one_stretch_that_clouds_do_not_change(done: Path) -> Non
         with rasterio.open(done / f"mosaics/{picture.caption.split(',')[0]}/red.tif") as file:
             red = file.read(1, out_shape=image.shape[:2])  # an overview
         # Cloud is far brighter than anything else.
-        assert (image[red > 5500][:, :3] > 240).mean() > 0.95, (
-            "but for what the compression changes"
-        )
+        cloud = image[red > 4000][:, :3]
+        assert len(cloud) > 1000
+        assert (cloud > 240).mean() > 0.95, "but for what the compression changes"
         assert (image[red == 0][:, 3] == 0).all()
         level = (np.clip((red / 1e4 - limits[0]) / (limits[1] - limits[0]), 0, 1) ** 0.8 * 255)[
             red > 0
@@ -493,6 +493,6 @@ def test_pictures_are_paged_by_button_and_by_key(tmp_path: Path) -> None:
     title = re.search("<title>(.*?)</title>", dom(f"file://{path}", tmp_path))
     assert title is not None
     step = 21  # pictures between two that are shown: 50,000 in at most 2,400
-    names = [f"chips/{n // 200:05d}/chip_{n:06d}.png" for n in (0, 24 * step, 48 * step)]
+    names = [f"chip_{n:06d}" for n in (0, 24 * step, 48 * step)]
     assert json.loads(title[1]) == [*names, 2381 - 99 * 24, True]
     screenshot(f"file://{path}", tmp_path, "page-fifty-thousand", (1100, 3200))

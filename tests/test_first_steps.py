@@ -43,13 +43,20 @@ def test_init_writes_a_request_that_is_valid(
     document = parse_document(text)
     if kind not in ("fields", "landcover"):  # whose own fields say where
         assert document["area"] == {"bbox": [5, 45, 6, 46]}
-    if kind != "landcover":  # which needs several collections
-        request, _ = load_request(tmp_path / "request.yaml")
-        assert request.product.kind == kind
+    request, _ = load_request(tmp_path / "request.yaml")
+    assert request.product.kind == kind
     jsonschema.validate(document, request_schema())
     assert text.count("\n  # ") > 4, "the fields are explained"
     assert all(len(line) < 120 for line in text.splitlines())
     assert "exists" in told("init", kind)
+
+
+@pytest.mark.parametrize("words", [["--bbox", "40,23,x"], ["--dates", "2021-13"]])
+def test_init_refuses_an_area_and_dates_that_are_none(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    assert "not valid" in told("init", *words, "--file", str(file))
+    assert not file.exists()
+    assert "is not a folder" in told("init", "--file", str(tmp_path / "none/x.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

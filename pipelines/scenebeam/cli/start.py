@@ -44,6 +44,8 @@ def init(
     file: str,
 ) -> None:
     """Write a commented request file for an area."""
+    from scenebeam.requestfile import load_request
+
     path = Path(file)
     if path.exists():
         raise RequestError(f"{path} exists: give another name with --file, or remove it")
@@ -65,6 +67,11 @@ def init(
         "runner: auto                 # or serial, direct, dataflow",
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        load_request(path)
+    except RequestError:
+        path.unlink()  # an area or dates that are none
+        raise
     click.echo(f"{path}: edit it, then run `scenebeam plan {path}`")
 
 

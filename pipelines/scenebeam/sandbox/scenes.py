@@ -28,6 +28,7 @@ COLLECTION = "sentinel-2-l2a"
 AREA = (23.93, 40.55, 24.07, 40.63)
 """West, south, east and north of an area that all tiles cover, across UTM zones 34 and 35."""
 DATES = "2021-06-01/2022-07-01"
+_PIXELS_AT_ONCE = 2**21
 BOA_ADD_OFFSET = 1000
 """What pixels carry since processing baseline 04.00."""
 
@@ -78,11 +79,15 @@ class SandboxScene:
     def digital_numbers(self, band: str) -> Array:
         """Return a band as its file has it, with 0 for nodata; uint16, or uint8 for `scl`."""
         x, y = self.pixel_centers(earth.BANDS[band])
-        pixels = earth.pixel(band, x, y, earth.day_number(self.acquired))
-        if band != "scl":
-            pixels = pixels + self.add_offset + self.error
-        dtype = np.uint8 if band == "scl" else np.uint16
-        return np.where(self.is_valid(x, y), pixels, 0).astype(dtype)
+        added = 0 if band == "scl" else self.add_offset + self.error
+        numbers = np.zeros((y.size, x.size), np.uint8 if band == "scl" else np.uint16)
+        # Some rows at a time: the landscape takes many times the memory of a band.
+        step = max(1, _PIXELS_AT_ONCE // x.size)
+        for top in range(0, y.size, step):
+            rows = y[top : top + step]
+            pixels = earth.pixel(band, x, rows, earth.day_number(self.acquired)) + added
+            numbers[top : top + step] = np.where(self.is_valid(x, rows), pixels, 0)
+        return numbers
 
     def is_valid(self, easting: Array, northing: Array) -> Array:
         """Return where the scene has data, for places inside the tile. Boolean."""

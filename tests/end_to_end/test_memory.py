@@ -43,6 +43,7 @@ def peak_bytes(request: RunRequest, folder: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("memory", ["1GiB", "400MB"])
 def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> None:
     TILE.write(tmp_path, ["red"], block=1024)
@@ -79,6 +80,7 @@ def test_half_a_gigapixel_stays_under_the_bound(tmp_path: Path, memory: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # it writes half a gigapixel first
 def test_an_index_of_half_a_gigapixel_stays_under_a_gibibyte_on_all_cores(tmp_path: Path) -> None:
     TILE.write(tmp_path, ["red", "nir", "scl"], block=1024)
     (tmp_path / "items.json").write_text(

@@ -57,9 +57,9 @@ FIRST_MOSAIC: Cells = [
     (
         "code",
         "import matplotlib.pyplot as plt\n\n"
-        'color = mosaics[["red", "green", "blue"]].to_array().isel(time=0, x=slice(None, None, 2), '
-        "y=slice(None, None, 2))\n"
-        'color.transpose("y", "x", "variable").clip(0, 0.25).plot.imshow(vmax=0.25, size=6)\n'
+        'color = mosaics[["red", "green", "blue"]].to_array().isel(time=0, x=slice(None, None, 4), '
+        "y=slice(None, None, 4))\n"
+        'color.transpose("y", "x", "variable").clip(0, 0.25).plot.imshow(vmax=0.25, size=4)\n'
         'plt.gca().set_aspect("equal")',
     ),
     (

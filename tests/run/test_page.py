@@ -295,11 +295,19 @@ def test_a_small_map_shows_where_on_earth_it_is(area: shapely.Polygon) -> None:
         assert "nan" not in mark.path
 
 
+def result_of(script: str, page: Path, *options: str) -> Any:
+    """Append a script to a page, open it, and return the JSON that the script made its title."""
+    page.write_text(page.read_text().replace("</body>", script))
+    title = re.search("<title>(.*?)</title>", dom(f"file://{page}", page.parent, *options))
+    assert title is not None
+    return json.loads(title[1])
+
+
 def product(
     name: str, *, valid: float | None = 100.0, cloud: float | None = 0.0, **more: Any
 ) -> ProductFact:
     fields: dict[str, Any] = {
-        "when": BEGAN, "item": "", "files": (), "thumbnail": "", "bands": {}, "missing": (), "corners": (), **more
+        "when": BEGAN, "item": "", "files": (), "bands": {}, "missing": (), "corners": (), **more
     }  # fmt: skip
     return ProductFact(name, valid=valid, cloud=cloud, **fields)
 
@@ -441,16 +449,11 @@ def test_texts_are_legible_and_nothing_is_cut_off(
       for (const image of document.images) if (!image.alt && !image.closest("dialog")) found.push(`no alt: ${image.src}`);
       document.title = JSON.stringify(found);
     </script></body>"""
-    folder = tmp_path / "copy"
-    shutil.copytree(done, folder)
-    page = folder / PAGE_FILE
-    page.write_text(page.read_text().replace("</body>", script))
     options = [f"--window-size={width},2000"]
     if theme == "dark":
         options.append("--blink-settings=preferredColorScheme=0")
-    title = re.search("<title>(.*?)</title>", dom(f"file://{page}", tmp_path, *options))
-    assert title is not None
-    assert json.loads(title[1]) == []
+    shutil.copytree(done, tmp_path / "copy")
+    assert result_of(script, tmp_path / "copy" / PAGE_FILE, *options) == []
 
 
 @pytest.mark.cloud
@@ -464,13 +467,9 @@ def test_a_picture_is_enlarged_by_click_and_turned_by_key(done: Path, tmp_path: 
       document.getElementById("close").click(); seen.push(box.open);
       document.title = JSON.stringify(seen);
     </script></body>"""
-    folder = tmp_path / "copy"
-    shutil.copytree(done, folder)
-    page = folder / PAGE_FILE
-    page.write_text(page.read_text().replace("</body>", script))
-    title = re.search("<title>(.*?)</title>", dom(f"file://{page}", tmp_path))
-    assert title is not None
-    opened, first, second, embedded, closed = json.loads(title[1])
+    shutil.copytree(done, tmp_path / "copy")
+    page = tmp_path / "copy" / PAGE_FILE
+    opened, first, second, embedded, closed = result_of(script, page)
     assert (opened, embedded, closed) == (True, True, False)
     assert first.endswith("(1 of 2)")
     assert second.endswith("(2 of 2)")
@@ -489,10 +488,9 @@ def test_pictures_are_paged_by_button_and_by_key(tmp_path: Path) -> None:
     </script></body>"""
     (tmp_path / "report").mkdir()
     path = tmp_path / PAGE_FILE
-    path.write_text(text.replace("</body>", script))
-    title = re.search("<title>(.*?)</title>", dom(f"file://{path}", tmp_path))
-    assert title is not None
+    path.write_text(text)
+    shown = result_of(script, path)
     step = 21  # pictures between two that are shown: 50,000 in at most 2,400
     names = [f"chip_{n:06d}" for n in (0, 24 * step, 48 * step)]
-    assert json.loads(title[1]) == [*names, 2381 - 99 * 24, True]
+    assert shown == [*names, 2381 - 99 * 24, True]
     screenshot(f"file://{path}", tmp_path, "page-fifty-thousand", (1100, 3200))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from scenebeam.request.choices import Choices
 from scenebeam.request.markers import models_in
+from scenebeam.request.values import first_sentence
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -93,8 +93,7 @@ def _option(parameter: str, field: FieldInfo) -> Decorator:
 
 def _help(field: FieldInfo) -> str:
     """The first sentence of a field's description, and its default."""
-    text = re.sub(r"\s+", " ", field.description or "").replace("`", "")
-    sentence = re.split(r"(?<=[.;]) (?=[A-Z`])", text)[0]
+    sentence = first_sentence((field.description or "").replace("`", ""))
     default = field.get_default(call_default_factory=True)
     if field.is_required():
         return f"{sentence}  [required]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 from scenebeam.cli.common import main
 from scenebeam.errors import RequestError
 from scenebeam.request.product import PRODUCTS
+from scenebeam.request.values import first_sentence
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -149,8 +149,7 @@ def _comment(field: FieldInfo) -> list[str]:
     """Write the first sentence of a field's description as a comment."""
     import textwrap
 
-    text = re.sub(r"\s+", " ", field.description or "")
-    sentence = re.split(r"(?<=[.;]) (?=[A-Z`])", text)[0].removesuffix(";")
+    sentence = first_sentence(field.description or "").removesuffix(";")
     return [f"  # {line}" for line in textwrap.wrap(sentence, _WIDTH)]
 
 

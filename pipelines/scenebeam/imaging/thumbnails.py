@@ -42,24 +42,41 @@ def read_previews(store: Store, bands: Mapping[str, tuple[str, int]]) -> dict[st
     """
     previews = {}
     for name, (key, index) in bands.items():
-        source = open_source(store.uri_for(key), index, Budget(private=True))
-        try:
-            overview = read_preview(source, source.info.nodata)
-        finally:
-            source.close()
-        previews[name] = fit_preview(overview)
+        previews[name] = fit_preview(read_band(store, key, index))
     return previews
 
 
-def fit_preview(overview: Array) -> Array:
-    """Shrink an overview, by nearest neighbor, to at most MAX_SIDE pixels per side.
+def read_band(store: Store, key: str, index: int) -> Array:
+    """Read a small version of a published band: see `raster.preview.read_preview`.
 
     Args:
-        overview: 2-D array.
+        store: The output.
+        key: Key of the COG.
+        index: Index of the band in it, from 1.
+
+    Returns:
+        2-D float32 array of about a megapixel or less, NaN where there is no data.
+
+    Raises:
+        ReadError: The file cannot be read back.
     """
-    shrink = min(1.0, MAX_SIDE / max(overview.shape))
-    height, width = (max(1, round(side * shrink)) for side in overview.shape)
-    return resize_nearest(overview, height, width)
+    source = open_source(store.uri_for(key), index, Budget(private=True))
+    try:
+        return read_preview(source, source.info.nodata)
+    finally:
+        source.close()
+
+
+def fit_preview(image: Array, side: int = MAX_SIDE) -> Array:
+    """Shrink an image, by nearest neighbor, to at most some pixels per side.
+
+    Args:
+        image: Array of shape (rows, columns, …).
+        side: Most pixels of its longer side.
+    """
+    shrink = min(1.0, side / max(image.shape[:2]))
+    height, width = (max(1, round(length * shrink)) for length in image.shape[:2])
+    return resize_nearest(image, height, width)
 
 
 @dataclass(frozen=True)

@@ -61,15 +61,15 @@ def style_bands(style: Style, pictures: Mapping[str, Array]) -> list[Array]:
 
 
 def resize_nearest(picture: Array, rows: int, columns: int) -> Array:
-    """Resize a 2-D array by nearest neighbor.
+    """Resize an image by nearest neighbor.
 
     Args:
-        picture: Array of any shape (height, width).
+        picture: Array of shape (height, width), or with channels last.
         rows: Rows of the result.
         columns: Columns of the result.
 
     Returns:
-        Array of shape (rows, columns), same dtype.
+        Array with that many rows and columns, same dtype.
     """
     row_centers = (np.arange(rows) + 0.5) * picture.shape[0] / rows
     column_centers = (np.arange(columns) + 0.5) * picture.shape[1] / columns

@@ -184,7 +184,7 @@ def draw(
     """
     known = np.logical_and.reduce([np.isfinite(band) for band in bands])
     if style.kind == "classes":
-        image = _draw_classes(bands[0], known, colors or {})
+        image = draw_classes(bands[0], known, colors or {})
     elif style.kind == "ramp":
         image = _draw_ramp(scale(bands[0], limits[0]))
     else:
@@ -227,8 +227,18 @@ def _draw_ramp(scaled: Array) -> Array:
     return np.stack(channels, axis=-1)
 
 
-def _draw_classes(numbers: Array, known: Array, colors: Mapping[int, str]) -> Array:
-    image = np.full((*numbers.shape, 3), 128.0)
+def draw_classes(numbers: Array, known: Array, colors: Mapping[int, str]) -> Array:
+    """Draw classes in their colors; those without one are gray.
+
+    Args:
+        numbers: 2-D array of classes.
+        known: Boolean array, where there is data.
+        colors: Class → its color, such as `#419bdf`.
+
+    Returns:
+        uint8 array of shape (rows, columns, 3).
+    """
+    image = np.full((*numbers.shape, 3), 128, np.uint8)
     for number in np.unique(numbers[known]).astype(int).tolist():
         if number in colors:
             image[numbers == number] = rgb(colors[number])

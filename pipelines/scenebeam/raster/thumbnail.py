@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scenebeam.raster.render import encode_png, rgb, scale
+from scenebeam.raster.render import draw_classes, encode_png, scale
 from scenebeam.raster.validity import Array
 
 _WHITE = 0.3
@@ -87,11 +87,7 @@ def classes(numbers: Array, colors: Mapping[int, str]) -> bytes:
         numbers: 2-D array of classes.
         colors: Color of each class, such as `#419bdf`; classes without one are gray.
     """
-    image = np.full((*numbers.shape, 3), 128, np.uint8)
-    for number in np.unique(numbers).tolist():
-        if number in colors:
-            image[numbers == number] = rgb(colors[number])
-    return encode_png(image)
+    return encode_png(draw_classes(numbers, np.ones(numbers.shape, bool), colors))
 
 
 def _scaled(values: Array, black: float, white: float) -> Array:

@@ -15,8 +15,8 @@ import numpy as np
 
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import SceneBeamError
-from scenebeam.raster.preview import read_preview, resize_nearest, style_bands
-from scenebeam.raster.reader import open_source
+from scenebeam.imaging.thumbnails import fit_preview, read_band
+from scenebeam.raster.preview import resize_nearest, style_bands
 from scenebeam.raster.render import (
     Limits,
     Style,
@@ -31,7 +31,6 @@ from scenebeam.raster.render import (
 from scenebeam.raster.validity import Array
 from scenebeam.report.products import BandFile, ProductFact
 from scenebeam.storage import Store
-from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def _describe(product: ProductFact, style: Style, image: Array) -> Picture:
         caption=", ".join(parts),
         description=f"{kind[style.kind]} of {', '.join(style.bands)}: {', '.join(parts)}",
         size=(image.shape[1], image.shape[0]),
-        on_map=encode_webp(_shrink(image, _MAP_SIDE)) if product.corners else b"",
+        on_map=encode_webp(fit_preview(image, _MAP_SIDE)) if product.corners else b"",
         corners=product.corners,
     )
 
@@ -253,7 +252,7 @@ class _Painter:
         if bands is None:
             return None
         colors = {number: color for number, (_, color) in self._classes.items()}
-        return _shrink(draw(style, bands, limits, colors), _MAX_SIDE)
+        return fit_preview(draw(style, bands, limits, colors), _MAX_SIDE)
 
     def legend(self, style: Style, limits: Sequence[Limits]) -> Legend:
         """Describe the colors of the pictures."""
@@ -269,19 +268,8 @@ class _Painter:
 
     def _read_band(self, band: BandFile) -> Array:
         """Read a small version of a band in physical units, NaN where there is no data."""
-        source = open_source(self._store.uri_for(band.key), band.index, Budget(private=True))
-        try:
-            preview = read_preview(source, source.info.nodata)
-        finally:
-            source.close()
+        preview = read_band(self._store, band.key, band.index)
         return np.asarray(preview * np.float32(band.scale) + np.float32(band.offset))
-
-
-def _shrink(image: Array, side: int) -> Array:
-    """Shrink an image by nearest neighbor to at most `side` pixels."""
-    ratio = min(1.0, side / max(image.shape[:2]))
-    rows, columns = (max(1, round(length * ratio)) for length in image.shape[:2])
-    return resize_nearest(image, rows, columns)
 
 
 def picture_keys(gallery: Gallery, most: int) -> Iterator[str]:

@@ -20,7 +20,7 @@ MAX_PRODUCTS = 200
 """Most products that are shown by themselves."""
 _SEARCHED_ROWS = 5000
 """Rows of a table that are searched for the newest products. A longer one shows its first ones."""
-_COLUMNS = ("id", "datetime", "assets", "eo:cloud_cover", "scenebeam:complete")
+_COLUMNS = ("id", "datetime", "assets", "eo:cloud_cover")
 _GRID_COLUMNS = ("proj:code", "proj:shape", "proj:transform")
 _MISSING_BANDS, _MISSING = "scenebeam:missing_bands", "scenebeam:missing"
 
@@ -60,8 +60,6 @@ class ProductFact:
     item: str
     """Key of its STAC item; empty if that is not a file of its own."""
     files: Sequence[ProductFile]
-    thumbnail: str
-    """Key of its PNG; empty if there is none."""
     bands: Mapping[str, BandFile]
     """Common name → where the band is, for rasters that pictures can be drawn of."""
     missing: Sequence[str]
@@ -121,13 +119,11 @@ def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> Product
     files: list[ProductFile] = []
     bands: dict[str, BandFile] = {}
     valid: list[float] = []
-    thumbnail = ""
     for name, asset in assets.items():
         key = posixpath.normpath(posixpath.join(folder, asset["href"]))
         if key not in existing:
             continue
         if "thumbnail" in (asset.get("roles") or ()) or key.endswith(".png"):
-            thumbnail = thumbnail or key
             continue
         files.append(ProductFile(name, key, asset.get("file:size")))
         raster_bands = asset.get("raster:bands") or []
@@ -145,7 +141,6 @@ def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> Product
         valid=min(valid) if valid else None,
         item=item if item in existing else "",
         files=files,
-        thumbnail=thumbnail,
         bands=bands,
         missing=list(_missing(row, assets)),
         corners=_corners(row),

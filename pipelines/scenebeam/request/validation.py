@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from scenebeam.request.markers import models_in
 from scenebeam.request.product import PRODUCTS, request_model
 from scenebeam.request.run import RunRequest
-from scenebeam.request.values import dotted_name, quoted
+from scenebeam.request.values import dotted_name, first_sentence, quoted
 from scenebeam.suggestions import suggest
 
 _SUCCESSORS = {
@@ -102,8 +102,8 @@ def _description(loc: tuple[int | str, ...], document: Any) -> str:
     """Return the first sentence of a field's description."""
     model = model_at(loc[:-1], document)
     field = model.model_fields.get(str(loc[-1]))
-    text = re.sub(r"\s+", " ", (field.description if field else None) or "").replace("`", "")
-    return re.split(r"(?<=[.;]) (?=[A-Z])", text)[0].rstrip(".")
+    text = (field.description if field else None) or ""
+    return first_sentence(text.replace("`", "")).rstrip(".")
 
 
 def _hint(key: str, known: list[str]) -> str:

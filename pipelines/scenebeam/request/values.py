@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -75,6 +76,14 @@ def dotted_name(keys: Iterable[Any]) -> str:
         text = str(key)[:_LONGEST_PART]
         parts.append(text if text.isprintable() else ascii(text)[1:-1])
     return ".".join(parts)
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a field's description, on one line.
+
+    It ends at a full stop or a semicolon before a capital letter or a name in backticks.
+    """
+    return re.split(r"(?<=[.;]) (?=[A-Z`])", re.sub(r"\s+", " ", text))[0]
 
 
 def quoted(value: object) -> str:

@@ -42,7 +42,13 @@ class RunStatus(BaseModel):
     output: str = ""
     runner: str = ""
     tasks: int = 0
+    products: int = 0
+    """Products that the tasks make: several tasks may make the shards of one."""
     done: int = 0
+    kept: int = 0
+    """Tasks that were done before this run."""
+    replaced: int = 0
+    """Tasks whose products replace those of an earlier plan."""
     skipped: int = 0
     failed: int = 0
     retriable: int = 0

@@ -79,6 +79,10 @@ class Task(BaseModel):
         """Whether nothing is left to do, by the keys that exist in the store."""
         return existing.issuperset(self.outputs)
 
+    def is_computed(self, existing: set[str]) -> bool:
+        """Whether it is done, or waits only for tasks that make other parts of its product."""
+        return self.is_done(existing)
+
     @property
     def possible_outputs(self) -> Iterable[str]:
         """Keys of everything that it may write."""

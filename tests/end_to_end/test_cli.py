@@ -11,10 +11,14 @@ from click.testing import CliRunner, Result
 
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.cli import main
+from scenebeam.execution.make import make_task
+from scenebeam.execution.progress import report_progress
+from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.request import RunRequest
 from scenebeam.requestfile import load_request
 from scenebeam.sandbox.scenes import AREA
 from scenebeam.sandbox.server import Fault, SandboxServer
+from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
 
@@ -47,6 +51,58 @@ def test_plan_writes_nothing(file: str, tmp_path: Path) -> None:
         assert word in told.output
     assert json.loads(scenebeam("plan", file, "--json").output)["tasks"] == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_plan_says_what_is_kept_and_replaced(file: str, tmp_path: Path) -> None:
+    """A changed filter replaces products: `plan` says so before, and `run` when it does."""
+    scenebeam("run", file)
+    whole = json.loads(scenebeam("plan", file, "-o", str(tmp_path / "new"), "--json").output)
+    assert whole["existing"] == ""
+    done = json.loads(scenebeam("plan", file, "--json").output)
+    assert (done["existing"], done["blocks"], done["read_bytes"]) == ("2 kept", 0, [0, 0])
+    fewer = ("--set", "select.max_cloud_cover=15")
+    changed = json.loads(scenebeam("plan", file, *fewer, "--json").output)
+    assert changed["existing"] == "1 kept, 1 replaced"
+    assert 0 < changed["blocks"] < whole["blocks"]
+    again = scenebeam("run", file, *fewer)
+    assert "2 of 2 tasks done (1 kept, 1 replaced)" in again.output
+    assert "2 of 2 tasks done (2 kept)" in scenebeam("run", file, *fewer).output
+
+
+def test_run_warns_before_it_replaces_products(file: str, caplog: pytest.LogCaptureFixture) -> None:
+    scenebeam("run", file)
+    assert "made again" not in caplog.text
+    scenebeam("run", file, "--set", "select.max_cloud_cover=15")
+    assert "1 finished product is made again: select.max_cloud_cover: None → 15.0" in caplog.text
+
+
+def test_plan_refuses_the_output_of_another_request_as_run_does(file: str) -> None:
+    scenebeam("run", file)
+    other = ("--set", "product.method=last")
+    refused = scenebeam("plan", file, *other)
+    assert refused.exit_code == 2
+    assert "belongs to another request" in refused.output
+    replaced = json.loads(scenebeam("plan", file, *other, "--overwrite", "--json").output)
+    assert replaced["existing"] == "2 replaced"
+
+
+def test_shards_count_as_progress_and_their_products_as_products(
+    make_request: Make, tmp_path: Path
+) -> None:
+    shards = {"limits.memory": "100MB", "product.bands": ["scl"], "runner": "serial"}
+    request = make_request(**shards)
+    seen: list[tuple[int, int]] = []
+    store = open_store(request.output)
+    plan = load_or_create_plan(request, store)
+    assert (plan.products, len(plan.tasks)) == (2, 4)
+    for task in plan.tasks[:1]:
+        make_task("mosaic", task, store, request.limits)
+    with report_progress(plan, store, lambda done, total: seen.append((done, total))):
+        pass
+    assert seen[-1] == (1, 4)
+    path = tmp_path / "shards.json"
+    path.write_text(request.model_dump_json())
+    assert "4 of 4 tasks done (2 products)" in scenebeam("run", str(path)).output
 
 
 def test_show_request_says_where_values_came_from(file: str) -> None:

@@ -32,6 +32,10 @@ SCENES: dict[str, dict[str, Any]] = {
     "mosaic": {"product": {"kind": "mosaic", "bands": ["red", "nir", "scl"]}},
     "median": {"product": {"kind": "mosaic", "bands": ["red"], "method": "median"}},
     "shards": {"product": {"kind": "mosaic", "bands": ["red"]}, "limits.memory": "100MB"},
+    "mostly empty": {
+        "product": {"kind": "mosaic", "bands": ["red"]},
+        "area": {"bbox": [23.6, 40.2, 24.4, 40.8]},
+    },
     "index": {"product": {"kind": "index", "index": "ndvi"}},
     "months": {"product": {"kind": "index", "index": "ndvi", "per": "month"}},
     "vrt": {"product": {"kind": "stack", "bands": ["red", "nir"], "format": "vrt"}},

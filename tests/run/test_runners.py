@@ -16,7 +16,7 @@ from scenebeam.execution.driver import run
 from scenebeam.execution.explain import explain
 from scenebeam.execution.runners import choose_runner
 from scenebeam.execution.runners.dataflow import arguments_for
-from scenebeam.planning.cost import advice
+from scenebeam.planning.cost import advice, dataflow_cost
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search import make_plan
 from scenebeam.request import Runner, RunRequest
@@ -64,10 +64,27 @@ def test_what_only_waits_needs_no_beam_here(make_request: Make) -> None:
 
 
 def test_dataflow_is_advised_where_this_machine_would_take_hours() -> None:
-    assert advice(Estimate(pixels=10**8)) == ""
-    told = advice(Estimate(pixels=10**12, read_bytes=10**13))
+    assert advice(Estimate(pixels=10**8), Runner()) == ""
+    told = advice(Estimate(pixels=10**12, read_bytes=10**13), Runner())
     assert "h on this machine" in told
     assert "USD" in told
+
+
+def test_more_workers_are_faster_and_start_for_more_money() -> None:
+    work = Estimate(pixels=10**12)
+    few, many = Runner(workers=10), Runner(workers=100)
+    assert dataflow_cost(work, few)[0] > 5 * dataflow_cost(work, many)[0]
+    assert dataflow_cost(work, few)[1] < dataflow_cost(work, many)[1]
+    assert dataflow_cost(work, Runner(options={"max_num_workers": 10})) == dataflow_cost(work, few)
+
+
+def test_cores_of_a_machine_type_share_the_work_and_are_all_paid() -> None:
+    work = Estimate(pixels=10**14)
+    small = Runner(options={"machine_type": "n2-standard-2"})
+    large = Runner(options={"worker_machine_type": "n2-standard-8"})
+    assert dataflow_cost(work, Runner()) == dataflow_cost(work, small)
+    assert dataflow_cost(work, small)[0] > 3 * dataflow_cost(work, large)[0]
+    assert dataflow_cost(work, large)[1] == pytest.approx(dataflow_cost(work, small)[1], rel=0.1)
 
 
 def test_direct_makes_the_same_bytes_as_serial(make_request: Make, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def show_status(status: RunStatus, as_json: bool) -> None:
     if as_json:
         click.echo(status.model_dump_json(indent=2))
         return
-    click.echo(f"{status.run}: {status.state}, {status.done} of {status.tasks} tasks done")
+    click.echo(f"{status.run}: {status.state}, {_describe_done(status)}")
     if status.incomplete:
         noun = "product is" if status.incomplete == 1 else "products are"
         click.echo(f"{status.incomplete} {noun} incomplete: the report says what is missing")
@@ -238,3 +238,14 @@ def show_status(status: RunStatus, as_json: bool) -> None:
     # A run that was interrupted has not come to its report.
     if status.ended and status.tasks and open_store(status.output).size(PAGE_FILE) is not None:
         click.echo(f"Report: {status.output.rstrip('/')}/{PAGE_FILE}")
+
+
+def _describe_done(status: RunStatus) -> str:
+    """Return a text such as `6 of 6 tasks done (2 products, 4 kept, 1 replaced)`."""
+    notes = []
+    if 0 < status.products < status.tasks:
+        notes.append(f"{status.products} products")
+    counts = {"kept": status.kept, "replaced": status.replaced}
+    notes += [f"{count} {name}" for name, count in counts.items() if count]
+    text = f"{status.done} of {status.tasks} tasks done"
+    return f"{text} ({', '.join(notes)})" if notes else text

@@ -15,6 +15,7 @@ from scenebeam.cli.common import (
     main,
     output_option,
     overrides_of,
+    overwrite_option,
     refresh_option,
     retry_option,
     run_and_show,
@@ -131,6 +132,7 @@ def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> Non
 @output_option
 @runner_option
 @set_option
+@overwrite_option
 @json_option
 def plan(
     request_file: str,
@@ -139,22 +141,30 @@ def plan(
     vrt: str | None,
     view: str | None,
     classes: bool,
+    overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Search, select and estimate, without writing anything that is not asked for."""
+    """Search, select and estimate what a run would do, without writing anything else.
+
+    Products that the output holds already are counted as kept or replaced, and left out of the
+    estimate.
+    """
     request, came_from = read_request_file(request_file, overrides_of(**given))
     if show_request:
         _show_request(request, came_from, as_json)
         return
     from scenebeam.execution.explain import describe, explain
-    from scenebeam.planning.search import make_plan
+    from scenebeam.planning.reuse import reconcile
+    from scenebeam.planning.work import count_work
     from scenebeam.storage import open_store
 
     if view is not None or classes:
         _show_view(request, view or "classes", as_json)
         return
-    made = make_plan(request, open_store(request.output), measure=True)
+    store = open_store(request.output)
+    found = reconcile(request, store, overwrite=overwrite, measure=True)
+    made = found.plan
     if blocks is not None or vrt is not None:
         from scenebeam.imaging.virtual import block_table, write_vrts
         from scenebeam.transfer.signing import effective_limits
@@ -165,7 +175,7 @@ def plan(
             )
         if vrt is not None:
             write_vrts(made.tasks, Path(vrt), effective_limits(made.request))
-    facts = explain(made)
+    facts = explain(made, count_work(made, store, found.superseded))
     click.echo(json.dumps(facts, indent=2) if as_json else _aligned(describe(facts)))
 
 

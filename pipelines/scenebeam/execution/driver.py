@@ -88,7 +88,7 @@ def run(
             verify=verify,
         )
         kind = choose_runner(plan)
-        if request.runner.kind == "auto" and (suggestion := advice(plan.estimate)):
+        if request.runner.kind == "auto" and (suggestion := advice(plan.estimate, request.runner)):
             log.warning(suggestion)
         log.info("%s; runner: %s", describe_tasks(plan), kind)
         status = start_status(plan, store, kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ByteSize
@@ -12,22 +13,26 @@ from scenebeam.execution.runners import check_runner, choose_runner
 from scenebeam.imaging.estimate import PROCESS_MEMORY
 from scenebeam.planning.cost import advice, dataflow_cost, local_seconds
 from scenebeam.planning.plan import Plan
+from scenebeam.planning.work import Work
 from scenebeam.products import product_of
 
 
-def explain(plan: Plan) -> dict[str, Any]:
+def explain(plan: Plan, work: Work | None = None) -> dict[str, Any]:
     """Describe what a plan takes: scenes, tasks, requests, bytes, memory, time and cost.
 
     Args:
         plan: A plan, as `plan` returns it.
+        work: What is left to do in the output; default: everything. Requests, bytes, time and cost
+            are those of what is left.
 
     Returns:
         Numbers by name. Sizes are bytes and times seconds. Where an estimate may be off by more
         than a third, it is a pair of the smallest and the largest value.
     """
     check_runner(plan.request)
-    estimate = plan.estimate
-    minutes, usd = dataflow_cost(estimate)
+    rest = plan if work is None else replace(plan, tasks=work.undone)
+    estimate, runner = rest.estimate, plan.request.runner
+    minutes, usd = dataflow_cost(estimate, runner)
     faults = [{"task": task.id, "reason": task.fault} for task in plan.tasks if task.fault]
     scenes: set[str] = set()
     lacking: Counter[str] = Counter()
@@ -42,7 +47,9 @@ def explain(plan: Plan) -> dict[str, Any]:
         "run": plan.request.run,
         "selection": plan.selection,
         "scenes": len(scenes),
+        "products": plan.products,
         "tasks": len(plan.tasks),
+        "existing": work.describe() if work is not None and (work.kept or work.replaced) else "",
         "faults": faults,
         "lacking_bands": dict(sorted(lacking.items())),
         "blocks": estimate.blocks,
@@ -50,10 +57,10 @@ def explain(plan: Plan) -> dict[str, Any]:
         "read_bytes": [estimate.read_bytes, estimate.most_read_bytes],
         "write_bytes": [estimate.write_bytes, estimate.most_write_bytes],
         "memory_bytes": memory,
-        "runner": choose_runner(plan),
+        "runner": choose_runner(rest),
         "seconds": round(local_seconds(estimate), 1),
         "dataflow": {"minutes": round(minutes, 1), "usd": round(usd, 2)},
-        "advice": advice(estimate),
+        "advice": advice(estimate, runner),
         "output": plan.request.output,
     }
 
@@ -69,7 +76,9 @@ def describe(facts: dict[str, Any]) -> dict[str, Any]:
         "run": facts["run"],
         "selection": facts["selection"],
         "scenes": facts["scenes"],
-        "tasks": facts["tasks"],
+        "products": facts["products"],
+        "tasks": facts["tasks"] if facts["tasks"] != facts["products"] else "",
+        "in the output": facts["existing"],
         "cannot be made": impossible,
         "missing bands": ", ".join(lacking),
         "blocks": facts["blocks"],

@@ -28,7 +28,7 @@ def live_status(output: str) -> RunStatus:
     plan = None if status.ended else read_plan(store)
     if plan is None:
         return status
-    changes: dict[str, object] = {"done": len(plan.tasks) - len(plan.undone(store.list()))}
+    changes: dict[str, object] = {"done": plan.progress(store.list())}
     if runs_in_process(status.runner) and store.is_held() is False:
         changes |= {"state": "cancelled", "message": _PROCESS_ENDED}
     return status.model_copy(update=changes)

@@ -34,7 +34,7 @@ def report_progress(plan: Plan, store: Store, progress: Progress | None) -> Iter
     def report() -> float:
         """Report once; returns the seconds that it took."""
         start = time.monotonic()
-        progress(len(plan.tasks) - len(plan.undone(store.list())), len(plan.tasks))
+        progress(plan.progress(store.list()), len(plan.tasks))
         return time.monotonic() - start
 
     def watch() -> None:

@@ -7,7 +7,7 @@ task reads. `scenebeam plan` shows the sums, and the executor admits tasks by th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import shapely
@@ -117,6 +117,8 @@ class _Reads:
     most_blocks: int = 0
     bytes: float = 0.0
     most_bytes: float = 0.0
+    covered: list[float] = field(default_factory=list)
+    """For each band, the share of the extent that its files cover."""
 
 
 def estimate_task(
@@ -148,10 +150,11 @@ def estimate_task(
     reads = _estimate_reads(extent, bands, probes, scenes, method, abs(grid.transform.a))
     pixels = (bottom - top) * (right - left)
     least_written = most_written = 0
-    for band in bands:
+    for band, covered in zip(bands, reads.covered, strict=True):
         known = probes.get(band.name, BandProbe())
+        # Blocks without data take next to nothing.
         # With all its overviews, an image has 1 + 1/4 + 1/16 + … = 4/3 of its pixels.
-        size = pixels * 4 / 3 * known.bytes_per_pixel
+        size = pixels * covered * 4 / 3 * known.bytes_per_pixel
         most_written += int(size)
         least_written += int(size / compression_gain(known, abs(grid.transform.a)))
     chunks = (right - left) * (extra_bytes + _bytes_per_column(bands, method, at_once))
@@ -189,9 +192,10 @@ def _estimate_reads(
             # Where both only touch, the intersection is a line, or has one beside its polygons. A
             # buffer of 0 leaves the polygons.
             seen = shapely.buffer(seen, 0)
+            before, covered = covered, shapely.union(covered, seen)
             # An ordered merge does not read what earlier sources cover already.
             if ordered:
-                seen, covered = shapely.difference(seen, covered), shapely.union(covered, seen)
+                seen = shapely.difference(seen, before)
             if seen.is_empty:
                 continue
             west, south, east, north = seen.bounds
@@ -205,4 +209,5 @@ def _estimate_reads(
             reads.most_blocks += most
             reads.bytes += least * known.block_bytes
             reads.most_bytes += most * known.block_bytes
+        reads.covered.append(covered.area / extent.area)
     return reads

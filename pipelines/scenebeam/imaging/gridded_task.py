@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,14 @@ class GriddedTask(Task):
     def output_key(self, output: str) -> str:
         """Key of an output's COG."""
         return f"{self.folder}/{self.name}/{output}.tif"
+
+    def is_computed(self, existing: set[str]) -> bool:
+        """Whether the product is published, or the parts of this shard are stored."""
+        if self.is_done(existing):
+            return True
+        images = [PurePosixPath(key).stem for key in self.outputs if key.endswith(".tif")]
+        parts = {self.part_key(name, self.shard) for name in images}
+        return self.shards > 1 and bool(parts) and parts <= existing
 
     @property
     def thumbnail_key(self) -> str:

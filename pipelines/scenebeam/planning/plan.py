@@ -75,7 +75,7 @@ class Plan:
     def _repr_html_(self) -> str:
         """Show in a notebook what the plan takes: tasks, bytes, memory, time and cost."""
         estimate, request = self.estimate, self.request
-        minutes, usd = dataflow_cost(estimate)
+        minutes, usd = dataflow_cost(estimate, request.runner)
         facts = {
             "selection": self.selection,
             "output": request.output,
@@ -110,6 +110,15 @@ class Plan:
                 # 0 means that the estimate is exact enough to be a single number.
                 totals[f"most_{name}"] += max(smallest, largest)
         return Estimate(**totals)
+
+    @property
+    def products(self) -> int:
+        """Number of products: tasks that make shards of one product share its item."""
+        return len({task.item_path or task.id for task in self.tasks})
+
+    def progress(self, existing: set[str]) -> int:
+        """Count the tasks with nothing left to compute, by the keys that exist in the store."""
+        return sum(task.is_computed(existing) for task in self.tasks)
 
     def undone(self, existing: set[str]) -> list[Task]:
         """The tasks that are not done, by the keys that exist in the store."""

@@ -6,15 +6,20 @@ import json
 import logging
 from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.planning.plan import Plan, difference, freeze, read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.planning.series_reuse import carry_over, is_outdated
-from scenebeam.planning.supersede import possible_outputs, supersede_outputs
+from scenebeam.planning.supersede import (
+    possible_outputs,
+    replaced_outputs,
+    supersede_outputs,
+)
 from scenebeam.planning.verify import find_damaged
+from scenebeam.planning.work import count_work
 from scenebeam.request import RunRequest, TimeSeries
 from scenebeam.storage import Store
 from scenebeam.tasks import Task, is_same_product
@@ -34,6 +39,23 @@ class _Change(Enum):
     ADJUSTED = "other dates or thresholds, or damaged files; what stays valid is kept"
 
 
+@dataclass(frozen=True)
+class Reconciliation:
+    """How the plan of a request meets what its output already holds."""
+
+    plan: Plan
+    superseded: frozenset[str] = frozenset()
+    """Keys of files that exist, but do not count as done any more."""
+    frozen: Plan | None = None
+    """The plan in the output; None if there is none."""
+    is_new: bool = True
+    """Whether `plan` is to be frozen; else it is the frozen one."""
+    damaged: frozenset[str] = frozenset()
+    """Keys of files that are made again although their tasks stay the same."""
+    changes: tuple[str, ...] = ()
+    """Fields of the request that differ from those of the frozen plan."""
+
+
 def load_or_create_plan(
     request: RunRequest,
     store: Store,
@@ -45,8 +67,8 @@ def load_or_create_plan(
 ) -> Plan:
     """Load the plan that is frozen in the output, or freeze a new one.
 
-    Existing outputs stay readable until new ones replace them. The plan of a time series is made
-    again if its table has changed, or something is not done.
+    Existing outputs stay readable until new ones replace them; that products are replaced is
+    logged as a warning.
 
     Args:
         request: The validated request.
@@ -60,37 +82,107 @@ def load_or_create_plan(
         RequestError: The output belongs to another request, and `overwrite` is not set.
         StorageError: The frozen plan cannot be read, and `overwrite` is not set.
     """
+    found = reconcile(
+        request,
+        store,
+        overwrite=overwrite,
+        refresh=refresh,
+        retry_failed=retry_failed,
+        verify=verify,
+    )
+    if found.superseded:
+        _warn_of_replacing(found, store)
+    store.supersede(found.damaged)
+    if not found.is_new:
+        return found.plan
+    if found.frozen is not None:
+        supersede_outputs(found.frozen, store, successor=None if overwrite else found.plan)
+    else:
+        store.supersede(found.superseded)
+    freeze(found.plan, store)
+    # Without the items, which may take a gigabyte.
+    return replace(found.plan, tables={}, items=())
+
+
+def _warn_of_replacing(found: Reconciliation, store: Store) -> None:
+    work = count_work(found.plan, store, found.superseded)
+    kept = {task.id for task in found.plan.tasks}
+    existing = store.list()
+    before = found.frozen.tasks if found.frozen is not None else ()
+    removed = [task for task in before if task.id not in kept and task.is_done(existing)]
+    because = f": {'; '.join(found.changes)}" if found.changes else ""
+    for count, what in ((work.replaced, "made again"), (len(removed), "removed")):
+        if count:
+            finished = "1 finished product is" if count == 1 else f"{count} finished products are"
+            log.warning("%s: %s %s%s", store.uri, finished, what, because)
+
+
+def reconcile(
+    request: RunRequest,
+    store: Store,
+    *,
+    overwrite: bool = False,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    verify: bool = False,
+    measure: bool = False,
+) -> Reconciliation:
+    """Plan a request, and compare the plan with what its output holds, without writing anything.
+
+    The plan of a time series is made again if its table has changed, or something is not done.
+
+    Args:
+        request: The validated request.
+        store: The output.
+        overwrite: Replace the plan and the products of another request.
+        refresh: Search the catalog again.
+        retry_failed: Search again, for tasks that are not done or lack a tile.
+        verify: Compare existing files with their checksums, and make damaged ones again.
+        measure: Read some headers and file sizes, for a good estimate.
+
+    Raises:
+        RequestError: The output belongs to another request, and `overwrite` is not set.
+        StorageError: The frozen plan cannot be read, and `overwrite` is not set.
+    """
+    searched_again = refresh or retry_failed
     try:
         frozen = read_plan(store)
     except StorageError:
         if not overwrite:
             raise
         # Without the former plan, everything under the names of the new one is in its way.
-        plan = make_plan(request, store, refresh=refresh or retry_failed)
-        store.supersede(possible_outputs(plan, store))
-        return _freeze(plan, store)
+        plan = make_plan(request, store, refresh=searched_again, measure=measure)
+        return Reconciliation(plan, frozenset(possible_outputs(plan, store)))
     if frozen is None or overwrite:
-        plan = make_plan(request, store, refresh=refresh or retry_failed)
-        if frozen is not None:
-            supersede_outputs(frozen, store)
-        return _freeze(plan, store)
-    damaged = find_damaged(frozen, store) if verify else set()
-    store.supersede(damaged)
-    change = _classify(frozen, request, store, refresh, retry_failed, bool(damaged))
-    if change is _Change.NONE and not is_outdated(frozen, request, store):
-        return _resumed(frozen, request)
-    plan = make_plan(request, store, refresh=refresh or retry_failed)
+        plan = make_plan(request, store, refresh=searched_again, measure=measure)
+        if frozen is None:
+            return Reconciliation(plan)
+        changes = tuple(difference(frozen.request, request).values())
+        replaced = replaced_outputs(frozen, store)
+        return Reconciliation(plan, frozenset(replaced), frozen, changes=changes)
+    damaged = frozenset(find_damaged(frozen, store) if verify else ())
+    changes = tuple(_adjustments(frozen, request, store))
+    change = _classify(frozen, request, bool(changes or damaged), refresh, retry_failed)
+    existing = store.list() - damaged
+    resumed = Reconciliation(
+        replace(frozen, request=request), damaged, frozen, is_new=False, damaged=damaged
+    )
+    if change is _Change.NONE and not is_outdated(frozen, request, existing):
+        return resumed
+    plan = make_plan(request, store, refresh=searched_again, measure=measure)
     if change is _Change.RETRY:
-        _reopen_incomplete(frozen, store)
+        damaged |= _incomplete_items(frozen, existing, store)
+        existing -= damaged
+    finished = {task.id: task for task in frozen.tasks if task.is_done(existing)}
     if change in (_Change.NONE, _Change.RETRY):
-        plan = _keep_finished(frozen, plan, store)
+        plan = _keep_finished(frozen, plan, finished)
     elif change is _Change.ADJUSTED:
-        plan = _keep_valid(frozen, plan, store)
+        plan = _keep_valid(plan, finished, store)
     unchanged = (plan.tasks, plan.series) == (frozen.tasks, frozen.series)
     if change is _Change.NONE and unchanged:
-        return _resumed(frozen, request)
-    supersede_outputs(frozen, store, successor=plan)
-    return _freeze(plan, store)
+        return resumed
+    replaced = replaced_outputs(frozen, store, plan) | damaged
+    return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)
 
 
 def check_same_request(frozen: Plan, request: RunRequest, store: Store) -> None:
@@ -108,17 +200,11 @@ def check_same_request(frozen: Plan, request: RunRequest, store: Store) -> None:
 
 
 def _classify(
-    frozen: Plan,
-    request: RunRequest,
-    store: Store,
-    refresh: bool,
-    retry_failed: bool,
-    damaged: bool,
+    frozen: Plan, request: RunRequest, adjusted: bool, refresh: bool, retry_failed: bool
 ) -> _Change:
-    adjusted = _is_adjusted(frozen, request, store)
     if retry_failed:
         return _Change.RETRY
-    if adjusted or damaged:
+    if adjusted:
         return _Change.ADJUSTED
     # Fields outside the fingerprint may differ: the same products in another place.
     if refresh or frozen.request.product != request.product:
@@ -126,36 +212,19 @@ def _classify(
     return _Change.NONE
 
 
-def _freeze(plan: Plan, store: Store) -> Plan:
-    freeze(plan, store)
-    # Without the items, which may take a gigabyte.
-    return replace(plan, tables={}, items=())
-
-
-def _resumed(frozen: Plan, request: RunRequest) -> Plan:
-    return replace(frozen, request=request)
-
-
-def _finished(frozen: Plan, store: Store) -> dict[str, Task]:
-    existing = store.list()
-    return {task.id: task for task in frozen.tasks if task.is_done(existing)}
-
-
-def _keep_finished(frozen: Plan, plan: Plan, store: Store) -> Plan:
+def _keep_finished(frozen: Plan, plan: Plan, finished: Mapping[str, Task]) -> Plan:
     """The new plan, with the finished tasks of the former one in place of its own."""
-    finished = _finished(frozen, store)
     if isinstance(plan.request.catalog, TimeSeries):
         return carry_over(frozen, plan, set(finished))
     return replace(plan, tasks=tuple(finished.get(task.id, task) for task in plan.tasks))
 
 
-def _keep_valid(frozen: Plan, plan: Plan, store: Store) -> Plan:
+def _keep_valid(plan: Plan, finished: Mapping[str, Task], store: Store) -> Plan:
     """A plan for other dates or thresholds, with the finished tasks that stay as they are.
 
     Raises:
         RequestError: A finished product would no longer have a task.
     """
-    finished = _finished(frozen, store)
     lost = sorted(finished.keys() - {task.id for task in plan.tasks})
     if lost:
         raise RequestError(
@@ -170,16 +239,16 @@ def _keep_valid(frozen: Plan, plan: Plan, store: Store) -> Plan:
     return replace(plan, tasks=tuple(tasks))
 
 
-def _reopen_incomplete(plan: Plan, store: Store) -> None:
-    """Supersede the items of products that lack a tile, so that their tasks count as not done."""
-    finished = _finished(plan, store).values()
+def _incomplete_items(plan: Plan, existing: set[str], store: Store) -> set[str]:
+    """Return the keys of the items of finished products that lack a tile."""
+    finished = [task for task in plan.tasks if task.is_done(existing)]
     items = sorted({key for task in finished for key in task.item_keys})
-    incomplete = []
+    incomplete = set()
     with ThreadPoolExecutor(_CONCURRENT_READS) as threads:
         for name, content in zip(items, threads.map(store.read, items), strict=True):
             if content is not None and _is_incomplete(content):
-                incomplete.append(name)
-    store.supersede(incomplete)
+                incomplete.add(name)
+    return incomplete
 
 
 def _is_incomplete(item: bytes) -> bool:
@@ -187,8 +256,8 @@ def _is_incomplete(item: bytes) -> bool:
     return isinstance(properties, dict) and properties.get("scenebeam:complete") is False
 
 
-def _is_adjusted(frozen: Plan, request: RunRequest, store: Store) -> bool:
-    """Whether a request differs from that of a plan, in adjustable fields alone.
+def _adjustments(frozen: Plan, request: RunRequest, store: Store) -> list[str]:
+    """Describe the adjustable fields in which a request differs from that of a plan.
 
     Raises:
         RequestError: It differs in others too.
@@ -199,7 +268,7 @@ def _is_adjusted(frozen: Plan, request: RunRequest, store: Store) -> bool:
     _refuse(fixed, store)
     if changes:
         log.info("%s: %s", store.uri, "; ".join(changes.values()))
-    return bool(changes)
+    return list(changes.values())
 
 
 def _refuse(changes: Mapping[str, str], store: Store) -> None:

@@ -10,13 +10,12 @@ from scenebeam.errors import RequestError
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.series_table import read_series
 from scenebeam.request import RunRequest, TimeSeries
-from scenebeam.storage import Store
 from scenebeam.tasks import Task, is_same_product
 
 log = logging.getLogger(__name__)
 
 
-def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
+def is_outdated(plan: Plan, request: RunRequest, existing: set[str]) -> bool:
     """Whether the table of a frozen plan has changed, or some of its files may have arrived.
 
     A table that can no longer be read changes nothing.
@@ -24,7 +23,7 @@ def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
     Args:
         plan: The frozen plan.
         request: The request; other catalogs than time series are never outdated.
-        store: The output.
+        existing: Keys in the output.
     """
     if not isinstance(request.catalog, TimeSeries):
         return False
@@ -33,7 +32,7 @@ def is_outdated(plan: Plan, request: RunRequest, store: Store) -> bool:
     except RequestError as error:
         log.warning("the plan is kept: %s", error)
         return False
-    return digest != plan.series or bool(plan.undone(store.list()))
+    return digest != plan.series or bool(plan.undone(existing))
 
 
 def carry_over(frozen: Plan, plan: Plan, done: set[str]) -> Plan:

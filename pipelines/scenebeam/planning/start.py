@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scenebeam.planning.cost import dataflow_cost
 from scenebeam.planning.plan import Plan
+from scenebeam.planning.work import count_work
 from scenebeam.status import RunStatus, now
 from scenebeam.storage import Store
 
@@ -16,7 +17,8 @@ def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         store: The output.
         kind: The kind of the runner.
     """
-    started = now()
+    started, work = now(), count_work(plan, store)
+    _, usd = dataflow_cost(plan.estimate, plan.request.runner)
     return RunStatus(
         run=plan.request.run,
         state="running",
@@ -24,7 +26,10 @@ def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         output=store.uri,
         runner=kind,
         tasks=len(plan.tasks),
-        cost=round(dataflow_cost(plan.estimate)[1], 2) if kind == "dataflow" else None,
+        products=plan.products,
+        kept=work.kept,
+        replaced=work.replaced,
+        cost=round(usd, 2) if kind == "dataflow" else None,
         started=started,
         updated=started,
     )

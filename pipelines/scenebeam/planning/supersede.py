@@ -22,16 +22,32 @@ def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None
         store: Where its outputs are.
         successor: The plan that follows; None: keep nothing.
     """
-    following = {task.id: task for task in successor.tasks} if successor is not None else {}
-    product = product_of(plan.request.product.kind)
-    kept = product.reusable_outputs(plan.tasks, tuple(following.values()))
-    unchanged = {task.id for task in plan.tasks if following.get(task.id) == task}
-    files = possible_outputs(plan, store, without_folders_of=unchanged)
-    store.supersede(files - kept)
+    files = replaced_outputs(plan, store, successor)
+    store.supersede(files)
     # Files that cannot be superseded are incomplete.
-    store.delete(sorted(files - kept - store.superseded()))
+    store.delete(sorted(files - store.superseded()))
+    kept = _kept_outputs(plan, successor)
     store.delete(sorted(store.list(PARTS_PREFIX) - kept))
     store.delete([RUN_FILE, PLAN_FILE])
+
+
+def replaced_outputs(plan: Plan, store: Store, successor: Plan | None = None) -> set[str]:
+    """Keys of what the tasks of a plan may have written, without what its successor keeps.
+
+    Args:
+        plan: The frozen plan.
+        store: Where its outputs are.
+        successor: The plan that follows; None: keep nothing.
+    """
+    following = {task.id: task for task in successor.tasks} if successor is not None else {}
+    unchanged = {task.id for task in plan.tasks if following.get(task.id) == task}
+    files = possible_outputs(plan, store, without_folders_of=unchanged)
+    return files - _kept_outputs(plan, successor)
+
+
+def _kept_outputs(plan: Plan, successor: Plan | None) -> set[str]:
+    following = successor.tasks if successor is not None else ()
+    return product_of(plan.request.product.kind).reusable_outputs(plan.tasks, following)
 
 
 def possible_outputs(plan: Plan, store: Store, without_folders_of: Container[str] = ()) -> set[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from scenebeam.errors import RequestError
 from scenebeam.execution.beam_options import DATAFLOW_OPTIONS, as_arguments
 from scenebeam.execution.beam_pipeline import plain_labels, run_pipeline
+from scenebeam.planning.cost import MACHINE_TYPE, Machine
 from scenebeam.planning.plan import Plan
 from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
@@ -18,8 +18,6 @@ from scenebeam.transfer.signing import effective_limits
 IN_PROCESS = False
 """Whether tasks run in this process, so that none are left when it ends."""
 
-_MACHINE = "n2-standard-2"
-_GB_PER_CORE = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
 _TASK_MEMORY = 0.8
 """Share of a worker's memory for tasks: the rest is for the system and Beam."""
 _MAX_THREADS = 12
@@ -87,7 +85,7 @@ def submit_pipeline(
     from scenebeam.execution.engine import build
 
     given = given_options(options)
-    machine = given.get("worker_machine_type") or given.get("machine_type") or _MACHINE
+    machine = given.get("worker_machine_type") or given.get("machine_type") or MACHINE_TYPE
     added = []
     for option in [*worker_options(machine, plan), "--no_save_main_session"]:
         if option.removeprefix("--").partition("=")[0] not in given:
@@ -114,8 +112,7 @@ def worker_options(machine_type: str, plan: Plan) -> list[str]:
     The SDK starts one process per core; each runs as many tasks at once as fit into its share of
     the memory. Workers have no public address, and a disk for the image and temporary files.
     """
-    match = re.fullmatch(r"[a-z0-9]+-(standard|highmem|highcpu)-(\d+)", machine_type)
-    gb_per_core = _GB_PER_CORE[match[1]] if match else 1.0
+    gb_per_core = Machine.of(machine_type).gb_per_core
     threads = int(gb_per_core * 2**30 * _TASK_MEMORY // max(plan.estimate.memory, 1))
     disk = _IMAGE_GB + -(-plan.estimate.write_bytes // max(len(plan.tasks), 1) * 4 // 10**9)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -305,3 +306,38 @@ def test_a_split_far_from_its_shares_is_said(caplog: pytest.LogCaptureFixture) -
     assert not caplog.records
     warn_of_empty_splits(["train"] * 6 + ["val"] * 4 + ["test"] * 21 + ["buffer"] * 43, Split())
     assert "the split is 6 train, 4 val, 21 test, 43 buffer, far from" in caplog.text
+
+
+# Split
+
+
+def splits(output: Path) -> dict[str, str]:
+    with (output / "chips.csv").open() as file:
+        return {row["chip"]: row["split"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["with boundaries", "without boundaries"])
+def test_the_split_can_be_changed_later_and_keeps_pixels(
+    fields_request: Make, fields: Path, tmp_path: Path, gone: bool
+) -> None:
+    boundaries = tmp_path / "fields.geojson"
+    shutil.copy(fields / "fields.geojson", boundaries)
+    output, given = tmp_path / "out", {"product.boundaries": str(boundaries)}
+    assert run(fields_request(**given)).state == "succeeded"
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*/*.tif")}
+    first = splits(output)
+    if gone:
+        boundaries.unlink()
+    changed = {**given, "product.grid.split": {"train": 0.4, "val": 0.3, "test": 0.3, "block": 1}}
+    assert run(fields_request(**changed)).state == "succeeded"
+    second = splits(output)
+    assert first.keys() == second.keys()
+    assert first != second
+    assert {path: path.stat().st_mtime_ns for path in output.glob("*/*.tif")} == before
+    for chip, split in second.items():
+        item = json.loads((output / chip / f"{chip}.json").read_text())
+        assert item["properties"]["ftw:split"] == split
+    # As in a run of its own.
+    alone = fields_request(output=str(tmp_path / "alone"), **{**changed, "product.boundaries": str(fields / "fields.geojson")})  # fmt: skip
+    assert run(alone).state == "succeeded"
+    assert splits(tmp_path / "alone") == second

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -24,6 +24,8 @@ from scenebeam.collections import known_records
 from scenebeam.execution.driver import run
 from scenebeam.figures.maps import MAX_MARKS, coverage_map, locator_map
 from scenebeam.products.base import PageFacts
+from scenebeam.products.fields.product import PRODUCT
+from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.raster.render import Style
 from scenebeam.report.charts import spread, timeline
 from scenebeam.report.facts import Facts, Histogram, Measure, SceneFact, gather, merge_histograms
@@ -330,8 +332,8 @@ def test_pictures_share_one_stretch_that_clouds_do_not_change(done: Path) -> Non
     with_masks = draw_gallery(
         facts.products, records, are_indices=False, store=open_store(str(done))
     )
-    assert with_masks.legend is not None
-    [limits] = set(with_masks.legend.limits)
+    assert with_masks.legends
+    [limits] = set(with_masks.legends[0].limits)
     seen = {}
     for picture in with_masks.pictures:
         image = decode(picture.embedded)
@@ -380,13 +382,53 @@ def test_an_index_has_a_ramp_and_classes_have_names(make_request: Make) -> None:
     assert '#00a000"></i>4 vegetation</li>' in text
 
 
+def test_the_page_of_chips_shows_images_beside_labels_and_says_what_is_missing(
+    fields_request: Make,
+) -> None:
+    request = fields_request()
+    status = run(request)
+    output = Path(request.output)
+    text = (output / "report" / "index.html").read_text()
+    shown = Parser(text)
+    chips = len(list(output.glob("*/*_semantic_2_class.tif")))
+    images = len(list(output.glob("*/*_image_s2.tif")))
+    assert f"{chips} chips and {images} images of " in text
+    drawn = {path.stem for path in (output / "report" / "pictures").iterdir()}
+    assert len(drawn) == chips + images
+    labels = next(name for name in sorted(drawn) if not name.endswith("_s2"))
+    pixels = decode((output / "report" / "pictures" / f"{labels}.webp").read_bytes())
+    # Fields are green, the background is not.
+    colors = {tuple(color) for color in pixels.reshape(-1, pixels.shape[-1])[:, :3].tolist()}
+    assert {(227, 220, 203), (111, 166, 58)} <= {nearest(color) for color in colors}
+    assert "1 field" in text
+    assert "whole cloud cover" in text  # without pixel_check
+    assert status.incomplete > 0
+    assert "no planting scene within" in text
+    assert "chips_status.csv" in text
+    assert shown
+
+
+def nearest(color: tuple[int, ...]) -> tuple[int, ...]:
+    """The class color that a lossy picture shows."""
+    known = [(227, 220, 203), (111, 166, 58), (47, 75, 28)]
+    return min(known, key=lambda one: sum((a - b) ** 2 for a, b in zip(one, color, strict=True)))
+
+
+def test_a_careful_choice_of_scenes_needs_no_caution(fields_request: Make) -> None:
+    for changes in ({"product.pixel_check": True}, {"product.images": "none"}):
+        request = fields_request(**changes)
+        assert PRODUCT.caution(cast(RunRequest[FieldsRequest], request)) == ""
+    seven = fields_request(**{"product.cloud_cover_scene": 7})
+    assert "at most 7 %" in PRODUCT.caution(cast(RunRequest[FieldsRequest], seven))
+
+
 def test_what_failed_comes_first_and_says_why(make_request: Make) -> None:
     failures = [{"task": f"t{n}", "kind": "ReadError", "reason": "no such file"} for n in range(3)]
     failures.append({"task": "t9", "kind": "no_scenes", "reason": "no clear scene"})
     facts = Facts(
         RunStatus(run="x", state="partial", tasks=9, done=5, failed=3, skipped=1, retriable=3), {}, failures=failures,
         products=[product("one", missing=("red: S2: HTTP 404",))],
-        gallery=Gallery([Picture("p.webp", "one", "a picture", size=(2, 2), embedded=b"x")], Legend(Style("gray", ("red",)), [(0, 1)]), 1),
+        gallery=Gallery([Picture("p.webp", "one", "a picture", size=(2, 2), embedded=b"x")], [Legend(Style("gray", ("red",)), [(0, 1)])], 1),
     )  # fmt: skip
     text = render(facts, None, "/out").decode()
     Parser(text)

@@ -73,6 +73,11 @@ class PageFacts:
     """Property with the color of that class."""
     scene_property: str = ""
     """Property with the id of the scene that an item is of, where each has exactly one."""
+    noun: str = "products"
+    """What its products are called, in the plural."""
+    parts: tuple[str, str] | None = None
+    """Property that marks items of parts of products, and what these are called: the images of
+    chips."""
     pictures: Literal["rasters", "indices", "thumbnails"] = "thumbnails"
     """What its pictures are: drawn of the products' rasters, as indices or otherwise, or the
     thumbnails that the products publish.
@@ -175,6 +180,10 @@ class Product(ABC, Generic[RequestT, TaskT, ScopeT]):
             ReadError: A source cannot be read; permanent or not, as the error says.
             StorageError: An output cannot be published.
         """
+
+    def caution(self, request: RunRequest[RequestT]) -> str:
+        """Say what people should know before they use the products; empty if nothing."""
+        return ""
 
     def tables(
         self, tasks: Sequence[TaskT], outcomes: Mapping[str, Outcome], items: Mapping[str, Item]

@@ -36,6 +36,8 @@ _GROUPS = {"grid:code": "Products by tile", "platform": "Products by platform"}
 """Properties that any STAC item may have → title: products are counted by their values."""
 _MEASURES = {"eo:cloud_cover": ("Cloud", 1.0, "%")}
 """Numeric properties that any STAC item may have → title, factor, unit."""
+_STATUS_TABLES = "_status.csv"
+"""End of the names of tables with the status of each chip."""
 _MAX_BINS = 64
 """Most bins of a merged histogram."""
 
@@ -79,6 +81,8 @@ class Facts:
     status: RunStatus
     record: Mapping[str, Any]
     """Content of `run.json`."""
+    caution: str = ""
+    """What people should know before they use the products."""
     scenes: list[SceneFact] = field(default_factory=list)
     scene_footprints: Shapes = field(default_factory=lambda: np.empty(0, object))
     """Footprints of the selected scenes."""
@@ -99,6 +103,12 @@ class Facts:
     """Keys of the CSV tables at the top of the output."""
     items: Sequence[str] = ()
     """Keys of the table of items and of the STAC collection, as far as they exist."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason → parts of products that were not made for it, such as images of chips."""
+    counts: Sequence[tuple[int, str]] = ()
+    """How many products there are, and parts of them, each with its name in the plural."""
+    selected_count: int = 0
+    """Scenes that were selected."""
     scenes_are_used: bool = False
     """Whether `selected` scenes are those that products are made of, of more that were selected."""
     products: Sequence[ProductFact] = ()
@@ -121,9 +131,10 @@ def gather(
     """
     facts = Facts(status, json.loads(store.read(RUN_FILE) or b"{}"))
     columns = ["id", "geometry", "assets", *_GROUPS, *_MEASURES, *page.groups, *page.measures]
-    columns += [page.scene_property, page.color_property]
+    columns += [page.scene_property, page.color_property, page.parts[0] if page.parts else ""]
     products = _read_table(store, items_key, columns)
     selected = {row["id"] for row in _read_rows(store, SELECTED_FILE)}
+    facts.selected_count = len(selected)
     if products is not None and page.scene_property in products.column_names:
         # Each product is made from one scene, and tasks choose among the selected scenes. Show the
         # scenes that were used.
@@ -138,15 +149,32 @@ def gather(
     facts.products = read_products(store, items_key, existing)
     facts.tables = sorted(key for key in existing if key.endswith(".csv") and "/" not in key)
     collection = posixpath.join(posixpath.dirname(items_key), COLLECTION_FILE)
+    # Of failed tasks, the table of failures has the reasons already.
+    failed = {row.get("reason", "") for row in facts.failures} | {""}
+    for key in facts.tables:
+        if key.endswith(_STATUS_TABLES):
+            reasons = [row.get("message", "") for row in _read_rows(store, key)]
+            facts.left_out.update(reason for reason in reasons if reason not in failed)
     facts.items = [key for key in (items_key, collection) if store.size(key) is not None]
     facts.scenes_are_used = bool(page.scene_property)
     scenes = _read_table(store, SCENES_FILE, ("id", "geometry"))
     if scenes is not None:
         is_selected = [scene in selected for scene in scenes["id"].to_pylist()]
         facts.scene_footprints = _shapes(scenes, np.array(is_selected, bool))
+    facts.counts = _counts(products, page)
     if products is not None:
         _add_products(facts, products, page)
     return facts
+
+
+def _counts(products: pa.Table | None, page: PageFacts) -> list[tuple[int, str]]:
+    total = 0 if products is None else len(products)
+    if products is None or page.parts is None:
+        return [(total, page.noun)]
+    property_name, noun = page.parts
+    is_known = property_name in products.column_names
+    parts = total - products[property_name].null_count if is_known else 0
+    return [(total - parts, page.noun), *([(parts, noun)] if parts else [])]
 
 
 def _read_rows(store: Store, key: str) -> list[Row]:

@@ -66,17 +66,16 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     done = {task.id for task in plan.tasks} - undone
     product = product_of(plan.request.product.kind)
     report = product.report(plan.request, plan.tasks, done, by_task, store)
-    store.write_all(
-        {
-            **report.files,
-            FAILURES_FILE: _failures_table(plan, unfinished, store),
-            SPENDING_FILE: _spending_table(by_task.values()),
-        }
-    )
+    files = {
+        **report.files,
+        FAILURES_FILE: _failures_table(plan, unfinished, store),
+        SPENDING_FILE: _spending_table(by_task.values()),
+    }
+    store.write_all(files)
     final = _final_status(plan, status, undone, unfinished, report).model_copy(
         update=_totals(by_task.values())
     )
-    final = _write_page(plan, final, report.items, existing, store)
+    final = _write_page(plan, final, report.items, existing | files.keys(), store)
     # No table refers to superseded files any more.
     store.delete(sorted(superseded))
     store.write(STATUS_FILE, final.to_bytes())
@@ -216,8 +215,10 @@ def _write_page(
     request = plan.request
     try:
         area = area_geometry(request.area) if request.area is not None else None
-        page = product_of(request.product.kind).page
+        product = product_of(request.product.kind)
+        page = product.page
         facts = gather(status, items_key, page, existing, store)
+        facts.caution = product.caution(request)
         if page.pictures == "thumbnails":
             facts.gallery = published_gallery(facts.pictures, store)
         else:

@@ -82,7 +82,7 @@ class Gallery:
 
     pictures: Sequence[Picture] = ()
     """The first one is the best, the others follow in the order of the products."""
-    legend: Legend | None = None
+    legends: Sequence[Legend] = ()
     """What the colors mean, if scenebeam has drawn the pictures for the page."""
     total: int = 0
     """How many pictures there are in the output."""
@@ -112,32 +112,57 @@ def draw_gallery(
     if not drawable:
         return Gallery()
     painter = _Painter(records, are_indices, store)
-    styles = [painter.style(product) for product in drawable]
-    # Products that lack a band of the others' style are rare; they are left out of the gallery.
-    style = max(set(styles), key=styles.count)
-    drawable = [product for product, own in zip(drawable, styles, strict=True) if own == style]
-    limits = painter.measure(style, drawable)
-    drawable.insert(0, drawable.pop(best_product(drawable)))
+    chosen, legends = [], []
+    for style, group in _by_style(painter, drawable):
+        legend = painter.legend(style, painter.measure(style, group), group)
+        legends.append(legend)
+        chosen += [(product, legend) for product in group]
+    best = best_product([product for product, legend in chosen if legend is legends[0]])
+    hero = chosen.pop(best)
+    if len(legends) > 1:
+        # Pictures of a chip and of its masks are neighbors.
+        chosen.sort(key=lambda pair: pair[0].id)
+    chosen.insert(0, hero)
     pictures: list[Picture] = []
     with ThreadPoolExecutor(_THREADS) as threads:
-        drawn = threads.map(lambda product: painter.draw(style, limits, product), drawable)
-        for product, image in zip(drawable, drawn, strict=True):
+        drawn = threads.map(lambda pair: painter.draw(*pair), chosen)
+        for (product, legend), image in zip(chosen, drawn, strict=True):
             if image is not None:
                 content = encode_webp(image)
-                picture = _describe(product, style, image)
+                picture = _describe(product, legend.style, image)
                 store.write(picture.key, content)
                 is_embedded = len(pictures) < EMBEDDED
                 pictures.append(replace(picture, embedded=content if is_embedded else b""))
     keys = {picture.key for picture in pictures}
     store.delete(sorted(store.list(PICTURES_PREFIX) - keys))
-    return Gallery(pictures, painter.legend(style, limits), len(pictures))
+    return Gallery(pictures, legends, len(pictures))
+
+
+def _by_style(
+    painter: _Painter, products: Sequence[ProductFact]
+) -> Iterator[tuple[Style, list[ProductFact]]]:
+    """Yield the most common style of measured pixels, then that of classes, with its products.
+
+    Products that lack a band of the others' style are rare; they are left out of the gallery.
+    """
+    groups: dict[Style, list[ProductFact]] = {}
+    for product in products:
+        groups.setdefault(painter.style(product), []).append(product)
+    for is_classes in (False, True):
+        styles = [style for style in groups if (style.kind == "classes") == is_classes]
+        if styles:
+            style = max(styles, key=lambda style: len(groups[style]))
+            yield style, groups[style]
 
 
 def _describe(product: ProductFact, style: Style, image: Array) -> Picture:
     """Describe a picture of a product in words."""
     parts = [product.id]
     # Ids of mosaics are their times already.
-    if product.when is not None and f"{product.when:%Y%m%d}" not in product.id.replace("-", ""):
+    is_labels = style.kind == "classes" and product.bands[style.bands[0]].classes
+    if is_labels:
+        parts.append("labels")
+    elif product.when is not None and f"{product.when:%Y%m%d}" not in product.id.replace("-", ""):
         parts.append(f"{product.when:%Y-%m-%d}")
     if product.cloud is not None:
         parts.append(f"{product.cloud:.3g} % cloud")
@@ -208,9 +233,11 @@ class _Painter:
 
     def style(self, product: ProductFact) -> Style:
         """Choose how to draw a product."""
-        names = list(product.bands)
+        # Of several bands of classes, the one with the most classes says the most.
+        names = sorted(product.bands, key=lambda name: -len(product.bands[name].classes))
+        labels = {name for name in names if product.bands[name].classes}
         indices = names if self._are_indices else ()
-        return choose_style(names, categorical=self._categorical, indices=indices)
+        return choose_style(names, categorical=self._categorical | labels, indices=indices)
 
     def measure(self, style: Style, products: Sequence[ProductFact]) -> list[Limits]:
         """Measure the limits of each band of a style over some of the products."""
@@ -246,17 +273,24 @@ class _Painter:
                 return np.asarray(~np.isin(resize_nearest(found, shape[0], shape[1]), classes))
         return None
 
-    def draw(self, style: Style, limits: Sequence[Limits], product: ProductFact) -> Array | None:
+    def draw(self, product: ProductFact, legend: Legend) -> Array | None:
         """Draw a product; None if it cannot be read."""
-        bands = self._read(style, product)
+        bands = self._read(legend.style, product)
         if bands is None:
             return None
-        colors = {number: color for number, (_, color) in self._classes.items()}
-        return fit_preview(draw(style, bands, limits, colors), _MAX_SIDE)
+        colors = {number: color for number, (_, color) in legend.classes.items()}
+        return fit_preview(draw(legend.style, bands, legend.limits, colors), _MAX_SIDE)
 
-    def legend(self, style: Style, limits: Sequence[Limits]) -> Legend:
-        """Describe the colors of the pictures."""
-        return Legend(style, limits, self._classes if style.kind == "classes" else {})
+    def legend(
+        self, style: Style, limits: Sequence[Limits], products: Sequence[ProductFact]
+    ) -> Legend:
+        """Describe the colors of the pictures of some products."""
+        if style.kind != "classes":
+            return Legend(style, limits)
+        classes: dict[int, tuple[str, str]] = {}
+        for product in products:
+            classes |= product.bands[style.bands[0]].classes
+        return Legend(style, classes=dict(sorted((classes or self._classes).items())))
 
     def _read(self, style: Style, product: ProductFact) -> list[Array] | None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,8 @@ class BandFile:
     """Index of the band in the file, from 1."""
     scale: float
     offset: float
+    classes: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """Class → name and color, if the item has them."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> Product
         files.append(ProductFile(name, key, asset.get("file:size")))
         raster_bands = asset.get("raster:bands") or []
         if (asset.get("type") or "").startswith("image/tiff"):
-            bands |= dict(_bands(name, key, asset.get("bands"), raster_bands))
+            bands |= dict(_bands(name, key, asset, raster_bands))
         for raster_band in raster_bands:
             percent = (raster_band.get("statistics") or {}).get("valid_percent")
             if percent is not None:
@@ -148,16 +150,25 @@ def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> Product
 
 
 def _bands(
-    asset: str, key: str, names: Sequence[Mapping[str, Any]] | None, raster: Sequence[Any]
+    asset_name: str, key: str, asset: Mapping[str, Any], raster: Sequence[Any]
 ) -> Iterator[tuple[str, BandFile]]:
-    """Yield the bands of a file by common name."""
+    """Yield the bands of a file by common name; not those of labels without classes."""
+    names, classes = asset.get("bands"), dict(_classes(asset))
+    if "labels" in (asset.get("roles") or ()) and not classes:
+        return
     for number, facts in enumerate(raster):
         # Assets with a single band are named like the band.
         described = names[number] if names and number < len(names) else {}
-        name = described.get("eo:common_name") or described.get("name") or asset
+        name = described.get("eo:common_name") or described.get("name") or asset_name
         scale, offset = facts.get("scale"), facts.get("offset")
-        band = BandFile(key, number + 1, 1.0 if scale is None else scale, offset or 0.0)
+        band = BandFile(key, number + 1, 1.0 if scale is None else scale, offset or 0.0, classes)
         yield str(name).lower(), band
+
+
+def _classes(asset: Mapping[str, Any]) -> Iterator[tuple[int, tuple[str, str]]]:
+    for described in asset.get("classification:classes") or ():
+        if described.get("color_hint"):
+            yield described["value"], (described["name"], f"#{described['color_hint'].lower()}")
 
 
 def _missing(row: Mapping[str, Any], assets: Mapping[str, Any]) -> Iterator[str]:

@@ -105,7 +105,7 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         bars.append(_bars_by_group(facts, title))
     pictures = _picture_entries(facts)
     # Pictures that were drawn for the page begin with the best, which is shown by itself.
-    hero = pictures[0] if pictures and facts.gallery.legend else None
+    hero = pictures[0] if pictures and facts.gallery.legends else None
     in_gallery = pictures[1:] if hero else pictures
     drawn = _maps(facts, area)
     context: dict[str, Any] = {
@@ -165,8 +165,13 @@ def _lead(facts: Facts) -> str:
     kind = request.get("product", {}).get("kind", "")
     catalog = request.get("catalog", "")
     source = catalog if isinstance(catalog, str) and catalog else "a table"
-    count = len(facts.product_names)
-    what = f"{count:,} {kind} product{'' if count == 1 else 's'}".replace("  ", " ")
+    counts = []
+    for count, noun in facts.counts:
+        counts.append(f"{count:,} {noun.removesuffix('s') if count == 1 else noun}")
+    # "4 mosaic products", but "4 chips": what chips are of is plain.
+    if facts.counts and facts.counts[0][1] == "products":
+        counts[0] = counts[0].replace(" product", f" {kind} product".rstrip())
+    what = " and ".join(counts)
     times = sorted(scene.acquired for scene in facts.scenes if scene.selected)
     if not times:
         return f"{what} from {source}."
@@ -178,10 +183,11 @@ def _lead(facts: Facts) -> str:
 
 
 def _reasons(facts: Facts) -> list[tuple[int, str]]:
-    """Return the most common reasons of failures, most common first."""
+    """Return the most common reasons of what was not made, most common first."""
     counts = Counter(row.get("reason", "") for row in facts.failures)
     if len(counts) == len(facts.failures):
-        return []  # the table says the same
+        counts.clear()  # the table says the same
+    counts.update(facts.left_out)
     return [(count, reason) for reason, count in counts.most_common(_MAX_REASONS)]
 
 
@@ -202,6 +208,8 @@ def _funnel(facts: Facts) -> BarChart | None:
             bars.append(Bar(step, count, f"{count:,} left out", kind="out"))
     selected = sum(scene.selected for scene in facts.scenes)
     word = "used" if facts.scenes_are_used else "selected"
+    if facts.scenes_are_used:
+        bars.append(Bar("selected", facts.selected_count, f"{facts.selected_count:,}"))
     bars.append(Bar(word, selected, f"{selected:,}"))
     return BarChart(f"From found to {word}", bars, found)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
+from scenebeam.imaging.split import CellIndex
 from scenebeam.products.fields.chips import Chip
 from scenebeam.products.fields.request import ChipGridOptions
 from scenebeam.storage import Store
@@ -23,7 +26,8 @@ class ExistingChips:
     chips: list[Chip] = field(default_factory=list)
     coverage: list[float] = field(default_factory=list)
     """Percent of each chip covered by fields."""
-    splits: list[str] = field(default_factory=list)
+    cells: list[CellIndex] = field(default_factory=list)
+    """Where each chip is on the lattice of its zone."""
     squares: list[str] = field(default_factory=list)
     """MGRS square (100 km) of each chip."""
 
@@ -33,7 +37,7 @@ class ExistingChips:
         return ExistingChips(
             list(compress(self.chips, kept)),
             list(compress(self.coverage, kept)),
-            list(compress(self.splits, kept)),
+            list(compress(self.cells, kept)),
             list(compress(self.squares, kept)),
         )
 
@@ -59,7 +63,14 @@ def read_existing_chips(store: Store, grid: ChipGridOptions, year: int) -> Exist
         transform = (pixel, 0.0, float(row["left"]), 0.0, -pixel, float(row["top"]))
         existing.chips.append(Chip(name, row["crs"], transform, shape))
         existing.coverage.append(float(row["field_coverage"]))
-        existing.splits.append(row["split"])
+        existing.cells.append(_cell(row["crs"], transform, grid.size * pixel))
         mgrs_name = name.removeprefix(f"{grid.prefix}-").removesuffix(f"_{year}")
         existing.squares.append(mgrs_name[:_SQUARE])
     return existing
+
+
+def _cell(crs: str, transform: Sequence[float], side: float) -> CellIndex:
+    """Return the cell that a chip was made of. The lattice's origin is within a pixel of 0."""
+    left, top = transform[2], transform[5]
+    epsg = int(crs.rpartition(":")[2])
+    return epsg, math.floor((left + side / 2) / side), math.floor((top - side / 2) / side)

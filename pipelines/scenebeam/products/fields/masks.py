@@ -20,12 +20,13 @@ from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.pools import io_threads
 
-_CLASS_NAMES = {
-    BACKGROUND: "background",
-    FIELD: "field",
-    BOUNDARY: "boundary",
-    UNKNOWN: "unknown",
+_CLASS_STYLES = {
+    BACKGROUND: ("background", "E3DCCB"),
+    FIELD: ("field", "6FA63A"),
+    BOUNDARY: ("boundary", "2F4B1C"),
+    UNKNOWN: ("unknown", "9A9A9A"),
 }
+"""Name and color of each class, the latter as STAC's `color_hint` has it."""
 
 Assets = dict[str, dict[str, Any]]
 """STAC assets of a chip's masks, by mask."""
@@ -141,4 +142,8 @@ def _classes(task: FieldsTask, mask: str) -> list[dict[str, Any]]:
     values = [UNKNOWN if task.product.grid.presence_only else BACKGROUND, FIELD]
     if mask == "semantic_3_class":
         values.append(BOUNDARY)
-    return [{"value": value, "name": _CLASS_NAMES[value]} for value in sorted(values)]
+    classes = []
+    for value in sorted(values):
+        name, color = _CLASS_STYLES[value]
+        classes.append({"value": value, "name": name, "color_hint": color})
+    return classes

@@ -72,16 +72,13 @@ def plan_chips(
     tasks: list[FieldsTask] = []
     for cell in _cells(search_scope, scenes):
         tasks += planner.tasks(cell)
-    # Chips that an earlier run has made are in its tables already.
     tables: dict[str, File] = {}
     made = search_scope.made
+    if made is not None:
+        tables[CHIPS_TABLE] = _chips_table(search_scope, made.coverage)
+    # The files of chips that an earlier run has made are in the output already.
     if isinstance(made, FieldChips):
-        tables = {
-            CHIPS_TABLE: _chips_table(search_scope, made.coverage),
-            FAULTS_TABLE: made.faults.table,
-            NAMES_TABLE: made.names,
-            **made.files,
-        }
+        tables |= {FAULTS_TABLE: made.faults.table, NAMES_TABLE: made.names, **made.files}
     return Planned(tasks, tables)
 
 

@@ -41,6 +41,9 @@ class Fields(Product[FieldsRequest, FieldsTask, FieldsScope]):
         groups={"ftw:split": "Chips by split", "ftw:season": "Images by season"},
         measures={"ftw:field_coverage": ("Share of a chip that is fields", 1.0, "%")},
         scene_property="ftw:scene",
+        noun="chips",
+        parts=("scenebeam:chip", "images"),
+        pictures="rasters",
     )
 
     def search_scope(self, request: RunRequest[FieldsRequest]) -> FieldsScope:
@@ -53,6 +56,16 @@ class Fields(Product[FieldsRequest, FieldsTask, FieldsScope]):
 
     def make(self, task: FieldsTask, store: Store, budget: Budget) -> Outcome:
         return make_step(task, store, budget)
+
+    def caution(self, request: RunRequest[FieldsRequest]) -> str:
+        product = request.product
+        if product.images == "none" or product.pixel_check:
+            return ""
+        return (
+            f"Scenes were chosen by their whole cloud cover (at most {product.cloud_cover_scene:g} "
+            "%): a cloud may cover a chip all the same. To choose by the chips' own pixels, set "
+            "product.pixel_check: true."
+        )
 
     def report(
         self,

@@ -36,7 +36,8 @@ class ChipGridOptions(StrictModel):
     presence_only: bool = False
     """The boundaries are incomplete: background is unknown (3) in the semantic masks, not 0."""
     split: Split = Split()
-    """How chips are split for training, by whole blocks of neighboring chips."""
+    """How chips are split for training, by whole blocks of neighboring chips. It may be changed
+    later: masks and images are kept."""
 
 
 def _day_of_year(value: Any) -> Any:
@@ -147,7 +148,7 @@ class FieldsRequest(BandsRequest):
 
     @property
     def adjustable_sections(self) -> frozenset[str]:
-        return frozenset({"select"})
+        return frozenset({"select", "product.grid.split"})
 
     @property
     def ignored_fields(self) -> frozenset[str]:

@@ -167,8 +167,6 @@ def _splits(
 ) -> Sequence[str]:
     if made is None:
         return []
-    if isinstance(made, ExistingChips):
-        return made.splits
     splits = split_chips(made.cells, shapes, product.grid.split)
     warn_of_empty_splits(splits, product.grid.split)
     return splits

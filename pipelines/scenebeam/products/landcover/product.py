@@ -48,6 +48,7 @@ class Landcover(Product[LandcoverRequest, LandcoverTask, LandcoverScope]):
         },
         class_property="scenebeam:category",
         color_property="scenebeam:color",
+        noun="chips",
     )
     plan_views: ClassVar = {"classes": ClassCounts()}
 

@@ -97,6 +97,27 @@ def test_the_schema_is_that_of_the_models_and_refuses_what_they_refuse(make_requ
             jsonschema.validate({**document, **change}, schema)
 
 
+def test_the_schema_takes_one_value_where_validation_does() -> None:
+    document = parse_document(EXAMPLES[0].read_text())
+    changes: list[dict[str, Any]] = [
+        {"select": {"platform": "sentinel-2a", "relative_orbit": 93}},
+        {"select": {"platform": ["sentinel-2a"], "relative_orbit": [93, 7]}},
+        {"dates": "2023"},
+        {"product": {"kind": "composite", "bands": ["red"], "period": "month"}},
+        {"product": {"kind": "composite", "bands": ["red"], "period": "2023-01/2023-02"}},
+        {"product": {"kind": "stack", "bands": ["red"], "required": "red"}},
+        {"checks": "off"},
+    ]
+    for change in changes:
+        validate_request({**document, **change})
+        jsonschema.validate({**document, **change}, request_schema())
+
+
+def test_an_empty_file_says_how_to_start(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    assert "is empty: `scenebeam init`" in told("plan", str(tmp_path / "empty.yaml"), code=2)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -110,7 +131,9 @@ def test_the_schema_is_that_of_the_models_and_refuses_what_they_refuse(make_requ
         ({"collections": ["sentinel-2-l2"]}, "did you mean 'sentinel-2-l2a'?"),
         ({"select": {"mode": "anchor"}}, "did you mean 'anchors'?"),
         ({"runner": "serail"}, "did you mean 'serial'?"),
-        ({"dates": "2023/02/01"}, "write dates with dashes"),
+        ({"dates": "2023/02/01"}, "write a day as 2023-02-03"),
+        ({"dates": "June 2023"}, "a month as 2023-02"),
+        ({"dates": "2023-13"}, "month must be in 1..12"),
         ({"select": {"n_anchors": "many"}}, "must be a whole number, not 'many'"),
         ({"run": "my run"}, "Name of the run: letters, digits, - and _"),
         ({"area": 5}, "must be a mapping of fields, not '5'"),

@@ -40,6 +40,8 @@ def parse_document(text: str, name: str = "request") -> dict[str, Any]:
         RequestError: The text is neither, is too large, or is not a mapping.
     """
     document = parse_text(text, name)
+    if document is None:
+        raise RequestError(f"{name} is empty: `scenebeam init` writes a request to start from")
     if not isinstance(document, dict):
         keys = ", ".join(RunRequest.model_fields)
         raise RequestError(f"{name} must be a mapping with the keys {keys}")

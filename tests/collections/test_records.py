@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.collections import CollectionRecord, known_records
 from scenebeam.collections.record import RadiometricOffset
+from scenebeam.imaging.bands import declared_values
 
 SENTINEL_2 = [
     record
@@ -103,6 +105,43 @@ def test_a_product_id_tells_the_baseline_where_no_item_does(record: CollectionRe
     for band in record.bands:
         if record.bands[band].categorical or not record.bands[band].has_add_offset:
             assert record.file_add_offset(band, "S2A_34TGL_20230202_0_L2A", {}) == 0
+
+
+@pytest.mark.parametrize(
+    ("properties", "known"),
+    [
+        ({"platform": "sentinel-2a", "s2:processing_baseline": "04.00"}, False),
+        ({"constellation": "sentinel-2", "processing:version": "05.11"}, False),
+        ({"constellation": "Sentinel-2", "s2:processing_baseline": "05.11"}, False),
+        ({"platform": "sentinel-2a", "s2:processing_baseline": "03.01"}, True),
+        ({"platform": "landsat-8", "processing:version": "05.11"}, True),
+        (
+            {"platform": "sentinel-2b", "s2:processing_baseline": "05.11",
+             "earthsearch:boa_offset_applied": True},
+            True,
+        ),
+    ],
+)  # fmt: skip
+def test_a_record_that_says_nothing_of_the_offset_leaves_it_unknown(
+    properties: dict, known: bool
+) -> None:
+    """A record of one's own for Sentinel-2 would give values 1000 too high, called harmonized."""
+    bands = {"red": {"asset": "B04", "resolution": 10}, "scl": {"asset": "SCL", "resolution": 20, "categorical": True}}  # fmt: skip
+    record = CollectionRecord(id="mine", dtype="uint16", nodata=0, bands=bands)
+    item = {
+        "id": "S2A_1", "geometry": None,
+        "properties": {"datetime": "2023-06-01T09:00:00Z", **properties},
+        "assets": {"B04": {"href": "/b04.tif"}, "SCL": {"href": "/scl.tif"}},
+    }  # fmt: skip
+    scene = scene_from_item(item, record, base="/")
+    assert scene.assets["red"].add_offset_known is known
+    assert declared_values("harmonized", [scene], ["red"]) == ("harmonized" if known else "unknown")
+    assert declared_values("raw", [scene], ["red"]) == "raw"
+    assert scene.assets["scl"].add_offset_known
+    stated = record.model_copy(
+        update={"add_offset": RadiometricOffset(amount=0, applied_when={"s2:processing_baseline": "04.00"})}
+    )  # fmt: skip
+    assert scene_from_item(item, stated, base="/").assets["red"].add_offset_known
 
 
 @pytest.mark.parametrize("pattern", ["(", "N\\d{4}"])

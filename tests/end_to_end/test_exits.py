@@ -126,7 +126,13 @@ def test_a_run_that_is_terminated_says_so_and_resumes(
     slow_run: RunRequest, server: SandboxServer, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     file = written(slow_run, tmp_path / "request.json")
-    process = subprocess.Popen([SCENEBEAM, "run", file], stderr=subprocess.PIPE, text=True)
+    # Under nohup, processes inherit that a hangup is ignored.
+    process = subprocess.Popen(
+        [SCENEBEAM, "run", file],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     status = Path(slow_run.output) / "status.json"
     wait_for(status.exists)
     process.send_signal(number)

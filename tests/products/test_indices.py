@@ -377,7 +377,7 @@ def test_the_virtual_index_of_two_zones_has_warped_files(
     ("changes", "told"),
     [
         ({"product": {"kind": "index"}}, "give either an index"),
-        ({"product.index": "foo"}, "'foo' is not one of ndvi"),
+        ({"product.index": "foo"}, "'foo' is not known; known: ndvi, "),
         ({"product.expression": "nir"}, "give either an index"),
         ({"product": {"kind": "index", "expression": "__import__('os')"}}, "functions"),
         ({"product": {"kind": "index", "expression": "thermal + 1"}}, "unknown band 'thermal'"),

@@ -171,6 +171,7 @@ def _provider_asset(
         index=record.bands[band].band,
         resolution=chosen,
         add_offset=record.band_add_offset(band, properties),
+        add_offset_known=record.is_offset_known(band, properties),
         signing=record.signing,
         media_type=described.get("type"),
         size=_integer(described.get("file:size")),

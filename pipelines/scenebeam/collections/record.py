@@ -121,6 +121,14 @@ class RadiometricOffset(BaseModel):
         return False
 
 
+_ESA_OFFSET = RadiometricOffset(
+    amount=1000,
+    applied_when={"s2:processing_baseline": "04.00", "processing:version": "04.00"},
+    removed_when={"earthsearch:boa_offset_applied": True},
+)
+"""The offset of Sentinel-2 as ESA applies it."""
+
+
 class LandClass(BaseModel):
     """One class of a map."""
 
@@ -306,6 +314,22 @@ class CollectionRecord(BaseModel):
             return 0
         applies = offset.applies_to_scene(scene_id, properties)
         return None if applies is None else offset.amount * applies
+
+    def is_offset_known(self, name: str, properties: dict[str, Any]) -> bool:
+        """Return whether it is known which offset a band's pixel values have in an item's files.
+
+        It is not known if the record states no offset, but the item is of Sentinel-2 and of a
+        processing baseline that applies one: its provider may have removed it or not.
+
+        Args:
+            name: The band.
+            properties: Properties of the item.
+        """
+        band = self.bands[name]
+        if self.add_offset is not None or band.categorical or not band.has_add_offset:
+            return True
+        sensor = str(properties.get("constellation") or properties.get("platform") or "").lower()
+        return not sensor.startswith("sentinel-2") or not _ESA_OFFSET.applies_to_item(properties)
 
     def _offset_of(self, name: str) -> RadiometricOffset | None:
         """Return the offset that a band may have; None for bands that never have one."""

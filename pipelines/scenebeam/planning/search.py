@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -161,13 +162,13 @@ def find_scenes(
     resolve_bands(request)
     if isinstance(request.catalog, TimeSeries):
         rows = read_series(request.catalog)
-        scenes = read_series_scenes(
+        listed = read_series_scenes(
             rows,
             records_for(request),
             open_store(request.catalog.root),
             checksums=request.checks.checksums,
         )
-        return CatalogScenes([], [*scenes], {}, empty_rows(rows), series_digest(rows))
+        return CatalogScenes([], [*listed], {}, empty_rows(rows), series_digest(rows))
     items = read_search(request, store) if store is not None and not refresh else None
     if items is None:
         items = search_items(request, search_scope.queries) if search_scope.queries else []
@@ -175,7 +176,24 @@ def find_scenes(
     for scene in request.select.scenes or ():
         if scene.anchor:
             anchors[scene.id] = parse_interval(scene.anchor)[0]
-    return CatalogScenes(items, scenes_from_items(items, request), anchors)
+    scenes = scenes_from_items(items, request)
+    _warn_of_unknown_offsets(scenes)
+    return CatalogScenes(items, scenes, anchors)
+
+
+def _warn_of_unknown_offsets(scenes: Sequence[Scene]) -> None:
+    uncertain: Counter[str] = Counter()
+    for scene in scenes:
+        if not all(asset.add_offset_known for asset in scene.assets.values()):
+            uncertain[scene.collection] += 1
+    for collection, count in uncertain.items():
+        log.warning(
+            "%s: the files of %d items may carry an offset of +1000 (Sentinel-2, processing "
+            "baseline 04.00 or later), and products declare their values unknown; state the "
+            "add_offset in the record of the collection, with amount: 0 if there is none",
+            collection,
+            count,
+        )
 
 
 def make_plan(

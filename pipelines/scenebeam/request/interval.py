@@ -11,6 +11,10 @@ from pydantic import BeforeValidator
 
 MAX_DAYS = 36_500
 """Widest window around a day. Sums of dates then stay inside the years that Python supports."""
+_FORMS = (
+    "write a day as 2023-02-03, a month as 2023-02, a year as 2023, and an interval with a slash "
+    "between its ends, as in 2023-02-01/2023-02-28"
+)
 _FIRST_YEAR, _LAST_YEAR = 1800, 2999
 
 
@@ -38,7 +42,8 @@ def _parse_day(text: str, *, end: bool) -> datetime:
             datetime(year, month, day, tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
         )
     except ValueError as error:
-        raise ValueError(f"{text[:100]!r} is not a date like 2023-02-03: {error}") from None
+        reason = str(error) if match or "year" in str(error) else _FORMS
+        raise ValueError(f"{text[:100]!r} is not a date like 2023-02-03: {reason}") from None
 
 
 def _check_year(year: int) -> None:
@@ -59,10 +64,7 @@ def parse_interval(text: str) -> tuple[datetime, datetime]:
         ValueError: A date is not valid, or the end is before the start.
     """
     if re.fullmatch(r"\s*[0-9]{1,4}/[0-9]{1,2}/[0-9]{1,4}\s*", str(text)):
-        raise ValueError(
-            f"{text!r} is not a date like 2023-02-03: write dates with dashes; a slash is between "
-            "the two ends of an interval, as in 2023-02-01/2023-02-28"
-        )
+        raise ValueError(f"{text!r} is not a date like 2023-02-03: {_FORMS}")
     first, slash, last = str(text).partition("/")
     start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)
     if end < start:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -34,6 +35,20 @@ class _FailFast:
 Item = TypeVar("Item")
 Several = Annotated[list[Item], _FailFast()]
 """A list of which only the first error is reported: a long list may have one error per item."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+Names = Annotated[
+    list[str], _FailFast(), BeforeValidator(_listed, json_schema_input_type=str | list[str])
+]
+"""A list of names, or a single one."""
+Numbers = Annotated[
+    list[int], _FailFast(), BeforeValidator(_listed, json_schema_input_type=int | list[int])
+]
+"""A list of numbers, or a single one."""
 
 
 class StrictModel(BaseModel):
@@ -202,9 +217,9 @@ class Select(StrictModel):
     """Which scenes of an acquisition are kept: `all`, or a `minimal` set that covers as much. The
     latter drops scenes that add nothing to their acquisition's coverage of the area, for products
     that need each place once."""
-    platform: Several[str] | None = None
+    platform: Names | None = None
     """Platforms to use, such as `sentinel-2a`: one, or a list; default: all."""
-    relative_orbit: Several[int] | None = None
+    relative_orbit: Numbers | None = None
     """Relative orbits to use: one, or a list; default: all."""
     orbit_state: Literal["ascending", "descending"] | None = None
     """Orbit direction to use: `ascending` or `descending`; default: both."""
@@ -226,11 +241,6 @@ class Select(StrictModel):
         if self.mode == "nearest-to-date" and not self.anchors:
             raise ValueError("select.anchors: mode nearest-to-date needs dates")
         return self
-
-    @field_validator("platform", "relative_orbit", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | int) else value
 
 
 class GridRequest(StrictModel):

@@ -73,6 +73,9 @@ def _explain(detail: ErrorDetails, document: Any) -> str:
     if detail["type"] == "extra_forbidden":
         return f"  {field}: unknown key; {_hint(str(loc[-1]), known_keys(loc[:-1], document))}"
     message = _in_words(detail, document)
+    # A check of several fields names the one at fault itself.
+    if message.startswith(f"{field}."):
+        field, _, message = message.partition(": ")
     ellipsis = "…" if len(message) > _MAX_MESSAGE else ""
     return f"  {field}: {message[:_MAX_MESSAGE]}{ellipsis}"
 

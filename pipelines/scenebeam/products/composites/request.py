@@ -153,7 +153,7 @@ class CompositeRequest(BandsRequest):
             raise ValueError(f"{value!r} is not one of {known}, or {{whittaker: 100}}")
         return value
 
-    @field_validator("period", mode="before")
+    @field_validator("period", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _accept_one(cls, value: Any) -> Any:
         # A command line gives a list, and a file may give one interval.

@@ -13,6 +13,7 @@ from scenebeam.request.product import OnMissing, ProductRequest
 
 if TYPE_CHECKING:
     from scenebeam.request.run import RunRequest
+from scenebeam.suggestions import suggest
 
 
 class IndexRequest(ProductRequest):
@@ -59,9 +60,8 @@ class IndexRequest(ProductRequest):
         if (self.index is None) == (self.expression is None):
             raise ValueError(f"give either an index ({known}) or an expression of band names")
         if self.index is not None and self.index.lower() not in INDICES:
-            raise ValueError(
-                f"product.index: {self.index!r} is not one of {known}; or give an expression"
-            )
+            hint = suggest(self.index, INDICES)
+            raise ValueError(f"product.index: {self.index!r} is not known; {hint}")
         parse_expression(self.formula.expression)
         if self.formula.differenced and self.per != "acquisition":
             raise ValueError(f"product.per: {self.index} is one image of two periods; leave it out")

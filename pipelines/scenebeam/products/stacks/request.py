@@ -53,7 +53,7 @@ class StackRequest(BandsRequest):
     def fixed_bands(self) -> Sequence[str]:
         return VISUAL if self.visualization_only else ()
 
-    @field_validator("required", mode="before")
+    @field_validator("required", mode="before", json_schema_input_type=str | list[str] | None)
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         """Split `blue,green`, the form of the command line."""

@@ -16,7 +16,7 @@ test: .venv/ready  ## Run the default tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/ready  ## Run tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist worksteal
 
 test-cloud: .venv/ready .venv-worker/ready  ## Test a whole cloud on loopback, images and infrastructure; lists what this machine lacks
 	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .

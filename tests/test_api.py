@@ -228,6 +228,9 @@ def test_objects_are_short_in_a_terminal_and_tell_more_in_a_notebook(make_reques
             "34TGL, 34TGK, 35TKF",
             "<svg",
         ),
+        (selection._repr_html_(), "area of interest"),
+        (selection.scenes[0]._repr_html_(), "S2A_34TGL_20210610_1_L2A", "5 %", "34TGL", "<svg"),
+        (status._repr_html_(), "test: succeeded", "2 of 2", "report/index.html"),
         (plan._repr_html_(), "2 mosaic tasks", "on Dataflow", "USD", "20210610T092031Z"),
     ):
         for text in told:

@@ -81,6 +81,22 @@ class RunStatus(BaseModel):
         failed = f", {self.failed} failed" if self.failed else ""
         return f"<RunStatus {self.run}: {self.state}, {self.done} of {self.tasks} tasks{failed}>"
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook how the run ended, and where its report is."""
+        from scenebeam.figures.notebook import render_card  # slow to import
+
+        counts = {name: getattr(self, name) for name in ("kept", "replaced", "skipped", "failed")}
+        facts = {
+            "tasks done": f"{self.done} of {self.tasks}",
+            **{name: count or "" for name, count in counts.items()},
+            "incomplete": self.incomplete or "",
+            "read": f"{self.read_bytes / 1e6:,.1f} MB in {self.requests:,} requests",
+            "message": self.message,
+            "output": self.output,
+            "report": f"{self.output.rstrip('/')}/{PAGE_FILE}" if self.ended else "",
+        }
+        return render_card(f"{self.run}: {self.state}", facts)
+
     def to_bytes(self) -> bytes:
         """Serialize to indented JSON."""
         return (self.model_dump_json(indent=2) + "\n").encode()

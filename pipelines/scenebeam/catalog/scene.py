@@ -12,6 +12,8 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METERS
 from scenebeam.collections import CollectionRecord
+from scenebeam.figures.maps import coverage_map, locator_map
+from scenebeam.figures.notebook import render_card
 
 SOURCE_COLLECTION, SOURCE_PROVIDER = "scenebeam:collection", "scenebeam:provider"
 """Properties of items that scenebeam writes for downloaded scenes: where the scenes came from."""
@@ -174,6 +176,23 @@ class Scene:
         cloud = "" if self.cloud_cover is None else f", {self.cloud_cover:.3g} % cloud"
         when = f"{self.datetime:%Y-%m-%dT%H:%M:%SZ}"
         return f"<Scene {self.id}, {when}{cloud}, {len(self.assets)} bands>"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook when and where the scene was taken, and its bands."""
+        cloud = "" if self.cloud_cover is None else f"{self.cloud_cover:.3g} %"
+        outline = footprints([self])
+        return render_card(
+            self.id,
+            {
+                "collection": f"{self.collection} of {self.provider}",
+                "time": f"{self.datetime:%Y-%m-%d %H:%M:%S} UTC",
+                "platform": self.platform,
+                "tile": self.tile or self.wrs,
+                "cloud": cloud,
+                "bands": ", ".join(self.assets),
+            },
+            figures=[coverage_map(scenes=outline), locator_map(outline)],
+        )
 
 
 def footprints(scenes: Iterable[Scene]) -> np.ndarray[Any, Any]:

@@ -73,7 +73,7 @@ def select(
         for acquisition in group(unique, area, group_by):
             candidates.append(_with_anchor(acquisition, anchors or {}))
     chosen = _choose_acquisitions(candidates, request, area, left_out)
-    return Selection(tuple(chosen), tuple(candidates), unique_scenes(found), left_out)
+    return Selection(tuple(chosen), tuple(candidates), unique_scenes(found), left_out, area)
 
 
 def _choose_acquisitions(

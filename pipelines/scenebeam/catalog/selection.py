@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from shapely.geometry.base import BaseGeometry
+
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Scene, footprints
 from scenebeam.figures.maps import coverage_map, locator_map
@@ -26,6 +28,8 @@ class Selection:
     """All scenes found, in order of time."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Scenes that each step left out, by the name of the step."""
+    area: BaseGeometry | None = field(default=None, compare=False)
+    """The requested area in degrees; None if there is none."""
 
     @property
     def scenes(self) -> tuple[Scene, ...]:
@@ -60,7 +64,7 @@ class Selection:
         return render_card(
             f"{len(self.acquisitions)} acquisitions, {len(self.scenes)} scenes",
             {"selection": self.explain()},
-            figures=[coverage_map(scenes=outlines), locator_map(outlines)],
+            figures=[coverage_map(scenes=outlines, area=self.area), locator_map(outlines)],
             header=("time (UTC)", "cloud", "coverage", "scenes"),
             rows=rows,
             note=f"and {hidden} more" if hidden else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Literal
 
 from affine import Affine
@@ -67,8 +68,27 @@ class Task(BaseModel):
     item_path: str
     """Key of the STAC item. Tasks of one product share it, and it is published last."""
     estimate: Estimate = Estimate()
+    properties: dict[str, Any] = {}
+    """Properties of the STAC item that are known when the task is planned."""
+    version: str = ""
+    """In a series, a digest of what decides its files, and the folder that they are in; empty if
+    they are not in a folder of their own."""
     fault: str = ""
     """Why the task cannot be made, if planning has found that out: it is then skipped."""
+
+    @property
+    def is_period(self) -> bool:
+        """Whether it is of a period, which scenes may still be added to."""
+        return "end_datetime" in self.properties
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the last scene that may belong to it is taken; None if that is not known."""
+        return None
+
+    def as_version(self) -> Task:
+        """Return the task with outputs that are named by the state of its inputs, where it can."""
+        return self
 
     @property
     def item_keys(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
-from scenebeam.imaging.thumbnails import THUMBNAIL, ThumbnailBand, render_thumbnail
+from scenebeam.imaging.thumbnails import ThumbnailBand, render_thumbnail
 from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
@@ -53,7 +53,7 @@ def describe_output(
     )
     raster_band["statistics"] = {"valid_percent": round(100 * (valid / (height * width)), 4)}
     asset: dict[str, Any] = {
-        "href": f"./{output.name}.tif",
+        "href": task.href(task.output_key(output.name)),
         "type": stac_items.COG_TYPE,
         "roles": ["data"],
         "file:size": file.size,
@@ -195,7 +195,7 @@ def publish_thumbnail(task: GriddedTask, store: Store, picture: bytes) -> dict[s
     with store.open_write(task.thumbnail_key) as file:
         file.write(picture)
     return {
-        "href": f"./{THUMBNAIL}",
+        "href": task.href(task.thumbnail_key),
         "type": "image/png",
         "roles": ["thumbnail"],
         "file:size": file.size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -15,6 +17,11 @@ from scenebeam.imaging.shards import PARTS_PREFIX, Window
 from scenebeam.imaging.thumbnails import THUMBNAIL
 from scenebeam.tasks import GridSpec, Task
 
+_NOT_STATE = {
+    *("id", "outputs", "estimate", "window", "shard", "shards", "cell", "one_by_one", "version"),
+}
+"""Fields that decide how a product is made, but not what it is."""
+_VERSION_DIGITS = 12
 Missing = dict[str, dict[str, str]]
 """Label of a band → id of a scene → why its file is missing."""
 
@@ -44,8 +51,40 @@ class GriddedTask(Task):
     values: str
     on_missing: str
     codec: str
-    properties: dict[str, Any]
-    """Properties of the STAC item that are known when the task is planned."""
+
+    @property
+    def ends(self) -> datetime | None:
+        end = self.properties.get("end_datetime")
+        return datetime.fromisoformat(end) if end else self.when
+
+    def as_version(self) -> GriddedTask:
+        """Return the task with its files in a folder that is named by the state of its inputs.
+
+        Another state has other files, so an item and its files always fit together: readers of the
+        former item find the former files. The item itself keeps its name.
+        """
+        state = self.model_dump(mode="json", exclude=_NOT_STATE)
+        content = json.dumps(state, sort_keys=True).encode()
+        version = hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS]
+        versioned = self.model_copy(update={"version": version})
+        outputs = []
+        for key in self.outputs:
+            is_item = key == self.item_path
+            outputs.append(key if is_item else versioned.file_key(key.rpartition("/")[2]))
+        return versioned.model_copy(update={"outputs": tuple(outputs)})
+
+    @property
+    def product_prefix(self) -> str:
+        """Folder of the product's item."""
+        return f"{self.folder}/{self.name}/"
+
+    def file_key(self, name: str) -> str:
+        """Key of a file of the product."""
+        return f"{self.product_prefix}{self.version}/{name}".replace("//", "/")
+
+    def href(self, key: str) -> str:
+        """Href of a file of the product in its item."""
+        return f"./{key.removeprefix(self.product_prefix)}"
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -70,7 +109,7 @@ class GriddedTask(Task):
 
     def output_key(self, output: str) -> str:
         """Key of an output's COG."""
-        return f"{self.folder}/{self.name}/{output}.tif"
+        return self.file_key(f"{output}.tif")
 
     def is_computed(self, existing: set[str]) -> bool:
         """Whether the product is published, or the parts of this shard are stored."""
@@ -83,12 +122,12 @@ class GriddedTask(Task):
     @property
     def thumbnail_key(self) -> str:
         """Key of the thumbnail of the outputs."""
-        return f"{self.folder}/{self.name}/{THUMBNAIL}"
+        return self.file_key(THUMBNAIL)
 
     @property
     def parts_prefix(self) -> str:
         """Folder of the parts of all shards."""
-        return f"{PARTS_PREFIX}{self.name}/"
+        return f"{PARTS_PREFIX}{self.name}{self.version}/"
 
     def part_key(self, output: str, shard: int) -> str:
         """Key of one shard of an output, until the COG is assembled."""

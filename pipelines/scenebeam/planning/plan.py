@@ -66,6 +66,10 @@ class Plan:
     """Digest of its time-series table; empty where scenes were searched."""
     absent: tuple[str, ...] = ()
     """Ids of requested scenes that the catalog lacks."""
+    late: tuple[str, ...] = ()
+    """Of a series: finished tasks that stay as they are although scenes have arrived late."""
+    gone: tuple[str, ...] = ()
+    """Of a series: finished tasks whose scenes the catalog no longer has."""
 
     def __repr__(self) -> str:
         """Return one line."""
@@ -146,6 +150,9 @@ def freeze(plan: Plan, store: Store) -> None:
         document["series"] = plan.series
     if plan.absent:
         document["absent"] = plan.absent
+    for name in ("late", "gone"):
+        if getattr(plan, name):
+            document[name] = list(getattr(plan, name))
     document["request"] = with_absolute_paths(plan.request.model_dump(mode="json"))
     document["versions"] = {name: version(name) for name in _VERSIONS}
     document["versions"]["python"] = platform.python_version()
@@ -225,6 +232,8 @@ def read_plan(store: Store) -> Plan | None:
         document.get("left_out", {}),
         series=document.get("series", ""),
         absent=tuple(document.get("absent", ())),
+        late=tuple(document.get("late", ())),
+        gone=tuple(document.get("gone", ())),
     )
 
 

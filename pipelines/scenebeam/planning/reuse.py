@@ -7,11 +7,18 @@ import logging
 from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum
 
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.planning.plan import Plan, difference, freeze, read_plan
+from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.search import make_plan
+from scenebeam.planning.series import (
+    changed_grids,
+    continue_series,
+    keep_versions,
+    remove_replaced,
+)
 from scenebeam.planning.series_reuse import carry_over, is_outdated
 from scenebeam.planning.supersede import (
     possible_outputs,
@@ -90,13 +97,20 @@ def load_or_create_plan(
         retry_failed=retry_failed,
         verify=verify,
     )
-    if found.superseded:
+    is_series = request.series is not None
+    if is_series:
+        remove_replaced(found.plan, store)
+    elif found.superseded:
         _warn_of_replacing(found, store)
     store.supersede(found.damaged)
     if not found.is_new:
         return found.plan
     if found.frozen is not None:
-        supersede_outputs(found.frozen, store, successor=None if overwrite else found.plan)
+        kept = keep_versions(found.frozen, found.plan, store) if not overwrite else set()
+        successor = None if overwrite else found.plan
+        supersede_outputs(found.frozen, store, successor=successor, kept=kept)
+        if not is_series:
+            store.delete([RUN_FILE, PLAN_FILE])
     else:
         store.supersede(found.superseded)
     freeze(found.plan, store)
@@ -155,6 +169,8 @@ def reconcile(
         return Reconciliation(plan, frozenset(possible_outputs(plan, store)))
     if frozen is None or overwrite:
         plan = make_plan(request, store, refresh=searched_again, measure=measure)
+        if request.series is not None:
+            plan = continue_series(None, plan, set(), set(), datetime.now(UTC))
         if frozen is None:
             return Reconciliation(plan)
         changes = tuple(difference(frozen.request, request).values())
@@ -162,6 +178,10 @@ def reconcile(
         return Reconciliation(plan, frozenset(replaced), frozen, changes=changes)
     damaged = frozenset(find_damaged(frozen, store) if verify else ())
     changes = tuple(_adjustments(frozen, request, store))
+    if request.series is not None:
+        return _continue(
+            frozen, request, store, damaged, changes, retry_failed=retry_failed, measure=measure
+        )
     change = _classify(frozen, request, bool(changes or damaged), refresh, retry_failed)
     existing = store.list() - damaged
     resumed = Reconciliation(
@@ -181,6 +201,37 @@ def reconcile(
     unchanged = (plan.tasks, plan.series) == (frozen.tasks, frozen.series)
     if change is _Change.NONE and unchanged:
         return resumed
+    replaced = replaced_outputs(frozen, store, plan) | damaged
+    return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)
+
+
+def _continue(
+    frozen: Plan,
+    request: RunRequest,
+    store: Store,
+    damaged: frozenset[str],
+    changes: tuple[str, ...],
+    *,
+    retry_failed: bool,
+    measure: bool,
+) -> Reconciliation:
+    """Search again for a series, and plan what it lacks.
+
+    Raises:
+        RequestError: The products of the new search would be on another grid.
+    """
+    plan = make_plan(request, store, refresh=True, measure=measure)
+    existing = store.list() - damaged
+    if retry_failed:
+        damaged |= _incomplete_items(frozen, existing, store)
+        existing -= damaged
+    present = existing | store.superseded() | damaged
+    plan = continue_series(frozen, plan, existing, present, datetime.now(UTC))
+    if changed_grids(frozen, plan):
+        raise RequestError(
+            f"{store.uri}: new scenes would change the grid of the series; set grid.crs, "
+            "grid.resolution and grid.bounds to those of its products"
+        )
     replaced = replaced_outputs(frozen, store, plan) | damaged
     return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Set
 
 from scenebeam.imaging.shards import PARTS_PREFIX
-from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan
+from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.storage import Store
 
 
-def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None) -> None:
-    """Mark the outputs of a plan as superseded, and remove the plan.
+def supersede_outputs(
+    plan: Plan, store: Store, *, successor: Plan | None = None, kept: Set[str] = frozenset()
+) -> None:
+    """Mark the outputs of a plan as superseded.
 
     Outputs that the successor would make again in the same way are kept as they are. All others
     stay until new ones replace them; those without a replacement are removed when the successor is
@@ -21,14 +23,13 @@ def supersede_outputs(plan: Plan, store: Store, *, successor: Plan | None = None
         plan: The frozen plan.
         store: Where its outputs are.
         successor: The plan that follows; None: keep nothing.
+        kept: Keys of files that stay as they are.
     """
-    files = replaced_outputs(plan, store, successor)
+    files = replaced_outputs(plan, store, successor) - kept
     store.supersede(files)
     # Files that cannot be superseded are incomplete.
     store.delete(sorted(files - store.superseded()))
-    kept = _kept_outputs(plan, successor)
-    store.delete(sorted(store.list(PARTS_PREFIX) - kept))
-    store.delete([RUN_FILE, PLAN_FILE])
+    store.delete(sorted(store.list(PARTS_PREFIX) - _kept_outputs(plan, successor)))
 
 
 def replaced_outputs(plan: Plan, store: Store, successor: Plan | None = None) -> set[str]:

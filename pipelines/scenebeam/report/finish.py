@@ -60,7 +60,9 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     if not undone:
         # A task that was killed while it removed its shards is done, and never made again.
         store.delete(sorted(key for key in existing if key.startswith(PARTS_PREFIX)))
-        superseded = store.release_superseded()
+        # Readers of a series may have just read the former items: the next run removes their files.
+        if plan.request.series is None:
+            superseded = store.release_superseded()
     # Only tasks whose outputs are still missing: another process may have made the others.
     unfinished = _unfinished(plan, undone, by_task)
     done = {task.id for task in plan.tasks} - undone

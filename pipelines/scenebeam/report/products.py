@@ -135,18 +135,27 @@ def _product(row: Mapping[str, Any], folder: str, existing: set[str]) -> Product
             percent = (raster_band.get("statistics") or {}).get("valid_percent")
             if percent is not None:
                 valid.append(percent)
-    item = f"{files[0].key.rpartition('/')[0]}/{row['id']}.json" if files else ""
+    item = _item_of(files[0].key, row["id"], existing) if files else ""
     return ProductFact(
         id=row["id"],
         when=row["datetime"],
         cloud=row.get("eo:cloud_cover"),
         valid=min(valid) if valid else None,
-        item=item if item in existing else "",
+        item=item,
         files=files,
         bands=bands,
         missing=list(_missing(row, assets)),
         corners=_corners(row),
     )
+
+
+def _item_of(key: str, product: str, existing: set[str]) -> str:
+    """Return the key of a product's item, beside its files or one folder up; empty without one."""
+    folder = posixpath.dirname(key)
+    for place in (folder, posixpath.dirname(folder)):
+        if f"{place}/{product}.json" in existing:
+            return f"{place}/{product}.json"
+    return ""
 
 
 def _bands(

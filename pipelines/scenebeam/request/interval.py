@@ -15,6 +15,8 @@ _FORMS = (
     "write a day as 2023-02-03, a month as 2023-02, a year as 2023, and an interval with a slash "
     "between its ends, as in 2023-02-01/2023-02-28"
 )
+_LAST_DAYS = re.compile(r"last ([0-9]{1,6}) days?")
+_OPEN_END = "/.."
 _FIRST_YEAR, _LAST_YEAR = 1800, 2999
 
 
@@ -51,11 +53,23 @@ def _check_year(year: int) -> None:
         raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}, not {year}")
 
 
+def today() -> datetime:
+    """Return the last instant of the current day, in UTC."""
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + timedelta(days=1) - timedelta(microseconds=1)
+
+
+def is_open(text: str) -> bool:
+    """Whether an interval ends today, whenever that is: `2023-02-01/..` or `last 30 days`."""
+    return bool(_LAST_DAYS.fullmatch(text.strip())) or text.strip().endswith(_OPEN_END)
+
+
 def parse_interval(text: str) -> tuple[datetime, datetime]:
     """Parse `start/end` or a single date.
 
     Args:
         text: Dates such as `2023-02-01/2023-02-28`; also a year, a month or an RFC 3339 time.
+            `2023-02-01/..` ends with the current day, and so does `last 30 days`.
 
     Returns:
         The first and the last instant, both included.
@@ -65,6 +79,16 @@ def parse_interval(text: str) -> tuple[datetime, datetime]:
     """
     if re.fullmatch(r"\s*[0-9]{1,4}/[0-9]{1,2}/[0-9]{1,4}\s*", str(text)):
         raise ValueError(f"{text!r} is not a date like 2023-02-03: {_FORMS}")
+    if match := _LAST_DAYS.fullmatch(str(text).strip()):
+        days = int(match[1])
+        if not 1 <= days <= MAX_DAYS:
+            raise ValueError(f"{text!r}: the number of days must be from 1 to {MAX_DAYS:,}")
+        return today() - timedelta(days=days) + timedelta(microseconds=1), today()
+    if str(text).strip().endswith(_OPEN_END):
+        start = _parse_day(str(text).strip().removesuffix(_OPEN_END), end=False)
+        if start > today():
+            raise ValueError(f"{text!r} starts in the future")
+        return start, today()
     first, slash, last = str(text).partition("/")
     start, end = _parse_day(first, end=False), _parse_day(last if slash else first, end=True)
     if end < start:

@@ -48,6 +48,8 @@ class ProductRequest(StrictModel):
 
     states_where_and_when: ClassVar[bool] = False
     """Whether its own fields bound the search, so that `area` and `dates` may be left out."""
+    can_grow: ClassVar[bool] = False
+    """Whether its products can be a series: one acquisition or period does not affect another."""
     repeats_bands: ClassVar[bool] = False
     """Whether one band may be requested under two names, as in an expression."""
     cli_fields: ClassVar[Mapping[str, str]] = {}

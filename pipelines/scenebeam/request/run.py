@@ -34,6 +34,7 @@ from scenebeam.request.sections import (
     StrictModel,
     TimeSeries,
 )
+from scenebeam.request.series import Series, parse_series
 
 KNOWN_CATALOGS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
@@ -87,7 +88,8 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
         BeforeValidator(_as_list, json_schema_input_type=str | int | list[str | int]),
     ] = Field(default=[])
     """A year, month, day or interval, or a list of them; both ends are included. For example:
-    `2023`, `2023-02`, `2023-02-01/2023-02-28`. A differenced index takes two, before and after.
+    `2023`, `2023-02`, `2023-02-01/2023-02-28`; `2023-02-01/..` until today; `last 30 days`. A
+    differenced index takes two, before and after.
     Required to search an API, as `area` is. Default: all scenes."""
     select: Select = Select()
     """Which of the scenes that the search finds are used."""
@@ -97,6 +99,13 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     """What is made of the scenes: a product and its fields."""
     checks: Checks = Checks()
     """Thresholds by which an image is fit to use; `checks: off` accepts any values."""
+    series: Annotated[
+        Series | None,
+        BeforeValidator(parse_series, json_schema_input_type=bool | Series | None),
+    ] = None
+    """Whether the output grows: `true`, or the policy of what may change. Running the request again
+    then searches again and makes what is new, has changed or has failed; the dates may reach
+    further each time."""
     output: Annotated[str, AfterValidator(_check_output), Place("write")] = Field(min_length=1)
     """A folder, or `gs://bucket/prefix`; other schemes are rejected."""
     runner: Annotated[
@@ -121,6 +130,22 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     @model_validator(mode="after")
     def _check_product(self) -> RunRequest[ProductT_co]:
         self.product.check_request(self)
+        return self
+
+    @model_validator(mode="after")
+    def _check_series(self) -> RunRequest[ProductT_co]:
+        if self.series is None:
+            return self
+        kind = self.product.kind
+        if not self.product.can_grow:
+            raise ValueError(f"series: a run of kind {kind} makes everything at once; leave it out")
+        if self.area is None:
+            raise ValueError("series: needs area, because the grid must not depend on the scenes")
+        if not isinstance(self.catalog, str):
+            raise ValueError("series: a table of files is no catalog that grows; leave it out")
+        chosen = self.select.scenes is not None or self.select.table is not None
+        if chosen or self.select.mode != "all":
+            raise ValueError("series: takes all acquisitions; leave out select.mode and scenes")
         return self
 
     @property
@@ -151,9 +176,14 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
         names = self.product.ignored_fields if ignored is None else ignored
         excluded = marked_fields(type(self.product), Marker.NOT_FINGERPRINTED)
         excluded |= {name.removeprefix("product.") for name in names if name.startswith("product.")}
-        return self.model_dump(
+        document = self.model_dump(
             mode="json", include=_FINGERPRINTED - names, exclude={"product": excluded}
         )
+        if self.series is not None:
+            # How far a series reaches decides no pixel of its products.
+            document.pop("dates", None)
+            document["series"] = True
+        return document
 
     @property
     def adjustable(self) -> frozenset[str]:

@@ -49,6 +49,7 @@ class AssetsRequest(BandsRequest):
     """`gs://bucket/prefix` for the modes with `gcs` in their name. Default: `<output>/raw` if the
     output is `gs://`."""
 
+    can_grow: ClassVar = True
     cli_fields: ClassVar = {
         "scenes": "select.table",
         "max_download_workers": "limits.max_download_workers",

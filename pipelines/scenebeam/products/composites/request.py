@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -14,6 +14,9 @@ from scenebeam.request.interval import Interval
 from scenebeam.request.masks import Mask
 from scenebeam.request.product import BandsRequest, OnMissing, Values
 from scenebeam.request.sections import Several, StrictModel
+
+if TYPE_CHECKING:
+    from scenebeam.request.run import RunRequest
 
 _PARAMETRIC = ("percentile", "max", "min")
 """Methods with a parameter, which are given as a mapping."""
@@ -120,9 +123,14 @@ class CompositeRequest(BandsRequest):
     compression: Codec = "deflate"
     """Compression of the COGs."""
 
+    can_grow: ClassVar = True
     # The expression of a method may name a band that is in `bands` under another name.
     repeats_bands: ClassVar = True
     cli_fields: ClassVar = {"crs": "grid.crs", "resolution": "grid.resolution"}
+
+    def check_request(self, request: RunRequest) -> None:
+        if self.fill is not None and request.series is not None:
+            raise ValueError("series: product.fill takes pixels of other periods; leave one out")
 
     @field_validator("method", mode="before")
     @classmethod

@@ -50,6 +50,7 @@ class IndexRequest(ProductRequest):
     compression: Codec = "deflate"
     """Compression of the COGs."""
 
+    can_grow: ClassVar = True
     # An expression may name one band twice: `red` and `B04`.
     repeats_bands: ClassVar = True
     cli_fields: ClassVar = {"crs": "grid.crs", "resolution": "grid.resolution"}
@@ -94,6 +95,8 @@ class IndexRequest(ProductRequest):
         return frozenset({"select"}) if self.formula.differenced else super().adjustable_sections
 
     def check_request(self, request: RunRequest) -> None:
+        if self.formula.differenced and request.series is not None:
+            raise ValueError(f"series: {self.index} is one image of two periods; leave it out")
         if self.formula.differenced and len(request.dates) != 2:
             raise ValueError(
                 f"dates: {self.index} needs two intervals, before and after: [2023-06, 2023-09]"

@@ -40,6 +40,7 @@ class MosaicRequest(BandsRequest):
     compression: Codec = "deflate"
     """Compression of the COGs."""
 
+    can_grow: ClassVar = True
     cli_fields: ClassVar = {"crs": "grid.crs", "resolution": "grid.resolution"}
 
     @property

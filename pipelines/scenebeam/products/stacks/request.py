@@ -47,6 +47,7 @@ class StackRequest(BandsRequest):
     compression: Codec = "deflate"
     """Compression of the COGs, for `geotiff` only."""
 
+    can_grow: ClassVar = True
     cli_fields: ClassVar = {"resolution": "grid.resolution", "screenshot": "checks.screenshot"}
 
     @property

@@ -1,0 +1,220 @@
+"""A series goes on: what a new search adds to the products of an output, and what it leaves alone.
+
+Tasks are compared by product, not one by one: a tile that arrives late can change how a grid is cut
+into shards. The files of a product are in a folder that is named by the state of its inputs, so two
+states never share a file, and one is the same wherever and whenever it is planned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from scenebeam.metadata import stac_items
+from scenebeam.planning.plan import Plan
+from scenebeam.request.series import PERIOD_SETTLES, Series
+from scenebeam.storage import Store
+from scenebeam.tasks import Task, is_same_product
+
+log = logging.getLogger(__name__)
+
+UPDATED = "updated"
+"""Property of items that replace an earlier version: when that was decided."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """The tasks of one product: one, or its shards."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def item_path(self) -> str:
+        return self.tasks[0].item_path
+
+    @property
+    def sources(self) -> set[str]:
+        return {source for task in self.tasks for source in task.sources}
+
+    def is_done(self, existing: set[str]) -> bool:
+        return all(task.is_done(existing) for task in self.tasks)
+
+    def is_state_of(self, other: _Product) -> bool:
+        """Whether both are made of the same inputs in the same way."""
+        mine, others = self.tasks[0], other.tasks[0]
+        if mine.version or others.version:
+            return mine.version == others.version
+        same = len(self.tasks) == len(other.tasks)
+        return same and all(map(is_same_product, self.tasks, other.tasks))
+
+
+def continue_series(
+    frozen: Plan | None, plan: Plan, existing: set[str], present: set[str], now: datetime
+) -> Plan:
+    """Plan what a series lacks, and keep what it has.
+
+    Args:
+        frozen: The plan in the output; None if it is a new one.
+        plan: The plan of a new search.
+        existing: Keys of files that count as made.
+        present: Keys of all files, superseded ones included.
+        now: The current time.
+
+    Returns:
+        The new plan. Finished products keep their tasks if nothing has changed, if their policy
+        says so, or if the catalog no longer has their scenes.
+    """
+    policy = plan.request.series
+    assert policy is not None, "only series are continued"
+    planned = _products(task.as_version() for task in plan.tasks)
+    before = _products(frozen.tasks if frozen is not None else ())
+    finished = {key: one for key, one in before.items() if one.is_done(existing)}
+    tasks: list[Task] = []
+    late = []
+    for key, product in planned.items():
+        made = finished.pop(key, None)
+        if made is not None and made.is_state_of(product):
+            tasks += made.tasks
+        elif made is not None and not _may_change(made.tasks[0], policy, now):
+            late.append(made.tasks[0].id)
+            tasks += made.tasks
+        elif product.item_path in present:
+            tasks += [_as_update(task, now) for task in product.tasks]
+        else:
+            tasks += product.tasks
+    gone = []
+    known = {source for product in planned.values() for source in product.sources}
+    for made in finished.values():
+        # Of other scenes, it has become a part of another product: a month of a quarter.
+        if made.sources and known.issuperset(made.sources):
+            continue
+        gone.append(made.tasks[0].id)
+        tasks += made.tasks
+    for names, why in ((late, "scenes that arrived late"), (gone, "no longer in the catalog")):
+        if names:
+            log.info("kept as they are, %s: %s", why, ", ".join(sorted(names)))
+    return replace(plan, tasks=tuple(tasks), late=tuple(sorted(late)), gone=tuple(sorted(gone)))
+
+
+def _products(tasks: Iterable[Task]) -> dict[str, _Product]:
+    """Group tasks by the item that they share."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.item_path or task.id, []).append(task)
+    return {key: _Product(tuple(members)) for key, members in groups.items()}
+
+
+def _may_change(made: Task, policy: Series, now: datetime) -> bool:
+    """Whether a finished product may be made again."""
+    # Without a version, its files would be replaced one by one, under the eyes of their readers.
+    if policy.late == "freeze" or not made.version:
+        return False
+    days = policy.settled_after
+    if days is None and made.is_period:
+        days = PERIOD_SETTLES
+    return days is None or made.ends is None or now <= made.ends + timedelta(days=days)
+
+
+def _as_update(task: Task, now: datetime) -> Task:
+    """Return a task whose item says that it has replaced an earlier version."""
+    properties = {**task.properties, UPDATED: stac_items.rfc3339(now)}
+    return task.model_copy(update={"properties": properties})
+
+
+def remove_replaced(plan: Plan, store: Store) -> None:
+    """Delete files of earlier versions whose products have been replaced or dropped since.
+
+    A run leaves them to the next one, for readers that have just read the former item.
+
+    Args:
+        plan: The plan of the series.
+        store: Its output.
+    """
+    stale = store.superseded()
+    waiting = stale & {task.item_path for task in plan.tasks}
+    done = []
+    for key in stale - waiting:
+        folder = posixpath.dirname(posixpath.dirname(key))
+        if f"{folder}/{posixpath.basename(folder)}.json" not in waiting:
+            done.append(key)
+    store.delete(sorted(done))
+
+
+def keep_versions(frozen: Plan, plan: Plan, store: Store) -> set[str]:
+    """Keep the versions that are about to be replaced, as many as the policy says.
+
+    The item of a version goes into the folder of its files.
+
+    Args:
+        frozen: The plan in the output.
+        plan: The plan that follows.
+        store: The output.
+
+    Returns:
+        Keys of files that stay.
+    """
+    policy = plan.request.series
+    if policy is None or not policy.keep_versions:
+        return set()
+    following = {task.item_path: task.version for task in plan.tasks}
+    kept: set[str] = set()
+    for product in _products(frozen.tasks).values():
+        task = product.tasks[0]
+        if not task.version or following.get(task.item_path) in (None, task.version):
+            continue
+        content = store.read(task.item_path)
+        if content is not None and product.is_done(store.list()):
+            folder = posixpath.dirname(task.item_path)
+            archived = f"{folder}/{task.version}/{posixpath.basename(task.item_path)}"
+            store.write(archived, stac_items.to_bytes(_deprecated(json.loads(content))))
+            kept.update({*_versions_to_keep(folder, archived, policy.keep_versions, store)})
+    return kept
+
+
+def _versions_to_keep(folder: str, newest: str, count: int, store: Store) -> set[str]:
+    """Return the files of the newest versions of a product; those of older ones are deleted."""
+    items = {}
+    for key in store.list(f"{folder}/"):
+        if key.endswith(".json") and posixpath.dirname(posixpath.dirname(key)) == folder:
+            items[key] = store.modified(key) or 0.0
+    ordered = sorted(items, key=lambda key: (key != newest, -items[key], key))
+    kept: set[str] = set()
+    for number, key in enumerate(ordered):
+        files = store.list(f"{posixpath.dirname(key)}/")
+        if number < count:
+            kept |= files
+        else:
+            store.delete(sorted(files))
+    return kept
+
+
+def _deprecated(item: stac_items.Item) -> stac_items.Item:
+    """Return the item of an earlier version, as it reads from the folder of its files."""
+    assets = {}
+    for name, asset in item["assets"].items():
+        assets[name] = {**asset, "href": f"./{posixpath.basename(asset['href'])}"}
+    links = []
+    for link in item["links"]:
+        href = link["href"]
+        is_relative = href.startswith(("./", "../"))
+        links.append({**link, "href": posixpath.normpath(f"../{href}") if is_relative else href})
+    properties = {**item["properties"], "deprecated": True}
+    return {**item, "assets": assets, "links": links, "properties": properties}
+
+
+def changed_grids(frozen: Plan, plan: Plan) -> bool:
+    """Whether a new plan has another grid than the finished products of a series."""
+    return bool(_grids(frozen.tasks) and _grids(plan.tasks) - _grids(frozen.tasks))
+
+
+def _grids(tasks: Sequence[Task]) -> set[object]:
+    grids: set[object] = set()
+    for task in tasks:
+        layout: Mapping[str, object] = task.__dict__
+        if task.version and "grid" in layout:
+            grids.add(layout["grid"])
+    return grids

@@ -1,0 +1,380 @@
+"""A series goes on: scenes arrive late, twice, processed again or not at all, and every product fits its inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import tree
+from lives import Killed, Lives
+from scenebeam.errors import RequestError
+from scenebeam.execution.driver import run
+from scenebeam.multihash import content_multihash
+from scenebeam.planning import reuse
+from scenebeam.request import RunRequest, interval
+from scenebeam.requestfile import validate_request
+from scenebeam.sandbox.scenes import AREA, COLLECTION
+
+Document = dict[str, Any]
+BEFORE, AFTER = "20210610T092031Z", "20220615T092029Z"
+
+
+class Catalog:
+    """A catalog of the sandbox's scenes that a test fills and changes."""
+
+    def __init__(self, sandbox: Path, folder: Path) -> None:
+        self._all = json.loads((sandbox / "items.json").read_text())["features"]
+        self.path = folder / "growing.json"
+        self.items: dict[str, Document] = {}
+
+    def add(self, *names: str) -> None:
+        """Add the items whose ids contain any of some texts."""
+        for item in self._all:
+            if any(name in item["id"] for name in names):
+                self.items[item["id"]] = item
+        self.write()
+
+    def remove(self, name: str) -> None:
+        self.items = {key: item for key, item in self.items.items() if name not in key}
+        self.write()
+
+    def reprocess(self, name: str) -> str:
+        """Add a newer processing of an item, with an id and a baseline of its own."""
+        [key] = [key for key in self.items if name in key]
+        item = json.loads(json.dumps(self.items[key]))
+        item["id"] = key.replace("_1_L2A", "_2_L2A")
+        item["properties"]["s2:processing_baseline"] = "05.10"
+        item["properties"]["s2:sequence"] = "2"
+        item["properties"]["created"] = "2030-01-01T00:00:00Z"
+        self.items[item["id"]] = item
+        self.write()
+        return str(item["id"])
+
+    def write(self) -> None:
+        features = [self.items[key] for key in sorted(self.items)]
+        self.path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+@pytest.fixture
+def catalog(sandbox: Path, tmp_path: Path) -> Catalog:
+    return Catalog(sandbox, tmp_path)
+
+
+@pytest.fixture
+def series(catalog: Catalog, tmp_path: Path) -> Callable[..., RunRequest]:
+    def make(output: str = "series", **changes: Any) -> RunRequest:
+        document: Document = {
+            "run": "test",
+            "catalog": str(catalog.path),
+            "collections": [COLLECTION],
+            "area": {"bbox": list(AREA)},
+            "dates": "2021-01-01/..",
+            "product": {"kind": "mosaic", "bands": ["red", "scl"]},
+            "series": True,
+            "output": str(tmp_path / output),
+            "runner": "serial",
+        }
+        return validate_request({**document, **changes})
+
+    return make
+
+
+Make = Callable[..., RunRequest]
+VOLATILE = ("status.json", "spending.csv", "report/", "plan.parquet", "superseded.json")
+"""What tells of runs rather than of products."""
+
+
+def products(output: str) -> dict[str, bytes]:
+    """The files of a series by key, without when they were updated."""
+    files = {}
+    for key, content in tree(Path(output)).items():
+        if key.startswith(VOLATILE):
+            continue
+        if key.startswith("mosaics/") and key.endswith(".json"):
+            item = json.loads(content)
+            item["properties"].pop("updated", None)
+            content = json.dumps(item).encode()
+        if key == "items.parquet":
+            table = pq.read_table(Path(output) / key)
+            content = table.drop_columns([n for n in table.column_names if n == "updated"]).to_pylist()  # fmt: skip
+        if key == "run.json":
+            content = {**json.loads(content), "request": None}
+        files[key] = content
+    return files
+
+
+def item_of(output: str, name: str) -> Document:
+    document: Document = json.loads((Path(output) / f"mosaics/{name}/{name}.json").read_text())
+    return document
+
+
+def made(output: str) -> dict[str, int]:
+    """The images of a series, with the time at which each was written."""
+    return {str(path): path.stat().st_mtime_ns for path in Path(output).rglob("*.tif")}
+
+
+def check_whole(output: str) -> int:
+    """Open the collection and every item as a reader does; returns how many there are."""
+    folder = Path(output)
+    if not (folder / "collection.json").exists():
+        return 0
+    collection = json.loads((folder / "collection.json").read_text())
+    links = [link["href"] for link in collection["links"] if link["rel"] == "item"]
+    for href in links:
+        item_path = folder / href
+        item = json.loads(item_path.read_text())
+        for asset in item["assets"].values():
+            content = (item_path.parent / asset["href"]).read_bytes()
+            assert content_multihash(content) == asset["file:checksum"], asset["href"]
+    return len(links)
+
+
+# What is new, what has changed, and what stays
+
+
+def test_new_scenes_become_products_and_every_other_byte_stays(
+    catalog: Catalog, series: Make
+) -> None:
+    catalog.add("20210610")
+    first = run(series())
+    assert (first.state, first.done, first.tasks) == ("succeeded", 1, 1)
+    before = made(first.output)
+    catalog.add("20220615")
+    second = run(series())
+    assert (second.state, second.tasks, second.kept) == ("succeeded", 2, 1)
+    after = made(second.output)
+    assert before.items() <= after.items()
+    assert "updated" not in item_of(second.output, AFTER)["properties"]
+    third = run(series())
+    assert (third.kept, third.requests) == (2, 0)
+    assert made(third.output) == after
+    alone = run(series("alone"))
+    assert products(alone.output) == products(third.output)
+    assert check_whole(third.output) == 2
+
+
+def test_a_late_tile_remakes_its_acquisition_alone(catalog: Catalog, series: Make) -> None:
+    catalog.add("34TGL_20210610", "34TGK_20210610", "20220615")
+    first = run(series())
+    before, item = made(first.output), item_of(first.output, BEFORE)
+    catalog.add("35TKF_20210610")
+    second = run(series())
+    assert (second.kept, second.replaced) == (1, 1)
+    updated = item_of(second.output, BEFORE)
+    assert updated["properties"]["updated"]
+    assert len(updated["assets"]["red"]["scenebeam:scenes"]) == 3
+    after = made(second.output)
+    assert {path: when for path, when in before.items() if AFTER in path}.items() <= after.items()
+    # Readers of the former item find the former files until the next run.
+    old = Path(first.output) / f"mosaics/{BEFORE}" / item["assets"]["red"]["href"]
+    assert old.exists()
+    assert run(series()).kept == 2
+    assert not old.exists()
+    assert products(run(series("alone")).output) == products(first.output)
+
+
+def test_a_newer_processing_replaces_a_scene(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    first = run(series())
+    newer = catalog.reprocess("34TGL_20210610")
+    assert run(series()).replaced == 1
+    assert newer in item_of(first.output, BEFORE)["assets"]["red"]["scenebeam:scenes"]
+    run(series())
+    assert products(run(series("alone")).output) == products(first.output)
+
+
+def test_what_the_catalog_drops_stays_and_is_named(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610", "20220615")
+    first = run(series())
+    before = made(first.output)
+    catalog.remove("20210610")
+    second = run(series())
+    assert (second.kept, second.tasks) == (2, 2)
+    assert made(second.output) == before
+    assert json.loads((Path(second.output) / "run.json").read_text())["gone"] == [BEFORE]
+    assert check_whole(second.output) == 2
+    assert "no longer in the catalog" in (Path(second.output) / "report/index.html").read_text()
+    catalog.add("20210610")
+    assert run(series()).kept == 2
+    assert "gone" not in json.loads((Path(second.output) / "run.json").read_text())
+
+
+# Policies
+
+
+def test_a_frozen_series_never_remakes(catalog: Catalog, series: Make) -> None:
+    catalog.add("34TGL_20210610")
+    first = run(series(series={"late": "freeze"}))
+    before = made(first.output)
+    catalog.add("20210610")
+    second = run(series(series={"late": "freeze"}))
+    assert (second.kept, second.replaced) == (1, 0)
+    assert made(second.output) == before
+    assert json.loads((Path(second.output) / "run.json").read_text())["late"] == [BEFORE]
+
+
+@pytest.mark.parametrize(("days", "replaced"), [(2, 0), (100_00, 1)])
+def test_a_settled_product_stays(catalog: Catalog, series: Make, days: int, replaced: int) -> None:
+    catalog.add("34TGL_20210610")
+    policy = {"settled_after": days}
+    run(series(series=policy))
+    catalog.add("20210610")
+    assert run(series(series=policy)).replaced == replaced
+
+
+def test_a_period_is_made_again_until_it_is_settled(
+    catalog: Catalog, series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = {"kind": "composite", "bands": ["red"], "period": "month"}
+
+    class Clock(datetime):
+        at = datetime(2021, 7, 1, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return cls.at
+
+    monkeypatch.setattr(reuse, "datetime", Clock)
+    monkeypatch.setattr(interval, "today", lambda: Clock.at)
+    catalog.add("34TGL_20210610")
+    request = {"product": product, "dates": "2021-06/.."}
+    assert run(series(**request)).state == "succeeded"
+    catalog.add("34TGK_20210610")
+    assert run(series(**request)).replaced == 1
+    Clock.at += timedelta(days=61)
+    catalog.add("35TKF_20210610")
+    assert run(series(**request)).replaced == 0
+
+
+def test_earlier_versions_are_kept_as_many_as_asked_for(catalog: Catalog, series: Make) -> None:
+    policy = {"keep_versions": 1}
+    catalog.add("34TGL_20210610")
+    output = Path(run(series(series=policy)).output) / "mosaics" / BEFORE
+    for late in ("34TGK_20210610", "35TKF_20210610"):
+        catalog.add(late)
+        assert run(series(series=policy)).replaced == 1
+    run(series(series=policy))
+    versions = [folder for folder in output.iterdir() if folder.is_dir()]
+    assert len(versions) == 2
+    [archived] = output.glob(f"*/{BEFORE}.json")
+    item = json.loads(archived.read_text())
+    assert item["properties"]["deprecated"] is True
+    assert len(item["assets"]["red"]["scenebeam:scenes"]) == 2
+    for asset in item["assets"].values():
+        content = (archived.parent / asset["href"]).read_bytes()
+        assert content_multihash(content) == asset["file:checksum"]
+    for link in item["links"]:
+        if link["rel"] in ("collection", "parent", "root"):
+            assert (archived.parent / link["href"]).resolve() == output.parents[1] / "collection.json"  # fmt: skip
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"area": None}, "series: needs area"),
+        ({"select": {"mode": "nearest-to-date", "anchors": ["2021-06-01"]}}, "takes all acquisitions"),
+        ({"product": {"kind": "index", "index": "dnbr"}, "dates": ["2021", "2022"]}, "one image of two periods"),
+        ({"product": {"kind": "composite", "bands": ["red"], "period": "month", "fill": "previous"}}, "product.fill"),
+        ({"dates": "../2022"}, "not a date"),
+        ({"dates": "last 0 days"}, "number of days"),
+        ({"dates": "2999-01-01/.."}, "starts in the future"),
+    ],
+)  # fmt: skip
+def test_what_cannot_go_on_is_refused(
+    catalog: Catalog, series: Make, changes: Document, said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        series(**changes)
+
+
+def test_dates_may_reach_further_and_the_fingerprint_stays(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610", "20220615")
+    short, long = series(dates="2021-01/2021-12"), series(dates="2021-01-01/..")
+    assert short.fingerprint() == long.fingerprint()
+    assert short.fingerprint() != series(series=False).fingerprint()
+    assert run(short).tasks == 1
+    status = run(long)
+    assert (status.tasks, status.kept) == (2, 1)
+
+
+def test_rolling_dates_keep_what_they_have_left_behind(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    days = (datetime.now(UTC) - datetime(2021, 6, 1, tzinfo=UTC)).days
+    assert run(series(dates=f"last {days} days")).tasks == 1
+    catalog.add("20220615")
+    status = run(series(dates=f"last {days - 300} days"))
+    assert (status.tasks, status.kept) == (2, 1)
+
+
+# Readers
+
+
+@pytest.fixture
+def reader(series: Make) -> Iterator[list[Exception]]:
+    """A reader that opens everything again and again while runs go on."""
+    output, stop = series().output, threading.Event()
+    faults: list[Exception] = []
+
+    def read() -> None:
+        while not stop.wait(0.001):
+            try:
+                check_whole(output)
+            except Exception as error:
+                faults.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield faults
+    stop.set()
+    thread.join()
+
+
+def test_a_reader_never_sees_half_an_update(
+    catalog: Catalog, series: Make, reader: list[Exception]
+) -> None:
+    for arrived in ("34TGL_20210610", "34TGK_20210610", "20220615", "35TKF_20210610"):
+        catalog.add(arrived)
+        assert run(series()).state == "succeeded"
+    assert check_whole(series().output) == 2
+    assert not reader
+
+
+def test_an_interrupted_update_goes_on_and_ends_the_same(
+    catalog: Catalog, series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write of an update is the last one once; after each, a reader finds whole products."""
+    catalog.add("34TGL_20210610")
+    start = Path(run(series()).output)
+    whole = start.with_name("whole")
+    shutil.copytree(start, whole)
+    catalog.add("20210610", "20220615")
+    lives = Lives(monkeypatch)
+    for number in range(200):
+        shutil.rmtree(start)
+        shutil.copytree(whole, start)
+        lives.left = number
+        try:
+            run(series())
+            break
+        except Killed:
+            lives.left = 10**9
+        assert check_whole(str(start)) >= 1
+        assert run(series()).state == "succeeded"
+        assert check_whole(str(start)) == 2
+    else:
+        pytest.fail("the update never ends")
+    assert number > 10
+    lives.left = 10**9
+    run(series())
+    assert products(run(series("alone")).output) == products(str(start))

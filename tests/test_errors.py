@@ -15,6 +15,7 @@ KINDS = {
     "SceneBeamError",
     "RequestError",
     "MissingExtraError",
+    "NoScenesError",
     "CatalogError",
     "ReadError",
     "CheckError",

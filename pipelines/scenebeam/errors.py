@@ -3,6 +3,7 @@
     Exception
     └── SceneBeamError
         ├── RequestError       the request is invalid (exit code 2)
+        │   ├── NoScenesError       no scene is left
         │   └── MissingExtraError   a package of an extra is not installed (scenebeam.extras)
         ├── CatalogError       the STAC catalog cannot be searched
         ├── ReadError          a source file cannot be read; `permanent`: a retry is futile
@@ -38,6 +39,12 @@ class RequestError(SceneBeamError):
     """The request cannot be run as it is; the user can correct it (exit code 2)."""
 
     kind = "RequestError"
+
+
+class NoScenesError(RequestError):
+    """No scene is left for the request; a later search may find some."""
+
+    kind = "NoScenesError"
 
 
 class CatalogError(SceneBeamError):

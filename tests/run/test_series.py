@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from conftest import tree
 from lives import Killed, Lives
 from scenebeam.errors import RequestError
+from scenebeam.execution import watch
 from scenebeam.execution.driver import run
 from scenebeam.multihash import content_multihash
 from scenebeam.planning import reuse
@@ -92,10 +94,11 @@ VOLATILE = ("status.json", "spending.csv", "report/", "plan.parquet", "supersede
 """What tells of runs rather than of products."""
 
 
-def products(output: str) -> dict[str, bytes]:
+def products(output: str) -> dict[str, Any]:
     """The files of a series by key, without when they were updated."""
-    files = {}
-    for key, content in tree(Path(output)).items():
+    files: dict[str, Any] = {}
+    for key, read in tree(Path(output)).items():
+        content: Any = read
         if key.startswith(VOLATILE):
             continue
         if key.startswith("mosaics/") and key.endswith(".json"):
@@ -205,6 +208,22 @@ def test_what_the_catalog_drops_stays_and_is_named(catalog: Catalog, series: Mak
     catalog.add("20210610")
     assert run(series()).kept == 2
     assert "gone" not in json.loads((Path(second.output) / "run.json").read_text())
+
+
+def test_an_unreadable_tile_is_tried_again_when_asked(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    [key] = [key for key in catalog.items if "35TKF" in key]
+    href = catalog.items[key]["assets"]["red"]["href"]
+    catalog.items[key]["assets"]["red"]["href"] = "/nowhere.tif"
+    catalog.write()
+    first = run(series())
+    assert first.incomplete == 1
+    assert run(series()).kept == 1
+    catalog.items[key]["assets"]["red"]["href"] = href
+    catalog.write()
+    # The item names another file: its state has changed.
+    assert run(series()).incomplete == 0
+    assert run(series(), retry_failed=True).kept == 1
 
 
 # Policies
@@ -378,3 +397,42 @@ def test_an_interrupted_update_goes_on_and_ends_the_same(
     lives.left = 10**9
     run(series())
     assert products(run(series("alone")).output) == products(str(start))
+
+
+# Watching
+
+
+def test_watch_waits_for_scenes_and_makes_each_once(
+    catalog: Catalog, series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.write()
+    arrivals = iter(["20210610", "20220615", "nothing"])
+    pauses = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        catalog.add(next(arrivals))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    statuses = list(watch.watch_series(series(), 3600, 4))
+    assert [(status.tasks, status.kept) for status in statuses] == [(1, 0), (2, 1), (2, 2)]
+    assert all(3500 < seconds <= 3600 for seconds in pauses)
+
+
+def test_a_series_without_scenes_for_now_keeps_what_it_has(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    run(series())
+    status = run(series(dates="last 10 days"))
+    assert (status.state, status.kept, status.tasks) == ("succeeded", 1, 1)
+
+
+@pytest.mark.parametrize("text", ["6", "h", "0m", "400d", "6 hours", "-1h"])
+def test_a_pause_is_a_number_and_a_unit(text: str) -> None:
+    with pytest.raises(RequestError, match="--every"):
+        watch.parse_pause(text)
+
+
+def test_only_a_series_is_watched(catalog: Catalog, series: Make) -> None:
+    assert watch.parse_pause("30m") == 1800
+    with pytest.raises(RequestError, match="series: true"):
+        next(watch.watch_series(series(series=False), 1))

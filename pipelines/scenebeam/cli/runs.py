@@ -86,6 +86,26 @@ def run(
 
 @main.command()
 @click.argument("request_file", type=click.Path(dir_okay=False))
+@click.option("--every", default="6h", show_default=True, help="Time between passes: 30m, 6h, 1d.")
+@click.option("--passes", type=click.IntRange(min=1), help="Stop after this number of passes.")
+@output_option
+@runner_option
+@set_option
+def watch(request_file: str, every: str, passes: int | None, **given: Any) -> None:
+    """Run a series again and again: search, and make what is new.
+
+    A pass that fails is reported, and the next one tries again.
+    """
+    from scenebeam.execution.watch import parse_pause, watch_series
+
+    pause = parse_pause(every)
+    request, _ = read_request_file(request_file, overrides_of(**given))
+    for status in watch_series(request, pause, passes):
+        show_status(status, as_json=False)
+
+
+@main.command()
+@click.argument("request_file", type=click.Path(dir_okay=False))
 @output_option
 @set_option
 @refresh_option

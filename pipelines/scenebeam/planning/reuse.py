@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 
-from scenebeam.errors import RequestError, StorageError
+from scenebeam.errors import NoScenesError, RequestError, StorageError
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.search import make_plan
 from scenebeam.planning.series import (
@@ -179,17 +179,31 @@ def reconcile(
     damaged = frozenset(find_damaged(frozen, store) if verify else ())
     changes = tuple(_adjustments(frozen, request, store))
     if request.series is not None:
-        return _continue(
-            frozen, request, store, damaged, changes, retry_failed=retry_failed, measure=measure
-        )
-    change = _classify(frozen, request, bool(changes or damaged), refresh, retry_failed)
+        if retry_failed:
+            damaged |= _incomplete_items(frozen, store.list() - damaged, store)
+        return _continue(frozen, request, store, damaged, changes, measure=measure)
+    return _compare(frozen, request, store, damaged, changes, refresh, retry_failed, measure)
+
+
+def _compare(
+    frozen: Plan,
+    request: RunRequest,
+    store: Store,
+    damaged: frozenset[str],
+    changes: tuple[str, ...],
+    refresh: bool,
+    retry_failed: bool,
+    measure: bool,
+) -> Reconciliation:
+    """Compare the plan in the output with that of a request, and search again if need be."""
     existing = store.list() - damaged
+    change = _classify(frozen, request, bool(changes or damaged), refresh, retry_failed)
     resumed = Reconciliation(
         replace(frozen, request=request), damaged, frozen, is_new=False, damaged=damaged
     )
     if change is _Change.NONE and not is_outdated(frozen, request, existing):
         return resumed
-    plan = make_plan(request, store, refresh=searched_again, measure=measure)
+    plan = make_plan(request, store, refresh=refresh or retry_failed, measure=measure)
     if change is _Change.RETRY:
         damaged |= _incomplete_items(frozen, existing, store)
         existing -= damaged
@@ -212,7 +226,6 @@ def _continue(
     damaged: frozenset[str],
     changes: tuple[str, ...],
     *,
-    retry_failed: bool,
     measure: bool,
 ) -> Reconciliation:
     """Search again for a series, and plan what it lacks.
@@ -220,11 +233,12 @@ def _continue(
     Raises:
         RequestError: The products of the new search would be on another grid.
     """
-    plan = make_plan(request, store, refresh=True, measure=measure)
+    try:
+        plan = make_plan(request, store, refresh=True, measure=measure)
+    except NoScenesError as error:
+        log.info("%s", error)
+        plan = replace(frozen, request=request, tasks=())
     existing = store.list() - damaged
-    if retry_failed:
-        damaged |= _incomplete_items(frozen, existing, store)
-        existing -= damaged
     present = existing | store.superseded() | damaged
     plan = continue_series(frozen, plan, existing, present, datetime.now(UTC))
     if changed_grids(frozen, plan):

@@ -21,7 +21,7 @@ from scenebeam.catalog.selection import Selection
 from scenebeam.catalog.tables import scene_tables
 from scenebeam.catalog.timeseries import read_series_scenes, series_digest
 from scenebeam.csvtable import File, Table
-from scenebeam.errors import RequestError
+from scenebeam.errors import NoScenesError, RequestError
 from scenebeam.imaging.area_clouds import measure_clouds
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search_cache import Item, read_search
@@ -111,7 +111,7 @@ def search(
         message += _suspect_swapped_area(request, selection)
         if found.items and not selection.found:
             message += f"; none of {len(found.items)} items is of the requested collections"
-        raise RequestError(message)
+        raise NoScenesError(message)
     return SearchResult(found.items, selection, search_scope, found.series, absent)
 
 

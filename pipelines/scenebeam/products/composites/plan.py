@@ -14,7 +14,7 @@ from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection import Selection
 from scenebeam.catalog.selection_modes import quality_key
-from scenebeam.errors import RequestError
+from scenebeam.errors import NoScenesError, RequestError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
@@ -80,7 +80,7 @@ def plan_composites(
         if scenes:
             inputs.append(describe(replace(acquisition, scenes=scenes), names, request))
     if not inputs:
-        raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
+        raise NoScenesError("none of the selected scenes is on the requested grid: see grid.bounds")
     inputs.sort(key=lambda one: (*quality_key(one.acquisition), one.acquisition.timestamp))
     encodings = [common_encoding(name, index, inputs) for index, name in enumerate(names)]
     check_methods(request.product, encodings)

@@ -12,7 +12,7 @@ from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection import Selection
-from scenebeam.errors import RequestError
+from scenebeam.errors import NoScenesError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
@@ -69,7 +69,7 @@ def plan_indices(
     grid = series_grid(acquisitions, list(variables.values()), request, search_scope.area)
     groups = group_acquisitions(_on_grid(acquisitions, grid), product, request.intervals)
     if not groups:
-        raise RequestError(
+        raise NoScenesError(
             "dates: the two periods do not both have scenes on the grid"
             if product.formula.differenced
             else "none of the selected scenes is on the requested grid: see grid.bounds"

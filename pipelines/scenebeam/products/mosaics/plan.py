@@ -11,7 +11,7 @@ from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.bands import resolve_bands
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection import Selection
-from scenebeam.errors import RequestError
+from scenebeam.errors import NoScenesError
 from scenebeam.imaging.bands import (
     Band,
     common_properties,
@@ -83,7 +83,7 @@ def plan_mosaics(
             acquisition, scenes, bands_by_timestamp[timestamp], masks_by_timestamp[timestamp]
         )
     if not tasks:
-        raise RequestError("none of the selected scenes is on the requested grid: see grid.bounds")
+        raise NoScenesError("none of the selected scenes is on the requested grid: see grid.bounds")
     return Planned(tasks, {})
 
 

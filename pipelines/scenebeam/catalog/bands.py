@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scenebeam.catalog.hosts import HOST
 from scenebeam.catalog.item_reader import is_archived
 from scenebeam.catalog.packed_items import Item, links_of
 from scenebeam.catalog.scene import SOURCE_COLLECTION, SOURCE_PROVIDER, Scene
@@ -32,7 +33,7 @@ def records_for(request: RunRequest) -> list[CollectionRecord]:
                 f"dtype and nodata); {suggest(collection, known)}"
             )
         # A catalog by URL or a file may hold the collection of any provider.
-        at_provider = [record for record in matching if record.provider == request.catalog]
+        at_provider = [record for record in matching if record.provider in request.catalogs]
         records += at_provider or matching
     return records
 
@@ -97,6 +98,9 @@ def record_for_item(item: Item, records: Iterable[CollectionRecord]) -> Collecti
         The record; None if none is of the item's collection.
     """
     candidates = list(records)
+    if HOST in item:
+        of_host = [record for record in candidates if record.provider == item[HOST]]
+        candidates = of_host or candidates
     collection = item.get("collection")
     if is_archived(item):
         properties = item["properties"]

@@ -165,6 +165,12 @@ class Scene:
     footprint: BaseGeometry | None = None
     """Extent of the data in degrees; None if it is unknown until the files are opened."""
     item_href: str | None = None
+    host: str = ""
+    """The catalog that it was found in, where several are searched."""
+    identity: str = ""
+    """What it is whatever its host, where several catalogs are searched."""
+    alternates: tuple[Scene, ...] = ()
+    """The same scene at other hosts, most preferred first."""
     constellation: str | None = None
     properties: dict[str, Any] = field(default_factory=dict)
     """Those properties of the item that the keys above were read from."""

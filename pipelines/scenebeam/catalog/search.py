@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import shapely
 
 from scenebeam.catalog.bands import record_for_item, records_for
+from scenebeam.catalog.hosts import HOST, merge_hosts
 from scenebeam.catalog.item_reader import scene_from_item
 from scenebeam.catalog.local import read_local_items, with_absolute_hrefs
 from scenebeam.catalog.packed_items import Item, PackedItems
@@ -43,10 +45,32 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
         CatalogError: The catalog cannot be read, or its answer is incomplete.
         RequestError: It has more items than limits.max_scenes.
     """
-    catalog = request.catalog
-    assert isinstance(catalog, str), "scenes of a time series are listed, not searched"
-    url = KNOWN_CATALOGS.get(catalog, catalog)
+    assert request.catalogs, "scenes of a time series are listed, not searched"
     items = PackedItems()
+    if len(request.catalogs) == 1:
+        _search_catalog(request.catalogs[0], request, queries, items)
+        return items
+    failed: list[SceneBeamError] = []
+    for catalog in request.catalogs:
+        try:
+            _search_catalog(catalog, request, queries, items, host=catalog)
+        except CatalogError as error:
+            log.warning("%s; going on with the other catalogs", error)
+            failed.append(error)
+    if len(failed) == len(request.catalogs):
+        raise failed[0]
+    return items
+
+
+def _search_catalog(
+    catalog: str,
+    request: RunRequest,
+    queries: Sequence[SearchQuery],
+    items: PackedItems,
+    host: str = "",
+) -> None:
+    """Add the items of one catalog; each is marked with `host`, if that is given."""
+    url = KNOWN_CATALOGS.get(catalog, catalog)
     seen: set[tuple[str, str]] = set()
     try:
         if is_url(url):
@@ -63,7 +87,7 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
             if key in seen:
                 continue
             seen.add(key)
-            items.append(item)
+            items.append({**item, HOST: host} if host else item)
             if len(seen) > request.limits.max_scenes:
                 raise RequestError(
                     f"the search finds more than limits.max_scenes = {request.limits.max_scenes} "
@@ -71,7 +95,6 @@ def search_items(request: RunRequest, queries: Sequence[SearchQuery]) -> PackedI
                 )
     except (OSError, ValueError, KeyError, ReadError) as error:
         raise CatalogError(f"cannot read the catalog {redact_url(url)}: {error}") from error
-    return items
 
 
 def _local_items(path: str) -> Iterator[Any]:
@@ -89,10 +112,9 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
     Raises:
         CatalogError: Not one of the items can be used.
     """
-    catalog = request.catalog
     records = records_for(request)
-    is_local = isinstance(catalog, str) and not is_remote(catalog)
-    base = str(Path(str(catalog)).parent) if is_local else None
+    bases = {name: _base_of(name) for name in request.catalogs}
+    default = request.catalogs[0] if request.catalogs else ""
     resolution = request.product.preferred_resolution
     scenes: list[Scene] = []
     unusable = 0
@@ -100,7 +122,10 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
         try:
             record = record_for_item(item, records)
             if record is not None:
-                scenes.append(scene_from_item(item, record, base=base, resolution=resolution))
+                host = str(item.get(HOST, ""))
+                base = bases.get(host or default)
+                scene = scene_from_item(item, record, base=base, resolution=resolution)
+                scenes.append(replace(scene, host=host) if host else scene)
         except shapely.errors.ShapelyError as error:
             unusable += 1
             name = str(item.get("id"))[:100]
@@ -119,4 +144,9 @@ def scenes_from_items(items: Iterable[Item], request: RunRequest) -> list[Scene]
             log.warning("item %s is left out: %s", str(item.get("id"))[:100], error)
     if unusable and not scenes:
         raise CatalogError(f"none of the {unusable} items can be used; the log says why")
-    return scenes
+    return merge_hosts(scenes, request.catalogs) if len(request.catalogs) > 1 else scenes
+
+
+def _base_of(catalog: str) -> str | None:
+    """Return the folder of a local catalog; None for a remote one."""
+    return None if is_remote(catalog) else str(Path(catalog).parent)

@@ -13,9 +13,10 @@ from datetime import datetime
 
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.acquisition import PASS_GAP, Acquisition, group
+from scenebeam.catalog.acquisition import Acquisition, group
 from scenebeam.catalog.bands import bands_of, record_of
 from scenebeam.catalog.cover import minimal_cover
+from scenebeam.catalog.parts import is_same_part
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection import Selection, unique_scenes
 from scenebeam.catalog.selection_modes import Interval, choose
@@ -265,24 +266,4 @@ def _tile_and_pass(scene: Scene) -> tuple[str | None, ...]:
 
 
 def _find_same_part(scene: Scene, siblings: Iterable[Scene]) -> Scene | None:
-    return next((sibling for sibling in siblings if _is_same_part(scene, sibling)), None)
-
-
-def _is_same_part(first: Scene, second: Scene) -> bool:
-    """Return whether two scenes of one tile and pass are processings of the same part."""
-    # A reprocessing changes the time of a scene by seconds at most.
-    if abs(first.acquired - second.acquired) > PASS_GAP:
-        return False
-    if first.part_key is not None and second.part_key is not None:
-        return first.part_key == second.part_key
-    # Without footprints, one tile and pass is assumed to have one part.
-    if first.footprint is None or second.footprint is None:
-        return first.tile_key is not None
-    shared = first.footprint.intersection(second.footprint).area
-    areas = first.footprint.area, second.footprint.area
-    # Neighboring scenes of one second may overlap a lot: only nearly equal ones are duplicates.
-    if first.tile_key is None:
-        return bool(shared > 0.9 * max(areas))
-    # Parts of one tile hardly overlap, while footprints of the same part may differ in detail
-    # between processings: half of the smaller one separates the two cases.
-    return bool(shared > 0.5 * min(areas))
+    return next((sibling for sibling in siblings if is_same_part(scene, sibling)), None)

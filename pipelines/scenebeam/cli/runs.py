@@ -109,14 +109,24 @@ def watch(request_file: str, every: str, passes: int | None, **given: Any) -> No
 @output_option
 @set_option
 @refresh_option
+@click.option(
+    "--completeness",
+    is_flag=True,
+    help="Also write catalog_completeness.csv: which catalog has or lacks which scene.",
+)
 @json_option
-def scenes(request_file: str, refresh: bool, as_json: bool, **given: Any) -> None:
+def scenes(
+    request_file: str, refresh: bool, completeness: bool, as_json: bool, **given: Any
+) -> None:
     """Search and select, and write the tables of scenes: the first step of a run, alone."""
-    from scenebeam.execution.driver import write_scenes
+    from scenebeam.catalog.hosts import COMPLETENESS_FILE
+    from scenebeam.execution.driver import write_completeness, write_scenes
 
     request, _ = read_request_file(request_file, overrides_of(**given))
     found, store = write_scenes(request, refresh=refresh)
     tables = found.tables(request)
+    if completeness:
+        tables[COMPLETENESS_FILE] = write_completeness(request, found, store)
     if as_json:
         rows: dict[str, Any] = {"scenes": found.discovered(request)}
         rows |= {name.removesuffix(".csv"): table.rows for name, table in tables.items()}

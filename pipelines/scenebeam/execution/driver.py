@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Callable, Sequence
 
+from scenebeam.catalog.hosts import COMPLETENESS_FILE, completeness_table
+from scenebeam.csvtable import Table
+from scenebeam.errors import RequestError
 from scenebeam.execution.make import limit_malloc_arenas
 from scenebeam.execution.progress import Progress, report_progress
 from scenebeam.execution.runners import check_runner, choose_runner, run_tasks
@@ -44,6 +49,31 @@ def write_scenes(request: RunRequest, *, refresh: bool = False) -> tuple[SearchR
         write_search(request, result.items, store)
         store.write_all(result.tables(request))
     return result, store
+
+
+def write_completeness(request: RunRequest, result: SearchResult, store: Store) -> Table:
+    """Write which catalog of a request has which scene, and which lacks it since when.
+
+    Args:
+        request: The request.
+        result: What was found.
+        store: The output.
+
+    Returns:
+        The table.
+
+    Raises:
+        RequestError: The request names no list of catalogs.
+    """
+    if len(request.catalogs) < 2:
+        raise RequestError("catalog: completeness compares catalogs; give a list of them")
+    with store.lock():
+        content = store.read(COMPLETENESS_FILE)
+        before = [] if content is None else csv.DictReader(io.StringIO(content.decode()))
+        scenes = result.selection.found
+        table = completeness_table(scenes, request.catalogs, before, now())
+        store.write(COMPLETENESS_FILE, table.to_bytes())
+    return table
 
 
 def run(

@@ -71,10 +71,12 @@ def describe_band(
         RequestError: The files cannot be combined into one image.
     """
     assets: dict[str, Asset] = {}
+    others: dict[str, list[Asset]] = {}
     absent = []
     for scene in acquisition.scenes:
-        if name in scene.assets:
-            assets[scene.id] = scene.assets[name]
+        copies = [one.assets[name] for one in (scene, *scene.alternates) if name in one.assets]
+        if copies:
+            assets[scene.id], *others[scene.id] = copies
         else:
             absent.append(scene.id)
     _check_combinable(name, acquisition, list(assets.values()), values)
@@ -85,7 +87,9 @@ def describe_band(
     return Band(
         label=label or name,
         name=name,
-        sources=tuple(_source_ref(scene, asset, values) for scene, asset in assets.items()),
+        sources=tuple(
+            _source_ref(scene, asset, values, others[scene]) for scene, asset in assets.items()
+        ),
         absent=tuple(absent),
         dtype=first.dtype if first else "uint8",
         nodata=first.nodata if first else None,
@@ -97,13 +101,20 @@ def describe_band(
     )
 
 
-def _source_ref(scene: str, asset: Asset, values: str) -> AssetRef:
+def _source_ref(scene: str, asset: Asset, values: str, others: Sequence[Asset] = ()) -> AssetRef:
+    alternates = []
+    for other in others:
+        same = (other.dtype, other.nodata, other.scale) == (asset.dtype, asset.nodata, asset.scale)
+        # Raw pixels keep their offset, so copies with another one are other pixels.
+        if same and (values != "raw" or other.add_offset == asset.add_offset):
+            alternates.append(_source_ref(scene, other, values))
     return AssetRef(
         scene=scene,
         href=asset.href,
         index=asset.index,
         signing=asset.signing,
         add_offset=0 if values == "raw" else asset.add_offset,
+        alternates=tuple(alternates),
     )
 
 

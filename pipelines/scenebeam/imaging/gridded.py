@@ -15,11 +15,12 @@ timeout, a 5xx) fails the task, and the next run retries it.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -48,6 +49,8 @@ from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
 from scenebeam.transfer.pools import io_threads
 from scenebeam.transfer.retry import Budget
+
+log = logging.getLogger(__name__)
 
 TaskT = TypeVar("TaskT", bound=GriddedTask)
 
@@ -148,6 +151,7 @@ def compute(
     Raises:
         ReadError: A file cannot be read now, but may be readable later.
     """
+    others: dict[str, str] = {}
     budgets = {band.label: BandBudget(budget, f"{task.id}: {band.label}") for band in task.bands}
     while True:
         refusal = _check_missing(task, recipe, missing)
@@ -157,11 +161,19 @@ def compute(
             _compute_once(task, recipe, budgets, missing, sink)
             break
         except LayerError as fault:
-            missing[fault.band][fault.name] = str(fault.cause)
+            other = task.with_alternate(fault.band, fault.name)
+            if other is None:
+                missing[fault.band][fault.name] = str(fault.cause)
+            else:
+                log.warning("%s; reading it from another catalog", fault.cause)
+                others[f"{fault.band}/{fault.name}"] = str(fault.cause)
+                task = cast(TaskT, other)
     spending = {}
     for label, band_budget in budgets.items():
         band_budget.log_end()
         spending[label] = band_budget.spending
+    if others:
+        spending["read_from_other_catalogs"] = others
     return Outcome(task=task.id, state="done", detail=spending)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -21,6 +22,8 @@ _NOT_STATE = {
     *("id", "outputs", "estimate", "window", "shard", "shards", "cell", "one_by_one", "version"),
 }
 """Fields that decide how a product is made, but not what it is."""
+_OF_THE_HOST = {"eo:cloud_cover", "scenebeam:coverage"}
+"""Properties that the hosts of a scene may state differently."""
 _VERSION_DIGITS = 12
 Missing = dict[str, dict[str, str]]
 """Label of a band → id of a scene → why its file is missing."""
@@ -64,6 +67,9 @@ class GriddedTask(Task):
         former item find the former files. The item itself keeps its name.
         """
         state = self.model_dump(mode="json", exclude=_NOT_STATE)
+        identities = {ref.id: ref.identity for ref in self.scenes}
+        if all(identities.values()):
+            state |= self._state_whatever_the_host(identities)
         content = json.dumps(state, sort_keys=True).encode()
         version = hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS]
         versioned = self.model_copy(update={"version": version})
@@ -72,6 +78,44 @@ class GriddedTask(Task):
             is_item = key == self.item_path
             outputs.append(key if is_item else versioned.file_key(key.rpartition("/")[2]))
         return versioned.model_copy(update={"outputs": tuple(outputs)})
+
+    def _state_whatever_the_host(self, identities: Mapping[str, str]) -> dict[str, Any]:
+        """Return the fields that name files, by what the scenes are instead of where they are."""
+        bands = []
+        for band in self.bands:
+            described = band.model_dump(mode="json", exclude={"sources", "absent"})
+            for name, scenes in (
+                ("sources", [source.scene for source in band.sources]),
+                ("absent", band.absent),
+            ):
+                described[name] = [identities[scene] for scene in scenes]
+            bands.append(described)
+        properties = {
+            name: value for name, value in self.properties.items() if name not in _OF_THE_HOST
+        }
+        scenes = list(identities.values())
+        return {"scenes": scenes, "bands": bands, "properties": properties}
+
+    def with_alternate(self, label: str, scene: str) -> GriddedTask | None:
+        """Return the task with another host's file in place of one that cannot be read.
+
+        Args:
+            label: Label of the band.
+            scene: Id of the scene.
+
+        Returns:
+            The task; None if no other host has the file.
+        """
+        bands = list(self.bands)
+        for number, band in enumerate(bands):
+            sources = list(band.sources)
+            for place, source in enumerate(sources):
+                if band.label == label and source.scene == scene and source.alternates:
+                    first, *rest = source.alternates
+                    sources[place] = first.model_copy(update={"alternates": tuple(rest)})
+                    bands[number] = band.model_copy(update={"sources": tuple(sources)})
+                    return self.model_copy(update={"bands": tuple(bands)})
+        return None
 
     @property
     def product_prefix(self) -> str:

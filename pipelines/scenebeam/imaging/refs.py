@@ -21,6 +21,8 @@ class SceneRef(BaseModel):
     id: str
     when: datetime
     item_href: str | None
+    identity: str = ""
+    """What the scene is whatever its host; empty where one catalog is searched."""
     footprint: str | None
     """Hex WKB: in the CRS of the task's grid, or in degrees where its grid is not known yet."""
 
@@ -44,6 +46,8 @@ class AssetRef(BaseModel):
     signing: str
     add_offset: int
     """Subtracted from every valid pixel."""
+    alternates: tuple[AssetRef, ...] = ()
+    """The same file at other hosts, each with the rules of its own provider."""
 
 
 def scene_fields(scene: Scene, crs: str | None = None) -> dict[str, Any]:
@@ -55,6 +59,7 @@ def scene_fields(scene: Scene, crs: str | None = None) -> dict[str, Any]:
         "id": scene.id,
         "when": scene.datetime,
         "item_href": scene.item_href,
+        "identity": scene.identity,
         "footprint": None if footprint is None else shapely.to_wkb(footprint, hex=True),
     }
 

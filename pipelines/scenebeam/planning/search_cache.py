@@ -128,4 +128,4 @@ def _common(item: Item) -> Item:
 
 
 def _is_cached(request: RunRequest) -> bool:
-    return isinstance(request.catalog, str) and is_remote(request.catalog)
+    return any(map(is_remote, request.catalogs))

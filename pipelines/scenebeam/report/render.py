@@ -164,6 +164,8 @@ def _lead(facts: Facts) -> str:
     request = facts.record.get("request", {})
     kind = request.get("product", {}).get("kind", "")
     catalog = request.get("catalog", "")
+    if isinstance(catalog, list):
+        catalog = " and ".join(catalog)
     source = catalog if isinstance(catalog, str) and catalog else "a table"
     counts = []
     for count, noun in facts.counts:

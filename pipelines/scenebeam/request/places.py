@@ -16,9 +16,9 @@ class PlaceField(NamedTuple):
     dotted: str
     """Dotted name of the field."""
     place: Place
-    holder: dict[str, Any]
-    """The mapping that holds the value."""
-    key: str
+    holder: Any
+    """The mapping or list that holds the value."""
+    key: str | int
     """Its key there."""
 
     @property
@@ -43,4 +43,9 @@ def place_fields(document: dict[str, Any]) -> Iterator[PlaceField]:
         for parent in parents:
             holder = holder.get(parent) if isinstance(holder, dict) else None
         if isinstance(holder, dict) and key in holder:
-            yield PlaceField(dotted, place, holder, key)
+            named = holder[key]
+            if isinstance(named, list):
+                for index in range(len(named)):
+                    yield PlaceField(dotted, place, named, index)
+            else:
+                yield PlaceField(dotted, place, holder, key)

@@ -72,11 +72,12 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
 
     run: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
     """Name of the run: letters, digits, `-` and `_`."""
-    catalog: Annotated[str | TimeSeries, Place("read")]
+    catalog: Annotated[str | list[str] | TimeSeries, Place("read")]
     """Catalog to search: a known name, a URL, a file, or a table of existing files. Known names are
     `earth-search`, `planetary-computer` and `cdse`. A URL is that of a STAC API or of a static
     catalog. A file is an ItemCollection, an Item, stac-geoparquet or a `catalog.json`. A table is
-    given as `{time_series: table.csv, root: folder}`."""
+    given as `{time_series: table.csv, root: folder}`. Catalogs of a list back each other: a scene
+    is taken from the first that has it, and read from another where its files cannot be read."""
     collections: Several[str | CollectionRecord] = Field(min_length=1)
     """Collection ids (`scenebeam info` lists them), or records given inline."""
     area: Area | None = None
@@ -121,7 +122,7 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     def _check_search_is_bounded(self) -> RunRequest[ProductT_co]:
         scenes_are_listed = self.select.scenes is not None or self.select.table is not None
         bounded = scenes_are_listed or self.product.states_where_and_when
-        if isinstance(self.catalog, str) and is_remote(self.catalog) and not bounded:
+        if any(map(is_remote, self.catalogs)) and not bounded:
             for name in ("area", "dates"):
                 if not getattr(self, name):
                     raise ValueError(f"{name} is required to search a STAC API")
@@ -141,12 +142,28 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
             raise ValueError(f"series: a run of kind {kind} makes everything at once; leave it out")
         if self.area is None:
             raise ValueError("series: needs area, because the grid must not depend on the scenes")
-        if not isinstance(self.catalog, str):
+        if not self.catalogs:
             raise ValueError("series: a table of files is no catalog that grows; leave it out")
         chosen = self.select.scenes is not None or self.select.table is not None
         if chosen or self.select.mode != "all":
             raise ValueError("series: takes all acquisitions; leave out select.mode and scenes")
         return self
+
+    @model_validator(mode="after")
+    def _check_catalogs(self) -> RunRequest[ProductT_co]:
+        if isinstance(self.catalog, list):
+            if not self.catalog or len(set(self.catalog)) < len(self.catalog):
+                raise ValueError("catalog: give one catalog, or a list of different ones")
+            if not self.product.can_grow:
+                raise ValueError(f"catalog: a run of kind {self.product.kind} takes one catalog")
+        return self
+
+    @property
+    def catalogs(self) -> list[str]:
+        """The catalogs to search, most preferred first; none where a table lists the scenes."""
+        if isinstance(self.catalog, str):
+            return [self.catalog]
+        return self.catalog if isinstance(self.catalog, list) else []
 
     @property
     def intervals(self) -> list[tuple[datetime, datetime]]:

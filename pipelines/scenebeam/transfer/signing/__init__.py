@@ -124,12 +124,14 @@ def effective_limits(request: RunRequest) -> Limits:
     The items of a local catalog may refer to private addresses too: it is the user's own.
     """
     limits = request.limits
-    if (
-        limits.private_addresses
-        or not isinstance(request.catalog, str)
-        or not is_remote(request.catalog)
-    ):
-        return limits.model_copy(update={"private_addresses": True})
-    signed = sign(KNOWN_CATALOGS.get(request.catalog, request.catalog))
+    # Of several catalogs, one at a public address decides for all of them.
+    allowed = limits.private_addresses or all(map(_is_private_catalog, request.catalogs))
+    return limits.model_copy(update={"private_addresses": allowed})
+
+
+def _is_private_catalog(catalog: str) -> bool:
+    if not is_remote(catalog):
+        return True
+    signed = sign(KNOWN_CATALOGS.get(catalog, catalog))
     host = urlsplit(signed.url).hostname if signed is not None else None
-    return limits.model_copy(update={"private_addresses": host is None or is_private(host)})
+    return host is None or is_private(host)

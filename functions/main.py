@@ -16,11 +16,14 @@ from cloudevents.http import CloudEvent
 
 from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.launch import LaunchHandler
+from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import Message, read_message
 from scenebeam.cloud.page import handle
 from scenebeam.cloud.report import StatusUpdater, run_id_from_event
 from scenebeam.cloud.runs import Runs
+from scenebeam.cloud.series import SeriesHandler
 from scenebeam.cloud.settings import CloudSettings
+from scenebeam.cloud.standing import StandingRequests
 from scenebeam.errors import RequestError
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
@@ -41,11 +44,13 @@ def _runs() -> Runs:
 
 
 @cache
-def _launch() -> LaunchHandler:
+def _launch() -> SeriesHandler:
     from scenebeam.cloud.launchers import new_launcher
     from scenebeam.cloud.topics import publish
 
-    return LaunchHandler(_settings(), _runs(), new_launcher(_settings()), publish)
+    launcher = LaunchHandler(_settings(), _runs(), new_launcher(_settings()), publish)
+    store = _runs().store
+    return SeriesHandler(launcher, StandingRequests(store), Ledger(store))
 
 
 @cache
@@ -58,14 +63,15 @@ def _report() -> StatusUpdater:
 
 @functions_framework.cloud_event
 def launch(event: CloudEvent) -> None:
-    """Start the run that a message or a new request file asks for. Idempotent."""
+    """Start the runs that a message, a new request file or new items ask for. Idempotent."""
     try:
         message = read_message(event["type"], event["id"], event.data)
     except RequestError as error:
-        status = _launch().reject(Message(event["id"]), str(error))
+        statuses = [_launch().launcher.reject(Message(event["id"]), str(error))]
     else:
-        status = _launch().handle(message)
-    _log(status)
+        statuses = _launch().handle(message)
+    for status in statuses:
+        _log(status)
 
 
 @functions_framework.cloud_event

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 STATUS_FILE, FAILURES_FILE, PAGE_FILE = "status.json", "failures.csv", "report/index.html"
+SERIES_FILE = "series.json"
+"""What a series has made of which acquisition, and when."""
 SPENDING_FILE = "spending.csv"
 """Time, bytes and retries of the last run, by task and band."""
 

@@ -408,9 +408,9 @@ def test_a_run_is_named_by_what_it_makes_and_where() -> None:
             json.dumps({**REQUEST, "limits": {"max_failed": float("nan")}}).encode(),
             "limits.max_failed",
         ),
-        (b"\xef\xbb\xbf", "must be a mapping"),
+        (b"\xef\xbb\xbf", "the request is empty"),
         (b"\xff", "is not UTF-8"),
-        (b"", "must be a mapping"),
+        (b"", "the request is empty"),
         (b"[" * 1_000_000, "nested more than 60 times"),
     ],
 )

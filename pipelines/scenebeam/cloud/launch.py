@@ -28,6 +28,8 @@ _MAX_DEAD_LETTER_BYTES = 9_000_000
 """Pub/Sub's limit is 10 MB per message, including its attributes."""
 _MAX_ATTRIBUTE_BYTES = 1000
 """Pub/Sub's limit is 1,024 bytes per attribute value."""
+_MAX_ANSWERED = 100
+"""Messages that a claim remembers: Pub/Sub redelivers a message for days at most."""
 _MAX_REASON = 2000
 """Characters of a rejection's reason in the status."""
 log = logging.getLogger(__name__)
@@ -95,10 +97,26 @@ class LaunchHandler:
                 again.
         """
         try:
-            request, run = self._authorize(self._read_content(message))
+            request, run = self.authorize(self.read_content(message))
         except RequestError as error:
             return self.reject(message, str(error))
-        claim = self._claim(run, message)
+        return self.launch_request(run, request, message)
+
+    def launch_request(self, run: str, request: RunRequest, message: Message) -> RunStatus:
+        """Start a run, unless the message has started it already.
+
+        Args:
+            run: Id of the run.
+            request: The authorized request.
+            message: What asks for it.
+
+        Returns:
+            The status of the run.
+
+        Raises:
+            RetryableError: Another delivery is launching the run.
+        """
+        claim = self._claim(run, message, again=request.series is not None)
         if claim is None:
             return self._current_status(run, request)
         return self._start(run, claim, request)
@@ -131,7 +149,7 @@ class LaunchHandler:
             self.publish(self.settings.dead_letter_topic, content, attributes)
         return status
 
-    def _authorize(self, content: bytes) -> tuple[RunRequest, str]:
+    def authorize(self, content: bytes) -> tuple[RunRequest, str]:
         """Validate and authorize a request. Returns the request and the id of its run.
 
         Unexpected exceptions also become RequestErrors: the same text would fail in the same way
@@ -146,7 +164,7 @@ class LaunchHandler:
             log.exception("unexpected error while reading a request")
             raise RequestError(unexpected(error)) from error
 
-    def _read_content(self, message: Message) -> bytes:
+    def read_content(self, message: Message) -> bytes:
         """Return the text of a request, read from its file if the message is a reference."""
         if not message.reference:
             return message.content
@@ -173,7 +191,7 @@ class LaunchHandler:
             raise RequestError(f"the request file {described} does not exist")
         return content
 
-    def _claim(self, run: str, message: Message) -> Claim | None:
+    def _claim(self, run: str, message: Message, *, again: bool = False) -> Claim | None:
         """Claim a run for a message, so that no other delivery launches it.
 
         Returns:
@@ -189,10 +207,15 @@ class LaunchHandler:
         else:
             held, version = current
             if held.job:
-                if not self._may_relaunch(run, held, message):
+                if not self._may_relaunch(run, held, message, again=again):
                     return None
-                answered = (*held.answered, held.message)
-                claim = Claim(message=message.id, since=time.time(), answered=answered)
+                answered = (*held.answered, held.message)[-_MAX_ANSWERED:]
+                claim = Claim(
+                    message=message.id,
+                    since=time.time(),
+                    answered=answered,
+                    launches=held.launch_count + 1,
+                )
             else:
                 age = self.runs.claim_age(run)
                 if not held.released and age < self.settings.claim_seconds:
@@ -206,20 +229,23 @@ class LaunchHandler:
             raise RetryableError(f"{run} has just been claimed by another delivery")
         return claim
 
-    def _may_relaunch(self, run: str, held: Claim, message: Message) -> bool:
-        """Return whether a message launches a run again: a new message, and a run that failed."""
+    def _may_relaunch(self, run: str, held: Claim, message: Message, *, again: bool) -> bool:
+        """Return whether a message launches a run again.
+
+        It does if it is new, and the run has failed; a series is also launched after a success.
+        """
         if message.id in (held.message, *held.answered):
             return False
         status = self.runs.status(run)
-        return status is not None and status.ended and status.state != "succeeded"
+        return status is not None and status.ended and (again or status.state != "succeeded")
 
     def _start(self, run: str, claim: Claim, request: RunRequest) -> RunStatus:
         """Launch the job of a claimed run, and record and publish its first status."""
         request_key = self.runs.key(run, "request")
         self.runs.store.write(request_key, (request.model_dump_json(indent=2) + "\n").encode())
         job_name = f"scenebeam-{run}"
-        if claim.answered:
-            job_name += f"-{len(claim.answered)}"
+        if claim.launch_count:
+            job_name += f"-{claim.launch_count}"
         fault = ""
         try:
             job = self.launcher.launch(run, job_name, self.runs.store.uri_for(request_key), request)

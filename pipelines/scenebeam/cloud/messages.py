@@ -30,6 +30,8 @@ class Message:
     """Text of the request; empty if there is a reference."""
     reference: str = ""
     """`gs://bucket/key` of a request file."""
+    sweep: bool = False
+    """Whether it asks for a sweep of all series."""
 
 
 def read_message(kind: str, event_id: str, data: Any) -> Message:
@@ -66,6 +68,8 @@ def read_message(kind: str, event_id: str, data: Any) -> Message:
         or _id_text(event_id)
     )
     attributes = message.get("attributes")
+    if isinstance(attributes, Mapping) and attributes.get("sweep") == "series":
+        return Message(message_id, sweep=True)
     reference = attributes.get("request") if isinstance(attributes, Mapping) else None
     if isinstance(reference, str) and reference:
         return Message(message_id, reference=reference)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from scenebeam.cloud.launch import Publish
+from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.runs import RUN_LABEL, Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import STATUS_FILE, RunStatus, State, now
@@ -110,6 +111,8 @@ class StatusUpdater:
         updated = self.runs.update(run, change)
         if updated == replaced[-1]:
             return None
+        if updated.ended:
+            Ledger(self.runs.store).enter(updated)
         if self.settings.status_topic:
             self.publish(
                 self.settings.status_topic, updated.to_bytes(), {"run": run, "state": updated.state}

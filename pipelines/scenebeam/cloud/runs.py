@@ -53,7 +53,14 @@ class Claim(BaseModel):
     job: str = ""
     """Id of the job that was launched; empty until then."""
     answered: tuple[str, ...] = ()
-    """Ids of messages that launched the run before; each time it ended without success."""
+    """Ids of the last messages that launched the run before."""
+    launches: int = 0
+    """How often it was launched before; 0 in claims of earlier versions."""
+
+    @property
+    def launch_count(self) -> int:
+        """How often the run was launched before."""
+        return max(self.launches, len(self.answered))
 
 
 def run_id(request: RunRequest) -> str:

@@ -45,6 +45,16 @@ class CloudSettings(BaseModel):
     """Upper bound for the `limits.max_bytes` of requests."""
     max_workers: int = Field(default=20, ge=1)
     """Upper bound for the `runner.workers` of requests, and the default."""
+    max_runs: int = Field(default=10, ge=1)
+    """Runs at a time, above which sweeps launch no series."""
+    max_monthly_cost: float | None = Field(default=None, ge=0)
+    """Budget of series in USD per calendar month, by the estimates of their plans."""
+    debounce_seconds: float = Field(default=600.0, ge=0)
+    """How long a series waits for more items before it is launched."""
+    check_seconds: float = Field(default=21_600.0, ge=0)
+    """Time after which the catalog of a series is asked for items that nobody has announced."""
+    lookback_days: int = Field(default=60, ge=1, le=36_500)
+    """How many days back it is asked."""
     claim_seconds: float = Field(default=120.0, ge=0)
     """Age in seconds after which a claim without a job is considered abandoned."""
     status_topic: str | None = None

@@ -12,7 +12,7 @@ from enum import Enum
 
 from scenebeam.errors import NoScenesError, RequestError, StorageError
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
-from scenebeam.planning.search import make_plan
+from scenebeam.planning.search import check_limits, make_plan
 from scenebeam.planning.series import (
     changed_grids,
     continue_series,
@@ -171,6 +171,7 @@ def reconcile(
         plan = make_plan(request, store, refresh=searched_again, measure=measure)
         if request.series is not None:
             plan = continue_series(None, plan, set(), set(), datetime.now(UTC))
+            check_limits(plan)
         if frozen is None:
             return Reconciliation(plan)
         changes = tuple(difference(frozen.request, request).values())
@@ -246,6 +247,7 @@ def _continue(
             f"{store.uri}: new scenes would change the grid of the series; set grid.crs, "
             "grid.resolution and grid.bounds to those of its products"
         )
+    check_limits(replace(plan, tasks=tuple(plan.undone(existing))))
     replaced = replaced_outputs(frozen, store, plan) | damaged
     return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)
 

@@ -23,6 +23,7 @@ from scenebeam.catalog.timeseries import read_series_scenes, series_digest
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import NoScenesError, RequestError
 from scenebeam.imaging.area_clouds import measure_clouds
+from scenebeam.planning.cost import dataflow_cost
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.search_cache import Item, read_search
 from scenebeam.planning.series_table import empty_rows, read_series
@@ -234,10 +235,39 @@ def plan_selection(request: RunRequest, result: SearchResult) -> Plan:
         result.series,
         result.absent,
     )
-    if plan.estimate.read_bytes > request.limits.max_bytes:
-        raise RequestError(
-            f"the plan reads about {plan.estimate.read_bytes / 1e9:.1f} GB, more than "
-            f"limits.max_bytes = {request.limits.max_bytes / 1e9:.1f} GB; narrow the request, or "
-            "raise the limit"
-        )
+    # A series makes only what it lacks, which is known when it is compared with its output.
+    if request.series is None:
+        check_limits(plan)
     return plan
+
+
+def check_limits(plan: Plan) -> None:
+    """Check what a plan reads and costs.
+
+    Raises:
+        RequestError: It is more than the limits of the request.
+    """
+    limits, read_bytes = plan.request.limits, plan.estimate.read_bytes
+    if read_bytes > limits.max_bytes:
+        raise RequestError(
+            f"the plan reads about {read_bytes / 1e9:.1f} GB, more than limits.max_bytes = "
+            f"{limits.max_bytes / 1e9:.1f} GB; narrow the request, or raise the limit"
+        )
+    _check_cost(plan)
+
+
+def _check_cost(plan: Plan) -> None:
+    """Check the cost of a plan that Dataflow would make.
+
+    Raises:
+        RequestError: It is more than the request may cost.
+    """
+    limit, runner = plan.request.limits.max_cost, plan.request.runner
+    if limit is None or runner.kind != "dataflow":
+        return
+    _, usd = dataflow_cost(plan.estimate, runner)
+    if usd > limit:
+        raise RequestError(
+            f"the run would cost about {usd:.2f} USD on Dataflow, more than limits.max_cost = "
+            f"{limit:.2f} USD; narrow the request, or raise the limit"
+        )

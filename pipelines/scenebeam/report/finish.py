@@ -17,6 +17,7 @@ from scenebeam.metadata.item_tables import ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
 from scenebeam.report.facts import gather
+from scenebeam.report.growth import growth_file
 from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
 from scenebeam.report.render import render
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
@@ -72,6 +73,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         **report.files,
         FAILURES_FILE: _failures_table(plan, unfinished, store),
         SPENDING_FILE: _spending_table(by_task.values()),
+        **growth_file(plan, undone, unfinished, store),
     }
     store.write_all(files)
     final = _final_status(plan, status, undone, unfinished, report).model_copy(

@@ -44,11 +44,9 @@ def _listed(value: Any) -> Any:
 Names = Annotated[
     list[str], _FailFast(), BeforeValidator(_listed, json_schema_input_type=str | list[str])
 ]
-"""A list of names, or a single one."""
 Numbers = Annotated[
     list[int], _FailFast(), BeforeValidator(_listed, json_schema_input_type=int | list[int])
 ]
-"""A list of numbers, or a single one."""
 
 
 class StrictModel(BaseModel):
@@ -365,6 +363,8 @@ class Limits(StrictModel):
     """Seconds that one task may spend waiting for retries in total."""
     max_bytes: ByteSize = Field(default=ByteSize(10**12), validate_default=True)
     """Largest number of bytes to read, by the estimate of the plan."""
+    max_cost: float | None = Field(default=None, ge=0, le=1e6)
+    """Largest cost of a run on Dataflow in USD, by the estimate of the plan at list prices."""
     max_failed: float = Field(default=0.05, ge=0, le=1)
     """Largest fraction of failed tasks with which a run is `partial`; above it is `failed`."""
     max_pixels: int = Field(default=10**11, ge=1)

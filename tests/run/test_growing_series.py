@@ -21,6 +21,7 @@ from scenebeam.execution import watch
 from scenebeam.execution.driver import run
 from scenebeam.multihash import content_multihash
 from scenebeam.planning import reuse
+from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest, interval
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import AREA, COLLECTION
@@ -90,7 +91,14 @@ def series(catalog: Catalog, tmp_path: Path) -> Callable[..., RunRequest]:
 
 
 Make = Callable[..., RunRequest]
-VOLATILE = ("status.json", "spending.csv", "report/", "plan.parquet", "superseded.json")
+VOLATILE = (
+    "status.json",
+    "spending.csv",
+    "report/",
+    "plan.parquet",
+    "superseded.json",
+    "series.json",
+)
 """What tells of runs rather than of products."""
 
 
@@ -436,3 +444,50 @@ def test_only_a_series_is_watched(catalog: Catalog, series: Make) -> None:
     assert watch.parse_pause("30m") == 1800
     with pytest.raises(RequestError, match="series: true"):
         next(watch.watch_series(series(series=False), 1))
+
+
+# What it says of itself, and what it may cost
+
+
+def test_a_series_says_what_it_has_made_of_what(catalog: Catalog, series: Make) -> None:
+    catalog.add("34TGL_20210610", "20220615")
+    output = Path(run(series(series={"late": "freeze"})).output)
+
+    def products_of() -> list[Document]:
+        document = json.loads((output / "series.json").read_text())
+        assert (document["run"], document["kind"]) == ("test", "mosaic")
+        rows: list[Document] = document["products"]
+        return rows
+
+    first, second = products_of()
+    assert (first["product"], first["state"]) == (BEFORE, "made")
+    assert first["datetime"] == "2021-06-10T09:20:31Z"
+    assert first["delay_hours"] > 24 * 365
+    assert any("34TGL_20220615" in scene for scene in second["scenes"])
+    catalog.add("34TGK_20210610")
+    run(series(series={"late": "freeze"}))
+    assert [row["state"] for row in products_of()] == ["late", "made"]
+    catalog.remove("20210610")
+    run(series(series={"late": "freeze"}))
+    assert [row["state"] for row in products_of()] == ["gone", "made"]
+
+
+def test_limits_are_of_what_a_pass_makes(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    run(series())
+    catalog.add("20220615")
+    with pytest.raises(RequestError, match="limits.max_bytes"):
+        run(series(limits={"max_bytes": 1000}))
+    run(series())
+    assert run(series(limits={"max_bytes": 1000})).kept == 2
+
+
+def test_a_run_that_would_cost_too_much_is_refused_with_the_figure(
+    catalog: Catalog, series: Make
+) -> None:
+    catalog.add("20210610")
+    runner = {"kind": "dataflow", "workers": 2}
+    with pytest.raises(RequestError, match=r"about 0.0\d USD on Dataflow, more than limits.max_cost = 0.01"):  # fmt: skip
+        make_plan(series(runner=runner, series=False, limits={"max_cost": 0.01}))
+    assert make_plan(series(runner=runner, series=False, limits={"max_cost": 1})).tasks
+    assert make_plan(series(series=False, limits={"max_cost": 0})).tasks

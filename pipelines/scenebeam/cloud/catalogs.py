@@ -1,0 +1,99 @@
+"""Catalogs: ask STAC APIs for recent items, in little memory and without pixels."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from scenebeam.cloud.standing import StandingRequest
+from scenebeam.errors import CatalogError
+from scenebeam.request import KNOWN_CATALOGS, parse_interval
+
+_PAGE_SIZE = 100
+_MAX_PAGES = 20
+"""Pages of one search: more items than that are found by the next pass itself."""
+_TIMEOUT = 20.0
+_MAX_BYTES = 50_000_000
+
+
+def find_items(standing: StandingRequest, lookback_days: int) -> list[Mapping[str, Any]]:
+    """Search the catalogs of a standing request for items of the last days.
+
+    Args:
+        standing: The standing request.
+        lookback_days: How many days back; older items are left to the passes.
+
+    Returns:
+        The items.
+
+    Raises:
+        CatalogError: No catalog is a STAC API that can be searched now.
+    """
+    since = datetime.now(UTC) - timedelta(days=lookback_days)
+    intervals = []
+    for start, end in map(parse_interval, standing.dates):
+        if end >= since:
+            intervals.append((max(start, since), end))
+    items: list[Mapping[str, Any]] = []
+    faults: list[str] = []
+    for catalog in standing.catalogs:
+        try:
+            for start, end in intervals:
+                items += _search(KNOWN_CATALOGS.get(catalog, catalog), standing, start, end)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            faults.append(f"{catalog}: {error}"[:300])
+    if faults and len(faults) == len(standing.catalogs):
+        raise CatalogError("; ".join(faults))
+    return items
+
+
+def _search(
+    url: str, standing: StandingRequest, start: datetime, end: datetime
+) -> Iterator[Mapping[str, Any]]:
+    landing = _read(urllib.request.Request(url))
+    links = [link for link in landing.get("links", ()) if link.get("rel") == "search"]
+    if not links:
+        raise ValueError("it has no item search")
+    times = "/".join(f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" for when in (start, end))
+    body: dict[str, Any] = {
+        "collections": list(standing.collections),
+        "datetime": times,
+        "limit": _PAGE_SIZE,
+    }
+    if standing.bbox is not None:
+        body["bbox"] = list(standing.bbox)
+    request = _post(str(links[0]["href"]), body)
+    for _ in range(_MAX_PAGES):
+        page = _read(request)
+        yield from page.get("features") or ()
+        following = [link for link in page.get("links", ()) if link.get("rel") == "next"]
+        if not following:
+            return
+        link = following[0]
+        if str(link.get("method", "GET")).upper() == "POST":
+            merged = {**body, **link.get("body", {})} if link.get("merge") else link.get("body", {})
+            request = _post(str(link["href"]), merged)
+        else:
+            request = urllib.request.Request(str(link["href"]))
+
+
+def _post(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
+    headers = {"Content-Type": "application/json"}
+    return urllib.request.Request(url, json.dumps(body).encode(), headers)
+
+
+def _read(request: urllib.request.Request) -> dict[str, Any]:
+    if not request.full_url.startswith(("http://", "https://")):
+        raise ValueError("it is not at an http address")
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        content = response.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError("its answer is too large")
+    document = json.loads(content)
+    if not isinstance(document, dict):
+        raise ValueError("its answer is no JSON object")
+    return document

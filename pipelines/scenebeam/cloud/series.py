@@ -1,0 +1,198 @@
+"""Series: keep standing requests up to date, by announced items and by asking catalogs.
+
+An announced item only marks the series that it belongs to. The scheduled sweep launches a pass of
+each marked series, after a while in which more items of the same acquisition may arrive. It also
+asks the catalogs for items that nobody has announced, so a lost event does no harm. A pass is a run
+of the standing request: it searches the catalog itself, and makes what the series lacks.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from scenebeam.cloud.catalogs import find_items
+from scenebeam.cloud.guard import authorize, normal_below
+from scenebeam.cloud.items import read_items
+from scenebeam.cloud.launch import LaunchHandler, RetryableError
+from scenebeam.cloud.ledger import Ledger
+from scenebeam.cloud.messages import Message
+from scenebeam.cloud.standing import (
+    STANDING,
+    StandingRequest,
+    StandingRequests,
+    is_standing,
+)
+from scenebeam.errors import RequestError, SceneBeamError
+from scenebeam.request import RunRequest
+from scenebeam.status import RunStatus
+from scenebeam.storage import open_store
+
+log = logging.getLogger(__name__)
+
+_REJECTED = ".rejected.txt"
+"""Suffix of the file beside a standing request that says why it is not valid."""
+
+
+@dataclass
+class SeriesHandler:
+    """Handles all messages of a deployment: requests, standing requests, items and sweeps."""
+
+    launcher: LaunchHandler
+    standing: StandingRequests
+    ledger: Ledger
+
+    def handle(self, message: Message) -> list[RunStatus]:
+        """Handle a message.
+
+        Args:
+            message: A request, a reference to one, STAC items, or a sweep.
+
+        Returns:
+            The statuses of runs that it started or rejected.
+
+        Raises:
+            RetryableError: The message should be delivered again.
+            StorageError: The state cannot be read or written; the same applies.
+        """
+        if message.sweep:
+            return self.sweep()
+        if message.reference:
+            if message.reference.endswith(_REJECTED):
+                return []
+            if is_standing(message.reference):
+                return [self.stand(message)]
+            return [self.launcher.handle(message)]
+        try:
+            items = read_items(message.content)
+        except RequestError as error:
+            return [self.launcher.reject(message, str(error))]
+        if items is None:
+            return [self.launcher.handle(message)]
+        for series, count in sorted(self.standing.announce(items).items()):
+            log.info("announced %s: %d new items", series, count)
+        return []
+
+    def stand(self, message: Message) -> RunStatus:
+        """Add the standing request of an uploaded file, or say beside it why it is not valid."""
+        folder, _, name = message.reference.rpartition("/")
+        try:
+            request, run = self.launcher.authorize(self.launcher.read_content(message))
+            if request.series is None:
+                raise RequestError("series: a standing request is a series; set series: true")
+            self.standing.add(run, message.reference, request)
+        except RequestError as error:
+            status = self.launcher.reject(message, str(error))
+            # Only where uploads are expected: a message may name any place.
+            if normal_below(message.reference, self.launcher.settings.requests):
+                open_store(folder).write(f"{name}{_REJECTED}", f"{status.message}\n".encode())
+            return status
+        open_store(folder).delete([f"{name}{_REJECTED}"])
+        return RunStatus(run=request.run, state="queued", id=run, output=request.output)
+
+    def sweep(self) -> list[RunStatus]:
+        """Launch what is due, within the bounds of the deployment.
+
+        Returns:
+            The statuses of the passes that were launched or refused.
+        """
+        self._compare_files()
+        settings, runs = self.launcher.settings, self.launcher.runs
+        for one in self.standing.list():
+            self._check_catalog(one)
+        known = {one.id: one for one in self.standing.list()}
+        statuses: list[RunStatus] = []
+        active = len(runs.open_ids())
+        waiting = sorted(self.standing.pending().items(), key=lambda pair: (-pair[1].age, pair[0]))
+        for series, mark in waiting:
+            if series not in known:
+                self.standing.start_pass(series)  # its file is gone
+            elif mark.age >= settings.debounce_seconds:
+                if active >= settings.max_runs:
+                    log.info("waiting %s: %d runs are active", series, active)
+                    break
+                status = self._start_pass(known[series], f"pass-{series}-{mark.version}")
+                if status is not None:
+                    statuses.append(status)
+                    active += status.state == "queued"
+        return statuses
+
+    def _start_pass(self, one: StandingRequest, message_id: str) -> RunStatus | None:
+        """Launch a pass of a series; None if its last one has not ended."""
+        before = self.launcher.runs.status(one.id)
+        if before is not None and not before.ended:
+            return None  # the mark stays, so the next sweep launches it
+        content = self.standing.request(one.id)
+        message = Message(message_id, content or b"")
+        try:
+            request = self._within_budget(authorize(message.content, self.launcher.settings))
+        except RequestError as error:
+            self.standing.start_pass(one.id)
+            return self.launcher.reject(message, f"{one.source}: {error}")
+        # Before the launch: an item that is announced from now on asks for another pass.
+        self.standing.start_pass(one.id)
+        try:
+            return self.launcher.launch_request(one.id, request, message)
+        except RetryableError as error:
+            self.standing.mark_pending(one.id)
+            log.info("waiting %s: %s", one.id, error)
+            return None
+        except BaseException:
+            self.standing.mark_pending(one.id)
+            raise
+
+    def _within_budget(self, request: RunRequest) -> RunRequest:
+        """Return a request that may cost what is left of the month's budget.
+
+        Raises:
+            RequestError: Nothing is left.
+        """
+        budget = self.launcher.settings.max_monthly_cost
+        if budget is None:
+            return request
+        spent = self.ledger.spent(datetime.now(UTC))
+        left = budget - spent
+        if left <= 0:
+            raise RequestError(
+                f"the deployment has spent about {spent:.2f} USD of {budget:.2f} USD this month "
+                "(SCENEBEAM_MAX_MONTHLY_COST)"
+            )
+        own = request.limits.max_cost
+        limits = request.limits.model_copy(
+            update={"max_cost": left if own is None else min(own, left)}
+        )
+        return request.model_copy(update={"limits": limits})
+
+    def _compare_files(self) -> None:
+        """Add standing requests whose upload was missed, and remove those whose file is gone."""
+        known = {one.source for one in self.standing.list()}
+        found: set[str] = set()
+        for prefix in self.launcher.settings.requests:
+            store = open_store(prefix)
+            found.update(store.uri_for(key) for key in store.list(STANDING))
+        for uri in sorted(found - known):
+            if is_standing(uri) and f"{uri}{_REJECTED}" not in found:
+                self.stand(Message(f"found-{sha256(uri.encode()).hexdigest()[:16]}", reference=uri))
+        if known - found:
+            self.standing.remove(known - found)
+
+    def _check_catalog(self, one: StandingRequest) -> None:
+        """Ask the catalogs of a series, now and then, for items that nobody has announced."""
+        settings = self.launcher.settings
+        age = self.standing.seconds_since_check(one.id)
+        if age is not None and age < settings.check_seconds:
+            return
+        try:
+            items = find_items(one, settings.lookback_days)
+        except SceneBeamError as error:
+            # A pass asks as well, and can read catalogs without an API.
+            log.info("cannot ask the catalog of %s: %s", one.id, error)
+            self.standing.mark_pending(one.id)
+        else:
+            new = [item for item in items if self.standing.note(one.id, item)]
+            if new:
+                log.info("found %s: %d items that were not announced", one.id, len(new))
+                self.standing.mark_pending(one.id)
+        self.standing.mark_checked(one.id)

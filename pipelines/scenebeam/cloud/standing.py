@@ -1,0 +1,288 @@
+"""Standing requests: series that a deployment keeps up to date.
+
+A request file below `standing/` of a request prefix stands until it is removed. The state bucket
+contains, for each of them:
+
+- `series/<id>/request.json`, the authorized request, and `source.json`, where it came from;
+- `series/<id>/items/<digest>`, an empty marker for each item that was announced or found, so that
+  an item that comes twice starts nothing;
+- `pending/<id>`, while scenes wait for a pass.
+
+`series/index.json` has what it takes to match items with all of them in one read. It is derived
+from the other files, and replaced with a generation precondition.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import tenacity
+from pydantic import BaseModel, ConfigDict
+
+from scenebeam.cloud.items import (
+    Item,
+    as_mapping,
+    bounds_of,
+    item_bbox,
+    item_digest,
+    item_time,
+)
+from scenebeam.errors import RequestError, StorageError
+from scenebeam.request import RunRequest
+from scenebeam.storage import Store
+
+SERIES, PENDING = "series/", "pending/"
+STANDING = "standing/"
+"""Folder of standing requests below a request prefix."""
+_INDEX_KEY = f"{SERIES}index.json"
+_CLOCK_KEY = f"{SERIES}clock.json"
+
+
+class StandingRequest(BaseModel):
+    """What is known of a standing request without reading it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    run: str
+    source: str
+    """URI of its file."""
+    output: str
+    collections: tuple[str, ...]
+    bbox: tuple[float, float, float, float] | None
+    """West, south, east, north; None if the area is not known in degrees."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles, if the area is given by them."""
+    dates: tuple[str, ...]
+    max_cloud_cover: float | None = None
+    platforms: tuple[str, ...] = ()
+    catalogs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, run: str, source: str, request: RunRequest) -> StandingRequest:
+        """Describe an authorized request."""
+        area = request.area
+        bbox = None
+        if area is not None and area.bbox is not None:
+            bbox = area.bbox
+        elif area is not None and area.geometry is not None:
+            bbox = bounds_of(area.geometry)
+        collections = []
+        for collection in request.collections:
+            collections.append(collection if isinstance(collection, str) else collection.id)
+        return cls(
+            id=run,
+            run=request.run,
+            source=source,
+            output=request.output,
+            collections=tuple(collections),
+            bbox=bbox,
+            tiles=tuple(area.mgrs or ()) if area is not None else (),
+            dates=tuple(request.dates),
+            max_cloud_cover=request.select.max_cloud_cover,
+            platforms=tuple(name.lower() for name in request.select.platform or ()),
+            catalogs=tuple(request.catalogs),
+        )
+
+    def matches(self, item: Item, intervals: Sequence[tuple[datetime, datetime]]) -> bool:
+        """Whether an item may be a scene of the series. Selection decides in the end.
+
+        Args:
+            item: A STAC item.
+            intervals: The dates of the request.
+        """
+        if item.get("collection") not in self.collections:
+            return False
+        properties = as_mapping(item.get("properties"))
+        when = item_time(item)
+        if when is None or (intervals and not any(a <= when <= b for a, b in intervals)):
+            return False
+        cloud = properties.get("eo:cloud_cover")
+        is_cloudy = isinstance(cloud, int | float) and cloud > (self.max_cloud_cover or 0)
+        if self.max_cloud_cover is not None and is_cloudy:
+            return False
+        platform = str(properties.get("platform") or "").lower()
+        if self.platforms and platform and platform not in self.platforms:
+            return False
+        return self._is_near(item, properties)
+
+    def _is_near(self, item: Item, properties: Mapping[str, Any]) -> bool:
+        code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
+        if self.tiles and code:
+            return code.removeprefix("MGRS-") in self.tiles
+        box = item_bbox(item)
+        if self.bbox is None or box is None:
+            return True  # not known: a pass will find out
+        # A box across the antimeridian has its west east of its east.
+        south, north = max(self.bbox[1], box[1]), min(self.bbox[3], box[3])
+        if south > north:
+            return False
+        return any(
+            max(a_west, b_west) <= min(a_east, b_east)
+            for a_west, a_east in _longitudes(self.bbox)
+            for b_west, b_east in _longitudes(box)
+        )
+
+
+def _longitudes(box: Sequence[float]) -> list[tuple[float, float]]:
+    west, east = box[0], box[2]
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+
+
+class Mark(NamedTuple):
+    """A series waits for a pass."""
+
+    age: float
+    """Seconds since it was marked."""
+    version: str
+    """Tells one mark from the next."""
+
+
+class StandingRequests:
+    """The standing requests of a deployment, in its state bucket or folder."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def list(self) -> list[StandingRequest]:
+        """List all standing requests, sorted by id."""
+        content = self.store.read(_INDEX_KEY)
+        return [] if content is None else _parse_index(content)
+
+    def get(self, series: str) -> StandingRequest | None:
+        """Return one standing request; None if there is none of the id."""
+        return next((one for one in self.list() if one.id == series), None)
+
+    def request(self, series: str) -> bytes | None:
+        """Read the authorized request of a series."""
+        return self.store.read(f"{SERIES}{series}/request.json")
+
+    def add(self, run: str, source: str, request: RunRequest) -> StandingRequest:
+        """Add a standing request, or replace the one of the same file.
+
+        Raises:
+            RequestError: Another file stands for the same output.
+        """
+        added = StandingRequest.of(run, source, request)
+        content = (request.model_dump_json(indent=2) + "\n").encode()
+        self.store.write(f"{SERIES}{run}/request.json", content)
+
+        def change(known: Sequence[StandingRequest]) -> list[StandingRequest]:
+            others = [one for one in known if one.source != source]
+            for one in others:
+                if one.output.rstrip("/") == added.output.rstrip("/"):
+                    raise RequestError(
+                        f"output: {added.output} belongs to the standing request {one.source}; "
+                        "choose another output, or remove that file"
+                    )
+            return [*others, added]
+
+        self._update(change)
+        self.mark_pending(run)
+        return added
+
+    def remove(self, sources: Iterable[str]) -> None:
+        """Remove the standing requests of files that are gone. Their products stay."""
+        gone = set(sources)
+        self._update(lambda known: [one for one in known if one.source not in gone])
+
+    def _update(self, change: Any) -> None:
+        retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_ConflictError),
+            stop=tenacity.stop_after_attempt(50),
+            wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
+            reraise=True,
+        )
+        retry(self._update_once, change)
+
+    def _update_once(self, change: Any) -> None:
+        stored = self.store.read_version(_INDEX_KEY)
+        known = [] if stored is None else _parse_index(stored[0])
+        changed = sorted(change(known), key=lambda one: one.id)
+        documents = [one.model_dump(mode="json") for one in changed]
+        content = (json.dumps(documents) + "\n").encode()
+        if stored is None:
+            written = self.store.create(_INDEX_KEY, content)
+        else:
+            written = content == stored[0] or self.store.replace(_INDEX_KEY, content, stored[1])
+        if not written:
+            raise _ConflictError("cannot update the index of standing requests: try again later")
+
+    def announce(self, items: Iterable[Item]) -> dict[str, int]:
+        """Note items for all series that they match.
+
+        Args:
+            items: STAC items; those that are no scene of any series are ignored.
+
+        Returns:
+            Id of a series → number of items that are new to it.
+        """
+        from scenebeam.request import parse_interval
+
+        standing = self.list()
+        intervals = {one.id: [parse_interval(text) for text in one.dates] for one in standing}
+        new: dict[str, int] = {}
+        for item in items:
+            for one in standing:
+                if one.matches(item, intervals[one.id]) and self.note(one.id, item):
+                    new[one.id] = new.get(one.id, 0) + 1
+        for series in new:
+            self.mark_pending(series)
+        return new
+
+    def note(self, series: str, item: Item) -> bool:
+        """Note one item for a series. Returns whether it was not known in this processing."""
+        return self.store.create(f"{SERIES}{series}/items/{item_digest(item)}", b"")
+
+    def mark_pending(self, series: str) -> None:
+        """Ask for a pass of a series."""
+        # A pass that is asked for again and again would otherwise wait for ever.
+        self.store.create(f"{PENDING}{series}", b"")
+
+    def pending(self) -> dict[str, Mark]:
+        """List the series that wait for a pass, by id.
+
+        Their age is the difference of two timestamps of the store, so no clock matters.
+        """
+        modified = self.store.list_modified(PENDING)
+        if not modified:
+            return {}
+        self.store.write(_CLOCK_KEY, b"")
+        present = self.store.modified(_CLOCK_KEY) or 0.0
+        marks = {}
+        for key, time in modified.items():
+            marks[key.removeprefix(PENDING)] = Mark(present - time, f"{time:.6f}")
+        return marks
+
+    def start_pass(self, series: str) -> None:
+        """Remove the mark of a series that is about to be passed over."""
+        self.store.delete([f"{PENDING}{series}"])
+
+    def seconds_since_check(self, series: str) -> float | None:
+        """Seconds since the catalog was last asked about a series; None for never."""
+        checked = self.store.modified(f"{SERIES}{series}/checked")
+        if checked is None:
+            return None
+        self.store.write(_CLOCK_KEY, b"")
+        return (self.store.modified(_CLOCK_KEY) or checked) - checked
+
+    def mark_checked(self, series: str) -> None:
+        """Note that the catalog has been asked about a series."""
+        self.store.write(f"{SERIES}{series}/checked", b"")
+
+
+def _parse_index(content: bytes) -> list[StandingRequest]:
+    return [StandingRequest.model_validate(document) for document in json.loads(content)]
+
+
+def is_standing(uri: str) -> bool:
+    """Whether a request file is a standing request."""
+    return re.search(rf"/{STANDING}[^/]+\.(?:ya?ml|json)$", uri) is not None
+
+
+class _ConflictError(StorageError):
+    """Another writer updated the index first."""

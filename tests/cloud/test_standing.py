@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from test_launch import Desk
 
+from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.items import item_bbox, read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, read_message
+from scenebeam.cloud.page import handle
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.series import SeriesHandler
 from scenebeam.cloud.settings import CloudSettings
@@ -425,3 +427,49 @@ def test_a_catalog_that_cannot_be_asked_is_asked_by_a_pass(tmp_path: Path) -> No
     assert len(made.sweep()) == 1
     made.end(made.id)
     assert len(made.sweep()) == 1
+
+
+# Pages
+
+
+def test_series_have_pages(tmp_path: Path) -> None:
+    made, output = Deployment(tmp_path), tmp_path / "products" / "valley"
+    made.upload()
+    # A folder in place of the bucket.
+    made.standing._update(
+        lambda known: [one.model_copy(update={"output": str(output)}) for one in known]
+    )
+    settings = made.settings.model_copy(update={"outputs": (str(tmp_path / "products"),)})
+
+    def get(path: str, accept: str = "") -> tuple[int, bytes]:
+        response = handle(HttpRequest("GET", path, {}, accept), made.runs, settings)
+        return response.status, response.body
+
+    series = made.id
+    [listed] = json.loads(get("/series")[1])["series"]
+    assert (listed["id"], listed["waiting"], listed["state"]) == (series, True, None)
+    made.sweep()
+    made.end(series, cost=1.5)
+    output.mkdir(parents=True)
+    rows = [
+        {"product": "a", "datetime": "2024-06-01T09:00:00Z", "state": "made", "scenes": ["x", "y"], "made": "2024-06-01T15:00:00Z", "delay_hours": 6.0},
+        {"product": "b", "datetime": "2024-06-04T09:00:00Z", "state": "gone", "scenes": ["z"], "made": "2024-06-04T19:00:00Z", "delay_hours": 10.0},
+        {"product": "<c>", "datetime": "2024-07-04T09:00:00Z", "state": "failed", "scenes": [], "reason": "HTTP 503"},
+        {"product": "odd", "datetime": None, "state": "made", "scenes": []},
+        "odd",
+    ]  # fmt: skip
+    (output / "series.json").write_text(json.dumps({"run": "valley", "products": rows}))
+    document = json.loads(get(f"/series/{series}")[1])
+    assert document["counts"] == {"failed": 1, "gone": 1, "made": 2}
+    assert (document["median_delay_hours"], document["cost"]) == (8.0, 1.5)
+    assert [month["month"] for month in document["calendar"]] == ["2024-07", "2024-06"]
+    assert document["calendar"][1]["days"][3] == {"day": 4, "state": "gone", "products": ["b"]}
+    status, page = get(f"/series/{series}", "text/html")
+    assert status == 200
+    assert b"day-gone" in page
+    assert b"&lt;c&gt;" in page
+    assert b"8.0 h (median)" in page
+    assert get("/series", "text/html")[0] == 200
+    assert get("/series/unknown")[0] == 404
+    (output / "series.json").write_text("not json")
+    assert json.loads(get(f"/series/{series}")[1])["products"] == []

@@ -15,11 +15,13 @@ from scenebeam.cloud.guard import is_below
 from scenebeam.cloud.http import SECURITY_HEADERS, HttpRequest, HttpResponse, respond
 from scenebeam.cloud.output_files import serve_output_file
 from scenebeam.cloud.runs import REJECTED, Runs
+from scenebeam.cloud.series_page import describe_series, list_series
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, RunStatus, State
 
 _ID = r"[a-z0-9][a-z0-9-]{0,62}"
 _RUN_PATH = re.compile(rf"/runs/({_ID})(?:/(pictures|output)/([A-Za-z0-9._+/-]{{1,500}}))?")
+_SERIES_PATH = re.compile(rf"/series(?:/({_ID}))?")
 _POSITION = re.compile(rf"{_ID}|rejected/[A-Za-z0-9_-]{{1,80}}")
 _SEARCH = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _CONSOLE = "https://console.cloud.google.com"
@@ -38,6 +40,7 @@ def handle(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpRes
     - `GET /runs/<id>` returns one run.
     - `GET /runs/<id>/output/report/index.html` returns its report, which refers to pictures, tables
       and items below `/runs/<id>/output/`. No other file of the output is served.
+    - `GET /series` lists the series, and `GET /series/<id>` returns one with its products.
     - `GET /runs/<id>/pictures/<number>` returns one of the pictures that the run's status names.
 
     Args:
@@ -49,13 +52,15 @@ def handle(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpRes
         The response: JSON, or HTML if the request accepts it.
     """
     path = request.path.rstrip("/") or "/runs"
-    match = _RUN_PATH.fullmatch(path)
-    if path != "/runs" and match is None:
+    match, series = _RUN_PATH.fullmatch(path), _SERIES_PATH.fullmatch(path)
+    if path != "/runs" and match is None and series is None:
         return _error(404, "page not found: try /runs", request)
     if request.method not in ("GET", "HEAD"):
         response = _error(405, "method not allowed: use GET or HEAD", request)
         headers = {**response.headers, "Allow": "GET, HEAD"}
         return HttpResponse(response.status, response.body, headers)
+    if series is not None:
+        return _serve_series(series[1], request, runs, settings)
     if match is None:
         return _list_runs(request, runs, settings)
     run, section, name = match.groups()
@@ -70,6 +75,17 @@ def handle(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpRes
         key = status.pictures[number] if number < len(status.pictures) else ""
     served = serve_output_file(status, key, request, settings)
     return served or _error(404, f"run {run} has no such file", request)
+
+
+def _serve_series(
+    name: str | None, request: HttpRequest, runs: Runs, settings: CloudSettings
+) -> HttpResponse:
+    if name is None:
+        return _serve(list_series(runs), "all_series.html", request)
+    document = describe_series(name, runs, settings)
+    if document is None:
+        return _error(404, f"series {name} not found", request)
+    return _serve(document, "series.html", request)
 
 
 def _list_runs(request: HttpRequest, runs: Runs, settings: CloudSettings) -> HttpResponse:

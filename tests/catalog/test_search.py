@@ -114,7 +114,7 @@ def test_more_scenes_than_allowed_are_refused(make_request: Make) -> None:
 def test_an_unknown_collection_lists_the_known(make_request: Make) -> None:
     with pytest.raises(
         RequestError,
-        match="io-lulc-annual-v02, landsat-c2-l2, sentinel-1-rtc, sentinel-2-c1-l2a, sentinel-2-l1c, sent",
+        match="io-lulc-annual-v02, landsat-c2-l1, landsat-c2-l2, .* sentinel-2-l1c, sentinel-2-l2a",
     ):
         scenes_from_items([], make_request(collections=["unlike-any"]))
     with pytest.raises(RequestError, match="did you mean 'landsat-c2-l2'"):

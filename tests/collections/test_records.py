@@ -40,7 +40,9 @@ def test_every_sensor_says_what_it_needs() -> None:
         assert record.required, record.id
         maps = {"elevation", "land_cover"} & record.bands.keys()
         assert record.sensor == (None if maps else "sar" if "vv" in record.bands else "optical")
-        assert bool(record.classes) == bool({"land_cover", "scl"} & record.bands.keys())
+        # Fmask is a map of classes at DEA, and bits elsewhere.
+        maps_of_classes = {"land_cover", "scl"} | ({"fmask"} if record.provider == "dea" else set())
+        assert bool(record.classes) == bool(maps_of_classes & record.bands.keys())
         assert (record.unit is not None) == (record.sensor == "sar")
         assert record.default_bands == record.canonical(record.default_bands)
     l1c = of("earth-search", "sentinel-2-l1c")

@@ -51,6 +51,8 @@ def authorize(content: bytes, settings: CloudSettings) -> RunRequest:
     for field in place_fields(document):
         _check_place(field, settings)
     _check_crs(document.get("grid"))
+    # A message may not name secrets: the deployment's account could read others than are meant.
+    document["accounts"] = settings.accounts
     document["runner"] = _runner(document.get("runner"), settings).model_dump()
     request = validate_request(document)
     limits = request.limits.model_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Literal
@@ -45,6 +46,8 @@ class CloudSettings(BaseModel):
     """Upper bound for the `limits.max_bytes` of requests."""
     max_workers: int = Field(default=20, ge=1)
     """Upper bound for the `runner.workers` of requests, and the default."""
+    accounts: dict[str, str] = {}
+    """Credentials of catalogs as JSON: name → `secret:projects/…/secrets/…/versions/…`."""
     max_runs: int = Field(default=10, ge=1)
     """Runs at a time, above which sweeps launch no series."""
     max_monthly_cost: float | None = Field(default=None, ge=0)
@@ -94,7 +97,8 @@ class CloudSettings(BaseModel):
             if text is None:
                 continue
             is_list = str(field.annotation).startswith("tuple")
-            values[name] = _split(text) if is_list else text
+            is_mapping = str(field.annotation).startswith("dict")
+            values[name] = _split(text) if is_list else _mapping(text) if is_mapping else text
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -107,6 +111,14 @@ class CloudSettings(BaseModel):
 
 def _variable(name: str) -> str:
     return f"{_PREFIX}{name.upper()}"
+
+
+def _mapping(text: str) -> object:
+    """Parse JSON; text that is none is left to the validation."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ class CollectionRecord(BaseModel):
     id: str
     """The collection's id in the STAC catalog."""
     provider: str = "inline"
-    """The catalog: `earth-search`, `planetary-computer` or `cdse`; `inline` if a request has it."""
+    """The catalog, by its known name; `inline` if a request has the record."""
     title: str = ""
     dtype: str
     nodata: float | None = None
@@ -188,7 +188,9 @@ class CollectionRecord(BaseModel):
     """Band of bit flags → bits, any of which marks a pixel as not clear ground."""
     classes: dict[int, LandClass] = {}
     """Pixel value → class, for maps and for the classification that comes with images."""
-    signing: Literal["none", "planetary-computer", "cdse", "s3", "s3-requester-pays"] = "none"
+    signing: Literal[
+        "none", "planetary-computer", "cdse", "earthdata", "s3", "s3-requester-pays"
+    ] = "none"
     """How requests for its files are signed: see `scenebeam.transfer.signing`."""
 
     @model_validator(mode="before")

@@ -22,6 +22,7 @@ from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
 from scenebeam.transfer.signing import effective_limits
+from scenebeam.transfer.signing.accounts import use_accounts
 
 ProgressCallback = Callable[[], None]
 """Announces that a run has progressed. It is pickled with the graph, and must not raise."""
@@ -131,6 +132,7 @@ class _FrozenTasks:
 
     def __init__(self, output: str, limits: str | None) -> None:
         plan, self.store = _read_frozen(output)
+        use_accounts(plan.request.accounts)
         self.kind = plan.request.product.kind
         self.tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
         given = None if limits is None else Limits.model_validate_json(limits)

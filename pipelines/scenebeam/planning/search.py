@@ -31,6 +31,7 @@ from scenebeam.products import product_of
 from scenebeam.products.base import SearchScope
 from scenebeam.request import RunRequest, TimeSeries, parse_interval
 from scenebeam.storage import Store, open_store
+from scenebeam.transfer.signing.accounts import use_accounts
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ def find_scenes(
         RequestError: A band is unknown, or the table cannot be read.
         CatalogError: The catalog cannot be searched.
     """
+    use_accounts(request.accounts)
     # An unknown band is reported before the catalog is searched.
     resolve_bands(request)
     if isinstance(request.catalog, TimeSeries):

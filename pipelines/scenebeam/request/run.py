@@ -35,14 +35,33 @@ from scenebeam.request.sections import (
     TimeSeries,
 )
 from scenebeam.request.series import Series, parse_series
+from scenebeam.suggestions import suggest
 
 KNOWN_CATALOGS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
     "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
     "cdse": "https://stac.dataspace.copernicus.eu/v1",
+    "lpdaac": "https://cmr.earthdata.nasa.gov/stac/LPCLOUD",
+    "asf": "https://cmr.earthdata.nasa.gov/stac/ASF",
+    "dea": "https://explorer.dea.ga.gov.au/stac",
+    "deafrica": "https://explorer.digitalearth.africa/stac",
 }
 _FINGERPRINTED = {"catalog", "collections", "area", "dates", "select", "grid", "product", "checks"}
 """Sections that decide what the products contain."""
+
+ACCOUNTS = (
+    "CDSE_ACCESS_TOKEN",
+    "CDSE_USERNAME",
+    "CDSE_PASSWORD",
+    "CDSE_S3_ACCESS_KEY",
+    "CDSE_S3_SECRET_KEY",
+    "EARTHDATA_TOKEN",
+)
+"""Names of the credentials that catalogs ask for."""
+SecretReference = Annotated[
+    str, Field(pattern=r"^secret:projects/[\w.:-]+/secrets/[\w-]+/versions/\w+$", max_length=500)
+]
+"""Where a secret is; the secret itself never is in a request."""
 
 ProductT_co = TypeVar("ProductT_co", bound=ProductRequest, default=ProductRequest, covariant=True)
 
@@ -63,6 +82,13 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+def _check_accounts(accounts: dict[str, str]) -> dict[str, str]:
+    for name in accounts:
+        if name not in ACCOUNTS:
+            raise ValueError(f"{name!r} is not known; {suggest(name, ACCOUNTS)}")
+    return accounts
+
+
 class RunRequest(StrictModel, Generic[ProductT_co]):
     """One run: scenes of an area and time from a catalog, made into one product.
 
@@ -74,10 +100,11 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
     """Name of the run: letters, digits, `-` and `_`."""
     catalog: Annotated[str | list[str] | TimeSeries, Place("read")]
     """Catalog to search: a known name, a URL, a file, or a table of existing files. Known names are
-    `earth-search`, `planetary-computer` and `cdse`. A URL is that of a STAC API or of a static
-    catalog. A file is an ItemCollection, an Item, stac-geoparquet or a `catalog.json`. A table is
-    given as `{time_series: table.csv, root: folder}`. Catalogs of a list back each other: a scene
-    is taken from the first that has it, and read from another where its files cannot be read."""
+    `earth-search`, `planetary-computer`, `cdse`, `lpdaac`, `asf`, `dea` and `deafrica`. A URL is
+    that of a STAC API or of a static catalog. A file is an ItemCollection, an Item,
+    stac-geoparquet or a `catalog.json`. A table is given as `{time_series: table.csv, root:
+    folder}`. Catalogs of a list back each other: a scene is taken from the first that has it, and
+    read from another where its files cannot be read."""
     collections: Several[str | CollectionRecord] = Field(min_length=1)
     """Collection ids (`scenebeam info` lists them), or records given inline."""
     area: Area | None = None
@@ -115,6 +142,12 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
         PlainSerializer(lambda runner: runner.model_dump()),
     ] = Runner()
     """Where tasks run: the fields of a runner, or its kind alone, as in `runner: direct`."""
+    accounts: Annotated[dict[str, SecretReference], AfterValidator(_check_accounts)] = Field(
+        default={}
+    )
+    """Credentials of catalogs, as references to Google's Secret Manager. For example:
+    `{EARTHDATA_TOKEN: secret:projects/p/secrets/earthdata/versions/latest}`. Default: those of the
+    environment."""
     limits: Limits = Limits()
     """Ceilings of a run, and of its requests and downloads."""
 

@@ -12,6 +12,7 @@ from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 from scenebeam.transfer.retry import shutdown
 from scenebeam.transfer.signing import effective_limits
+from scenebeam.transfer.signing.accounts import use_accounts
 
 IN_PROCESS = True
 """Whether tasks run in this process, so that none are left when it ends."""
@@ -19,6 +20,7 @@ IN_PROCESS = True
 
 def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
     """See `scenebeam.execution.runners.run_tasks`."""
+    use_accounts(plan.request.accounts)
     product, limits = plan.request.product.kind, effective_limits(plan.request)
     undone = plan.undone(store.list())
     if not product_of(product).io_bound:

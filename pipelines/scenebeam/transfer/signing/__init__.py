@@ -7,6 +7,7 @@ signer:
     none                 no signature
     planetary-computer   SAS tokens, from the planetary_computer package
     cdse                 bearer tokens for https, keys for s3: see `signing.cdse`
+    earthdata            bearer tokens for https, temporary keys for s3: `signing.earthdata`
     s3                   AWS signature version 4: see `signing.s3`
     s3-requester-pays    the same, and the reader accepts the charges
 
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 from scenebeam.errors import ReadError
 from scenebeam.request import KNOWN_CATALOGS, Limits, RunRequest, is_remote
 from scenebeam.transfer.addresses import is_metadata, is_private
-from scenebeam.transfer.signing import cdse, google, planetary_computer, s3
+from scenebeam.transfer.signing import cdse, earthdata, google, planetary_computer, s3
 from scenebeam.transfer.signing.base import SignedRequest, redact_url, split_url
 
 __all__ = [
@@ -63,6 +64,7 @@ _SIGNERS = {
     "none": _UNSIGNED,
     "planetary-computer": Signer(sign_http=planetary_computer.sign_http),
     "cdse": Signer(cdse.sign_http, cdse.sign_s3, cdse.preferred_schemes),
+    "earthdata": Signer(earthdata.sign_http, earthdata.sign_s3, earthdata.preferred_schemes),
     "s3": Signer(sign_s3=s3.sign, preferred_schemes=_prefer_s3),
     "s3-requester-pays": Signer(sign_s3=s3.sign_requester_pays, preferred_schemes=_prefer_s3),
 }

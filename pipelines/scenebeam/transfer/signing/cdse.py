@@ -1,12 +1,11 @@
 """Signer of the Copernicus Data Space (CDSE): bearer tokens for https, keys for its S3 storage.
 
-Credentials come from the environment: CDSE_ACCESS_TOKEN, or CDSE_USERNAME and CDSE_PASSWORD, for
-https; CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY for s3.
+Its credentials (see `signing.accounts`) are CDSE_ACCESS_TOKEN, or CDSE_USERNAME and CDSE_PASSWORD,
+for https; CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY for s3.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ import urllib3
 
 from scenebeam.errors import ReadError
 from scenebeam.extras import import_extra
+from scenebeam.transfer.signing.accounts import credential, has_credential
 from scenebeam.transfer.signing.base import ExpiringToken, SignedRequest
 from scenebeam.transfer.signing.s3 import sigv4_headers
 
@@ -37,7 +37,7 @@ _RETRIES = urllib3.Retry(
 
 def preferred_schemes() -> Sequence[str]:
     """Return the schemes that there are credentials for."""
-    if _s3_credentials():
+    if has_credential("CDSE_S3_ACCESS_KEY") and has_credential("CDSE_S3_SECRET_KEY"):
         return ("s3",)
     return ("https", "http") if _has_account() else ()
 
@@ -71,22 +71,22 @@ def sign_s3(bucket: str, key: str) -> SignedRequest:
 
 
 def _s3_credentials() -> Any:
-    key, secret = os.environ.get("CDSE_S3_ACCESS_KEY"), os.environ.get("CDSE_S3_SECRET_KEY")
-    if not (key and secret):
+    names = ("CDSE_S3_ACCESS_KEY", "CDSE_S3_SECRET_KEY")
+    if not all(map(has_credential, names)):
         return None
+    key, secret = map(credential, names)
     credentials = import_extra("botocore.credentials", "aws", "reading with CDSE_S3_ACCESS_KEY")
     return credentials.Credentials(key, secret)
 
 
 def _has_account() -> bool:
-    return (
-        "CDSE_ACCESS_TOKEN" in os.environ or {"CDSE_USERNAME", "CDSE_PASSWORD"} <= os.environ.keys()
-    )
+    has_login = has_credential("CDSE_USERNAME") and has_credential("CDSE_PASSWORD")
+    return has_login or has_credential("CDSE_ACCESS_TOKEN")
 
 
 def _access_token() -> str:
-    if "CDSE_ACCESS_TOKEN" in os.environ:
-        return os.environ["CDSE_ACCESS_TOKEN"]
+    if token := credential("CDSE_ACCESS_TOKEN"):
+        return token
     if not _has_account():
         raise ReadError(
             "the Copernicus Data Space requires an account: set CDSE_USERNAME and CDSE_PASSWORD, "
@@ -106,8 +106,8 @@ def _fetch_token() -> tuple[str, float]:
     fields = {
         "client_id": "cdse-public",
         "grant_type": "password",
-        "username": os.environ["CDSE_USERNAME"],
-        "password": os.environ["CDSE_PASSWORD"],
+        "username": credential("CDSE_USERNAME"),
+        "password": credential("CDSE_PASSWORD"),
     }
     try:
         response = urllib3.request(

@@ -11,10 +11,11 @@ locals {
 
   # bucket → role → accounts
   bucket_roles = {
-    "requests/roles/storage.objectViewer" = ["launch", "worker"]
+    "requests/roles/storage.objectViewer" = ["worker"]
+    "requests/roles/storage.objectUser"   = ["launch"] # says beside a standing request why it is not valid
     "state/roles/storage.objectViewer"    = ["status"]
     "state/roles/storage.objectUser"      = ["launch", "report", "worker"]
-    "products/roles/storage.objectViewer" = ["report", "status"]
+    "products/roles/storage.objectViewer" = ["launch", "report", "status"]
     "products/roles/storage.objectUser"   = ["worker"]
   }
   bucket_members = merge([
@@ -61,4 +62,12 @@ resource "google_service_account_iam_member" "launch_as_worker" {
   service_account_id = google_service_account.this["worker"].name
   role               = "roles/iam.serviceAccountUser"
   member             = google_service_account.this["launch"].member
+}
+
+# Workers read the accounts of catalogs themselves; no option, plan or log holds them.
+resource "google_secret_manager_secret_iam_member" "worker" {
+  for_each  = var.secrets
+  secret_id = each.value
+  role      = "roles/secretmanager.secretAccessor"
+  member    = google_service_account.this["worker"].member
 }

@@ -4,7 +4,11 @@ locals {
     report = { memory = "512Mi", instances = 3 }
     status = { memory = "512Mi", instances = 3 }
   }
-  environment = {
+  accounts_of_catalogs = { for name, secret in var.secrets : name => "secret:projects/${var.project}/secrets/${secret}/versions/latest" }
+  budget = var.series.max_monthly_cost == null ? {} : {
+    SCENEBEAM_MAX_MONTHLY_COST = tostring(var.series.max_monthly_cost)
+  }
+  environment = merge(local.budget, {
     SCENEBEAM_STATE                  = "gs://${local.buckets.state}"
     SCENEBEAM_OUTPUTS                = "gs://${local.buckets.products}"
     SCENEBEAM_REQUESTS               = "gs://${local.buckets.requests}"
@@ -13,6 +17,11 @@ locals {
     SCENEBEAM_MAX_SCENES             = tostring(var.max_scenes)
     SCENEBEAM_MAX_BYTES              = var.max_bytes
     SCENEBEAM_MAX_WORKERS            = tostring(var.max_workers)
+    SCENEBEAM_MAX_RUNS               = tostring(var.series.max_runs)
+    SCENEBEAM_DEBOUNCE_SECONDS       = tostring(60 * var.series.wait_minutes)
+    SCENEBEAM_CHECK_SECONDS          = tostring(3600 * var.series.check_hours)
+    SCENEBEAM_STALE_DAYS             = tostring(var.series.stale_days)
+    SCENEBEAM_ACCOUNTS               = jsonencode(local.accounts_of_catalogs)
     SCENEBEAM_STATUS_TOPIC           = "projects/${var.project}/topics/${var.name}-status"
     SCENEBEAM_PROGRESS_TOPIC         = "projects/${var.project}/topics/${var.name}-progress"
     SCENEBEAM_DEAD_LETTER_TOPIC      = "projects/${var.project}/topics/${var.name}-dead"
@@ -24,7 +33,7 @@ locals {
     SCENEBEAM_WORKER_SERVICE_ACCOUNT = google_service_account.this["worker"].email
     SCENEBEAM_SUBNETWORK             = var.subnetwork == null ? "" : var.subnetwork
     SCENEBEAM_MACHINE_TYPE           = var.machine_type
-  }
+  })
 }
 
 resource "google_cloud_run_v2_service" "function" {

@@ -1,6 +1,7 @@
 locals {
   topics = {
     requests = "Requests: a message contains one, or names a request file in the bucket"
+    items    = "STAC items of new scenes, which start what standing requests make of them"
     status   = "Every status change of a run"
     progress = "Progress of runs, and periodic sweeps of all open runs"
     dead     = "Dead letters: messages that can never start a run, or that could not be delivered"
@@ -10,6 +11,7 @@ locals {
   # subscription → topic and the function that it is pushed to
   pushes = {
     requests = { topic = "requests", function = "launch" }
+    items    = { topic = "items", function = "launch" }
     progress = { topic = "progress", function = "report" }
   }
 }
@@ -99,6 +101,20 @@ resource "google_pubsub_topic_iam_member" "publishers" {
   topic  = google_pubsub_topic.this[each.value.topic].id
   role   = "roles/pubsub.publisher"
   member = google_service_account.this[each.value.account].member
+}
+
+resource "google_cloud_scheduler_job" "series" {
+  name        = "${var.name}-series"
+  description = "Launches passes of series that are due, and asks catalogs for scenes that nobody announced"
+  schedule    = var.series.schedule
+  time_zone   = "Etc/UTC"
+
+  pubsub_target {
+    topic_name = google_pubsub_topic.this["requests"].id
+    attributes = { sweep = "series" }
+  }
+
+  depends_on = [google_project_service.used]
 }
 
 resource "google_cloud_scheduler_job" "sweep" {

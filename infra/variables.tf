@@ -147,3 +147,31 @@ variable "alert_emails" {
   type        = list(string)
   default     = []
 }
+
+variable "series" {
+  description = "Series: `schedule` of the sweep that launches passes; `wait_minutes` in which more items of an acquisition may arrive; `check_hours` after which catalogs are asked for scenes that nobody announced; `max_runs` at a time; `max_monthly_cost` in USD by the estimates of the plans (null: no budget); `stale_days` without a new product that raise an alert."
+  type = object({
+    schedule         = optional(string, "*/10 * * * *")
+    wait_minutes     = optional(number, 10)
+    check_hours      = optional(number, 6)
+    max_runs         = optional(number, 10)
+    max_monthly_cost = optional(number)
+    stale_days       = optional(number, 30)
+  })
+  default = {}
+
+  validation {
+    condition     = var.series.max_runs >= 1 && var.series.wait_minutes >= 0 && var.series.check_hours >= 1 && var.series.stale_days >= 1
+    error_message = "max_runs, check_hours and stale_days must be 1 or more, and wait_minutes 0 or more."
+  }
+  validation {
+    condition     = var.series.max_monthly_cost == null ? true : var.series.max_monthly_cost >= 0
+    error_message = "max_monthly_cost must be 0 or more."
+  }
+}
+
+variable "secrets" {
+  description = "Accounts of catalogs: name of a credential (EARTHDATA_TOKEN, CDSE_USERNAME, CDSE_PASSWORD, CDSE_S3_ACCESS_KEY, CDSE_S3_SECRET_KEY) to the id of the secret in Secret Manager that holds it."
+  type        = map(string)
+  default     = {}
+}

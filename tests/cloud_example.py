@@ -20,18 +20,18 @@ import yaml
 from google.api_core.exceptions import AlreadyExists, Conflict
 from google.cloud import pubsub_v1
 
-from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, write_sandbox
+from scenebeam.sandbox.scenes import AREA, COLLECTION, DATES, SCENES, write_sandbox
 from scenebeam.storage import gcs, open_store
 
 EXAMPLE = Path(__file__).parents[1] / "config" / "mosaic-thessaloniki.yaml"
-PUSHED = {"requests": "launch", "progress": "report"}
+PUSHED = {"requests": "launch", "items": "launch", "progress": "report"}
 """Topic → the function to which it is pushed."""
 
 
 def create_topics(project: str, urls: Mapping[str, str]) -> None:
     """The topics of a deployment, and subscriptions: each to be pulled, two pushed to functions at `urls`."""
     publisher, subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
-    for topic in ("requests", "progress", "status", "dead"):
+    for topic in ("requests", "items", "progress", "status", "dead"):
         name, subscription = (
             f"projects/{project}/topics/{topic}",
             f"projects/{project}/subscriptions/{topic}",
@@ -81,6 +81,31 @@ def published(project: str, catalog: str, output: str) -> None:
         topic, json.dumps(example(catalog, output)).encode()
     ).result(timeout=30)
     print(f"published    {EXAMPLE.name} to {topic}", flush=True)
+
+
+def stand(project: str, catalog: str, prefix: str, url: str) -> str:
+    """Make the example a standing request, announce one of its items, and let the deployment sweep; the id of the series."""
+    document = {**example(catalog, f"{prefix}/products/series"), "dates": "2021-06-01/..", "series": True, "run": "series"}  # fmt: skip
+    open_store(f"{prefix}/requests").write(
+        "standing/thessaloniki.yaml", json.dumps(document).encode()
+    )
+    publisher = pubsub_v1.PublisherClient()
+    topic = f"projects/{project}/topics/requests"
+    publisher.publish(topic, b"{}", sweep="series").result(timeout=30)
+    series = ""
+    while not series:
+        time.sleep(0.5)
+        with urllib.request.urlopen(f"{url}/series", timeout=30) as answer:
+            listed = json.load(answer)["series"]
+        series = listed[0]["id"] if listed else ""
+    print(f"standing     {prefix}/requests/standing/thessaloniki.yaml is {series}", flush=True)
+    item = SCENES[0].item(f"{prefix}/scenes")
+    publisher.publish(f"projects/{project}/topics/items", json.dumps(item).encode()).result(
+        timeout=30
+    )
+    print(f"announced    {item['id']}", flush=True)
+    publisher.publish(topic, b"{}", sweep="series").result(timeout=30)
+    return series
 
 
 def follow(url: str) -> bool:

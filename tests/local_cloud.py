@@ -25,7 +25,7 @@ from typing import Any
 
 from google.cloud import pubsub_v1
 
-from cloud_example import create_topics, follow, published, put_scenes
+from cloud_example import create_topics, follow, published, put_scenes, stand
 from local_dataflow import Dataflow, serve_dataflow
 from scenebeam.cloud import topics
 from scenebeam.storage import gcs
@@ -240,10 +240,14 @@ def main() -> int:
             f"storage      {url} (gs://bucket)\nPub/Sub      {emulator}\nDataflow     {dataflow.url} (a stand-in)"
         )
         print(f"page         {cloud.status_url}/runs")
+        os.environ["SCENEBEAM_DEBOUNCE_SECONDS"] = "0"
         catalog = put_scenes("gs://bucket/scenes", url)
         cloud.allow(catalog)
         published(cloud.project, catalog, "gs://bucket/products/mosaic-thessaloniki")
         succeeded = follow(cloud.status_url)
+        series = stand(cloud.project, catalog, "gs://bucket", cloud.status_url)
+        succeeded = follow(cloud.status_url) and succeeded
+        print(f"its calendar {cloud.status_url}/series/{series}", flush=True)
         if sys.stdout.isatty():
             print("Ctrl-C ends it")
             with suppress(KeyboardInterrupt):

@@ -77,3 +77,39 @@ run "variables_are_validated" {
   }
   expect_failures = [var.project, var.region, var.name, var.max_bytes, var.machine_type]
 }
+
+run "series_have_a_schedule_bounds_and_secrets" {
+  command = plan
+  variables {
+    series  = { max_runs = 3, max_monthly_cost = 50, schedule = "0 * * * *" }
+    secrets = { EARTHDATA_TOKEN = "earthdata" }
+  }
+  assert {
+    condition     = google_cloud_scheduler_job.series.schedule == "0 * * * *" && google_cloud_scheduler_job.series.pubsub_target[0].attributes.sweep == "series"
+    error_message = "Series are not swept on their schedule."
+  }
+  assert {
+    condition     = local.environment.SCENEBEAM_MAX_RUNS == "3" && local.environment.SCENEBEAM_MAX_MONTHLY_COST == "50"
+    error_message = "The bounds of series do not reach the functions."
+  }
+  assert {
+    condition     = jsondecode(local.environment.SCENEBEAM_ACCOUNTS).EARTHDATA_TOKEN == "secret:projects/my-project/secrets/earthdata/versions/latest"
+    error_message = "The functions do not get references to secrets."
+  }
+  assert {
+    condition     = google_secret_manager_secret_iam_member.worker["EARTHDATA_TOKEN"].role == "roles/secretmanager.secretAccessor"
+    error_message = "Workers may not read the secrets."
+  }
+  assert {
+    condition     = google_pubsub_subscription.push["items"].dead_letter_policy[0].max_delivery_attempts == 20
+    error_message = "Items have no dead-letter policy."
+  }
+}
+
+run "no_budget_by_default" {
+  command = plan
+  assert {
+    condition     = !contains(keys(local.environment), "SCENEBEAM_MAX_MONTHLY_COST")
+    error_message = "There is a budget that nobody has set."
+  }
+}

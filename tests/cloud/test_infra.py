@@ -71,5 +71,5 @@ def test_the_functions_get_every_setting_that_they_need(
 
     text = (terraform[0] / "functions.tf").read_text()
     given = set(re.findall(r"^\s+SCENEBEAM_(\w+)\s+=", text, re.MULTILINE))
-    left_to_defaults = {"CLAIM_SECONDS", "LAUNCHER", "DATAFLOW_ENDPOINT"}
+    left_to_defaults = {"CLAIM_SECONDS", "LOOKBACK_DAYS", "LAUNCHER", "DATAFLOW_ENDPOINT"}
     assert given == {name.upper() for name in CloudSettings.model_fields} - left_to_defaults

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -432,7 +433,7 @@ def test_a_catalog_that_cannot_be_asked_is_asked_by_a_pass(tmp_path: Path) -> No
 # Pages
 
 
-def test_series_have_pages(tmp_path: Path) -> None:
+def test_series_have_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made, output = Deployment(tmp_path), tmp_path / "products" / "valley"
     made.upload()
     # A folder in place of the bucket.
@@ -471,5 +472,8 @@ def test_series_have_pages(tmp_path: Path) -> None:
     assert b"8.0 h (median)" in page
     assert get("/series", "text/html")[0] == 200
     assert get("/series/unknown")[0] == 404
+    with caplog.at_level("INFO", "scenebeam"):
+        SeriesHandler(replace(made.handler.launcher, settings=settings), made.standing, made.handler.ledger)._warn_if_stale(made.standing.list()[0])  # fmt: skip
+    assert f"stale {series}: no new product for" in caplog.text
     (output / "series.json").write_text("not json")
     assert json.loads(get(f"/series/{series}")[1])["products"] == []

@@ -19,6 +19,7 @@ from scenebeam.cloud.items import read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import Message
+from scenebeam.cloud.series_page import read_products
 from scenebeam.cloud.standing import (
     STANDING,
     StandingRequest,
@@ -195,4 +196,13 @@ class SeriesHandler:
             if new:
                 log.info("found %s: %d items that were not announced", one.id, len(new))
                 self.standing.mark_pending(one.id)
+        self._warn_if_stale(one)
         self.standing.mark_checked(one.id)
+
+    def _warn_if_stale(self, one: StandingRequest) -> None:
+        """Log that a series has made nothing for days; an alert counts these lines."""
+        products = read_products(one, self.launcher.settings)
+        times = [datetime.fromisoformat(row["made"]) for row in products if row["made"]]
+        days = (datetime.now(UTC) - max(times)).days if times else 0
+        if days >= self.launcher.settings.stale_days:
+            log.info("stale %s: no new product for %d days", one.id, days)

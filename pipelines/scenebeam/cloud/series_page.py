@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from statistics import median
 from typing import Any
 
@@ -42,7 +42,7 @@ def describe_series(name: str, runs: Runs, settings: CloudSettings) -> dict[str,
     if one is None:
         return None
     summary = _summary(one, runs, standing.pending(), Ledger(runs.store).by_run())
-    products = _read_products(one, settings)
+    products = read_products(one, settings)
     delays = [row["delay_hours"] for row in products if row["delay_hours"] is not None]
     return {
         **summary,
@@ -77,7 +77,7 @@ def _summary(
     }
 
 
-def _read_products(one: StandingRequest, settings: CloudSettings) -> list[dict[str, Any]]:
+def read_products(one: StandingRequest, settings: CloudSettings) -> list[dict[str, Any]]:
     """Read what the runs of a series have written of its products, if they have."""
     if not is_below(one.output, settings.outputs):
         return []
@@ -106,7 +106,7 @@ def _product(row: Mapping[str, Any]) -> dict[str, Any]:
         "datetime": row.get("datetime"),
         "state": row["state"],
         "reason": str(row.get("reason", "")),
-        "made": str(row["made"]) if row.get("made") else None,
+        "made": _time(row.get("made")),
         "delay_hours": delay if isinstance(delay, int | float) else None,
         "scenes": scenes if isinstance(scenes, list) else [],
     }
@@ -137,3 +137,10 @@ def _calendar(products: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             )
         months.append({"month": f"{first:%Y-%m}", "days": cells})
     return months
+
+
+def _time(text: object) -> str | None:
+    try:
+        return f"{datetime.fromisoformat(str(text)).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except ValueError:
+        return None

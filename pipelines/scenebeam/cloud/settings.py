@@ -58,6 +58,8 @@ class CloudSettings(BaseModel):
     """Time after which the catalog of a series is asked for items that nobody has announced."""
     lookback_days: int = Field(default=60, ge=1, le=36_500)
     """How many days back it is asked."""
+    stale_days: int = Field(default=30, ge=1)
+    """Days without a new product after which a sweep logs that a series is stale."""
     claim_seconds: float = Field(default=120.0, ge=0)
     """Age in seconds after which a claim without a job is considered abandoned."""
     status_topic: str | None = None

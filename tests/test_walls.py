@@ -61,7 +61,12 @@ ONLY = {
     },
     "rasterio": {"raster/", "sandbox/scenes.py"},
     "google.cloud": {"storage/", "cloud/"},
-    "google.auth": {"storage/", "cloud/", "transfer/signing/google.py"},
+    "google.auth": {
+        "storage/",
+        "cloud/",
+        "transfer/signing/google.py",
+        "transfer/signing/accounts.py",
+    },
     "tifffile": {"raster/"},
     "imagecodecs": {"raster/"},
 }

@@ -18,7 +18,7 @@ import pytest
 from test_launch import Desk
 
 from scenebeam.cloud.http import HttpRequest
-from scenebeam.cloud.items import item_bbox, read_items
+from scenebeam.cloud.items import ItemFacts, item_bbox, read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, read_message
@@ -315,7 +315,7 @@ def test_areas_across_the_antimeridian_match(
 ) -> None:
     request = validate_request({**REQUEST, "area": {"bbox": bbox}})
     standing = StandingRequest.of("x", "y", request)
-    assert standing.matches(item(bbox=other), []) is near
+    assert standing.matches(ItemFacts.of(item(bbox=other)), []) is near
 
 
 def test_bounds_come_from_the_geometry_where_no_box_is() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from scenebeam.errors import RequestError
 
@@ -16,6 +16,35 @@ _FUTURE = timedelta(days=1)
 """How far the clock of a catalog may be ahead."""
 
 Item = Mapping[str, Any]
+
+
+class ItemFacts(NamedTuple):
+    """What matching needs of an item, read once."""
+
+    collection: str
+    when: datetime | None
+    box: tuple[float, float, float, float] | None
+    """West, south, east, north in degrees."""
+    cloud: float | None
+    """Percent."""
+    platform: str
+    tile: str
+    """MGRS tile; empty if there is none."""
+
+    @classmethod
+    def of(cls, item: Item) -> ItemFacts:
+        """Read an item."""
+        properties = as_mapping(item.get("properties"))
+        cloud = properties.get("eo:cloud_cover")
+        code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
+        return cls(
+            collection=str(item.get("collection")),
+            when=item_time(item),
+            box=item_bbox(item),
+            cloud=cloud if isinstance(cloud, int | float) else None,
+            platform=str(properties.get("platform") or "").lower(),
+            tile=code.removeprefix("MGRS-"),
+        )
 
 
 def item_digest(item: Item) -> str:

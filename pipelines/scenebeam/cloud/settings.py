@@ -116,7 +116,7 @@ def _variable(name: str) -> str:
 
 
 def _mapping(text: str) -> object:
-    """Parse JSON; text that is none is left to the validation."""
+    """Parse JSON; validation reports any other text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """Standing requests: series that a deployment keeps up to date.
 
-A request file below `standing/` of a request prefix stands until it is removed. The state bucket
+A request file below `standing/` of a request prefix applies until it is removed. The state bucket
 contains, for each of them:
 
 - `series/<id>/request.json`, the authorized request, and `source.json`, where it came from;
@@ -16,21 +16,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import tenacity
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.cloud.items import (
-    Item,
-    as_mapping,
-    bounds_of,
-    item_bbox,
-    item_digest,
-    item_time,
-)
+from scenebeam.cloud.items import Item, ItemFacts, bounds_of, item_digest
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
@@ -88,33 +81,26 @@ class StandingRequest(BaseModel):
             catalogs=tuple(request.catalogs),
         )
 
-    def matches(self, item: Item, intervals: Sequence[tuple[datetime, datetime]]) -> bool:
+    def matches(self, item: ItemFacts, intervals: Sequence[tuple[datetime, datetime]]) -> bool:
         """Whether an item may be a scene of the series. Selection decides in the end.
 
         Args:
-            item: A STAC item.
+            item: What is known of a STAC item.
             intervals: The dates of the request.
         """
-        if item.get("collection") not in self.collections:
+        if item.collection not in self.collections or not self._is_near(item):
             return False
-        properties = as_mapping(item.get("properties"))
-        when = item_time(item)
+        when = item.when
         if when is None or (intervals and not any(a <= when <= b for a, b in intervals)):
             return False
-        cloud = properties.get("eo:cloud_cover")
-        is_cloudy = isinstance(cloud, int | float) and cloud > (self.max_cloud_cover or 0)
-        if self.max_cloud_cover is not None and is_cloudy:
+        if self.max_cloud_cover is not None and (item.cloud or 0) > self.max_cloud_cover:
             return False
-        platform = str(properties.get("platform") or "").lower()
-        if self.platforms and platform and platform not in self.platforms:
-            return False
-        return self._is_near(item, properties)
+        return not (self.platforms and item.platform and item.platform not in self.platforms)
 
-    def _is_near(self, item: Item, properties: Mapping[str, Any]) -> bool:
-        code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
-        if self.tiles and code:
-            return code.removeprefix("MGRS-") in self.tiles
-        box = item_bbox(item)
+    def _is_near(self, item: ItemFacts) -> bool:
+        if self.tiles and item.tile:
+            return item.tile in self.tiles
+        box = item.box
         if self.bbox is None or box is None:
             return True  # not known: a pass will find out
         # A box across the antimeridian has its west east of its east.
@@ -225,10 +211,15 @@ class StandingRequests:
 
         standing = self.list()
         intervals = {one.id: [parse_interval(text) for text in one.dates] for one in standing}
+        by_collection: dict[str, list[StandingRequest]] = {}
+        for one in standing:
+            for collection in one.collections:
+                by_collection.setdefault(collection, []).append(one)
         new: dict[str, int] = {}
         for item in items:
-            for one in standing:
-                if one.matches(item, intervals[one.id]) and self.note(one.id, item):
+            facts = ItemFacts.of(item)
+            for one in by_collection.get(facts.collection, ()):
+                if one.matches(facts, intervals[one.id]) and self.note(one.id, item):
                     new[one.id] = new.get(one.id, 0) + 1
         for series in new:
             self.mark_pending(series)

@@ -17,11 +17,11 @@ class Series(StrictModel):
     """What may change in the products of an output that grows."""
 
     late: Literal["add", "freeze"] = "add"
-    """What happens to a finished product when scenes of it arrive late or are processed again:
-    `add` makes it again, `freeze` never does."""
+    """What late scenes do to a finished product: `add` makes it again, `freeze` does not. Scenes
+    that are processed again count as late."""
     settled_after: int | None = Field(default=None, ge=0, le=MAX_DAYS)
-    """Days after an acquisition, or after the end of a period, from which its product stays as it
-    is. Default: 60 for periods, never for acquisitions."""
+    """Days after which a product stays as it is. They are counted from the acquisition, or from the
+    end of the period. Default: 60 for periods, never for acquisitions."""
     keep_versions: int = Field(default=0, ge=0, le=1000)
     """Earlier versions of each product that are kept, in folders of their own beside it."""
 

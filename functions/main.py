@@ -16,7 +16,6 @@ from cloudevents.http import CloudEvent
 
 from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.launch import LaunchHandler
-from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import Message, read_message
 from scenebeam.cloud.page import handle
 from scenebeam.cloud.report import StatusUpdater, run_id_from_event
@@ -49,8 +48,7 @@ def _launch() -> SeriesHandler:
     from scenebeam.cloud.topics import publish
 
     launcher = LaunchHandler(_settings(), _runs(), new_launcher(_settings()), publish)
-    store = _runs().store
-    return SeriesHandler(launcher, StandingRequests(store), Ledger(store))
+    return SeriesHandler(launcher, StandingRequests(_runs().store))
 
 
 @cache

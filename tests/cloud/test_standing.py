@@ -91,7 +91,7 @@ class Deployment:
             self.settings, self.runs, self.desk, lambda *words: self.told.append(words)
         )
         self.standing = StandingRequests(self.store)
-        self.handler = SeriesHandler(launcher, self.standing, Ledger(self.store))
+        self.handler = SeriesHandler(launcher, self.standing)
 
     def upload(self, name: str = "valley.yaml", **changes: Any) -> list[RunStatus]:
         path = self.requests / "standing" / name
@@ -354,6 +354,13 @@ def test_a_spent_budget_refuses_with_the_figure(tmp_path: Path) -> None:
     assert refused.state == "rejected"
     assert "has spent about 10.00 USD of 10.00 USD this month" in refused.message
     assert Ledger(made.store).by_run() == {made.id: 10.0}
+    # And so is any other run.
+    [other] = made.publish({**REQUEST, "series": False, "output": "gs://products/once"})
+    assert "has spent about 10.00 USD" in other.message
+    page = handle(HttpRequest("GET", "/series", {}), made.runs, made.settings)
+    assert json.loads(page.body)["spent_this_month"] == 10.0
+    shown = handle(HttpRequest("GET", "/series", {}, "text/html"), made.runs, made.settings)
+    assert b"10.00 of 10.00 USD" in shown.body
 
 
 def test_a_cost_is_entered_once(tmp_path: Path) -> None:
@@ -473,7 +480,7 @@ def test_series_have_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert get("/series", "text/html")[0] == 200
     assert get("/series/unknown")[0] == 404
     with caplog.at_level("INFO", "scenebeam"):
-        SeriesHandler(replace(made.handler.launcher, settings=settings), made.standing, made.handler.ledger)._warn_if_stale(made.standing.list()[0])  # fmt: skip
+        SeriesHandler(replace(made.handler.launcher, settings=settings), made.standing)._warn_if_stale(made.standing.list()[0])  # fmt: skip
     assert f"stale {series}: no new product for" in caplog.text
     (output / "series.json").write_text("not json")
     assert json.loads(get(f"/series/{series}")[1])["products"] == []

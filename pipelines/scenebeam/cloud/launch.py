@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scenebeam.cloud.guard import authorize, normal_below
+from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import MAX_REQUEST_BYTES, Message
 from scenebeam.cloud.runs import REJECTED, Claim, Runs, run_id
 from scenebeam.cloud.settings import CloudSettings
@@ -156,13 +157,34 @@ class LaunchHandler:
         at each redelivery, and the message would be retried forever.
         """
         try:
-            request = authorize(content, self.settings)
+            request = self._within_budget(authorize(content, self.settings))
             return request, run_id(request)
         except (RequestError, MemoryError):
             raise
         except Exception as error:
             log.exception("unexpected error while reading a request")
             raise RequestError(unexpected(error)) from error
+
+    def _within_budget(self, request: RunRequest) -> RunRequest:
+        """Return a request that may cost what is left of the month's budget.
+
+        Raises:
+            RequestError: Nothing is left.
+        """
+        budget = self.settings.max_monthly_cost
+        if budget is None:
+            return request
+        spent = Ledger(self.runs.store).spent(now())
+        left = budget - spent
+        if left <= 0:
+            raise RequestError(
+                f"the deployment has spent about {spent:.2f} USD of {budget:.2f} USD this month "
+                "(SCENEBEAM_MAX_MONTHLY_COST)"
+            )
+        own = request.limits.max_cost
+        least = left if own is None else min(own, left)
+        limits = request.limits.model_copy(update={"max_cost": least})
+        return request.model_copy(update={"limits": limits})
 
     def read_content(self, message: Message) -> bytes:
         """Return the text of a request, read from its file if the message is a reference."""

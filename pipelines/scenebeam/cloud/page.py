@@ -81,7 +81,7 @@ def _serve_series(
     name: str | None, request: HttpRequest, runs: Runs, settings: CloudSettings
 ) -> HttpResponse:
     if name is None:
-        return _serve(list_series(runs), "all_series.html", request)
+        return _serve(list_series(runs, settings), "all_series.html", request)
     document = describe_series(name, runs, settings)
     if document is None:
         return _error(404, f"series {name} not found", request)

@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from scenebeam.cloud.catalogs import find_items
-from scenebeam.cloud.guard import authorize, normal_below
+from scenebeam.cloud.guard import normal_below
 from scenebeam.cloud.items import read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
-from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import Message
 from scenebeam.cloud.series_page import read_products
 from scenebeam.cloud.standing import (
@@ -27,7 +26,6 @@ from scenebeam.cloud.standing import (
     is_standing,
 )
 from scenebeam.errors import RequestError, SceneBeamError
-from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 
@@ -43,7 +41,6 @@ class SeriesHandler:
 
     launcher: LaunchHandler
     standing: StandingRequests
-    ledger: Ledger
 
     def handle(self, message: Message) -> list[RunStatus]:
         """Handle a message.
@@ -128,7 +125,7 @@ class SeriesHandler:
         content = self.standing.request(one.id)
         message = Message(message_id, content or b"")
         try:
-            request = self._within_budget(authorize(message.content, self.launcher.settings))
+            request, _ = self.launcher.authorize(message.content)
         except RequestError as error:
             self.standing.start_pass(one.id)
             return self.launcher.reject(message, f"{one.source}: {error}")
@@ -143,28 +140,6 @@ class SeriesHandler:
         except BaseException:
             self.standing.mark_pending(one.id)
             raise
-
-    def _within_budget(self, request: RunRequest) -> RunRequest:
-        """Return a request that may cost what is left of the month's budget.
-
-        Raises:
-            RequestError: Nothing is left.
-        """
-        budget = self.launcher.settings.max_monthly_cost
-        if budget is None:
-            return request
-        spent = self.ledger.spent(datetime.now(UTC))
-        left = budget - spent
-        if left <= 0:
-            raise RequestError(
-                f"the deployment has spent about {spent:.2f} USD of {budget:.2f} USD this month "
-                "(SCENEBEAM_MAX_MONTHLY_COST)"
-            )
-        own = request.limits.max_cost
-        limits = request.limits.model_copy(
-            update={"max_cost": left if own is None else min(own, left)}
-        )
-        return request.model_copy(update={"limits": limits})
 
     def _compare_files(self) -> None:
         """Add standing requests whose upload was missed, and remove those whose file is gone."""

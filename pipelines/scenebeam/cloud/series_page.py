@@ -15,7 +15,7 @@ from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.cloud.standing import Mark, StandingRequest, StandingRequests
 from scenebeam.errors import StorageError
-from scenebeam.status import SERIES_FILE
+from scenebeam.status import SERIES_FILE, now
 from scenebeam.storage import open_store
 
 _MAX_BYTES = 30_000_000
@@ -25,14 +25,18 @@ _WORST = ("failed", "waiting", "late", "gone", "made")
 """States of a day with several products: the first one of these is shown."""
 
 
-def list_series(runs: Runs) -> dict[str, Any]:
+def list_series(runs: Runs, settings: CloudSettings) -> dict[str, Any]:
     """Describe all series of a deployment, without reading their outputs."""
-    standing = StandingRequests(runs.store)
-    marks, costs = standing.pending(), Ledger(runs.store).by_run()
+    standing, ledger = StandingRequests(runs.store), Ledger(runs.store)
+    marks, costs = standing.pending(), ledger.by_run()
     series = []
     for one in standing.list():
         series.append(_summary(one, runs, marks, costs))
-    return {"series": series}
+    return {
+        "series": series,
+        "spent_this_month": round(ledger.spent(now()), 2),
+        "max_monthly_cost": settings.max_monthly_cost,
+    }
 
 
 def describe_series(name: str, runs: Runs, settings: CloudSettings) -> dict[str, Any] | None:

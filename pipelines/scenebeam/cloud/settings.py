@@ -51,7 +51,7 @@ class CloudSettings(BaseModel):
     max_runs: int = Field(default=10, ge=1)
     """Runs at a time, above which sweeps launch no series."""
     max_monthly_cost: float | None = Field(default=None, ge=0)
-    """Budget of series in USD per calendar month, by the estimates of their plans."""
+    """Budget in USD per calendar month, by the estimates of the plans of runs."""
     debounce_seconds: float = Field(default=600.0, ge=0)
     """How long a series waits for more items before it is launched."""
     check_seconds: float = Field(default=21_600.0, ge=0)

@@ -82,7 +82,7 @@ run "series_have_a_schedule_bounds_and_secrets" {
   command = plan
   variables {
     series  = { max_runs = 3, max_monthly_cost = 50, schedule = "0 * * * *" }
-    secrets = { EARTHDATA_TOKEN = "earthdata" }
+    secrets = { EARTHDATA_TOKEN = "nasa" }
   }
   assert {
     condition     = google_cloud_scheduler_job.series.schedule == "0 * * * *" && google_cloud_scheduler_job.series.pubsub_target[0].attributes.sweep == "series"
@@ -93,7 +93,7 @@ run "series_have_a_schedule_bounds_and_secrets" {
     error_message = "The bounds of series do not reach the functions."
   }
   assert {
-    condition     = jsondecode(local.environment.SCENEBEAM_ACCOUNTS).EARTHDATA_TOKEN == "secret:projects/my-project/secrets/earthdata/versions/latest"
+    condition     = endswith(jsondecode(local.environment.SCENEBEAM_ACCOUNTS).EARTHDATA_TOKEN, "/${google_secret_manager_secret_iam_member.worker["EARTHDATA_TOKEN"].secret_id}/versions/latest")
     error_message = "The functions do not get references to secrets."
   }
   assert {

@@ -49,6 +49,8 @@ class RunStatus(BaseModel):
     done: int = 0
     kept: int = 0
     """Tasks that were done before this run."""
+    waiting: int = 0
+    """Products of a series that are left to the next pass."""
     replaced: int = 0
     """Tasks whose products replace those of an earlier plan."""
     skipped: int = 0

@@ -482,6 +482,24 @@ def test_limits_are_of_what_a_pass_makes(catalog: Catalog, series: Make) -> None
     assert run(series(limits={"max_bytes": 1000})).kept == 2
 
 
+def test_a_pass_makes_no_more_scenes_than_allowed_oldest_first(
+    catalog: Catalog, series: Make
+) -> None:
+    catalog.add("20210610", "20220615")
+    bounded = series(limits={"max_scenes": 4})
+    first = run(bounded)
+    assert (first.state, first.tasks, first.waiting) == ("succeeded", 1, 1)
+    assert (Path(first.output) / f"mosaics/{BEFORE}").exists()
+    assert json.loads((Path(first.output) / "run.json").read_text())["waiting"] == [AFTER]
+    second = run(bounded)
+    assert (second.tasks, second.kept, second.waiting) == (2, 1, 0)
+    catalog.remove("34TGK_20210610")
+    assert run(series(limits={"max_scenes": 2})).replaced == 1
+    # A product of more scenes than are allowed would wait for ever: it is made alone.
+    catalog.add("34TGK_20210610")
+    assert run(series(limits={"max_scenes": 2})).replaced == 1
+
+
 def test_a_run_that_would_cost_too_much_is_refused_with_the_figure(
     catalog: Catalog, series: Make
 ) -> None:

@@ -88,7 +88,8 @@ def _search_catalog(
                 continue
             seen.add(key)
             items.append({**item, HOST: host} if host else item)
-            if len(seen) > request.limits.max_scenes:
+            # A series makes at most so many in a pass, but finds all that it has made before.
+            if len(seen) > request.limits.max_scenes and request.series is None:
                 raise RequestError(
                     f"the search finds more than limits.max_scenes = {request.limits.max_scenes} "
                     "scenes; narrow the area or the dates, or raise the limit"

@@ -245,7 +245,7 @@ def _describe_done(status: RunStatus) -> str:
     notes = []
     if 0 < status.products < status.tasks:
         notes.append(f"{status.products} products")
-    counts = {"kept": status.kept, "replaced": status.replaced}
+    counts = {"kept": status.kept, "replaced": status.replaced, "waiting": status.waiting}
     notes += [f"{count} {name}" for name, count in counts.items() if count]
     text = f"{status.done} of {status.tasks} tasks done"
     return f"{text} ({', '.join(notes)})" if notes else text

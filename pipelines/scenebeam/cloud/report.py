@@ -24,6 +24,7 @@ _REPORTED_FIELDS = (
     "skipped",
     "failed",
     "incomplete",
+    "waiting",
     "requests",
     "read_bytes",
     "runner",

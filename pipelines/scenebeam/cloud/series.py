@@ -100,6 +100,9 @@ class SeriesHandler:
         settings, runs = self.launcher.settings, self.launcher.runs
         for one in self.standing.list():
             self._check_catalog(one)
+            status = runs.status(one.id)
+            if status is not None and status.ended and status.waiting:
+                self.standing.mark_pending(one.id)
         known = {one.id: one for one in self.standing.list()}
         statuses: list[RunStatus] = []
         active = len(runs.open_ids())

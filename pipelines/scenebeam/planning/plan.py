@@ -68,6 +68,8 @@ class Plan:
     """Ids of requested scenes that the catalog lacks."""
     late: tuple[str, ...] = ()
     """Of a series: finished tasks that stay as they are although scenes have arrived late."""
+    waiting: tuple[str, ...] = ()
+    """Of a series: products that are left to the next pass."""
     gone: tuple[str, ...] = ()
     """Of a series: finished tasks whose scenes the catalog no longer has."""
 
@@ -150,7 +152,7 @@ def freeze(plan: Plan, store: Store) -> None:
         document["series"] = plan.series
     if plan.absent:
         document["absent"] = plan.absent
-    for name in ("late", "gone"):
+    for name in ("late", "waiting", "gone"):
         if getattr(plan, name):
             document[name] = list(getattr(plan, name))
     document["request"] = with_absolute_paths(plan.request.model_dump(mode="json"))
@@ -233,6 +235,7 @@ def read_plan(store: Store) -> Plan | None:
         series=document.get("series", ""),
         absent=tuple(document.get("absent", ())),
         late=tuple(document.get("late", ())),
+        waiting=tuple(document.get("waiting", ())),
         gone=tuple(document.get("gone", ())),
     )
 

@@ -40,6 +40,12 @@ class _Product:
     def sources(self) -> set[str]:
         return {source for task in self.tasks for source in task.sources}
 
+    @property
+    def order(self) -> tuple[str, str]:
+        """By time, then by name."""
+        ends = self.tasks[0].ends
+        return ("" if ends is None else ends.isoformat(), self.item_path)
+
     def is_done(self, existing: set[str]) -> bool:
         return all(task.is_done(existing) for task in self.tasks)
 
@@ -74,11 +80,18 @@ def continue_series(
     before = _products(frozen.tasks if frozen is not None else ())
     finished = {key: one for key, one in before.items() if one.is_done(existing)}
     tasks: list[Task] = []
-    late = []
-    for key, product in planned.items():
+    late, waiting = [], []
+    left = plan.request.limits.max_scenes
+    for key, product in sorted(planned.items(), key=lambda pair: pair[1].order):
         made = finished.pop(key, None)
-        if made is not None and made.is_state_of(product):
+        is_new = made is None or not made.is_state_of(product)
+        if is_new and not product.is_done(existing):
+            left -= len(product.sources)
+        if made is not None and not is_new:
             tasks += made.tasks
+        elif left < 0 and len(product.sources) <= plan.request.limits.max_scenes:
+            waiting.append(product.tasks[0].id)
+            tasks += made.tasks if made is not None else ()
         elif made is not None and not _may_change(made.tasks[0], policy, now):
             late.append(made.tasks[0].id)
             tasks += made.tasks
@@ -97,7 +110,19 @@ def continue_series(
     for names, why in ((late, "scenes that arrived late"), (gone, "no longer in the catalog")):
         if names:
             log.info("kept as they are, %s: %s", why, ", ".join(sorted(names)))
-    return replace(plan, tasks=tuple(tasks), late=tuple(sorted(late)), gone=tuple(sorted(gone)))
+    if waiting:
+        log.warning(
+            "%d products are left to the next pass: limits.max_scenes = %d",
+            len(waiting),
+            plan.request.limits.max_scenes,
+        )
+    return replace(
+        plan,
+        tasks=tuple(tasks),
+        late=tuple(sorted(late)),
+        waiting=tuple(sorted(waiting)),
+        gone=tuple(sorted(gone)),
+    )
 
 
 def _products(tasks: Iterable[Task]) -> dict[str, _Product]:

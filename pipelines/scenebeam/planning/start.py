@@ -29,6 +29,7 @@ def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         products=plan.products,
         kept=work.kept,
         replaced=work.replaced,
+        waiting=len(plan.waiting),
         cost=round(usd, 2) if kind == "dataflow" else None,
         started=started,
         updated=started,

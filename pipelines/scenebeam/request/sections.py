@@ -348,7 +348,7 @@ class Limits(StrictModel):
     """Ceilings that stop a run before it becomes larger than intended."""
 
     max_scenes: int = Field(default=10_000, ge=1)
-    """Largest number of scenes that a search may return."""
+    """Largest number of scenes that a search may return, or that a pass of a series makes."""
     max_download_workers: int = Field(default=8, ge=1, le=256)
     """Whole files that one process downloads at once. Also `--max-download-workers`, and
     `SCENEBEAM_MAX_DOWNLOAD_WORKERS` in the environment."""

@@ -2,7 +2,7 @@ locals {
   services = toset([
     "artifactregistry.googleapis.com", "cloudscheduler.googleapis.com", "compute.googleapis.com",
     "dataflow.googleapis.com", "eventarc.googleapis.com", "logging.googleapis.com", "monitoring.googleapis.com",
-    "pubsub.googleapis.com", "run.googleapis.com", "storage.googleapis.com",
+    "pubsub.googleapis.com", "run.googleapis.com", "secretmanager.googleapis.com", "storage.googleapis.com",
   ])
   buckets = {
     requests = "${var.project}-${var.name}-requests"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import shutil
 import threading
 import time
@@ -25,6 +26,7 @@ from scenebeam.planning.search import make_plan
 from scenebeam.request import RunRequest, interval
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox.scenes import AREA, COLLECTION
+from scenebeam.storage import Store, open_store
 
 Document = dict[str, Any]
 BEFORE, AFTER = "20210610T092031Z", "20220615T092029Z"
@@ -82,7 +84,7 @@ def series(catalog: Catalog, tmp_path: Path) -> Callable[..., RunRequest]:
             "dates": "2021-01-01/..",
             "product": {"kind": "mosaic", "bands": ["red", "scl"]},
             "series": True,
-            "output": str(tmp_path / output),
+            "output": output if output.startswith("gs://") else str(tmp_path / output),
             "runner": "serial",
         }
         return validate_request({**document, **changes})
@@ -509,3 +511,47 @@ def test_a_run_that_would_cost_too_much_is_refused_with_the_figure(
         make_plan(series(runner=runner, series=False, limits={"max_cost": 0.01}))
     assert make_plan(series(runner=runner, series=False, limits={"max_cost": 1})).tasks
     assert make_plan(series(series=False, limits={"max_cost": 0})).tasks
+
+
+def test_a_reader_of_a_bucket_never_sees_half_an_update(
+    catalog: Catalog, series: Make, prefix: str
+) -> None:
+    store, stop = open_store(f"{prefix}/series"), threading.Event()
+    faults: list[Exception] = []
+    seen = 0
+
+    def read() -> None:
+        nonlocal seen
+        while not stop.wait(0.001):
+            try:
+                seen += _read_bucket(store)
+            except Exception as error:
+                faults.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    request = series(output=store.uri)
+    for arrived in ("34TGL_20210610", "34TGK_20210610", "20220615", "35TKF_20210610"):
+        catalog.add(arrived)
+        assert run(request).state == "succeeded"
+    stop.set()
+    thread.join()
+    assert not faults
+    assert seen > 10
+    assert run(request).kept == 2
+    assert not store.superseded()
+
+
+def _read_bucket(store: Store) -> int:
+    """Open the collection and every item in a bucket, and the files that they name."""
+    content = store.read("collection.json")
+    if content is None:
+        return 0
+    links = [link["href"] for link in json.loads(content)["links"] if link["rel"] == "item"]
+    for href in links:
+        key = posixpath.normpath(href)
+        item = json.loads(store.read(key) or b"")
+        for asset in item["assets"].values():
+            file = posixpath.normpath(posixpath.join(posixpath.dirname(key), asset["href"]))
+            assert content_multihash(store.read(file) or b"") == asset["file:checksum"], file
+    return len(links)

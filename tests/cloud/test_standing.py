@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from test_launch import Desk
 
+from scenebeam.cloud.catalogs import find_items
 from scenebeam.cloud.http import HttpRequest
 from scenebeam.cloud.items import ItemFacts, item_bbox, read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
@@ -27,7 +28,7 @@ from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.series import SeriesHandler
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.cloud.standing import StandingRequest, StandingRequests
-from scenebeam.errors import RequestError
+from scenebeam.errors import CatalogError, RequestError
 from scenebeam.requestfile import validate_request
 from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
@@ -484,3 +485,39 @@ def test_series_have_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert f"stale {series}: no new product for" in caplog.text
     (output / "series.json").write_text("not json")
     assert json.loads(get(f"/series/{series}")[1])["products"] == []
+
+
+@pytest.mark.parametrize("where", ["link", "redirect"])
+def test_a_catalog_cannot_send_a_function_elsewhere(where: str) -> None:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if where == "redirect":
+                self.send_response(302)
+                self.send_header("Location", f"http://localhost:{port}/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            links = [{"rel": "search", "href": f"http://localhost:{port}/elsewhere"}]
+            body = json.dumps({"links": links}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    port = server.server_port
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    request = validate_request({**REQUEST, "catalog": f"http://127.0.0.1:{port}/api"})
+    with pytest.raises(CatalogError, match="another host"):
+        find_items(StandingRequest.of("x", "y", request), 9000)
+    server.shutdown()
+    assert asked == ["/api"]

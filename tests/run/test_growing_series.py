@@ -236,6 +236,26 @@ def test_an_unreadable_tile_is_tried_again_when_asked(catalog: Catalog, series: 
     assert run(series(), retry_failed=True).kept == 1
 
 
+def test_what_an_unfinished_update_would_replace_is_not_lost_with_its_scenes(
+    catalog: Catalog, series: Make
+) -> None:
+    """The update fails, and then the catalog drops the scenes: the former item still finds its files."""
+    product = {"kind": "mosaic", "bands": ["red"], "on_missing": "fail"}
+    catalog.add("34TGL_20210610", "20220615")
+    output = run(series(product=product)).output
+    catalog.add("35TKF_20210610")
+    [key] = [key for key in catalog.items if "35TKF_20210610" in key]
+    catalog.items[key]["assets"]["red"]["href"] = "/nowhere.tif"
+    catalog.write()
+    assert run(series(product=product)).failed == 1
+    catalog.remove("20210610")
+    for _ in range(2):
+        run(series(product=product))
+        item = item_of(output, BEFORE)
+        for asset in item["assets"].values():
+            assert (Path(output) / "mosaics" / BEFORE / asset["href"]).exists()
+
+
 # Policies
 
 

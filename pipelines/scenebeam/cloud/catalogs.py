@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from scenebeam.cloud.standing import StandingRequest
 from scenebeam.errors import CatalogError
@@ -55,6 +55,7 @@ def _search(
     url: str, standing: StandingRequest, start: datetime, end: datetime
 ) -> Iterator[Mapping[str, Any]]:
     landing = _read(urllib.request.Request(url))
+    host = urlsplit(url).hostname
     links = [link for link in landing.get("links", ()) if link.get("rel") == "search"]
     if not links:
         raise ValueError("it has no item search")
@@ -66,7 +67,7 @@ def _search(
     }
     if standing.bbox is not None:
         body["bbox"] = list(standing.bbox)
-    request = _post(str(links[0]["href"]), body)
+    request = _post(_on_host(links[0], host), body)
     for _ in range(_MAX_PAGES):
         page = _read(request)
         yield from page.get("features") or ()
@@ -76,9 +77,39 @@ def _search(
         link = following[0]
         if str(link.get("method", "GET")).upper() == "POST":
             merged = {**body, **link.get("body", {})} if link.get("merge") else link.get("body", {})
-            request = _post(str(link["href"]), merged)
+            request = _post(_on_host(link, host), merged)
         else:
-            request = urllib.request.Request(str(link["href"]))
+            request = urllib.request.Request(_on_host(link, host))
+
+
+def _on_host(link: Mapping[str, Any], host: str | None) -> str:
+    """Return the href of a link, which must stay on the host of the catalog.
+
+    Raises:
+        ValueError: It leads elsewhere: a catalog must not make a function ask other servers.
+    """
+    href = str(link["href"])
+    if urlsplit(href).hostname != host:
+        raise ValueError("it links to another host")
+    return href
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows redirects on one host only."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).netloc != self._host:
+            raise ValueError("it redirects to another host")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(host: str) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_SameHost(host))
 
 
 def _post(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
@@ -89,7 +120,7 @@ def _post(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
 def _read(request: urllib.request.Request) -> dict[str, Any]:
     if not request.full_url.startswith(("http://", "https://")):
         raise ValueError("it is not at an http address")
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+    with _opener(request.host).open(request, timeout=_TIMEOUT) as response:
         content = response.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError("its answer is too large")

@@ -21,6 +21,7 @@ from scenebeam.planning.reuse import check_same_request, load_or_create_plan
 from scenebeam.planning.search import SearchResult, search
 from scenebeam.planning.search_cache import write_search
 from scenebeam.planning.start import new_status
+from scenebeam.report.finish import finish
 from scenebeam.request import RunRequest
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
@@ -175,6 +176,12 @@ def submit(
         try:
             plan = load_or_create_plan(request, store)
             status = start_status(plan, store, _kind_of(options))
+            if request.series is not None and not plan.undone(store.list()):
+                # A pass that finds nothing new needs no workers.
+                status = finish(plan, [], store, status)
+                if on_progress is not None:
+                    on_progress()
+                return status
             submit_pipeline(options, plan, store, status, on_progress)
         except Exception as error:
             failed = RunStatus(

@@ -74,55 +74,99 @@ def continue_series(
         The new plan. Finished products keep their tasks if nothing has changed, if their policy
         says so, or if the catalog no longer has their scenes.
     """
-    policy = plan.request.series
-    assert policy is not None, "only series are continued"
+    assert plan.request.series is not None, "only series are continued"
     planned = _products(task.as_version() for task in plan.tasks)
     before = _products(frozen.tasks if frozen is not None else ())
     finished = {key: one for key, one in before.items() if one.is_done(existing)}
-    tasks: list[Task] = []
-    late, waiting = [], []
-    left = plan.request.limits.max_scenes
+    choice = _Continuation(plan.request.series, plan.request.limits.max_scenes, now)
     for key, product in sorted(planned.items(), key=lambda pair: pair[1].order):
-        made = finished.pop(key, None)
-        is_new = made is None or not made.is_state_of(product)
-        if is_new and not product.is_done(existing):
-            left -= len(product.sources)
-        if made is not None and not is_new:
-            tasks += made.tasks
-        elif left < 0 and len(product.sources) <= plan.request.limits.max_scenes:
-            waiting.append(product.tasks[0].id)
-            tasks += made.tasks if made is not None else ()
-        elif made is not None and not _may_change(made.tasks[0], policy, now):
-            late.append(made.tasks[0].id)
-            tasks += made.tasks
-        elif product.item_path in present:
-            tasks += [_as_update(task, now) for task in product.tasks]
-        else:
-            tasks += product.tasks
-    gone = []
+        is_there = product.item_path in present
+        choice.add(product, finished.get(key), product.is_done(existing), is_there)
     known = {source for product in planned.values() for source in product.sources}
-    for made in finished.values():
-        # Of other scenes, it has become a part of another product: a month of a quarter.
-        if made.sources and known.issuperset(made.sources):
+    for key, made in before.items():
+        if key in planned:
             continue
-        gone.append(made.tasks[0].id)
-        tasks += made.tasks
-    for names, why in ((late, "scenes that arrived late"), (gone, "no longer in the catalog")):
-        if names:
-            log.info("kept as they are, %s: %s", why, ", ".join(sorted(names)))
-    if waiting:
-        log.warning(
-            "%d products are left to the next pass: limits.max_scenes = %d",
-            len(waiting),
-            plan.request.limits.max_scenes,
-        )
+        if key in finished:
+            choice.add_without_scenes(made, known)
+        elif made.item_path in present:
+            # Its update has not been made yet, and the catalog has lost its scenes since: the files
+            # that the former item names must stay.
+            choice.tasks += made.tasks
+    choice.log_what_stays()
     return replace(
         plan,
-        tasks=tuple(tasks),
-        late=tuple(sorted(late)),
-        waiting=tuple(sorted(waiting)),
-        gone=tuple(sorted(gone)),
+        tasks=tuple(choice.tasks),
+        late=tuple(sorted(choice.late)),
+        waiting=tuple(sorted(choice.waiting)),
+        gone=tuple(sorted(choice.gone)),
     )
+
+
+class _Continuation:
+    """Chooses, product by product, what a pass makes and what it keeps."""
+
+    def __init__(self, policy: Series, max_scenes: int, now: datetime) -> None:
+        self._policy, self._now = policy, now
+        self._max_scenes = self._left = max_scenes
+        self.tasks: list[Task] = []
+        self.late: list[str] = []
+        self.waiting: list[str] = []
+        self.gone: list[str] = []
+
+    def add(self, product: _Product, made: _Product | None, is_done: bool, is_there: bool) -> None:
+        """Choose between a planned product and the finished one of the same name.
+
+        Args:
+            product: The planned product.
+            made: The finished one; None if there is none.
+            is_done: Whether all files of the planned product exist.
+            is_there: Whether there is an item of its name, finished or not.
+        """
+        if made is not None and made.is_state_of(product):
+            self.tasks += made.tasks
+            return
+        if made is not None and not _may_change(made.tasks[0], self._policy, self._now):
+            self.late.append(made.tasks[0].id)
+            self.tasks += made.tasks
+            return
+        count = len(product.sources)
+        if not is_done:
+            self._left -= count
+        # One of more scenes than are allowed would wait for ever.
+        if self._left < 0 and count <= self._max_scenes:
+            self.waiting.append(product.tasks[0].id)
+            self.tasks += made.tasks if made is not None else ()
+        elif is_there:
+            self.tasks += [_as_update(task, self._now) for task in product.tasks]
+        else:
+            self.tasks += product.tasks
+
+    def add_without_scenes(self, made: _Product, known: set[str]) -> None:
+        """Keep a finished product that is not planned any more.
+
+        Args:
+            made: The product.
+            known: Ids of the scenes of all planned products. A product of these alone has become a
+                part of another one, as a month of a quarter, and is dropped.
+        """
+        if not made.sources or not known.issuperset(made.sources):
+            self.gone.append(made.tasks[0].id)
+            self.tasks += made.tasks
+
+    def log_what_stays(self) -> None:
+        """Say what is kept although the catalog says otherwise, and what waits."""
+        for names, why in (
+            (self.late, "scenes that arrived late"),
+            (self.gone, "no longer in the catalog"),
+        ):
+            if names:
+                log.info("kept as they are, %s: %s", why, ", ".join(sorted(names)))
+        if self.waiting:
+            log.warning(
+                "%d products are left to the next pass: limits.max_scenes = %d",
+                len(self.waiting),
+                self._max_scenes,
+            )
 
 
 def _products(tasks: Iterable[Task]) -> dict[str, _Product]:

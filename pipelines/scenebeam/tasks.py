@@ -124,6 +124,11 @@ class Task(BaseModel):
         return ()
 
     @property
+    def source_identities(self) -> tuple[str, ...]:
+        """What these scenes are, whatever catalog they come from."""
+        return self.sources
+
+    @property
     def rows(self) -> tuple[str, ...]:
         """Timestamps of the acquisitions that it combines, where it combines several."""
         return ()

@@ -351,7 +351,7 @@ def test_a_spent_budget_refuses_with_the_figure(tmp_path: Path) -> None:
     assert stored["limits"]["max_cost"] == 2.5
     made.end(made.id, cost=2.5)
     made.publish(item("two"))
-    [refused] = made.sweep()
+    [refused, *_] = made.sweep()
     assert refused.state == "rejected"
     assert "has spent about 10.00 USD of 10.00 USD this month" in refused.message
     assert Ledger(made.store).by_run() == {made.id: 10.0}
@@ -362,6 +362,42 @@ def test_a_spent_budget_refuses_with_the_figure(tmp_path: Path) -> None:
     assert json.loads(page.body)["spent_this_month"] == 10.0
     shown = handle(HttpRequest("GET", "/series", {}, "text/html"), made.runs, made.settings)
     assert b"10.00 of 10.00 USD" in shown.body
+
+
+def test_a_spent_budget_stops_no_upload_and_forgets_no_mark(tmp_path: Path) -> None:
+    made = Deployment(tmp_path, max_monthly_cost=1.0)
+    made.upload()
+    made.sweep()
+    made.end(made.id, cost=1.0)
+    made.publish(item("one"))
+    assert made.sweep()[0].state == "rejected"
+    # Uploaded while nothing is left: what was left then is not part of the request.
+    assert made.upload()[0].state == "queued"
+    stored = json.loads(made.standing.request(made.id) or b"")
+    assert stored["limits"]["max_cost"] is None
+    richer = Deployment(tmp_path, max_monthly_cost=5.0)
+    assert [status.state for status in richer.sweep()] == ["queued"]
+
+
+def test_a_rejected_file_changes_nothing_of_the_accepted_one(deployment: Deployment) -> None:
+    before = deployment.standing.request(deployment.id)
+    deployment.upload("other.yaml", dates="2000-01-01/..")
+    assert deployment.standing.request(deployment.id) == before
+
+
+def test_a_pass_that_failed_is_tried_again_when_the_catalog_is_asked(tmp_path: Path) -> None:
+    made = Deployment(tmp_path, check_seconds=0.0)
+    made.upload()
+    made.sweep()
+    made.end(made.id, "failed")
+    assert len(made.sweep()) == 1
+
+
+@pytest.mark.parametrize("bbox", [[10**400, 0, 1, 1], [0, 0, 1e9, 1], [True, 0, 1, 1]])
+def test_boxes_that_are_none_match_by_everything_else(bbox: list[Any]) -> None:
+    request = validate_request(REQUEST)
+    standing = StandingRequest.of("x", "y", request)
+    assert standing.matches(ItemFacts.of(item(bbox=bbox)), []) in (True, False)
 
 
 def test_a_cost_is_entered_once(tmp_path: Path) -> None:

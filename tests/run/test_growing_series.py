@@ -256,6 +256,56 @@ def test_what_an_unfinished_update_would_replace_is_not_lost_with_its_scenes(
             assert (Path(output) / "mosaics" / BEFORE / asset["href"]).exists()
 
 
+def test_a_scene_that_the_catalog_loses_stays_in_its_product(
+    catalog: Catalog, series: Make
+) -> None:
+    catalog.add("20210610", "20220615")
+    output = run(series()).output
+    before = made(output)
+    catalog.remove("34TGK_20210610")
+    assert run(series()).kept == 2
+    assert run(series()).kept == 2
+    assert made(output) == before
+    assert json.loads((Path(output) / "run.json").read_text())["gone"] == [BEFORE]
+
+
+def test_a_period_is_not_made_of_less_when_dates_roll_on(catalog: Catalog, series: Make) -> None:
+    product = {"kind": "composite", "bands": ["red"], "period": "year"}
+    catalog.add("34TGL_20220615", "34TGK_20220615")
+    output = run(series(product=product, dates="2022-01-01/..")).output
+    before = made(output)
+    assert run(series(product=product, dates="2022-06-16/..")).failed == 0
+    assert made(output) == before
+
+
+def test_files_that_a_bucket_of_downloads_holds_are_never_removed(
+    catalog: Catalog, series: Make, prefix: str
+) -> None:
+    catalog.add("34TGL_20210610")
+    request = series(output=f"{prefix}/assets", product={"kind": "assets", "bands": ["red", "scl"]})
+    for arrived in ("20210610", "20220615", "nothing", "nothing"):
+        assert run(request).state == "succeeded"
+        keys = open_store(request.output).list()
+        assert "raw/S2A_34TGL_20210610_1_L2A/red.tif" in keys, (arrived, sorted(keys))
+        catalog.add(arrived)
+
+
+def test_an_update_that_waits_keeps_the_former_version(catalog: Catalog, series: Make) -> None:
+    product = {"kind": "mosaic", "bands": ["red"], "on_missing": "fail"}
+    catalog.add("34TGL_20210610", "34TGL_20220615")
+    output = run(series(product=product)).output
+    catalog.add("35TKF_20220615")
+    [key] = [key for key in catalog.items if "35TKF_20220615" in key]
+    catalog.items[key]["assets"]["red"]["href"] = "/nowhere.tif"
+    catalog.write()
+    assert run(series(product=product)).failed == 1
+    catalog.add("34TGK_20210610")
+    for _ in range(3):
+        run(series(product=product, limits={"max_scenes": 3}))
+        for asset in item_of(output, AFTER)["assets"].values():
+            assert (Path(output) / "mosaics" / AFTER / asset["href"]).exists()
+
+
 # Policies
 
 
@@ -515,10 +565,8 @@ def test_a_pass_makes_no_more_scenes_than_allowed_oldest_first(
     assert json.loads((Path(first.output) / "run.json").read_text())["waiting"] == [AFTER]
     second = run(bounded)
     assert (second.tasks, second.kept, second.waiting) == (2, 1, 0)
-    catalog.remove("34TGK_20210610")
-    assert run(series(limits={"max_scenes": 2})).replaced == 1
     # A product of more scenes than are allowed would wait for ever: it is made alone.
-    catalog.add("34TGK_20210610")
+    catalog.reprocess("34TGK_20210610")
     assert run(series(limits={"max_scenes": 2})).replaced == 1
 
 

@@ -83,8 +83,10 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
 
 def test_an_earthdata_token_goes_to_earthdata_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARTHDATA_TOKEN", TOKEN)
-    for host in ("evil.example", "earthdatacloud.nasa.gov.evil.example", "notearthdata.nasa.gov"):
-        found = sign(f"https://{host}/a.tif", "earthdata")
+    places = ("evil.example", "earthdatacloud.nasa.gov.evil.example", "notearthdata.nasa.gov")
+    hrefs = [f"https://{host}/a.tif" for host in places]
+    for href in (*hrefs, "http://data.lpdaac.earthdatacloud.nasa.gov/a.tif"):
+        found = sign(href, "earthdata")
         assert found is not None
         assert found.headers == {}
     real = sign("https://data.lpdaac.earthdatacloud.nasa.gov/a.tif", "earthdata")
@@ -130,6 +132,7 @@ def test_a_secret_is_fetched_once_and_written_nowhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(earthdata, "EARTHDATA_HOSTS", ("127.0.0.1",))
+    monkeypatch.setattr(earthdata, "TOKEN_SCHEMES", ("http",))
 
     def guard(path: str, headers: Any) -> int | None:
         return None if headers.get("Authorization") == f"Bearer {TOKEN}" else 401

@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def find_items(standing: StandingRequest, lookback_days: int) -> list[Mapping[st
         try:
             for start, end in intervals:
                 items += _search(KNOWN_CATALOGS.get(catalog, catalog), standing, start, end)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError) as error:
             faults.append(f"{catalog}: {error}"[:300])
     if faults and len(faults) == len(standing.catalogs):
         raise CatalogError("; ".join(faults))
@@ -55,7 +56,7 @@ def _search(
     url: str, standing: StandingRequest, start: datetime, end: datetime
 ) -> Iterator[Mapping[str, Any]]:
     landing = _read(urllib.request.Request(url))
-    host = urlsplit(url).hostname
+    host = urlsplit(url)[:2]
     links = [link for link in landing.get("links", ()) if link.get("rel") == "search"]
     if not links:
         raise ValueError("it has no item search")
@@ -70,7 +71,7 @@ def _search(
     request = _post(_on_host(links[0], host), body)
     for _ in range(_MAX_PAGES):
         page = _read(request)
-        yield from page.get("features") or ()
+        yield from (item for item in page.get("features") or () if isinstance(item, Mapping))
         following = [link for link in page.get("links", ()) if link.get("rel") == "next"]
         if not following:
             return
@@ -82,14 +83,14 @@ def _search(
             request = urllib.request.Request(_on_host(link, host))
 
 
-def _on_host(link: Mapping[str, Any], host: str | None) -> str:
+def _on_host(link: Mapping[str, Any], host: tuple[str, str]) -> str:
     """Return the href of a link, which must stay on the host of the catalog.
 
     Raises:
         ValueError: It leads elsewhere: a catalog must not make a function ask other servers.
     """
     href = str(link["href"])
-    if urlsplit(href).hostname != host:
+    if urlsplit(href)[:2] != host:
         raise ValueError("it links to another host")
     return href
 

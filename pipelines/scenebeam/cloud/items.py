@@ -74,7 +74,7 @@ def item_bbox(item: Item) -> tuple[float, float, float, float] | None:
         numbers = [box[0], box[1], *box[-3:-1]] if len(box) == 6 else box
         if len(box) == 6:
             numbers = [box[0], box[1], box[3], box[4]]
-        if all(isinstance(number, int | float) for number in numbers):
+        if all(isinstance(number, int | float) and abs(number) <= 360 for number in numbers):
             west, south, east, north = map(float, numbers)
             return west, south, east, north
     geometry = item.get("geometry")
@@ -97,7 +97,9 @@ def _positions(coordinates: Any) -> Iterator[tuple[float, float]]:
         current = pending.pop()
         if not isinstance(current, list | tuple):
             continue
-        if len(current) >= 2 and all(isinstance(value, int | float) for value in current[:2]):
+        if len(current) >= 2 and all(
+            isinstance(value, int | float) and abs(value) <= 360 for value in current[:2]
+        ):
             yield float(current[0]), float(current[1])
         else:
             pending.extend(current)

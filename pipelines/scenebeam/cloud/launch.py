@@ -99,6 +99,7 @@ class LaunchHandler:
         """
         try:
             request, run = self.authorize(self.read_content(message))
+            request = self.within_budget(request)
         except RequestError as error:
             return self.reject(message, str(error))
         return self.launch_request(run, request, message)
@@ -157,7 +158,7 @@ class LaunchHandler:
         at each redelivery, and the message would be retried forever.
         """
         try:
-            request = self._within_budget(authorize(content, self.settings))
+            request = authorize(content, self.settings)
             return request, run_id(request)
         except (RequestError, MemoryError):
             raise
@@ -165,7 +166,7 @@ class LaunchHandler:
             log.exception("unexpected error while reading a request")
             raise RequestError(unexpected(error)) from error
 
-    def _within_budget(self, request: RunRequest) -> RunRequest:
+    def within_budget(self, request: RunRequest) -> RunRequest:
         """Return a request that may cost what is left of the month's budget.
 
         Raises:

@@ -129,8 +129,9 @@ class SeriesHandler:
         message = Message(message_id, content or b"")
         try:
             request, _ = self.launcher.authorize(message.content)
+            request = self.launcher.within_budget(request)
         except RequestError as error:
-            self.standing.start_pass(one.id)
+            # The mark stays: another month, or another version of the request, may allow it.
             return self.launcher.reject(message, f"{one.source}: {error}")
         # Before the launch: an item that is announced from now on asks for another pass.
         self.standing.start_pass(one.id)
@@ -170,9 +171,12 @@ class SeriesHandler:
             log.info("cannot ask the catalog of %s: %s", one.id, error)
             self.standing.mark_pending(one.id)
         else:
-            new = [item for item in items if self.standing.note(one.id, item)]
+            new = self.standing.find_new(one, items)
             if new:
-                log.info("found %s: %d items that were not announced", one.id, len(new))
+                log.info("found %s: %d items that were not announced", one.id, new)
+            before = self.launcher.runs.status(one.id)
+            # What failed is tried again when the catalog is asked, not at every sweep.
+            if before is not None and before.ended and before.state != "succeeded":
                 self.standing.mark_pending(one.id)
         self._warn_if_stale(one)
         self.standing.mark_checked(one.id)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from scenebeam.cloud.items import Item, ItemFacts, bounds_of, item_digest
 from scenebeam.errors import RequestError, StorageError
-from scenebeam.request import RunRequest
+from scenebeam.request import RunRequest, parse_interval
 from scenebeam.storage import Store
 
 SERIES, PENDING = "series/", "pending/"
@@ -154,8 +154,6 @@ class StandingRequests:
             RequestError: Another file stands for the same output.
         """
         added = StandingRequest.of(run, source, request)
-        content = (request.model_dump_json(indent=2) + "\n").encode()
-        self.store.write(f"{SERIES}{run}/request.json", content)
 
         def change(known: Sequence[StandingRequest]) -> list[StandingRequest]:
             others = [one for one in known if one.source != source]
@@ -168,6 +166,8 @@ class StandingRequests:
             return [*others, added]
 
         self._update(change)
+        content = (request.model_dump_json(indent=2) + "\n").encode()
+        self.store.write(f"{SERIES}{run}/request.json", content)
         self.mark_pending(run)
         return added
 
@@ -207,23 +207,44 @@ class StandingRequests:
         Returns:
             Id of a series → number of items that are new to it.
         """
-        from scenebeam.request import parse_interval
-
         standing = self.list()
         intervals = {one.id: [parse_interval(text) for text in one.dates] for one in standing}
         by_collection: dict[str, list[StandingRequest]] = {}
         for one in standing:
             for collection in one.collections:
                 by_collection.setdefault(collection, []).append(one)
-        new: dict[str, int] = {}
+        matching: dict[str, list[Item]] = {}
         for item in items:
             facts = ItemFacts.of(item)
             for one in by_collection.get(facts.collection, ()):
-                if one.matches(facts, intervals[one.id]) and self.note(one.id, item):
-                    new[one.id] = new.get(one.id, 0) + 1
-        for series in new:
-            self.mark_pending(series)
-        return new
+                if one.matches(facts, intervals[one.id]):
+                    matching.setdefault(one.id, []).append(item)
+        new = {series: self._note_all(series, found) for series, found in matching.items()}
+        return {series: count for series, count in new.items() if count}
+
+    def find_new(self, standing: StandingRequest, items: Iterable[Item]) -> int:
+        """Note items of a catalog that match a series. Returns how many were not known."""
+        intervals = [parse_interval(text) for text in standing.dates]
+        found = [item for item in items if standing.matches(ItemFacts.of(item), intervals)]
+        return self._note_all(standing.id, found)
+
+    def _note_all(self, series: str, items: Sequence[Item]) -> int:
+        """Note items, and ask for a pass if one is new.
+
+        The mark comes before the second item is noted: a function that ends in between must not
+        leave items that look known, and no pass that makes them.
+        """
+        count = 0
+        for item in items:
+            if self._is_noted(series, item):
+                continue
+            if not count:
+                self.mark_pending(series)
+            count += self.note(series, item)
+        return count
+
+    def _is_noted(self, series: str, item: Item) -> bool:
+        return self.store.size(f"{SERIES}{series}/items/{item_digest(item)}") is not None
 
     def note(self, series: str, item: Item) -> bool:
         """Note one item for a series. Returns whether it was not known in this processing."""

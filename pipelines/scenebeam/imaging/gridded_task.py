@@ -141,6 +141,10 @@ class GriddedTask(Task):
         return tuple(ref.id for ref in self.scenes)
 
     @property
+    def source_identities(self) -> tuple[str, ...]:
+        return tuple(ref.identity or ref.id for ref in self.scenes)
+
+    @property
     def source_files(self) -> frozenset[tuple[str, str]]:
         files: set[tuple[str, str]] = set()
         for band in self.bands:

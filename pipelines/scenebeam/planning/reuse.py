@@ -165,13 +165,10 @@ def reconcile(
         if not overwrite:
             raise
         # Without the former plan, everything under the names of the new one is in its way.
-        plan = make_plan(request, store, refresh=searched_again, measure=measure)
+        plan = _plan_anew(request, store, refresh=searched_again, measure=measure)
         return Reconciliation(plan, frozenset(possible_outputs(plan, store)))
     if frozen is None or overwrite:
-        plan = make_plan(request, store, refresh=searched_again, measure=measure)
-        if request.series is not None:
-            plan = continue_series(None, plan, set(), set(), datetime.now(UTC))
-            check_limits(plan)
+        plan = _plan_anew(request, store, refresh=searched_again, measure=measure)
         if frozen is None:
             return Reconciliation(plan)
         changes = tuple(difference(frozen.request, request).values())
@@ -184,6 +181,15 @@ def reconcile(
             damaged |= _incomplete_items(frozen, store.list() - damaged, store)
         return _continue(frozen, request, store, damaged, changes, measure=measure)
     return _compare(frozen, request, store, damaged, changes, refresh, retry_failed, measure)
+
+
+def _plan_anew(request: RunRequest, store: Store, *, refresh: bool, measure: bool) -> Plan:
+    """Plan a request without regard to what its output holds."""
+    plan = make_plan(request, store, refresh=refresh, measure=measure)
+    if request.series is not None:
+        plan = continue_series(None, plan, set(), set(), datetime.now(UTC))
+        check_limits(plan)
+    return plan
 
 
 def _compare(

@@ -41,6 +41,14 @@ class _Product:
         return {source for task in self.tasks for source in task.sources}
 
     @property
+    def inputs(self) -> set[str]:
+        """What its scenes are, whatever their host."""
+        found: set[str] = set()
+        for task in self.tasks:
+            found.update(task.source_identities)
+        return found
+
+    @property
     def order(self) -> tuple[str, str]:
         """By time, then by name."""
         ends = self.tasks[0].ends
@@ -125,6 +133,11 @@ class _Continuation:
         if made is not None and made.is_state_of(product):
             self.tasks += made.tasks
             return
+        if made is not None and product.inputs < made.inputs:
+            # The catalog has lost some of its scenes, or rolling dates have left them behind.
+            self.gone.append(made.tasks[0].id)
+            self.tasks += made.tasks
+            return
         if made is not None and not _may_change(made.tasks[0], self._policy, self._now):
             self.late.append(made.tasks[0].id)
             self.tasks += made.tasks
@@ -133,7 +146,8 @@ class _Continuation:
         if not is_done:
             self._left -= count
         # One of more scenes than are allowed would wait for ever.
-        if self._left < 0 and count <= self._max_scenes:
+        # So would, without a task of its own, the files of a former version be removed.
+        if self._left < 0 and count <= self._max_scenes and (made is not None or not is_there):
             self.waiting.append(product.tasks[0].id)
             self.tasks += made.tasks if made is not None else ()
         elif is_there:
@@ -205,10 +219,12 @@ def remove_replaced(plan: Plan, store: Store) -> None:
     """
     stale = store.superseded()
     waiting = stale & {task.item_path for task in plan.tasks}
+    waiting_folders = {posixpath.dirname(key) for key in waiting}
     done = []
     for key in stale - waiting:
-        folder = posixpath.dirname(posixpath.dirname(key))
-        if f"{folder}/{posixpath.basename(folder)}.json" not in waiting:
+        folder = posixpath.dirname(key)
+        # Beside the item, or in the folder of a version.
+        if waiting_folders.isdisjoint({folder, posixpath.dirname(folder)}):
             done.append(key)
     store.delete(sorted(done))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scenebeam.planning.cost import dataflow_cost
 from scenebeam.planning.plan import Plan
 from scenebeam.planning.work import count_work
@@ -18,7 +20,8 @@ def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         kind: The kind of the runner.
     """
     started, work = now(), count_work(plan, store)
-    _, usd = dataflow_cost(plan.estimate, plan.request.runner)
+    rest = replace(plan, tasks=work.undone)
+    _, usd = dataflow_cost(rest.estimate, plan.request.runner)
     return RunStatus(
         run=plan.request.run,
         state="running",
@@ -30,7 +33,7 @@ def new_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         kept=work.kept,
         replaced=work.replaced,
         waiting=len(plan.waiting),
-        cost=round(usd, 2) if kind == "dataflow" else None,
+        cost=round(usd, 2) if kind == "dataflow" and work.undone else None,
         started=started,
         updated=started,
     )

@@ -225,7 +225,7 @@ class Product(ABC, Generic[RequestT, TaskT, ScopeT]):
         keys: set[str] = set()
         for task in before:
             if task == following.get(task.id):
-                keys.update(task.outputs)
+                keys.update(task.possible_outputs)
         return keys
 
 

@@ -54,7 +54,7 @@ class Assets(Product[AssetsRequest, AssetsTask]):
         for task in before:
             successor = following.get(task.id)
             if successor == task:
-                keys.update(task.outputs)
+                keys.update(task.possible_outputs)
             elif successor is not None:
                 same = [file for file in task.files if file in successor.files]
                 keys.update(task.local_key(file) for file in same)

@@ -23,6 +23,8 @@ from scenebeam.transfer.signing.s3 import sigv4_headers
 
 EARTHDATA_HOSTS = ("earthdatacloud.nasa.gov", "earthdata.nasa.gov")
 """Tokens are sent only to hosts of these domains, whatever hosts an item names."""
+TOKEN_SCHEMES = ("https",)
+"""A token is not sent in the clear."""
 REGION = "us-west-2"
 KEY_SERVICES = {
     "lp-prod-": "https://data.lpdaac.earthdatacloud.nasa.gov/s3credentials",
@@ -49,8 +51,9 @@ def sign_http(href: str) -> SignedRequest:
     Raises:
         ReadError: There is no token.
     """
-    host = urlsplit(href).hostname or ""
-    if not any(host == domain or host.endswith(f".{domain}") for domain in EARTHDATA_HOSTS):
+    parts = urlsplit(href)
+    host = parts.hostname or ""
+    if parts.scheme not in TOKEN_SCHEMES or not _is_earthdata(host):
         return SignedRequest(href)
     return SignedRequest(href, {"Authorization": f"Bearer {_token()}"})
 
@@ -69,6 +72,10 @@ def sign_s3(bucket: str, key: str) -> SignedRequest:
     access, secret, session = _keys(service).get().split("\n")
     keys: Any = credentials.Credentials(access, secret, session)
     return SignedRequest(url, sigv4_headers(url, REGION, keys))
+
+
+def _is_earthdata(host: str) -> bool:
+    return any(host == domain or host.endswith(f".{domain}") for domain in EARTHDATA_HOSTS)
 
 
 def _token() -> str:

@@ -86,6 +86,11 @@ class Task(BaseModel):
         """When the last scene that may belong to it is taken; None if that is not known."""
         return None
 
+    @property
+    def version_parts(self) -> str:
+        """In a series, the folder of the parts of its version; otherwise of no meaning."""
+        return ""
+
     def as_version(self) -> Task:
         """Return the task with outputs that are named by the state of its inputs, where it can."""
         return self

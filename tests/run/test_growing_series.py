@@ -20,6 +20,7 @@ from lives import Killed, Lives
 from scenebeam.errors import RequestError
 from scenebeam.execution import watch
 from scenebeam.execution.driver import run
+from scenebeam.execution.make import make_task
 from scenebeam.multihash import content_multihash
 from scenebeam.planning import reuse
 from scenebeam.planning.search import make_plan
@@ -304,6 +305,21 @@ def test_an_update_that_waits_keeps_the_former_version(catalog: Catalog, series:
         run(series(product=product, limits={"max_scenes": 3}))
         for asset in item_of(output, AFTER)["assets"].values():
             assert (Path(output) / "mosaics" / AFTER / asset["href"]).exists()
+
+
+def test_a_sharded_product_goes_on_where_a_pass_has_ended(catalog: Catalog, series: Make) -> None:
+    catalog.add("20210610")
+    limits = {"memory": "100MB"}
+    request = series(limits=limits, product={"kind": "mosaic", "bands": ["scl"]})
+    store = open_store(request.output)
+    plan = reuse.load_or_create_plan(request, store)
+    assert len(plan.tasks) > 1
+    make_task("mosaic", plan.tasks[0], store, request.limits)
+    [part] = store.list("parts/")
+    reuse.load_or_create_plan(request, open_store(request.output))
+    assert store.list("parts/") == {part}
+    assert run(request).state == "succeeded"
+    assert not store.list("parts/")
 
 
 # Policies

@@ -173,9 +173,15 @@ class GriddedTask(Task):
         return self.file_key(THUMBNAIL)
 
     @property
+    def version_parts(self) -> str:
+        return self.parts_prefix
+
+    @property
     def parts_prefix(self) -> str:
         """Folder of the parts of all shards."""
-        return f"{PARTS_PREFIX}{self.name}{self.version}/"
+        # Shards that are cut in another way have other parts.
+        cut = f"-{self.version}-{self.shards}-{self.cell}" if self.version else ""
+        return f"{PARTS_PREFIX}{self.name}{cut}/"
 
     def part_key(self, output: str, shard: int) -> str:
         """Key of one shard of an output, until the COG is assembled."""

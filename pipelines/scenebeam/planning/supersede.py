@@ -29,7 +29,11 @@ def supersede_outputs(
     store.supersede(files)
     # Files that cannot be superseded are incomplete.
     store.delete(sorted(files - store.superseded()))
-    store.delete(sorted(store.list(PARTS_PREFIX) - _kept_outputs(plan, successor)))
+    # Parts of a version are those of its successor too: a sharded product goes on where it was.
+    following = successor.tasks if successor is not None else ()
+    prefixes = tuple({task.version_parts for task in following if task.version})
+    parts = store.list(PARTS_PREFIX) - _kept_outputs(plan, successor)
+    store.delete(sorted(key for key in parts if not (prefixes and key.startswith(prefixes))))
 
 
 def replaced_outputs(plan: Plan, store: Store, successor: Plan | None = None) -> set[str]:

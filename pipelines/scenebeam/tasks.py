@@ -71,8 +71,8 @@ class Task(BaseModel):
     properties: dict[str, Any] = {}
     """Properties of the STAC item that are known when the task is planned."""
     version: str = ""
-    """In a series, a digest of what decides its files, and the folder that they are in; empty if
-    they are not in a folder of their own."""
+    """In a series, the folder of its files: a digest of what decides them, and the number of the
+    attempt if it is made again of the same. Empty if they are not in a folder of their own."""
     fault: str = ""
     """Why the task cannot be made, if planning has found that out: it is then skipped."""
 
@@ -91,8 +91,17 @@ class Task(BaseModel):
         """In a series, the folder of the parts of its version; otherwise of no meaning."""
         return ""
 
-    def as_version(self) -> Task:
-        """Return the task with outputs that are named by the state of its inputs, where it can."""
+    @property
+    def attempt(self) -> int:
+        """How often its version has been made, this time included."""
+        return int(self.version.partition("-")[2] or 1)
+
+    def as_version(self, attempt: int = 1) -> Task:
+        """Return the task with outputs that are named by the state of its inputs, where it can.
+
+        Args:
+            attempt: How often they have been made, this time included.
+        """
         return self
 
     @property

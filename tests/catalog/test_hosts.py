@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,33 @@ def test_another_tile_or_baseline_is_another_scene_and_the_newest_is_kept() -> N
         ("cdse", "34TFK"),
         ("cdse", "34TFL"),
     ]
+
+
+def test_a_processing_of_the_same_baseline_is_another_state_at_any_host() -> None:
+    def identity_of(*scenes: Scene) -> str:
+        [kept] = drop_duplicates(merge_hosts(scenes, PROVIDERS))
+        return kept.identity
+
+    def processed_again(scene: Scene) -> Scene:
+        again = scene.id.replace("20230202T155145", "20230301T000000")
+        properties = {**scene.properties, "s2:product_uri": f"{again}.SAFE"}
+        return replace(scene, id=again, properties=properties, processed=("z",))
+
+    before = [of_provider(provider) for provider in PROVIDERS[1:]]
+    after = [processed_again(scene) for scene in before]
+    assert identity_of(*before) == identity_of(before[0]) == identity_of(before[1])
+    assert identity_of(*before, *after) == identity_of(*after) == identity_of(after[1])
+    assert identity_of(*before) != identity_of(*after)
+
+
+def test_without_a_product_name_a_second_processing_is_numbered() -> None:
+    old = of_provider("earth-search")
+    old = replace(old, properties={**old.properties, "s2:product_uri": ""})
+    new = replace(old, id="S2A_34TFL_20230202_1_L2A", processed=("z",))
+    [alone] = merge_hosts([old], PROVIDERS)
+    [kept] = drop_duplicates(merge_hosts([old, new], PROVIDERS))
+    assert kept.id == new.id
+    assert kept.identity != alone.identity
 
 
 # Two hosts on disk

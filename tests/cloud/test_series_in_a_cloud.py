@@ -29,7 +29,7 @@ from scenebeam.storage import Store, open_store
 pytestmark = pytest.mark.cloud
 
 FIRST = datetime(2023, 4, 3, 9, 20, 31)
-OF_RUNS = ("status.json", "spending.csv", "report/", "plan.parquet", "superseded.json", "search", "scenes.parquet", "series.json", "run.json")  # fmt: skip
+OF_RUNS = ("status.json", "spending.csv", "report/", "plan.parquet", "superseded.json", "search", "scenes.parquet", "series.json", "run.json", "deployment.json")  # fmt: skip
 Document = dict[str, Any]
 
 

@@ -19,10 +19,11 @@ from test_launch import Desk
 
 from scenebeam.cloud.catalogs import find_items
 from scenebeam.cloud.http import HttpRequest
-from scenebeam.cloud.items import ItemFacts, item_bbox, read_items
+from scenebeam.cloud.items import ItemFacts, grid_zone_bounds, item_bbox, read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.ledger import Ledger
 from scenebeam.cloud.messages import FINALIZED, PUBLISHED, read_message
+from scenebeam.cloud.ownership import take_output
 from scenebeam.cloud.page import handle
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.series import SeriesHandler
@@ -111,10 +112,12 @@ class Deployment:
         body = {"message": {"attributes": {"sweep": "series"}, "messageId": str(time.time_ns())}}
         return self.handler.handle(read_message(PUBLISHED, "event", body))
 
-    def end(self, series: str, state: str = "succeeded", cost: float | None = None) -> None:
+    def end(
+        self, series: str, state: str = "succeeded", cost: float | None = None, **counts: int
+    ) -> None:
         """The job of a series ends."""
         self.desk.active.clear()
-        ended = {"state": state, "finished": now(), "cost": cost}
+        ended = {"state": state, "finished": now(), "cost": cost, "waiting": 0, **counts}
         status = self.runs.update(series, lambda one: (one or pytest.fail("none")).model_copy(update=ended))  # fmt: skip
         Ledger(self.store).enter(status)
 
@@ -400,6 +403,54 @@ def test_boxes_that_are_none_match_by_everything_else(bbox: list[Any]) -> None:
     assert standing.matches(ItemFacts.of(item(bbox=bbox)), []) in (True, False)
 
 
+def test_a_sweep_at_the_same_time_removes_no_newer_mark(deployment: Deployment) -> None:
+    deployment.publish(item("one"))
+    [(series, old)] = deployment.standing.pending().items()
+    # Another sweep launches the pass, which ends, and the next item arrives.
+    deployment.sweep()
+    deployment.end(series)
+    deployment.publish(item("two"))
+    assert not deployment.standing.start_pass(series, old)
+    assert len(deployment.sweep()) == 1
+
+
+def test_what_waits_is_made_by_the_next_pass_as_long_as_passes_get_on(
+    deployment: Deployment,
+) -> None:
+    series = deployment.id
+    for done, launched in ((3, 1), (2, 0)):
+        deployment.publish(item(f"item-{done}"))
+        deployment.sweep()
+        deployment.end(series, "partial", waiting=4, done=done, kept=2)
+        assert len(deployment.sweep()) == launched
+        if launched:
+            deployment.end(series)
+
+
+def test_a_second_deployment_on_one_output_is_refused(tmp_path: Path, prefix: str) -> None:
+    output = f"{prefix}/valley"
+    take_output(output, "gs://elsewhere/state")
+    made = Deployment(tmp_path, outputs=(prefix,))
+    [status] = made.upload(output=output)
+    assert status.state == "rejected"
+    assert "belongs to the deployment that deployment.json there names" in status.message
+    assert (made.requests / "standing" / "valley.yaml.rejected.txt").exists()
+    with pytest.raises(RequestError, match=r"deployment\.json"):
+        take_output(output, made.settings.state)
+    take_output(output, "gs://elsewhere/state/")
+    [other] = made.upload(output=f"{prefix}/hills")
+    assert other.state == "queued"
+
+
+def test_tiles_are_searched_in_their_grid_zones() -> None:
+    assert grid_zone_bounds(["34TFL"]) == (18, 40, 24, 48)
+    assert grid_zone_bounds(["34TFL", "35SKA"]) == (18, 32, 30, 48)
+    assert grid_zone_bounds(["1CCV", "60XWT"]) == (-180, -80, 180, 84)
+    assert grid_zone_bounds(["32VLM"]) == (3, 56, 15, 64)
+    assert grid_zone_bounds(["nowhere"]) is None
+    assert grid_zone_bounds([]) is None
+
+
 def test_a_cost_is_entered_once(tmp_path: Path) -> None:
     ledger = Ledger(open_store(str(tmp_path)))
     status = RunStatus(run="x", state="succeeded", id="x-1", job="j+1", cost=1.25, started=now())
@@ -554,6 +605,6 @@ def test_a_catalog_cannot_send_a_function_elsewhere(where: str) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     request = validate_request({**REQUEST, "catalog": f"http://127.0.0.1:{port}/api"})
     with pytest.raises(CatalogError, match="another host"):
-        find_items(StandingRequest.of("x", "y", request), 9000)
+        list(find_items(StandingRequest.of("x", "y", request), 9000))
     server.shutdown()
     assert asked == ["/api"]

@@ -15,7 +15,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import tree
 from scenebeam.errors import RunnerError
 from scenebeam.execution.driver import run
-from scenebeam.execution.engine import MakeTask, report, undone_tasks
+from scenebeam.execution.engine import Access, MakeTask, report, undone_tasks
 from scenebeam.execution.make import MemoryGate, _available_memory
 from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.request import Limits, RunRequest
@@ -52,7 +52,7 @@ def test_make_task_in_a_pipeline(make_request: Make) -> None:
         states = (
             pipeline
             | beam.Create([(output, "20210610T092031Z")])
-            | beam.ParDo(MakeTask(Limits().model_dump_json()))
+            | beam.ParDo(MakeTask(Access(Limits(), {})))
             | beam.MapTuple(
                 lambda _, text: (
                     Outcome.model_validate_json(text).task,
@@ -69,7 +69,7 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 ) -> None:
     told: list[int] = []
     output = settled(make_request)
-    make = MakeTask(Limits().model_dump_json(), lambda: told.append(1))
+    make = MakeTask(Access(Limits(), {}), lambda: told.append(1))
     make.setup()
     made = list(make.process((output, "20210610T092031Z")))
     assert not told, "not after each task: there may be thousands a minute"
@@ -86,11 +86,11 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(Limits().model_dump_json())
+    make = MakeTask(Access(Limits(), {}))
     make.setup()
     once = [list(make.process(element)) for element in undone_tasks(output)]
     before = tree(Path(output))
-    again = MakeTask(Limits().model_dump_json())
+    again = MakeTask(Access(Limits(), {}))
     again.setup()
     for name in ("20210610T092031Z", "20220615T092029Z", "20210610T092031Z"):
         assert json.loads(next(again.process((output, name)))[1])["state"] == "done"
@@ -122,7 +122,7 @@ def test_memory_is_that_of_the_container(
 
 def test_threads_that_outlive_an_interrupt_make_nothing(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(Limits().model_dump_json())
+    make = MakeTask(Access(Limits(), {}))
     make.setup()
     shutdown.set()
     try:

@@ -322,6 +322,138 @@ def test_a_sharded_product_goes_on_where_a_pass_has_ended(catalog: Catalog, seri
     assert not store.list("parts/")
 
 
+@pytest.fixture
+def renamed(catalog: Catalog) -> Callable[..., str]:
+    """Add a tile of the same day that is an hour earlier, which names the mosaic of the day."""
+
+    def add(href: str = "") -> str:
+        catalog.add("34TGL_20210610")
+        [key] = [key for key in catalog.items if "34TGL_20210610" in key]
+        earlier = json.loads(json.dumps(catalog.items[key]).replace("34TGL", "34TGK"))
+        earlier["properties"]["datetime"] = "2021-06-10T08:20:31Z"
+        earlier["properties"]["s2:datatake_id"] = "GS2B_20210610T082031_000001_N03.00"
+        if href:
+            earlier["assets"]["red"]["href"] = href
+        catalog.items[earlier["id"]] = earlier
+        catalog.write()
+        return "20210610T082031Z"
+
+    return add
+
+
+DAY = {"kind": "mosaic", "bands": ["red"], "group_by": "day", "on_missing": "fail"}
+
+
+def test_a_product_is_kept_until_its_successor_of_another_name_is_made(
+    catalog: Catalog, series: Make, renamed: Callable[..., str]
+) -> None:
+    catalog.add("34TGL_20210610")
+    request = series(product=DAY)
+    assert run(request).tasks == 1
+    name = renamed("/nowhere.tif")
+    failed = run(request)
+    assert (failed.state, failed.failed, failed.kept, failed.waiting) == ("failed", 1, 1, 1)
+    assert check_whole(request.output) == 1
+    renamed()
+    assert run(request).state == "succeeded"
+    # Both are there until the next pass, and never none.
+    assert check_whole(request.output) == 2
+    last = run(request)
+    assert (last.tasks, last.kept, last.waiting) == (1, 1, 0)
+    run(request)
+    assert [path.name for path in (Path(request.output) / "mosaics").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("policy", [{"late": "freeze"}, {"settled_after": 10}])
+def test_a_product_that_may_not_change_has_no_successor_of_another_name(
+    catalog: Catalog, series: Make, renamed: Callable[..., str], policy: Document
+) -> None:
+    catalog.add("34TGL_20210610")
+    request = series(product=DAY, series=policy)
+    before = made(run(request).output)
+    renamed()
+    status = run(request)
+    assert (status.tasks, status.kept) == (1, 1)
+    assert made(request.output) == before
+    assert json.loads((Path(request.output) / "run.json").read_text())["late"] == [BEFORE]
+
+
+def test_what_fails_in_each_pass_holds_up_nothing(catalog: Catalog, series: Make) -> None:
+    catalog.add("34TGL_20210610", "34TGL_20220615")
+    [key] = [key for key in catalog.items if "20210610" in key]
+    catalog.items[key]["assets"]["red"]["href"] = "/nowhere.tif"
+    catalog.write()
+    product = {"kind": "mosaic", "bands": ["red"], "on_missing": "fail"}
+    request = series(product=product, limits={"max_scenes": 1})
+    first = run(request)
+    assert (first.failed, first.waiting) == (1, 1)
+    second = run(request)
+    assert (second.done, second.failed, second.waiting) == (1, 0, 1)
+
+
+def test_another_attempt_has_files_of_its_own(
+    catalog: Catalog, series: Make, tmp_path: Path
+) -> None:
+    catalog.add("20210610")
+    [key] = [key for key in catalog.items if "35TKF" in key]
+    source = Path(catalog.items[key]["assets"]["red"]["href"])
+    copy = tmp_path / "red.tif"
+    catalog.items[key]["assets"]["red"]["href"] = str(copy)
+    catalog.write()
+    request = series()
+    assert run(request).incomplete == 1
+    first = made(request.output)
+    shutil.copy(source, copy)
+    assert run(request).incomplete == 1
+    again = run(request, retry_failed=True)
+    assert (again.replaced, again.incomplete) == (1, 0)
+    assert "updated" in item_of(request.output, BEFORE)["properties"]
+    # Readers of the former item find its files until the next pass.
+    assert first.items() <= made(request.output).items()
+    second = {path for path in made(request.output) if path not in first}
+    for retry_failed in (False, True, False):
+        status = run(request, retry_failed=retry_failed)
+        assert (status.kept, status.incomplete, status.replaced) == (1, 0, 0)
+        assert set(made(request.output)) == second
+
+
+def test_an_interrupted_attempt_goes_on_beside_the_files_of_the_former_one(
+    catalog: Catalog, series: Make, tmp_path: Path
+) -> None:
+    catalog.add("20210610")
+    [key] = [key for key in catalog.items if "35TKF" in key]
+    source = catalog.items[key]["assets"]["red"]["href"]
+    copy = tmp_path / "red.tif"
+    catalog.items[key]["assets"]["red"]["href"] = str(copy)
+    catalog.write()
+    request = series()
+    run(request)
+    first = made(request.output)
+    shutil.copy(source, copy)
+    plan = reuse.load_or_create_plan(request, open_store(request.output), retry_failed=True)
+    assert [task.attempt for task in plan.tasks] == [2]
+    status = run(request)
+    assert (status.kept, status.incomplete) == (0, 0)
+    assert first.items() <= made(request.output).items()
+
+
+def test_periods_of_a_duration_keep_their_names(
+    catalog: Catalog, series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = {"kind": "composite", "bands": ["red"], "period": "P30D"}
+    catalog.add("20210610")
+    at = datetime(2021, 6, 20, tzinfo=UTC)
+    monkeypatch.setattr(interval, "today", lambda: at)
+    request = {"product": product, "dates": "2021-06-01/.."}
+    output = run(series(**request)).output
+    at += timedelta(days=2)
+    assert run(series(**request)).kept == 1
+    names = [path.name for path in (Path(output) / "composites").iterdir()]
+    assert names == ["20210601-20210630"]
+    with pytest.raises(RequestError, match="product.period: P30D is counted from the first date"):
+        series(product=product, dates="last 90 days")
+
+
 # Policies
 
 

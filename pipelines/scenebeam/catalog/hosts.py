@@ -7,6 +7,7 @@ where a file of the first cannot be read. Each asset keeps the rules of its own 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +20,7 @@ from scenebeam.csvtable import Table
 HOST = "scenebeam:catalog"
 """Member of an item of a search of several catalogs: the catalog that it was found in."""
 COMPLETENESS_FILE = "catalog_completeness.csv"
+_S2_PRODUCT = re.compile(r"S2[A-Z]_MSIL\d\w_.*_(\d{8}T\d{6})(?:\.SAFE)?$")
 _BASELINES = ("s2:processing_baseline", "processing:version")
 _PUBLISHED = ("published", "created")
 _COLUMNS = ("acquired", "platform", "tile", "baseline", "catalog", "scene", "published", "since")
@@ -51,9 +53,10 @@ def merge_hosts(scenes: Iterable[Scene], catalogs: Sequence[str]) -> list[Scene]
         else:
             group.append(scene)
     for identity, copies in groups.items():
-        # The parts of a tile, and its processings of one baseline.
-        for number, (first, *others) in enumerate(copies):
-            keyed = _with_common_keys(first, f"{identity}/{number}")
+        # The parts of a tile, and its processings of one baseline: oldest first, so that a newer
+        # one has another number.
+        for number, (first, *others) in enumerate(reversed(copies)):
+            keyed = _with_common_keys(first, f"{identity}/{_product_time(first) or number}")
             merged.append(replace(keyed, alternates=tuple(others)))
     return sorted(merged, key=lambda one: (one.acquired, one.id))
 
@@ -73,6 +76,18 @@ def _identity(scene: Scene) -> str | None:
 
 def _baseline(scene: Scene) -> str:
     return next((str(scene.properties[key]) for key in _BASELINES if key in scene.properties), "")
+
+
+def _product_time(scene: Scene) -> str:
+    """Return the time in the name of a Sentinel-2 product; empty for other scenes.
+
+    It tells the products of one baseline apart, and is the same at all hosts.
+    """
+    for name in (str(scene.properties.get("s2:product_uri", "")), scene.id):
+        match = _S2_PRODUCT.match(name)
+        if match is not None:
+            return match[1]
+    return ""
 
 
 def _with_common_keys(scene: Scene, identity: str) -> Scene:

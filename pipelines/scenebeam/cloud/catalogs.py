@@ -10,6 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from scenebeam.cloud.items import grid_zone_bounds
 from scenebeam.cloud.standing import StandingRequest
 from scenebeam.errors import CatalogError
 from scenebeam.request import KNOWN_CATALOGS, parse_interval
@@ -21,14 +22,14 @@ _TIMEOUT = 20.0
 _MAX_BYTES = 50_000_000
 
 
-def find_items(standing: StandingRequest, lookback_days: int) -> list[Mapping[str, Any]]:
+def find_items(standing: StandingRequest, lookback_days: int) -> Iterator[Mapping[str, Any]]:
     """Search the catalogs of a standing request for items of the last days.
 
     Args:
         standing: The standing request.
         lookback_days: How many days back; older items are left to the passes.
 
-    Returns:
+    Yields:
         The items.
 
     Raises:
@@ -39,17 +40,15 @@ def find_items(standing: StandingRequest, lookback_days: int) -> list[Mapping[st
     for start, end in map(parse_interval, standing.dates):
         if end >= since:
             intervals.append((max(start, since), end))
-    items: list[Mapping[str, Any]] = []
     faults: list[str] = []
     for catalog in standing.catalogs:
         try:
             for start, end in intervals:
-                items += _search(KNOWN_CATALOGS.get(catalog, catalog), standing, start, end)
+                yield from _search(KNOWN_CATALOGS.get(catalog, catalog), standing, start, end)
         except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError) as error:
             faults.append(f"{catalog}: {error}"[:300])
     if faults and len(faults) == len(standing.catalogs):
         raise CatalogError("; ".join(faults))
-    return items
 
 
 def _search(
@@ -66,8 +65,9 @@ def _search(
         "datetime": times,
         "limit": _PAGE_SIZE,
     }
-    if standing.bbox is not None:
-        body["bbox"] = list(standing.bbox)
+    bbox = standing.bbox or grid_zone_bounds(standing.tiles)
+    if bbox is not None:
+        body["bbox"] = list(bbox)
     request = _post(_on_host(links[0], host), body)
     for _ in range(_MAX_PAGES):
         page = _read(request)
@@ -109,10 +109,6 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener(host: str) -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_SameHost(host))
-
-
 def _post(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
     headers = {"Content-Type": "application/json"}
     return urllib.request.Request(url, json.dumps(body).encode(), headers)
@@ -121,7 +117,8 @@ def _post(url: str, body: Mapping[str, Any]) -> urllib.request.Request:
 def _read(request: urllib.request.Request) -> dict[str, Any]:
     if not request.full_url.startswith(("http://", "https://")):
         raise ValueError("it is not at an http address")
-    with _opener(request.host).open(request, timeout=_TIMEOUT) as response:
+    opener = urllib.request.build_opener(_SameHost(request.host))
+    with opener.open(request, timeout=_TIMEOUT) as response:
         content = response.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError("its answer is too large")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ _MAX_ITEMS = 10_000
 """Most items of one message."""
 _FUTURE = timedelta(days=1)
 """How far the clock of a catalog may be ahead."""
+
+_LATITUDE_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+"""Bands of 8 degrees from 80 degrees south."""
 
 Item = Mapping[str, Any]
 
@@ -71,14 +75,31 @@ def item_bbox(item: Item) -> tuple[float, float, float, float] | None:
     """Return the bounds of an item in degrees; None if it states none."""
     box = item.get("bbox")
     if isinstance(box, list) and len(box) in (4, 6):
-        numbers = [box[0], box[1], *box[-3:-1]] if len(box) == 6 else box
-        if len(box) == 6:
-            numbers = [box[0], box[1], box[3], box[4]]
+        numbers = [*box[:2], *box[3:5]] if len(box) == 6 else box
         if all(isinstance(number, int | float) and abs(number) <= 360 for number in numbers):
             west, south, east, north = map(float, numbers)
             return west, south, east, north
     geometry = item.get("geometry")
     return bounds_of(geometry) if isinstance(geometry, Mapping) else None
+
+
+def grid_zone_bounds(tiles: Iterable[str]) -> tuple[float, float, float, float] | None:
+    """Return bounds in degrees of the MGRS grid zones of some tiles; None without tiles."""
+    boxes = []
+    for tile in tiles:
+        match = re.fullmatch("([0-9]{1,2})([C-HJ-NP-X])[A-Z]{2}", tile)
+        if match is None:
+            return None
+        west = int(match[1]) * 6 - 186
+        south = _LATITUDE_BANDS.index(match[2]) * 8 - 80
+        # Some zones of Norway and Svalbard are up to 3 degrees wider, and X is 12 degrees high.
+        margin = 3 if match[2] in "VX" else 0
+        north = south + (12 if match[2] == "X" else 8)
+        boxes.append((max(west - margin, -180), south, min(west + 6 + margin, 180), north))
+    if not boxes:
+        return None
+    wests, souths, easts, norths = zip(*boxes, strict=True)
+    return float(min(wests)), float(min(souths)), float(max(easts)), float(max(norths))
 
 
 def bounds_of(geometry: Mapping[str, Any]) -> tuple[float, float, float, float] | None:

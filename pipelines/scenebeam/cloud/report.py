@@ -21,6 +21,7 @@ _REPORTED_FIELDS = (
     "state",
     "tasks",
     "done",
+    "kept",
     "skipped",
     "failed",
     "incomplete",
@@ -112,7 +113,8 @@ class StatusUpdater:
         updated = self.runs.update(run, change)
         if updated == replaced[-1]:
             return None
-        if updated.ended:
+        if updated.cost:
+            # As soon as it is known: the budget must count runs that have not ended.
             Ledger(self.runs.store).enter(updated)
         if self.settings.status_topic:
             self.publish(

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
-import tenacity
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.errors import StorageError
+from scenebeam.cloud.swap import update_object
 from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
@@ -169,35 +168,22 @@ class Runs:
         Raises:
             StorageError: Other writers were faster at every attempt, or storage failed.
         """
-        retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_ConflictError),
-            stop=tenacity.stop_after_attempt(50),
-            wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
-            reraise=True,
-        )
-        return retry(self._update_once, run, change)
+        stored: list[RunStatus | None] = []
 
-    def _update_once(self, run: str, change: Callable[[RunStatus | None], RunStatus]) -> RunStatus:
-        key = self.key(run, "status")
-        stored = self.store.read_version(key)
-        before = None if stored is None else RunStatus.model_validate_json(stored[0])
-        changed = change(before)
-        content = changed.to_bytes()
-        if stored is not None and content == stored[0]:
-            return changed
-        # The marker is created before the status and removed after it, so that a crash in between
-        # never leaves an open run without a marker.
-        if not changed.ended and (before is None or before.ended or before.job != changed.job):
-            self.store.create(_marker_key(run, changed.job), b"")
-        if stored is None:
-            written = self.store.create(key, content)
-        else:
-            written = self.store.replace(key, content, stored[1])
-        if not written:
-            raise _ConflictError(
-                f"cannot update {self.store.uri_for(key)}: too many concurrent writers; "
-                "try again later"
-            )
+        def change_content(content: bytes | None) -> bytes:
+            before = None if content is None else RunStatus.model_validate_json(content)
+            changed = change(before)
+            stored[:] = [before, changed]
+            # The marker is created before the status and removed after it, so that a crash in
+            # between never leaves an open run without a marker.
+            is_new = before is None or before.ended or before.job != changed.job
+            if not changed.ended and is_new:
+                self.store.create(_marker_key(run, changed.job), b"")
+            return changed.to_bytes()
+
+        update_object(self.store, self.key(run, "status"), change_content)
+        before, changed = stored
+        assert changed is not None, "a change returns a status"
         # Markers contain the job, so a late removal never deletes the marker of the next launch.
         if before is not None and (changed.ended or before.job != changed.job):
             self.close(run, before.job)
@@ -239,7 +225,3 @@ class Runs:
 
 def _marker_key(run: str, job: str) -> str:
     return f"{OPEN}{run}+{re.sub('[^A-Za-z0-9_-]', '_', job)[:200]}"
-
-
-class _ConflictError(StorageError):
-    """Another writer updated the status first."""

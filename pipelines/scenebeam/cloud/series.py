@@ -12,15 +12,18 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from math import inf
 
 from scenebeam.cloud.catalogs import find_items
 from scenebeam.cloud.guard import normal_below
 from scenebeam.cloud.items import read_items
 from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.messages import Message
+from scenebeam.cloud.ownership import check_owner
 from scenebeam.cloud.series_page import read_products
 from scenebeam.cloud.standing import (
     STANDING,
+    Mark,
     StandingRequest,
     StandingRequests,
     is_standing,
@@ -80,6 +83,7 @@ class SeriesHandler:
             request, run = self.launcher.authorize(self.launcher.read_content(message))
             if request.series is None:
                 raise RequestError("series: a standing request is a series; set series: true")
+            check_owner(request.output, self.launcher.settings.state)
             self.standing.add(run, message.reference, request)
         except RequestError as error:
             status = self.launcher.reject(message, str(error))
@@ -98,35 +102,39 @@ class SeriesHandler:
         """
         self._compare_files()
         settings, runs = self.launcher.settings, self.launcher.runs
-        for one in self.standing.list():
-            self._check_catalog(one)
-            status = runs.status(one.id)
-            if status is not None and status.ended and status.waiting:
-                self.standing.mark_pending(one.id)
         known = {one.id: one for one in self.standing.list()}
+        checks = self.standing.checks()
+        for one in known.values():
+            last = runs.status(one.id)
+            if checks.get(one.id, inf) >= settings.check_seconds:
+                self._check_catalog(one, last)
+            # What is left to the next pass; after one without progress, that is tried again when
+            # the catalog is asked.
+            if last is not None and last.ended and last.waiting and last.done > last.kept:
+                self.standing.mark_pending(one.id)
         statuses: list[RunStatus] = []
         active = len(runs.open_ids())
         waiting = sorted(self.standing.pending().items(), key=lambda pair: (-pair[1].age, pair[0]))
         for series, mark in waiting:
             if series not in known:
-                self.standing.start_pass(series)  # its file is gone
+                self.standing.start_pass(series, mark)  # its file is gone
             elif mark.age >= settings.debounce_seconds:
                 if active >= settings.max_runs:
                     log.info("waiting %s: %d runs are active", series, active)
                     break
-                status = self._start_pass(known[series], f"pass-{series}-{mark.version}")
+                status = self._start_pass(known[series], mark)
                 if status is not None:
                     statuses.append(status)
                     active += status.state == "queued"
         return statuses
 
-    def _start_pass(self, one: StandingRequest, message_id: str) -> RunStatus | None:
+    def _start_pass(self, one: StandingRequest, mark: Mark) -> RunStatus | None:
         """Launch a pass of a series; None if its last one has not ended."""
         before = self.launcher.runs.status(one.id)
         if before is not None and not before.ended:
             return None  # the mark stays, so the next sweep launches it
         content = self.standing.request(one.id)
-        message = Message(message_id, content or b"")
+        message = Message(f"pass-{one.id}-{mark.version}", content or b"")
         try:
             request, _ = self.launcher.authorize(message.content)
             request = self.launcher.within_budget(request)
@@ -134,7 +142,8 @@ class SeriesHandler:
             # The mark stays: another month, or another version of the request, may allow it.
             return self.launcher.reject(message, f"{one.source}: {error}")
         # Before the launch: an item that is announced from now on asks for another pass.
-        self.standing.start_pass(one.id)
+        if not self.standing.start_pass(one.id, mark):
+            return None  # another sweep launches it
         try:
             return self.launcher.launch_request(one.id, request, message)
         except RetryableError as error:
@@ -158,25 +167,25 @@ class SeriesHandler:
         if known - found:
             self.standing.remove(known - found)
 
-    def _check_catalog(self, one: StandingRequest) -> None:
-        """Ask the catalogs of a series, now and then, for items that nobody has announced."""
-        settings = self.launcher.settings
-        age = self.standing.seconds_since_check(one.id)
-        if age is not None and age < settings.check_seconds:
-            return
+    def _check_catalog(self, one: StandingRequest, last: RunStatus | None) -> None:
+        """Ask the catalogs of a series for items that nobody has announced.
+
+        Args:
+            one: The standing request.
+            last: The status of its last pass.
+        """
         try:
-            items = find_items(one, settings.lookback_days)
+            items = find_items(one, self.launcher.settings.lookback_days)
+            new = self.standing.find_new(one, items)
         except SceneBeamError as error:
             # A pass asks as well, and can read catalogs without an API.
             log.info("cannot ask the catalog of %s: %s", one.id, error)
             self.standing.mark_pending(one.id)
         else:
-            new = self.standing.find_new(one, items)
             if new:
                 log.info("found %s: %d items that were not announced", one.id, new)
-            before = self.launcher.runs.status(one.id)
             # What failed is tried again when the catalog is asked, not at every sweep.
-            if before is not None and before.ended and before.state != "succeeded":
+            if last is not None and last.ended and last.state != "succeeded":
                 self.standing.mark_pending(one.id)
         self._warn_if_stale(one)
         self.standing.mark_checked(one.id)

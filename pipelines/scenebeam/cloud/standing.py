@@ -3,10 +3,11 @@
 A request file below `standing/` of a request prefix applies until it is removed. The state bucket
 contains, for each of them:
 
-- `series/<id>/request.json`, the authorized request, and `source.json`, where it came from;
+- `series/<id>/request.json`, the authorized request;
 - `series/<id>/items/<digest>`, an empty marker for each item that was announced or found, so that
   an item that comes twice starts nothing;
-- `pending/<id>`, while scenes wait for a pass.
+- `pending/<id>`, while scenes wait for a pass;
+- `checked/<id>`, written when its catalog was asked.
 
 `series/index.json` has what it takes to match items with all of them in one read. It is derived
 from the other files, and replaced with a generation precondition.
@@ -16,19 +17,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import tenacity
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.cloud.items import Item, ItemFacts, bounds_of, item_digest
-from scenebeam.errors import RequestError, StorageError
+from scenebeam.cloud.swap import update_object
+from scenebeam.errors import RequestError
 from scenebeam.request import RunRequest, parse_interval
 from scenebeam.storage import Store
 
-SERIES, PENDING = "series/", "pending/"
+SERIES, PENDING, CHECKED = "series/", "pending/", "checked/"
 STANDING = "standing/"
 """Folder of standing requests below a request prefix."""
 _INDEX_KEY = f"{SERIES}index.json"
@@ -119,6 +120,9 @@ def _longitudes(box: Sequence[float]) -> list[tuple[float, float]]:
     return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
 
 
+_Change = Callable[[Sequence[StandingRequest]], Sequence[StandingRequest]]
+
+
 class Mark(NamedTuple):
     """A series waits for a pass."""
 
@@ -155,7 +159,7 @@ class StandingRequests:
         """
         added = StandingRequest.of(run, source, request)
 
-        def change(known: Sequence[StandingRequest]) -> list[StandingRequest]:
+        def change(known: Sequence[StandingRequest]) -> Sequence[StandingRequest]:
             others = [one for one in known if one.source != source]
             for one in others:
                 if one.output.rstrip("/") == added.output.rstrip("/"):
@@ -176,27 +180,16 @@ class StandingRequests:
         gone = set(sources)
         self._update(lambda known: [one for one in known if one.source not in gone])
 
-    def _update(self, change: Any) -> None:
-        retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_ConflictError),
-            stop=tenacity.stop_after_attempt(50),
-            wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
-            reraise=True,
-        )
-        retry(self._update_once, change)
+    def _update(
+        self, change: Callable[[Sequence[StandingRequest]], Sequence[StandingRequest]]
+    ) -> None:
+        def change_content(content: bytes | None) -> bytes:
+            known = [] if content is None else _parse_index(content)
+            changed = sorted(change(known), key=lambda one: one.id)
+            documents = [one.model_dump(mode="json") for one in changed]
+            return (json.dumps(documents) + "\n").encode()
 
-    def _update_once(self, change: Any) -> None:
-        stored = self.store.read_version(_INDEX_KEY)
-        known = [] if stored is None else _parse_index(stored[0])
-        changed = sorted(change(known), key=lambda one: one.id)
-        documents = [one.model_dump(mode="json") for one in changed]
-        content = (json.dumps(documents) + "\n").encode()
-        if stored is None:
-            written = self.store.create(_INDEX_KEY, content)
-        else:
-            written = content == stored[0] or self.store.replace(_INDEX_KEY, content, stored[1])
-        if not written:
-            raise _ConflictError("cannot update the index of standing requests: try again later")
+        update_object(self.store, _INDEX_KEY, change_content)
 
     def announce(self, items: Iterable[Item]) -> dict[str, int]:
         """Note items for all series that they match.
@@ -225,10 +218,10 @@ class StandingRequests:
     def find_new(self, standing: StandingRequest, items: Iterable[Item]) -> int:
         """Note items of a catalog that match a series. Returns how many were not known."""
         intervals = [parse_interval(text) for text in standing.dates]
-        found = [item for item in items if standing.matches(ItemFacts.of(item), intervals)]
-        return self._note_all(standing.id, found)
+        matching = (item for item in items if standing.matches(ItemFacts.of(item), intervals))
+        return self._note_all(standing.id, matching)
 
-    def _note_all(self, series: str, items: Sequence[Item]) -> int:
+    def _note_all(self, series: str, items: Iterable[Item]) -> int:
         """Note items, and ask for a pass if one is new.
 
         The mark comes before the second item is noted: a function that ends in between must not
@@ -252,39 +245,53 @@ class StandingRequests:
 
     def mark_pending(self, series: str) -> None:
         """Ask for a pass of a series."""
-        # A pass that is asked for again and again would otherwise wait for ever.
+        # Created once, not written again: the pass is due some time after the first of many items.
         self.store.create(f"{PENDING}{series}", b"")
 
     def pending(self) -> dict[str, Mark]:
-        """List the series that wait for a pass, by id.
+        """List the series that wait for a pass, by id."""
+        marks = {}
+        for series, (age, modified) in self._ages(PENDING).items():
+            marks[series] = Mark(age, _mark_version(modified))
+        return marks
 
-        Their age is the difference of two timestamps of the store, so no clock matters.
+    def start_pass(self, series: str, mark: Mark) -> bool:
+        """Remove the mark of a series that is about to be passed over.
+
+        Returns:
+            Whether it was there. A sweep that runs at the same time may have removed it; the next
+            mark is that of items which its pass may not find.
         """
-        modified = self.store.list_modified(PENDING)
+        key = f"{PENDING}{series}"
+        modified = self.store.modified(key)
+        if modified is None or _mark_version(modified) != mark.version:
+            return False
+        self.store.delete([key])
+        return True
+
+    def checks(self) -> dict[str, float]:
+        """Seconds since the catalog was last asked, by the id of the series."""
+        return {series: age for series, (age, _) in self._ages(CHECKED).items()}
+
+    def mark_checked(self, series: str) -> None:
+        """Note that the catalog has been asked about a series."""
+        self.store.write(f"{CHECKED}{series}", b"")
+
+    def _ages(self, prefix: str) -> dict[str, tuple[float, float]]:
+        """Id of a series → the age of its object in seconds, and when that was written.
+
+        An age is the difference of two timestamps of the store, so no clock matters.
+        """
+        modified = self.store.list_modified(prefix)
         if not modified:
             return {}
         self.store.write(_CLOCK_KEY, b"")
         present = self.store.modified(_CLOCK_KEY) or 0.0
-        marks = {}
-        for key, time in modified.items():
-            marks[key.removeprefix(PENDING)] = Mark(present - time, f"{time:.6f}")
-        return marks
+        return {key.removeprefix(prefix): (present - time, time) for key, time in modified.items()}
 
-    def start_pass(self, series: str) -> None:
-        """Remove the mark of a series that is about to be passed over."""
-        self.store.delete([f"{PENDING}{series}"])
 
-    def seconds_since_check(self, series: str) -> float | None:
-        """Seconds since the catalog was last asked about a series; None for never."""
-        checked = self.store.modified(f"{SERIES}{series}/checked")
-        if checked is None:
-            return None
-        self.store.write(_CLOCK_KEY, b"")
-        return (self.store.modified(_CLOCK_KEY) or checked) - checked
-
-    def mark_checked(self, series: str) -> None:
-        """Note that the catalog has been asked about a series."""
-        self.store.write(f"{SERIES}{series}/checked", b"")
+def _mark_version(modified: float) -> str:
+    return f"{modified:.6f}"
 
 
 def _parse_index(content: bytes) -> list[StandingRequest]:
@@ -294,7 +301,3 @@ def _parse_index(content: bytes) -> list[StandingRequest]:
 def is_standing(uri: str) -> bool:
     """Whether a request file is a standing request."""
     return re.search(rf"/{STANDING}[^/]+\.(?:ya?ml|json)$", uri) is not None
-
-
-class _ConflictError(StorageError):
-    """Another writer updated the index first."""

@@ -12,6 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from scenebeam.cloud.ownership import take_output
+from scenebeam.cloud.runs import RUNS
 from scenebeam.cloud.topics import PubSubProgress
 from scenebeam.errors import RequestError, SceneBeamError
 from scenebeam.execution.driver import submit
@@ -36,7 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     known, options = parser.parse_known_args(arguments)
     on_progress = PubSubProgress(known.progress_topic, known.run) if known.progress_topic else None
     try:
-        submit(_read_request(known.request), options, on_progress)
+        request = _read_request(known.request)
+        if request.series is not None:
+            take_output(request.output, known.request.rpartition(f"/{RUNS}")[0])
+        submit(request, options, on_progress)
     except SceneBeamError as error:
         print(f"scenebeam: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1

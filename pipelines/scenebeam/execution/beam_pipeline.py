@@ -12,7 +12,6 @@ from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.planning.plan import Plan
 from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import Store
-from scenebeam.transfer.signing import effective_limits
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def run_pipeline(
     except (ValueError, NotImplementedError) as error:
         raise RequestError(f"runner {kind!r}: {error}") from error
     with plain_labels():
-        build(pipeline, store.uri, status, effective_limits(plan.request))
+        build(pipeline, store.uri, status, plan.request)
     try:
         result = pipeline.run()
         result.wait_until_finish()

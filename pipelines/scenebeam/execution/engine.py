@@ -8,7 +8,8 @@ time, because making a task is idempotent.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -17,7 +18,7 @@ from apache_beam.metrics import Metrics
 from scenebeam.execution.make import limit_malloc_arenas, make_task
 from scenebeam.planning.plan import Plan, output_removed, read_plan
 from scenebeam.report.finish import finish
-from scenebeam.request import Limits
+from scenebeam.request import Limits, RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.tasks import Outcome, Task
@@ -34,7 +35,7 @@ def build(
     pipeline: Any,
     output: str,
     status: RunStatus,
-    limits: Limits,
+    request: RunRequest,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Apply the graph to a pipeline.
@@ -43,7 +44,7 @@ def build(
         pipeline: A Beam pipeline.
         output: Where the plan is frozen.
         status: The status of the run so far.
-        limits: Limits of the request.
+        request: The request, whose limits and accounts may differ from those of the frozen plan.
         on_progress: Called by workers now and then, and at the end.
 
     Returns:
@@ -52,25 +53,39 @@ def build(
     return (
         pipeline
         | "Output" >> beam.Create([output])
-        | "Make" >> MakeAll(limits.model_dump_json(), on_progress)
+        | "Make" >> MakeAll(Access.of(request), on_progress)
         | "Report" >> beam.Map(report, status.model_dump_json(), on_progress)
     )
+
+
+@dataclass(frozen=True)
+class Access:
+    """How workers read files: what a request may change without another plan."""
+
+    limits: Limits
+    accounts: Mapping[str, str]
+    """Name of a credential → reference to its secret, never the secret itself."""
+
+    @classmethod
+    def of(cls, request: RunRequest) -> Access:
+        """Return what a request says."""
+        return cls(effective_limits(request), request.accounts)
 
 
 class MakeAll(beam.PTransform):  # type: ignore[misc]
     """URIs of outputs with a frozen plan → (URI, all outcomes of its tasks as JSON)."""
 
     def __init__(
-        self, limits: str | None = None, on_progress: ProgressCallback | None = None
+        self, access: Access | None = None, on_progress: ProgressCallback | None = None
     ) -> None:
         """Describe the transform.
 
         Args:
-            limits: Limits as JSON; None: those of each request.
+            access: How files are read; None: as each frozen request says.
             on_progress: Called by workers now and then.
         """
         super().__init__()
-        self._limits, self._on_progress = limits, on_progress
+        self._access, self._on_progress = access, on_progress
 
     def expand(self, outputs: Any) -> Any:
         """Apply the transform."""
@@ -78,7 +93,7 @@ class MakeAll(beam.PTransform):  # type: ignore[misc]
             outputs
             | "ReadPlan" >> beam.FlatMap(undone_tasks)
             | "Reshuffle" >> beam.Reshuffle()
-            | "MakeTask" >> beam.ParDo(MakeTask(self._limits, self._on_progress))
+            | "MakeTask" >> beam.ParDo(MakeTask(self._access, self._on_progress))
             | "AllOutcomes" >> beam.CombinePerKey(beam.combiners.ToListCombineFn())
         )
 
@@ -98,9 +113,9 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
     """(output, task id) → (output, Outcome as JSON)."""
 
     def __init__(
-        self, limits: str | None = None, on_progress: ProgressCallback | None = None
+        self, access: Access | None = None, on_progress: ProgressCallback | None = None
     ) -> None:
-        self._limits, self._on_progress = limits, on_progress
+        self._access, self._on_progress = access, on_progress
 
     def setup(self) -> None:
         """Prepare a worker; each plan is read once."""
@@ -115,7 +130,7 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
             yield output, ""
             return
         if output not in self._plans:
-            self._plans[output] = _FrozenTasks(output, self._limits)
+            self._plans[output] = _FrozenTasks(output, self._access)
         plan = self._plans[output]
         outcome = make_task(plan.kind, plan.tasks[task_id], plan.store, plan.limits)
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
@@ -130,13 +145,13 @@ class MakeTask(beam.DoFn):  # type: ignore[misc]
 class _FrozenTasks:
     """What a worker needs of a frozen plan."""
 
-    def __init__(self, output: str, limits: str | None) -> None:
+    def __init__(self, output: str, access: Access | None) -> None:
         plan, self.store = _read_frozen(output)
-        use_accounts(plan.request.accounts)
+        access = access or Access.of(plan.request)
+        use_accounts(access.accounts)
         self.kind = plan.request.product.kind
         self.tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
-        given = None if limits is None else Limits.model_validate_json(limits)
-        self.limits = given or effective_limits(plan.request)
+        self.limits = access.limits
 
 
 def report(

@@ -60,7 +60,7 @@ class GriddedTask(Task):
         end = self.properties.get("end_datetime")
         return datetime.fromisoformat(end) if end else self.when
 
-    def as_version(self) -> GriddedTask:
+    def as_version(self, attempt: int = 1) -> GriddedTask:
         """Return the task with its files in a folder that is named by the state of its inputs.
 
         Another state has other files, so an item and its files always fit together: readers of the
@@ -72,6 +72,8 @@ class GriddedTask(Task):
             state |= self._state_whatever_the_host(identities)
         content = json.dumps(state, sort_keys=True).encode()
         version = hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS]
+        if attempt > 1:
+            version = f"{version}-{attempt}"
         versioned = self.model_copy(update={"version": version})
         outputs = []
         for key in self.outputs:

@@ -69,7 +69,8 @@ class Plan:
     late: tuple[str, ...] = ()
     """Of a series: finished tasks that stay as they are although scenes have arrived late."""
     waiting: tuple[str, ...] = ()
-    """Of a series: products that are left to the next pass."""
+    """Of a series: products that are left to the next pass, to be made, or to be dropped once those
+    are made that they have become a part of."""
     gone: tuple[str, ...] = ()
     """Of a series: finished tasks whose scenes the catalog no longer has."""
 

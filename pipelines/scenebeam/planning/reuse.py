@@ -177,9 +177,9 @@ def reconcile(
     damaged = frozenset(find_damaged(frozen, store) if verify else ())
     changes = tuple(_adjustments(frozen, request, store))
     if request.series is not None:
-        if retry_failed:
-            damaged |= _incomplete_items(frozen, store.list() - damaged, store)
-        return _continue(frozen, request, store, damaged, changes, measure=measure)
+        existing = store.list() - damaged
+        retried = _incomplete_items(frozen, existing, store) if retry_failed else set()
+        return _continue(frozen, request, store, damaged, changes, retried, measure=measure)
     return _compare(frozen, request, store, damaged, changes, refresh, retry_failed, measure)
 
 
@@ -232,6 +232,7 @@ def _continue(
     store: Store,
     damaged: frozenset[str],
     changes: tuple[str, ...],
+    retried: set[str],
     *,
     measure: bool,
 ) -> Reconciliation:
@@ -247,7 +248,7 @@ def _continue(
         plan = replace(frozen, request=request, tasks=())
     existing = store.list() - damaged
     present = existing | store.superseded() | damaged
-    plan = continue_series(frozen, plan, existing, present, datetime.now(UTC))
+    plan = continue_series(frozen, plan, existing, present, datetime.now(UTC), retried)
     if changed_grids(frozen, plan):
         raise RequestError(
             f"{store.uri}: new scenes would change the grid of the series; set grid.crs, "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -48,26 +48,29 @@ class _Product:
             found.update(task.source_identities)
         return found
 
-    @property
-    def order(self) -> tuple[str, str]:
-        """By time, then by name."""
-        ends = self.tasks[0].ends
-        return ("" if ends is None else ends.isoformat(), self.item_path)
-
     def is_done(self, existing: set[str]) -> bool:
         return all(task.is_done(existing) for task in self.tasks)
+
+    def as_attempt(self, attempt: int) -> _Product:
+        """Return the product with files of their own for another attempt."""
+        return _Product(tuple(task.as_version(attempt) for task in self.tasks))
 
     def is_state_of(self, other: _Product) -> bool:
         """Whether both are made of the same inputs in the same way."""
         mine, others = self.tasks[0], other.tasks[0]
         if mine.version or others.version:
-            return mine.version == others.version
+            return mine.version.partition("-")[0] == others.version.partition("-")[0]
         same = len(self.tasks) == len(other.tasks)
         return same and all(map(is_same_product, self.tasks, other.tasks))
 
 
 def continue_series(
-    frozen: Plan | None, plan: Plan, existing: set[str], present: set[str], now: datetime
+    frozen: Plan | None,
+    plan: Plan,
+    existing: set[str],
+    present: set[str],
+    now: datetime,
+    retried: Container[str] = (),
 ) -> Plan:
     """Plan what a series lacks, and keep what it has.
 
@@ -77,6 +80,7 @@ def continue_series(
         existing: Keys of files that count as made.
         present: Keys of all files, superseded ones included.
         now: The current time.
+        retried: Items of finished products that are made again although nothing has changed.
 
     Returns:
         The new plan. Finished products keep their tasks if nothing has changed, if their policy
@@ -87,27 +91,37 @@ def continue_series(
     before = _products(frozen.tasks if frozen is not None else ())
     finished = {key: one for key, one in before.items() if one.is_done(existing)}
     choice = _Continuation(plan.request.series, plan.request.limits.max_scenes, now)
-    for key, product in sorted(planned.items(), key=lambda pair: pair[1].order):
-        is_there = product.item_path in present
-        choice.add(product, finished.get(key), product.is_done(existing), is_there)
-    known = {source for product in planned.values() for source in product.sources}
-    for key, made in before.items():
-        if key in planned:
-            continue
+    unplanned = {key: made for key, made in before.items() if key not in planned}
+    for key, made in unplanned.items():
         if key in finished:
-            choice.add_without_scenes(made, known)
+            choice.keep_unplanned(made, planned, finished.keys())
         elif made.item_path in present:
             # Its update has not been made yet, and the catalog has lost its scenes since: the files
             # that the former item names must stay.
             choice.tasks += made.tasks
+    tried = _tried(frozen, before, finished)
+    for key in sorted(planned, key=lambda key: (key in tried, _order(planned[key].tasks[0]))):
+        product, last = planned[key], before.get(key)
+        if last is not None and last.is_state_of(product):
+            # Another attempt has other files: those of the former one may be in use.
+            is_retried = key in finished and product.item_path in retried
+            product = product.as_attempt(last.tasks[0].attempt + is_retried)
+        is_there = product.item_path in present
+        is_done = product.is_done(existing)
+        choice.add(product, finished.get(key), is_done, is_there)
     choice.log_what_stays()
     return replace(
         plan,
-        tasks=tuple(choice.tasks),
+        tasks=tuple(sorted(choice.tasks, key=_order)),
         late=tuple(sorted(choice.late)),
-        waiting=tuple(sorted(choice.waiting)),
+        waiting=tuple(sorted(choice.waiting + choice.leaving)),
         gone=tuple(sorted(choice.gone)),
     )
+
+
+def _order(task: Task) -> tuple[str, str]:
+    """By time, then by name; the shards of a product keep theirs."""
+    return ("" if task.ends is None else task.ends.isoformat(), task.item_path)
 
 
 class _Continuation:
@@ -120,6 +134,9 @@ class _Continuation:
         self.late: list[str] = []
         self.waiting: list[str] = []
         self.gone: list[str] = []
+        self.leaving: list[str] = []
+        self._settled_sources: set[str] = set()
+        """Scenes of finished products that are not planned any more, and may not change."""
 
     def add(self, product: _Product, made: _Product | None, is_done: bool, is_there: bool) -> None:
         """Choose between a planned product and the finished one of the same name.
@@ -131,7 +148,9 @@ class _Continuation:
             is_there: Whether there is an item of its name, finished or not.
         """
         if made is not None and made.is_state_of(product):
-            self.tasks += made.tasks
+            is_retried = made.tasks[0].version != product.tasks[0].version
+            updated = [_as_update(task, self._now) for task in product.tasks]
+            self.tasks += updated if is_retried else made.tasks
             return
         if made is not None and product.inputs < made.inputs:
             # The catalog has lost some of its scenes, or rolling dates have left them behind.
@@ -142,6 +161,8 @@ class _Continuation:
             self.late.append(made.tasks[0].id)
             self.tasks += made.tasks
             return
+        if made is None and not self._settled_sources.isdisjoint(product.sources):
+            return  # its scenes are those of a product that stays as it is
         count = len(product.sources)
         if not is_done:
             self._left -= count
@@ -155,32 +176,66 @@ class _Continuation:
         else:
             self.tasks += product.tasks
 
-    def add_without_scenes(self, made: _Product, known: set[str]) -> None:
-        """Keep a finished product that is not planned any more.
+    def keep_unplanned(
+        self, made: _Product, planned: Mapping[str, _Product], finished: Container[str]
+    ) -> None:
+        """Keep a finished product that is not planned any more, at least for now.
 
         Args:
             made: The product.
-            known: Ids of the scenes of all planned products. A product of these alone has become a
-                part of another one, as a month of a quarter, and is dropped.
+            planned: All planned products. One whose scenes are all among theirs has become a part
+                of others, as a quarter of its months. It is dropped once they are made.
+            finished: Keys of the products that are.
         """
-        if not made.sources or not known.issuperset(made.sources):
-            self.gone.append(made.tasks[0].id)
-            self.tasks += made.tasks
+        successors = {}
+        for key, product in planned.items():
+            if not product.sources.isdisjoint(made.sources):
+                successors[key] = product
+        found = {source for product in successors.values() for source in product.sources}
+        task = made.tasks[0]
+        if not made.sources or not found.issuperset(made.sources):
+            self.gone.append(task.id)
+        elif not _may_change(task, self._policy, self._now):
+            self.late.append(task.id)
+            self._settled_sources |= made.sources
+        elif all(key in finished for key in successors):
+            return
+        else:
+            self.leaving.append(task.id)
+        self.tasks += made.tasks
 
     def log_what_stays(self) -> None:
         """Say what is kept although the catalog says otherwise, and what waits."""
         for names, why in (
             (self.late, "scenes that arrived late"),
             (self.gone, "no longer in the catalog"),
+            (self.leaving, "until the products that replace them are made"),
         ):
             if names:
-                log.info("kept as they are, %s: %s", why, ", ".join(sorted(names)))
+                log.info("kept, %s: %s", why, ", ".join(sorted(names)))
         if self.waiting:
             log.warning(
                 "%d products are left to the next pass: limits.max_scenes = %d",
                 len(self.waiting),
                 self._max_scenes,
             )
+
+
+def _tried(
+    frozen: Plan | None, before: Mapping[str, _Product], finished: Container[str]
+) -> set[str]:
+    """Return the keys of products that the last pass has tried and not finished.
+
+    They come last: products that fail in each pass must not hold up all others.
+    """
+    if frozen is None:
+        return set()
+    waiting = set(frozen.waiting)
+    return {
+        key
+        for key, product in before.items()
+        if key not in finished and product.tasks[0].id not in waiting
+    }
 
 
 def _products(tasks: Iterable[Task]) -> dict[str, _Product]:

@@ -59,9 +59,9 @@ def today() -> datetime:
     return day + timedelta(days=1) - timedelta(microseconds=1)
 
 
-def is_open(text: str) -> bool:
-    """Whether an interval ends today, whenever that is: `2023-02-01/..` or `last 30 days`."""
-    return bool(_LAST_DAYS.fullmatch(text.strip())) or text.strip().endswith(_OPEN_END)
+def is_rolling(text: str) -> bool:
+    """Whether an interval starts at another date each day, as `last 30 days` does."""
+    return _LAST_DAYS.fullmatch(text.strip()) is not None
 
 
 def parse_interval(text: str) -> tuple[datetime, datetime]:

@@ -13,7 +13,6 @@ from scenebeam.planning.plan import Plan
 from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
-from scenebeam.transfer.signing import effective_limits
 
 IN_PROCESS = False
 """Whether tasks run in this process, so that none are left when it ends."""
@@ -92,7 +91,7 @@ def submit_pipeline(
             added.append(option)
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
     with plain_labels():
-        build(pipeline, store.uri, status, effective_limits(plan.request), on_progress)
+        build(pipeline, store.uri, status, plan.request, on_progress)
     pipeline.run()
 
 

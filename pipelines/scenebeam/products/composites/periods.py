@@ -45,7 +45,11 @@ def parse_duration(text: str) -> tuple[int, str]:
 
 
 def find_periods(
-    period: str | Sequence[str], dates: Sequence[Interval], fallback: str | None
+    period: str | Sequence[str],
+    dates: Sequence[Interval],
+    fallback: str | None,
+    *,
+    whole: bool = False,
 ) -> list[Period]:
     """Return the periods of a request, in order.
 
@@ -54,6 +58,8 @@ def find_periods(
         dates: What the request covers. Calendar periods that overlap any of it count; a duration
             is counted from the start of the first, and its last period ends with the last date.
         fallback: A longer period, or None.
+        whole: Do not end the last period with the last date: in a series, that is another one each
+            day.
 
     Raises:
         ValueError: There are too many periods.
@@ -65,7 +71,7 @@ def find_periods(
     elif period in CALENDAR:
         found = _calendar_periods(period, dates)
     else:
-        found = _durations(period, dates)
+        found = _durations(period, dates, whole=whole)
     if fallback is not None:
         found = [_with_fallback(one, fallback) for one in found]
     return found
@@ -84,7 +90,7 @@ def _calendar_periods(period: str, dates: Sequence[Interval]) -> list[Period]:
     return list(found.values())
 
 
-def _durations(period: str, dates: Sequence[Interval]) -> list[Period]:
+def _durations(period: str, dates: Sequence[Interval], *, whole: bool) -> list[Period]:
     number, unit = parse_duration(period)
     start, end = min(first for first, _ in dates), max(last for _, last in dates)
     start = start.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -94,7 +100,8 @@ def _durations(period: str, dates: Sequence[Interval]) -> list[Period]:
         if begins > end:
             break
         _check_number(index + 1)
-        found.append(_of_days(begins, min(_add(start, number * (index + 1), unit) - _LAST, end)))
+        last = _add(start, number * (index + 1), unit) - _LAST
+        found.append(_of_days(begins, last if whole else min(last, end)))
     return found
 
 

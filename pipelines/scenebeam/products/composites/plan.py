@@ -117,7 +117,8 @@ def _periods(
         times = [acquisition.acquired for acquisition in acquisitions]
         dates = [(min(times), max(times))]
     try:
-        return find_periods(product.period, dates, product.fallback)
+        whole = request.series is not None
+        return find_periods(product.period, dates, product.fallback, whole=whole)
     except ValueError as error:
         raise RequestError(str(error)) from error
 

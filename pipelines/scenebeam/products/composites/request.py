@@ -10,7 +10,7 @@ from scenebeam.collections.record import Resampling
 from scenebeam.products.composites.periods import CALENDAR, parse_duration
 from scenebeam.request.choices import Choices, Codec
 from scenebeam.request.expression import INDICES, names_in, parse_expression
-from scenebeam.request.interval import Interval
+from scenebeam.request.interval import Interval, is_rolling
 from scenebeam.request.masks import Mask
 from scenebeam.request.product import BandsRequest, OnMissing, Values
 from scenebeam.request.sections import Several, StrictModel
@@ -131,6 +131,12 @@ class CompositeRequest(BandsRequest):
     def check_request(self, request: RunRequest) -> None:
         if self.fill is not None and request.series is not None:
             raise ValueError("series: product.fill takes pixels of other periods; leave one out")
+        starts_today = any(is_rolling(text) for text in request.dates)
+        if request.series is not None and _is_duration(self.period) and starts_today:
+            raise ValueError(
+                f"product.period: {self.period} is counted from the first date, which rolling "
+                "dates move each day; use month, quarter or year, or dates such as 2024-01-01/.."
+            )
 
     @field_validator("method", mode="before")
     @classmethod

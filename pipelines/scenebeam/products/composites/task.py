@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -67,6 +68,12 @@ class CompositeTask(GriddedTask):
     series: tuple[CompositeTask, ...] = ()
     """All periods of the window, if they are made together to fill their gaps: this task is then
     one for all of them, and itself the first."""
+
+    def _state_whatever_the_host(self, identities: Mapping[str, str]) -> dict[str, Any]:
+        observations = []
+        for one in self.observations:
+            observations.append(one.model_dump(mode="json", exclude={"cloud_cover"}))
+        return {**super()._state_whatever_the_host(identities), "observations": observations}
 
     def bands_of(self, name: str) -> tuple[Band, ...]:
         """Return a band of all acquisitions, by its canonical name."""

@@ -19,17 +19,17 @@ from mgrs import MGRS
 from pyproj import CRS, Transformer
 
 from scenebeam.errors import RequestError
-from scenebeam.imaging.split import split_chips
-from scenebeam.products.fields.boundaries import Faults, read_fields
-from scenebeam.products.fields.lattice import FieldChips, _mgrs_name, chips_of_fields
-from scenebeam.products.fields.request import ChipGridOptions, FieldsRequest
-from scenebeam.products.fields.spool import fields_key
-from scenebeam.products.fields.tiles import (
+from scenebeam.imaging.chip_places import (
     assign_tiles,
     bounds_by_hemisphere,
     chip_footprints,
     mgrs_100km_squares,
 )
+from scenebeam.imaging.split import split_chips
+from scenebeam.products.fields.boundaries import Faults, read_fields
+from scenebeam.products.fields.lattice import FieldChips, _mgrs_name, chips_of_fields
+from scenebeam.products.fields.request import ChipGridOptions, FieldsRequest
+from scenebeam.products.fields.spool import fields_key
 from scenebeam.request import RunRequest, Split
 
 

@@ -16,8 +16,8 @@ from pyproj import Transformer
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.execution.driver import run
-from scenebeam.products.fields.chip_clouds import clouds_in
-from scenebeam.products.fields.task import Clouds
+from scenebeam.imaging.chip_clouds import clouds_in
+from scenebeam.imaging.chip_scenes import Clouds
 from scenebeam.request import RunRequest
 from scenebeam.sandbox import earth
 from scenebeam.sandbox.fields import SCENES

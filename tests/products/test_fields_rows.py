@@ -22,9 +22,9 @@ from click.testing import CliRunner
 from scenebeam.cli import main
 from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run
+from scenebeam.imaging.chip_scenes import is_in_utm_zone
 from scenebeam.planning.plan import read_plan
 from scenebeam.products.fields import calendar
-from scenebeam.products.fields.candidates import is_in_utm_zone
 from scenebeam.products.fields.choose import choose
 from scenebeam.products.fields.task import FieldsTask
 from scenebeam.request import RunRequest

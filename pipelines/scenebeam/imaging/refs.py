@@ -9,7 +9,7 @@ import shapely
 from pydantic import BaseModel, ConfigDict
 from shapely.geometry.base import BaseGeometry
 
-from scenebeam.catalog.scene import Scene
+from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.raster.grid import project_footprint
 
 
@@ -30,6 +30,15 @@ class SceneRef(BaseModel):
     def geometry(self) -> BaseGeometry | None:
         """The footprint."""
         return None if self.footprint is None else shapely.from_wkb(self.footprint)
+
+
+class SceneFiles(SceneRef):
+    """A scene with the files of its bands. Its footprint is in degrees."""
+
+    bands: tuple[Asset, ...]
+    """The bands of the raster, in the order of the request."""
+    mask: Asset | None = None
+    """The band of classes or flags that shows where the ground is clear."""
 
 
 class AssetRef(BaseModel):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Features:
     """2-D geometries in degrees of longitude and latitude (WGS 84); None where a fault is given."""
     faults: Sequence[str]
     """Why a feature has no geometry, as a verb phrase ("is empty"); "" if it has one."""
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values of the attributes that were asked for; None where a feature has none."""
 
 
 def build_features(
@@ -41,6 +43,7 @@ def build_features(
     geometries: Geometries,
     faults: Sequence[str],
     to_lonlat: Transformer | None,
+    columns: Mapping[str, Sequence[Any]],
 ) -> Features:
     """Build a batch: drop Z coordinates, reject unusable geometries, reproject to WGS 84.
 
@@ -51,6 +54,7 @@ def build_features(
         faults: Known fault of each feature, or "".
         to_lonlat: Transformation to longitude and latitude in degrees; None if the coordinates
             are already in WGS 84.
+        columns: Values of attributes by name.
 
     Returns:
         The features. Those that are empty, or have a NaN or infinite coordinate, get a fault and
@@ -68,4 +72,4 @@ def build_features(
         all_faults[index] = all_faults[index] or EMPTY
     if to_lonlat is not None:
         flat = np.asarray(shapely.transform(flat, to_lonlat.transform, interleaved=False))
-    return Features(ids, names, flat, all_faults)
+    return Features(ids, names, flat, all_faults, columns)

@@ -50,12 +50,13 @@ _SHAPE_ERRORS = (
 """What shapely raises for a malformed geometry."""
 
 
-def read_geojson(path: Path, label: str) -> Iterator[Features]:
+def read_geojson(path: Path, label: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read GeoJSON, up to 20,000 features at a time.
 
     Args:
         path: The file.
         label: Name of the file in messages.
+        columns: Properties to read.
 
     Yields:
         Features in longitude and latitude. Each member of a geometry collection is a feature.
@@ -65,12 +66,12 @@ def read_geojson(path: Path, label: str) -> Iterator[Features]:
     """
     document = read_document(path, label)
     if document is None:
-        yield from _read_lines(path, label)
+        yield from _read_lines(path, label, columns)
         return
     to_lonlat = _transformer(document, label)
     features = features_of(document, label)
     for start in range(0, len(features), BATCH):
-        yield _parse_features(features[start : start + BATCH], to_lonlat)
+        yield _parse_features(features[start : start + BATCH], to_lonlat, columns)
 
 
 def read_document(path: Path, label: str) -> dict[str, Any] | None:
@@ -160,7 +161,7 @@ def _transformer(document: Mapping[str, Any], label: str) -> Transformer | None:
         raise RequestError(f"{label}: {error}") from None
 
 
-def _read_lines(path: Path, label: str) -> Iterator[Features]:
+def _read_lines(path: Path, label: str, columns: Sequence[str]) -> Iterator[Features]:
     first: dict[str, Any] | None = None
     to_lonlat: Transformer | None = None
     lines = _parse_lines(path, label)
@@ -174,7 +175,7 @@ def _read_lines(path: Path, label: str) -> Iterator[Features]:
         members: list[Any] = []
         for _, document in batch:
             members.extend(features_of(document, label))
-        yield _parse_features(members, to_lonlat)
+        yield _parse_features(members, to_lonlat, columns)
 
 
 def _parse_lines(path: Path, label: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -195,7 +196,9 @@ def _parse_lines(path: Path, label: str) -> Iterator[tuple[int, dict[str, Any]]]
             yield number, document
 
 
-def _parse_features(members: Sequence[Any], to_lonlat: Transformer | None) -> Features:
+def _parse_features(
+    members: Sequence[Any], to_lonlat: Transformer | None, columns: Sequence[str]
+) -> Features:
     written = [geometry_of(member) for member in members]
     texts = [_to_text(geometry) for geometry in written]
     # GEOS parses all geometries in one call, but rejects open rings and other small faults.
@@ -209,7 +212,8 @@ def _parse_features(members: Sequence[Any], to_lonlat: Transformer | None) -> Fe
         feature_id, name = _id_and_name(member)
         ids.append(feature_id)
         names.append(name)
-    return build_features(ids, names, geometries, faults, to_lonlat)
+        values = {name: [_property(member, name) for member in members] for name in columns}
+    return build_features(ids, names, geometries, faults, to_lonlat, values)
 
 
 def geometry_of(member: Any) -> Any:
@@ -227,6 +231,11 @@ def _id_and_name(member: Any) -> tuple[Any, Any]:
     if not isinstance(properties, dict):
         properties = {}
     return member.get("id", properties.get("id")), properties.get("name")
+
+
+def _property(member: Any, name: str) -> Any:
+    properties = member.get("properties") if isinstance(member, dict) else None
+    return properties.get(name) if isinstance(properties, dict) else None
 
 
 def _to_text(geometry: Any) -> str | None:

@@ -29,12 +29,13 @@ _READ_ERRORS = (
 """What pyarrow raises for a damaged file, and what malformed `geo` metadata leads to."""
 
 
-def read_geoparquet(path: Path, label: str) -> Iterator[Features]:
+def read_geoparquet(path: Path, label: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read GeoParquet, up to 20,000 rows at a time.
 
     Args:
         path: The file.
         label: Name of the file in messages.
+        columns: Attributes to read.
 
     Yields:
         Features in longitude and latitude.
@@ -51,7 +52,7 @@ def read_geoparquet(path: Path, label: str) -> Iterator[Features]:
         encoding = column_metadata.get("encoding")
         # An absent `crs` means OGC:CRS84; an explicit null means that the CRS is undefined.
         crs = column_metadata.get("crs", "OGC:CRS84")
-        attributes = {"id", "name"} & set(file.schema_arrow.names) - {column}
+        attributes = {"id", "name", *columns} & set(file.schema_arrow.names) - {column}
         batches = file.iter_batches(batch_size=BATCH, columns=[*sorted(attributes), column])
     except _READ_ERRORS as error:
         raise RequestError(f"{label} cannot be read as GeoParquet: {error}") from None
@@ -68,10 +69,11 @@ def read_geoparquet(path: Path, label: str) -> Iterator[Features]:
                 return
             ids = _column_values(batch, "id", attributes)
             names = _column_values(batch, "name", attributes)
+            values = {name: _column_values(batch, name, attributes) for name in columns}
             geometries, faults = read_wkb(batch.column(column).to_pylist())
         except _READ_ERRORS as error:
             raise RequestError(f"{label} cannot be read as GeoParquet: {error}") from None
-        yield build_features(ids, names, geometries, faults, to_lonlat)
+        yield build_features(ids, names, geometries, faults, to_lonlat, values)
 
 
 def _column_values(batch: Any, name: str, present: set[str]) -> list[Any]:

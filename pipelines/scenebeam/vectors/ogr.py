@@ -8,7 +8,7 @@ one of these three formats, in a folder of their own, under the name that the dr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,42 +40,47 @@ _READ_ERRORS = (
 """What pyogrio and pyarrow raise for a damaged file."""
 
 
-def read_geopackage(path: Path, label: str) -> Iterator[Features]:
+def read_geopackage(path: Path, label: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read the only layer with geometries of a GeoPackage. See `read_layer`."""
     with _staged({".gpkg": path}) as folder:
-        yield from read_layer(folder / "data.gpkg", label, "GeoPackage")
+        yield from read_layer(folder / "data.gpkg", label, "GeoPackage", columns)
 
 
-def read_flatgeobuf(path: Path, label: str) -> Iterator[Features]:
+def read_flatgeobuf(path: Path, label: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read FlatGeobuf, in the order of its spatial index if it has one. See `read_layer`."""
     with _staged({".fgb": path}) as folder:
-        yield from read_layer(folder / "data.fgb", label, "FlatGeobuf")
+        yield from read_layer(folder / "data.fgb", label, "FlatGeobuf", columns)
 
 
-def read_shapefile(path: Path, label: str) -> Iterator[Features]:
+def read_shapefile(path: Path, label: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read a Shapefile and its sidecar files (.shx, .dbf, .prj, .cpg). See `read_layer`."""
     files = {".shp": path}
     for sibling in sorted(path.parent.iterdir()):
         if sibling.stem == path.stem and sibling.suffix.lower() in SIDECARS:
             files[sibling.suffix.lower()] = sibling
     with _staged(files) as folder:
-        yield from read_layer(folder / "data.shp", label, "Shapefile")
+        yield from read_layer(folder / "data.shp", label, "Shapefile", columns)
 
 
-def read_zipped_shapefile(path: Path, label: str) -> Iterator[Features]:
+def read_zipped_shapefile(
+    path: Path, label: str, columns: Sequence[str] = ()
+) -> Iterator[Features]:
     """Read the only Shapefile of a ZIP archive. See `read_layer`."""
     with TemporaryDirectory(prefix="scenebeam-vectors-") as name:
         unzip_shapefile(path, label, Path(name))
-        yield from read_layer(Path(name) / "data.shp", label, "Shapefile")
+        yield from read_layer(Path(name) / "data.shp", label, "Shapefile", columns)
 
 
-def read_layer(path: Path, label: str, format_name: str) -> Iterator[Features]:
+def read_layer(
+    path: Path, label: str, format_name: str, columns: Sequence[str] = ()
+) -> Iterator[Features]:
     """Read the only layer with geometries of a file, up to 20,000 features at a time.
 
     Args:
         path: The file, under a name that the GDAL driver expects.
         label: Name of the file in messages.
         format_name: Name of the format in messages.
+        columns: Attributes to read, in any case.
 
     Yields:
         Features in longitude and latitude. Ids come from a column named `id` in any case, or from
@@ -96,8 +101,8 @@ def read_layer(path: Path, label: str, format_name: str) -> Iterator[Features]:
             "write the one to be read into a file of its own"
         )
     with _read_errors(label, format_name):
-        columns = _attribute_columns(path, layers[0])
-    opened = _open_layer(path, layers[0], columns)
+        present = _attribute_columns(path, layers[0], columns)
+    opened = _open_layer(path, layers[0], present)
     with _read_errors(label, format_name):
         metadata, batches = opened.__enter__()
     try:
@@ -111,9 +116,10 @@ def read_layer(path: Path, label: str, format_name: str) -> Iterator[Features]:
                 batch = next(batches, None)
                 if batch is None:
                     return
-                ids, names, contents = _column_values(batch, metadata, format_name)
+                values = _column_values(batch, metadata, format_name, columns)
+                ids, names, contents, attributes = values
             geometries, faults = read_wkb(contents)
-            yield build_features(ids, names, geometries, faults, to_lonlat)
+            yield build_features(ids, names, geometries, faults, to_lonlat, attributes)
     finally:
         with _read_errors(label, format_name):
             opened.__exit__(None, None, None)
@@ -160,8 +166,8 @@ def _layers_with_geometries(path: Path) -> list[str]:
     return names
 
 
-def _attribute_columns(path: Path, layer: str) -> list[str]:
-    """Return the columns `id` and `name` of a layer, in the case that it writes them."""
+def _attribute_columns(path: Path, layer: str, columns: Sequence[str]) -> list[str]:
+    """Return `id`, `name` and other columns of a layer, in the case that it writes them."""
     pyogrio = import_extra("pyogrio", "vector", _PURPOSE)
     info = pyogrio.read_info(path, layer=layer)
     if info["driver"] != _DRIVERS[path.suffix]:
@@ -169,7 +175,8 @@ def _attribute_columns(path: Path, layer: str) -> list[str]:
     by_name: dict[str, str] = {}
     for column in map(str, info["fields"]):
         by_name.setdefault(column.lower(), column)
-    return [by_name[name] for name in ("id", "name") if name in by_name]
+    wanted = dict.fromkeys(["id", "name", *(column.lower() for column in columns)])
+    return [by_name[name] for name in wanted if name in by_name]
 
 
 def _open_layer(path: Path, layer: str, columns: list[str]) -> AbstractContextManager[_OpenLayer]:
@@ -186,9 +193,9 @@ def _open_layer(path: Path, layer: str, columns: list[str]) -> AbstractContextMa
 
 
 def _column_values(
-    batch: Any, metadata: dict[str, Any], format_name: str
-) -> tuple[list[Any], list[Any], list[Any]]:
-    """Return the ids, names and WKB geometries of a record batch."""
+    batch: Any, metadata: dict[str, Any], format_name: str, columns: Sequence[str]
+) -> tuple[list[Any], list[Any], list[Any], dict[str, list[Any]]]:
+    """Return the ids, names, WKB geometries and other attributes of a record batch."""
     # For a damaged file GDAL may return offsets that point outside of the buffers.
     batch.validate(full=True)
     positions: dict[str, int] = {}
@@ -200,12 +207,12 @@ def _column_values(
         # Other formats have no primary key: their fid is just the position in the file.
         id_column = (metadata["fid_column"] or "OGC_FID").lower()
     values = []
-    for name in (id_column, "name", geometry):
+    for name in (id_column, "name", geometry, *(column.lower() for column in columns)):
         if name in positions:
             values.append(batch.column(positions[name]).to_pylist())
         else:
             values.append([None] * len(batch))
-    return values[0], values[1], values[2]
+    return values[0], values[1], values[2], dict(zip(columns, values[3:], strict=True))
 
 
 def _is_undefined(crs: str | None) -> bool:

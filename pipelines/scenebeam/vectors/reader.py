@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from scenebeam.vectors.ogr import (
     read_zipped_shapefile,
 )
 
-_Reader = Callable[[Path, str], Iterator[Features]]
+_Reader = Callable[[Path, str, Sequence[str]], Iterator[Features]]
 _READERS_BY_MAGIC: tuple[tuple[bytes, _Reader], ...] = (
     (b"PAR1", read_geoparquet),
     (b"SQLite format 3\0", read_geopackage),
@@ -41,7 +41,7 @@ _READERS_BY_SUFFIX: dict[str, _Reader] = {
 """Used for files with unknown first bytes, so that the error message names the expected format."""
 
 
-def read_features(location: str) -> Iterator[Features]:
+def read_features(location: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read a vector file, up to 20,000 features at a time.
 
     The format is detected from the first bytes: GeoParquet (WKB), GeoJSON (a collection, a feature
@@ -50,6 +50,7 @@ def read_features(location: str) -> Iterator[Features]:
 
     Args:
         location: A local path, or an http(s), gs or s3 URL.
+        columns: Attributes to read beside `id` and `name`.
 
     Yields:
         Features in file order, in longitude and latitude.
@@ -59,10 +60,10 @@ def read_features(location: str) -> Iterator[Features]:
             unknown.
     """
     with local_file(location) as path:
-        yield from read_local(path, location)
+        yield from read_local(path, location, columns)
 
 
-def read_local(path: Path, location: str) -> Iterator[Features]:
+def read_local(path: Path, location: str, columns: Sequence[str] = ()) -> Iterator[Features]:
     """Read a file that `local_file` opened for `location`. See `read_features`."""
     reader = _detect_reader(path)
     # A fetched .shp is alone: its sidecar files stayed at the URL.
@@ -71,7 +72,7 @@ def read_local(path: Path, location: str) -> Iterator[Features]:
             f"{redact_url(location)} is one of the files of a Shapefile: "
             "zip them to read them from a URL"
         )
-    return reader(path, redact_url(location))
+    return reader(path, redact_url(location), columns)
 
 
 def is_geojson(path: Path) -> bool:

@@ -34,8 +34,9 @@ import numpy as np
 import shapely
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.products.fields.chip_clouds import ChipClouds, SceneClouds, measure_chip_clouds
-from scenebeam.products.fields.task import Candidate, FieldsTask
+from scenebeam.imaging.chip_clouds import ChipClouds, SceneClouds, measure_chip_clouds
+from scenebeam.imaging.chip_scenes import ChipScene
+from scenebeam.products.fields.task import FieldsTask
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
@@ -118,7 +119,7 @@ class Choice(BaseModel):
 class _Pair(NamedTuple):
     """A scene and a chip that it covers."""
 
-    candidate: Candidate
+    candidate: ChipScene
     number: int
     """Index of the chip in the task."""
     rank: Rank
@@ -227,7 +228,7 @@ def _covering_pairs(task: FieldsTask, states: Sequence[_ChipState]) -> Iterator[
             yield _Pair(candidate, number, rank)
 
 
-def _covered_chips(candidate: Candidate, boxes: Array, nodata_max: float, pixel: float) -> Array:
+def _covered_chips(candidate: ChipScene, boxes: Array, nodata_max: float, pixel: float) -> Array:
     """Find the chips that a scene covers according to its footprint.
 
     Args:
@@ -252,7 +253,7 @@ def _covered_chips(candidate: Candidate, boxes: Array, nodata_max: float, pixel:
     return np.asarray(inside >= (1 - nodata_max / 100) * shapely.area(boxes))
 
 
-def _needs_pixels(task: FieldsTask, candidate: Candidate) -> bool:
+def _needs_pixels(task: FieldsTask, candidate: ChipScene) -> bool:
     """Whether only its pixels tell if a scene is suitable for a chip, and they can be read."""
     if not candidate.looked_at or _is_overcast(task, candidate):
         return False
@@ -262,7 +263,7 @@ def _needs_pixels(task: FieldsTask, candidate: Candidate) -> bool:
     return cloud_matters or candidate.nodata != 0
 
 
-def _is_overcast(task: FieldsTask, candidate: Candidate) -> bool:
+def _is_overcast(task: FieldsTask, candidate: ChipScene) -> bool:
     """Whether a scene is too cloudy for any of its chips."""
     limit = OVERCAST if task.product.pixel_check else task.product.cloud_cover_scene
     return candidate.cloud is not None and candidate.cloud > limit
@@ -282,8 +283,8 @@ def _can_win(task: FieldsTask, states: Sequence[_ChipState], pair: _Pair) -> boo
 
 
 def _measure(task: FieldsTask, group: Sequence[_Pair], budget: Budget) -> SceneClouds:
-    numbers = [pair.number for pair in group]
-    return measure_chip_clouds(task, group[0].candidate, numbers, budget)
+    grids = task.grids_of(pair.number for pair in group)
+    return measure_chip_clouds(group[0].candidate, grids, task.clouds, budget)
 
 
 def _record(

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scenebeam.errors import RequestError
+from scenebeam.imaging.chip_clouds import SceneClouds, measure_chip_clouds
+from scenebeam.imaging.chip_scenes import ChipScene
 from scenebeam.metadata import stac_items
-from scenebeam.products.fields.chip_clouds import SceneClouds, measure_chip_clouds
 from scenebeam.products.fields.make import read_choices
-from scenebeam.products.fields.task import CELLS, Candidate, FieldsTask
+from scenebeam.products.fields.task import CELLS, FieldsTask
 from scenebeam.storage import Store
 from scenebeam.tasks import Task
 from scenebeam.transfer.retry import Budget
@@ -82,7 +83,7 @@ def _measure_cell(task: FieldsTask, store: Store) -> list[dict[str, Any]]:
         if not members:
             continue
         if candidate.looked_at:
-            clouds = measure_chip_clouds(task, candidate, members, budget)
+            clouds = measure_chip_clouds(candidate, task.grids_of(members), task.clouds, budget)
         else:
             clouds = SceneClouds(error="the scene has no classification")
         for number in members:
@@ -91,7 +92,7 @@ def _measure_cell(task: FieldsTask, store: Store) -> list[dict[str, Any]]:
 
 
 def _row(
-    task: FieldsTask, number: int, candidate: Candidate, clouds: SceneClouds
+    task: FieldsTask, number: int, candidate: ChipScene, clouds: SceneClouds
 ) -> dict[str, Any]:
     chip = task.chips[number]
     measured = clouds.chips.get(number)

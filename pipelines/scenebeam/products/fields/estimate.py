@@ -13,11 +13,12 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.chip_scenes import ChipScene
 from scenebeam.imaging.estimate import PROCESS_MEMORY
 from scenebeam.imaging.probes import BandProbe, ProbeCache
 from scenebeam.products.fields.chips import Transform
 from scenebeam.products.fields.request import FieldsRequest
-from scenebeam.products.fields.task import Candidate, ChipRef
+from scenebeam.products.fields.task import ChipRef
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.tasks import Estimate
 
@@ -35,7 +36,7 @@ _FILE_REQUESTS = 3
 
 def estimate(
     chips: Sequence[ChipRef],
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ChipScene],
     transform: Transform,
     shape: tuple[int, int],
     product: FieldsRequest,
@@ -136,7 +137,7 @@ def _band_reads(
 
 
 def _inside_footprints(
-    chips: Sequence[ChipRef], candidates: Sequence[Candidate], extent: tuple[float, float]
+    chips: Sequence[ChipRef], candidates: Sequence[ChipScene], extent: tuple[float, float]
 ) -> Sequence[ChipRef]:
     """Return the chips inside the union of all footprints; all if a footprint is not known.
 
@@ -155,7 +156,7 @@ def _inside_footprints(
 
 def _cloud_reads(
     chips: Sequence[ChipRef],
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ChipScene],
     extent: tuple[float, float],
     probing: ProbeCache,
 ) -> tuple[int, int]:

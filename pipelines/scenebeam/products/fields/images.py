@@ -8,9 +8,6 @@ threads meanwhile, each before its item.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +15,9 @@ from affine import Affine
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import min_std_dev, requested_resampling, scale_offset
-from scenebeam.imaging.chip_reader import ChipReader, open_sources
+from scenebeam.imaging.bands import min_std_dev, requested_resampling
+from scenebeam.imaging.chip_images import ChipImage, PixelEncoding, read_images
+from scenebeam.imaging.chip_reader import open_sources
 from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.imaging.thumbnails import ThumbnailBand, render_thumbnail
 from scenebeam.metadata import stac_items
@@ -27,51 +25,13 @@ from scenebeam.multihash import content_multihash
 from scenebeam.products.fields.chips import mask_grid
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.items import image_item
-from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask, is_outside_output
-from scenebeam.raster.cog import CogBand, CogProfile, small_cog
+from scenebeam.products.fields.task import ChipRef, FieldsTask, is_outside_output
+from scenebeam.raster.cog import CogProfile, small_cog
 from scenebeam.raster.grid import same_crs
-from scenebeam.raster.merge import cast_nodata, harmonize
-from scenebeam.raster.source import Source
-from scenebeam.raster.validity import Array, valid_mask
+from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.pools import io_threads
 from scenebeam.transfer.retry import Budget
-
-
-@dataclass(frozen=True)
-class PixelEncoding:
-    """How the pixels of a scene's chips are stored: one dtype and nodata value for all bands."""
-
-    candidate: Candidate
-    dtype: np.dtype[Any]
-    nodata: float | None
-    source_nodata: Sequence[float | None]
-    """Nodata value of each band's file."""
-    values: str
-    """`harmonized`: the radiometric offset is removed; `raw`: it is kept."""
-
-    @classmethod
-    def of(cls, task: FieldsTask, candidate: Candidate, reader: ChipReader) -> PixelEncoding:
-        """Use the smallest dtype that holds all bands, and the first nodata value of any band."""
-        dtype = np.result_type(*(source.info.dtype for source in reader.sources))
-        nodata = next((value for value in reader.nodata if value is not None), None)
-        return cls(candidate, dtype, nodata, reader.nodata, task.product.values)
-
-    @cached_property
-    def bands(self) -> tuple[CogBand, ...]:
-        """Name, scale and offset of each band of an image."""
-        bands: list[CogBand] = []
-        for asset in self.candidate.bands:
-            bands.append(CogBand(asset.band, *scale_offset(asset, self.values)))
-        return tuple(bands)
-
-    def encode(self, band: int, pixels: Array) -> Array:
-        """Convert the pixels of one band from the values of its file to those of the image."""
-        nodata = self.source_nodata[band]
-        if self.values != "raw":
-            add_offset = self.candidate.bands[band].add_offset
-            pixels = harmonize(pixels, valid_mask(pixels, nodata), add_offset, nodata)
-        return cast_nodata(pixels, nodata, self.dtype, self.nodata)
 
 
 class MissingImages(NamedTuple):
@@ -81,15 +41,6 @@ class MissingImages(NamedTuple):
     """The fault is in a file or a mask, which may be repaired."""
     unusable: dict[str, str]
     """The pixels of the scene cannot be used; another scene may do."""
-
-
-class _ChipPixels(NamedTuple):
-    """The pixels of one chip, ready to be encoded."""
-
-    choice: Choice
-    encoding: PixelEncoding
-    pixels: Array
-    """Shape (bands, rows, columns)."""
 
 
 def make_images(
@@ -124,12 +75,23 @@ def make_images(
     # each time.
     opened = {candidate.id: open_sources(candidate.bands, budget) for candidate in chosen}
     pending: PublishQueue[str] = PublishQueue(store)
+
+    def resampling(asset: Asset) -> str:
+        return requested_resampling(asset.band, task.product.resampling)
+
     with pending:
-        for candidate in chosen:
-            scene_choices = by_scene[candidate.id]
-            for read in _read(task, candidate, opened[candidate.id], scene_choices, chips, failed):
-                chip = chips[read.choice.chip]
-                pending.add(chip.name, _encode, task, chip, read)
+        for scene in chosen:
+            scene_choices = by_scene[scene.id]
+            grids = {}
+            for number, choice in enumerate(scene_choices):
+                grids[number] = task.grid_of(chips[choice.chip])
+            images = read_images(scene, opened[scene.id], grids, task.product.values, resampling)
+            for number, image in images:
+                choice = scene_choices[number]
+                if isinstance(image, str):
+                    failed[choice.chip] = image
+                else:
+                    pending.add(choice.chip, _encode, task, chips[choice.chip], choice, image)
     return MissingImages(failed, pending.failed)
 
 
@@ -160,47 +122,7 @@ def _mask_faults(task: FieldsTask, chips: Sequence[ChipRef], store: Store) -> It
     return io_threads().map(fault, chips)
 
 
-def _read(
-    task: FieldsTask,
-    candidate: Candidate,
-    opened: Sequence[Future[Source]],
-    choices: Sequence[Choice],
-    chips: Mapping[str, ChipRef],
-    failed: dict[str, str],
-) -> Iterator[_ChipPixels]:
-    """Yield the pixels of the chips of one scene, in the order of its files.
-
-    Chips that can never be read are added to `failed`, with the reason.
-    """
-
-    def resampling(asset: Asset) -> str:
-        return requested_resampling(asset.band, task.product.resampling)
-
-    grids = {number: task.grid_of(chips[choice.chip]) for number, choice in enumerate(choices)}
-    try:
-        reader = ChipReader(candidate.bands, opened, grids, resampling)
-    except (ReadError, CheckError) as error:
-        if isinstance(error, ReadError) and not error.permanent:
-            raise
-        for choice in choices:
-            failed[choice.chip] = str(error)
-        return
-    with reader:
-        encoding = PixelEncoding.of(task, candidate, reader)
-        for number in reader.file_order():
-            choice = choices[number]
-            try:
-                bands = reader.read(number)
-            except ReadError as error:
-                if not error.permanent:
-                    raise
-                failed[choice.chip] = str(error)
-                continue
-            pixels = [encoding.encode(band, values) for band, (values, _) in enumerate(bands)]
-            yield _ChipPixels(choice, encoding, np.stack(pixels))
-
-
-def _encode(task: FieldsTask, chip: ChipRef, read: _ChipPixels) -> EncodedChip:
+def _encode(task: FieldsTask, chip: ChipRef, choice: Choice, read: ChipImage) -> EncodedChip:
     """Check and encode one image, and make its thumbnail and item.
 
     Raises:
@@ -216,7 +138,7 @@ def _encode(task: FieldsTask, chip: ChipRef, read: _ChipPixels) -> EncodedChip:
         bands=encoding.bands,
         tags={
             "SCENEBEAM_VALUES": task.product.values,
-            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(encoding.candidate.when),
+            "SCENEBEAM_ACQUIRED": stac_items.rfc3339(encoding.scene.when),
         },
     )
     image = small_cog(read.pixels, profile)
@@ -232,7 +154,7 @@ def _encode(task: FieldsTask, chip: ChipRef, read: _ChipPixels) -> EncodedChip:
             "type": "image/png",
             "roles": ["thumbnail"],
         }
-    item = image_item(task, chip, read.choice, asset, thumbnail)
+    item = image_item(task, chip, choice, asset, thumbnail)
     return EncodedChip(files, {task.item_key(chip): stac_items.to_bytes(item)})
 
 
@@ -281,7 +203,7 @@ def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> lis
     Raises:
         CheckError: Too many pixels are nodata, or a band does not vary.
     """
-    scene = encoding.candidate.id
+    scene = encoding.scene.id
     if encoding.nodata is None:
         valid = np.ones(pixels.shape, bool)
     else:
@@ -293,7 +215,7 @@ def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> lis
             f"{task.product.nodata_max:g}, although the scene's footprint covers it"
         )
     statistics: list[dict[str, float]] = []
-    for asset, values, band_valid in zip(encoding.candidate.bands, pixels, valid, strict=True):
+    for asset, values, band_valid in zip(encoding.scene.bands, pixels, valid, strict=True):
         valid_percent = 100 * (np.count_nonzero(band_valid) / band_valid.size)
         if 100 - valid_percent > task.checks.max_nodata_percent:
             raise CheckError(

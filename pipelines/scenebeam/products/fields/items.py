@@ -10,10 +10,11 @@ from importlib.resources import files
 from typing import Any
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.chip_scenes import ChipScene
 from scenebeam.metadata import stac_items
 from scenebeam.products.fields.choose import Choice
 from scenebeam.products.fields.request import SEASONS
-from scenebeam.products.fields.task import Candidate, ChipRef, FieldsTask
+from scenebeam.products.fields.task import ChipRef, FieldsTask
 
 FTW = "https://fieldsoftheworld.github.io/ftw-stac-extension/v1.0.0/schema.json"
 """Id of the `ftw` extension. Its schema is the file `ftw-schema.json` in this package."""
@@ -94,7 +95,7 @@ def image_item(
     return item
 
 
-def _image_links(task: FieldsTask, chip: ChipRef, candidate: Candidate) -> list[dict[str, Any]]:
+def _image_links(task: FieldsTask, chip: ChipRef, candidate: ChipScene) -> list[dict[str, Any]]:
     """Return links to the collection, to the item of the chip, and to that of the scene."""
     parent = _relative_href(task.parent_key(chip), chip.name)
     links = [
@@ -108,7 +109,7 @@ def _image_links(task: FieldsTask, chip: ChipRef, candidate: Candidate) -> list[
     return links
 
 
-def _remote_assets(task: FieldsTask, candidate: Candidate) -> dict[str, dict[str, Any]]:
+def _remote_assets(task: FieldsTask, candidate: ChipScene) -> dict[str, dict[str, Any]]:
     """Return assets for the scene's own files: the bands, and those that show clouds."""
     assets: dict[str, dict[str, Any]] = {}
     for asset in candidate.bands:
@@ -127,7 +128,7 @@ def _remote_asset(asset: Asset) -> dict[str, Any]:
     return remote
 
 
-def _alternative(candidate: Candidate) -> dict[str, Any]:
+def _alternative(candidate: ChipScene) -> dict[str, Any]:
     alternative = {"id": candidate.id, "datetime": stac_items.rfc3339(candidate.when)}
     if candidate.item_href:
         alternative["href"] = candidate.item_href

@@ -11,16 +11,17 @@ from scenebeam.catalog.selection import Selection
 from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
+from scenebeam.imaging.chip_places import assign_tiles
+from scenebeam.imaging.chip_scenes import ChipScene, cloud_rules
 from scenebeam.imaging.probes import ProbeCache
 from scenebeam.products.base import Planned
-from scenebeam.products.fields.candidates import candidates_of, cloud_rules
+from scenebeam.products.fields.candidates import candidates_of
 from scenebeam.products.fields.estimate import estimate
 from scenebeam.products.fields.existing_chips import CHIPS_TABLE
 from scenebeam.products.fields.lattice import FieldChips
 from scenebeam.products.fields.request import SEASONS, FieldsRequest
 from scenebeam.products.fields.scope import FieldsScope
-from scenebeam.products.fields.task import CELLS, Candidate, ChipRef, FieldsTask, Step
-from scenebeam.products.fields.tiles import assign_tiles
+from scenebeam.products.fields.task import CELLS, ChipRef, FieldsTask, Step
 from scenebeam.request import RunRequest, is_remote
 from scenebeam.transfer.signing import effective_limits
 
@@ -145,7 +146,7 @@ class _Planner:
     def _task(self, cell: _Cell, step: Step) -> FieldsTask:
         first = self._scope.chips[cell.members[0]]
         chips = tuple(_chip_ref(number, step, self._scope) for number in cell.members)
-        candidates: tuple[Candidate, ...] = ()
+        candidates: tuple[ChipScene, ...] = ()
         squares: tuple[str, ...] = ()
         if step != "masks":
             shapes = self._scope.shapes[cell.members]

@@ -17,6 +17,11 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.bands import bands_of, records_for
 from scenebeam.catalog.queries import SearchQuery
 from scenebeam.errors import RequestError
+from scenebeam.imaging.chip_places import (
+    bounds_by_hemisphere,
+    chip_footprints,
+    mgrs_100km_squares,
+)
 from scenebeam.imaging.split import split_chips, warn_of_empty_splits
 from scenebeam.products.base import SearchScope
 from scenebeam.products.fields.calendar import CropCalendar, default_calendar, season_days
@@ -28,11 +33,6 @@ from scenebeam.products.fields.existing_chips import (
 )
 from scenebeam.products.fields.lattice import FieldChips, chips_of_fields
 from scenebeam.products.fields.request import SEASONS, FieldsRequest, Season
-from scenebeam.products.fields.tiles import (
-    bounds_by_hemisphere,
-    chip_footprints,
-    mgrs_100km_squares,
-)
 from scenebeam.request import RunRequest, is_url
 from scenebeam.storage import open_store
 

@@ -9,10 +9,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import shapely
 from affine import Affine
-from pydantic import BaseModel, ConfigDict
 
-from scenebeam.catalog.scene import Asset
-from scenebeam.imaging.refs import SceneRef
+from scenebeam.imaging.chip_scenes import ChipScene, Clouds
 from scenebeam.products.fields.request import FieldsRequest
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks, is_url
@@ -44,35 +42,6 @@ class ChipRef(NamedTuple):
     split: str = ""
 
 
-class Candidate(SceneRef):
-    """A scene that may be suitable for some of the chips."""
-
-    cloud: float | None
-    """Cloud cover of the whole scene in percent."""
-    nodata: float | None
-    """Share of nodata of the whole scene in percent."""
-    own_grid: bool = True
-    """Whether its files can share the chips' grid: those of another UTM zone are resampled."""
-    bands: tuple[Asset, ...]
-    """The requested bands, in the order of the request."""
-    looked_at: tuple[Asset, ...]
-    """Bands that show clouds: probability, classes or flags; after a probability, classes that
-    show nodata."""
-
-
-class Clouds(BaseModel):
-    """What counts as cloud in the bands that show clouds. All keys are names of bands."""
-
-    model_config = ConfigDict(frozen=True)
-
-    classes: dict[str, tuple[int, ...]] = {}
-    """Values of a scene classification that count as cloud."""
-    bits: dict[str, tuple[int, ...]] = {}
-    """Bits of a quality band that flag cloud."""
-    probability: dict[str, float] = {}
-    """Smallest probability that counts as cloud."""
-
-
 class FieldsTask(Task):
     """One step of one cell. Methods named `*_key` return keys in the store of the output."""
 
@@ -86,7 +55,7 @@ class FieldsTask(Task):
     shape: tuple[int, int]
     """Rows and columns of each chip."""
     chips: tuple[ChipRef, ...]
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[ChipScene, ...] = ()
     clouds: Clouds = Clouds()
     squares: tuple[str, ...] = ()
     """For masks: the MGRS squares whose fields may be on the chips."""
@@ -157,6 +126,10 @@ class FieldsTask(Task):
         """Return the grid of a chip's masks and images."""
         transform = Affine(self.pixel[0], 0, chip.left, 0, self.pixel[1], chip.top)
         return Grid(self.shape, transform, self.crs)
+
+    def grids_of(self, numbers: Iterable[int]) -> dict[int, Grid]:
+        """Return the grids of some chips, by their index in the task."""
+        return {number: self.grid_of(self.chips[number]) for number in numbers}
 
     def boxes(self) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
         """Return the outlines of all chips as boxes in the task's CRS, shape (n,)."""

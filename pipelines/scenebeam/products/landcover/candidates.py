@@ -15,9 +15,10 @@ from hashlib import blake2b
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.layered_reader import all_bands, keep_stored, read_layer
+from scenebeam.imaging.refs import SceneFiles
 from scenebeam.products.landcover.lattice import ChipLattice
-from scenebeam.products.landcover.layers import all_bands, keep_stored, read_layer
-from scenebeam.products.landcover.task import Layer, Recipe, SceneFiles
+from scenebeam.products.landcover.task import Layer, Recipe
 from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
@@ -71,7 +72,8 @@ def _classify(lattice: ChipLattice, budget: Budget) -> Iterator[tuple[int, int]]
     # pixels then do not depend on where windows are cut, and it is warped once per row.
     grids = [lattice.row_grid(row, "lulc") for row in rows]
     chips = {tuple(cell): chip for chip, cell in enumerate(lattice.cells.tolist())}
-    pixels = read_layer(task.land_cover_layer, grids, all_bands, keep_stored, "nearest", budget)
+    scenes = task.land_cover_layer.scenes
+    pixels = read_layer(scenes, grids, all_bands, keep_stored, "nearest", budget)
     for index, [(values, valid)] in pixels:
         # Nodata becomes 0, which is no class: a window with a gap is never homogeneous.
         known = values if valid is None else np.where(valid, values, 0)
@@ -112,7 +114,7 @@ def _check_masks(
     recipe = lattice.task.recipes[layer.platform]
     grids = [lattice.grid(chip, layer.platform) for chip in chips]
     rejected = {}
-    masks = read_layer(layer, grids, _mask_band, keep_stored, recipe.resampling, budget)
+    masks = read_layer(layer.scenes, grids, _mask_band, keep_stored, recipe.resampling, budget)
     for index, [(values, valid)] in masks:
         if valid is not None and not valid.all():
             rejected[chips[index]] = f"nodata {layer.platform}"

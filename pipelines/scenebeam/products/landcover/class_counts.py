@@ -13,9 +13,9 @@ import numpy as np
 
 from scenebeam.catalog.selection import Selection
 from scenebeam.errors import RequestError
+from scenebeam.imaging.layered_reader import all_bands, keep_stored, read_layer
 from scenebeam.products.base import PlanView
 from scenebeam.products.landcover.lattice import build_grid
-from scenebeam.products.landcover.layers import all_bands, keep_stored, read_layer
 from scenebeam.products.landcover.plan import LandcoverScope, plan_areas
 from scenebeam.products.landcover.request import LandcoverRequest
 from scenebeam.products.landcover.task import LandcoverTask
@@ -186,7 +186,8 @@ def _count_windows(task: LandcoverTask, budget: Budget) -> dict[float, Counter[i
     totals = _zero_counts()
     # Rows of windows are read as `find_candidates` reads them, so that both see the same pixels.
     grids = [lattice.row_grid(row, "lulc") for row in rows]
-    pixels = read_layer(task.land_cover_layer, grids, all_bands, keep_stored, "nearest", budget)
+    scenes = task.land_cover_layer.scenes
+    pixels = read_layer(scenes, grids, all_bands, keep_stored, "nearest", budget)
     for index, [(values, valid)] in pixels:
         known = values if valid is None else np.where(valid, values, 0)
         windows = known.reshape(side, -1, side)

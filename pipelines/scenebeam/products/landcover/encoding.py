@@ -9,7 +9,7 @@ import numpy as np
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
 from scenebeam.imaging.bands import min_std_dev, scale_offset
-from scenebeam.products.landcover.layers import Pixels
+from scenebeam.imaging.layered_reader import Pixels
 from scenebeam.products.landcover.task import Recipe
 from scenebeam.raster.cog import CogBand
 from scenebeam.raster.validity import Array, valid_mask

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.layered_reader import Pixels, all_bands, read_layer
 from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.metadata import stac_items
 from scenebeam.multihash import content_multihash
 from scenebeam.products.landcover.encoding import check_fit, cog_bands, encode_pixels
 from scenebeam.products.landcover.lattice import ChipLattice
-from scenebeam.products.landcover.layers import Pixels, all_bands, read_layer
 from scenebeam.products.landcover.record import FileRecord
 from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
@@ -88,7 +88,9 @@ def _read_chips(
 
     numbers = list(chips)
     grids = [lattice.grid(chip, layer.platform) for chip in numbers]
-    for index, bands in read_layer(layer, grids, all_bands, encode, recipe.resampling, budget):
+    for index, bands in read_layer(
+        layer.scenes, grids, all_bands, encode, recipe.resampling, budget
+    ):
         yield numbers[index], bands
 
 

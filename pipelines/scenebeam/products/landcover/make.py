@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from scenebeam.imaging.layered_reader import required_scenes
 from scenebeam.products.landcover.candidates import (
     Candidates,
     find_candidates,
@@ -14,7 +15,6 @@ from scenebeam.products.landcover.candidates import (
 )
 from scenebeam.products.landcover.images import Published, make_images, raster_key, thumbnail_key
 from scenebeam.products.landcover.lattice import ChipLattice, build_grid
-from scenebeam.products.landcover.layers import required_scenes
 from scenebeam.products.landcover.record import AoiRecord, ChipRecord, FileRecord
 from scenebeam.products.landcover.request import Platform
 from scenebeam.products.landcover.task import LandcoverTask, Layer
@@ -159,6 +159,6 @@ def _scenes_of_chips(
     for layer in lattice.task.layers:
         if len(layer.scenes) > 1:
             grids = [lattice.grid(chip, layer.platform) for chip in chips]
-            for chip, indices in zip(chips, required_scenes(layer, grids), strict=True):
+            for chip, indices in zip(chips, required_scenes(layer.scenes, grids), strict=True):
                 scenes[chip][layer.label] = tuple(layer.scenes[index].id for index in indices)
     return scenes

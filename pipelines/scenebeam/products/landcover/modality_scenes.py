@@ -11,9 +11,8 @@ from scenebeam.catalog.bands import records_for
 from scenebeam.catalog.scene import Scene
 from scenebeam.collections import CollectionRecord
 from scenebeam.errors import RequestError
-from scenebeam.imaging.refs import scene_fields
+from scenebeam.imaging.refs import SceneFiles, scene_fields
 from scenebeam.products.landcover.request import LandcoverRequest, Modality, Platform
-from scenebeam.products.landcover.task import SceneFiles
 from scenebeam.request import RunRequest
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from affine import Affine
 from pydantic import BaseModel, ConfigDict, Field
 
-from scenebeam.catalog.scene import Asset
 from scenebeam.collections import LandClass
-from scenebeam.imaging.refs import SceneRef
+from scenebeam.imaging.refs import SceneFiles
 from scenebeam.products.landcover.request import Platform
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks
@@ -17,15 +16,6 @@ CHIPS_PREFIX = "chips/"
 """Folder of the working chips; each area of interest has a folder in it."""
 UNDATED: tuple[Platform, ...] = ("dem", "lulc")
 """Modalities without dates."""
-
-
-class SceneFiles(SceneRef):
-    """A scene of a layer. Its footprint is in degrees."""
-
-    bands: tuple[Asset, ...]
-    """The bands of the raster, in the order of the request."""
-    mask: Asset | None = None
-    """The band of classes or flags that shows where the ground is clear."""
 
 
 class Layer(BaseModel):

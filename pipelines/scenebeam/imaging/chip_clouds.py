@@ -7,7 +7,7 @@ nodata from clear ground, so a classification or quality band is read beside it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
-from scenebeam.products.fields.task import Candidate, Clouds, FieldsTask
+from scenebeam.imaging.chip_scenes import ChipScene, Clouds
+from scenebeam.raster.grid import Grid
 from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.transfer.retry import Budget
@@ -42,7 +43,7 @@ class SceneClouds:
 
 
 def measure_chip_clouds(
-    task: FieldsTask, candidate: Candidate, numbers: Sequence[int], budget: Budget
+    scene: ChipScene, grids: Mapping[int, Grid], rules: Clouds, budget: Budget
 ) -> SceneClouds:
     """Measure the clouds of one scene over some chips.
 
@@ -50,25 +51,24 @@ def measure_chip_clouds(
     covers.
 
     Args:
-        task: The task of the chips.
-        candidate: A scene with at least one band in `looked_at`.
-        numbers: Indices of the chips in the task.
+        scene: A scene with at least one band in `looked_at`.
+        grids: Index of a chip in its task → its grid.
+        rules: What counts as cloud.
         budget: The task's budget for retries.
 
     Raises:
         ReadError: A block cannot be read at the moment, and a later attempt may succeed.
     """
-    assets = {asset.band: asset for asset in candidate.looked_at}
-    grids = {number: task.grid_of(task.chips[number]) for number in numbers}
-    opened = open_sources(candidate.looked_at, budget)
+    assets = {asset.band: asset for asset in scene.looked_at}
+    opened = open_sources(scene.looked_at, budget)
     chips: dict[int, ChipClouds] = {}
     try:
-        with ChipReader(candidate.looked_at, opened, grids, lambda asset: "nearest") as reader:
+        with ChipReader(scene.looked_at, opened, grids, lambda asset: "nearest") as reader:
             for number in reader.file_order():
                 pixels: dict[str, Array] = {}
                 for band, (values, _) in zip(assets, reader.read(number), strict=True):
                     pixels[band] = values
-                chips[number] = clouds_in(pixels, assets, task.clouds)
+                chips[number] = clouds_in(pixels, assets, rules)
     except CheckError as error:
         return SceneClouds(error=str(error))
     except ReadError as error:

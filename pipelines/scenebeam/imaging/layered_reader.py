@@ -1,4 +1,4 @@
-"""Read one layer (a modality on one date) on many small grids, each compressed block once."""
+"""Read scenes that fill each other's gaps on many small grids, each compressed block once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shapely
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.chip_reader import ChipReader, open_sources
-from scenebeam.products.landcover.task import Layer, SceneFiles
+from scenebeam.imaging.refs import SceneFiles, SceneRef
 from scenebeam.raster.grid import Grid, project_footprint
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, Mask, valid_mask
@@ -37,17 +37,17 @@ def keep_stored(asset: Asset, values: Array, nodata: float | None) -> Pixels:
 
 
 def read_layer(
-    layer: Layer,
+    scenes: Sequence[SceneFiles],
     grids: Sequence[Grid],
     select_bands: BandSelector,
     encode: PixelEncoder,
     resampling: str,
     budget: Budget,
 ) -> Iterator[tuple[int, list[Pixels]]]:
-    """Read a layer on many grids.
+    """Read a layer of scenes on many grids.
 
     Args:
-        layer: The layer.
+        scenes: The scenes of the layer, best first. Later ones fill gaps of earlier ones.
         grids: Grids of one CRS.
         select_bands: Selects the bands of each scene to read.
         encode: Converts the pixels of each scene before scenes are merged.
@@ -62,14 +62,14 @@ def read_layer(
         ReadError: A file cannot be read.
         CheckError: The nodata value of a file contradicts its collection's.
     """
-    needed = required_scenes(layer, grids)
-    grids_of_scene: list[dict[int, Grid]] = [{} for _ in layer.scenes]
+    needed = required_scenes(scenes, grids)
+    grids_of_scene: list[dict[int, Grid]] = [{} for _ in scenes]
     for number, scene_indices in enumerate(needed):
         for index in scene_indices:
             grids_of_scene[index][number] = grids[number]
     # Request the headers of all scenes at once. One scene after another would wait for the network.
     opened: list[tuple[Sequence[Asset], list[Future[Source]]]] = []
-    for scene, scene_grids in zip(layer.scenes, grids_of_scene, strict=True):
+    for scene, scene_grids in zip(scenes, grids_of_scene, strict=True):
         bands = select_bands(scene) if scene_grids else ()
         opened.append((bands, open_sources(bands, budget)))
     with ExitStack() as stack:
@@ -83,10 +83,10 @@ def read_layer(
             return first, *readers[first].first_block(number)
 
         for number in sorted(range(len(grids)), key=file_order):
-            scenes = []
+            parts = []
             for index in needed[number]:
-                scenes.append(_encode_scene(opened[index][0], readers[index], number, encode))
-            yield number, _merge_scenes(scenes)
+                parts.append(_encode_scene(opened[index][0], readers[index], number, encode))
+            yield number, _merge_scenes(parts)
 
 
 def _encode_scene(
@@ -104,11 +104,11 @@ def _encode_scene(
     return bands
 
 
-def required_scenes(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
+def required_scenes(scenes: Sequence[SceneRef], grids: Sequence[Grid]) -> list[list[int]]:
     """Return the scenes that may be needed to fill each grid, judged by footprint.
 
     Args:
-        layer: The layer, its scenes best first.
+        scenes: The scenes of a layer, best first.
         grids: Grids of one CRS.
 
     Returns:
@@ -119,7 +119,7 @@ def required_scenes(layer: Layer, grids: Sequence[Grid]) -> list[list[int]]:
     # What no scene shows yet, of all grids at once: each step is one vectorized operation.
     uncovered: Any = shapely.box(*bounds.T)
     needed: list[list[int]] = [[] for _ in grids]
-    for index, scene in enumerate(layer.scenes):
+    for index, scene in enumerate(scenes):
         footprint = scene.geometry
         if footprint is not None and grids:
             footprint = project_footprint(footprint, grids[0].crs)

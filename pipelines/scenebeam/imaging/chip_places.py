@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import antimeridian
 import numpy as np
@@ -13,11 +13,28 @@ from mgrs import MGRS
 from pyproj import Transformer
 
 from scenebeam.catalog.scene import Scene
-from scenebeam.products.fields.chips import Chip
 
 Array = np.ndarray[Any, np.dtype[Any]]
+_RING = np.array(
+    [(0, 0), (0, 0.5), (0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0), (0.5, 0), (0.5, 0.5)]
+)
+"""Shares of width and height, from the upper left corner: the corners and the middles of the sides,
+counterclockwise, and the center."""
 _ROUNDING = 1e-4
 """Degrees by which a footprint, drawn with rounded coordinates, may be too small."""
+
+
+class Chip(Protocol):
+    """A chip, wherever it comes from."""
+
+    @property
+    def crs(self) -> str: ...
+
+    @property
+    def transform(self) -> tuple[float, float, float, float, float, float]: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
 
 
 def chip_footprints(chips: Sequence[Chip]) -> tuple[Array, Array]:
@@ -36,29 +53,45 @@ def chip_footprints(chips: Sequence[Chip]) -> tuple[Array, Array]:
     for crs in sorted({chip.crs for chip in chips}):
         numbers = np.array([number for number, chip in enumerate(chips) if chip.crs == crs])
         rings = np.array([_ring(chips[number]) for number in numbers])
-        to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-        longitude, latitude = to_lonlat.transform(rings[..., 0], rings[..., 1])
-        points = np.stack([longitude, latitude], axis=-1)
-        outlines[numbers] = shapely.polygons(points[:, :-1])
-        centers[numbers] = points[:, -1]
+        outlines[numbers], centers[numbers] = _in_degrees(crs, rings)
+    return outlines, centers
+
+
+def window_footprints(crs: str, left: Array, top: Array, side: float) -> tuple[Array, Array]:
+    """Compute the outlines and centers of square chips of one CRS in degrees.
+
+    Args:
+        crs: Their CRS.
+        left: Left edges in units of the CRS, shape (n,).
+        top: Top edges, shape (n,).
+        side: Side of a chip.
+
+    Returns:
+        As `chip_footprints`.
+    """
+    corners = np.stack([left, top], axis=-1)[:, None, :]
+    return _in_degrees(crs, corners + _RING * (side, -side))
+
+
+def _in_degrees(crs: str, rings: Array) -> tuple[Array, Array]:
+    """Return outlines, split at the antimeridian, and centers of rings of shape (n, 9, 2)."""
+    to_lonlat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    longitude, latitude = to_lonlat.transform(rings[..., 0], rings[..., 1])
+    points = np.stack([longitude, latitude], axis=-1)
+    outlines = np.asarray(shapely.polygons(points[:, :-1]), object)
     # Chips are small, so an outline wider than half the Earth crosses the antimeridian.
     bounds = shapely.bounds(outlines)
     for number in np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180).tolist():
         split = antimeridian.fix_shape(outlines[number], fix_winding=True)
         outlines[number] = shapely.geometry.shape(split)
-    return outlines, centers
+    return outlines, points[:, -1]
 
 
 def _ring(chip: Chip) -> Array:
-    """Return points of a chip in its CRS, shape (9, 2).
-
-    The first eight are its corners and the middles of its sides, counterclockwise; the last is its
-    center.
-    """
+    """Return the points `_RING` of a chip in its CRS, shape (9, 2)."""
     a, b, c, d, e, f = chip.transform
     height, width = chip.shape
-    across = np.array([0, 0, 0, 0.5, 1, 1, 1, 0.5, 0.5]) * width
-    down = np.array([0, 0.5, 1, 1, 1, 0.5, 0, 0, 0.5]) * height
+    across, down = (_RING * (width, height)).T
     return np.stack([a * across + b * down + c, d * across + e * down + f], axis=-1)
 
 

@@ -69,6 +69,11 @@ def item(name: str = "S2A_34TFL_1", **changes: Any) -> Document:
     return document
 
 
+@pytest.fixture(autouse=True)
+def _products(emulator: str) -> None:
+    """The bucket of the products, in which an upload looks for another deployment."""
+
+
 class Deployment:
     """A deployment on folders, whose launcher keeps a list."""
 

@@ -20,6 +20,7 @@ ROOMS = [
     "beam",
     "api",
     "progress",
+    "chips",
     "arrays",
     "lazy_images",
     "execution",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from shapely.geometry import MultiPolygon
 
 from scenebeam.request import RunRequest
 
 Bounds = tuple[float, float, float, float]
+Interval = tuple[datetime, datetime]
+"""Start and end, both inclusive."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,14 @@ def queries_for(request: RunRequest, area: MultiPolygon | None) -> list[SearchQu
     for interval in intervals:
         queries += [SearchQuery(bbox, interval) for bbox in boxes]
     return queries
+
+
+def merge_intervals(intervals: Iterable[Interval]) -> list[Interval]:
+    """Sort intervals, and merge those that overlap or follow within a second."""
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1] + timedelta(seconds=1):
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged

@@ -149,6 +149,8 @@ class CollectionRecord(BaseModel):
     provider: str = "inline"
     """The catalog, by its known name; `inline` if a request has the record."""
     title: str = ""
+    attribution: str = ""
+    """Who to name, and the license, where products of the collection are published."""
     dtype: str
     nodata: float | None = None
     scale: float = 1.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import scale_offset
+from scenebeam.imaging.bands import min_std_dev, scale_offset
 from scenebeam.imaging.chip_reader import ChipReader
 from scenebeam.imaging.chip_scenes import ChipScene
 from scenebeam.raster.cog import CogBand
@@ -20,6 +20,7 @@ from scenebeam.raster.grid import Grid
 from scenebeam.raster.merge import cast_nodata, harmonize
 from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, valid_mask
+from scenebeam.request import Checks
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,57 @@ def read_images(
                 continue
             pixels = [encoding.encode(band, read) for band, (read, _) in enumerate(bands)]
             yield number, ChipImage(encoding, np.stack(pixels))
+
+
+def check_image(
+    image: ChipImage, most_nodata: float, field: str, checks: Checks
+) -> list[dict[str, float]]:
+    """Compute the statistics of each band over its valid pixels, and check them.
+
+    Args:
+        image: The image.
+        most_nodata: Largest share of pixels without data in percent.
+        field: The field of the request that says so.
+        checks: Thresholds of a usable image.
+
+    Raises:
+        CheckError: Too many pixels are nodata, or a band does not vary.
+    """
+    encoding, pixels = image.encoding, image.pixels
+    scene = encoding.scene.id
+    if encoding.nodata is None:
+        valid = np.ones(pixels.shape, bool)
+    else:
+        valid = pixels != encoding.dtype.type(encoding.nodata)
+    empty = 100 * (1 - np.count_nonzero(valid.any(axis=0)) / pixels[0].size)
+    if empty > most_nodata:
+        raise CheckError(
+            f"{empty:.2f} % of the chip has no data in {scene}, more than {field} = "
+            f"{most_nodata:g}, although the scene's footprint covers it"
+        )
+    statistics: list[dict[str, float]] = []
+    for asset, values, band_valid in zip(encoding.scene.bands, pixels, valid, strict=True):
+        valid_percent = 100 * (np.count_nonzero(band_valid) / band_valid.size)
+        if 100 - valid_percent > checks.max_nodata_percent:
+            raise CheckError(
+                f"{asset.band} of {scene}: {100 - valid_percent:.1f} % is nodata, more than "
+                f"checks.max_nodata_percent = {checks.max_nodata_percent:g}"
+            )
+        values = values if valid_percent == 100 else values[band_valid]
+        # In float64 throughout, so that the sums of large chips are exact enough.
+        exact = values.astype(np.float64)
+        mean = float(exact.mean())
+        deviation = float(exact.std(mean=mean))
+        least = min_std_dev(asset, checks)
+        if least is not None and deviation <= least:
+            raise CheckError(f"{asset.band} of {scene} is constant over the chip: {mean:g}")
+        statistics.append(
+            {
+                "minimum": float(values.min()),
+                "maximum": float(values.max()),
+                "mean": round(mean, 4),
+                "stddev": round(deviation, 4),
+                "valid_percent": round(valid_percent, 4),
+            }
+        )
+    return statistics

@@ -54,7 +54,7 @@ class Demo:
     product: Mapping[str, Any]
     """The section `product` of its request. Paths are relative to the folder of the data set."""
     dataset: str = "scenes"
-    """Name of a data set in `sandbox.demo`: `scenes`, `series`, `fields` or `landcover`."""
+    """Name of a data set in `sandbox.demo`: `scenes`, `series`, `fields`, …"""
     images: str = "*/*/*.tif"
     """Pattern of the images to list, relative to the output."""
 

@@ -60,11 +60,7 @@ def draw_masks(
     instance = _burn(numbered, grid, np.dtype(np.uint32))
     ones = [(field, 1) for field in fields]
     count = _burn(ones, grid, np.dtype(np.uint16), merge_alg=MergeAlg.add)
-    outlines = []
-    for outline in shapely.boundary(np.asarray(fields, object)):
-        if not outline.is_empty:
-            outlines.append((outline, 1))
-    boundary = _burn(outlines, grid, np.dtype(np.uint8), all_touched=True)
+    boundary = _burn_outlines(fields, grid)
     two = np.where(instance > 0, FIELD, UNKNOWN if presence_only else BACKGROUND).astype(np.uint8)
     return Masks(
         instance=instance,
@@ -72,6 +68,39 @@ def draw_masks(
         semantic_3_class=np.where(boundary, BOUNDARY, two).astype(np.uint8),
         overlap=int(np.count_nonzero(count > 1)),
     )
+
+
+def draw_classes(
+    shapes: Sequence[BaseGeometry],
+    classes: Sequence[int],
+    grid: Grid,
+    dtype: str,
+    *,
+    background: int = 0,
+    boundary: int | None = None,
+    all_touched: bool = False,
+) -> Array:
+    """Rasterize classes.
+
+    A pixel has the class of the shape that its center is in; of several, that of the last one.
+
+    Args:
+        shapes: Polygons in the CRS of the grid.
+        classes: Class of each.
+        grid: The grid.
+        dtype: Dtype of the result.
+        background: Class of pixels outside of all shapes.
+        boundary: Class of pixels that an outline touches; None for no such class.
+        all_touched: A shape has all pixels that it touches.
+
+    Returns:
+        Array of the shape of the grid.
+    """
+    burned = list(zip(shapes, classes, strict=True))
+    mask = _burn(burned, grid, np.dtype(dtype), fill=background, all_touched=all_touched)
+    if boundary is not None:
+        mask = np.where(_burn_outlines(shapes, grid), np.dtype(dtype).type(boundary), mask)
+    return mask
 
 
 def inside(geometry: BaseGeometry, grid: Grid) -> Mask:
@@ -87,12 +116,25 @@ def inside(geometry: BaseGeometry, grid: Grid) -> Mask:
     return np.asarray(_burn([(geometry, 1)], grid, np.dtype(np.uint8)) == 1)
 
 
+def _burn_outlines(shapes: Sequence[BaseGeometry], grid: Grid) -> Array:
+    """Return 1 where the outline of any polygon touches a pixel, and 0 elsewhere."""
+    outlines = []
+    for outline in shapely.boundary(np.asarray(shapes, object)):
+        if not outline.is_empty:
+            outlines.append((outline, 1))
+    return _burn(outlines, grid, np.dtype(np.uint8), all_touched=True)
+
+
 def _burn(
-    shapes: Sequence[tuple[BaseGeometry, int]], grid: Grid, dtype: np.dtype[Any], **options: Any
+    shapes: Sequence[tuple[BaseGeometry, int]],
+    grid: Grid,
+    dtype: np.dtype[Any],
+    fill: int = 0,
+    **options: Any,
 ) -> Array:
     if not shapes:
-        return np.zeros(grid.shape, dtype)
+        return np.full(grid.shape, fill, dtype)
     burned = rasterize(
-        shapes, out_shape=grid.shape, transform=grid.transform, fill=0, dtype=dtype, **options
+        shapes, out_shape=grid.shape, transform=grid.transform, fill=fill, dtype=dtype, **options
     )
     return np.asarray(burned)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from scenebeam.request.markers import Place, places_in
@@ -39,13 +39,23 @@ def place_fields(document: dict[str, Any]) -> Iterator[PlaceField]:
         fields += places_in(request_model(kind), "product.")
     for dotted, place in fields:
         *parents, key = dotted.split(".")
-        holder: Any = document
-        for parent in parents:
-            holder = holder.get(parent) if isinstance(holder, dict) else None
-        if isinstance(holder, dict) and key in holder:
+        for holder in _holders(document, parents):
+            if key not in holder:
+                continue
             named = holder[key]
             if isinstance(named, list):
                 for index in range(len(named)):
                     yield PlaceField(dotted, place, named, index)
             else:
                 yield PlaceField(dotted, place, holder, key)
+
+
+def _holders(document: Any, parents: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the mappings at a dotted name; several if a part of it is a list."""
+    found = [document]
+    for parent in parents:
+        values = [holder.get(parent) for holder in found if isinstance(holder, dict)]
+        found = []
+        for value in values:
+            found += value if isinstance(value, list) else [value]
+    return [holder for holder in found if isinstance(holder, dict)]

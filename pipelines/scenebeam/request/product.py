@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PRODUCTS: dict[str, str] = {
     "assets": "scenebeam.products.assets",
+    "chips": "scenebeam.products.chips",
     "composite": "scenebeam.products.composites",
     "fields": "scenebeam.products.fields",
     "index": "scenebeam.products.indices",
@@ -44,7 +45,8 @@ class ProductRequest(StrictModel):
     """The fields of one product. Subclasses add `kind` as a Literal, and their own fields."""
 
     kind: str
-    """The product: `mosaic`, `composite`, `stack`, `index`, `assets`, `fields` or `landcover`."""
+    """The product: `mosaic`, `composite`, `stack`, `index`, `assets`, `chips`, `fields` or
+    `landcover`."""
 
     states_where_and_when: ClassVar[bool] = False
     """Whether its own fields bound the search, so that `area` and `dates` may be left out."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scenebeam.execution.driver import run
 from scenebeam.products import product_of
-from scenebeam.request.markers import places_in
-from scenebeam.request.product import request_model
+from scenebeam.request.places import place_fields
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import landcover
 from scenebeam.sandbox.fields import write_fields
@@ -37,6 +37,11 @@ def _write_fields(folder: Path, url: str) -> dict[str, Any]:
     return {}
 
 
+def _write_dated_fields(folder: Path, url: str) -> dict[str, Any]:
+    write_fields(folder, url)
+    return {"dates": ["2021-04", "2021-10"]}
+
+
 def _write_landcover(folder: Path, url: str) -> dict[str, Any]:
     landcover.write_landcover(folder, url)
     return {"collections": [record.model_dump(mode="json") for record in landcover.records()]}
@@ -46,6 +51,7 @@ _DATASETS: dict[str, Callable[[Path, str], dict[str, Any]]] = {
     "scenes": _write_scenes,
     "series": _write_series,
     "fields": _write_fields,
+    "dated_fields": _write_dated_fields,
     "landcover": _write_landcover,
 }
 """Data set → writes it into a folder that is served at a URL, and returns fields of a request."""
@@ -67,19 +73,18 @@ def run_demo(folder: Path, kind: str, progress: Callable[[int, int], None] | Non
     demo = product_of(kind).demo
     with serve(scenes) as server:
         fields = _DATASETS[demo.dataset](scenes, server.url)
-        product = dict(demo.product)
-        for name, _ in places_in(request_model(kind)):
-            if name in product:
-                product[name] = str(scenes / product[name])
         document: dict[str, Any] = {
             "run": "demo",
             "catalog": f"{server.url}/catalog.json",
             "collections": [COLLECTION],
             "output": str(output.absolute()),
             "runner": "serial",
-            "product": product,
+            "product": copy.deepcopy(dict(demo.product)),
             **fields,
         }
+        for place in place_fields(document):
+            if place.dotted.startswith("product."):
+                place.holder[place.key] = str(scenes / place.value)
         # The server listens on another port each time, so the request differs from the last one.
         status = run(validate_request(document), overwrite=True, progress=progress)
     images = sorted(output.glob(demo.images))

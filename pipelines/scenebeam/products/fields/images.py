@@ -14,9 +14,9 @@ import numpy as np
 from affine import Affine
 
 from scenebeam.catalog.scene import Asset
-from scenebeam.errors import CheckError, ReadError
-from scenebeam.imaging.bands import min_std_dev, requested_resampling
-from scenebeam.imaging.chip_images import ChipImage, PixelEncoding, read_images
+from scenebeam.errors import ReadError
+from scenebeam.imaging.bands import requested_resampling
+from scenebeam.imaging.chip_images import ChipImage, PixelEncoding, check_image, read_images
 from scenebeam.imaging.chip_reader import open_sources
 from scenebeam.imaging.publish_queue import EncodedChip, PublishQueue
 from scenebeam.imaging.thumbnails import ThumbnailBand, render_thumbnail
@@ -129,7 +129,7 @@ def _encode(task: FieldsTask, chip: ChipRef, choice: Choice, read: ChipImage) ->
         CheckError: The pixels cannot be used.
     """
     encoding = read.encoding
-    statistics = _statistics(task, encoding, read.pixels)
+    statistics = check_image(read, task.product.nodata_max, "product.nodata_max", task.checks)
     profile = CogProfile.for_grid(
         task.grid_of(chip),
         encoding.dtype,
@@ -190,53 +190,3 @@ def _thumbnail(encoding: PixelEncoding, pixels: Array) -> bytes:
         reflectance = known * band.scale + band.offset
         bands.append(ThumbnailBand(band.description, reflectance, is_scaled=band.scale != 1))
     return render_thumbnail(bands)
-
-
-def _statistics(task: FieldsTask, encoding: PixelEncoding, pixels: Array) -> list[dict[str, float]]:
-    """Compute the statistics of each band over its valid pixels, and check them.
-
-    Args:
-        task: The task, for its thresholds.
-        encoding: How the pixels are stored.
-        pixels: Shape (bands, rows, columns).
-
-    Raises:
-        CheckError: Too many pixels are nodata, or a band does not vary.
-    """
-    scene = encoding.scene.id
-    if encoding.nodata is None:
-        valid = np.ones(pixels.shape, bool)
-    else:
-        valid = pixels != encoding.dtype.type(encoding.nodata)
-    empty = 100 * (1 - np.count_nonzero(valid.any(axis=0)) / pixels[0].size)
-    if empty > task.product.nodata_max:
-        raise CheckError(
-            f"{empty:.2f} % of the chip has no data in {scene}, more than product.nodata_max = "
-            f"{task.product.nodata_max:g}, although the scene's footprint covers it"
-        )
-    statistics: list[dict[str, float]] = []
-    for asset, values, band_valid in zip(encoding.scene.bands, pixels, valid, strict=True):
-        valid_percent = 100 * (np.count_nonzero(band_valid) / band_valid.size)
-        if 100 - valid_percent > task.checks.max_nodata_percent:
-            raise CheckError(
-                f"{asset.band} of {scene}: {100 - valid_percent:.1f} % is nodata, more than "
-                f"checks.max_nodata_percent = {task.checks.max_nodata_percent:g}"
-            )
-        values = values if valid_percent == 100 else values[band_valid]
-        # In float64 throughout, so that the sums of large chips are exact enough.
-        exact = values.astype(np.float64)
-        mean = float(exact.mean())
-        deviation = float(exact.std(mean=mean))
-        least = min_std_dev(asset, task.checks)
-        if least is not None and deviation <= least:
-            raise CheckError(f"{asset.band} of {scene} is constant over the chip: {mean:g}")
-        statistics.append(
-            {
-                "minimum": float(values.min()),
-                "maximum": float(values.max()),
-                "mean": round(mean, 4),
-                "stddev": round(deviation, 4),
-                "valid_percent": round(valid_percent, 4),
-            }
-        )
-    return statistics

@@ -29,10 +29,11 @@ import shapely
 from pyproj import Transformer
 
 from scenebeam.errors import RequestError
+from scenebeam.imaging.spool import SpooledFile
 from scenebeam.products.fields.boundaries import Faults, FieldNames, read_fields
 from scenebeam.products.fields.chips import Chip
 from scenebeam.products.fields.request import ChipGridOptions
-from scenebeam.products.fields.spool import FieldSpool, SpooledFile, fields_key
+from scenebeam.products.fields.spool import FieldSpool, fields_key
 from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors import Geometries
 

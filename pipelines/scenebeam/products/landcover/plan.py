@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import shapely
 
 from scenebeam.catalog.acquisition import square_meters
-from scenebeam.catalog.queries import SearchQuery
+from scenebeam.catalog.queries import Interval, SearchQuery, merge_intervals
 from scenebeam.catalog.scene import Scene
 from scenebeam.catalog.selection import Selection
 from scenebeam.collections import LandClass
@@ -33,8 +33,6 @@ from scenebeam.request import RunRequest, parse_interval
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.signing import effective_limits
 
-Interval = tuple[datetime, datetime]
-"""Start and end, both inclusive."""
 _MAX_FAULTS = 3
 """Areas whose faults an error message lists."""
 
@@ -96,19 +94,8 @@ def _search_intervals(
     intervals = []
     for start, end in map(parse_interval, product.periods):
         intervals.append((start - margin, end + margin))
-    for interval in _merge_intervals(intervals):
+    for interval in merge_intervals(intervals):
         yield interval, {} if limit is None else {"eo:cloud_cover": limit}
-
-
-def _merge_intervals(intervals: Iterable[Interval]) -> list[Interval]:
-    """Sort intervals, and merge those that overlap or follow within a second."""
-    merged: list[Interval] = []
-    for start, end in sorted(intervals):
-        if merged and start <= merged[-1][1] + timedelta(seconds=1):
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def plan_areas(

@@ -1,0 +1,173 @@
+"""Layout: what each way to pack chips does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import BytesFile
+from scenebeam.multihash import content_multihash
+from scenebeam.products.chips.samples import ChipSample, ImageStack
+from scenebeam.products.chips.task import ChipsTask
+from scenebeam.raster.cog import CogBand, CogProfile, small_cog
+from scenebeam.raster.validity import Array
+from scenebeam.storage import Store
+
+_BATCH_BYTES = 16 * 2**20
+Assets = dict[str, dict[str, Any]]
+"""STAC assets of a chip, with hrefs relative to the folder of the output."""
+
+
+class FileRecord(BaseModel):
+    """A file of a layout."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    size: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample as bytes."""
+
+    members: Mapping[str, bytes]
+    """Name → content."""
+    assets: Assets = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredChip:
+    """A chip that is read back."""
+
+    images: Mapping[str, Array]
+    """Name of the collection → array of shape (time, bands, rows, columns)."""
+    masks: Mapping[str, Array]
+    metadata: Mapping[str, Any]
+    """As `ChipSample.metadata` has it."""
+
+
+class Layout(ABC):
+    """Packs the chips of one task, in their order.
+
+    `encode` is called in several threads, `append` in order, and `close` at the end.
+    """
+
+    def __init__(self, task: ChipsTask, store: Store) -> None:
+        self.task, self.store = task, store
+        self.files: list[FileRecord] = []
+        """The files that have been published."""
+
+    @abstractmethod
+    def encode(self, sample: ChipSample) -> EncodedSample:
+        """Encode the arrays of a sample."""
+
+    @abstractmethod
+    def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
+        """Publish an encoded sample, or add it to a file. Returns its STAC assets."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Publish what has not been published yet."""
+
+    @staticmethod
+    def finish(tasks: Sequence[ChipsTask]) -> dict[str, BytesFile]:
+        """Return the files that complete the layout when all tasks are done, by their key."""
+        return {}
+
+    @staticmethod
+    @abstractmethod
+    def read(
+        store: Store, splits: Sequence[str], files: Sequence[str]
+    ) -> Iterator[tuple[str, StoredChip]]:
+        """Read chips back.
+
+        Args:
+            store: The output.
+            splits: Names of the splits to read.
+            files: Keys of the files of the layout, sorted.
+
+        Yields:
+            The id of a chip, and the chip, in an order that is always the same.
+        """
+
+
+class FilePublisher:
+    """Publishes many small files by the batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._batch: dict[str, BytesFile] = {}
+        self._size = 0
+        self.files: list[FileRecord] = []
+
+    def add(self, key: str, content: bytes) -> FileRecord:
+        """Publish a file, at the latest when `flush` is called."""
+        record = FileRecord(key=key, size=len(content), checksum=content_multihash(content))
+        self.files.append(record)
+        self._batch[key] = BytesFile(content)
+        self._size += len(content)
+        if self._size >= _BATCH_BYTES:
+            self.flush()
+        return record
+
+    def flush(self) -> None:
+        """Publish all files that wait."""
+        if self._batch:
+            self._store.write_all(self._batch)
+        self._batch, self._size = {}, 0
+
+
+def folder_of(split: str) -> str:
+    """Return the folder of a split."""
+    return split or "all"
+
+
+def encode_image(sample: ChipSample, stack: ImageStack, image: int) -> bytes:
+    """Encode one image of a stack as a COG."""
+    pixels = stack.pixels[image]
+    tags: dict[str, str] = {"SCENEBEAM_VALUES": sample.task.product.values}
+    if stack.times:
+        tags["SCENEBEAM_ACQUIRED"] = stac_items.rfc3339(stack.times[image])
+    profile = CogProfile.for_grid(
+        sample.grid,
+        pixels.dtype,
+        stack.nodata,
+        codec=sample.task.product.compression,
+        bands=stack.bands,
+        tags=tags,
+    )
+    return small_cog(pixels, profile)
+
+
+def encode_mask(sample: ChipSample, label: str, mask: Array) -> bytes:
+    """Encode a mask as a COG."""
+    profile = CogProfile.for_grid(
+        sample.grid,
+        mask.dtype,
+        None,
+        codec=sample.task.product.compression,
+        bands=(CogBand(label),),
+    )
+    return small_cog(mask[None], profile, average=False)
+
+
+def file_fields(record: FileRecord) -> dict[str, Any]:
+    """Return the fields of an asset that describe its file."""
+    return {
+        "href": f"./{record.key}",
+        "file:size": record.size,
+        "file:checksum": record.checksum,
+    }
+
+
+def array_bytes(array: Array) -> bytes:
+    """Return the content of an array in C order, little endian."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

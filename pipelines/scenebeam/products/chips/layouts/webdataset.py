@@ -1,0 +1,104 @@
+"""WebDataset: tar files of bounded size with the arrays and the metadata of each chip.
+
+A sample is the members of one id, one after the other: `<id>.json`, `<id>.image.npy`,
+`<id>.<label>.npy`. The same chips make the same tar files, byte for byte.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip
+from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
+from scenebeam.products.chips.samples import ChipSample
+from scenebeam.raster.validity import Array
+from scenebeam.storage import Store
+
+_HEADER = 512
+"""Size of the header of a member."""
+
+
+class TarShard(ShardFile):
+    """A tar file that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+
+    def add(self, sample: ChipSample, encoded: EncodedSample) -> None:
+        # Loaders split names at the first dot.
+        stem = sample.id.replace(".", "_")
+        for member, content in encoded.members.items():
+            info = tarfile.TarInfo(f"{stem}.{member}")
+            info.size = len(content)
+            self._archive.addfile(info, io.BytesIO(content))
+            self.size += _HEADER + len(content)
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+class WebDataset(ShardedLayout):
+    """`<split>/<cell>-<number>.tar`."""
+
+    suffix = "tar"
+    media_type = "application/x-tar"
+    shard = TarShard
+
+    def encode(self, sample: ChipSample) -> EncodedSample:
+        members = {"json": (json.dumps(sample.metadata()) + "\n").encode()}
+        for stack in sample.stacks:
+            members[f"{stack.name}.npy"] = _npy(stack.pixels)
+        for label, mask in sample.masks.items():
+            members[f"{label}.npy"] = _npy(mask)
+        return EncodedSample(members)
+
+    @staticmethod
+    def read(
+        store: Store, splits: Sequence[str], files: Sequence[str]
+    ) -> Iterator[tuple[str, StoredChip]]:
+        for key in shards_of(files, WebDataset.suffix, splits):
+            with store.local_copy(key) as path, tarfile.open(path) as archive:
+                yield from _samples(archive)
+
+
+def _npy(array: Array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, StoredChip]]:
+    """Yield the samples of a tar file: consecutive members of one name."""
+    name, members = "", dict[str, bytes]()
+    for info in archive:
+        stem, _, member = info.name.partition(".")
+        if stem != name and members:
+            yield _sample(members)
+            members = {}
+        file = archive.extractfile(info)
+        name = stem
+        members[member] = file.read() if file is not None else b""
+    if members:
+        yield _sample(members)
+
+
+def _sample(members: dict[str, bytes]) -> tuple[str, StoredChip]:
+    document = json.loads(members["json"])
+    images, masks = {}, {}
+    for member, content in members.items():
+        if member == "json":
+            continue
+        name = member.removesuffix(".npy")
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+        if name in document["images"]:
+            images[name] = array
+        else:
+            masks[name] = array
+    return document["id"], StoredChip(images, masks, document)

@@ -1,0 +1,327 @@
+"""Plan chips: group them into cells of neighbors, and make a task for each cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from pyproj import CRS
+
+from scenebeam.catalog.bands import bands_of, record_of
+from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.catalog.selection import Selection
+from scenebeam.csvtable import File
+from scenebeam.errors import RequestError
+from scenebeam.imaging.chip_places import bounds_by_hemisphere
+from scenebeam.imaging.chip_scenes import ChipScene, chip_scene, cloud_rules
+from scenebeam.imaging.estimate import PROCESS_MEMORY
+from scenebeam.imaging.probes import ProbeCache
+from scenebeam.imaging.refs import SceneFiles, scene_fields
+from scenebeam.imaging.spool import parquet_bytes
+from scenebeam.metadata.item_tables import BytesFile
+from scenebeam.products.base import Planned
+from scenebeam.products.chips.label_sources import LabelPlan, plan_labels
+from scenebeam.products.chips.places import FAULTS_TABLE
+from scenebeam.products.chips.request import ChipsRequest, OtherImages
+from scenebeam.products.chips.scope import ChipsScope, period_of_date, primary_records
+from scenebeam.products.chips.task import CELLS, ChipRef, ChipsTask, OtherScenes
+from scenebeam.raster.windows import ROWS_AHEAD
+from scenebeam.request import RunRequest
+from scenebeam.tasks import Estimate
+from scenebeam.transfer.signing import effective_limits
+
+LARGEST_CELL = 1000
+"""Maximum number of chips in a cell."""
+_CELL_METERS, _CELL_DEGREES = 100_000.0, 1.0
+"""Side of a cell."""
+_STRIP = 0.1
+"""Chips of a cell are in order from west to east within strips of this share of a cell, so that a
+cell that is divided has compact parts."""
+_ROUNDING = 1e-4
+"""Degrees by which a footprint, drawn with rounded coordinates, may be too small."""
+CHIPS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("left", pa.float64()),
+        ("top", pa.float64()),
+        ("split", pa.string()),
+        ("date", pa.string()),
+        ("number", pa.int64()),
+        ("values", pa.string()),
+    ]
+)
+"""Of the table of a cell's chips: the fields of `ChipRef`."""
+
+
+class _Cell(NamedTuple):
+    name: str
+    crs: str
+    members: Sequence[int]
+    """Indices of its chips in the scope, in order."""
+
+
+def plan_chips(
+    selection: Selection, request: RunRequest[ChipsRequest], scope: ChipsScope
+) -> Planned:
+    """Make a task for each cell of neighboring chips.
+
+    Args:
+        selection: The selected scenes.
+        request: The validated request.
+        scope: The chips and their dates.
+
+    Returns:
+        The tasks, a table of the chips of each cell, the features of vector labels near each, and
+        `place_faults.csv`.
+
+    Raises:
+        RequestError: A label cannot be read, or no scene has the requested bands.
+    """
+    cells = list(_cells(scope))
+    cell_of = np.empty(len(scope.windows.ids), object)
+    for cell in cells:
+        cell_of[cell.members] = cell.name
+    labels = plan_labels(request, scope.shapes, cell_of.tolist(), scope.faults)
+    planner = _Planner(selection.scenes, request, scope, labels)
+    tasks = [planner.task(cell) for cell in cells]
+    files: dict[str, File] = dict(labels.files)
+    for task, cell in zip(tasks, cells, strict=True):
+        files[task.chips_key] = BytesFile(parquet_bytes(planner.table(cell)))
+    files[FAULTS_TABLE] = scope.faults.table
+    return Planned(tasks, files)
+
+
+def _cells(scope: ChipsScope) -> Iterator[_Cell]:
+    """Group the chips into cells: those of one CRS and square, from north to south."""
+    windows = scope.windows
+    for crs in sorted(set(windows.crs.tolist())):
+        one = np.flatnonzero(windows.crs == crs)
+        side = _CELL_DEGREES if CRS.from_user_input(crs).is_geographic else _CELL_METERS
+        column = np.floor(windows.left[one] / side).astype(int)
+        row = np.floor(windows.top[one] / side).astype(int)
+        strip = -np.floor(windows.top[one] / (side * _STRIP)).astype(int)
+        order = np.lexsort((one, -windows.top[one], windows.left[one], strip, column, -row))
+        keys = list(zip((-row[order]).tolist(), column[order].tolist(), strict=True))
+        starts = [
+            index for index in range(len(keys)) if not index or keys[index] != keys[index - 1]
+        ]
+        for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
+            south, east = keys[start]
+            name = f"{crs.rpartition(':')[2]}_{_signed(east)}_{_signed(-south)}"
+            parts = math.ceil((end - start) / LARGEST_CELL)
+            for part, members in enumerate(np.array_split(one[order[start:end]], parts)):
+                suffix = f"_{part + 1}" if part else ""
+                yield _Cell(f"{name}{suffix}", str(crs), members.tolist())
+
+
+def _signed(number: int) -> str:
+    return f"{number}" if number >= 0 else f"m{-number}"
+
+
+class _Planner:
+    """Makes the tasks of cells; holds what is the same for all of them."""
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        request: RunRequest[ChipsRequest],
+        scope: ChipsScope,
+        labels: LabelPlan,
+    ) -> None:
+        self._request, self._scope, self._labels = request, scope, labels
+        self._scenes = sorted(scenes, key=lambda scene: (scene.datetime, scene.id))
+        nowhere = shapely.Polygon()
+        footprints = [scene.footprint or nowhere for scene in self._scenes]
+        self._tree = shapely.STRtree(shapely.buffer(np.array(footprints, object), _ROUNDING))
+        self._everywhere = [
+            index for index, scene in enumerate(self._scenes) if scene.footprint is None
+        ]
+        records = primary_records(request)
+        self._primary = {record.id for record in records}
+        self._clouds = cloud_rules(records)
+        self._probing = ProbeCache(effective_limits(request), measure=scope.measure)
+        self._bands = self._bands_of_images()
+        counts = Counter(scope.splits)
+        self._split_counts = dict(sorted(counts.items()))
+        self._numbers: list[int] = []
+        seen: Counter[str] = Counter()
+        for split in scope.splits:
+            self._numbers.append(seen[split])
+            seen[split] += 1
+
+    def _bands_of_images(self) -> tuple[Asset, ...]:
+        """Return the bands of some scene, which say how pixels are stored.
+
+        Raises:
+            RequestError: No scene has all bands.
+        """
+        for scene in self._scenes:
+            if scene.collection in self._primary:
+                names = bands_of(record_of(scene, self._request), self._request)
+                if names and all(name in scene.assets for name in names):
+                    return tuple(scene.assets[name] for name in names)
+        named = ", ".join(self._request.product.bands)
+        raise RequestError(f"product.bands: no scene that was found has all of {named}")
+
+    def task(self, cell: _Cell) -> ChipsTask:
+        """Return the task of a cell."""
+        product = self._request.product
+        near = self._near(cell)
+        scenes = self._images(near, cell)
+        dtype = np.result_type(*(np.dtype(asset.dtype) for asset in self._bands))
+        nodata = next((one.nodata for one in self._bands if one.nodata is not None), None)
+        record_key = f"{CELLS}{cell.name}/record.json"
+        return ChipsTask(
+            id=cell.name,
+            outputs=(record_key,),
+            item_path=f"{CELLS}{cell.name}/items.parquet",
+            estimate=self._estimate(cell, scenes),
+            cell=cell.name,
+            dataset=self._request.run,
+            crs=cell.crs,
+            resolution=product.resolution,
+            side=product.side,
+            count=len(cell.members),
+            periods=self._scope.periods,
+            scenes=tuple(scenes),
+            clouds=self._clouds,
+            others=tuple(self._others(other, near, cell) for other in product.others),
+            labels=tuple(
+                self._labels.source(label, cell.name, near, self._request)
+                for label in product.labels
+                if label.has_file
+            ),
+            dtype=dtype.name,
+            nodata=nodata,
+            split_counts=self._split_counts,
+            product=product,
+            checks=self._request.checks,
+        )
+
+    def table(self, cell: _Cell) -> pa.Table:
+        """Return the chips of a cell as a table."""
+        windows, scope = self._scope.windows, self._scope
+        columns = self._request.product.label_columns
+        rows = []
+        for number in cell.members:
+            values = {name: windows.columns[name][number] for name in columns}
+            rows.append(
+                ChipRef(
+                    windows.ids[number],
+                    float(windows.left[number]),
+                    float(windows.top[number]),
+                    scope.splits[number],
+                    scope.dates[number],
+                    self._numbers[number],
+                    json.dumps(values, default=str, sort_keys=True),
+                )
+            )
+        arrays = dict(zip(ChipRef._fields, zip(*rows, strict=True), strict=True))
+        return pa.table(arrays, schema=CHIPS_SCHEMA)
+
+    def _near(self, cell: _Cell) -> list[Scene]:
+        """Return the scenes that intersect the chips of a cell, ordered by time and id."""
+        shapes = self._scope.shapes[cell.members]
+        found: set[int] = set(self._everywhere)
+        for box in bounds_by_hemisphere(shapes):
+            for index in self._tree.query(shapely.box(*box)).tolist():
+                if shapely.intersects(self._tree.geometries[index], shapes).any():
+                    found.add(index)
+        return [self._scenes[index] for index in sorted(found)]
+
+    def _images(self, near: Sequence[Scene], cell: _Cell) -> list[ChipScene]:
+        """Return the scenes of the images, within the periods of some chip."""
+        product, scope = self._request.product, self._scope
+        periods = scope.periods
+        if not periods:
+            dates = {scope.dates[number] for number in cell.members}
+            periods = tuple(period_of_date(text, product.window_days) for text in dates)
+        spans = [
+            (datetime.fromisoformat(one.start), datetime.fromisoformat(one.end)) for one in periods
+        ]
+        images = []
+        for scene in near:
+            if scene.collection not in self._primary:
+                continue
+            if not any(start <= scene.datetime <= end for start, end in spans):
+                continue
+            record = record_of(scene, self._request)
+            found = chip_scene(scene, cell.crs, record, bands_of(record, self._request))
+            if found is not None and len(found.bands) == len(self._bands):
+                images.append(found)
+        return images
+
+    def _others(self, other: OtherImages, near: Sequence[Scene], cell: _Cell) -> OtherScenes:
+        """Return the scenes of another collection near a cell.
+
+        Raises:
+            RequestError: The collection has no such band.
+        """
+        dated: list[ChipScene] = []
+        layer: list[SceneFiles] = []
+        for scene in near:
+            if scene.collection != other.collection:
+                continue
+            record = record_of(scene, self._request)
+            names = [record.band_name(band) for band in other.bands]
+            if None in names:
+                known = ", ".join(sorted(record.bands))
+                raise RequestError(
+                    f"product.others: {other.name}: {record.id} has no band "
+                    f"{other.bands[names.index(None)]}; known: {known}"
+                )
+            found = chip_scene(scene, cell.crs, record, [name for name in names if name])
+            if found is None:
+                continue
+            if other.within_days is not None:
+                dated.append(found)
+            else:
+                layer.append(SceneFiles(**scene_fields(scene), bands=found.bands))
+        return OtherScenes(
+            name=other.name,
+            within_days=other.within_days,
+            scenes=tuple(dated),
+            layer=tuple(sorted(layer, key=lambda scene: scene.id)),
+        )
+
+    def _estimate(self, cell: _Cell, scenes: Sequence[ChipScene]) -> Estimate:
+        """Estimate what a cell reads: at the least, its chips share the scenes of their images."""
+        product, windows = self._request.product, self._scope.windows
+        images = len(self._scope.periods) or 1
+        most = min(len(scenes), images * (product.image_count or len(scenes)))
+        pixels = len(cell.members) * product.side**2 * len(self._bands) * max(most, 1)
+        blocks = row_bytes = read = 0
+        left, top = windows.left[cell.members], windows.top[cell.members]
+        for asset in self._bands if scenes else ():
+            known = self._probing.of(asset)
+            width = known.block[1] * asset.resolution
+            height = known.block[0] * asset.resolution
+            corners: set[tuple[int, int]] = set()
+            for across in (0.0, windows.side):
+                for down in (0.0, windows.side):
+                    columns = np.floor((left + across) / width).astype(int)
+                    rows = np.floor((top - down) / height).astype(int)
+                    corners.update(zip(rows.tolist(), columns.tolist(), strict=True))
+            blocks += len(corners) * most
+            read += int(len(corners) * most * known.block_bytes)
+            item_size = np.dtype(asset.dtype).itemsize
+            wide = len({column for _, column in corners})
+            row_bytes += wide * known.block[0] * known.block[1] * item_size
+        size = pixels * np.dtype(self._bands[0].dtype).itemsize
+        return Estimate(
+            blocks=blocks,
+            requests=blocks,
+            most_requests=3 * blocks,
+            read_bytes=read,
+            most_read_bytes=3 * read,
+            write_bytes=size,
+            pixels=pixels,
+            memory=PROCESS_MEMORY + (2 + ROWS_AHEAD) * row_bytes,
+        )

@@ -38,8 +38,9 @@ class PlaceGrid(StrictModel):
     """Chips on a regular grid over `area`, instead of places."""
 
     kind: Literal["step", "major-tom"] = "step"
-    """`step`: chips of the pixel lattice of each UTM zone, `step` meters apart. `major-tom`: the
-    cells of the Major TOM grid, each with a chip at its lower left point."""
+    """`step`: chips at a fixed distance; `major-tom`: the cells of the Major TOM grid. With `step`,
+    they are at multiples of the distance from the origin of each UTM zone. With `major-tom`, each
+    cell has a chip whose lower left corner is the point of the cell."""
     step: float | None = Field(default=None, gt=0, le=1_000_000)
     """Meters between chips; default: the side of a chip, or 10 km for `major-tom`."""
     min_overlap: float = Field(default=0.0, ge=0, le=1)
@@ -73,8 +74,8 @@ class LabelRequest(StrictModel):
     collection: str | None = None
     """Id of one of the `collections`, whose band of classes is the label."""
     column: str | None = None
-    """With `vector`, the column of classes: whole numbers, or texts that are numbered from 1 in
-    alphabetical order. Without any file, the column of `places` that is the label of the chip."""
+    """With `vector`, the column of classes; without any file, the column of `places`. Classes are
+    whole numbers, or texts that are numbered from 1 in alphabetical order."""
     band: str | None = None
     """Band of the `collection`; default: its first."""
     all_touched: bool = False
@@ -84,8 +85,8 @@ class LabelRequest(StrictModel):
     boundary: int | None = Field(default=None, ge=1, le=65_535)
     """With `vector`: class of pixels that the outline of a feature touches."""
     background: int = Field(default=0, ge=0, le=65_535)
-    """With `vector`: class of pixels outside of all features; of incomplete data, the class to
-    ignore."""
+    """With `vector`: class of pixels outside of all features. Where the features are incomplete,
+    it is the class to ignore."""
 
     @property
     def has_file(self) -> bool:
@@ -126,9 +127,10 @@ class ChipsRequest(BandsRequest):
 
     kind: Literal["chips"] = "chips"
     places: Annotated[str | None, Place("read"), Marker.SEARCH] = None
-    """A vector file of points, boxes or polygons (GeoParquet, GeoJSON, GeoPackage, FlatGeobuf,
-    Shapefile), or a table (CSV, Parquet) with the columns lon and lat, or west, south, east and
-    north. Each place is the center of a chip. Give either this field or `product.grid`."""
+    """A vector file, or a table with coordinates; each place is the center of a chip. The file is
+    GeoParquet, GeoJSON, GeoPackage, FlatGeobuf or Shapefile, with points, boxes or polygons in any
+    CRS. A table is CSV or Parquet with the columns lon and lat, or west, south, east and north, in
+    degrees. Give either this field or `product.grid`."""
     id_column: Annotated[str | None, Marker.SEARCH] = None
     """Column of the ids of places. Default: the `id` of a vector file, else the number of the row.
     """
@@ -145,7 +147,7 @@ class ChipsRequest(BandsRequest):
     crs: Annotated[str, Marker.SEARCH] = "utm"
     """`utm`: the UTM zone of each place; or one CRS for all, such as EPSG:3035."""
     snap: Annotated[bool, Marker.SEARCH] = True
-    """Shift chips by less than a pixel onto the pixel lattice of the images, which are then not
+    """Shift chips by half a pixel at most onto the pixel lattice of the images. These are then not
     resampled. Otherwise places are exactly in the center."""
     date_column: Annotated[str | None, Marker.SEARCH] = None
     """Column of the places with a date each; default: the `dates` of the request for all."""
@@ -154,8 +156,8 @@ class ChipsRequest(BandsRequest):
     period: Literal["month", "quarter", "year"] | None = None
     """Choose images of each calendar period of `dates`; default: of each entry of `dates`."""
     choose: Literal["clearest", "nearest", "all"] = "clearest"
-    """Images of a period: the clearest over the chip, those nearest to the date of the place (or to
-    the middle of the period), or all that are clear."""
+    """Images of a period: the `clearest` over the chip, the `nearest` in time, or `all` clear ones.
+    The time is the date of the place, or the middle of the period."""
     count: int | None = Field(default=None, ge=1, le=1000)
     """Images of each period; default: 1, or all with `choose: all`."""
     max_cloud: float = Field(default=10.0, ge=0, le=100)
@@ -166,8 +168,8 @@ class ChipsRequest(BandsRequest):
     min_images: int = Field(default=1, ge=1, le=100_000)
     """A chip with fewer images is missing."""
     on_missing: OnMissing = "skip"
-    """For a missing chip: `skip` it and say why, `fail` its task, or take the least cloudy images
-    in spite of `max_cloud`."""
+    """For a missing chip: `skip` it, `fail` its task, or take cloudy images. The latter are the
+    least cloudy ones. The reason is in `chips.parquet`."""
     others: list[OtherImages] = Field(default=[], max_length=100)
     """Images of other collections on the same grid."""
     labels: list[LabelRequest] = Field(default=[], max_length=100)
@@ -181,13 +183,14 @@ class ChipsRequest(BandsRequest):
     draw: Annotated[Draw, Marker.SEARCH] = Draw()
     """Which of the places become chips; default: all."""
     split: Split | None = Split()
-    """How chips are split for training, by whole blocks of the size of `block` chips; no two splits
-    touch. `null`: not at all."""
+    """How chips are split for training, by whole blocks, so that no two splits touch. `null`: not
+    at all."""
     split_column: str | None = None
     """Column of the places with the split of each, in place of blocks."""
     layout: Literal["cogs", "webdataset", "parquet", "zarr"] = "cogs"
-    """`cogs`: a folder of COGs per chip; `webdataset`: tar files with `.npy` and `.json` members;
-    `parquet`: rows with the bytes of COGs; `zarr`: one Zarr v3 store with arrays of all chips."""
+    """How chips are packed: as `cogs`, `webdataset`, `parquet` or `zarr`. `cogs` is a folder of
+    COGs per chip, `webdataset` tar files with `.npy` and `.json` members, `parquet` rows with the
+    bytes of COGs, and `zarr` one Zarr v3 store with arrays of all chips."""
     shard_size: ByteSize = Field(default=ByteSize(500_000_000), ge=1_000_000)
     """Largest size of a tar or Parquet file."""
     compression: Codec = "deflate"

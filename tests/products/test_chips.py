@@ -649,7 +649,7 @@ def test_raster_labels_are_the_nearest_pixels(chips_request: Make, tmp_path: Pat
         known = classes[np.minimum(lines, 299)[:, None], np.minimum(columns, 699)[None, :]]
         expected[inside] = known[inside]
         assert (sample["mask"]["cover"] == expected).all()
-    outside = [row for row in rows.values() if row["reason"] == "it is outside of the label cover"]
+    outside = [row for row in rows.values() if row["reason"] == "the label cover has no data there"]
     assert outside
     assert all(row["top"] < 4_502_000 - 7_500 + 640 for row in outside)
 

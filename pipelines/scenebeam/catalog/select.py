@@ -143,7 +143,9 @@ def _apply_filters(
 ) -> list[Scene]:
     """Apply the filters one after another. Counts what each leaves out in `left_out`."""
     remaining = list(scenes)
-    for name, keep in _filters(request.select, request.intervals, area):
+    # A product that says when its scenes are from has searched for just those.
+    intervals = () if request.product.states_where_and_when else request.intervals
+    for name, keep in _filters(request.select, intervals, area):
         kept = [scene for scene in remaining if keep(scene)]
         left_out[name] = len(remaining) - len(kept)
         remaining = kept

@@ -133,7 +133,7 @@ class _CellMaker:
                 )
         self._masks: dict[str, Masks] = make_labels(task, self._present(), store, budget)
         for label, masks in self._masks.items():
-            self._require(masks, f"it is outside of the label {label}")
+            self._require(masks, f"the label {label} has no data there")
 
     def _present(self) -> dict[int, ChipRef]:
         return {

@@ -170,9 +170,9 @@ class ChipsRequest(BandsRequest):
     on_missing: OnMissing = "skip"
     """For a missing chip: `skip` it, `fail` its task, or take cloudy images. The latter are the
     least cloudy ones. The reason is in `chips.parquet`."""
-    others: list[OtherImages] = Field(default=[], max_length=100)
+    others: Annotated[list[OtherImages], Marker.SEARCH] = Field(default=[], max_length=100)
     """Images of other collections on the same grid."""
-    labels: list[LabelRequest] = Field(default=[], max_length=100)
+    labels: Annotated[list[LabelRequest], Marker.SEARCH] = Field(default=[], max_length=100)
     """Labels of each chip."""
     bands: Several[str] = Field(default=["red", "green", "blue", "nir"], min_length=1)
     """Bands by common name or by the sensor's own name, in any case: `red`, `B04`."""

@@ -192,13 +192,13 @@ def _description(model: type[StrictModel], name: str) -> str:
 
 
 def _section_model(annotation: Any) -> type[StrictModel] | None:
-    """The model in an annotation, if a request gives its fields in a mapping."""
+    """The model in an annotation, if a request gives its fields in mappings."""
     if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return annotation
     members: Sequence[Any] = ()
     if get_origin(annotation) is Annotated:
         members = get_args(annotation)[:1]
-    elif get_origin(annotation) in (Union, UnionType):
+    elif get_origin(annotation) in (Union, UnionType, list):
         members = get_args(annotation)
     for member in members:
         model = _section_model(member)

@@ -41,7 +41,7 @@ def test_init_writes_a_request_that_is_valid(
     told("init", kind, "--bbox", "5,45,6,46", "--dates", "2024", code=0)
     text = (tmp_path / "request.yaml").read_text()
     document = parse_document(text)
-    if kind not in ("fields", "landcover"):  # whose own fields say where
+    if kind not in ("chips", "fields", "landcover"):  # whose own fields say where
         assert document["area"] == {"bbox": [5, 45, 6, 46]}
     request, _ = load_request(tmp_path / "request.yaml")
     assert request.product.kind == kind

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -35,9 +35,9 @@ from scenebeam.execution.driver import run
 from scenebeam.multihash import content_multihash
 from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.planning.search import make_plan
-from scenebeam.products.chips import make
 from scenebeam.products.chips.draw import draw_chips
-from scenebeam.products.chips.request import Draw
+from scenebeam.products.chips.record import CellRecord
+from scenebeam.products.chips.request import ChipsRequest, Draw
 from scenebeam.products.chips.samples import ImageStack
 from scenebeam.products.chips.scope import scope_of_places
 from scenebeam.products.chips.statistics import ChipStatistics
@@ -49,7 +49,7 @@ from scenebeam.sandbox.scenes import COLLECTION
 from scenebeam.stac_geoparquet import read_items
 from scenebeam.storage import open_store
 
-Make = Callable[..., RunRequest]
+Make = Callable[..., RunRequest[ChipsRequest]]
 BANDS = ["red", "green", "blue", "nir"]
 LAYOUTS = ("cogs", "webdataset", "parquet", "zarr")
 BY_ID = {scene.id: scene for scene in SCENES}
@@ -61,7 +61,7 @@ PERIODS = [
 
 @pytest.fixture
 def chips_request(fields: Path, tmp_path: Path) -> Make:
-    def make(**changes: Any) -> RunRequest:
+    def make(**changes: Any) -> RunRequest[ChipsRequest]:
         document: dict[str, Any] = {
             "run": "crops",
             "catalog": str(fields / "items.json"),
@@ -83,7 +83,7 @@ def chips_request(fields: Path, tmp_path: Path) -> Make:
             "runner": "serial",
             "limits": {"retry_wait": 0.01},
         }
-        return validate_request(changed(document, changes))
+        return cast("RunRequest[ChipsRequest]", validate_request(changed(document, changes)))
 
     return make
 
@@ -111,7 +111,7 @@ def test_images_and_labels_are_known_in_every_layout(chips_request: Make, layout
         row["id"] for row in table(request.output) if row["images"]
     }
     assert len(samples) >= 8
-    chosen = set()
+    chosen: set[str] = set()
     for sample in samples:
         window = window_of(sample)
         expected = images(window, PERIODS)
@@ -156,7 +156,7 @@ def test_zarr_is_read_by_zarr(chips_request: Make) -> None:
     request = chips_request(**{"product.layout": "zarr"})
     run(request)
     rows = [row for row in table(request.output) if row["split"] == "train"]
-    group = zarr.open_group(Path(request.output) / "chips.zarr" / "train", mode="r")
+    group: Any = zarr.open_group(Path(request.output) / "chips.zarr" / "train", mode="r")
     assert group["image"].shape == (len(rows), 2, 4, 64, 64)
     assert group["image"].metadata.dimension_names == ("chip", "date", "band", "y", "x")
     assert group["crops"].attrs["classes"] == {"1": "beet", "2": "maize", "3": "wheat"}
@@ -229,7 +229,7 @@ def test_a_run_in_pieces_ends_with_the_same_files(
 
     # Killed when all files of a cell are there, but not its record.
     with monkeypatch.context() as patched:
-        patched.setattr(make.CellRecord, "to_bytes", killed)
+        patched.setattr(CellRecord, "to_bytes", killed)
         with pytest.raises(Killed):
             run(request)
     again = chips_request(**{"product.layout": layout, "runner": "direct"})
@@ -384,7 +384,7 @@ def test_size_in_meters_and_chips_in_the_center(
     chips_request: Make, features: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     path = places_file(tmp_path / "p.geojson", features)
-    common = {
+    common: dict[str, Any] = {
         "product.places": path,
         "product.draw": {},
         "product.labels": [],
@@ -407,7 +407,7 @@ def test_size_in_meters_and_chips_in_the_center(
 
 
 AREA = [23.90, 40.58, 23.98, 40.64]
-GRID = {
+GRID: dict[str, Any] = {
     "product.places": None,
     "product.labels": [],
     "product.draw": {},
@@ -603,7 +603,7 @@ def test_vector_labels_are_those_of_gdal(chips_request: Make, fields: Path, tmp_
         ) -> np.ndarray:
             return rasterio.features.rasterize(
                 zip(shapes, values, strict=True), (64, 64), transform=transform, **options
-            )  # type: ignore[no-any-return]
+            )
 
         assert (sample["mask"]["code"] == burn(codes, fill=0, dtype="uint8")).all()
         assert (

@@ -75,7 +75,7 @@ def files_of(landcover: Path, scene: str, band: str) -> Path:
 def read_window(path: Path, left: float, top: float) -> np.ndarray:
     with rasterio.open(path) as file:
         column, row = ~file.transform @ (left, top)
-        found: np.ndarray = file.read(1, window=Window(round(column), round(row), SIDE, SIDE))  # type: ignore[call-arg]
+        found: np.ndarray = file.read(1, window=Window(round(column), round(row), SIDE, SIDE))
         return found
 
 

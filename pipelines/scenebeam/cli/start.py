@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BBOX = "22.85,40.55,23.05,40.75"
 _SELECT_FIELDS = ("max_cloud_cover", "min_coverage")
-_SHOWN = ("boundaries", "aois", "index", "period", "method")
+_SHOWN = ("boundaries", "aois", "places", "index", "period", "method")
 """Fields that a request usually sets although they have a default."""
 _WIDTH = 88
 """Characters of a comment."""
@@ -103,13 +103,16 @@ def _catalog_lines(kind: str, catalog: str, collection: str) -> list[str]:
 def _search_lines(kind: str, bbox: str, dates: str) -> list[str]:
     from scenebeam.request.product import request_model
 
-    if request_model(kind).states_where_and_when:
-        return []  # the product's own fields do
-    return [
-        f"area: {{bbox: [{bbox}]}}    # west, south, east, north; or geojson, or mgrs",
-        f"dates: {dates}              # a year, month, day or interval, or a list of them",
-        *_select_lines(),
-    ]
+    model = request_model(kind)
+    lines = []
+    if not model.states_where_and_when:
+        lines.append(f"area: {{bbox: [{bbox}]}}    # west, south, east, north; or geojson, or mgrs")
+    if model.uses_dates:
+        lines.append(
+            f"dates: {dates}              # a year, month, day or interval, or a list of them"
+        )
+        lines += _select_lines()
+    return lines
 
 
 def _select_lines() -> list[str]:

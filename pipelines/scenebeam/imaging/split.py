@@ -30,6 +30,7 @@ BUFFER = "buffer"
 """The name for chips between two splits, which are in neither of them."""
 _ORDER = ("train", "val", "test")
 """Where two splits touch, the chip of the earlier one becomes buffer: it has the most chips."""
+_BATCH = 20_000
 _TOUCH = 1e-6
 """Degrees between chips that share an edge or a corner, about 0.1 m."""
 
@@ -54,9 +55,12 @@ def split_chips(
     is_buffer = np.zeros(len(cells), bool)
     for shapes in _unwrapped(footprints):
         tree = shapely.STRtree(shapes)
-        touching = tree.query(shapely.buffer(shapes, _TOUCH), predicate="intersects")
-        for chip, neighbor in touching.T.tolist():
-            is_buffer[chip] |= numbers[neighbor] > numbers[chip]
+        # A buffer takes more memory than the chip itself.
+        for start in range(0, len(shapes), _BATCH):
+            grown = shapely.buffer(shapes[start : start + _BATCH], _TOUCH)
+            chips, neighbors = tree.query(grown, predicate="intersects")
+            is_later = numbers[neighbors] > numbers[chips + start]
+            is_buffer[chips[is_later] + start] = True
     splits = []
     for number, buffered in zip(numbers.tolist(), is_buffer.tolist(), strict=True):
         splits.append(BUFFER if buffered else _ORDER[number])

@@ -50,6 +50,8 @@ class ProductRequest(StrictModel):
 
     states_where_and_when: ClassVar[bool] = False
     """Whether its own fields bound the search, so that `area` and `dates` may be left out."""
+    uses_dates: ClassVar[bool] = True
+    """Whether the `dates` of the request have a meaning for it."""
     can_grow: ClassVar[bool] = False
     """Whether its products can be a series: one acquisition or period does not affect another."""
     repeats_bands: ClassVar[bool] = False

@@ -183,14 +183,14 @@ class ChipsRequest(BandsRequest):
     draw: Annotated[Draw, Marker.SEARCH] = Draw()
     """Which of the places become chips; default: all."""
     split: Split | None = Split()
-    """How chips are split for training, by whole blocks, so that no two splits touch. `null`: not
-    at all."""
+    """How chips are split for training, by whole blocks; `null`: not at all. No two splits touch.
+    """
     split_column: str | None = None
     """Column of the places with the split of each, in place of blocks."""
     layout: Literal["cogs", "webdataset", "parquet", "zarr"] = "cogs"
-    """How chips are packed: as `cogs`, `webdataset`, `parquet` or `zarr`. `cogs` is a folder of
-    COGs per chip, `webdataset` tar files with `.npy` and `.json` members, `parquet` rows with the
-    bytes of COGs, and `zarr` one Zarr v3 store with arrays of all chips."""
+    """How chips are packed: as `cogs`, `webdataset`, `parquet` or `zarr`. These are: a folder of
+    COGs per chip; tar files with `.npy` and `.json` members; rows with the bytes of COGs; one Zarr
+    v3 store with arrays of all chips."""
     shard_size: ByteSize = Field(default=ByteSize(500_000_000), ge=1_000_000)
     """Largest size of a tar or Parquet file."""
     compression: Codec = "deflate"

@@ -140,6 +140,7 @@ class FieldsRequest(BandsRequest):
 
     # Chips and their seasons say where and when.
     states_where_and_when: ClassVar = True
+    uses_dates: ClassVar = False
 
     @property
     def reach(self) -> int:

@@ -246,6 +246,7 @@ class LandcoverRequest(ProductRequest):
 
     # Areas of interest and periods say where and when.
     states_where_and_when: ClassVar = True
+    uses_dates: ClassVar = False
 
     @property
     def modalities(self) -> dict[Platform, Modality]:

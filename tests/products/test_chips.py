@@ -362,7 +362,7 @@ def test_files_of_places_that_are_refused(
         ({"product.labels": [{"name": "a", "vector": "x", "raster": "y"}]}, "give one of vector, raster"),
         ({"product.labels": [{"name": "image", "column": "y"}]}, "image is in use already"),
         ({"product.labels": [{"name": "a", "collection": "esa-worldcover"}]}, "add esa-worldcover"),
-        ({"product.draw": {"per_class": 3}}, "per_class needs the column"),
+        ({"product.draw": {"per_class": 3}}, "need the column of the classes"),
         ({"product.layout": "zarr", "product.choose": "all"}, "set count"),
         ({"grid": {"resolution": 10}}, "grid: leave it out"),
         ({"series": True, "area": {"bbox": [23, 40, 24, 41]}}, "makes everything at once"),
@@ -621,6 +621,23 @@ def test_vector_labels_are_those_of_gdal(chips_request: Make, fields: Path, tmp_
         assert (sample["mask"]["edges"] == np.where(outline, 2, inside)).all()
 
 
+def test_chips_with_too_little_of_a_label_are_left_out(chips_request: Make, fields: Path) -> None:
+    label = {"name": "crops", "vector": str(fields / "fields.geojson"), "column": "crop"}
+    whole = chips_request(**{"product.labels": [label]})
+    run(whole)
+    shares = {
+        one["id"]: 100 * (one["mask"]["crops"] > 0).mean()
+        for one in scenebeam.chips.open(whole.output)
+    }
+    middle = sorted(shares.values())[len(shares) // 2]
+    some = chips_request(**{"product.labels": [{**label, "min_share": middle}]})
+    run(some, overwrite=True)
+    kept = {one["id"] for one in scenebeam.chips.open(some.output)}
+    assert kept == {name for name, share in shares.items() if share >= middle}
+    reasons = {row["reason"] for row in table(some.output)}
+    assert f"less than {middle:g} % of it has a class of crops" in reasons
+
+
 def test_raster_labels_are_the_nearest_pixels(chips_request: Make, tmp_path: Path) -> None:
     path = tmp_path / "classes.tif"
     classes = np.random.default_rng(1).integers(1, 200, (300, 700), np.uint8)
@@ -683,6 +700,12 @@ def test_a_draw_is_stable_and_balanced(
     per_class = draw_chips(windows, Draw(per_class=3, column="c", seed=seed)).tolist()
     found = Counter(classes[index] for index in per_class)
     assert found == {name: min(3, classes.count(name)) for name in set(classes)}
+    balanced = draw_chips(windows, Draw(balance=1.5, column="c", seed=seed)).tolist()
+    smallest = min(classes.count(name) for name in set(classes))
+    kept = Counter(classes[index] for index in balanced)
+    assert kept == {
+        name: min(math.floor(smallest * 1.5), classes.count(name)) for name in set(classes)
+    }
     stratified = Counter(
         classes[index]
         for index in draw_chips(windows, Draw(count=count, column="c", seed=seed)).tolist()

@@ -30,7 +30,7 @@ def draw_chips(windows: ChipWindows, draw: Draw) -> Array:
     Returns:
         Indices in ascending order.
     """
-    if draw.count is None and draw.per_class is None:
+    if draw.count is None and draw.per_class is None and draw.balance is None:
         return np.arange(len(windows.ids))
     keys = [_draw_key(name, draw.seed) for name in windows.ids]
     order = sorted(range(len(keys)), key=lambda index: (keys[index], windows.ids[index]))
@@ -46,12 +46,17 @@ def _draw_key(name: str, seed: int) -> bytes:
 
 def _stratified(order: Sequence[int], classes: Sequence[Any], draw: Draw) -> list[int]:
     """Take the classes by turns, so that those drawn first have as many as each other."""
+    limits = [len(order)]
+    if draw.per_class is not None:
+        limits.append(draw.per_class)
+    if draw.balance is not None:
+        limits.append(math.floor(min(Counter(classes).values()) * draw.balance))
     turns: Counter[Any] = Counter()
     ranked: list[tuple[int, int, int]] = []
     for index in order:
         turn = turns[classes[index]]
         turns[classes[index]] += 1
-        if draw.per_class is None or turn < draw.per_class:
+        if turn < min(limits):
             ranked.append((turn, len(ranked), index))
     return [index for _, _, index in sorted(ranked)]
 

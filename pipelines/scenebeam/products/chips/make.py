@@ -27,7 +27,7 @@ from scenebeam.products.chips.record import CellRecord, statistics_key
 from scenebeam.products.chips.request import IMAGE
 from scenebeam.products.chips.samples import ChipSample, ImageStack, chip_item
 from scenebeam.products.chips.statistics import ChipStatistics
-from scenebeam.products.chips.task import ChipRef, ChipsTask
+from scenebeam.products.chips.task import ChipRef, ChipsTask, LabelSource
 from scenebeam.stac_geoparquet import write_items
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -132,8 +132,10 @@ class _CellMaker:
                     found, f"no {other.name} within {other.within_days:g} days of each image"
                 )
         self._masks: dict[str, Masks] = make_labels(task, self._present(), store, budget)
-        for label, masks in self._masks.items():
-            self._require(masks, f"the label {label} has no data there")
+        for source in task.labels:
+            masks = self._masks[source.name]
+            self._require(masks, f"the label {source.name} has no data there")
+            self._require_share(source, masks)
 
     def _present(self) -> dict[int, ChipRef]:
         return {
@@ -144,6 +146,18 @@ class _CellMaker:
         for number in self._present():
             if number not in found:
                 self.missing[number] = reason
+
+    def _require_share(self, source: LabelSource, masks: Masks) -> None:
+        """Leave out chips of which too small a share has a class."""
+        [requested] = [one for one in self._task.product.labels if one.name == source.name]
+        nodata = source.layer[0].bands[0].nodata if source.layer else None
+        empty = source.background if nodata is None else nodata
+        for number in self._present():
+            share = 100 * np.count_nonzero(masks[number] != empty) / masks[number].size
+            if share < requested.min_share:
+                self.missing[number] = (
+                    f"less than {requested.min_share:g} % of it has a class of {source.name}"
+                )
 
     def publish(self) -> CellRecord:
         """Publish the chips, their items and statistics, and the record."""

@@ -84,6 +84,9 @@ class LabelRequest(StrictModel):
     """With `vector`: number the features from 1 in the order of the file, instead of classes."""
     boundary: int | None = Field(default=None, ge=1, le=65_535)
     """With `vector`: class of pixels that the outline of a feature touches."""
+    min_share: float = Field(default=0.0, ge=0, le=100)
+    """Smallest share of a chip with a class, in percent. Pixels of the background, or without data
+    in a raster, have none."""
     background: int = Field(default=0, ge=0, le=65_535)
     """With `vector`: class of pixels outside of all features. Where the features are incomplete,
     it is the class to ignore."""
@@ -112,13 +115,15 @@ class Draw(StrictModel):
     """Draw so many at most of each value of `column`."""
     column: str | None = None
     """Column of the places to stratify by."""
+    balance: float | None = Field(default=None, ge=1)
+    """Largest ratio between the places of a class of `column` and those of the smallest class."""
     seed: int = 0
     """Seed of the draw. A place keeps its position in the draw whichever other places there are."""
 
     @model_validator(mode="after")
     def _stratified(self) -> Draw:
-        if self.per_class is not None and self.column is None:
-            raise ValueError("per_class needs the column of the classes")
+        if self.column is None and (self.per_class or self.balance):
+            raise ValueError("per_class and balance need the column of the classes")
         return self
 
 

@@ -21,6 +21,11 @@ from scenebeam.raster.masks import PixelTest
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.transfer.retry import Budget
 
+CLEAR = 0.1
+"""Cloud cover of a scene in percent below which all its chips count as clear."""
+OVERCAST = 75.0
+"""Cloud cover of a scene in percent above which it is suitable for none of its chips."""
+
 
 @dataclass(frozen=True)
 class ChipClouds:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import shapely
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.collections import CollectionRecord
 from scenebeam.imaging.refs import SceneRef, scene_fields
+from scenebeam.raster.validity import Array
 
 
 class ChipScene(SceneRef):
@@ -65,6 +68,31 @@ def chip_scene(
         bands=tuple(scene.assets[name] for name in names),
         looked_at=_cloud_bands(scene, record),
     )
+
+
+def covers(scene: ChipScene, boxes: Array, max_nodata: float, pixel: float) -> Array:
+    """Return which chips a scene covers according to its footprint.
+
+    Args:
+        scene: The scene; without a footprint it covers all chips.
+        boxes: Outlines of n chips, in the CRS of the footprint.
+        max_nodata: Percent of a chip that may be outside of the footprint.
+        pixel: Size of a pixel.
+
+    Returns:
+        Boolean array of shape (n,).
+    """
+    footprint = scene.geometry
+    if footprint is None:
+        return np.ones(len(boxes), bool)
+    # Footprints are drawn in degrees and rounded. Without a margin of one pixel, chips at the edge
+    # of a scene would be lost.
+    footprint = shapely.buffer(footprint, pixel)
+    shapely.prepare(footprint)
+    if max_nodata == 0:
+        return np.asarray(shapely.covers(footprint, boxes))
+    inside = shapely.area(shapely.intersection(footprint, boxes))
+    return np.asarray(inside >= (1 - max_nodata / 100) * shapely.area(boxes))
 
 
 def is_in_utm_zone(tile: str | None, crs: str) -> bool:

@@ -48,8 +48,8 @@ def _lines(request: RunRequest[ChipsRequest], summary: DatasetSummary) -> Iterat
     yield '    print(sample["id"], sample["image"].shape)'
     yield "```"
     yield ""
-    yield "`null` values of images are in `nodata` of the metadata of each sample; physical values"
-    yield "are scale * pixel + offset."
+    yield "The metadata of a sample have `scale`, `offset` and `nodata` of its images: pixels"
+    yield "without data are `nodata`, and physical values are scale * pixel + offset."
     if any(summary.splits):
         yield from _table("Splits", ("split", "chips"), list(summary.splits.items()))
     for label, counts in summary.classes.items():
@@ -69,7 +69,8 @@ def _lines(request: RunRequest[ChipsRequest], summary: DatasetSummary) -> Iterat
     yield ""
     yield "## Sources"
     yield ""
-    for record in records_for(request):
+    records = {record.id: record for record in reversed(records_for(request))}
+    for record in records.values():
         terms = f": {record.attribution}" if record.attribution else ""
         yield f"- {record.title or record.id} (`{record.id}`){terms}"
     yield ""

@@ -17,17 +17,19 @@ import numpy as np
 import shapely
 
 from scenebeam.catalog.acquisition import PASS_GAP
-from scenebeam.imaging.chip_clouds import ChipClouds, SceneClouds, measure_chip_clouds
-from scenebeam.imaging.chip_scenes import ChipScene
+from scenebeam.imaging.chip_clouds import (
+    CLEAR,
+    OVERCAST,
+    ChipClouds,
+    SceneClouds,
+    measure_chip_clouds,
+)
+from scenebeam.imaging.chip_scenes import ChipScene, covers
 from scenebeam.products.chips.scope import period_of_date
 from scenebeam.products.chips.task import ChipRef, ChipsTask, Period
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
-CLEAR = 0.1
-"""Cloud cover of a scene in percent below which all its chips count as clear."""
-OVERCAST = 75.0
-"""Cloud cover of a scene in percent above which it is no image of any chip."""
 _SCENES_AT_ONCE = 4
 
 
@@ -233,31 +235,6 @@ def _covered(task: ChipsTask, chips: Sequence[ChipRef]) -> Iterator[Array]:
     boxes = shapely.box(left, top - side, left + side, top)
     for scene in task.scenes:
         yield covers(scene, boxes, task.product.max_nodata, task.resolution)
-
-
-def covers(scene: ChipScene, boxes: Array, max_nodata: float, pixel: float) -> Array:
-    """Return which chips a scene covers according to its footprint.
-
-    Args:
-        scene: The scene; without a footprint it covers all chips.
-        boxes: Outlines of n chips, in the CRS of the footprint.
-        max_nodata: Percent of a chip that may be outside of the footprint.
-        pixel: Size of a pixel.
-
-    Returns:
-        Boolean array of shape (n,).
-    """
-    footprint = scene.geometry
-    if footprint is None:
-        return np.ones(len(boxes), bool)
-    # Footprints are drawn in degrees and rounded. Without a margin of one pixel, chips at the edge
-    # of a scene would be lost.
-    footprint = shapely.buffer(footprint, pixel)
-    shapely.prepare(footprint)
-    if max_nodata == 0:
-        return np.asarray(shapely.covers(footprint, boxes))
-    inside = shapely.area(shapely.intersection(footprint, boxes))
-    return np.asarray(inside >= (1 - max_nodata / 100) * shapely.area(boxes))
 
 
 def nearest_scenes(

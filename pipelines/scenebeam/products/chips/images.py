@@ -12,9 +12,9 @@ from scenebeam.errors import CheckError
 from scenebeam.imaging.bands import requested_resampling, scale_offset
 from scenebeam.imaging.chip_images import ChipImage, check_image, read_images
 from scenebeam.imaging.chip_reader import open_sources
-from scenebeam.imaging.chip_scenes import ChipScene
+from scenebeam.imaging.chip_scenes import ChipScene, covers
 from scenebeam.imaging.layered_reader import all_bands, keep_stored, read_layer
-from scenebeam.products.chips.choose import ImageChooser, covers, nearest_scenes
+from scenebeam.products.chips.choose import ImageChooser, nearest_scenes
 from scenebeam.products.chips.image_spool import ImageSpool
 from scenebeam.products.chips.request import IMAGE
 from scenebeam.products.chips.samples import ImageStack

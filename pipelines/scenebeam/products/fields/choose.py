@@ -31,19 +31,19 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import shapely
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.imaging.chip_clouds import ChipClouds, SceneClouds, measure_chip_clouds
-from scenebeam.imaging.chip_scenes import ChipScene
+from scenebeam.imaging.chip_clouds import (
+    CLEAR,
+    OVERCAST,
+    ChipClouds,
+    SceneClouds,
+    measure_chip_clouds,
+)
+from scenebeam.imaging.chip_scenes import ChipScene, covers
 from scenebeam.products.fields.task import FieldsTask
-from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
-CLEAR = 0.1
-"""Cloud cover of a scene in percent below which all its chips count as clear."""
-OVERCAST = 75.0
-"""Cloud cover of a scene in percent above which it is suitable for none of its chips."""
 _CONCURRENT_SCENES = 4
 """Scenes whose classifications are read at the same time."""
 _CHOSEN_BEFORE = -1
@@ -205,7 +205,7 @@ def _covering_pairs(task: FieldsTask, states: Sequence[_ChipState]) -> Iterator[
     for chip in task.chips:
         noons.append(datetime.fromisoformat(chip.target).replace(hour=12, tzinfo=UTC))
     for candidate in task.candidates:
-        covered = _covered_chips(candidate, boxes, product.nodata_max, task.pixel[0])
+        covered = covers(candidate, boxes, product.nodata_max, task.pixel[0])
         # With a pixel check, a chip may have no cloud at all, whatever the cover of its scene.
         least_cloud = 0.0
         if candidate.cloud is not None and not product.pixel_check:
@@ -226,31 +226,6 @@ def _covering_pairs(task: FieldsTask, states: Sequence[_ChipState]) -> Iterator[
             distance = Distance(days, not candidate.own_grid, abs(candidate.when - noon))
             rank = Rank(expansions, least_cloud, distance, candidate.id)
             yield _Pair(candidate, number, rank)
-
-
-def _covered_chips(candidate: ChipScene, boxes: Array, nodata_max: float, pixel: float) -> Array:
-    """Find the chips that a scene covers according to its footprint.
-
-    Args:
-        candidate: The scene; without a footprint it covers all chips.
-        boxes: Outlines of n chips, in the CRS of the footprint.
-        nodata_max: Percent of a chip that may be outside of the footprint.
-        pixel: Size of a pixel.
-
-    Returns:
-        Boolean array of shape (n,).
-    """
-    footprint = candidate.geometry
-    if footprint is None:
-        return np.ones(len(boxes), bool)
-    # Footprints are drawn in degrees and rounded. Without a margin of one pixel, chips at the edge
-    # of a scene would be lost.
-    footprint = shapely.buffer(footprint, pixel)
-    shapely.prepare(footprint)
-    if nodata_max == 0:
-        return np.asarray(shapely.covers(footprint, boxes))
-    inside = shapely.area(shapely.intersection(footprint, boxes))
-    return np.asarray(inside >= (1 - nodata_max / 100) * shapely.area(boxes))
 
 
 def _needs_pixels(task: FieldsTask, candidate: ChipScene) -> bool:

@@ -26,7 +26,8 @@ from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.planning.plan import RUN_FILE
 from scenebeam.products.chips.layouts import LAYOUTS, StoredChip
-from scenebeam.products.chips.report import CHIPS_FILE, STATISTICS_FILE, manifest_keys
+from scenebeam.products.chips.layouts.base import CHIPS_FILE
+from scenebeam.products.chips.report import STATISTICS_FILE, manifest_keys
 from scenebeam.products.chips.request import IMAGE
 from scenebeam.storage import Store, open_store
 
@@ -56,9 +57,9 @@ class ChipDataset:
         """Read the chips."""
         number, parts = self.part
         files = sorted(manifest_keys(self.store))
-        for index, chip in enumerate(LAYOUTS[self.layout].read(self.store, self.splits, files)):
+        for index, read in enumerate(LAYOUTS[self.layout].read(self.store, self.splits, files)):
             if index % parts == number:
-                yield _sample(*chip)
+                yield _sample(read())
 
     def shard(self, number: int, parts: int) -> ChipDataset:
         """Return one of several parts: those of the workers of a DataLoader.
@@ -141,11 +142,11 @@ def to_torch(chips: ChipDataset, transform: Callable[[Sample], Any] | None = Non
     return Chips()
 
 
-def _sample(name: str, chip: StoredChip) -> Sample:
+def _sample(chip: StoredChip) -> Sample:
     metadata = chip.metadata
     times = [datetime.fromisoformat(text) for text in metadata["images"][IMAGE]["times"]]
     return {
-        "id": name,
+        "id": chip.id,
         **chip.images,
         "mask": dict(chip.masks),
         "label": dict(metadata.get("labels", {})),

@@ -152,7 +152,7 @@ def check_image(
         mean = float(exact.mean())
         deviation = float(exact.std(mean=mean))
         least = min_std_dev(asset, checks)
-        if least is not None and deviation <= least:
+        if least is not None and values.size > 1 and deviation <= least:
             raise CheckError(f"{asset.band} of {scene} is constant over the chip: {mean:g}")
         statistics.append(
             {

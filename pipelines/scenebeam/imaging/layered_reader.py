@@ -41,7 +41,7 @@ def read_layer(
     grids: Sequence[Grid],
     select_bands: BandSelector,
     encode: PixelEncoder,
-    resampling: str,
+    resampling: Callable[[Asset], str],
     budget: Budget,
 ) -> Iterator[tuple[int, list[Pixels]]]:
     """Read a layer of scenes on many grids.
@@ -51,7 +51,7 @@ def read_layer(
         grids: Grids of one CRS.
         select_bands: Selects the bands of each scene to read.
         encode: Converts the pixels of each scene before scenes are merged.
-        resampling: The method for bands that are not categorical; those use nearest.
+        resampling: The method of a band that is not categorical; those use nearest.
         budget: Retries of the task's reads.
 
     Yields:
@@ -75,7 +75,7 @@ def read_layer(
     with ExitStack() as stack:
         readers: list[ChipReader] = []
         for (bands, sources), scene_grids in zip(opened, grids_of_scene, strict=True):
-            reader = ChipReader(bands, sources, scene_grids, lambda asset: resampling)
+            reader = ChipReader(bands, sources, scene_grids, resampling)
             readers.append(stack.enter_context(reader))
 
         def file_order(number: int) -> tuple[int, ...]:

@@ -44,7 +44,15 @@ def _lines(request: RunRequest[ChipsRequest], summary: DatasetSummary) -> Iterat
     yield "```python"
     yield "import scenebeam.chips"
     yield ""
-    yield 'for sample in scenebeam.chips.open(".", split="train"):'
+    split = next(
+        (
+            f', split="{name}"'
+            for name in ("train", *summary.splits)
+            if name in summary.splits and name
+        ),
+        "",
+    )
+    yield f'for sample in scenebeam.chips.open("."{split}):'
     yield '    print(sample["id"], sample["image"].shape)'
     yield "```"
     yield ""
@@ -56,7 +64,7 @@ def _lines(request: RunRequest[ChipsRequest], summary: DatasetSummary) -> Iterat
         names = summary.class_names.get(label, {})
         rows = []
         for value, count in counts.items():
-            name = names.get(int(value), "") if value.isdigit() else ""
+            name = names.get(int(value), "") if value.lstrip("-").isdigit() else ""
             rows.append((value, name, f"{count:,}"))
         yield from _table(f"Label `{label}`", ("value", "name", "count"), rows)
     for image, bands in summary.bands.items():

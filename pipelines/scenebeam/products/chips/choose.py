@@ -66,9 +66,11 @@ class ChipChoice:
         """Why the chip has too few images."""
         if not self.covered:
             return "no scene covers it"
-        cloudy = len(self.clouds)
-        others = f", {len(self.rejected)} cannot be used" if self.rejected else ""
-        return f"too few of {len(self.covered)} scenes are clear ({cloudy} measured{others})"
+        text = f"too few of {len(self.covered)} scenes are clear ({len(self.clouds)} measured)"
+        if self.rejected:
+            scene, why = min(self.rejected.items())
+            text += f"; {len(self.rejected)} cannot be used, such as {scene}: {why}"
+        return text
 
 
 class ImageChooser:
@@ -200,19 +202,20 @@ class ImageChooser:
         return kept
 
     def _pick(self, number: int) -> list[str]:
+        """Return the best images of each period; cloudy ones only if there are too few others."""
         product = self._task.product
-        relaxed = product.on_missing == "best-available"
         images: dict[str, None] = {}
+        cloudy: list[ImageRank] = []
         for period in self.choices[number].periods:
             ranks = self._ranked(number, period)
-            clear = [rank for rank in ranks if not rank.cloudy]
-            if not relaxed:
-                ranks = clear
-            elif product.image_count is None:
-                # Of all, cloudy ones are taken only if there is none else.
-                ranks = clear or ranks[:1]
-            for rank in ranks[: product.image_count]:
-                images[rank.scene] = None
+            clear = [rank for rank in ranks if not rank.cloudy][: product.image_count]
+            images |= {rank.scene: None for rank in clear}
+            room = None if product.image_count is None else product.image_count - len(clear)
+            cloudy += [rank for rank in ranks if rank.cloudy][:room]
+        if product.on_missing == "best-available":
+            for rank in sorted(cloudy):
+                if len(images) < product.min_images:
+                    images[rank.scene] = None
         return sorted(images, key=lambda name: (self._scenes[name].when, name))
 
 

@@ -16,6 +16,9 @@ from scenebeam.products.chips.request import ChipsRequest, Draw
 from scenebeam.products.chips.windows import ChipWindows
 from scenebeam.raster.validity import Array
 
+_FOLDERS = {"all", "cells", "chips", "parts", "raw", "report"}
+"""Folders that an output has besides those of splits."""
+
 
 def draw_chips(windows: ChipWindows, draw: Draw) -> Array:
     """Draw some of the chips.
@@ -93,7 +96,8 @@ def check_splits(splits: Sequence[str]) -> None:
         RequestError: One is not a plain name.
     """
     for name in sorted(set(splits)):
-        if name and not name.replace("_", "").replace("-", "").isalnum():
+        is_plain = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+        if name and (not is_plain or name.lower() in _FOLDERS):
             raise RequestError(
                 f"product.split_column: {name[:40]!r} is not a plain name of a split"
             )

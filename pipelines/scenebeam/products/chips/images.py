@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import shapely
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
-from scenebeam.imaging.bands import requested_resampling, scale_offset
+from scenebeam.imaging.bands import requested_resampling
 from scenebeam.imaging.chip_images import ChipImage, check_image, read_images
 from scenebeam.imaging.chip_reader import open_sources
 from scenebeam.imaging.chip_scenes import ChipScene, covers
-from scenebeam.imaging.layered_reader import all_bands, keep_stored, read_layer
+from scenebeam.imaging.layered_reader import Pixels, all_bands, read_layer
 from scenebeam.products.chips.choose import ImageChooser, nearest_scenes
 from scenebeam.products.chips.image_spool import ImageSpool
-from scenebeam.products.chips.request import IMAGE
+from scenebeam.products.chips.request import IMAGE, ChipsRequest
 from scenebeam.products.chips.samples import ImageStack
+from scenebeam.products.chips.stacks import StackSpec
 from scenebeam.products.chips.task import ChipRef, ChipsTask, OtherScenes
-from scenebeam.raster.cog import CogBand
-from scenebeam.raster.merge import cast_nodata
-from scenebeam.raster.validity import Array
+from scenebeam.raster.merge import cast_nodata, harmonize
+from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.transfer.retry import Budget
 
 Rejected = dict[int, dict[str, str]]
@@ -56,10 +56,10 @@ class CellImages:
                 chooser.choices[number].rejected |= reasons
             chooser.choose(sorted(rejected))
 
-    def read_other(
+    def read_nearest(
         self, other: OtherScenes, images: Mapping[int, Sequence[str]]
     ) -> dict[int, list[str]]:
-        """Read the images of another collection that are nearest to those of the chips.
+        """Read the images of another collection that are nearest in time to those of the chips.
 
         Args:
             other: The scenes of the collection.
@@ -105,109 +105,103 @@ class CellImages:
     ) -> Rejected:
         """Read scenes on chips into the spool; returns those that cannot be used."""
         rejected: Rejected = {}
+        spec, product = self._task.stack(name), self._task.product
         ordered = sorted(wanted, key=lambda one: (scenes[one].when, one))
         # The headers of the next scene are read while the pixels of this one are.
-        opened = {one: open_sources(scenes[one].bands, self._budget) for one in ordered[:2]}
+        opened = {one: open_sources(scenes[one].bands, self._budget) for one in ordered[:1]}
         for position, one in enumerate(ordered):
             for following in ordered[position + 1 : position + 2]:
-                if following not in opened:
-                    opened[following] = open_sources(scenes[following].bands, self._budget)
+                opened[following] = open_sources(scenes[following].bands, self._budget)
             grids = {number: self._task.grid_of(self._chips[number]) for number in wanted[one]}
             images = read_images(
-                scenes[one], opened.pop(one), grids, self._task.product.values, self._resampling
+                scenes[one], opened.pop(one), grids, product.values, resampling_of(product)
             )
             for number, image in images:
-                fault = image if isinstance(image, str) else self._fault(image)
+                fault = image if isinstance(image, str) else self._fault(image, spec)
                 if fault:
                     rejected.setdefault(number, {})[one] = fault
                 elif isinstance(image, ChipImage):
-                    self._spool.add(name, number, one, self._pixels(name, image))
+                    self._spool.add(name, number, one, _as_stored(image, spec))
         return rejected
 
-    def _fault(self, image: ChipImage) -> str:
+    def _fault(self, image: ChipImage, spec: StackSpec) -> str:
+        """Say why an image cannot be used; empty if it can."""
         product = self._task.product
+        if not np.can_cast(image.encoding.dtype, spec.dtype):
+            found = image.encoding.dtype.name
+            return f"its files are {found}, but the record of its collection says {spec.dtype}"
         try:
             check_image(image, product.max_nodata, "product.max_nodata", self._task.checks)
         except CheckError as error:
             return str(error)
         return ""
 
-    def _pixels(self, name: str, image: ChipImage) -> Array:
-        """Return the pixels in the dtype that all images of the collection have."""
-        if name != IMAGE:
-            return image.pixels
-        dtype = np.dtype(self._task.dtype)
-        if dtype == image.pixels.dtype and self._task.nodata == image.encoding.nodata:
-            return image.pixels
-        return cast_nodata(image.pixels, image.encoding.nodata, dtype, self._task.nodata)
-
-    def _resampling(self, asset: Asset) -> str:
-        return requested_resampling(asset.band, self._task.product.resampling)
-
     def stack(
         self, name: str, number: int, scenes: Mapping[str, ChipScene], ids: Sequence[str]
     ) -> ImageStack:
         """Return the images of a chip from the spool."""
         pixels = np.stack([self._spool.get(name, number, one) for one in ids])
-        bands = band_descriptions(scenes[ids[0]].bands, self._task.product.values)
-        nodata = self._task.nodata
-        if name != IMAGE:
-            nodata = _nodata(scenes[ids[0]].bands)
         times = [scenes[one].when for one in ids]
-        return ImageStack(name, pixels, bands, nodata, times, [[one] for one in ids])
+        return ImageStack(self._task.stack(name), pixels, times, [[one] for one in ids])
+
+
+def _as_stored(image: ChipImage, spec: StackSpec) -> Array:
+    """Return the pixels of an image in the dtype and with the nodata value of its stack."""
+    dtype = np.dtype(spec.dtype)
+    if dtype == image.pixels.dtype and spec.nodata == image.encoding.nodata:
+        return image.pixels
+    return cast_nodata(image.pixels, image.encoding.nodata, dtype, spec.nodata)
+
+
+def resampling_of(product: ChipsRequest) -> Callable[[Asset], str]:
+    """Return what gives a band its resampling method."""
+    return lambda asset: requested_resampling(asset.band, product.resampling)
 
 
 def read_undated(
-    task: ChipsTask, other: OtherScenes, chips: Mapping[int, ChipRef], budget: Budget
-) -> dict[int, ImageStack]:
+    task: ChipsTask,
+    other: OtherScenes,
+    chips: Mapping[int, ChipRef],
+    spool: ImageSpool,
+    budget: Budget,
+) -> set[int]:
     """Read one image of all scenes of a collection without dates, such as elevation.
 
     Args:
         task: The task of the cell.
         other: The scenes.
         chips: Index of a chip → the chip.
+        spool: Gets the images, with an empty text for their scene.
         budget: Retries of the task's reads.
 
     Returns:
-        Index of a chip → its image. A chip outside of all scenes has none.
+        Indices of the chips that the scenes cover.
 
     Raises:
         ReadError: A file cannot be read.
     """
     if not other.layer:
-        return {}
+        return set()
+    spec, raw = task.stack(other.name), task.product.values == "raw"
+
+    def encode(asset: Asset, values: Array, nodata: float | None) -> Pixels:
+        valid = valid_mask(values, nodata)
+        return (values if raw else harmonize(values, valid, asset.add_offset, nodata)), valid
+
     numbers = list(chips)
     grids = [task.grid_of(chips[number]) for number in numbers]
-    assets = other.layer[0].bands
-    nodata = _nodata(assets)
-    dtype = np.result_type(*(np.dtype(asset.dtype) for asset in assets))
-    resampling = task.product.resampling
-    method = resampling if isinstance(resampling, str) else "bilinear"
-    names = [[scene.id for scene in other.layer]]
-    stacks = {}
-    for index, bands in read_layer(other.layer, grids, all_bands, keep_stored, method, budget):
+    dtype, covered = np.dtype(spec.dtype), set()
+    layer = read_layer(other.layer, grids, all_bands, encode, resampling_of(task.product), budget)
+    for index, bands in layer:
         planes: list[Array] = []
-        is_covered = False
-        for asset, (values, valid) in zip(assets, bands, strict=True):
+        missing = 0.0
+        for values, valid in bands:
             if valid is None:
-                is_covered = True
-                planes.append(cast_nodata(values, asset.nodata, dtype, nodata))
+                planes.append(values.astype(dtype))
                 continue
-            is_covered |= bool(valid.any())
-            filled = np.where(valid, values, 0 if nodata is None else nodata)
-            planes.append(filled.astype(dtype))
-        if is_covered:
-            described = band_descriptions(assets, task.product.values)
-            stacks[numbers[index]] = ImageStack(
-                other.name, np.stack(planes)[None], described, nodata, [], names
-            )
-    return stacks
-
-
-def band_descriptions(assets: Sequence[Asset], values: str) -> tuple[CogBand, ...]:
-    """Return name, scale and offset of bands."""
-    return tuple(CogBand(asset.band, *scale_offset(asset, values)) for asset in assets)
-
-
-def _nodata(assets: Sequence[Asset]) -> float | None:
-    return next((asset.nodata for asset in assets if asset.nodata is not None), None)
+            missing = max(missing, 100 * (1 - np.count_nonzero(valid) / valid.size))
+            planes.append(np.where(valid, values, spec.fill).astype(dtype))
+        if missing <= task.product.max_nodata:
+            spool.add(other.name, numbers[index], "", np.stack(planes))
+            covered.add(numbers[index])
+    return covered

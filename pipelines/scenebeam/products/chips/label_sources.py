@@ -10,11 +10,14 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.bands import records_for
 from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.collections import CollectionRecord
 from scenebeam.csvtable import File
 from scenebeam.errors import ReadError, RequestError
+from scenebeam.imaging.chip_places import bounds_by_hemisphere
 from scenebeam.imaging.refs import SceneFiles, scene_fields
 from scenebeam.imaging.spool import SpooledFile, TableSpool, parquet_bytes
 from scenebeam.metadata import stac_items
@@ -22,7 +25,7 @@ from scenebeam.products.chips.places import PlaceFaults
 from scenebeam.products.chips.request import ChipsRequest, LabelRequest
 from scenebeam.products.chips.task import CELLS, LabelSource
 from scenebeam.raster.reader import open_source
-from scenebeam.raster.validity import Array
+from scenebeam.raster.validity import Array, fits
 from scenebeam.request import RunRequest
 from scenebeam.tasks import GridSpec
 from scenebeam.transfer.retry import Budget
@@ -31,6 +34,8 @@ from scenebeam.vectors import check_polygons, read_features
 
 _SCHEMA = pa.schema([("number", pa.int64()), ("class", pa.string()), ("geometry", pa.binary())])
 _MAX_CLASS = 65_535
+_MARGIN, _LONGEST_EDGE = 0.02, 0.01
+"""Degrees."""
 
 
 def features_key(cell: str, label: str) -> str:
@@ -60,8 +65,8 @@ class LabelPlan:
     """Tables of features, which are written with the plan."""
     classes: dict[str, dict[int, str]] = field(default_factory=dict)
     """Label → class → its name."""
-    rasters: dict[str, tuple[SceneFiles, ...]] = field(default_factory=dict)
-    """Label → the one file of a label that is a raster."""
+    rasters: dict[str, SceneFiles] = field(default_factory=dict)
+    """Label → the file of a label that is a raster."""
 
     def source(
         self,
@@ -86,6 +91,7 @@ class LabelPlan:
             return LabelSource(
                 name=label.name,
                 dtype=dtype,
+                is_vector=True,
                 features=key if key in self.files else "",
                 background=label.background,
                 all_touched=label.all_touched,
@@ -93,13 +99,18 @@ class LabelPlan:
                 boundary=label.boundary,
                 classes=known,
             )
-        layer = self.rasters.get(label.name)
-        if layer is None:
-            layer = _layer_of(label, scenes, request)
-        dtype = layer[0].bands[0].dtype if layer else "uint8"
+        if label.raster:
+            layer: tuple[SceneFiles, ...] = (self.rasters[label.name],)
+            dtype, nodata = layer[0].bands[0].dtype, layer[0].bands[0].nodata
+        else:
+            record, band = _band_of_collection(label, request)
+            layer = _layer_of(label, band, scenes)
+            dtype, nodata = record.band_dtype(band), record.band_nodata(band)
         return LabelSource(
             name=label.name,
             dtype=dtype,
+            nodata=nodata,
+            is_vector=False,
             layer=layer,
             background=label.background,
             classes=self.classes.get(label.name, {}),
@@ -126,9 +137,10 @@ def plan_labels(
         if label.vector:
             _read_vector(label, tree, np.asarray(cells, object), plan, faults)
         elif label.raster:
-            plan.rasters[label.name] = (_raster_file(label, request),)
+            plan.rasters[label.name] = _raster_file(label, request)
         elif label.collection:
-            plan.classes[label.name] = _classes_of(label, request)
+            record, _ = _band_of_collection(label, request)
+            plan.classes[label.name] = {key: one.name for key, one in record.classes.items()}
     return plan
 
 
@@ -141,6 +153,10 @@ def _read_vector(
 ) -> None:
     """Spool the features of a label to the cells that they are near."""
     spool, names = TableSpool(), set[str]()
+    extents: dict[str, BaseGeometry] = {}
+    for cell in np.unique(cells):
+        boxes = bounds_by_hemisphere(tree.geometries[cells == cell])
+        extents[str(cell)] = shapely.union_all([shapely.box(*box) for box in boxes])
     columns = [label.column] if label.column else []
     first, usable_count = 1, 0
     try:
@@ -162,18 +178,16 @@ def _read_vector(
             names.update(name for name in classes if name is not None)
             polygons = checked.polygons[usable]
             near, chips = tree.query(polygons, predicate="intersects")
-            table = pa.table(
-                {
-                    "number": numbers[usable],
-                    "class": [classes[index] if classes else None for index in usable],
-                    "geometry": shapely.to_wkb(polygons),
-                },
-                schema=_SCHEMA,
-            )
             spool.start_batch()
             for cell in np.unique(cells[chips]):
                 rows = np.unique(near[cells[chips] == cell])
-                spool.add(str(cell), table.take(pa.array(rows)))
+                names_of = [classes[usable[row]] if classes else None for row in rows.tolist()]
+                table = {
+                    "number": numbers[usable][rows],
+                    "class": names_of,
+                    "geometry": shapely.to_wkb(_clip(polygons[rows], extents[str(cell)])),
+                }
+                spool.add(str(cell), pa.table(table, schema=_SCHEMA))
     except RequestError as error:
         raise RequestError(f"product.labels: {label.name}: {error}") from None
     if not usable_count:
@@ -187,7 +201,22 @@ def _read_vector(
     plan.classes[label.name] = {number: name for name, number in numbered.items()}
 
 
+def _clip(polygons: Array, extent: BaseGeometry) -> Array:
+    """Clip polygons to a cell, and give their long edges more points.
+
+    An edge that is straight in degrees bends when it is projected, and what is far away may have no
+    place in the CRS of the cell.
+    """
+    around = shapely.buffer(extent, _MARGIN)
+    shapely.prepare(around)
+    clipped = polygons.copy()
+    for index in np.flatnonzero(~shapely.covers(around, polygons)).tolist():
+        clipped[index] = shapely.intersection(polygons[index], around)
+    return np.asarray(shapely.segmentize(clipped, _LONGEST_EDGE))
+
+
 def _class_name(value: Any) -> str | None:
+    """Return a class as a text; None if it is missing."""
     if value is None or value != value or value == "":
         return None
     if isinstance(value, float) and value.is_integer():
@@ -199,23 +228,41 @@ def _number(names: set[str], label: LabelRequest) -> dict[str, int]:
     """Number the classes: whole numbers stay, and texts are numbered from 1 in their order.
 
     Raises:
-        RequestError: A number is too large, or there are too many texts.
+        RequestError: They are both, or negative, fractions or too large; or one is the class of the
+            background or of the boundary.
     """
     if not names:
         return {"": 1}
-    if all(name.isdigit() for name in names):
-        numbers = {name: int(name) for name in names}
-    else:
-        # The classes of the boundary and of the background are not given to texts.
-        taken = {label.boundary, label.background}
+    where = f"product.labels: {label.name}: {label.column}"
+    taken = {label.background: "background", label.boundary: "boundary"}
+    numeric = {name for name in names if _is_number(name)}
+    if not numeric:
         free = [number for number in range(1, len(names) + 3) if number not in taken]
-        numbers = dict(zip(sorted(names), free, strict=False))
-    if max(numbers.values()) > _MAX_CLASS:
-        raise RequestError(
-            f"product.labels: {label.name}: class {max(numbers.values())} is larger than "
-            f"{_MAX_CLASS:,}; use instances, or another column than {label.column}"
-        )
+        return dict(zip(sorted(names), free, strict=False))
+    if numeric != names:
+        text = min(names - numeric)
+        raise RequestError(f"{where} has numbers and texts such as {text[:40]!r}; use one of them")
+    numbers = {}
+    for name in sorted(names):
+        if not name.isdigit() or int(name) > _MAX_CLASS:
+            raise RequestError(
+                f"{where} has the class {name}; classes are whole numbers from 0 to {_MAX_CLASS:,}"
+            )
+        if int(name) in taken:
+            role = taken[int(name)]
+            raise RequestError(
+                f"{where} has the class {name}, which is also the {role}; set {role}"
+            )
+        numbers[name] = int(name)
     return numbers
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _raster_file(label: LabelRequest, request: RunRequest[ChipsRequest]) -> SceneFiles:
@@ -231,6 +278,10 @@ def _raster_file(label: LabelRequest, request: RunRequest[ChipsRequest]) -> Scen
         raise RequestError(f"product.labels: {label.name}: {error}") from None
     info = source.info
     source.close()
+    if info.nodata is None and not fits(label.background, np.dtype(info.dtype)):
+        raise RequestError(
+            f"product.labels: {label.name}: background {label.background} is no {info.dtype}"
+        )
     grid = GridSpec(
         crs=info.crs, transform=tuple(info.transform)[:6], shape=(info.height, info.width)
     ).grid
@@ -256,10 +307,14 @@ def _raster_file(label: LabelRequest, request: RunRequest[ChipsRequest]) -> Scen
     )
 
 
-def _layer_of(
-    label: LabelRequest, scenes: Iterable[Scene], request: RunRequest[ChipsRequest]
-) -> tuple[SceneFiles, ...]:
-    """Return the scenes of the label's collection, newest first."""
+def _band_of_collection(
+    label: LabelRequest, request: RunRequest[ChipsRequest]
+) -> tuple[CollectionRecord, str]:
+    """Return the record of the label's collection, and its band.
+
+    Raises:
+        RequestError: There is no such band.
+    """
     [record, *_] = [one for one in records_for(request) if one.id == label.collection]
     band = record.band_name(label.band) if label.band else record.default_bands[0]
     if band is None:
@@ -267,16 +322,14 @@ def _layer_of(
         raise RequestError(
             f"product.labels: {label.name}: {record.id} has no band {label.band}; known: {known}"
         )
+    return record, band
+
+
+def _layer_of(label: LabelRequest, band: str, scenes: Iterable[Scene]) -> tuple[SceneFiles, ...]:
+    """Return the scenes of the label's collection, newest first."""
     found = []
     for scene in scenes:
         if scene.collection == label.collection and band in scene.assets:
             found.append(scene)
     found.sort(key=lambda scene: (-scene.datetime.timestamp(), scene.id))
     return tuple(SceneFiles(**scene_fields(one), bands=(one.assets[band],)) for one in found)
-
-
-def _classes_of(label: LabelRequest, request: RunRequest[ChipsRequest]) -> dict[int, str]:
-    for record in records_for(request):
-        if record.id == label.collection:
-            return {number: one.name for number, one in record.classes.items()}
-    return {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,54 +17,55 @@ from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.transfer.retry import Budget
 
-Masks = dict[int, Array]
-"""Index of a chip → its mask; a chip outside of the label has none."""
+
+class LabelMask(NamedTuple):
+    """The mask of a chip."""
+
+    number: int
+    """Index of the chip."""
+    pixels: Array
+    share: float
+    """Percent of the chip that has a class."""
 
 
-def make_labels(
-    task: ChipsTask, chips: Mapping[int, ChipRef], store: Store, budget: Budget
-) -> dict[str, Masks]:
-    """Make all masks of some chips.
+def make_masks(
+    task: ChipsTask,
+    label: LabelSource,
+    chips: Mapping[int, ChipRef],
+    store: Store,
+    budget: Budget,
+) -> Iterator[LabelMask]:
+    """Make the masks of some chips.
 
     Args:
         task: The task of the cell.
+        label: The label.
         chips: Index of a chip → the chip.
         store: Where the features of the cell are.
         budget: Retries of the task's reads.
 
-    Returns:
-        Label → masks.
+    Yields:
+        A mask for each chip on which the label has data.
 
     Raises:
         ReadError: A file cannot be read.
     """
-    masks = {}
-    for label in task.labels:
-        if label.layer:
-            masks[label.name] = _read_raster(task, label, chips, budget)
-        elif label.features or not _is_raster(task, label):
-            masks[label.name] = _draw_features(task, label, chips, store)
-        else:
-            masks[label.name] = {}  # no file of the label is near
-    return masks
-
-
-def _is_raster(task: ChipsTask, label: LabelSource) -> bool:
-    return any(one.name == label.name and not one.vector for one in task.product.labels)
+    if label.is_vector:
+        return _draw_features(task, label, chips, store)
+    return _read_raster(task, label, chips, budget)
 
 
 def _draw_features(
     task: ChipsTask, label: LabelSource, chips: Mapping[int, ChipRef], store: Store
-) -> Masks:
+) -> Iterator[LabelMask]:
     side = task.side * task.resolution
     polygons, values = _features(task, label, store)
     tree = shapely.STRtree(polygons)
-    masks = {}
     for number, chip in chips.items():
         box = shapely.box(chip.left, chip.top - side, chip.left + side, chip.top)
         # In the order of the file: of features that overlap, the last one is seen.
         near = np.sort(tree.query(box, predicate="intersects")).tolist()
-        masks[number] = draw_classes(
+        mask = draw_classes(
             [polygons[index] for index in near],
             [values[index] for index in near],
             task.grid_of(chip),
@@ -72,7 +74,8 @@ def _draw_features(
             boundary=label.boundary,
             all_touched=label.all_touched,
         )
-    return masks
+        classed = np.count_nonzero(mask != label.background)
+        yield LabelMask(number, mask, 100 * classed / mask.size)
 
 
 def _features(task: ChipsTask, label: LabelSource, store: Store) -> tuple[Array, list[int]]:
@@ -90,17 +93,17 @@ def _features(task: ChipsTask, label: LabelSource, store: Store) -> tuple[Array,
 
 def _read_raster(
     task: ChipsTask, label: LabelSource, chips: Mapping[int, ChipRef], budget: Budget
-) -> Masks:
-    numbers: Sequence[int] = list(chips)
+) -> Iterator[LabelMask]:
+    if not label.layer or not chips:
+        return
+    numbers = list(chips)
     grids = [task.grid_of(chips[number]) for number in numbers]
-    masks: Masks = {}
-    layer = read_layer(label.layer, grids, all_bands, keep_stored, "nearest", budget)
+    missing = label.background if label.nodata is None else label.nodata
+    layer = read_layer(label.layer, grids, all_bands, keep_stored, lambda asset: "nearest", budget)
     for index, [(values, valid)] in layer:
+        share = 100.0
         if valid is not None:
-            if not valid.any():
-                continue  # the chip is outside of the label
-            nodata = label.layer[0].bands[0].nodata
-            missing = label.background if nodata is None else nodata
+            share = 100 * np.count_nonzero(valid) / valid.size
             values = np.where(valid, values, np.dtype(label.dtype).type(missing))
-        masks[numbers[index]] = values.astype(label.dtype)
-    return masks
+        if share:
+            yield LabelMask(numbers[index], values.astype(label.dtype), share)

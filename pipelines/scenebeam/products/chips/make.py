@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from scenebeam.imaging.spool import parquet_bytes
 from scenebeam.products.chips.choose import ImageChooser
 from scenebeam.products.chips.image_spool import ImageSpool
 from scenebeam.products.chips.images import CellImages, read_undated
-from scenebeam.products.chips.labels import Masks, make_labels
+from scenebeam.products.chips.labels import make_masks
 from scenebeam.products.chips.layouts import LAYOUTS, Layout
 from scenebeam.products.chips.layouts.base import EncodedSample
 from scenebeam.products.chips.record import CellRecord, statistics_key
@@ -38,6 +37,8 @@ log = logging.getLogger(__name__)
 _AHEAD = 16
 """Chips that are encoded while one is published."""
 TRAIN = "train"
+MAX_CLASSES = 1000
+"""A label with more values is not counted."""
 
 
 def make_cell(task: ChipsTask, store: Store, budget: Budget) -> Outcome:
@@ -61,7 +62,7 @@ def make_cell(task: ChipsTask, store: Store, budget: Budget) -> Outcome:
     with ImageSpool(_spool_bytes(task, chooser)) as spool:
         images = CellImages(task, chips, spool, budget)
         images.read(chooser)
-        maker = _CellMaker(task, chips, chooser, images, store, budget)
+        maker = _CellMaker(task, chips, chooser, images, spool, store, budget)
         if maker.missing and task.product.on_missing == "fail":
             return _failed(task, chips, maker.missing)
         record = maker.publish()
@@ -79,10 +80,15 @@ def read_chips(task: ChipsTask, store: Store) -> list[ChipRef]:
 
 
 def _spool_bytes(task: ChipsTask, chooser: ImageChooser) -> int:
+    """Return what the spool will hold: all images and masks of the cell."""
     images = sum(len(choice.images) for choice in chooser.choices)
-    image = task.side**2 * len(task.bands) * np.dtype(task.dtype).itemsize
-    others = sum(len(one.scenes[0].bands) for one in task.others if one.scenes)
-    return images * (image + task.side**2 * others * 4)
+    size = 0
+    for spec in task.stacks:
+        undated = any(one.name == spec.name and one.within_days is None for one in task.others)
+        size += (len(chooser.choices) if undated else images) * spec.item_bytes
+    for label in task.labels:
+        size += len(chooser.choices) * np.dtype(label.dtype).itemsize
+    return size * task.side**2
 
 
 def _failed(task: ChipsTask, chips: Sequence[ChipRef], missing: Mapping[int, str]) -> Outcome:
@@ -106,64 +112,65 @@ class _CellMaker:
         chips: Sequence[ChipRef],
         chooser: ImageChooser,
         images: CellImages,
+        spool: ImageSpool,
         store: Store,
         budget: Budget,
     ) -> None:
         """Read the other images and make the labels of the chips that have enough images."""
         self._task, self._chips, self._chooser = task, chips, chooser
-        self._images, self._store = images, store
+        self._images, self._spool, self._store = images, spool, store
         self.missing: dict[int, str] = {}
         """Index of a chip → why it is not made."""
         for number, choice in enumerate(chooser.choices):
             if len(choice.images) < task.product.min_images:
                 self.missing[number] = choice.reason
-        self._undated: dict[str, dict[int, ImageStack]] = {}
-        self._dated: dict[str, dict[int, list[str]]] = {}
+        self._nearest: dict[str, dict[int, list[str]]] = {}
         for other in task.others:
+            present = self._present()
             if other.within_days is None:
-                stacks = read_undated(task, other, self._present(), budget)
-                self._undated[other.name] = stacks
-                self._require(stacks, f"no {other.name} covers it")
+                covered = read_undated(task, other, present, spool, budget)
+                self._require(covered, f"no {other.name} covers it")
             else:
-                chosen = {number: chooser.choices[number].images for number in self._present()}
-                found = images.read_other(other, chosen)
-                self._dated[other.name] = found
+                chosen = {number: chooser.choices[number].images for number in present}
+                found = images.read_nearest(other, chosen)
+                self._nearest[other.name] = found
                 self._require(
                     found, f"no {other.name} within {other.within_days:g} days of each image"
                 )
-        self._masks: dict[str, Masks] = make_labels(task, self._present(), store, budget)
-        for source in task.labels:
-            masks = self._masks[source.name]
-            self._require(masks, f"the label {source.name} has no data there")
-            self._require_share(source, masks)
+        for label in task.labels:
+            self._make_masks(label, budget)
 
     def _present(self) -> dict[int, ChipRef]:
         return {
             number: chip for number, chip in enumerate(self._chips) if number not in self.missing
         }
 
-    def _require(self, found: Mapping[int, Any], reason: str) -> None:
+    def _require(self, found: Container[int], reason: str) -> None:
         for number in self._present():
             if number not in found:
                 self.missing[number] = reason
 
-    def _require_share(self, source: LabelSource, masks: Masks) -> None:
-        """Leave out chips of which too small a share has a class."""
-        [requested] = [one for one in self._task.product.labels if one.name == source.name]
-        nodata = source.layer[0].bands[0].nodata if source.layer else None
-        empty = source.background if nodata is None else nodata
-        for number in self._present():
-            share = 100 * np.count_nonzero(masks[number] != empty) / masks[number].size
-            if share < requested.min_share:
-                self.missing[number] = (
-                    f"less than {requested.min_share:g} % of it has a class of {source.name}"
+    def _make_masks(self, label: LabelSource, budget: Budget) -> None:
+        """Keep the masks of a label, and leave out chips of which too small a share has a class."""
+        [requested] = [one for one in self._task.product.labels if one.name == label.name]
+        found = set()
+        for mask in make_masks(self._task, label, self._present(), self._store, budget):
+            found.add(mask.number)
+            if mask.share < requested.min_share:
+                self.missing[mask.number] = (
+                    f"less than {requested.min_share:g} % of it has a class of {label.name}"
                 )
+            else:
+                self._spool.add(label.name, mask.number, "", mask.pixels)
+        self._require(found, f"the label {label.name} has no data there")
 
     def publish(self) -> CellRecord:
         """Publish the chips, their items and statistics, and the record."""
         task, store = self._task, self._store
         layout = LAYOUTS[task.product.layout](task, store)
         statistics = ChipStatistics()
+        # Where no split is for training, all chips are described.
+        described = {TRAIN} if TRAIN in task.split_counts else set(task.split_counts)
         classes: dict[str, Counter[str]] = {}
         splits: Counter[str] = Counter()
         image_counts: dict[str, int] = {}
@@ -173,7 +180,7 @@ class _CellMaker:
             items.append(chip_item(sample, assets))
             splits[sample.ref.split] += 1
             image_counts[sample.id] = len(sample.image.pixels)
-            if sample.ref.split in ("", TRAIN):
+            if sample.ref.split in described:
                 for stack in sample.stacks:
                     statistics.add(stack)
             _count_classes(sample, classes)
@@ -183,7 +190,7 @@ class _CellMaker:
             images=sum(image_counts.values()),
             missing={self._chips[index].id: text for index, text in sorted(self.missing.items())},
             splits=dict(sorted(splits.items())),
-            classes={name: dict(sorted(counts.items())) for name, counts in classes.items()},
+            classes=_few(classes),
             image_counts=image_counts,
             files=tuple(layout.files),
         )
@@ -202,13 +209,15 @@ class _CellMaker:
             image = replace(self._images.stack(IMAGE, number, scenes, ids), clouds=clouds)
             stacks = [image]
             for other in task.others:
-                if other.name in self._undated:
-                    stacks.append(self._undated[other.name][number])
+                if other.within_days is None:
+                    pixels = self._spool.get(other.name, number, "")[None]
+                    names = [[scene.id for scene in other.layer]]
+                    stacks.append(ImageStack(task.stack(other.name), pixels, [], names))
                 else:
                     other_scenes = {scene.id: scene for scene in other.scenes}
-                    found = self._dated[other.name][number]
+                    found = self._nearest[other.name][number]
                     stacks.append(self._images.stack(other.name, number, other_scenes, found))
-            masks = {name: self._masks[name][number] for name in self._masks}
+            masks = {one.name: self._spool.get(one.name, number, "") for one in task.labels}
             yield ChipSample(task, chip, stacks, masks)
 
 
@@ -229,10 +238,23 @@ def _encoded(
 def _count_classes(sample: ChipSample, classes: dict[str, Counter[str]]) -> None:
     """Count the pixels of each class of the masks, and the values of label columns."""
     for label in sample.task.labels:
-        if not label.instances:
-            values, counts = np.unique(sample.masks[label.name], return_counts=True)
-            found = classes.setdefault(label.name, Counter())
-            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-                found[str(value)] += count
+        mask = sample.masks[label.name]
+        if label.instances or mask.dtype.kind not in "iu":
+            continue
+        values, counts = np.unique(mask, return_counts=True)
+        found = classes.setdefault(label.name, Counter())
+        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found[str(value)] += count
     for name, value in sample.values.items():
-        classes.setdefault(name, Counter())[str(value)] += 1
+        # Other values are not classes, but something to be predicted.
+        if isinstance(value, str | int):
+            classes.setdefault(name, Counter())[str(value)] += 1
+
+
+def _few(classes: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """Return the counts of labels that do not have very many values."""
+    few = {}
+    for name, counts in classes.items():
+        if len(counts) <= MAX_CLASSES:
+            few[name] = dict(sorted(counts.items()))
+    return few

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,9 @@ from scenebeam.vectors.reader import local_file
 
 _POINT: tuple[str, ...] = ("lon", "lat")
 _BOX: tuple[str, ...] = ("west", "south", "east", "north")
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LONGEST_ID = 60
+_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{_LONGEST_ID - 1}}}")
+_MAX_LATITUDE = 89.0
 _OUTSIDE = "is outside the Earth: is its CRS the one declared?"
 FAULTS_TABLE = "place_faults.csv"
 
@@ -49,7 +52,8 @@ class PlaceFaults:
 class Places:
     """Places in the order of their file. All sequences have the same length."""
 
-    ids: Sequence[str]
+    names: Sequence[str]
+    """Their ids in the file, or the numbers of their rows."""
     lon: Array
     """Longitudes of the centers in degrees."""
     lat: Array
@@ -63,7 +67,7 @@ class Places:
         for name, values in self.columns.items():
             columns[name] = [values[index] for index in indices]
         return Places(
-            [self.ids[index] for index in indices], self.lon[kept], self.lat[kept], columns
+            [self.names[index] for index in indices], self.lon[kept], self.lat[kept], columns
         )
 
 
@@ -88,7 +92,7 @@ def read_places(
             places have one id, or a place is outside of the Earth.
     """
     shown = redact_url(location)
-    ids: list[str] = []
+    places: list[str] = []
     centers: list[Array] = []
     values: dict[str, list[Any]] = {name: [] for name in columns}
     first = 1
@@ -99,16 +103,16 @@ def read_places(
         usable = _usable(batch, numbers, names, required, faults, shown)
         for index in usable:
             name = names[index]
-            ids.append(_identifier(int(numbers[index]) if name is None else name))
+            places.append(_place_name(int(numbers[index]), name))
             for column in columns:
                 values[column].append(batch.columns[column][index])
         centers.append(_centers(batch.geometries[usable]))
-    if not ids:
+    if not places:
         example = f"; row {faults.rows[0]['row']} {faults.rows[0]['fault']}" if faults.rows else ""
         raise RequestError(f"product.places: no place of {shown} can be used{example}")
-    _check_unique(ids, shown)
+    _check_unique(places, shown)
     lon, lat = np.concatenate(centers).T
-    return Places(ids, lon, lat, values)
+    return Places(places, lon, lat, values)
 
 
 def _usable(
@@ -131,6 +135,8 @@ def _usable(
             faults.add(number, name, f"{fault}: left out")
         elif outside[index]:
             raise RequestError(f"product.places: {shown}: row {number} (id {name}) {_OUTSIDE}")
+        elif max(abs(bounds[index, 1]), abs(bounds[index, 3])) > _MAX_LATITUDE:
+            faults.add(number, name, "is within a degree of a pole: left out")
         elif lacking is not None:
             faults.add(number, name, f"has no {lacking}: left out")
         else:
@@ -153,28 +159,53 @@ def _centers(geometries: Geometries) -> Array:
     return np.stack([lon, (south + north) / 2], axis=-1)
 
 
-def _identifier(value: Any) -> str:
-    """Return an id that can be the name of a file."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+def identifier(place: str) -> str:
+    """Return the id of a chip: that of its place, if that can be the name of a file anywhere.
+
+    Otherwise other characters are replaced, and a hash tells such ids apart.
+    """
+    if _ID.fullmatch(place):
+        return place
+    clean = re.sub("[^A-Za-z0-9_-]", "_", place).strip("-")[: _LONGEST_ID - 9]
+    return f"{clean or '_'}-{hashlib.sha256(place.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def _place_name(number: int, value: Any) -> str:
+    """Return the id of a place as a text: its own, or the number of its row."""
+    if value is None:
+        return f"{number:06d}"
     if isinstance(value, float) and value.is_integer():
-        text = str(int(value))
-    elif isinstance(value, int):
-        text = f"{value:06d}"
-    if _ID.fullmatch(text):
-        return text
-    return re.sub("[^A-Za-z0-9_-]", "_", text)[:128].strip("-") or "_"
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _check_unique(ids: Sequence[str], shown: str) -> None:
-    seen: set[str] = set()
-    # Names of files differ in more than case.
-    for name in ids:
-        if name.lower() in seen:
+def _check_unique(places: Sequence[str], shown: str) -> None:
+    """Check that no two chips would have one name, also where case does not count.
+
+    Raises:
+        RequestError: Two would.
+    """
+    seen: dict[str, str] = {}
+    for place in places:
+        other = seen.setdefault(identifier(place).lower(), place)
+        if other is not place:
+            same = f"the id {place}" if other == place else f"ids like {other} and {place}"
             raise RequestError(
-                f"product.places: two places of {shown} have the id {name}; name another column in "
+                f"product.places: two places of {shown} have {same}; name another column in "
                 "product.id_column"
             )
-        seen.add(name.lower())
+
+
+def as_numbers(values: Sequence[Any]) -> Sequence[Any]:
+    """Return a column of a CSV file as numbers if all its values are numbers."""
+    if not all(isinstance(value, str) for value in values):
+        return values
+    for convert in (int, float):
+        try:
+            return [convert(value) for value in values]
+        except ValueError:
+            continue
+    return values
 
 
 def _batches(location: str, columns: Sequence[str]) -> Iterator[Features]:

@@ -28,9 +28,10 @@ from scenebeam.imaging.spool import parquet_bytes
 from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.products.base import Planned
 from scenebeam.products.chips.label_sources import LabelPlan, plan_labels
-from scenebeam.products.chips.places import FAULTS_TABLE
-from scenebeam.products.chips.request import ChipsRequest, OtherImages
+from scenebeam.products.chips.places import FAULTS_TABLE, as_numbers
+from scenebeam.products.chips.request import IMAGE, ChipsRequest, OtherImages
 from scenebeam.products.chips.scope import ChipsScope, period_of_date, primary_records
+from scenebeam.products.chips.stacks import StackSpec, stack_spec
 from scenebeam.products.chips.task import CELLS, ChipRef, ChipsTask, OtherScenes
 from scenebeam.raster.windows import ROWS_AHEAD
 from scenebeam.request import RunRequest
@@ -55,6 +56,7 @@ CHIPS_SCHEMA = pa.schema(
         ("date", pa.string()),
         ("number", pa.int64()),
         ("values", pa.string()),
+        ("place", pa.string()),
     ]
 )
 """Of the table of a cell's chips: the fields of `ChipRef`."""
@@ -147,7 +149,11 @@ class _Planner:
         self._primary = {record.id for record in records}
         self._clouds = cloud_rules(records)
         self._probing = ProbeCache(effective_limits(request), measure=scope.measure)
-        self._bands = self._bands_of_images()
+        self._others_of = {other.name: self._other_files(other) for other in request.product.others}
+        self._stacks = self._stack_specs(request)
+        self._values = {}
+        for name in request.product.label_columns:
+            self._values[name] = as_numbers(scope.windows.columns[name])
         counts = Counter(scope.splits)
         self._split_counts = dict(sorted(counts.items()))
         self._numbers: list[int] = []
@@ -156,27 +162,57 @@ class _Planner:
             self._numbers.append(seen[split])
             seen[split] += 1
 
-    def _bands_of_images(self) -> tuple[Asset, ...]:
-        """Return the bands of some scene, which say how pixels are stored.
+    def _stack_specs(self, request: RunRequest[ChipsRequest]) -> tuple[StackSpec, ...]:
+        """Decide how all images are stored.
 
         Raises:
-            RequestError: No scene has all bands.
+            RequestError: No scene has all bands, or the files of some bands do not agree.
         """
+        files = []
         for scene in self._scenes:
             if scene.collection in self._primary:
-                names = bands_of(record_of(scene, self._request), self._request)
-                if names and all(name in scene.assets for name in names):
-                    return tuple(scene.assets[name] for name in names)
-        named = ", ".join(self._request.product.bands)
-        raise RequestError(f"product.bands: no scene that was found has all of {named}")
+                names = bands_of(record_of(scene, request), request)
+                if len(names) == len(request.product.bands) and scene.assets.keys() >= set(names):
+                    files.append([scene.assets[name] for name in names])
+        values = request.product.values
+        images = stack_spec(IMAGE, files, values)
+        if images is None:
+            named = ", ".join(request.product.bands)
+            raise RequestError(f"product.bands: no scene that was found has all of {named}")
+        specs = [images]
+        for name, found in self._others_of.items():
+            spec = stack_spec(name, found.values(), values)
+            if spec is not None:
+                specs.append(spec)
+        return tuple(specs)
+
+    def _other_files(self, other: OtherImages) -> dict[str, list[Asset]]:
+        """Return id of a scene of another collection → its bands.
+
+        Raises:
+            RequestError: The collection has no such band.
+        """
+        files = {}
+        for scene in self._scenes:
+            if scene.collection != other.collection:
+                continue
+            record = record_of(scene, self._request)
+            names = [record.band_name(band) for band in other.bands]
+            if None in names:
+                known = ", ".join(sorted(record.bands))
+                raise RequestError(
+                    f"product.others: {other.name}: {record.id} has no band "
+                    f"{other.bands[names.index(None)]}; known: {known}"
+                )
+            if all(name in scene.assets for name in names):
+                files[scene.id] = [scene.assets[name] for name in names if name]
+        return files
 
     def task(self, cell: _Cell) -> ChipsTask:
         """Return the task of a cell."""
         product = self._request.product
         near = self._near(cell)
         scenes = self._images(near, cell)
-        dtype = np.result_type(*(np.dtype(asset.dtype) for asset in self._bands))
-        nodata = next((one.nodata for one in self._bands if one.nodata is not None), None)
         record_key = f"{CELLS}{cell.name}/record.json"
         return ChipsTask(
             id=cell.name,
@@ -198,8 +234,7 @@ class _Planner:
                 for label in product.labels
                 if label.has_file
             ),
-            dtype=dtype.name,
-            nodata=nodata,
+            stacks=self._stacks,
             split_counts=self._split_counts,
             product=product,
             checks=self._request.checks,
@@ -208,10 +243,9 @@ class _Planner:
     def table(self, cell: _Cell) -> pa.Table:
         """Return the chips of a cell as a table."""
         windows, scope = self._scope.windows, self._scope
-        columns = self._request.product.label_columns
         rows = []
         for number in cell.members:
-            values = {name: windows.columns[name][number] for name in columns}
+            values = {name: column[number] for name, column in self._values.items()}
             rows.append(
                 ChipRef(
                     windows.ids[number],
@@ -221,6 +255,7 @@ class _Planner:
                     scope.dates[number],
                     self._numbers[number],
                     json.dumps(values, default=str, sort_keys=True),
+                    windows.places[number],
                 )
             )
         arrays = dict(zip(ChipRef._fields, zip(*rows, strict=True), strict=True))
@@ -254,36 +289,25 @@ class _Planner:
                 continue
             record = record_of(scene, self._request)
             found = chip_scene(scene, cell.crs, record, bands_of(record, self._request))
-            if found is not None and len(found.bands) == len(self._bands):
+            if found is not None and len(found.bands) == len(product.bands):
                 images.append(found)
         return images
 
     def _others(self, other: OtherImages, near: Sequence[Scene], cell: _Cell) -> OtherScenes:
-        """Return the scenes of another collection near a cell.
-
-        Raises:
-            RequestError: The collection has no such band.
-        """
+        """Return the scenes of another collection near a cell."""
         dated: list[ChipScene] = []
         layer: list[SceneFiles] = []
+        files = self._others_of[other.name]
         for scene in near:
-            if scene.collection != other.collection:
+            if scene.collection != other.collection or scene.id not in files:
                 continue
-            record = record_of(scene, self._request)
-            names = [record.band_name(band) for band in other.bands]
-            if None in names:
-                known = ", ".join(sorted(record.bands))
-                raise RequestError(
-                    f"product.others: {other.name}: {record.id} has no band "
-                    f"{other.bands[names.index(None)]}; known: {known}"
-                )
-            found = chip_scene(scene, cell.crs, record, [name for name in names if name])
-            if found is None:
+            if other.within_days is None:
+                layer.append(SceneFiles(**scene_fields(scene), bands=tuple(files[scene.id])))
                 continue
-            if other.within_days is not None:
+            names = [asset.band for asset in files[scene.id]]
+            found = chip_scene(scene, cell.crs, record_of(scene, self._request), names)
+            if found is not None:
                 dated.append(found)
-            else:
-                layer.append(SceneFiles(**scene_fields(scene), bands=found.bands))
         return OtherScenes(
             name=other.name,
             within_days=other.within_days,
@@ -296,10 +320,11 @@ class _Planner:
         product, windows = self._request.product, self._scope.windows
         images = len(self._scope.periods) or 1
         most = min(len(scenes), images * (product.image_count or len(scenes)))
-        pixels = len(cell.members) * product.side**2 * len(self._bands) * max(most, 1)
+        images_spec = self._stacks[0]
+        pixels = len(cell.members) * product.side**2 * len(images_spec.bands) * max(most, 1)
         blocks = row_bytes = read = 0
         left, top = windows.left[cell.members], windows.top[cell.members]
-        for asset in self._bands if scenes else ():
+        for asset in scenes[0].bands if scenes else ():
             known = self._probing.of(asset)
             width = known.block[1] * asset.resolution
             height = known.block[0] * asset.resolution
@@ -314,7 +339,7 @@ class _Planner:
             item_size = np.dtype(asset.dtype).itemsize
             wide = len({column for _, column in corners})
             row_bytes += wide * known.block[0] * known.block[1] * item_size
-        size = pixels * np.dtype(self._bands[0].dtype).itemsize
+        size = pixels * np.dtype(images_spec.dtype).itemsize
         return Estimate(
             blocks=blocks,
             requests=blocks,

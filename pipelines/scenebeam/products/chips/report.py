@@ -25,6 +25,7 @@ from scenebeam.metadata.item_tables import (
 )
 from scenebeam.products.chips.card import CARD_FILE, dataset_card
 from scenebeam.products.chips.layouts import LAYOUTS
+from scenebeam.products.chips.layouts.base import CHIPS_FILE
 from scenebeam.products.chips.record import CellRecord, statistics_key
 from scenebeam.products.chips.request import ChipsRequest
 from scenebeam.products.chips.statistics import ChipStatistics
@@ -32,7 +33,7 @@ from scenebeam.products.chips.task import ChipsTask
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 
-CHIPS_FILE, MANIFEST_FILE, STATISTICS_FILE = "chips.parquet", "manifest.parquet", "statistics.json"
+MANIFEST_FILE, STATISTICS_FILE = "manifest.parquet", "statistics.json"
 _CHIPS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -46,6 +47,7 @@ _CHIPS_SCHEMA = pa.schema(
         ("images", pa.int32()),
         ("reason", pa.string()),
         ("values", pa.string()),
+        ("place", pa.string()),
     ]
 )
 _MANIFEST_SCHEMA = pa.schema(

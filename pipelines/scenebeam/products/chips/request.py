@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _NAME = r"^[A-Za-z][A-Za-z0-9_]{0,31}$"
 IMAGE = "image"
 """Name of the images of the bands that `product.bands` names."""
-_RESERVED = {IMAGE, "id", "json", "split"}
+_RESERVED = {
+    *(IMAGE, "id", "json", "split", "crs", "geometry", "lon", "lat", "time", "times", "metadata"),
+    *("image_count", "mask", "label", "bbox", "place", "sample"),
+}
+"""Names that samples and layouts have of their own."""
 MAX_SIDE = 4096
 
 
@@ -88,8 +92,8 @@ class LabelRequest(StrictModel):
     """Smallest share of a chip with a class, in percent. Pixels of the background, or without data
     in a raster, have none."""
     background: int = Field(default=0, ge=0, le=65_535)
-    """With `vector`: class of pixels outside of all features. Where the features are incomplete,
-    it is the class to ignore."""
+    """Class of pixels outside of all features, or of a raster that declares no nodata value. Where
+    the features are incomplete, it is the class to ignore."""
 
     @property
     def has_file(self) -> bool:
@@ -101,8 +105,8 @@ class LabelRequest(StrictModel):
         given = [name for name in ("vector", "raster", "collection") if getattr(self, name)]
         if len(given) > 1 or not (given or self.column):
             raise ValueError("give one of vector, raster, collection and column")
-        if self.instances and self.column and self.vector:
-            raise ValueError("give either column or instances")
+        if self.instances and (self.column or self.boundary or self.background):
+            raise ValueError("instances: leave out column, boundary and background")
         return self
 
 
@@ -262,6 +266,9 @@ class ChipsRequest(BandsRequest):
             raise ValueError(f"size: {self.side} pixels; it must be from 1 to {MAX_SIDE}")
         names = [one.name for one in self.others] + [one.name for one in self.labels]
         repeated = {name for name in names if names.count(name) > 1} | (_RESERVED & set(names))
+        # Layouts join the names of images and of their bands.
+        prefixes = tuple(f"{name}_" for name in (IMAGE, *(one.name for one in self.others)))
+        repeated |= {name for name in names if name.startswith(prefixes)}
         if repeated:
             raise ValueError(f"others, labels: {', '.join(sorted(repeated))} is in use already")
         if self.layout == "zarr" and self.image_count is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from scenebeam.metadata import stac_items
 from scenebeam.products.chips.request import IMAGE
+from scenebeam.products.chips.stacks import StackSpec
 from scenebeam.products.chips.task import ChipRef, ChipsTask
 from scenebeam.raster.cog import CogBand
 from scenebeam.raster.grid import Grid
@@ -21,19 +22,30 @@ from scenebeam.raster.validity import Array
 class ImageStack:
     """The images of one collection of a chip, in order of time."""
 
-    name: str
-    """`image`, or the name of another collection in the request."""
+    spec: StackSpec
     pixels: Array
     """Shape (time, bands, rows, columns)."""
-    bands: tuple[CogBand, ...]
-    """Name, scale and offset of each band."""
-    nodata: float | None
     times: Sequence[datetime]
     """When each was taken; empty for one image of no date."""
     scenes: Sequence[Sequence[str]]
     """Ids of the scenes of each image."""
     clouds: Sequence[float | None] = ()
     """Cloud over the chip in percent, where it is known."""
+
+    @property
+    def name(self) -> str:
+        """`image`, or the name of another collection in the request."""
+        return self.spec.name
+
+    @property
+    def bands(self) -> tuple[CogBand, ...]:
+        """Name, scale and offset of each band."""
+        return self.spec.cog_bands
+
+    @property
+    def nodata(self) -> float | None:
+        """Value of pixels without data."""
+        return self.spec.nodata
 
     @property
     def labels(self) -> list[str]:
@@ -98,6 +110,7 @@ class ChipSample:
             }
         document: dict[str, Any] = {
             "id": self.id,
+            "place": self.ref.place,
             "crs": self.task.crs,
             "bounds": [west, south, east, north],
             "bbox": stac_items.item_bbox(self.footprint),

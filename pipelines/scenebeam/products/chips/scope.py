@@ -37,7 +37,7 @@ _DAY = timedelta(days=1)
 
 def _no_chips() -> ChipWindows:
     nothing = np.empty(0)
-    return ChipWindows([], np.empty(0, object), nothing, nothing, 0.0, {})
+    return ChipWindows([], [], np.empty(0, object), nothing, nothing, 0.0, {})
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _windows(
     shapely.prepare(area)
     kept = np.flatnonzero(shapely.intersects_xy(area, places.lon, places.lat))
     if not len(kept):
-        raise RequestError(f"area: none of the {len(places.ids)} places is in it")
+        raise RequestError(f"area: none of the {len(places.names)} places is in it")
     return windows.subset(kept)
 
 

@@ -29,9 +29,12 @@ SCHEMA = pa.schema(
         ("count", pa.int64()),
         ("sum", pa.float64()),
         ("squares", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
     ]
 )
-"""Of the table of a cell: a row for each bin. Sums are those of the pixels in the bin."""
+"""Of the table of a cell: a row for each bin. Sums are those of the pixels in the bin, and extremes
+those of the band."""
 
 
 @dataclass
@@ -42,6 +45,8 @@ class BandHistogram:
     counts: Array = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     sums: Array = field(default_factory=lambda: np.zeros(_BINS))
     squares: Array = field(default_factory=lambda: np.zeros(_BINS))
+    low: float = np.inf
+    high: float = -np.inf
 
     @property
     def is_exact(self) -> bool:
@@ -51,6 +56,12 @@ class BandHistogram:
 
     def add(self, values: Array) -> None:
         """Add valid pixels, shape (n,)."""
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        if not values.size:
+            return
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
         if self.is_exact:
             lowest = int(np.iinfo(self.dtype).min)
             self.counts += np.bincount(values.astype(np.int64) - lowest, minlength=_BINS)
@@ -91,8 +102,8 @@ class BandHistogram:
             "count": count,
             "mean": mean,
             "std": float(np.sqrt(max(variance, 0.0))),
-            "min": float(values[filled[0]]),
-            "max": float(values[filled[-1]]),
+            "min": self.low,
+            "max": self.high,
         }
         cumulative = np.cumsum(self.counts)
         for percentile in _PERCENTILES:
@@ -132,6 +143,8 @@ class ChipStatistics:
                     int(histogram.counts[index]),
                     float(histogram.sums[index]),
                     float(histogram.squares[index]),
+                    histogram.low,
+                    histogram.high,
                 )
                 for name, value in zip(SCHEMA.names, row, strict=True):
                     rows[name].append(value)
@@ -140,8 +153,10 @@ class ChipStatistics:
     def merge(self, table: pa.Table) -> None:
         """Add the table of a cell."""
         for row in _groups(table):
-            image, band, dtype, bins, counts, sums, squares = row
+            image, band, dtype, bins, counts, sums, squares, low, high = row
             histogram = self._band(image, band, dtype)
+            histogram.low = min(histogram.low, float(low[0]))
+            histogram.high = max(histogram.high, float(high[0]))
             histogram.counts[bins] += counts
             histogram.sums[bins] += sums
             histogram.squares[bins] += squares
@@ -154,13 +169,12 @@ class ChipStatistics:
         return described
 
 
-def _groups(table: pa.Table) -> Iterator[tuple[str, str, str, Array, Array, Array, Array]]:
-    """Yield the columns of each band of a table."""
+def _groups(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Yield image, band and dtype of each band of a table, and its other columns as arrays."""
     images = np.asarray(table.column("image").to_pylist(), object)
     bands = np.asarray(table.column("band").to_pylist(), object)
     dtypes = table.column("dtype").to_pylist()
-    columns = [table.column(name).to_numpy() for name in ("bin", "count", "sum", "squares")]
+    columns = [table.column(name).to_numpy() for name in SCHEMA.names[3:]]
     for image, band in dict.fromkeys(zip(images.tolist(), bands.tolist(), strict=True)):
         one = np.flatnonzero((images == image) & (bands == band))
-        bins, counts, sums, squares = (column[one] for column in columns)
-        yield image, band, dtypes[one[0]], bins, counts, sums, squares
+        yield image, band, dtypes[one[0]], *(column[one] for column in columns)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from affine import Affine
 from pydantic import BaseModel, ConfigDict
 
-from scenebeam.catalog.scene import Asset
 from scenebeam.imaging.chip_scenes import ChipScene, Clouds
 from scenebeam.imaging.refs import SceneFiles
 from scenebeam.products.chips.request import ChipsRequest
+from scenebeam.products.chips.stacks import StackSpec
 from scenebeam.raster.grid import Grid
 from scenebeam.request import Checks
 from scenebeam.tasks import Task
@@ -43,6 +43,8 @@ class ChipRef(NamedTuple):
     """Number of the chip among those of its split."""
     values: str
     """Label columns of the place, as JSON."""
+    place: str
+    """Id of the place in its file."""
 
 
 class OtherScenes(BaseModel):
@@ -65,6 +67,9 @@ class LabelSource(BaseModel):
 
     name: str
     dtype: str
+    nodata: float | None = None
+    """Value of pixels without data, if the label is a raster."""
+    is_vector: bool
     layer: tuple[SceneFiles, ...] = ()
     """The files of a raster label. Their footprints are in degrees."""
     features: str = ""
@@ -95,9 +100,8 @@ class ChipsTask(Task):
     clouds: Clouds
     others: tuple[OtherScenes, ...] = ()
     labels: tuple[LabelSource, ...] = ()
-    dtype: str
-    """Dtype of the images, like `nodata`."""
-    nodata: float | None
+    stacks: tuple[StackSpec, ...]
+    """How images are stored: those of `bands` first, then those of the others, in their order."""
     split_counts: dict[str, int]
     """Number of chips of each split, in all cells."""
     product: ChipsRequest
@@ -122,12 +126,6 @@ class ChipsTask(Task):
         transform = Affine(self.resolution, 0, chip.left, 0, -self.resolution, chip.top)
         return Grid((self.side, self.side), transform, self.crs)
 
-    @property
-    def band_names(self) -> list[str]:
-        """Names of the bands of the images."""
-        return [asset.band for asset in self.bands]
-
-    @property
-    def bands(self) -> tuple[Asset, ...]:
-        """The bands of its first scene."""
-        return self.scenes[0].bands if self.scenes else ()
+    def stack(self, name: str) -> StackSpec:
+        """Return how the images of a collection are stored."""
+        return next(one for one in self.stacks if one.name == name)

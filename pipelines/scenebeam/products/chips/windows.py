@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.errors import RequestError
 from scenebeam.imaging.chip_places import window_footprints
-from scenebeam.products.chips.places import Places
+from scenebeam.products.chips.places import Places, identifier
 from scenebeam.products.chips.request import ChipsRequest, PlaceGrid
 from scenebeam.raster.validity import Array
 
@@ -33,6 +33,8 @@ class ChipWindows:
     """Chips and where they are. All sequences have the same length."""
 
     ids: Sequence[str]
+    places: Sequence[str]
+    """Ids of the places in their file; the same without a file."""
     crs: Array
     """CRS of each chip, such as EPSG:32634."""
     left: Array
@@ -49,8 +51,15 @@ class ChipWindows:
         columns = {}
         for name, values in self.columns.items():
             columns[name] = [values[index] for index in indices]
-        ids = [self.ids[index] for index in indices]
-        return ChipWindows(ids, self.crs[kept], self.left[kept], self.top[kept], self.side, columns)
+        return ChipWindows(
+            [self.ids[index] for index in indices],
+            [self.places[index] for index in indices],
+            self.crs[kept],
+            self.left[kept],
+            self.top[kept],
+            self.side,
+            columns,
+        )
 
     def footprints(self) -> tuple[Array, Array]:
         """Return outlines and centers in degrees, as `window_footprints` does."""
@@ -92,11 +101,14 @@ def windows_of_places(
         left[one] = np.asarray(x) - anchor[0] * side
         top[one] = np.asarray(y) + (1 - anchor[1]) * side
     for number in np.flatnonzero(~np.isfinite(left + top)).tolist():
-        raise RequestError(f"product.crs: {product.crs} has no coordinates of {places.ids[number]}")
+        raise RequestError(
+            f"product.crs: {product.crs} has no coordinates of {places.names[number]}"
+        )
     if product.snap:
         left = _snap(left, origin[0], product.resolution)
         top = _snap(top, origin[1], product.resolution)
-    return ChipWindows(places.ids, crs, left, top, side, places.columns)
+    ids = [identifier(name) for name in places.names]
+    return ChipWindows(ids, places.names, crs, left, top, side, places.columns)
 
 
 def windows_of_grid(
@@ -152,10 +164,12 @@ def utm_zones(lon: Array, lat: Array) -> Array:
 
 def _parse_crs(text: str) -> str:
     try:
-        CRS.from_user_input(text)
+        authority = CRS.from_user_input(text).to_authority()
     except CRSError:
         raise RequestError(f"product.crs: {text!r} is neither utm nor a valid CRS") from None
-    return text
+    if authority is None:
+        raise RequestError(f"product.crs: {text[:60]!r} has no code; give one such as EPSG:3035")
+    return ":".join(authority)
 
 
 def _snap(values: Array, origin: float, resolution: float) -> Array:
@@ -192,7 +206,7 @@ def _lattice(
         lefts.append(grid_columns.ravel() * step + origin[0])
         tops.append(grid_rows.ravel() * step + side + origin[1])
     return ChipWindows(
-        ids, np.array(systems, object), np.concatenate(lefts), np.concatenate(tops), side, {}
+        ids, ids, np.array(systems, object), np.concatenate(lefts), np.concatenate(tops), side, {}
     )
 
 
@@ -233,15 +247,17 @@ def _major_tom(
             if abs(latitude) >= 84:
                 continue
             around = 2 * math.pi * _EARTH_RADIUS * math.cos(math.radians(latitude))
-            width = 360 / math.ceil(around / step)
-            for column in range(math.floor(west / width) - 1, math.ceil(east / width) + 1):
+            count = math.ceil(around / step)
+            width = 360 / count
+            for position in range(math.floor(west / width) - 1, math.ceil(east / width) + 1):
+                # Beyond the antimeridian, columns are those of the other side.
+                column = (position + count // 2) % count - count // 2
                 ids.append(_major_tom_id(row, column))
                 points.append((column * width, latitude))
     if len(ids) > _MAX_CHIPS:
         raise RequestError(f"product.grid: more than {_MAX_CHIPS:,} chips; use a larger step")
     unique = dict(zip(ids, points, strict=True))
     lon, lat = np.array(list(unique.values())).T
-    lon = (lon + 180) % 360 - 180
     places = Places(list(unique), lon, lat, {})
     return windows_of_places(places, product, origin, anchor=(0.0, 0.0))
 

@@ -73,7 +73,7 @@ def _classify(lattice: ChipLattice, budget: Budget) -> Iterator[tuple[int, int]]
     grids = [lattice.row_grid(row, "lulc") for row in rows]
     chips = {tuple(cell): chip for chip, cell in enumerate(lattice.cells.tolist())}
     scenes = task.land_cover_layer.scenes
-    pixels = read_layer(scenes, grids, all_bands, keep_stored, "nearest", budget)
+    pixels = read_layer(scenes, grids, all_bands, keep_stored, lambda asset: "nearest", budget)
     for index, [(values, valid)] in pixels:
         # Nodata becomes 0, which is no class: a window with a gap is never homogeneous.
         known = values if valid is None else np.where(valid, values, 0)
@@ -114,7 +114,9 @@ def _check_masks(
     recipe = lattice.task.recipes[layer.platform]
     grids = [lattice.grid(chip, layer.platform) for chip in chips]
     rejected = {}
-    masks = read_layer(layer.scenes, grids, _mask_band, keep_stored, recipe.resampling, budget)
+    masks = read_layer(
+        layer.scenes, grids, _mask_band, keep_stored, lambda asset: recipe.resampling, budget
+    )
     for index, [(values, valid)] in masks:
         if valid is not None and not valid.all():
             rejected[chips[index]] = f"nodata {layer.platform}"

@@ -187,7 +187,7 @@ def _count_windows(task: LandcoverTask, budget: Budget) -> dict[float, Counter[i
     # Rows of windows are read as `find_candidates` reads them, so that both see the same pixels.
     grids = [lattice.row_grid(row, "lulc") for row in rows]
     scenes = task.land_cover_layer.scenes
-    pixels = read_layer(scenes, grids, all_bands, keep_stored, "nearest", budget)
+    pixels = read_layer(scenes, grids, all_bands, keep_stored, lambda asset: "nearest", budget)
     for index, [(values, valid)] in pixels:
         known = values if valid is None else np.where(valid, values, 0)
         windows = known.reshape(side, -1, side)

@@ -88,9 +88,12 @@ def _read_chips(
 
     numbers = list(chips)
     grids = [lattice.grid(chip, layer.platform) for chip in numbers]
-    for index, bands in read_layer(
-        layer.scenes, grids, all_bands, encode, recipe.resampling, budget
-    ):
+    scenes = layer.scenes
+
+    def resampling(asset: Asset) -> str:
+        return recipe.resampling
+
+    for index, bands in read_layer(scenes, grids, all_bands, encode, resampling, budget):
         yield numbers[index], bands
 
 

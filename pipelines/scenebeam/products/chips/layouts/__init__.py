@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenebeam.products.chips.layouts.base import FileRecord, Layout, StoredChip
+from scenebeam.products.chips.layouts.base import FileRecord, Layout, StoredChip, StoredSample
 from scenebeam.products.chips.layouts.cogs import Cogs
 from scenebeam.products.chips.layouts.parquet import ParquetRows
 from scenebeam.products.chips.layouts.webdataset import WebDataset
@@ -16,4 +16,4 @@ LAYOUTS: dict[str, type[Layout]] = {
 }
 """`product.layout` → its class. A new layout is one module and one line here."""
 
-__all__ = ["LAYOUTS", "FileRecord", "Layout", "StoredChip"]
+__all__ = ["LAYOUTS", "FileRecord", "Layout", "StoredChip", "StoredSample"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.metadata import stac_items
@@ -19,6 +22,8 @@ from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 
+CHIPS_FILE = "chips.parquet"
+"""Table of all chips of a run."""
 _BATCH_BYTES = 16 * 2**20
 Assets = dict[str, dict[str, Any]]
 """STAC assets of a chip, with hrefs relative to the folder of the output."""
@@ -47,11 +52,15 @@ class EncodedSample:
 class StoredChip:
     """A chip that is read back."""
 
+    id: str
     images: Mapping[str, Array]
     """Name of the collection → array of shape (time, bands, rows, columns)."""
     masks: Mapping[str, Array]
     metadata: Mapping[str, Any]
     """As `ChipSample.metadata` has it."""
+
+
+StoredSample = Callable[[], StoredChip]
 
 
 class Layout(ABC):
@@ -84,10 +93,8 @@ class Layout(ABC):
 
     @staticmethod
     @abstractmethod
-    def read(
-        store: Store, splits: Sequence[str], files: Sequence[str]
-    ) -> Iterator[tuple[str, StoredChip]]:
-        """Read chips back.
+    def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:
+        """Find chips to be read back.
 
         Args:
             store: The output.
@@ -95,7 +102,8 @@ class Layout(ABC):
             files: Keys of the files of the layout, sorted.
 
         Yields:
-            The id of a chip, and the chip, in an order that is always the same.
+            What reads a chip, in an order that is always the same. It is called before the next
+            one is asked for, or never.
         """
 
 
@@ -123,6 +131,17 @@ class FilePublisher:
         if self._batch:
             self._store.write_all(self._batch)
         self._batch, self._size = {}, 0
+
+
+def chips_of(store: Store, splits: Sequence[str]) -> list[str]:
+    """Return the ids of the chips of some splits that were made, sorted."""
+    with store.local_copy(CHIPS_FILE) as path:
+        table = pq.ParquetFile(path).read(columns=["id", "split", "images"])
+    is_made = pc.and_(
+        pc.greater(table.column("images"), 0),
+        pc.is_in(table.column("split"), pa.array(list(splits), pa.string())),
+    )
+    return sorted(table.filter(is_made).column("id").to_pylist())
 
 
 def folder_of(split: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from scenebeam.products.chips.layouts.base import (
     FilePublisher,
     Layout,
     StoredChip,
+    StoredSample,
+    chips_of,
     encode_image,
     encode_mask,
     file_fields,
@@ -71,25 +74,24 @@ class Cogs(Layout):
         self._publisher.flush()
 
     @staticmethod
-    def read(
-        store: Store, splits: Sequence[str], files: Sequence[str]
-    ) -> Iterator[tuple[str, StoredChip]]:
+    def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:
+        wanted = set(chips_of(store, splits))
         for key in files:
-            if not key.endswith(f"/{_SAMPLE}"):
-                continue
-            folder = key.removesuffix(_SAMPLE)
-            document = json.loads(read_required(store, key))
-            if document.get("split", "") not in splits:
-                continue
-            images = {}
-            for name, members in document["files"].items():
-                contents = [read_required(store, f"{folder}{one}") for one in members]
-                images[name] = np.stack([read_tiff(content) for content in contents])
-            masks = {}
-            for label in document["masks"]:
-                content = read_required(store, f"{folder}{document['id']}_{label}.tif")
-                masks[label] = read_tiff(content)[0]
-            yield document["id"], StoredChip(images, masks, document)
+            if key.endswith(f"/{_SAMPLE}") and key.split("/")[-2] in wanted:
+                yield partial(_read_chip, store, key)
+
+
+def _read_chip(store: Store, key: str) -> StoredChip:
+    folder = key.removesuffix(_SAMPLE)
+    document = json.loads(read_required(store, key))
+    images, masks = {}, {}
+    for name, members in document.pop("files").items():
+        contents = [read_required(store, f"{folder}{one}") for one in members]
+        images[name] = np.stack([read_tiff(content) for content in contents])
+    for label in document.pop("masks"):
+        content = read_required(store, f"{folder}{document['id']}_{label}.tif")
+        masks[label] = read_tiff(content)[0]
+    return StoredChip(document["id"], images, masks, document)
 
 
 def _image_asset(sample: ChipSample, stack: ImageStack) -> dict[str, object]:

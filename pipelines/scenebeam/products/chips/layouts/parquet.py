@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip, encode_mask
+from scenebeam.products.chips.layouts.base import (
+    EncodedSample,
+    StoredChip,
+    StoredSample,
+    encode_mask,
+)
 from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
 from scenebeam.products.chips.samples import ChipSample, ImageStack
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
@@ -93,14 +99,12 @@ class ParquetRows(ShardedLayout):
         return EncodedSample(members)
 
     @staticmethod
-    def read(
-        store: Store, splits: Sequence[str], files: Sequence[str]
-    ) -> Iterator[tuple[str, StoredChip]]:
+    def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:
         for key in shards_of(files, ParquetRows.suffix, splits):
             with store.local_copy(key) as path:
                 for batch in pq.ParquetFile(path).iter_batches(batch_size=16):
-                    for row in batch.to_pylist():
-                        yield row["id"], _chip_of(row)
+                    for index in range(len(batch)):
+                        yield partial(_chip_of, batch, index)
 
 
 def _encode_band(sample: ChipSample, stack: ImageStack, band: int) -> bytes:
@@ -135,7 +139,8 @@ def _row(sample: ChipSample, encoded: EncodedSample) -> dict[str, Any]:
     }
 
 
-def _chip_of(row: dict[str, Any]) -> StoredChip:
+def _chip_of(batch: pa.RecordBatch, index: int) -> StoredChip:
+    [row] = batch.slice(index, 1).to_pylist()
     document = json.loads(row[_METADATA])
     images, taken = {}, {"geometry"}
     for name, described in document["images"].items():
@@ -146,4 +151,4 @@ def _chip_of(row: dict[str, Any]) -> StoredChip:
     for name, content in row.items():
         if isinstance(content, bytes) and name not in taken:
             masks[name] = read_tiff(content)[0]
-    return StoredChip(images, masks, document)
+    return StoredChip(document["id"], images, masks, document)

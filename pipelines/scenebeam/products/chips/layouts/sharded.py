@@ -53,7 +53,7 @@ class ShardedLayout(Layout):
 
     def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
         split = folder_of(sample.ref.split)
-        size = sum(len(content) for content in encoded.members.values())
+        size = self.size_of(encoded)
         if split in self._open and self._open[split].size + size > self.task.product.shard_size:
             self._publish(split)
         if split not in self._open:
@@ -63,6 +63,10 @@ class ShardedLayout(Layout):
         # Its size is known only when it is complete: see the manifest.
         href = f"./{self._key(split)}"
         return {"shard": {"href": href, "type": self.media_type, "roles": ["data"]}}
+
+    def size_of(self, encoded: EncodedSample) -> int:
+        """Return the bytes that a sample takes in a shard."""
+        return sum(len(content) for content in encoded.members.values())
 
     def close(self) -> None:
         for split in sorted(self._open):

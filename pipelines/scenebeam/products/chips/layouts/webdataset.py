@@ -7,21 +7,23 @@ A sample is the members of one id, one after the other: `<id>.json`, `<id>.image
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip
+from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip, StoredSample
 from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
 from scenebeam.products.chips.samples import ChipSample
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 
-_HEADER = 512
-"""Size of the header of a member."""
+_BLOCK = 512
+"""Size of the header of a member, and what its content is padded to."""
 
 
 class TarShard(ShardFile):
@@ -32,13 +34,11 @@ class TarShard(ShardFile):
         self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def add(self, sample: ChipSample, encoded: EncodedSample) -> None:
-        # Loaders split names at the first dot.
-        stem = sample.id.replace(".", "_")
         for member, content in encoded.members.items():
-            info = tarfile.TarInfo(f"{stem}.{member}")
+            info = tarfile.TarInfo(f"{sample.id}.{member}")
             info.size = len(content)
             self._archive.addfile(info, io.BytesIO(content))
-            self.size += _HEADER + len(content)
+            self.size += padded(len(content))
 
     def close(self) -> None:
         self._archive.close()
@@ -59,13 +59,19 @@ class WebDataset(ShardedLayout):
             members[f"{label}.npy"] = _npy(mask)
         return EncodedSample(members)
 
+    def size_of(self, encoded: EncodedSample) -> int:
+        return sum(padded(len(content)) for content in encoded.members.values())
+
     @staticmethod
-    def read(
-        store: Store, splits: Sequence[str], files: Sequence[str]
-    ) -> Iterator[tuple[str, StoredChip]]:
+    def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:
         for key in shards_of(files, WebDataset.suffix, splits):
             with store.local_copy(key) as path, tarfile.open(path) as archive:
                 yield from _samples(archive)
+
+
+def padded(size: int) -> int:
+    """Return what a member takes: its header, and its content up to a whole block."""
+    return _BLOCK + -(-size // _BLOCK) * _BLOCK
 
 
 def _npy(array: Array) -> bytes:
@@ -74,31 +80,24 @@ def _npy(array: Array) -> bytes:
     return file.getvalue()
 
 
-def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, StoredChip]]:
+def _samples(archive: tarfile.TarFile) -> Iterator[StoredSample]:
     """Yield the samples of a tar file: consecutive members of one name."""
-    name, members = "", dict[str, bytes]()
-    for info in archive:
-        stem, _, member = info.name.partition(".")
-        if stem != name and members:
-            yield _sample(members)
-            members = {}
+    for _, group in itertools.groupby(archive, lambda info: info.name.partition(".")[0]):
+        yield partial(_sample, archive, list(group))
+
+
+def _sample(archive: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> StoredChip:
+    contents = {}
+    for info in members:
         file = archive.extractfile(info)
-        name = stem
-        members[member] = file.read() if file is not None else b""
-    if members:
-        yield _sample(members)
-
-
-def _sample(members: dict[str, bytes]) -> tuple[str, StoredChip]:
-    document = json.loads(members["json"])
+        contents[info.name.partition(".")[2]] = file.read() if file is not None else b""
+    document = json.loads(contents.pop("json"))
     images, masks = {}, {}
-    for member, content in members.items():
-        if member == "json":
-            continue
+    for member, content in contents.items():
         name = member.removesuffix(".npy")
         array = np.load(io.BytesIO(content), allow_pickle=False)
         if name in document["images"]:
             images[name] = array
         else:
             masks[name] = array
-    return document["id"], StoredChip(images, masks, document)
+    return StoredChip(document["id"], images, masks, document)

@@ -7,7 +7,8 @@ come last: before that, readers find no store. (https://zarr-specs.readthedocs.i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from scenebeam.products.chips.layouts.base import (
     FilePublisher,
     Layout,
     StoredChip,
+    StoredSample,
     array_bytes,
     folder_of,
 )
@@ -34,9 +36,10 @@ ROOT = "chips.zarr"
 _LEVEL = 3
 _METADATA = "metadata"
 _TIME, _COUNT = "time", "image_count"
-_METADATA_BYTES = 16_384
 """Metadata of a chip are JSON in an array of bytes, which all readers of Zarr can read."""
-_CHIP, _DATE, _BAND, _Y, _X = "chip", "date", "band", "y", "x"
+_IMAGE_METADATA = 320
+"""Bytes of the metadata of one image at the most."""
+_CHIP, _DATE, _Y, _X = "chip", "date", "y", "x"
 
 
 class ZarrStore(Layout):
@@ -53,21 +56,20 @@ class ZarrStore(Layout):
         for stack in sample.stacks:
             length = dates if stack.times else 1
             shape = (length, *stack.pixels.shape[1:])
-            fill = 0 if stack.nodata is None else stack.nodata
-            arrays[stack.name] = np.full(shape, fill, stack.pixels.dtype)
+            arrays[stack.name] = np.full(shape, stack.spec.fill, stack.spec.dtype)
             arrays[stack.name][: len(stack.pixels)] = stack.pixels
         arrays |= sample.masks
-        times = np.full(dates, np.datetime64("NaT", "s").astype(np.int64))
+        times = np.full(dates, np.iinfo(np.int64).min)
         times[: len(sample.image.times)] = [int(when.timestamp()) for when in sample.image.times]
         arrays[_TIME] = times
         arrays[_COUNT] = np.array(len(sample.image.pixels), np.int32)
-        document = json.dumps(sample.metadata()).encode()
-        if len(document) > _METADATA_BYTES:
+        document, most = json.dumps(sample.metadata()).encode(), _metadata_bytes(self.task)
+        if len(document) > most:
             raise StorageError(
                 f"chip {sample.id}: its metadata have {len(document):,} bytes, more than the "
-                f"{_METADATA_BYTES:,} that a Zarr store of chips holds"
+                f"{most:,} that this store has for each chip; use another layout"
             )
-        arrays[_METADATA] = np.frombuffer(document.ljust(_METADATA_BYTES), np.uint8)
+        arrays[_METADATA] = np.frombuffer(document.ljust(most), np.uint8)
         members = {}
         for name, array in arrays.items():
             zeros = "/0" * array.ndim
@@ -92,27 +94,24 @@ class ZarrStore(Layout):
             folder = f"{ROOT}/{folder_of(split)}"
             for name, document in _arrays(task, count).items():
                 files[f"{folder}/{name}/zarr.json"] = _json(document)
-            files[f"{folder}/zarr.json"] = _json(_group(attributes={"split": split}))
+            attributes = {"split": split, "arrays": sorted(_arrays(task, count))}
+            files[f"{folder}/zarr.json"] = _json(_group(attributes))
         # The root comes last, and makes it a store.
-        files[f"{ROOT}/zarr.json"] = _json(_group(attributes={}))
+        files[f"{ROOT}/zarr.json"] = _json(_group({}))
         return files
 
     @staticmethod
-    def read(
-        store: Store, splits: Sequence[str], files: Sequence[str]
-    ) -> Iterator[tuple[str, StoredChip]]:
+    def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:
         for split in splits:
             folder = f"{ROOT}/{folder_of(split)}"
+            group = json.loads(read_required(store, f"{folder}/zarr.json"))
             names = {}
-            for key in store.list(f"{folder}/"):
-                if key.endswith("/zarr.json") and key.count("/") == folder.count("/") + 2:
-                    names[key.split("/")[-2]] = json.loads(read_required(store, key))
-            if not names:
-                continue
+            for name in group["attributes"]["arrays"]:
+                names[name] = json.loads(read_required(store, f"{folder}/{name}/zarr.json"))
+            made = {key for key in files if key.startswith(f"{folder}/{_METADATA}/c/")}
             for index in range(names[_COUNT]["shape"][0]):
-                found = _read_chip(store, folder, names, index)
-                if found is not None:
-                    yield found
+                if f"{folder}/{_METADATA}/c/{index}/0" in made:
+                    yield partial(_read_chip, store, folder, names, index)
 
 
 def _dates(task: ChipsTask) -> int:
@@ -123,53 +122,44 @@ def _dates(task: ChipsTask) -> int:
 def _arrays(task: ChipsTask, count: int) -> dict[str, dict[str, Any]]:
     """Return the metadata of the arrays of a split."""
     dates, side = _dates(task), task.side
-    fill = 0 if task.nodata is None else task.nodata
-    bands = task.band_names
+    undated = {other.name for other in task.others if other.within_days is None}
+    nat = int(np.iinfo(np.int64).min)
+    time = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    metadata = (count, _metadata_bytes(task))
     arrays = {
-        IMAGE: _array(
-            (count, dates, len(bands), side, side),
-            task.dtype,
-            fill,
-            (_CHIP, _DATE, _BAND, _Y, _X),
-            {"bands": bands},
-        ),
-        _TIME: _array(
-            (count, dates),
-            "int64",
-            int(np.iinfo(np.int64).min),
-            (_CHIP, _DATE),
-            {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"},
-        ),
+        _TIME: _array((count, dates), "int64", nat, (_CHIP, _DATE), time),
         _COUNT: _array((count,), "int32", 0, (_CHIP,), {}),
-        _METADATA: _array((count, _METADATA_BYTES), "uint8", 32, (_CHIP, "character"), {}),
+        _METADATA: _array(metadata, "uint8", ord(" "), (_CHIP, "character"), {}),
     }
-    for other in task.others:
-        shown = other.scenes or other.layer
-        if not shown:
-            continue
-        dtype = np.result_type(*(np.dtype(asset.dtype) for asset in shown[0].bands)).name
-        nodata = next((one.nodata for one in shown[0].bands if one.nodata is not None), 0)
-        length, date = (
-            (dates, _DATE) if other.within_days is not None else (1, f"{other.name}_date")
-        )
-        names = [asset.band for asset in shown[0].bands]
-        arrays[other.name] = _array(
-            (count, length, len(names), side, side),
-            dtype,
-            nodata,
-            (_CHIP, date, f"{other.name}_{_BAND}", _Y, _X),
-            {"bands": names},
+    for spec in task.stacks:
+        own = "" if spec.name == IMAGE else f"{spec.name}_"
+        length, date = (1, f"{own}date") if spec.name in undated else (dates, _DATE)
+        bands = [
+            {"name": name, "scale": scale, "offset": offset} for name, scale, offset in spec.bands
+        ]
+        arrays[spec.name] = _array(
+            (count, length, len(spec.bands), side, side),
+            spec.dtype,
+            spec.fill,
+            (_CHIP, date, f"{own}band", _Y, _X),
+            {"bands": bands},
         )
     for label in task.labels:
         classes = {str(value): name for value, name in label.classes.items()}
         arrays[label.name] = _array(
             (count, side, side),
             label.dtype,
-            label.background,
+            label.background if label.nodata is None else label.nodata,
             (_CHIP, _Y, _X),
             {"classes": classes} if classes and not label.instances else {},
         )
     return arrays
+
+
+def _metadata_bytes(task: ChipsTask) -> int:
+    """Return the size of the metadata of a chip, which have some texts for each image."""
+    images = _dates(task) * len(task.stacks)
+    return 4096 + _IMAGE_METADATA * images
 
 
 def _array(
@@ -220,36 +210,26 @@ def _compress(content: bytes) -> bytes:
 
 
 def _read_chip(
-    store: Store, folder: str, names: dict[str, dict[str, Any]], index: int
-) -> tuple[str, StoredChip] | None:
-    """Read the chunks of a chip; None if it was not made."""
-    content = _read_chunk(store, folder, names, _METADATA, index)
-    if content is None:
-        return None
-    document = json.loads(content.tobytes())
+    store: Store, folder: str, names: Mapping[str, dict[str, Any]], index: int
+) -> StoredChip:
+    """Read the chunks of a chip."""
+    document = json.loads(_read_chunk(store, folder, names, _METADATA, index).tobytes())
     images, masks = {}, {}
-    for name in names:
-        if name in (_METADATA, _TIME, _COUNT):
-            continue
+    for name in names.keys() - {_METADATA, _TIME, _COUNT}:
         array = _read_chunk(store, folder, names, name, index)
-        if array is None:
-            continue
         if name in document["images"]:
             images[name] = array[: max(len(document["images"][name]["times"]), 1)]
         else:
             masks[name] = array
-    return document["id"], StoredChip(images, masks, document)
+    return StoredChip(document["id"], images, masks, document)
 
 
 def _read_chunk(
-    store: Store, folder: str, names: dict[str, dict[str, Any]], name: str, index: int
-) -> Array | None:
+    store: Store, folder: str, names: Mapping[str, dict[str, Any]], name: str, index: int
+) -> Array:
     shape = names[name]["shape"][1:]
-    content = store.read(f"{folder}/{name}/c/{index}{'/0' * len(shape)}")
-    if content is None:
-        return None
+    content = read_required(store, f"{folder}/{name}/c/{index}{'/0' * len(shape)}")
     dtype = np.dtype(names[name]["data_type"]).newbyteorder("<")
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return np.frombuffer(pa.Codec("zstd").decompress(content, size, asbytes=True), dtype).reshape(
-        shape
-    )
+    stored = pa.Codec("zstd").decompress(content, size, asbytes=True)
+    return np.frombuffer(stored, dtype).reshape(shape).copy()

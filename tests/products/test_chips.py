@@ -35,6 +35,7 @@ from scenebeam.execution.driver import run
 from scenebeam.multihash import content_multihash
 from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.planning.search import make_plan
+from scenebeam.products.chips import plan as plans
 from scenebeam.products.chips.draw import draw_chips
 from scenebeam.products.chips.record import CellRecord
 from scenebeam.products.chips.request import ChipsRequest, Draw
@@ -211,6 +212,7 @@ def test_shards_are_no_larger_than_asked(chips_request: Make) -> None:
 def test_a_run_in_pieces_ends_with_the_same_files(
     chips_request: Make, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plans, "LARGEST_CELL", 5)
     whole = chips_request(**{"product.layout": layout, "output": str(tmp_path / "whole")})
     run(whole)
     request = chips_request(**{"product.layout": layout})

@@ -22,6 +22,9 @@ from scenebeam.raster.source import Source
 from scenebeam.raster.validity import Array, valid_mask
 from scenebeam.request import Checks
 
+_FEW_PIXELS = 16
+"""An image with fewer is checked exactly."""
+
 
 @dataclass(frozen=True)
 class PixelEncoding:
@@ -53,6 +56,10 @@ class PixelEncoding:
     def encode(self, band: int, pixels: Array) -> Array:
         """Convert the pixels of one band from the values of its file to those of the image."""
         nodata = self.source_nodata[band]
+        is_offset = self.values != "raw" and self.scene.bands[band].add_offset != 0
+        is_alike = pixels.dtype == self.dtype and nodata == self.nodata
+        if is_alike and not is_offset:
+            return pixels  # as most are: of many small chips, each call counts
         if self.values != "raw":
             add_offset = self.scene.bands[band].add_offset
             pixels = harmonize(pixels, valid_mask(pixels, nodata), add_offset, nodata)
@@ -110,6 +117,21 @@ def read_images(
                 continue
             pixels = [encoding.encode(band, read) for band, (read, _) in enumerate(bands)]
             yield number, ChipImage(encoding, np.stack(pixels))
+
+
+def is_plainly_usable(image: ChipImage, checks: Checks) -> bool:
+    """Whether an image has no pixel without data, and all of its bands vary a lot.
+
+    This decides for almost all images, in a fraction of the time of `check_image`.
+    """
+    pixels, nodata = image.pixels, image.encoding.nodata
+    if pixels.dtype.kind not in "iu" or pixels[0].size < _FEW_PIXELS:
+        return False
+    if nodata is not None and bool((pixels == pixels.dtype.type(nodata)).any()):
+        return False
+    deviations = pixels.reshape(len(pixels), -1).std(axis=1, dtype=np.float32)
+    limits = [min_std_dev(asset, checks) or 0.0 for asset in image.encoding.scene.bands]
+    return bool((deviations > 2 * np.array(limits) + 1).all())
 
 
 def check_image(

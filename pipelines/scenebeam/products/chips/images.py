@@ -10,7 +10,7 @@ import shapely
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
 from scenebeam.imaging.bands import requested_resampling
-from scenebeam.imaging.chip_images import ChipImage, check_image, read_images
+from scenebeam.imaging.chip_images import ChipImage, check_image, is_plainly_usable, read_images
 from scenebeam.imaging.chip_reader import open_sources
 from scenebeam.imaging.chip_scenes import ChipScene, covers
 from scenebeam.imaging.layered_reader import Pixels, all_bands, read_layer
@@ -130,6 +130,8 @@ class CellImages:
         if not np.can_cast(image.encoding.dtype, spec.dtype):
             found = image.encoding.dtype.name
             return f"its files are {found}, but the record of its collection says {spec.dtype}"
+        if is_plainly_usable(image, self._task.checks):
+            return ""
         try:
             check_image(image, product.max_nodata, "product.max_nodata", self._task.checks)
         except CheckError as error:

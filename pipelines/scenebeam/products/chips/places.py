@@ -187,13 +187,15 @@ def _check_unique(places: Sequence[str], shown: str) -> None:
     """
     seen: dict[str, str] = {}
     for place in places:
-        other = seen.setdefault(identifier(place).lower(), place)
-        if other is not place:
+        name = identifier(place).lower()
+        if name in seen:
+            other = seen[name]
             same = f"the id {place}" if other == place else f"ids like {other} and {place}"
             raise RequestError(
                 f"product.places: two places of {shown} have {same}; name another column in "
                 "product.id_column"
             )
+        seen[name] = place
 
 
 def as_numbers(values: Sequence[Any]) -> Sequence[Any]:

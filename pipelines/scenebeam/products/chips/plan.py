@@ -19,7 +19,7 @@ from scenebeam.catalog.scene import Asset, Scene
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import File
 from scenebeam.errors import RequestError
-from scenebeam.imaging.chip_places import bounds_by_hemisphere
+from scenebeam.imaging.chip_places import assign_tiles, bounds_by_hemisphere
 from scenebeam.imaging.chip_scenes import ChipScene, chip_scene, cloud_rules
 from scenebeam.imaging.estimate import PROCESS_MEMORY
 from scenebeam.imaging.probes import ProbeCache
@@ -38,13 +38,10 @@ from scenebeam.request import RunRequest
 from scenebeam.tasks import Estimate
 from scenebeam.transfer.signing import effective_limits
 
-LARGEST_CELL = 1000
+LARGEST_CELL = 2500
 """Maximum number of chips in a cell."""
 _CELL_METERS, _CELL_DEGREES = 100_000.0, 1.0
-"""Side of a cell."""
-_STRIP = 0.1
-"""Chips of a cell are in order from west to east within strips of this share of a cell, so that a
-cell that is divided has compact parts."""
+"""Side of a cell where scenes have no tiles."""
 _ROUNDING = 1e-4
 """Degrees by which a footprint, drawn with rounded coordinates, may be too small."""
 CHIPS_SCHEMA = pa.schema(
@@ -86,7 +83,7 @@ def plan_chips(
     Raises:
         RequestError: A label cannot be read, or no scene has the requested bands.
     """
-    cells = list(_cells(scope))
+    cells = list(_cells(scope, selection.scenes))
     cell_of = np.empty(len(scope.windows.ids), object)
     for cell in cells:
         cell_of[cell.members] = cell.name
@@ -100,27 +97,30 @@ def plan_chips(
     return Planned(tasks, files)
 
 
-def _cells(scope: ChipsScope) -> Iterator[_Cell]:
-    """Group the chips into cells: those of one CRS and square, from north to south."""
+def _cells(scope: ChipsScope, scenes: Sequence[Scene]) -> Iterator[_Cell]:
+    """Group the chips into cells: those of one CRS and tile, or square, from north to south."""
     windows = scope.windows
+    squares = np.empty(len(windows.ids), object)
     for crs in sorted(set(windows.crs.tolist())):
         one = np.flatnonzero(windows.crs == crs)
         side = _CELL_DEGREES if CRS.from_user_input(crs).is_geographic else _CELL_METERS
-        column = np.floor(windows.left[one] / side).astype(int)
-        row = np.floor(windows.top[one] / side).astype(int)
-        strip = -np.floor(windows.top[one] / (side * _STRIP)).astype(int)
-        order = np.lexsort((one, -windows.top[one], windows.left[one], strip, column, -row))
-        keys = list(zip((-row[order]).tolist(), column[order].tolist(), strict=True))
-        starts = [
-            index for index in range(len(keys)) if not index or keys[index] != keys[index - 1]
-        ]
-        for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-            south, east = keys[start]
-            name = f"{crs.rpartition(':')[2]}_{_signed(east)}_{_signed(-south)}"
-            parts = math.ceil((end - start) / LARGEST_CELL)
-            for part, members in enumerate(np.array_split(one[order[start:end]], parts)):
-                suffix = f"_{part + 1}" if part else ""
-                yield _Cell(f"{name}{suffix}", str(crs), members.tolist())
+        columns = np.floor(windows.left[one] / side).astype(int).tolist()
+        rows = np.floor(windows.top[one] / side).astype(int).tolist()
+        for number, column, row in zip(one.tolist(), columns, rows, strict=True):
+            squares[number] = f"{_signed(column)}_{_signed(row)}"
+    # A block of a scene is read once by each cell that has chips on it.
+    tiles = assign_tiles(scope.shapes, squares.tolist(), scenes)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, (crs, tile) in enumerate(zip(windows.crs.tolist(), tiles, strict=True)):
+        groups.setdefault((crs, tile), []).append(number)
+    for (crs, tile), found in sorted(groups.items()):
+        one = np.array(found)
+        order = np.lexsort((one, windows.left[one], -windows.top[one]))
+        parts = math.ceil(len(one) / LARGEST_CELL)
+        for part, members in enumerate(np.array_split(one[order], parts)):
+            suffix = f"_{part + 1}" if part else ""
+            name = f"{crs.rpartition(':')[2]}_{tile}{suffix}"
+            yield _Cell(name, crs, members.tolist())
 
 
 def _signed(number: int) -> str:

@@ -19,6 +19,7 @@ from scenebeam.products.chips.samples import ImageStack
 from scenebeam.raster.validity import Array, valid_mask
 
 _BINS = 2**16
+_BATCH = 2**20
 _PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 SCHEMA = pa.schema(
     [
@@ -47,6 +48,8 @@ class BandHistogram:
     squares: Array = field(default_factory=lambda: np.zeros(_BINS))
     low: float = np.inf
     high: float = -np.inf
+    waiting: list[Array] = field(default_factory=list)
+    """Pixels that are counted together: each count takes all bins."""
 
     @property
     def is_exact(self) -> bool:
@@ -56,6 +59,15 @@ class BandHistogram:
 
     def add(self, values: Array) -> None:
         """Add valid pixels, shape (n,)."""
+        self.waiting.append(values)
+        if sum(map(len, self.waiting)) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Count the pixels that wait."""
+        if not self.waiting:
+            return
+        values, self.waiting = np.concatenate(self.waiting), []
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)]
         if not values.size:
@@ -83,6 +95,7 @@ class BandHistogram:
 
     def describe(self) -> dict[str, float | int]:
         """Return count, mean, standard deviation, extremes and percentiles; only 0 if empty."""
+        self.flush()
         count = int(self.counts.sum())
         if not count:
             return {"count": 0}
@@ -134,6 +147,7 @@ class ChipStatistics:
         """Return the bins that are not empty."""
         rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
         for (image, band), histogram in sorted(self._bands.items()):
+            histogram.flush()
             for index in np.flatnonzero(histogram.counts).tolist():
                 row = (
                     image,

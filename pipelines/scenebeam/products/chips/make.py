@@ -175,16 +175,20 @@ class _CellMaker:
         splits: Counter[str] = Counter()
         image_counts: dict[str, int] = {}
         items = []
-        for sample, encoded in _encoded(layout, self._samples()):
-            assets = layout.append(sample, encoded)
-            items.append(chip_item(sample, assets))
-            splits[sample.ref.split] += 1
-            image_counts[sample.id] = len(sample.image.pixels)
-            if sample.ref.split in described:
-                for stack in sample.stacks:
-                    statistics.add(stack)
-            _count_classes(sample, classes)
-        layout.close()
+        try:
+            for sample, encoded in _encoded(layout, self._samples()):
+                assets = layout.append(sample, encoded)
+                items.append(chip_item(sample, assets))
+                splits[sample.ref.split] += 1
+                image_counts[sample.id] = len(sample.image.pixels)
+                if sample.ref.split in described:
+                    for stack in sample.stacks:
+                        statistics.add(stack)
+                _count_classes(sample, classes)
+            layout.close()
+        except BaseException:
+            layout.discard()
+            raise
         record = CellRecord(
             chips=len(items),
             images=sum(image_counts.values()),

@@ -86,6 +86,10 @@ class Layout(ABC):
     def close(self) -> None:
         """Publish what has not been published yet."""
 
+    def discard(self) -> None:
+        """Give up what has not been published yet, after an error."""
+        return
+
     @staticmethod
     def finish(tasks: Sequence[ChipsTask]) -> dict[str, BytesFile]:
         """Return the files that complete the layout when all tasks are done, by their key."""

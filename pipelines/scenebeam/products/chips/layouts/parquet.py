@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, s
 from scenebeam.products.chips.samples import ChipSample, ImageStack
 from scenebeam.raster.cog import CogBand, CogProfile, small_cog
 from scenebeam.raster.memory import read_tiff
-from scenebeam.storage import Store
+from scenebeam.storage import AtomicFile, Store
 
 _GROUP_BYTES = 64 * 2**20
 """Size of a group of rows."""
@@ -49,8 +48,9 @@ _SCHEMA = pa.schema(
 class ParquetShard(ShardFile):
     """A Parquet file that is being written."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, file: AtomicFile) -> None:
+        super().__init__(file)
+        self._file = file
         self._rows: list[dict[str, Any]] = []
         self._waiting = 0
         self._writer: pq.ParquetWriter | None = None
@@ -69,7 +69,9 @@ class ParquetShard(ShardFile):
         table = pa.Table.from_pylist(self._rows, schema=schema)
         if self._writer is None:
             # COGs are compressed already.
-            self._writer = pq.ParquetWriter(self.path, schema, compression="none")
+            self._writer = pq.ParquetWriter(
+                pa.PythonFile(self._file, "w"), schema, compression="none"
+            )
         self._writer.write_table(table)
         self._rows, self._waiting = [], 0
 

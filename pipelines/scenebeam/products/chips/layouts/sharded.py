@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from typing import ClassVar
 
-from scenebeam.multihash import file_multihash
 from scenebeam.products.chips.layouts.base import (
     Assets,
     EncodedSample,
@@ -18,14 +18,13 @@ from scenebeam.products.chips.layouts.base import (
 )
 from scenebeam.products.chips.samples import ChipSample
 from scenebeam.products.chips.task import ChipsTask
-from scenebeam.storage import Store
+from scenebeam.storage import AtomicFile, Store
 
 
 class ShardFile(ABC):
-    """A file that is being written on this machine."""
+    """A file that is being written front to back."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: AtomicFile) -> None:
         self.size = 0
         """Bytes of the samples in it."""
 
@@ -38,6 +37,17 @@ class ShardFile(ABC):
         """Complete the file."""
 
 
+@dataclass(frozen=True)
+class _OpenShard:
+    """A shard, and the file in the store that it is published as."""
+
+    key: str
+    shard: ShardFile
+    file: AtomicFile
+    opened: ExitStack
+    """Publishes the file when it is closed."""
+
+
 class ShardedLayout(Layout):
     """`<split>/<cell>-<number>.<suffix>`: each task writes shards of its own."""
 
@@ -47,21 +57,20 @@ class ShardedLayout(Layout):
 
     def __init__(self, task: ChipsTask, store: Store) -> None:
         super().__init__(task, store)
-        self._holder: TemporaryDirectory[str] = TemporaryDirectory(prefix="scenebeam-shards-")
-        self._open: dict[str, ShardFile] = {}
-        self._counts: dict[str, int] = {}
+        self._open: dict[str, _OpenShard] = {}
+        self._counts: Counter[str] = Counter()
 
     def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
-        split = folder_of(sample.ref.split)
-        size = self.size_of(encoded)
-        if split in self._open and self._open[split].size + size > self.task.product.shard_size:
-            self._publish(split)
+        split, size = folder_of(sample.ref.split), self.size_of(encoded)
+        if split in self._open:
+            is_full = self._open[split].shard.size + size > self.task.product.shard_size
+            if is_full:
+                self._publish(split)
         if split not in self._open:
-            self._counts[split] = self._counts.get(split, 0) + 1
-            self._open[split] = self.shard(Path(self._holder.name) / f"{split}.{self.suffix}")
-        self._open[split].add(sample, encoded)
+            self._open[split] = self._new(split)
+        self._open[split].shard.add(sample, encoded)
         # Its size is known only when it is complete: see the manifest.
-        href = f"./{self._key(split)}"
+        href = f"./{self._open[split].key}"
         return {"shard": {"href": href, "type": self.media_type, "roles": ["data"]}}
 
     def size_of(self, encoded: EncodedSample) -> int:
@@ -71,17 +80,28 @@ class ShardedLayout(Layout):
     def close(self) -> None:
         for split in sorted(self._open):
             self._publish(split)
-        self._holder.cleanup()
 
-    def _key(self, split: str) -> str:
-        return f"{split}/{self.task.cell}-{self._counts[split] - 1:04d}.{self.suffix}"
+    def discard(self) -> None:
+        error = InterruptedError("the chips are not complete")
+        for shard in self._open.values():
+            with suppress(InterruptedError):
+                shard.opened.__exit__(InterruptedError, error, None)
+        self._open.clear()
+
+    def _new(self, split: str) -> _OpenShard:
+        key = f"{split}/{self.task.cell}-{self._counts[split]:04d}.{self.suffix}"
+        self._counts[split] += 1
+        opened = ExitStack()
+        file = opened.enter_context(self.store.open_write(key))
+        return _OpenShard(key, self.shard(file), file, opened)
 
     def _publish(self, split: str) -> None:
-        shard, key = self._open.pop(split), self._key(split)
-        shard.close()
-        size, checksum = shard.path.stat().st_size, file_multihash(shard.path)
-        self.store.upload(key, shard.path)
-        self.files.append(FileRecord(key=key, size=size, checksum=checksum))
+        shard = self._open[split]
+        shard.shard.close()
+        record = FileRecord(key=shard.key, size=shard.file.size, checksum=shard.file.checksum)
+        shard.opened.close()
+        del self._open[split]
+        self.files.append(record)
 
 
 def shards_of(files: Sequence[str], suffix: str, splits: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +19,9 @@ from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip, Sto
 from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
 from scenebeam.products.chips.samples import ChipSample
 from scenebeam.raster.validity import Array
-from scenebeam.storage import Store
+from scenebeam.storage import AtomicFile, Store
 
+_BUFFER = 2**20
 _BLOCK = 512
 """Size of the header of a member, and what its content is padded to."""
 
@@ -29,9 +29,11 @@ _BLOCK = 512
 class TarShard(ShardFile):
     """A tar file that is being written."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._archive = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+    def __init__(self, file: AtomicFile) -> None:
+        super().__init__(file)
+        self._archive = tarfile.open(  # noqa: SIM115
+            fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=_BUFFER
+        )
 
     def add(self, sample: ChipSample, encoded: EncodedSample) -> None:
         for member, content in encoded.members.items():

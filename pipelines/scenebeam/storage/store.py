@@ -36,6 +36,9 @@ class AtomicFile(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self.size
+
     def write(self, data: Any) -> int:
         """Append the next bytes.
 

@@ -141,7 +141,9 @@ class ChipStatistics:
             self._band(stack.name, band.description, pixels.dtype.name).add(kept)
 
     def _band(self, image: str, band: str, dtype: str) -> BandHistogram:
-        return self._bands.setdefault((image, band), BandHistogram(dtype))
+        if (image, band) not in self._bands:
+            self._bands[image, band] = BandHistogram(dtype)
+        return self._bands[image, band]
 
     def to_table(self) -> pa.Table:
         """Return the bins that are not empty."""

@@ -21,7 +21,6 @@ from scenebeam.products.chips.samples import ChipSample
 from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile, Store
 
-_BUFFER = 2**20
 _BLOCK = 512
 """Size of the header of a member, and what its content is padded to."""
 
@@ -31,9 +30,7 @@ class TarShard(ShardFile):
 
     def __init__(self, file: AtomicFile) -> None:
         super().__init__(file)
-        self._archive = tarfile.open(  # noqa: SIM115
-            fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=_BUFFER
-        )
+        self._archive = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
 
     def add(self, sample: ChipSample, encoded: EncodedSample) -> None:
         for member, content in encoded.members.items():

@@ -261,6 +261,8 @@ def plan_of_many(count: int) -> dict[str, Any]:
                 scene = replace(TILES[0], acquired=datetime(2023, month, 11, 10, 20))
                 item = scene.item("http://127.0.0.1:9")
                 geometry = shapely.geometry.mapping(box)
+                # A tile of its own for each footprint.
+                item["properties"]["grid:code"] = f"MGRS-33T{west:02.0f}{10 * south:.0f}"
                 items.append({**item, "id": name, "geometry": geometry, "bbox": list(box.bounds)})
     with tempfile.TemporaryDirectory() as folder:
         columns = {

@@ -142,3 +142,11 @@ def test_months_and_years_are_whole_periods() -> None:
         "2024-02-29",
     )
     assert parse_interval("2023")[1].date().isoformat() == "2023-12-31"
+
+
+def test_the_attribution_of_a_collection_does_not_change_the_fingerprint() -> None:
+    record = {"id": "mine", "dtype": "uint16", "bands": {"red": {"resolution": 10}}}
+    plain = validate_request(changed(collections=[record]))
+    named = validate_request(changed(collections=[{**record, "attribution": "us, CC-BY-4.0"}]))
+    assert "attribution" not in str(plain.fingerprint_fields())
+    assert plain.fingerprint() == named.fingerprint()

@@ -229,6 +229,9 @@ class RunRequest(StrictModel, Generic[ProductT_co]):
         document = self.model_dump(
             mode="json", include=_FINGERPRINTED - names, exclude={"product": excluded}
         )
+        for collection in document.get("collections", ()):
+            if isinstance(collection, dict):
+                collection.pop("attribution", None)  # it decides no pixel
         if self.series is not None:
             # How far a series reaches decides no pixel of its products.
             document.pop("dates", None)

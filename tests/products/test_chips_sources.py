@@ -248,6 +248,7 @@ def test_real_pixels_are_those_of_rasterio(real_data: Path, tmp_path: Path) -> N
         assert (sample["mask"]["rings"] == expected).all()
 
 
+@pytest.mark.slow
 def test_worldcover_labels_are_the_nearest_pixels_of_rasterio(
     real_data: Path, tmp_path: Path
 ) -> None:

@@ -124,6 +124,8 @@ def _items(output: str) -> list[dict[str, Any]]:
     """The current items of an output, in the order of time."""
     store = open_store(output)
     kind = read_product_kind(store)
+    if kind == "chips":
+        raise RequestError(f"{output} holds chips: read them with scenebeam.chips.open")
     if kind is not None and product_of(kind).page.noun == "chips":
         raise RequestError(
             f"{output} holds {kind}, which are no one array: scenebeam.open reads mosaics, "

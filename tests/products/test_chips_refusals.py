@@ -17,6 +17,7 @@ import shapely
 import zarr
 from affine import Affine
 
+import scenebeam
 import scenebeam.chips
 from conftest import changed
 from scenebeam.errors import RequestError
@@ -367,6 +368,13 @@ def test_workers_decode_their_own_chips_only(make: Make, monkeypatch: pytest.Mon
     seen = [one["id"] for number in range(3) for one in chips.shard(number, 3)]
     assert len(seen) == len(set(seen)) == 6
     assert count == 6 * 2
+
+
+def test_chips_are_no_one_array(make: Make) -> None:
+    request = make()
+    run(request)
+    with pytest.raises(RequestError, match=r"read them with scenebeam\.chips\.open"):
+        scenebeam.open(request.output)
 
 
 def test_cloudy_images_fill_up_what_is_missing_and_no_more(make: Make) -> None:

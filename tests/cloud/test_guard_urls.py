@@ -237,8 +237,15 @@ def test_every_place_is_known() -> None:
     assert known == {
         *("catalog", "catalog.time_series", "catalog.root", "area.geojson", "select.table"),
         *("output", "product.chips", "product.boundaries", "product.crop_calendar"),
-        *("product.aois", "product.gcs", "product.mask.path"),
+        *("product.aois", "product.gcs", "product.mask.path", "product.places"),
+        *("product.labels.vector", "product.labels.raster"),
     }
+
+
+def test_no_file_in_a_list_is_one_of_the_worker() -> None:
+    labels = [{"name": "a", "vector": "https://x.org/a.gpkg"}, {"name": "b", "raster": "/etc/x"}]
+    product = {"kind": "chips", "places": "https://x.org/p.gpkg", "labels": labels}
+    assert "a run in the cloud cannot read local files" in refused(product=product)
 
 
 @pytest.mark.parametrize(("kind", "dotted"), named_places())

@@ -291,9 +291,7 @@ def test_the_demo(tmp_path: Path, product: str, tasks: int, files: int) -> None:
 )
 def test_the_worked_examples_are_valid_requests(path: Path) -> None:
     request, _ = load_request(path, environ={})
-    kinds = {"chips": "landcover"}
-    first = path.stem.partition("-")[0]
-    assert request.product.kind == kinds.get(first, first)
+    assert request.product.kind == path.stem.partition("-")[0]
     assert resolve_bands(request)
 
 

@@ -35,7 +35,7 @@ from scenebeam.sandbox.server import Fault, serve
 from scenebeam.stac_geoparquet import write_items
 
 Make = Callable[..., RunRequest]
-CONFIG = Path(__file__).parents[2] / "config" / "chips-landcover.yaml"
+CONFIG = Path(__file__).parents[2] / "config" / "landcover-chips.yaml"
 
 
 def released(folder: Path) -> dict[str, bytes]:

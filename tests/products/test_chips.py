@@ -26,6 +26,7 @@ import zarr
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from mgrs import MGRS
 
 import scenebeam.chips
 from conftest import changed, tree
@@ -187,6 +188,27 @@ def test_tar_files_are_read_by_webdataset(chips_request: Make) -> None:
     for name, sample in samples.items():
         assert (found[name]["image.npy"] == sample["image"]).all()
         assert (found[name]["crops.npy"] == sample["mask"]["crops"]).all()
+
+
+def test_tar_files_may_have_geotiffs(chips_request: Make) -> None:
+    arrays = chips_request(**{"product.layout": "webdataset"})
+    run(arrays)
+    expected = {one["id"]: one for one in scenebeam.chips.open(arrays.output)}
+    run(chips_request(**{"product.layout": "webdataset", "product.members": "tif"}), overwrite=True)
+    found = {one["id"]: one for one in scenebeam.chips.open(arrays.output)}
+    assert found.keys() == expected.keys()
+    for name, sample in found.items():
+        assert (sample["image"] == expected[name]["image"]).all()
+        assert (sample["mask"]["crops"] == expected[name]["mask"]["crops"]).all()
+    [shard, *_] = sorted(Path(arrays.output).glob("train/*.tar"))
+    with tarfile.open(shard) as archive:
+        member = next(one for one in archive if one.name.endswith(".image.tif"))
+        file = archive.extractfile(member)
+        assert file is not None
+        with rasterio.MemoryFile(file.read()) as memory, memory.open() as dataset:
+            assert dataset.count in (4, 8)
+            assert dataset.descriptions[0].endswith(" red")
+            assert dataset.scales[0] == 0.0001
 
 
 def test_shards_are_no_larger_than_asked(chips_request: Make) -> None:
@@ -443,6 +465,16 @@ def test_a_grid_covers_an_area_with_chips_that_do_not_overlap(chips_request: Mak
             windows[row["left"], row["top"]], to_lonlat.transform, interleaved=False
         )
         assert area.buffer(1e-9).contains(box)
+
+
+def test_chips_of_a_grid_may_have_mgrs_references(chips_request: Make) -> None:
+    request = chips_request(**GRID, **{"product.grid": {"kind": "mgrs"}})
+    windows = scope_of_places(request).windows
+    assert len(set(windows.ids)) == len(windows.ids) > 60
+    for name, left, top in zip(windows.ids, windows.left, windows.top, strict=True):
+        zone, hemisphere, x, y = MGRS().MGRSToUTM(name)
+        # A reference of 10 m names a square, of which this is the center.
+        assert (zone, hemisphere, x - 5, y - 5) == (34, "N", left, top - 640)
 
 
 def test_chips_of_two_zones_are_those_of_their_own(chips_request: Make) -> None:

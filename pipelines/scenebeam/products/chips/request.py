@@ -41,10 +41,11 @@ def _parse_size(value: Any) -> Any:
 class PlaceGrid(StrictModel):
     """Chips on a regular grid over `area`, instead of places."""
 
-    kind: Literal["step", "major-tom"] = "step"
-    """`step`: chips at a fixed distance; `major-tom`: the cells of the Major TOM grid. With `step`,
-    they are at multiples of the distance from the origin of each UTM zone. With `major-tom`, each
-    cell has a chip whose lower left corner is the point of the cell."""
+    kind: Literal["step", "mgrs", "major-tom"] = "step"
+    """`step` and `mgrs`: chips at a fixed distance; `major-tom`: the cells of the Major TOM grid.
+    The former are at multiples of the distance from the origin of each UTM zone. `step` names them
+    by zone, column and row, and `mgrs` by the MGRS reference of the lower left corner. With
+    `major-tom`, each cell has a chip whose lower left corner is the point of the cell."""
     step: float | None = Field(default=None, gt=0, le=1_000_000)
     """Meters between chips; default: the side of a chip, or 10 km for `major-tom`."""
     min_overlap: float = Field(default=0.0, ge=0, le=1)
@@ -200,6 +201,8 @@ class ChipsRequest(BandsRequest):
     """How chips are packed: as `cogs`, `webdataset`, `parquet` or `zarr`. These are: a folder of
     COGs per chip; tar files with `.npy` and `.json` members; rows with the bytes of COGs; one Zarr
     v3 store with arrays of all chips."""
+    members: Literal["npy", "tif"] = "npy"
+    """Arrays in tar files: `npy`, or `tif` for GeoTIFFs with a band for each image and band."""
     shard_size: ByteSize = Field(default=ByteSize(500_000_000), ge=1_000_000)
     """Largest size of a tar or Parquet file."""
     compression: Codec = "deflate"
@@ -271,6 +274,8 @@ class ChipsRequest(BandsRequest):
         repeated |= {name for name in names if name.startswith(prefixes)}
         if repeated:
             raise ValueError(f"others, labels: {', '.join(sorted(repeated))} is in use already")
+        if self.grid is not None and self.grid.kind == "mgrs" and self.crs != "utm":
+            raise ValueError("grid.kind: mgrs needs crs: utm")
         if self.layout == "zarr" and self.image_count is None:
             raise ValueError("layout: a Zarr array needs the number of images; set count")
         return self

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import shapely
+from mgrs import MGRS
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from shapely.geometry import MultiPolygon
@@ -130,7 +131,7 @@ def windows_of_grid(
     else:
         found = _lattice(grid.step, area, product, origin)
     shapes, centers = found.footprints()
-    if product.crs == "utm" and grid.kind == "step":
+    if product.crs == "utm" and grid.kind != "major-tom":
         # At the edge of a zone, each chip is that of the zone of its own center.
         kept = utm_zones(centers[:, 0], centers[:, 1]) == found.crs
     else:
@@ -142,7 +143,25 @@ def windows_of_grid(
         kept &= inside >= grid.min_overlap * shapely.area(shapes)
     if not kept.any():
         raise RequestError("product.grid: no chip is in the area")
-    return found.subset(np.flatnonzero(kept))
+    chips = found.subset(np.flatnonzero(kept))
+    if grid.kind != "mgrs":
+        return chips
+    names = _mgrs_references(chips, product.resolution)
+    return replace(chips, ids=names, places=names)
+
+
+def _mgrs_references(chips: ChipWindows, resolution: float) -> list[str]:
+    """Return the MGRS references of the lower left corners, such as `34TGL48009800`."""
+    grid = MGRS()
+    # Four digits are 10 m, and five 1 m.
+    digits = 4 if resolution % 10 == 0 else 5
+    names = []
+    for crs, left, top in zip(chips.crs, chips.left, chips.top, strict=True):
+        code = int(str(crs).removeprefix("EPSG:"))
+        hemisphere = "N" if code < 32700 else "S"
+        bottom = float(top) - chips.side
+        names.append(grid.UTMToMGRS(code % 100, hemisphere, float(left), bottom, digits))
+    return names
 
 
 def utm_zones(lon: Array, lat: Array) -> Array:

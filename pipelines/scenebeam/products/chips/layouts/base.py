@@ -170,6 +170,23 @@ def encode_image(sample: ChipSample, stack: ImageStack, image: int) -> bytes:
     return small_cog(pixels, profile)
 
 
+def encode_stack(sample: ChipSample, stack: ImageStack) -> bytes:
+    """Encode all images of a stack as one COG, with a band for each image and band."""
+    bands = []
+    for label in stack.labels:
+        for band in stack.bands:
+            bands.append(CogBand(f"{label} {band.description}".strip(), band.scale, band.offset))
+    pixels = stack.pixels.reshape(-1, *stack.pixels.shape[-2:])
+    profile = CogProfile.for_grid(
+        sample.grid,
+        pixels.dtype,
+        stack.nodata,
+        codec=sample.task.product.compression,
+        bands=tuple(bands),
+    )
+    return small_cog(pixels, profile)
+
+
 def encode_mask(sample: ChipSample, label: str, mask: Array) -> bytes:
     """Encode a mask as a COG."""
     profile = CogProfile.for_grid(

@@ -15,9 +15,16 @@ from functools import partial
 
 import numpy as np
 
-from scenebeam.products.chips.layouts.base import EncodedSample, StoredChip, StoredSample
+from scenebeam.products.chips.layouts.base import (
+    EncodedSample,
+    StoredChip,
+    StoredSample,
+    encode_mask,
+    encode_stack,
+)
 from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
 from scenebeam.products.chips.samples import ChipSample
+from scenebeam.raster.memory import read_tiff
 from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile, Store
 
@@ -52,10 +59,17 @@ class WebDataset(ShardedLayout):
 
     def encode(self, sample: ChipSample) -> EncodedSample:
         members = {"json": (json.dumps(sample.metadata()) + "\n").encode()}
+        is_tif = self.task.product.members == "tif"
         for stack in sample.stacks:
-            members[f"{stack.name}.npy"] = _npy(stack.pixels)
+            if is_tif:
+                members[f"{stack.name}.tif"] = encode_stack(sample, stack)
+            else:
+                members[f"{stack.name}.npy"] = _npy(stack.pixels)
         for label, mask in sample.masks.items():
-            members[f"{label}.npy"] = _npy(mask)
+            if is_tif:
+                members[f"{label}.tif"] = encode_mask(sample, label, mask)
+            else:
+                members[f"{label}.npy"] = _npy(mask)
         return EncodedSample(members)
 
     def size_of(self, encoded: EncodedSample) -> int:
@@ -79,6 +93,11 @@ def _npy(array: Array) -> bytes:
     return file.getvalue()
 
 
+def _array(content: bytes) -> Array:
+    loaded: Array = np.load(io.BytesIO(content), allow_pickle=False)
+    return loaded
+
+
 def _samples(archive: tarfile.TarFile) -> Iterator[StoredSample]:
     """Yield the samples of a tar file: consecutive members of one name."""
     for _, group in itertools.groupby(archive, lambda info: info.name.partition(".")[0]):
@@ -93,10 +112,11 @@ def _sample(archive: tarfile.TarFile, members: Sequence[tarfile.TarInfo]) -> Sto
     document = json.loads(contents.pop("json"))
     images, masks = {}, {}
     for member, content in contents.items():
-        name = member.removesuffix(".npy")
-        array = np.load(io.BytesIO(content), allow_pickle=False)
+        name, _, kind = member.rpartition(".")
+        array = read_tiff(content) if kind == "tif" else _array(content)
         if name in document["images"]:
-            images[name] = array
+            bands = len(document["images"][name]["bands"])
+            images[name] = array.reshape(-1, bands, *array.shape[-2:])
         else:
-            masks[name] = array
+            masks[name] = array.reshape(array.shape[-2:])
     return StoredChip(document["id"], images, masks, document)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import numpy as np
-import shapely
 
 from scenebeam.catalog.acquisition import PASS_GAP
 from scenebeam.imaging.chip_clouds import (
@@ -232,10 +231,7 @@ def _is_overcast(scene: ChipScene, task: ChipsTask) -> bool:
 
 def _covered(task: ChipsTask, chips: Sequence[ChipRef]) -> Iterator[Array]:
     """Yield for each scene which chips it covers by its footprint, shape (chips,)."""
-    side = task.side * task.resolution
-    left = np.array([chip.left for chip in chips])
-    top = np.array([chip.top for chip in chips])
-    boxes = shapely.box(left, top - side, left + side, top)
+    boxes = task.boxes(chips)
     for scene in task.scenes:
         yield covers(scene, boxes, task.product.max_nodata, task.resolution)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import shapely
 
 from scenebeam.catalog.scene import Asset
 from scenebeam.errors import CheckError
@@ -72,10 +71,7 @@ class CellImages:
         Raises:
             ReadError: A file cannot be read at the moment.
         """
-        task, side = self._task, self._task.side * self._task.resolution
-        left = np.array([chip.left for chip in self._chips])
-        top = np.array([chip.top for chip in self._chips])
-        boxes = shapely.box(left, top - side, left + side, top)
+        task, boxes = self._task, self._task.boxes(self._chips)
         covered = {}
         for scene in other.scenes:
             covered[scene.id] = covers(scene, boxes, task.product.max_nodata, task.resolution)

@@ -58,11 +58,10 @@ def make_masks(
 def _draw_features(
     task: ChipsTask, label: LabelSource, chips: Mapping[int, ChipRef], store: Store
 ) -> Iterator[LabelMask]:
-    side = task.side * task.resolution
     polygons, values = _features(task, label, store)
     tree = shapely.STRtree(polygons)
-    for number, chip in chips.items():
-        box = shapely.box(chip.left, chip.top - side, chip.left + side, chip.top)
+    boxes = task.boxes(chips.values())
+    for (number, chip), box in zip(chips.items(), boxes, strict=True):
         # In the order of the file: of features that overlap, the last one is seen.
         near = np.sort(tree.query(box, predicate="intersects")).tolist()
         mask = draw_classes(

@@ -74,7 +74,7 @@ def scope_of_places(request: RunRequest[ChipsRequest]) -> ChipsScope:
     shapes, centers = windows.footprints()
     splits = assign_splits(windows, shapes, product)
     check_splits(splits)
-    dates = _dates(windows, product, faults)
+    dates = _dates(windows, product)
     periods = () if product.date_column else tuple(_periods(request))
     scope = ChipsScope(
         area,
@@ -127,7 +127,7 @@ def _pixel_origin(request: RunRequest[ChipsRequest]) -> Origin:
     return 0.0, 0.0
 
 
-def _dates(windows: ChipWindows, product: ChipsRequest, faults: PlaceFaults) -> list[str]:
+def _dates(windows: ChipWindows, product: ChipsRequest) -> list[str]:
     """Return the date of each place.
 
     Raises:

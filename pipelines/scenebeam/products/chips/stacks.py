@@ -32,11 +32,6 @@ class StackSpec(BaseModel):
     nodata: float | None
 
     @property
-    def band_names(self) -> list[str]:
-        """Names of the bands."""
-        return [name for name, _, _ in self.bands]
-
-    @property
     def cog_bands(self) -> tuple[CogBand, ...]:
         """The bands as a COG describes them."""
         return tuple(CogBand(*band) for band in self.bands)

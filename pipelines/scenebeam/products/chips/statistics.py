@@ -50,6 +50,7 @@ class BandHistogram:
     high: float = -np.inf
     waiting: list[Array] = field(default_factory=list)
     """Pixels that are counted together: each count takes all bins."""
+    waiting_pixels: int = 0
 
     @property
     def is_exact(self) -> bool:
@@ -60,14 +61,16 @@ class BandHistogram:
     def add(self, values: Array) -> None:
         """Add valid pixels, shape (n,)."""
         self.waiting.append(values)
-        if sum(map(len, self.waiting)) >= _BATCH:
+        self.waiting_pixels += len(values)
+        if self.waiting_pixels >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Count the pixels that wait."""
         if not self.waiting:
             return
-        values, self.waiting = np.concatenate(self.waiting), []
+        values = np.concatenate(self.waiting)
+        self.waiting, self.waiting_pixels = [], 0
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)]
         if not values.size:

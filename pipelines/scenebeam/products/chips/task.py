@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+import shapely
 from affine import Affine
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +15,7 @@ from scenebeam.imaging.refs import SceneFiles
 from scenebeam.products.chips.request import ChipsRequest
 from scenebeam.products.chips.stacks import StackSpec
 from scenebeam.raster.grid import Grid
+from scenebeam.raster.validity import Array
 from scenebeam.request import Checks
 from scenebeam.tasks import Task
 
@@ -125,6 +129,13 @@ class ChipsTask(Task):
         """Return the grid of a chip's images and masks."""
         transform = Affine(self.resolution, 0, chip.left, 0, -self.resolution, chip.top)
         return Grid((self.side, self.side), transform, self.crs)
+
+    def boxes(self, chips: Iterable[ChipRef]) -> Array:
+        """Return the outlines of chips as boxes in the task's CRS, shape (chips,)."""
+        corners = np.array([(chip.left, chip.top) for chip in chips]).reshape(-1, 2)
+        left, top = corners.T
+        side = self.side * self.resolution
+        return np.asarray(shapely.box(left, top - side, left + side, top))
 
     def stack(self, name: str) -> StackSpec:
         """Return how the images of a collection are stored."""

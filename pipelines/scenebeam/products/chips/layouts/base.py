@@ -111,29 +111,27 @@ class Layout(ABC):
         """
 
 
-class FilePublisher:
-    """Publishes many small files by the batch."""
+class FilesLayout(Layout):
+    """A layout of many small files, which are published by the batch."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, task: ChipsTask, store: Store) -> None:
+        super().__init__(task, store)
         self._batch: dict[str, BytesFile] = {}
         self._size = 0
-        self.files: list[FileRecord] = []
 
-    def add(self, key: str, content: bytes) -> FileRecord:
-        """Publish a file, at the latest when `flush` is called."""
+    def publish(self, key: str, content: bytes) -> FileRecord:
+        """Publish a file, at the latest when the layout is closed."""
         record = FileRecord(key=key, size=len(content), checksum=content_multihash(content))
         self.files.append(record)
         self._batch[key] = BytesFile(content)
         self._size += len(content)
         if self._size >= _BATCH_BYTES:
-            self.flush()
+            self.close()
         return record
 
-    def flush(self) -> None:
-        """Publish all files that wait."""
+    def close(self) -> None:
         if self._batch:
-            self._store.write_all(self._batch)
+            self.store.write_all(self._batch)
         self._batch, self._size = {}, 0
 
 
@@ -159,15 +157,7 @@ def encode_image(sample: ChipSample, stack: ImageStack, image: int) -> bytes:
     tags: dict[str, str] = {"SCENEBEAM_VALUES": sample.task.product.values}
     if stack.times:
         tags["SCENEBEAM_ACQUIRED"] = stac_items.rfc3339(stack.times[image])
-    profile = CogProfile.for_grid(
-        sample.grid,
-        pixels.dtype,
-        stack.nodata,
-        codec=sample.task.product.compression,
-        bands=stack.bands,
-        tags=tags,
-    )
-    return small_cog(pixels, profile)
+    return encode_bands(sample, pixels, stack.nodata, stack.bands, tags)
 
 
 def encode_stack(sample: ChipSample, stack: ImageStack) -> bytes:
@@ -177,26 +167,42 @@ def encode_stack(sample: ChipSample, stack: ImageStack) -> bytes:
         for band in stack.bands:
             bands.append(CogBand(f"{label} {band.description}".strip(), band.scale, band.offset))
     pixels = stack.pixels.reshape(-1, *stack.pixels.shape[-2:])
-    profile = CogProfile.for_grid(
-        sample.grid,
-        pixels.dtype,
-        stack.nodata,
-        codec=sample.task.product.compression,
-        bands=tuple(bands),
-    )
-    return small_cog(pixels, profile)
+    return encode_bands(sample, pixels, stack.nodata, bands)
 
 
 def encode_mask(sample: ChipSample, label: str, mask: Array) -> bytes:
     """Encode a mask as a COG."""
+    return encode_bands(sample, mask[None], None, [CogBand(label)], average=False)
+
+
+def encode_bands(
+    sample: ChipSample,
+    pixels: Array,
+    nodata: float | None,
+    bands: Sequence[CogBand],
+    tags: Mapping[str, str] | None = None,
+    *,
+    average: bool = True,
+) -> bytes:
+    """Encode pixels on the grid of a sample as a COG, compressed as the request asks.
+
+    Args:
+        sample: The chip.
+        pixels: Shape (bands, rows, columns).
+        nodata: Value of pixels without data.
+        bands: What each band is.
+        tags: Metadata of the file.
+        average: Whether overviews are averages; otherwise, each pixel is one of the image.
+    """
     profile = CogProfile.for_grid(
         sample.grid,
-        mask.dtype,
-        None,
+        pixels.dtype,
+        nodata,
         codec=sample.task.product.compression,
-        bands=(CogBand(label),),
+        bands=tuple(bands),
+        tags=tags or {},
     )
-    return small_cog(mask[None], profile, average=False)
+    return small_cog(pixels, profile, average=average)
 
 
 def file_fields(record: FileRecord) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from scenebeam.metadata.item_tables import read_required
 from scenebeam.products.chips.layouts.base import (
     Assets,
     EncodedSample,
-    FilePublisher,
-    Layout,
+    FilesLayout,
     StoredChip,
     StoredSample,
     chips_of,
@@ -24,21 +23,14 @@ from scenebeam.products.chips.layouts.base import (
 )
 from scenebeam.products.chips.request import IMAGE
 from scenebeam.products.chips.samples import ChipSample, ImageStack
-from scenebeam.products.chips.task import ChipsTask
 from scenebeam.raster.memory import read_tiff
 from scenebeam.storage import Store
 
-CHIPS_PREFIX = "chips/"
 _SAMPLE = "sample.json"
 
 
-class Cogs(Layout):
+class Cogs(FilesLayout):
     """`chips/<id>/<id>_image_<time>.tif`, `<id>_<label>.tif` and `sample.json`."""
-
-    def __init__(self, task: ChipsTask, store: Store) -> None:
-        super().__init__(task, store)
-        self._publisher = FilePublisher(store)
-        self.files = self._publisher.files
 
     def encode(self, sample: ChipSample) -> EncodedSample:
         members: dict[str, bytes] = {}
@@ -63,15 +55,12 @@ class Cogs(Layout):
     def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
         records = {}
         for name, content in encoded.members.items():
-            records[name] = self._publisher.add(f"{CHIPS_PREFIX}{sample.id}/{name}", content)
+            records[name] = self.publish(f"chips/{sample.id}/{name}", content)
         assets: Assets = {}
         for key, asset in encoded.assets.items():
             fields = {name: value for name, value in asset.items() if name != "name"}
             assets[key] = {**file_fields(records[asset["name"]]), **fields}
         return assets
-
-    def close(self) -> None:
-        self._publisher.flush()
 
     @staticmethod
     def read(store: Store, splits: Sequence[str], files: Sequence[str]) -> Iterator[StoredSample]:

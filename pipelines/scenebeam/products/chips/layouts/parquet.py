@@ -20,11 +20,12 @@ from scenebeam.products.chips.layouts.base import (
     EncodedSample,
     StoredChip,
     StoredSample,
+    encode_bands,
     encode_mask,
 )
 from scenebeam.products.chips.layouts.sharded import ShardedLayout, ShardFile, shards_of
 from scenebeam.products.chips.samples import ChipSample, ImageStack
-from scenebeam.raster.cog import CogBand, CogProfile, small_cog
+from scenebeam.raster.cog import CogBand
 from scenebeam.raster.memory import read_tiff
 from scenebeam.storage import AtomicFile, Store
 
@@ -116,14 +117,7 @@ def _encode_band(sample: ChipSample, stack: ImageStack, band: int) -> bytes:
     bands = []
     for label in stack.labels:
         bands.append(CogBand(label or described.description, described.scale, described.offset))
-    profile = CogProfile.for_grid(
-        sample.grid,
-        pixels.dtype,
-        stack.nodata,
-        codec=sample.task.product.compression,
-        bands=tuple(bands),
-    )
-    return small_cog(pixels, profile)
+    return encode_bands(sample, pixels, stack.nodata, bands)
 
 
 def _row(sample: ChipSample, encoded: EncodedSample) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class TarShard(ShardFile):
 
     def __init__(self, file: AtomicFile) -> None:
         super().__init__(file)
-        self._archive = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._archive = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
 
     def add(self, sample: ChipSample, encoded: EncodedSample) -> None:
         for member, content in encoded.members.items():

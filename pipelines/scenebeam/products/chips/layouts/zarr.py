@@ -19,8 +19,7 @@ from scenebeam.metadata.item_tables import BytesFile, read_required
 from scenebeam.products.chips.layouts.base import (
     Assets,
     EncodedSample,
-    FilePublisher,
-    Layout,
+    FilesLayout,
     StoredChip,
     StoredSample,
     array_bytes,
@@ -42,13 +41,8 @@ _IMAGE_METADATA = 320
 _CHIP, _DATE, _Y, _X = "chip", "date", "y", "x"
 
 
-class ZarrStore(Layout):
+class ZarrStore(FilesLayout):
     """`chips.zarr/<split>/<array>/c/<index>/…`."""
-
-    def __init__(self, task: ChipsTask, store: Store) -> None:
-        super().__init__(task, store)
-        self._publisher = FilePublisher(store)
-        self.files = self._publisher.files
 
     def encode(self, sample: ChipSample) -> EncodedSample:
         arrays: dict[str, Array] = {}
@@ -79,12 +73,9 @@ class ZarrStore(Layout):
     def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
         folder = f"{ROOT}/{folder_of(sample.ref.split)}"
         for name, content in encoded.members.items():
-            self._publisher.add(f"{folder}/{name}", content)
+            self.publish(f"{folder}/{name}", content)
         href = f"./{folder}"
         return {"store": {"href": href, "type": "application/vnd.zarr", "roles": ["data"]}}
-
-    def close(self) -> None:
-        self._publisher.flush()
 
     @staticmethod
     def finish(tasks: Sequence[ChipsTask]) -> dict[str, BytesFile]:

@@ -75,7 +75,7 @@ def test_a_request_is_a_file_or_a_mapping(tmp_path: Path, make_request: Make) ->
 
 def test_arrays_are_the_files(mosaics: str) -> None:
     stored = scenebeam.open(mosaics)
-    decoded = scenebeam.open(mosaics, ["red"], mask_and_scale=True)
+    decoded = scenebeam.open(mosaics, ["red"], decode=True)
     assert list(decoded.data_vars) == ["red"]
     for number, name in enumerate(stored.id.values):
         with rasterio.open(f"{mosaics}/mosaics/{name}/red.tif") as file:
@@ -122,7 +122,7 @@ def test_the_search_scope_is_computed_once(
 
 def test_mosaics_in_a_bucket(make_request: Make, prefix: str) -> None:
     scenebeam.run(make_request(output=prefix))
-    assert scenebeam.open(prefix, mask_and_scale=True).red.notnull().mean() > 0.9
+    assert scenebeam.open(prefix, decode=True).red.notnull().mean() > 0.9
     open_store(prefix).delete(["items.parquet"])
     with pytest.raises(RequestError, match="has made nothing"):
         scenebeam.open(prefix)
@@ -173,7 +173,7 @@ def test_reflectance_is_float32_by_choice_and_describes_itself(mosaics: str) -> 
     assert (stored.red.units, stored.red.long_name) == ("1", "red")
     assert stored.scl.long_name == "scene classification"
     assert "units" not in stored.scl.attrs
-    decoded = scenebeam.open(mosaics, mask_and_scale=True)
+    decoded = scenebeam.open(mosaics, decode=True)
     assert decoded.red.dtype == np.float32
     assert "scale_factor" not in decoded.red.attrs
     np.testing.assert_array_equal(decoded.red.isnull(), stored.red == 0)

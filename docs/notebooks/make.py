@@ -50,10 +50,10 @@ FIRST_MOSAIC: Cells = [
     ),
     (
         "markdown",
-        "## Pixels\n\n`open` is lazy: pixels are read on access. With `mask_and_scale`, values are "
+        "## Pixels\n\n`open` is lazy: pixels are read on access. With `decode`, values are "
         "reflectance, and NaN marks nodata.",
     ),
-    ("code", "mosaics = scenebeam.open(status.output, mask_and_scale=True)\nmosaics"),
+    ("code", "mosaics = scenebeam.open(status.output, decode=True)\nmosaics"),
     (
         "code",
         "import matplotlib.pyplot as plt\n\n"
@@ -93,7 +93,7 @@ COMPOSITES: Cells = [
     ),
     (
         "code",
-        "months = scenebeam.open(status.output, mask_and_scale=True)\n"
+        "months = scenebeam.open(status.output, decode=True)\n"
         'ndvi = ((months.nir - months.red) / (months.nir + months.red)).rename("ndvi")\n'
         'ndvi.isel(x=slice(None, None, 2), y=slice(None, None, 2)).plot(\n    col="time", '
         'cmap="RdYlGn", vmin=-0.2, vmax=0.9\n);',

@@ -5,7 +5,7 @@
     scenes = scenebeam.search(bbox=(22.85, 40.55, 23.05, 40.75), dates="2023-02")
     selection = scenebeam.select(scenes, max_cloud_cover=20)
     status = scenebeam.run("config/mosaic-thessaloniki.yaml")
-    mosaics = scenebeam.open(status.output, mask_and_scale=True)
+    mosaics = scenebeam.open(status.output, decode=True)
 
 Each name is imported on first use, so that `scenebeam.request` stays light.
 """
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Selection,
         explain,
         freeze,
+        load,
         open,
         plan,
         read_request,
@@ -67,6 +68,7 @@ __all__ = [
     "StorageError",
     "explain",
     "freeze",
+    "load",
     "open",
     "plan",
     "read_request",

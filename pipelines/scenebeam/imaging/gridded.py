@@ -84,6 +84,15 @@ class GriddedRecipe(ABC, Generic[TaskT]):
             (index of the output, first row in the grid, pixels of shape (rows, columns)).
         """
 
+    def only(self, task: TaskT, output: str) -> TaskT:
+        """Return a task that reads no more than one output needs; its pixels stay the same.
+
+        Args:
+            task: The task.
+            output: Name of the output. The task may have others besides.
+        """
+        return task
+
     @abstractmethod
     def reason_to_refuse(self, task: TaskT, missing: Missing) -> str:
         """Explain why nothing can be made of the remaining files; empty if something can."""

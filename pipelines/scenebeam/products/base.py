@@ -14,10 +14,14 @@ from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.queries import SearchQuery, queries_for
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import File
+from scenebeam.errors import RequestError
+from scenebeam.imaging.cube import CubeBand, CubeImage, read_gridded
 from scenebeam.imaging.gridded import GriddedRecipe, make_gridded
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.imaging.shards import Window
 from scenebeam.metadata.item_tables import ReportFiles, report_items
 from scenebeam.metadata.stac_items import Item
+from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.request.product import ProductRequest
 from scenebeam.storage import Store
@@ -181,6 +185,34 @@ class Product(ABC, Generic[RequestT, TaskT, ScopeT]):
             StorageError: An output cannot be published.
         """
 
+    def cube_images(self, task: TaskT) -> Sequence[CubeImage]:
+        """Describe the images of a task as times of a cube.
+
+        Raises:
+            RequestError: They are no cube.
+        """
+        raise RequestError(
+            "product.kind: only mosaics, composites, indices and stacks are cubes; run the "
+            "request, and open its output"
+        )
+
+    def read_window(self, task: TaskT, band: CubeBand, window: Window, budget: Budget) -> Array:
+        """Compute a window of one band of a cube, without writing it.
+
+        Args:
+            task: The task, whose images are of a cube.
+            band: The band.
+            window: Rows and columns of the whole grid.
+            budget: Retries and waiting time.
+
+        Returns:
+            Array of the window's shape; a masked array if the band has no nodata value.
+
+        Raises:
+            ReadError: A file cannot be read.
+        """
+        raise NotImplementedError
+
     def caution(self, request: RunRequest[RequestT]) -> str:
         """Say what people should know before they use the products; empty if nothing."""
         return ""
@@ -234,6 +266,16 @@ class GriddedProduct(Product[RequestT, GriddedTaskT], GriddedRecipe[GriddedTaskT
 
     def search_scope(self, request: RunRequest[RequestT]) -> SearchScope:
         return scope_of_area(request)
+
+    def cube_images(self, task: GriddedTaskT) -> Sequence[CubeImage]:
+        bands = [CubeBand.of(output) for output in self.outputs(task, {})]
+        by_name = {band.name: band for band in bands}
+        return [CubeImage(task.name, task.when, task.grid, by_name, task.properties)]
+
+    def read_window(
+        self, task: GriddedTaskT, band: CubeBand, window: Window, budget: Budget
+    ) -> Array:
+        return read_gridded(task, self, band, window, budget)
 
     def make(self, task: GriddedTaskT, store: Store, budget: Budget) -> Outcome:
         """Make the COGs of one task, or one shard of them: see `make_gridded`."""

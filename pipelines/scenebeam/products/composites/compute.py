@@ -26,6 +26,7 @@ from scenebeam.raster.layers import BandLayers
 from scenebeam.raster.masks import SceneMask
 from scenebeam.raster.order_statistics import where
 from scenebeam.raster.reduce import BandValues, Context, Reduced, Reducer, Stack, reducer
+from scenebeam.raster.reducers._per_band import PerBandReducer
 from scenebeam.raster.validity import Array, Mask, as_masked, valid_mask
 from scenebeam.transfer.pools import cpu_threads
 
@@ -71,6 +72,13 @@ def open_encoding(
     opened = [layers[label] for label in labels if label in layers]
     dtype = np.result_type(band.dtype, *(one.dtype for one in opened))
     return dtype, opened[0].nodata if opened else band.nodata
+
+
+def reduces_bands_apart(task: CompositeTask) -> bool:
+    """Return whether no pixel of a band depends on other bands."""
+    # Observations are counted, and periods exchanged, where any band has data.
+    counts = task.min_observations > 1 or any(not one.in_period for one in task.observations)
+    return issubclass(reducer(task.method), PerBandReducer) and not counts
 
 
 class _ReducedChunk:

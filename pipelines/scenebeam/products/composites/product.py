@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
+from scenebeam.errors import RequestError
+from scenebeam.imaging.cube import CubeImage
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, GriddedProduct, PageFacts, Planned, SearchScope
-from scenebeam.products.composites.compute import composite_row_chunks, open_encoding
+from scenebeam.products.composites.compute import (
+    composite_row_chunks,
+    open_encoding,
+    reduces_bands_apart,
+)
 from scenebeam.products.composites.extras import extra_outputs
 from scenebeam.products.composites.plan import plan_composites
 from scenebeam.products.composites.request import CompositeRequest
@@ -50,6 +56,14 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
     ) -> Planned:
         return plan_composites(selection, request, search_scope)
 
+    def cube_images(self, task: CompositeTask) -> Sequence[CubeImage]:
+        if task.series:
+            raise RequestError(
+                "product.fill: pixels depend on all periods of the series; run the request, and "
+                "open its output"
+            )
+        return super().cube_images(task)
+
     def make(self, task: CompositeTask, store: Store, budget: Budget) -> Outcome:
         """Make one period, or all of a series to fill their gaps."""
         if task.series:
@@ -78,6 +92,9 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
         self, task: CompositeTask, grid: Grid, layers: Mapping[str, BandLayers]
     ) -> RowChunks:
         return composite_row_chunks(task, grid, layers)
+
+    def only(self, task: CompositeTask, output: str) -> CompositeTask:
+        return task.only(output) if reduces_bands_apart(task) else task
 
     def reason_to_refuse(self, task: CompositeTask, missing: Missing) -> str:
         if not task.observations:

@@ -80,6 +80,26 @@ class CompositeTask(GriddedTask):
         labels = {observation.label(name) for observation in self.observations}
         return tuple(band for band in self.bands if band.label in labels)
 
+    def only(self, made: str) -> CompositeTask:
+        """Return the task with one of its bands, and without extra ones.
+
+        Args:
+            made: Name of the band's file; with any other name, the task stays as it is.
+        """
+        if made not in self.made:
+            return self
+        place = self.made.index(made)
+        name = self.names[place]
+        kept = (*self.bands_of(name), *self.mask_bands)
+        update = {
+            "names": (name,),
+            "made": (made,),
+            "encodings": (self.encodings[place],),
+            "bands": tuple(band for band in self.bands if band in kept),
+            "extra": (),
+        }
+        return self.model_copy(update=update)
+
     def masks_of(self, band: Band) -> list[Band]:
         """Return the mask bands of the acquisition that a band is of."""
         prefix = f"{band.label.partition('/')[0]}/"

@@ -81,6 +81,10 @@ class Mosaics(GriddedProduct[MosaicRequest, MosaicTask]):
                 for _, top, pixels in row_chunks:
                     yield index, top, pixels
 
+    def only(self, task: MosaicTask, output: str) -> MosaicTask:
+        bands = [band for band in task.bands if band.label in (output, *task.masks)]
+        return task.model_copy(update={"bands": tuple(bands)})
+
     def reason_to_refuse(self, task: MosaicTask, missing: Missing) -> str:
         masks = task.mask_bands
         empty = [b.label for b in task.made if not has_usable_source(b, missing, masks)]

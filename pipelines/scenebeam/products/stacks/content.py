@@ -82,7 +82,12 @@ class BandContent:
 
 
 def band_row_chunks(
-    task: StackTask, band: StackBand, source: Source, grid: Grid, nodata: float | None
+    task: StackTask,
+    band: StackBand,
+    source: Source,
+    grid: Grid,
+    nodata: float | None,
+    whole: Grid | None = None,
 ) -> Iterator[Array]:
     """Read a band onto the grid of its stack, from top to bottom.
 
@@ -92,6 +97,7 @@ def band_row_chunks(
         source: Its open file.
         grid: The grid of its stack.
         nodata: Its nodata value.
+        whole: The grid of its stack, if `grid` is only a part of it.
 
     Yields:
         Arrays of shape (rows, columns), in the dtype of the file.
@@ -103,7 +109,7 @@ def band_row_chunks(
     add_offset = 0 if task.values == "raw" else band.asset.add_offset
     layer = Layer(task.scene.id, source, add_offset)
     layers = BandLayers(band.name, [layer], source.info.dtype, nodata, band.resampling, "first")
-    for _, _, pixels in compose(grid, [layers]):
+    for _, _, pixels in compose(grid, [layers], whole):
         yield pixels
 
 

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
+from scenebeam.imaging.cube import CubeBand, CubeImage
+from scenebeam.imaging.shards import Window
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, PageFacts, Planned, Product, SearchScope, scope_of_area
+from scenebeam.products.stacks.cube import read_stack_window, stack_image
 from scenebeam.products.stacks.make import make_stack
 from scenebeam.products.stacks.plan import plan_stacks
 from scenebeam.products.stacks.request import StackRequest
 from scenebeam.products.stacks.tables import stack_tables
 from scenebeam.products.stacks.task import StackTask
+from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -36,6 +40,12 @@ class Stacks(Product[StackRequest, StackTask]):
 
     def make(self, task: StackTask, store: Store, budget: Budget) -> Outcome:
         return make_stack(task, store, budget)
+
+    def cube_images(self, task: StackTask) -> Sequence[CubeImage]:
+        return [stack_image(task)]
+
+    def read_window(self, task: StackTask, band: CubeBand, window: Window, budget: Budget) -> Array:
+        return read_stack_window(task, band, window, budget)
 
     def tables(
         self,

@@ -1,0 +1,1 @@
+"""Cubes: outputs and requests as lazy xarray Datasets. All but this module import xarray."""

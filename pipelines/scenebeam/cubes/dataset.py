@@ -1,0 +1,158 @@
+"""A cube as an xarray Dataset: variables of dimensions (time, y, x), and where and when they are.
+
+The grid is described in the conventions of CF (`grid_mapping`, `crs_wkt`) and of GDAL
+(`GeoTransform`), which odc-geo, rioxarray, xproj and rasterix read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import xarray
+from pyproj import CRS
+from xarray.core import indexing
+
+from scenebeam.cubes.lazy import Decoding, LazyCube, WindowReader
+from scenebeam.errors import RequestError
+from scenebeam.extras import import_extra
+from scenebeam.imaging.cube import CubeBand
+from scenebeam.raster.grid import Grid
+
+Chunks = Mapping[str, int] | str | None
+"""Chunks of dask arrays: sizes by dimension, `auto`, or None for no dask."""
+CHUNK = 2048
+"""Rows and columns of a chunk, unless others are asked for: a multiple of the blocks of files."""
+_LONG_NAMES = {
+    "coastal": "coastal aerosol",
+    "nir": "near infrared",
+    "nir08": "narrow near infrared",
+    "swir16": "short-wave infrared at 1.6 micrometers",
+    "swir22": "short-wave infrared at 2.2 micrometers",
+    "scl": "scene classification",
+    "vv": "backscatter, VV polarization",
+    "vh": "backscatter, VH polarization",
+}
+_MEASURES = {"eo:cloud_cover": ("cloud_cover", {"units": "%", "long_name": "cloud cover"})}
+"""Property of an item → coordinate along time, and its attributes."""
+
+
+@dataclass(frozen=True)
+class TimeSlice:
+    """One time of a cube: what it is, and how its bands are read."""
+
+    id: str
+    when: datetime
+    readers: Mapping[str, WindowReader]
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_dataset(
+    grid: Grid,
+    bands: Sequence[CubeBand],
+    slices: Sequence[TimeSlice],
+    *,
+    decode: bool,
+    chunks: Chunks,
+) -> xarray.Dataset:
+    """Make a lazy Dataset.
+
+    Args:
+        grid: The grid of all bands.
+        bands: The variables.
+        slices: The times.
+        decode: Whether to convert to float32 in physical units, with NaN where there is no data.
+        chunks: Chunks of dask arrays; None: lazy without dask.
+
+    Returns:
+        One variable of dimensions (time, y, x) per band. `id`, and `cloud_cover` where it is known,
+        are coordinates along `time`; `spatial_ref` describes the grid.
+    """
+    variables = {}
+    for band in bands:
+        readers = [one.readers.get(band.name) for one in slices]
+        variables[band.name] = _variable(band, readers, grid, decode)
+    times = [one.when.astimezone(UTC).replace(tzinfo=None) for one in slices]
+    coordinates: dict[str, Any] = {
+        "time": ("time", np.array(times, "datetime64[ns]"), {"standard_name": "time"}),
+        "id": ("time", [one.id for one in slices]),
+        **grid_coordinates(grid),
+    }
+    for name, (coordinate, attributes) in _MEASURES.items():
+        values = [one.properties.get(name) for one in slices]
+        if any(value is not None for value in values):
+            coordinates[coordinate] = ("time", np.array(values, np.float64), attributes)
+    dataset = xarray.Dataset(variables, coordinates, {"Conventions": "CF-1.11"})
+    return dataset if chunks is None else chunk_dataset(dataset, chunks)
+
+
+def chunk_dataset(dataset: xarray.Dataset, chunks: Mapping[str, int] | str) -> xarray.Dataset:
+    """Convert the variables to dask arrays.
+
+    Args:
+        dataset: A lazy Dataset.
+        chunks: Sizes by dimension; `auto`, or what is left out: one time of CHUNK x CHUNK pixels.
+
+    Raises:
+        RequestError: There is no such dimension.
+        MissingExtraError: dask is not installed.
+    """
+    import_extra("dask.array", "zarr", "chunks")
+    sizes = {"time": 1, "chip": 1, "y": CHUNK, "x": CHUNK}
+    if isinstance(chunks, Mapping):
+        unknown = sorted(set(chunks) - set(dataset.dims))
+        if unknown:
+            known = ", ".join(map(str, dataset.dims))
+            raise RequestError(f"chunks: there is no dimension {unknown[0]}; there are {known}")
+        sizes |= dict(chunks)
+    elif chunks != "auto":
+        raise RequestError(f"chunks: {chunks!r} is neither 'auto' nor sizes by dimension")
+    return dataset.chunk({name: size for name, size in sizes.items() if name in dataset.dims})
+
+
+def _variable(
+    band: CubeBand, readers: Sequence[WindowReader | None], grid: Grid, decode: bool
+) -> xarray.Variable:
+    dtype = np.dtype(band.dtype)
+    is_scaled = (band.scale, band.offset) != (1, 0)
+    attributes: dict[str, Any] = {
+        "grid_mapping": "spatial_ref",
+        "long_name": _LONG_NAMES.get(band.name, band.name),
+    }
+    if is_scaled:
+        attributes["units"] = "1"
+    decoding = None
+    if decode:
+        decoding = Decoding(band.nodata, band.scale, band.offset)
+    else:
+        if band.nodata is not None:
+            attributes["_FillValue"] = dtype.type(band.nodata)
+        if is_scaled:
+            attributes |= {"scale_factor": band.scale, "add_offset": band.offset}
+    cube = LazyCube(readers, dtype, band.fill, grid.shape, decoding)
+    lazy = indexing.LazilyIndexedArray(cube)
+    return xarray.Variable(("time", "y", "x"), lazy, attributes)
+
+
+def grid_coordinates(grid: Grid) -> dict[str, Any]:
+    """Return pixel centers, and the CRS and transform in the conventions of CF and GDAL."""
+    crs = CRS.from_user_input(grid.crs)
+    transform = grid.transform
+    attributes = {**crs.to_cf(), "GeoTransform": " ".join(map(str, transform.to_gdal()))}
+    attributes["spatial_ref"] = attributes["crs_wkt"]
+    kinds = ("latitude", "longitude") if crs.is_geographic else ("projection_y", "projection_x")
+    suffix = "" if crs.is_geographic else "_coordinate"
+    units = ("degrees_north", "degrees_east") if crs.is_geographic else ("m", "m")
+    y = transform.f + transform.e * (np.arange(grid.shape[0]) + 0.5)
+    x = transform.c + transform.a * (np.arange(grid.shape[1]) + 0.5)
+    described = []
+    for kind, unit in zip(kinds, units, strict=True):
+        described.append({"units": unit, "standard_name": f"{kind}{suffix}"})
+    return {
+        "y": ("y", y, described[0]),
+        "x": ("x", x, described[1]),
+        "spatial_ref": xarray.Variable((), np.int32(0), attributes),
+    }

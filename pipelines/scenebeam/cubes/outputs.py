@@ -1,0 +1,147 @@
+"""Open: whatever an output holds as one lazy xarray Dataset."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+import xarray
+from affine import Affine
+
+from scenebeam.cubes.dataset import Chunks, TimeSlice, make_dataset
+from scenebeam.cubes.lazy import FileBand
+from scenebeam.errors import RequestError
+from scenebeam.imaging.cube import CubeBand, common_bands
+from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
+from scenebeam.planning.plan import read_product_kind
+from scenebeam.products import product_of
+from scenebeam.raster.grid import Grid
+from scenebeam.storage import open_store
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One band of one product."""
+
+    file: FileBand
+    band: CubeBand
+    grid: tuple[Any, ...]
+
+
+def open_output(
+    output: str,
+    bands: Sequence[str] | None = None,
+    *,
+    decode: bool = False,
+    chunks: Chunks = None,
+) -> xarray.Dataset:
+    """Open the products of an output. Pixels are read on access.
+
+    Args:
+        output: A folder or `gs://` prefix.
+        bands: Bands to open; default: all.
+        decode: Whether to convert to float32 in physical units (reflectance, for optical bands),
+            with NaN where there is no data. By default values are as in the files, with the
+            attributes `_FillValue`, `scale_factor` and `add_offset`.
+        chunks: Chunks of dask arrays; None: lazy without dask.
+
+    Returns:
+        A Dataset with one variable per band, on one grid: see `make_dataset`.
+
+    Raises:
+        RequestError: The output has no images, not these bands, or images on several grids.
+        MissingExtraError: A package that the format needs is not installed.
+    """
+    items = _items(output)
+    images = [_images(item, output) for item in items]
+    offered = list(dict.fromkeys(name for found in images for name in found))
+    unknown = [name for name in bands or () if name not in offered]
+    if unknown:
+        raise RequestError(f"{output} has no {', '.join(unknown)}; it has {', '.join(offered)}")
+    wanted = list(bands or offered)
+    grid = _common_grid(images, wanted, output)
+    common = common_bands(
+        [found[name].band for name in wanted if name in found] for found in images
+    )
+    slices = []
+    for item, found in zip(items, images, strict=True):
+        readers = {name: image.file for name, image in found.items()}
+        slices.append(TimeSlice(item["id"], item["datetime"], readers, item))
+    variables = [common[name] for name in wanted]
+    return make_dataset(grid, variables, slices, decode=decode, chunks=chunks)
+
+
+def _items(output: str) -> list[dict[str, Any]]:
+    """The current items of an output, in the order of time."""
+    store = open_store(output)
+    kind = read_product_kind(store)
+    if kind is not None and product_of(kind).page.noun == "chips":
+        raise RequestError(
+            f"{output} holds {kind}, which are no one array: scenebeam.open reads mosaics, "
+            "composites, indices, stacks and the product `chips`. The items name the files, which "
+            "rasterio opens"
+        )
+    content = store.read(ITEMS_FILE)
+    rows = [] if content is None else pq.read_table(io.BytesIO(content)).to_pylist()
+    current = [row for row in rows if not row.get(SUPERSEDED)]
+    if not current:
+        found = f"its run of kind {kind} has made nothing" if kind else "there is no run in it"
+        raise RequestError(f"{output} cannot be opened: {found}")
+    return sorted(current, key=lambda row: (row["datetime"], row["id"]))
+
+
+def _images(item: Mapping[str, Any], output: str) -> dict[str, _Image]:
+    """Return the images of an item by band."""
+    images = {}
+    for name, asset in (item.get("assets") or {}).items():
+        if asset is None or not {"data", "visual"} & set(asset["roles"] or ()):
+            continue
+        raster_bands = asset.get("raster:bands") or ()
+        labels = asset.get("bands") or ()
+        href = f"{output.rstrip('/')}/{asset['href'].removeprefix('./')}"
+        # Assets on a grid of their own say so; others are on that of the item.
+        grid = tuple(
+            _hashable(asset.get(key) or item.get(key))
+            for key in ("proj:shape", "proj:transform", "proj:code")
+        )
+        for number, described in enumerate(raster_bands):
+            has_label = len(raster_bands) > 1 and number < len(labels)
+            label = str(labels[number]["name"] if has_label else name)
+            images[label] = _Image(FileBand(href, number + 1), _band(label, described), grid)
+    return images
+
+
+def _band(name: str, described: Mapping[str, Any]) -> CubeBand:
+    """Read an object of the STAC raster extension."""
+    nodata, scale = described.get("nodata"), described.get("scale")
+    return CubeBand(
+        name=name,
+        dtype=described["data_type"],
+        nodata=float("nan") if nodata == "nan" else nodata,
+        scale=1.0 if scale is None else scale,
+        offset=described.get("offset") or 0.0,
+        categorical=False,
+    )
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _common_grid(images: Sequence[Mapping[str, _Image]], bands: Sequence[str], output: str) -> Grid:
+    grids = {found[name].grid for found in images for name in bands if name in found}
+    if not grids or any(None in grid for grid in grids):
+        raise RequestError(
+            f"{output} has no images on a grid: scenebeam.open reads mosaics, composites, indices "
+            "and stacks"
+        )
+    if len(grids) > 1:
+        raise RequestError(
+            f"{output} has images on {len(grids)} grids, which are no one array: request one grid "
+            "(grid.crs and grid.resolution), or open bands of one resolution"
+        )
+    shape, transform, code = grids.pop()
+    return Grid(shape, Affine(*transform[:6]), code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -57,6 +57,39 @@ class Estimate(BaseModel):
     """Peak memory in bytes."""
 
 
+class CubeBand(BaseModel):
+    """A variable of a cube: how its pixels are stored, and what they mean."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    dtype: str
+    nodata: float | None
+    """None: the files mark invalid pixels by a mask, or not at all."""
+    scale: float
+    offset: float
+    categorical: bool
+
+    @property
+    def fill(self) -> float:
+        """Value of pixels without data."""
+        return 0 if self.nodata is None else self.nodata
+
+
+class CubeSlice(BaseModel):
+    """Where the image of a task is in the Zarr store of its run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["zarr", "icechunk"]
+    index: int
+    """Place along time."""
+    bands: tuple[CubeBand, ...]
+    """The bands that the image has, as the store holds them."""
+    cell: int
+    """Pixels of which all cuts between tasks of the run are multiples; 0 if nothing is cut."""
+
+
 class Task(BaseModel):
     """What the tasks of all products have in common."""
 
@@ -73,6 +106,8 @@ class Task(BaseModel):
     version: str = ""
     """In a series, the folder of its files: a digest of what decides them, and the number of the
     attempt if it is made again of the same. Empty if they are not in a folder of their own."""
+    cube: CubeSlice | None = None
+    """Where its image is in a Zarr store; None if it is a file of its own."""
     fault: str = ""
     """Why the task cannot be made, if planning has found that out: it is then skipped."""
 
@@ -103,6 +138,24 @@ class Task(BaseModel):
             attempt: How often they have been made, this time included.
         """
         return self
+
+    @property
+    def cube_id(self) -> str:
+        """Id of the image that it makes, or is a part of."""
+        return self.id
+
+    @property
+    def cube_parts(self) -> Sequence[Task]:
+        """The tasks of one image each that it consists of: itself, unless it makes several."""
+        return (self,)
+
+    def in_cube(self, slices: Mapping[str, CubeSlice]) -> Task:
+        """Return the task with images in a Zarr store in place of files.
+
+        Args:
+            slices: Id of an image → its place.
+        """
+        raise NotImplementedError
 
     @property
     def item_keys(self) -> tuple[str, ...]:

@@ -19,8 +19,14 @@ from xarray.core import indexing
 from scenebeam.cubes.lazy import Decoding, LazyCube, WindowReader
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
-from scenebeam.imaging.cube import CubeBand
+from scenebeam.imaging.writers.zarr_store import (
+    SPATIAL_REF,
+    grid_mapping,
+    pixel_centers,
+    scale_attributes,
+)
 from scenebeam.raster.grid import Grid
+from scenebeam.tasks import CubeBand
 
 Chunks = Mapping[str, int] | str | None
 """Chunks of dask arrays: sizes by dimension, `auto`, or None for no dask."""
@@ -89,6 +95,17 @@ def make_dataset(
     return dataset if chunks is None else chunk_dataset(dataset, chunks)
 
 
+def check_known(bands: Sequence[str], offered: Sequence[str], output: str) -> None:
+    """Check that an output has the bands that are asked for.
+
+    Raises:
+        RequestError: It lacks some.
+    """
+    unknown = [name for name in bands if name not in offered]
+    if unknown:
+        raise RequestError(f"{output} has no {', '.join(unknown)}; it has {', '.join(offered)}")
+
+
 def chunk_dataset(dataset: xarray.Dataset, chunks: Mapping[str, int] | str) -> xarray.Dataset:
     """Convert the variables to dask arrays.
 
@@ -117,21 +134,20 @@ def _variable(
     band: CubeBand, readers: Sequence[WindowReader | None], grid: Grid, decode: bool
 ) -> xarray.Variable:
     dtype = np.dtype(band.dtype)
-    is_scaled = (band.scale, band.offset) != (1, 0)
+    scaling = scale_attributes(band)
     attributes: dict[str, Any] = {
-        "grid_mapping": "spatial_ref",
+        "grid_mapping": SPATIAL_REF,
         "long_name": _LONG_NAMES.get(band.name, band.name),
     }
-    if is_scaled:
-        attributes["units"] = "1"
+    if "units" in scaling:
+        attributes["units"] = scaling["units"]
     decoding = None
     if decode:
         decoding = Decoding(band.nodata, band.scale, band.offset)
     else:
         if band.nodata is not None:
             attributes["_FillValue"] = dtype.type(band.nodata)
-        if is_scaled:
-            attributes |= {"scale_factor": band.scale, "add_offset": band.offset}
+        attributes |= scaling
     cube = LazyCube(readers, dtype, band.fill, grid.shape, decoding)
     lazy = indexing.LazilyIndexedArray(cube)
     return xarray.Variable(("time", "y", "x"), lazy, attributes)
@@ -139,20 +155,8 @@ def _variable(
 
 def grid_coordinates(grid: Grid) -> dict[str, Any]:
     """Return pixel centers, and the CRS and transform in the conventions of CF and GDAL."""
-    crs = CRS.from_user_input(grid.crs)
-    transform = grid.transform
-    attributes = {**crs.to_cf(), "GeoTransform": " ".join(map(str, transform.to_gdal()))}
-    attributes["spatial_ref"] = attributes["crs_wkt"]
-    kinds = ("latitude", "longitude") if crs.is_geographic else ("projection_y", "projection_x")
-    suffix = "" if crs.is_geographic else "_coordinate"
-    units = ("degrees_north", "degrees_east") if crs.is_geographic else ("m", "m")
-    y = transform.f + transform.e * (np.arange(grid.shape[0]) + 0.5)
-    x = transform.c + transform.a * (np.arange(grid.shape[1]) + 0.5)
-    described = []
-    for kind, unit in zip(kinds, units, strict=True):
-        described.append({"units": unit, "standard_name": f"{kind}{suffix}"})
-    return {
-        "y": ("y", y, described[0]),
-        "x": ("x", x, described[1]),
-        "spatial_ref": xarray.Variable((), np.int32(0), attributes),
-    }
+    attributes = grid_mapping(CRS.from_user_input(grid.crs), grid)
+    coordinates: dict[str, Any] = {SPATIAL_REF: xarray.Variable((), np.int32(0), attributes)}
+    for name, values, about in pixel_centers(grid):
+        coordinates[name] = (name, values, about)
+    return coordinates

@@ -12,12 +12,12 @@ from scenebeam.cubes.accessor import PLAN
 from scenebeam.cubes.dataset import Chunks, TimeSlice, make_dataset
 from scenebeam.cubes.lazy import Window, WindowReader
 from scenebeam.errors import RequestError
-from scenebeam.imaging.cube import CubeBand, CubeImage, common_bands
+from scenebeam.imaging.cube import CubeImage, common_bands
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
-from scenebeam.tasks import Task
+from scenebeam.tasks import CubeBand, Task
 from scenebeam.transfer.retry import Budget
 from scenebeam.transfer.signing import effective_limits
 from scenebeam.transfer.signing.accounts import use_accounts
@@ -92,9 +92,14 @@ def _images(plan: Plan) -> list[tuple[CubeImage, Task]]:
     product = product_of(plan.request.product.kind)
     images: dict[str, tuple[CubeImage, Task]] = {}
     for task in plan.tasks:
+        found = product.cube_images(task)
+        if len(found) > 1:
+            raise RequestError(
+                "product.fill: pixels depend on all periods of the series; run the request, and "
+                "open its output"
+            )
         # Shards are parts of one image: a window of it is made without regard to them.
-        for image in product.cube_images(task):
-            images.setdefault(image.id, (image, task))
+        images.setdefault(found[0].id, (found[0], task))
     return sorted(images.values(), key=lambda pair: (pair[0].when, pair[0].id))
 
 

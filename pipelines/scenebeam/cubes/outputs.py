@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ import pyarrow.parquet as pq
 import xarray
 from affine import Affine
 
-from scenebeam.cubes.dataset import Chunks, TimeSlice, make_dataset
+from scenebeam.cubes.chips import open_chips
+from scenebeam.cubes.dataset import Chunks, TimeSlice, check_known, chunk_dataset, make_dataset
 from scenebeam.cubes.lazy import FileBand
 from scenebeam.errors import RequestError
-from scenebeam.imaging.cube import CubeBand, common_bands
+from scenebeam.extras import import_extra
+from scenebeam.imaging.cube import common_bands
 from scenebeam.metadata.item_tables import ITEMS_FILE, SUPERSEDED
-from scenebeam.planning.plan import read_product_kind
+from scenebeam.planning.plan import read_product
 from scenebeam.products import product_of
 from scenebeam.raster.grid import Grid
 from scenebeam.storage import open_store
+from scenebeam.tasks import CubeBand
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,31 @@ def open_output(
         RequestError: The output has no images, not these bands, or images on several grids.
         MissingExtraError: A package that the format needs is not installed.
     """
+    product = read_product(open_store(output))
+    if product.get("kind") == "chips":
+        dataset = open_chips(output)
+        check_known(bands or (), [str(name) for name in dataset.data_vars], output)
+        chosen = dataset[list(bands or dataset.data_vars)]
+        return chosen if chunks is None else chunk_dataset(chosen, chunks)
+    form = product.get("format")
+    if form in ("zarr", "icechunk"):
+        import_extra("zarr", "zarr", "scenebeam.open")
+        stores = importlib.import_module("scenebeam.cubes.stores")
+        opened: xarray.Dataset = stores.open_store_of(
+            output, form, bands, decode=decode, chunks=chunks
+        )
+        return opened
+    return _open_files(output, bands, decode=decode, chunks=chunks)
+
+
+def _open_files(
+    output: str, bands: Sequence[str] | None, *, decode: bool, chunks: Chunks
+) -> xarray.Dataset:
+    """Open products whose images are files of their own."""
     items = _items(output)
     images = [_images(item, output) for item in items]
     offered = list(dict.fromkeys(name for found in images for name in found))
-    unknown = [name for name in bands or () if name not in offered]
-    if unknown:
-        raise RequestError(f"{output} has no {', '.join(unknown)}; it has {', '.join(offered)}")
+    check_known(bands or (), offered, output)
     wanted = list(bands or offered)
     grid = _common_grid(images, wanted, output)
     common = common_bands(
@@ -77,7 +100,7 @@ def open_output(
 def _items(output: str) -> list[dict[str, Any]]:
     """The current items of an output, in the order of time."""
     store = open_store(output)
-    kind = read_product_kind(store)
+    kind = read_product(store).get("kind")
     if kind is not None and product_of(kind).page.noun == "chips":
         raise RequestError(
             f"{output} holds {kind}, which are no one array: scenebeam.open reads mosaics, "

@@ -50,9 +50,8 @@ def assemble(
         StorageError: A part cannot be read, or the COG cannot be published.
     """
     with ExitStack() as copies:
-        parts = [StoredPart(copies.enter_context(store.local_copy(name))) for name in part_keys]
+        parts = open_parts(store, part_keys, copies)
         headers = [part.header for part in parts]
-        _check_equal_encoding(key, headers)
         first = headers[0]
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
         part_rows = _sort_by_rows(parts)
@@ -68,13 +67,37 @@ def assemble(
         if any(header.masks for header in headers):
             masks = _merge_masks(part_rows, shared)
         if shared < len(shapes):
-            pyramid = _encode_coarse_levels(part_rows, shapes[shared:], profile, average=average)
+            pyramid = encode_coarse_levels(
+                parts,
+                shapes[shared:],
+                first.dtype,
+                first.nodata,
+                profile.codec,
+                average=average,
+            )
             levels += pyramid.finish()
             if masks is not None:
                 masks += pyramid.masks or _empty_masks([level.sizes for level in pyramid.levels])
         with store.open_write(key) as file:
             write_cog(file, profile, levels, masks)
         return file, headers
+
+
+def open_parts(store: Store, part_keys: Sequence[str], copies: ExitStack) -> list[StoredPart]:
+    """Open the parts of all shards of an image.
+
+    Args:
+        store: Where they are.
+        part_keys: Their keys.
+        copies: Closes their local copies.
+
+    Raises:
+        CheckError: Their dtypes or nodata values differ.
+        StorageError: A part cannot be read.
+    """
+    parts = [StoredPart(copies.enter_context(store.local_copy(key))) for key in part_keys]
+    _check_equal_encoding(part_keys[0], [part.header for part in parts])
+    return parts
 
 
 def _check_equal_encoding(key: str, headers: Sequence[PartHeader]) -> None:
@@ -101,12 +124,27 @@ def _upper_left(part: StoredPart) -> tuple[int, int]:
     return top, left
 
 
-def _encode_coarse_levels(
-    part_rows: _PartRows, shapes: Sequence[tuple[int, int]], profile: CogProfile, *, average: bool
+def encode_coarse_levels(
+    parts: Sequence[StoredPart],
+    shapes: Sequence[tuple[int, int]],
+    dtype: str,
+    nodata: float | None,
+    codec: str,
+    *,
+    average: bool,
 ) -> Pyramid:
-    """Encode the levels that reach beyond the shards."""
-    pyramid = Pyramid(shapes, profile.dtype, profile.nodata, codec=profile.codec, average=average)
-    for rows in _coarse_row_chunks(part_rows):
+    """Encode the levels that reach beyond the shards.
+
+    Args:
+        parts: The parts of all shards.
+        shapes: Rows and columns of these levels.
+        dtype: Dtype of the image.
+        nodata: Nodata value.
+        codec: Codec of the blocks.
+        average: Average pixels; otherwise use the nearest, as for classes.
+    """
+    pyramid = Pyramid(shapes, np.dtype(dtype), nodata, codec=codec, average=average)
+    for rows in _coarse_row_chunks(_sort_by_rows(parts)):
         pyramid.add(rows)
     return pyramid
 

@@ -8,46 +8,27 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.imaging.gridded import GriddedRecipe, RowSink, compute, missing_in_plan
 from scenebeam.imaging.gridded_task import GriddedTask, Output
 from scenebeam.imaging.shards import Window
+from scenebeam.imaging.writers.zarr import check_encoding
 from scenebeam.raster.validity import Array, same_nodata
-from scenebeam.tasks import GridSpec
+from scenebeam.tasks import CubeBand, GridSpec
 from scenebeam.transfer.retry import Budget
 
 
-class CubeBand(BaseModel):
-    """A variable of a cube: how its pixels are stored, and what they mean."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    dtype: str
-    nodata: float | None
-    """None: the files mark invalid pixels by a mask, or not at all."""
-    scale: float
-    offset: float
-    categorical: bool
-
-    @classmethod
-    def of(cls, output: Output) -> CubeBand:
-        """Describe an output of a gridded product."""
-        return cls(
-            name=output.name,
-            dtype=output.dtype.name,
-            nodata=output.nodata,
-            scale=output.scale,
-            offset=output.offset,
-            categorical=output.categorical,
-        )
-
-    @property
-    def fill(self) -> float:
-        """Value of pixels without data."""
-        return 0 if self.nodata is None else self.nodata
+def band_of(output: Output) -> CubeBand:
+    """Describe an output of a gridded product as a variable of a cube."""
+    return CubeBand(
+        name=output.name,
+        dtype=output.dtype.name,
+        nodata=output.nodata,
+        scale=output.scale,
+        offset=output.offset,
+        categorical=output.categorical,
+    )
 
 
 @dataclass(frozen=True)
@@ -147,22 +128,3 @@ def empty_window(band: CubeBand, window: Window) -> Array:
     if band.nodata is not None:
         return np.full(shape, band.nodata, band.dtype)
     return np.ma.MaskedArray(np.zeros(shape, band.dtype), mask=True)
-
-
-def check_encoding(band: CubeBand, dtype: np.dtype[Any], nodata: float | None) -> None:
-    """Check that pixels, as their files turn out to be, fit into a cube.
-
-    Args:
-        band: The band of the cube.
-        dtype: Dtype of the pixels.
-        nodata: Their nodata value.
-
-    Raises:
-        ReadError: They do not fit.
-    """
-    if not np.can_cast(dtype, band.dtype, "safe") or not same_nodata(nodata, band.nodata):
-        raise ReadError(
-            f"{band.name}: the files have pixels of {dtype} with nodata {nodata}, and the cube "
-            f"has {band.dtype} with {band.nodata}; declare dtype and nodata in the record of the "
-            "collection"
-        )

@@ -93,7 +93,15 @@ class ImageEncoder:
         """Return a small version of the image, once all rows are added: see `fit_preview`."""
         return fit_preview(to_picture(self._pyramid.overview, self._pyramid.nodata))
 
-    def store_part(self, store: Store, key: str, window: Window, facts: dict[str, Any]) -> None:
+    def store_part(
+        self,
+        store: Store,
+        key: str,
+        window: Window,
+        facts: dict[str, Any],
+        *,
+        coarse_only: bool = False,
+    ) -> None:
         """Store the encoded blocks as a part of an image that is finished later.
 
         Args:
@@ -101,9 +109,11 @@ class ImageEncoder:
             key: Key of the part.
             window: Rows and columns of the whole image that it covers.
             facts: What the product needs to know of the part then, as JSON.
+            coarse_only: Leave the blocks out: they are published already.
         """
+        levels = [] if coarse_only else self._pyramid.finish()
         with store.open_write(key) as file:
-            write_part(file, self._pyramid, window, facts)
+            write_part(file, self._pyramid, levels, window, facts)
 
 
 def publish_cog(

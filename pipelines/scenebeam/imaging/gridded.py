@@ -17,19 +17,14 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
-import numpy as np
-
-from scenebeam.imaging.assemble import assemble
 from scenebeam.imaging.band_budget import BandBudget
-from scenebeam.imaging.encode import ImageEncoder, publish_cog
+from scenebeam.imaging.encode import ImageEncoder
 from scenebeam.imaging.gridded_item import (
     add_statistics,
-    cog_profile,
     describe_output,
     draw_outputs,
     publish_item,
@@ -38,12 +33,12 @@ from scenebeam.imaging.gridded_item import (
 from scenebeam.imaging.gridded_task import GriddedTask, Missing, Output
 from scenebeam.imaging.missing import describe_missing
 from scenebeam.imaging.open_files import close_all, layers_by_label, open_files
-from scenebeam.imaging.shards import shard_shapes, shared_levels
-from scenebeam.imaging.thumbnails import read_previews
+from scenebeam.imaging.writers import writer_of
+from scenebeam.imaging.writers.base import Written
 from scenebeam.raster.compose import RowChunks
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import BandLayers, LayerError
-from scenebeam.raster.pyramid import level_shapes
+from scenebeam.raster.merge import cast_nodata
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome
@@ -266,16 +261,20 @@ class Encoders(RowSink):
     """Encodes the outputs of a task at once."""
 
     def __init__(self, task: GriddedTask) -> None:
-        self._task = task
+        self._task, self._writer = task, writer_of(task)
+        self._computed: list[Output] = []
         self.outputs: list[Output] = []
         self.encoders: list[ImageEncoder] = []
 
     def start(self, outputs: list[Output]) -> None:
-        self.outputs = outputs
-        self.encoders = [_encoder(self._task, output) for output in outputs]
+        task, writer = self._task, self._writer
+        self._computed = outputs
+        self.outputs = [writer.encoding(task, output) for output in outputs]
+        self.encoders = [writer.encoder(task, output) for output in self.outputs]
 
     def add(self, index: int, first: int, pixels: Array) -> None:
-        self.encoders[index].add(pixels)
+        computed, stored = self._computed[index], self.outputs[index]
+        self.encoders[index].add(cast_nodata(pixels, computed.nodata, stored.dtype, stored.nodata))
 
 
 def publish(
@@ -290,48 +289,36 @@ def publish(
         made: The encoded outputs.
         missing: The missing files.
     """
+    writer = writer_of(task)
     outputs, encoders = made.outputs, made.encoders
     facts = []
     for output, encoder in zip(outputs, encoders, strict=True):
         facts.append({"valid": encoder.valid, "missing": _missing_of(output, missing)})
     if task.shards > 1:
         for output, encoder, fact in zip(outputs, encoders, facts, strict=True):
-            encoder.store_part(store, task.part_key(output.name, task.shard), task.window, fact)
+            writer.store_shard(task, store, output, encoder, fact)
         return
 
-    def publish_output(
-        output: Output, encoder: ImageEncoder, fact: dict[str, Any]
-    ) -> dict[str, Any]:
-        profile = cog_profile(task, output)
-        file = publish_cog(store, task.output_key(output.name), profile, [encoder])
-        return describe_output(task, output, file, [fact])
+    def publish_output(output: Output, encoder: ImageEncoder, fact: dict[str, Any]) -> Written:
+        return writer.publish(task, store, output, encoder, fact)
 
-    # All bands are published at the same time, while the thumbnail is rendered; the item follows
-    # when all of them are there.
-    described = io_threads().map(publish_output, outputs, encoders, facts)
-    previews = {out.name: encoder.preview() for out, encoder in zip(outputs, encoders, strict=True)}
-    thumbnail = publish_thumbnail(task, store, draw_outputs(outputs, previews))
-    assets = {output.name: asset for output, asset in zip(outputs, described, strict=True)}
+    # All bands are published at the same time; the item follows when all of them are there.
+    written = list(io_threads().map(publish_output, outputs, encoders, facts))
+    _publish_item(task, store, written, missing)
+
+
+def _publish_item(
+    task: GriddedTask, store: Store, written: Sequence[Written], missing: Missing
+) -> None:
+    """Publish the thumbnail and the item of outputs that are published."""
+    outputs = [one.output for one in written]
+    previews = {one.output.name: one.preview for one in written}
+    assets = {}
+    for one in written:
+        assets[one.output.name] = describe_output(task, one.output, one.asset, one.facts)
     add_statistics(outputs, assets, previews)
+    thumbnail = publish_thumbnail(task, store, draw_outputs(outputs, previews))
     publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing)
-
-
-def _encoder(task: GriddedTask, output: Output) -> ImageEncoder:
-    """Create the encoder of an output, or of a shard of it."""
-    shapes, keep_coarse = level_shapes(*task.grid.shape), False
-    if task.shards > 1:
-        # Only the levels whose blocks do not reach beyond the shard: see `imaging.shards`.
-        levels = shared_levels(task.grid.shape, task.cell)
-        shapes = shard_shapes(task.window, levels)
-        keep_coarse = levels < len(level_shapes(*task.grid.shape))
-    return ImageEncoder(
-        shapes,
-        output.dtype,
-        output.nodata,
-        codec=task.codec,
-        average=not output.categorical,
-        keep_coarse=keep_coarse,
-    )
 
 
 def _missing_of(output: Output, missing: Missing) -> dict[str, str]:
@@ -357,22 +344,7 @@ def assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store
     # deleted the parts.
     if not all_parts <= store.list(task.parts_prefix):
         return
-    assets = {}
-    for output in outputs:
-        part_keys = [task.part_key(output.name, shard) for shard in shards]
-        file, headers = assemble(
-            store,
-            part_keys,
-            task.output_key(output.name),
-            cog_profile(task, output),
-            average=not output.categorical,
-        )
-        # The plan knows the expected dtype and nodata value, the parts know the real ones.
-        made = replace(output, dtype=np.dtype(headers[0].dtype), nodata=headers[0].nodata)
-        facts = [header.facts for header in headers]
-        assets[output.name] = describe_output(task, made, file, facts)
-    previews = read_previews(store, {name: (task.output_key(name), 1) for name in assets})
-    add_statistics(outputs, assets, previews)
-    thumbnail = publish_thumbnail(task, store, draw_outputs(outputs, previews))
-    publish_item(task, store, outputs, {**assets, "thumbnail": thumbnail}, missing_in_plan(task))
+    writer = writer_of(task)
+    written = [writer.assemble(task, store, output) for output in outputs]
+    _publish_item(task, store, written, missing_in_plan(task))
     store.delete(sorted(all_parts))

@@ -11,7 +11,7 @@ from scenebeam.metadata import stac_items
 from scenebeam.raster.cog import CogBand, CogProfile
 from scenebeam.raster.sample import histogram
 from scenebeam.raster.validity import Array
-from scenebeam.storage import AtomicFile, Store
+from scenebeam.storage import Store
 
 
 def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
@@ -27,19 +27,19 @@ def cog_profile(task: GriddedTask, output: Output) -> CogProfile:
 
 
 def describe_output(
-    task: GriddedTask, output: Output, file: AtomicFile, facts: Sequence[dict[str, Any]]
+    task: GriddedTask, output: Output, stored: dict[str, Any], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Describe the COG of an output as an asset of a STAC item.
+    """Describe an output as an asset of a STAC item.
 
     Args:
         task: The task.
         output: One of its outputs.
-        file: The COG, published.
+        stored: Fields of the asset that its format gives: where the image is.
         facts: For each shard `valid`, the number of its valid pixels, and `missing`, its missing
             scenes with the reasons.
 
     Returns:
-        The asset, with the scenes that are in the COG and those that are missing.
+        The asset, with the scenes that are in the image and those that are missing.
     """
     height, width = task.grid.shape
     missing: dict[str, str] = {}
@@ -53,11 +53,7 @@ def describe_output(
     )
     raster_band["statistics"] = {"valid_percent": round(100 * (valid / (height * width)), 4)}
     asset: dict[str, Any] = {
-        "href": task.href(task.output_key(output.name)),
-        "type": stac_items.COG_TYPE,
-        "roles": ["data"],
-        "file:size": file.size,
-        "file:checksum": file.checksum,
+        **stored,
         "bands": [_describe_band(output)],
         "raster:bands": [raster_band],
         "scenebeam:scenes": [scene for scene in _scenes_of(output) if scene not in missing],

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from scenebeam.imaging.bands import Band
+from scenebeam.imaging.cube_layout import ZARR_ROOT, CubeLayout
 from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import PARTS_PREFIX, Window
 from scenebeam.imaging.thumbnails import THUMBNAIL
-from scenebeam.tasks import GridSpec, Task
+from scenebeam.tasks import CubeSlice, GridSpec, Task
 
 _NOT_STATE = {
     *("id", "outputs", "estimate", "window", "shard", "shards", "cell", "one_by_one", "version"),
+    "cube",
 }
 """Fields that decide how a product is made, but not what it is."""
 _OF_THE_HOST = {"eo:cloud_cover", "scenebeam:coverage"}
@@ -77,8 +79,8 @@ class GriddedTask(Task):
         versioned = self.model_copy(update={"version": version})
         outputs = []
         for key in self.outputs:
-            is_item = key == self.item_path
-            outputs.append(key if is_item else versioned.file_key(key.rpartition("/")[2]))
+            stays = key == self.item_path or key.startswith(ZARR_ROOT)
+            outputs.append(key if stays else versioned.file_key(key.rpartition("/")[2]))
         return versioned.model_copy(update={"outputs": tuple(outputs)})
 
     def _state_whatever_the_host(self, identities: Mapping[str, str]) -> dict[str, Any]:
@@ -165,9 +167,37 @@ class GriddedTask(Task):
         """Whether the product is published, or the parts of this shard are stored."""
         if self.is_done(existing):
             return True
-        images = [PurePosixPath(key).stem for key in self.outputs if key.endswith(".tif")]
-        parts = {self.part_key(name, self.shard) for name in images}
+        parts = {self.part_key(name, self.shard) for name in self._images}
         return self.shards > 1 and bool(parts) and parts <= existing
+
+    @property
+    def _images(self) -> list[str]:
+        """Names of the outputs that the plan foresees."""
+        if self.cube is not None:
+            return [band.name for band in self.cube.bands]
+        return [PurePosixPath(key).stem for key in self.outputs if key.endswith(".tif")]
+
+    @property
+    def cube_id(self) -> str:
+        return self.name
+
+    def in_cube(self, slices: Mapping[str, CubeSlice]) -> GriddedTask:
+        place = slices[self.name]
+        layout = CubeLayout(self.grid.shape, place.cell)
+        levels = range(len(layout.levels))
+        own, above = levels, range(0)
+        if self.shards > 1:
+            own, above = levels[: layout.shared], levels[layout.shared :]
+        names = [band.name for band in place.bands]
+        keys = layout.keys(place, names, own, self.window if self.shards > 1 else None)
+        keys += layout.keys(place, names, above, None)
+        others = []
+        for key in self.outputs:
+            if not key.endswith(".tif") and not key.startswith(ZARR_ROOT):
+                others.append(key)
+        # What is staged is deleted after the commit, and is not part of the output.
+        outputs = (*keys, *others) if place.format == "zarr" else tuple(others)
+        return self.model_copy(update={"cube": place, "outputs": outputs})
 
     @property
     def thumbnail_key(self) -> str:

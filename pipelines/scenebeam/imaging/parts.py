@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from scenebeam.imaging.shards import Window
 from scenebeam.raster.cog import Level
-from scenebeam.raster.pyramid import BLOCK_SIZE, Pyramid
+from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid
 from scenebeam.raster.validity import Array
 from scenebeam.storage import AtomicFile
 
@@ -51,18 +51,24 @@ class PartHeader:
     """Whether a mask follows the coarse pixels."""
 
 
-def write_part(file: AtomicFile, pyramid: Pyramid, window: Window, facts: dict[str, Any]) -> None:
+def write_part(
+    file: AtomicFile,
+    pyramid: Pyramid,
+    levels: Sequence[EncodedBlocks],
+    window: Window,
+    facts: dict[str, Any],
+) -> None:
     """Write a part.
 
     Args:
         file: Where it is written.
         pyramid: The encoded shard, to which all rows were added.
+        levels: Its levels; none if only the coarse pixels are stored.
         window: The shard.
         facts: What the product needs to know when the COG is assembled, as JSON.
     """
-    levels = pyramid.finish()
     coarse = pyramid.coarse if pyramid.keep_coarse else None
-    masks = pyramid.masks
+    masks = pyramid.masks if levels else None
     header = json.dumps(
         {
             "window": window,

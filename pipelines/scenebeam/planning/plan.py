@@ -162,10 +162,11 @@ def freeze(plan: Plan, store: Store) -> None:
     store.write(RUN_FILE, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def read_product_kind(store: Store) -> str | None:
-    """Read which product an output has; None if there is no run in it."""
+def read_product(store: Store) -> dict[str, Any]:
+    """Read the section `product` of the request in an output; empty if there is no run in it."""
     head = store.read(RUN_FILE)
-    return None if head is None else str(json.loads(head)["request"]["product"]["kind"])
+    product: dict[str, Any] = {} if head is None else json.loads(head)["request"]["product"]
+    return product
 
 
 def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from scenebeam.errors import NoScenesError, RequestError, StorageError
+from scenebeam.planning.cubes import place_in_cube
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.search import check_limits, make_plan
 from scenebeam.planning.series import (
@@ -185,7 +186,7 @@ def reconcile(
 
 def _plan_anew(request: RunRequest, store: Store, *, refresh: bool, measure: bool) -> Plan:
     """Plan a request without regard to what its output holds."""
-    plan = make_plan(request, store, refresh=refresh, measure=measure)
+    plan = place_in_cube(make_plan(request, store, refresh=refresh, measure=measure))
     if request.series is not None:
         plan = continue_series(None, plan, set(), set(), datetime.now(UTC))
         check_limits(plan)
@@ -211,6 +212,7 @@ def _compare(
     if change is _Change.NONE and not is_outdated(frozen, request, existing):
         return resumed
     plan = make_plan(request, store, refresh=refresh or retry_failed, measure=measure)
+    plan = place_in_cube(plan, frozen)
     if change is _Change.RETRY:
         damaged |= _incomplete_items(frozen, existing, store)
         existing -= damaged
@@ -242,7 +244,7 @@ def _continue(
         RequestError: The products of the new search would be on another grid.
     """
     try:
-        plan = make_plan(request, store, refresh=True, measure=measure)
+        plan = place_in_cube(make_plan(request, store, refresh=True, measure=measure), frozen)
     except NoScenesError as error:
         log.info("%s", error)
         plan = replace(frozen, request=request, tasks=())

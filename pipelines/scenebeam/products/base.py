@@ -15,7 +15,7 @@ from scenebeam.catalog.queries import SearchQuery, queries_for
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import File
 from scenebeam.errors import RequestError
-from scenebeam.imaging.cube import CubeBand, CubeImage, read_gridded
+from scenebeam.imaging.cube import CubeImage, band_of, read_gridded
 from scenebeam.imaging.gridded import GriddedRecipe, make_gridded
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.imaging.shards import Window
@@ -25,7 +25,7 @@ from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.request.product import ProductRequest
 from scenebeam.storage import Store
-from scenebeam.tasks import Outcome, Task
+from scenebeam.tasks import CubeBand, Outcome, Task
 from scenebeam.transfer.retry import Budget
 
 
@@ -268,7 +268,7 @@ class GriddedProduct(Product[RequestT, GriddedTaskT], GriddedRecipe[GriddedTaskT
         return scope_of_area(request)
 
     def cube_images(self, task: GriddedTaskT) -> Sequence[CubeImage]:
-        bands = [CubeBand.of(output) for output in self.outputs(task, {})]
+        bands = [band_of(output) for output in self.outputs(task, {})]
         by_name = {band.name: band for band in bands}
         return [CubeImage(task.name, task.when, task.grid, by_name, task.properties)]
 

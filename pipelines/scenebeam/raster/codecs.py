@@ -19,6 +19,10 @@ from scenebeam.raster.validity import Array, Mask
 
 PREDICTOR_NONE, PREDICTOR_HORIZONTAL, PREDICTOR_FLOAT = 1, 2, 3
 """Values of the TIFF tag Predictor (TIFF 6.0 section 14, and TIFF Technical Note 3)."""
+CHUNKS = "blosc"
+"""Name of the codec of chunks of Zarr stores. No TIFF has it, so it is not in CODECS."""
+CHUNK_CODEC: dict[str, Any] = {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"}
+"""Its settings: for reflectance as small as the zstd levels that take four times as long."""
 MASK_CODEC = "deflate"
 """Codec of the nodata masks that we write."""
 
@@ -57,11 +61,13 @@ def encode(block: Array, codec: str) -> bytes:
 
     Args:
         block: Array of shape (rows, columns), of the full size of a block.
-        codec: A codec of `CODECS` that has an encoder.
+        codec: A codec of `CODECS` that has an encoder, or CHUNKS.
 
     Returns:
         The compressed bytes; the same on every machine.
     """
+    if codec == CHUNKS:
+        return _encode_chunk(block)
     predictor = predictor_for(codec, block.dtype)
     if predictor == PREDICTOR_FLOAT:
         block = imagecodecs.floatpred_encode(np.ascontiguousarray(block)[:, :, None], axis=-2)
@@ -70,6 +76,19 @@ def encode(block: Array, codec: str) -> bytes:
     else:
         return _compress(block.tobytes(), codec)
     return _compress(block, codec)
+
+
+def _encode_chunk(block: Array) -> bytes:
+    little = block.astype(block.dtype.newbyteorder("<"), copy=False)
+    encoded = imagecodecs.blosc_encode(
+        np.ascontiguousarray(little).tobytes(),
+        level=CHUNK_CODEC["clevel"],
+        compressor=CHUNK_CODEC["cname"],
+        shuffle=CHUNK_CODEC["shuffle"],
+        typesize=block.dtype.itemsize,
+        numthreads=1,
+    )
+    return bytes(encoded)
 
 
 def encode_mask(valid: Mask) -> bytes:

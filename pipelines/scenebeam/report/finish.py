@@ -10,12 +10,13 @@ from typing import Any
 
 from scenebeam.catalog.area import area_geometry
 from scenebeam.catalog.bands import records_for
-from scenebeam.csvtable import Table
+from scenebeam.csvtable import File, Table
 from scenebeam.errors import StorageError
 from scenebeam.imaging.shards import PARTS_PREFIX
-from scenebeam.metadata.item_tables import ReportFiles
+from scenebeam.metadata.item_tables import COLLECTION_FILE, ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
+from scenebeam.report.cube import cube_of, describe_cube, publish_cube
 from scenebeam.report.facts import gather
 from scenebeam.report.growth import growth_file
 from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
@@ -69,12 +70,16 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     done = {task.id for task in plan.tasks} - undone
     product = product_of(plan.request.product.kind)
     report = product.report(plan.request, plan.tasks, done, by_task, store)
-    files = {
+    files: dict[str, File] = {
         **report.files,
         FAILURES_FILE: _failures_table(plan, unfinished, store),
         SPENDING_FILE: _spending_table(by_task.values()),
         **growth_file(plan, undone, unfinished, store),
     }
+    cube = cube_of(plan, done)
+    if cube is not None:
+        files[COLLECTION_FILE] = describe_cube(files[COLLECTION_FILE], cube, plan)
+        publish_cube(cube, plan, store)
     store.write_all(files)
     final = _final_status(plan, status, undone, unfinished, report).model_copy(
         update=_totals(by_task.values())
@@ -223,7 +228,8 @@ def _write_page(
         page = product.page
         facts = gather(status, items_key, page, existing, store)
         facts.caution = product.caution(request)
-        if page.pictures == "thumbnails":
+        # The pixels of a store are in no file of the product's own.
+        if page.pictures == "thumbnails" or request.product.store_format is not None:
             facts.gallery = published_gallery(facts.pictures, store)
         else:
             are_indices = page.pictures == "indices"

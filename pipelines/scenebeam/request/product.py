@@ -33,6 +33,8 @@ PRODUCTS: dict[str, str] = {
 """`product.kind` → the product's package. A new product is one package and one line here."""
 
 OnMissing = Literal["best-available", "fail", "skip"]
+Format = Literal["cog", "zarr", "icechunk"]
+StoreFormat = Literal["zarr", "icechunk"]
 Values = Literal["harmonized", "raw"]
 """`harmonized`: the provider's radiometric offset is removed. `raw`: numbers as in the files."""
 MAX_BANDS = 1000
@@ -80,6 +82,11 @@ class ProductRequest(StrictModel):
         return None
 
     @property
+    def store_format(self) -> StoreFormat | None:
+        """The Zarr store that its images become variables of; None if each is a file."""
+        return None
+
+    @property
     def adjustable_sections(self) -> frozenset[str]:
         """Sections of the request that may change while finished products stay."""
         return frozenset({"dates", "select"})
@@ -120,6 +127,19 @@ class BandsRequest(ProductRequest):
         if twice:
             raise ValueError(f"named twice: {', '.join(twice)}")
         return value
+
+
+class CubeRequest(ProductRequest):
+    """The request of a product whose images can be files, or times of one Zarr store."""
+
+    format: Format = "cog"
+    """`cog`: a Cloud-Optimized GeoTIFF per image and band; `zarr`: one Zarr store of the run, with
+    dimensions (time, y, x), in `cube.zarr`; `icechunk`: the same in an Icechunk repository, where a
+    run is one commit. Both stores are compressed by blosc and zstd."""
+
+    @property
+    def store_format(self) -> StoreFormat | None:
+        return None if self.format == "cog" else self.format
 
 
 def request_model(kind: str) -> type[ProductRequest]:

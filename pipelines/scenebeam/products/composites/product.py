@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
-from scenebeam.errors import RequestError
 from scenebeam.imaging.cube import CubeImage
 from scenebeam.imaging.gridded_task import Missing, Output
 from scenebeam.imaging.missing import describe_missing, has_usable_source
@@ -57,12 +56,10 @@ class Composites(GriddedProduct[CompositeRequest, CompositeTask]):
         return plan_composites(selection, request, search_scope)
 
     def cube_images(self, task: CompositeTask) -> Sequence[CubeImage]:
-        if task.series:
-            raise RequestError(
-                "product.fill: pixels depend on all periods of the series; run the request, and "
-                "open its output"
-            )
-        return super().cube_images(task)
+        images: list[CubeImage] = []
+        for period in task.periods:
+            images += super().cube_images(period)
+        return images
 
     def make(self, task: CompositeTask, store: Store, budget: Budget) -> Outcome:
         """Make one period, or all of a series to fill their gaps."""

@@ -12,7 +12,7 @@ from scenebeam.request.choices import Choices, Codec
 from scenebeam.request.expression import INDICES, names_in, parse_expression
 from scenebeam.request.interval import Interval, is_rolling
 from scenebeam.request.masks import Mask
-from scenebeam.request.product import BandsRequest, OnMissing, Values
+from scenebeam.request.product import BandsRequest, CubeRequest, OnMissing, Values
 from scenebeam.request.sections import Several, StrictModel
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Score(StrictModel):
     """Platform → preference from 0 to 1; others have 1."""
 
 
-class CompositeRequest(BandsRequest):
+class CompositeRequest(BandsRequest, CubeRequest):
     """One cloud-free image per period, masked pixel by pixel."""
 
     kind: Literal["composite"] = "composite"

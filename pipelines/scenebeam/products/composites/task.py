@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.imaging.bands import Band
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.imaging.masks import MaskRule
+from scenebeam.tasks import CubeSlice
 
 COMPOSITES = "composites"
 """Folder of the products."""
@@ -74,6 +75,21 @@ class CompositeTask(GriddedTask):
         for one in self.observations:
             observations.append(one.model_dump(mode="json", exclude={"cloud_cover"}))
         return {**super()._state_whatever_the_host(identities), "observations": observations}
+
+    @property
+    def cube_parts(self) -> tuple[CompositeTask, ...]:
+        return self.periods
+
+    def in_cube(self, slices: Mapping[str, CubeSlice]) -> CompositeTask:
+        """Return the task, and all periods that it makes, with images in a Zarr store."""
+        if not self.series:
+            return cast(CompositeTask, super().in_cube(slices))
+        periods = tuple(period.in_cube(slices) for period in self.series)
+        outputs: list[str] = []
+        for period in periods:
+            outputs += period.outputs
+        update = {"cube": periods[0].cube, "series": periods, "outputs": tuple(outputs)}
+        return self.model_copy(update=update)
 
     def bands_of(self, name: str) -> tuple[Band, ...]:
         """Return a band of all acquisitions, by its canonical name."""

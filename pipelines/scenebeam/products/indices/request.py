@@ -9,14 +9,14 @@ from pydantic import Field, model_validator
 from scenebeam.collections.record import Resampling
 from scenebeam.request.choices import Codec, MergeMethod
 from scenebeam.request.expression import INDICES, Formula, names_in, parse_expression
-from scenebeam.request.product import OnMissing, ProductRequest
+from scenebeam.request.product import CubeRequest, OnMissing
 
 if TYPE_CHECKING:
     from scenebeam.request.run import RunRequest
 from scenebeam.suggestions import suggest
 
 
-class IndexRequest(ProductRequest):
+class IndexRequest(CubeRequest):
     """Band math over an area, block by block: one COG per scene, acquisition or period."""
 
     kind: Literal["index"] = "index"

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from scenebeam.collections.record import Resampling
 from scenebeam.request.choices import Codec, MergeMethod
 from scenebeam.request.masks import Mask
-from scenebeam.request.product import BandsRequest, OnMissing, Values
+from scenebeam.request.product import BandsRequest, CubeRequest, OnMissing, Values
 
 
-class MosaicRequest(BandsRequest):
+class MosaicRequest(BandsRequest, CubeRequest):
     """One mosaic per acquisition and band."""
 
     kind: Literal["mosaic"] = "mosaic"

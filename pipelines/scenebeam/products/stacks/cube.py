@@ -6,14 +6,16 @@ import numpy as np
 
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.imaging.bands import scale_offset
-from scenebeam.imaging.cube import CubeBand, CubeImage, check_encoding, empty_window
+from scenebeam.imaging.cube import CubeImage, empty_window
 from scenebeam.imaging.shards import Window
+from scenebeam.imaging.writers.zarr import check_encoding
 from scenebeam.products.stacks.content import band_row_chunks, nodata_of
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.layers import LayerError
 from scenebeam.raster.merge import cast_nodata
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.validity import Array
+from scenebeam.tasks import CubeBand
 from scenebeam.transfer.retry import Budget
 
 

@@ -21,7 +21,7 @@ from scenebeam.imaging.encode import ImageEncoder, publish_cog
 from scenebeam.imaging.parts import StoredPart
 from scenebeam.metadata import stac_items
 from scenebeam.products.stacks.content import BandContent, band_row_chunks, nodata_of
-from scenebeam.products.stacks.item import PublishedStack, StackedBand
+from scenebeam.products.stacks.item import PublishedStack, StackedBand, stack_file
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.band_reader import TiffSource
 from scenebeam.raster.block_copy import as_copyable
@@ -254,4 +254,4 @@ def write_stack(
         },
     )
     file = publish_cog(store, task.stack_key(stack), profile, images)
-    return PublishedStack(grid, stacked, file.size, file.checksum)
+    return PublishedStack(grid, stacked, stack_file(task, stack, file.size, file.checksum))

@@ -37,10 +37,26 @@ class PublishedStack:
 
     grid: Grid
     bands: Sequence[StackedBand]
-    size: int
-    """Bytes of the file."""
-    checksum: str
-    """Its `file:checksum`."""
+    stored: Mapping[str, Any]
+    """Fields of its asset that say where it is: `href`, `type`, `file:size` and so on."""
+
+
+def stack_file(task: StackTask, stack: str, size: int, checksum: str) -> dict[str, Any]:
+    """Return the fields of the asset of a stack that is a file.
+
+    Args:
+        task: The task.
+        stack: Suffix of the stack.
+        size: Bytes of the file.
+        checksum: Its `file:checksum`.
+    """
+    return {
+        "href": f"./{_file_name(task.stack_key(stack))}",
+        "type": VRT_TYPE if task.format == "vrt" else stac_items.COG_TYPE,
+        "roles": ["visual" if task.visualization else "data"],
+        "file:size": size,
+        "file:checksum": checksum,
+    }
 
 
 def publish_item(
@@ -55,12 +71,12 @@ def publish_item(
     Args:
         task: The task.
         store: The output.
-        stacks: Suffix → published stack, at least one.
+        stacks: Name of an asset → published stack, at least one.
         missing: Name of a band → why it is not in the stack.
         warnings: What users of the stack should know.
     """
     first = next(iter(stacks.values()))
-    assets = {f"stack{suffix}": _stack_asset(task, suffix, made) for suffix, made in stacks.items()}
+    assets = {name: _stack_asset(task, made) for name, made in stacks.items()}
     assets |= _file_assets(task, store, stacks)
     if task.checks.screenshot:
         name = _file_name(task.screenshot_key)
@@ -119,7 +135,7 @@ def _file_assets(
     return assets
 
 
-def _stack_asset(task: StackTask, suffix: str, stack: PublishedStack) -> dict[str, Any]:
+def _stack_asset(task: StackTask, stack: PublishedStack) -> dict[str, Any]:
     raster_bands = []
     for stacked in stack.bands:
         scale, offset = scale_offset(stacked.band.asset, task.values)
@@ -132,11 +148,7 @@ def _stack_asset(task: StackTask, suffix: str, stack: PublishedStack) -> dict[st
     projection = stac_items.grid_properties(stack.grid)
     del projection["proj:bbox"]
     return {
-        "href": f"./{_file_name(task.stack_key(suffix))}",
-        "type": VRT_TYPE if task.format == "vrt" else stac_items.COG_TYPE,
-        "roles": ["visual" if task.visualization else "data"],
-        "file:size": stack.size,
-        "file:checksum": stack.checksum,
+        **stack.stored,
         **projection,
         "bands": [{"name": stacked.band.name} for stacked in stack.bands],
         "raster:bands": raster_bands,

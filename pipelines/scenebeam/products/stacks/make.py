@@ -23,13 +23,14 @@ from scenebeam.products.stacks.files import fetch_files, open_bands
 from scenebeam.products.stacks.grids import stack_grid, warnings_of
 from scenebeam.products.stacks.item import PublishedStack, publish_item
 from scenebeam.products.stacks.overlay import write_overlay
+from scenebeam.products.stacks.slices import StackSlice, encode_slice, write_slice
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.layers import LayerError
 from scenebeam.raster.source import RasterInfo, Source
 from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
-from scenebeam.tasks import Outcome
+from scenebeam.tasks import CubeSlice, Outcome
 from scenebeam.transfer.retry import Budget
 
 log = logging.getLogger("scenebeam.progress")
@@ -73,6 +74,8 @@ def make_stack(task: StackTask, store: Store, budget: Budget) -> Outcome:
             grids[stack] = stack_grid(task, _headers(bands, stack, opened))
         for band in bands.usable:
             bands.warnings += warnings_of(band, opened[band.name].info, grids[band.stack])
+        if task.cube is not None:
+            return _make_slices(task, task.cube, store, bands, opened, grids)
         if task.format == "vrt":
             return _make_vrts(task, store, bands, opened, grids)
         return _make_cogs(task, store, bands, opened, grids)
@@ -119,7 +122,7 @@ def _make_cogs(
         for stack in task.stacks:
             inside = [(band, encoded[band.name]) for band in bands.usable_in(stack)]
             if inside:
-                stacks[stack] = write_stack(
+                stacks[f"stack{stack}"] = write_stack(
                     task, stack, inside, grids[stack], encodings[stack], store
                 )
     _publish(task, store, stacks, bands)
@@ -150,11 +153,41 @@ def _make_vrts(
     for stack in task.stacks:
         inside = _headers(bands, stack, opened)
         if inside:
-            stacks[stack] = write_overlay(task, stack, inside, contents, grids[stack], store)
+            grid = grids[stack]
+            stacks[f"stack{stack}"] = write_overlay(task, stack, inside, contents, grid, store)
     previews = {}
     for name, content in contents.items():
         if content.preview is not None:
             previews[name] = content.preview
+    _publish(task, store, stacks, bands, previews)
+    return _done(bands)
+
+
+def _make_slices(
+    task: StackTask,
+    place: CubeSlice,
+    store: Store,
+    bands: BandStates,
+    opened: Mapping[str, Source],
+    grids: Mapping[str, Grid],
+) -> Outcome:
+    """Write each band as one time of a variable of the run's store."""
+    grid, slices = grids[""], dict[str, StackSlice]()
+
+    def encode(band: StackBand) -> None:
+        slices[band.name] = encode_slice(task, place, band, opened[band.name], grid)
+
+    _for_each_band(bands, encode)
+    for band in bands.usable:
+        bands.check_band(band, slices[band.name].content.sample)
+    refusal = _refusal(task, bands)
+    if refusal is not None:
+        return refusal
+    stacks, previews = {}, {}
+    for band in bands.usable:
+        made = slices[band.name]
+        stacks[band.name] = write_slice(task, place, made, grid, store)
+        previews[band.name] = made.image.preview()
     _publish(task, store, stacks, bands, previews)
     return _done(bands)
 
@@ -192,24 +225,25 @@ def _publish(
     Args:
         task: The task.
         store: The output.
-        stacks: Suffix → published stack.
+        stacks: Name of an asset → published stack.
         bands: State of the bands.
         previews: Name of a band → preview; by default they are read from the published stack.
     """
     for name, reason in bands.missing.items():
         bands.warnings.append(f"{name} is not in the stack: {reason}")
     if task.checks.screenshot:
-        suffix, first = next(iter(stacks.items()))
-        names = [stacked.band.name for stacked in first.bands]
+        first = next(iter(stacks.values()))
+        drawn = [one for made in stacks.values() if made.grid == first.grid for one in made.bands]
+        names = [stacked.band.name for stacked in drawn]
         if previews is None:
-            key = task.stack_key(suffix)
+            key = task.stack_key(drawn[0].band.stack)
             indices = {name: (key, index) for index, name in enumerate(names, start=1)}
             shown = read_previews(store, indices)
         else:
             # A VRT is not read back: in a bucket, none that refers to other files is opened.
             shown = {name: previews[name] for name in names}
         thumbnail = []
-        for stacked in first.bands:
+        for stacked in drawn:
             band = stacked.band
             scale, offset = scale_offset(band.asset, task.values)
             thumbnail.append(

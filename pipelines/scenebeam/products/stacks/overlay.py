@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from scenebeam.errors import CheckError
 from scenebeam.imaging.bands import scale_offset
 from scenebeam.products.stacks.content import BandContent, nodata_of
-from scenebeam.products.stacks.item import PublishedStack, StackedBand
+from scenebeam.products.stacks.item import PublishedStack, StackedBand, stack_file
 from scenebeam.products.stacks.task import StackBand, StackTask
 from scenebeam.raster.grid import Grid, same_crs
 from scenebeam.raster.source import RasterInfo
@@ -59,7 +59,7 @@ def write_overlay(
         stacked.append(StackedBand(band, dtype, nodata, content.valid / pixels))
     with store.open_write(task.stack_key(stack)) as file:
         file.write(make_vrt(grid, entries))
-    return PublishedStack(grid, stacked, file.size, file.checksum)
+    return PublishedStack(grid, stacked, stack_file(task, stack, file.size, file.checksum))
 
 
 def _vrt_nodata(band: StackBand, info: RasterInfo, content: BandContent) -> float | None:

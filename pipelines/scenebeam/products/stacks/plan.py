@@ -62,7 +62,8 @@ def _requested_grid(
     selection: Selection, request: RunRequest[StackRequest], area: MultiPolygon | None
 ) -> GridSpec | None:
     """Return the grid of all stacks; None if each scene has its own."""
-    if not (request.grid.crs or request.grid.resolution or request.grid.bounds):
+    is_given = request.grid.crs or request.grid.resolution or request.grid.bounds
+    if not is_given and request.product.store_format is None:
         return None
     if request.product.resolution_mode == "preserve":
         raise RequestError(
@@ -131,7 +132,11 @@ def _choose_format(
     product = request.product
     in_cloud = request.output.startswith("gs://")
     is_remote = [bool(band.file) for band in bands if isinstance(band, StackBand)]
-    form = product.format or ("geotiff" if in_cloud or any(is_remote) else "vrt")
+    if product.store_format is not None:
+        return "geotiff"
+    form: Literal["vrt", "geotiff"] = "geotiff" if in_cloud or any(is_remote) else "vrt"
+    if product.format in ("vrt", "geotiff"):
+        form = product.format
     if form == "vrt" and in_cloud and not all(is_remote):
         raise RequestError(
             "product.format: a VRT in a bucket cannot refer to files on this machine; use geotiff"

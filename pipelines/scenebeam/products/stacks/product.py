@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from scenebeam.catalog.selection import Selection
 from scenebeam.csvtable import Table
-from scenebeam.imaging.cube import CubeBand, CubeImage
+from scenebeam.imaging.cube import CubeImage
 from scenebeam.imaging.shards import Window
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.base import Demo, PageFacts, Planned, Product, SearchScope, scope_of_area
@@ -19,7 +19,7 @@ from scenebeam.products.stacks.task import StackTask
 from scenebeam.raster.validity import Array
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
-from scenebeam.tasks import Outcome
+from scenebeam.tasks import CubeBand, Outcome
 from scenebeam.transfer.retry import Budget
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scenebeam.collections.record import Resampling
 from scenebeam.request.choices import Codec
-from scenebeam.request.product import MAX_BANDS, VISUAL, BandsRequest, Values
+from scenebeam.request.product import MAX_BANDS, VISUAL, BandsRequest, StoreFormat, Values
 from scenebeam.request.sections import Several
 
 
@@ -23,10 +23,12 @@ class StackRequest(BandsRequest):
     """Bands without which a scene has no stack; default: those of the collection's record. They are
     given by any of their names. Other bands that are missing are left out with a warning; with `[]`
     any band may be missing."""
-    format: Literal["vrt", "geotiff"] | None = None
+    format: Literal["vrt", "geotiff", "zarr", "icechunk"] | None = None
     """`vrt`: a VRT over the bands' own files; `geotiff`: one COG, read by range requests. The VRT
     has a few kilobytes, and remote files are downloaded first; the COG holds the area alone.
-    Default: `vrt` if all files and the output are on this machine, else `geotiff`."""
+    With `zarr` and `icechunk`, all scenes become times of one store, on one grid; each band is a
+    variable, of its own dtype. Default: `vrt` if all files and the output are on this machine,
+    else `geotiff`."""
     resolution_mode: Literal["resample", "preserve", "intersect"] = "resample"
     """Bands of several resolutions: `resample` to the finest, `preserve`, or `intersect` extents.
     With `resample`, all bands are on the grid of the finest band (10 m for Sentinel-2, 30 m for
@@ -51,6 +53,10 @@ class StackRequest(BandsRequest):
     cli_fields: ClassVar = {"resolution": "grid.resolution", "screenshot": "checks.screenshot"}
 
     @property
+    def store_format(self) -> StoreFormat | None:
+        return self.format if self.format in ("zarr", "icechunk") else None
+
+    @property
     def fixed_bands(self) -> Sequence[str]:
         return VISUAL if self.visualization_only else ()
 
@@ -64,6 +70,11 @@ class StackRequest(BandsRequest):
 
     @model_validator(mode="after")
     def _true_color_or_bands(self) -> StackRequest:
+        if self.store_format and self.resolution_mode != "resample":
+            raise ValueError(
+                "product.resolution_mode: a store has one grid for all bands and scenes; leave it "
+                "out"
+            )
         if self.visualization_only and self.bands:
             raise ValueError("product.visualization_only takes the true-color image: name no bands")
         if self.visualization_only and self.required is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
+from scenebeam.imaging.cube_layout import root_of
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.stacks.task import StackTask
 from scenebeam.tasks import Outcome
@@ -58,7 +59,8 @@ def _row(task: StackTask, outcome: Outcome | None, item: Item | None) -> dict[st
         row["status"] = "success"
         row["warnings"] = "; ".join(warnings)
         row["message"] = "; ".join(f"{band}: {reason}" for band, reason in missing.items())
-        row["output_path"] = "|".join(map(task.stack_key, task.stacks))
+        stacks = map(task.stack_key, task.stacks)
+        row["output_path"] = "|".join(stacks) if task.cube is None else root_of(task.cube)
     elif outcome is not None:
         missing = detail.get("missing", {})
         row["status"] = outcome.kind if outcome.kind.startswith("failed_") else "exception"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from scenebeam.catalog.scene import Asset
+from scenebeam.imaging.cube_layout import ZARR_ROOT, CubeLayout
 from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.request import Checks
-from scenebeam.tasks import GridSpec, Task
+from scenebeam.tasks import CubeSlice, GridSpec, Task
 
 STACKS = "stacks"
 """Folder of the products."""
@@ -81,6 +83,34 @@ class StackTask(Task):
         """Key of a stack."""
         suffix = "vrt" if self.format == "vrt" else "tif"
         return f"{STACKS}/{self.scene.id}/{self.scene.id}{stack}.{suffix}"
+
+    @property
+    def cube_id(self) -> str:
+        return self.scene.id
+
+    def in_cube(self, slices: Mapping[str, CubeSlice]) -> StackTask:
+        assert self.grid is not None, "the stacks of a cube are on one grid"
+        place = slices[self.cube_id]
+        layout = CubeLayout(self.grid.shape, place.cell)
+        keys: list[str] = []
+        if place.format == "zarr":
+            names = [band.name for band in self.bands if band.required]
+            names = [band.name for band in place.bands if band.name in names]
+            keys = layout.keys(place, names, range(len(layout.levels)), None)
+        stacks = {self.stack_key(stack) for stack in self.stacks}
+        for key in self.outputs:
+            if key not in stacks and not key.startswith(ZARR_ROOT):
+                keys.append(key)
+        return self.model_copy(update={"cube": place, "outputs": tuple(keys)})
+
+    @property
+    def possible_outputs(self) -> Iterable[str]:
+        if self.cube is None or self.grid is None or self.cube.format != "zarr":
+            return self.outputs
+        layout = CubeLayout(self.grid.shape, self.cube.cell)
+        names = [band.name for band in self.cube.bands]
+        shards = layout.keys(self.cube, names, range(len(layout.levels)), None)
+        return {*self.outputs, *shards}
 
     @property
     def files_prefix(self) -> str:

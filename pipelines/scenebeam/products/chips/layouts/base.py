@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -212,8 +211,3 @@ def file_fields(record: FileRecord) -> dict[str, Any]:
         "file:size": record.size,
         "file:checksum": record.checksum,
     }
-
-
-def array_bytes(array: Array) -> bytes:
-    """Return the content of an array in C order, little endian."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

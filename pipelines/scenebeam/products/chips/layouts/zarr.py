@@ -15,6 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from scenebeam.errors import StorageError
+from scenebeam.imaging.writers.zarr_format import (
+    array_document,
+    encode_small,
+    group_document,
+    json_file,
+)
 from scenebeam.metadata.item_tables import BytesFile, read_required
 from scenebeam.products.chips.layouts.base import (
     Assets,
@@ -22,7 +28,6 @@ from scenebeam.products.chips.layouts.base import (
     FilesLayout,
     StoredChip,
     StoredSample,
-    array_bytes,
     folder_of,
 )
 from scenebeam.products.chips.request import IMAGE
@@ -32,7 +37,6 @@ from scenebeam.raster.validity import Array
 from scenebeam.storage import Store
 
 ROOT = "chips.zarr"
-_LEVEL = 3
 _METADATA = "metadata"
 _TIME, _COUNT = "time", "image_count"
 """Metadata of a chip are JSON in an array of bytes, which all readers of Zarr can read."""
@@ -67,7 +71,7 @@ class ZarrStore(FilesLayout):
         members = {}
         for name, array in arrays.items():
             zeros = "/0" * array.ndim
-            members[f"{name}/c/{sample.ref.number}{zeros}"] = _compress(array_bytes(array))
+            members[f"{name}/c/{sample.ref.number}{zeros}"] = encode_small(array)
         return EncodedSample(members)
 
     def append(self, sample: ChipSample, encoded: EncodedSample) -> Assets:
@@ -84,11 +88,11 @@ class ZarrStore(FilesLayout):
         for split, count in task.split_counts.items():
             folder = f"{ROOT}/{folder_of(split)}"
             for name, document in _arrays(task, count).items():
-                files[f"{folder}/{name}/zarr.json"] = _json(document)
+                files[f"{folder}/{name}/zarr.json"] = json_file(document)
             attributes = {"split": split, "arrays": sorted(_arrays(task, count))}
-            files[f"{folder}/zarr.json"] = _json(_group(attributes))
+            files[f"{folder}/zarr.json"] = json_file(group_document(attributes))
         # The root comes last, and makes it a store.
-        files[f"{ROOT}/zarr.json"] = _json(_group({}))
+        files[f"{ROOT}/zarr.json"] = json_file(group_document({}))
         return files
 
     @staticmethod
@@ -161,43 +165,7 @@ def _array(
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the metadata of an array with one chunk for each chip."""
-    codecs: list[dict[str, Any]] = [{"name": "bytes"}]
-    if np.dtype(dtype).itemsize > 1:
-        codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
-    codecs.append({"name": "zstd", "configuration": {"level": _LEVEL, "checksum": False}})
-    value: Any = fill if np.dtype(dtype).kind != "f" else _float_text(fill)
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(shape),
-        "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, *shape[1:]]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": value
-        if isinstance(value, str) or np.dtype(dtype).kind == "f"
-        else int(value),
-        "codecs": codecs,
-        "attributes": attributes,
-        "dimension_names": list(dimensions),
-    }
-
-
-def _float_text(value: float) -> float | str:
-    if np.isnan(value):
-        return "NaN"
-    return float(value) if np.isfinite(value) else f"{'-' if value < 0 else ''}Infinity"
-
-
-def _group(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-
-def _json(document: dict[str, Any]) -> BytesFile:
-    return BytesFile((json.dumps(document, indent=1) + "\n").encode())
-
-
-def _compress(content: bytes) -> bytes:
-    return bytes(pa.Codec("zstd", compression_level=_LEVEL).compress(content, asbytes=True))
+    return array_document(shape, (1, *shape[1:]), dtype, fill, dimensions, attributes)
 
 
 def _read_chip(

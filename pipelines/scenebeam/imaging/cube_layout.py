@@ -1,0 +1,96 @@
+"""Where the pixels of a cube are in its Zarr store: levels, shards and chunks.
+
+Every level of the pyramid is an array of shape (time, y, x) per band. Its chunks are the blocks of
+a COG, of one time and 512 x 512 pixels, and a shard holds many of them. Where images are cut into
+windows that several tasks make, all cuts are multiples of `cell` pixels, and so are the shards: a
+task writes whole shards, and nobody else touches them. The levels whose blocks would reach beyond
+a window are written by the task that finishes last: see `imaging.shards`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from scenebeam.imaging.shards import Window, shared_levels
+from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
+from scenebeam.tasks import CubeSlice
+
+ZARR_ROOT = "cube.zarr/"
+"""Folder of the store."""
+STAGED_ROOT = "staged.zarr/"
+"""Folder of shards that are not committed to Icechunk yet."""
+SHARD_SIDE = 4096
+"""Pixels per side of a shard, unless cuts are finer."""
+
+
+def root_of(place: CubeSlice) -> str:
+    """Return the folder to which a task writes its shards."""
+    return ZARR_ROOT if place.format == "zarr" else STAGED_ROOT
+
+
+@dataclass(frozen=True)
+class CubeLayout:
+    """The levels of a cube and their shards."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the grid."""
+    cell: int
+    """Pixels of which all cuts are multiples; 0 if nothing is cut."""
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        """Rows and columns of each level."""
+        return level_shapes(*self.shape)
+
+    @property
+    def shared(self) -> int:
+        """Number of levels that a window of a cut image has by itself."""
+        return shared_levels(self.shape, self.cell) if self.cell else len(self.levels)
+
+    def shard_shape(self, level: int) -> tuple[int, int]:
+        """Return the rows and columns of a shard: a multiple of the chunks."""
+        side = SHARD_SIDE
+        if self.cell and level < self.shared:
+            side = min(side, self.cell >> level)
+        height, width = self.levels[level]
+        return min(side, _whole_blocks(height)), min(side, _whole_blocks(width))
+
+    def shards(self, level: int, window: Window | None = None) -> Iterator[tuple[int, int]]:
+        """Yield the row and column of each shard of a level.
+
+        Args:
+            level: The level.
+            window: A part of the grid that is made of whole shards; None for all of it.
+        """
+        top, bottom, left, right = window or (0, self.shape[0], 0, self.shape[1])
+        height, width = self.shard_shape(level)
+        scale = 1 << level
+        for row in range(top // (height * scale), -(-bottom // (height * scale))):
+            for column in range(left // (width * scale), -(-right // (width * scale))):
+                yield row, column
+
+    def keys(
+        self, place: CubeSlice, names: Iterable[str], levels: Sequence[int], window: Window | None
+    ) -> list[str]:
+        """Return the keys of the shards of an image, on some levels and in a window."""
+        keys = []
+        for name in names:
+            for level in levels:
+                for row, column in self.shards(level, window):
+                    keys.append(shard_key(place, level, name, row, column))
+        return keys
+
+
+def array_path(level: int, name: str) -> str:
+    """Return the path of an array in the store."""
+    return f"{level}/{name}"
+
+
+def shard_key(place: CubeSlice, level: int, name: str, row: int, column: int) -> str:
+    """Return the key of a shard in the output."""
+    return f"{root_of(place)}{array_path(level, name)}/c/{place.index}/{row}/{column}"
+
+
+def _whole_blocks(size: int) -> int:
+    return -(-size // BLOCK_SIZE) * BLOCK_SIZE

@@ -1,0 +1,98 @@
+"""Icechunk: the Zarr store of a run as one commit of a repository.
+
+Tasks stage their shards as files, like those of a plain store. When the run ends, all that is
+staged and the metadata become one commit of the branch `main`: readers see all of it or nothing. A
+run that is killed leaves staged files, which the next run goes on from, and no trace in the branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from scenebeam.csvtable import File
+from scenebeam.errors import StorageError
+from scenebeam.extras import import_extra
+from scenebeam.imaging.cube_layout import STAGED_ROOT
+from scenebeam.imaging.writers.zarr_format import METADATA
+from scenebeam.storage import Store
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = "cube.icechunk"
+"""Folder of the repository in the output."""
+BRANCH = "main"
+_AT_ONCE = 8
+"""Shards that are copied at the same time."""
+
+
+def commit(store: Store, files: Mapping[str, File], message: str) -> str | None:
+    """Commit the staged shards and the metadata of a run, and delete what was staged.
+
+    Args:
+        store: The output.
+        files: Metadata and coordinates, by path in the repository.
+        message: The commit's message.
+
+    Returns:
+        Id of the snapshot; None if nothing has changed.
+
+    Raises:
+        StorageError: The repository cannot be written.
+        MissingExtraError: icechunk is not installed.
+    """
+    icechunk = import_extra("icechunk", "icechunk", "product.format: icechunk")
+    staged = sorted(store.list(STAGED_ROOT))
+    try:
+        repository = icechunk.Repository.open_or_create(open_storage(store.uri))
+        session = repository.writable_session(BRANCH)
+        contents = {path: file.to_bytes() for path, file in files.items()}
+        changed = asyncio.run(_write(session.store, contents, staged, store))
+        snapshot = session.commit(message) if changed else None
+    except icechunk.IcechunkError as error:
+        raise StorageError(f"{store.uri_for(REPOSITORY)} cannot be written: {error}") from error
+    store.delete(staged)
+    return None if snapshot is None else str(snapshot)
+
+
+async def _write(
+    target: Any, contents: Mapping[str, bytes], staged: list[str], store: Store
+) -> bool:
+    """Write metadata that has changed, and all staged shards. Returns whether there was any."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    prototype = default_buffer_prototype()
+    changed = bool(staged)
+    # Groups come before their members, and arrays before their chunks.
+    for path in sorted(contents, key=lambda path: (path.rpartition("/")[2] != METADATA, path)):
+        known = await target.get(path, prototype)
+        if known is None or known.to_bytes() != contents[path]:
+            await target.set(path, prototype.buffer.from_bytes(contents[path]))
+            changed = True
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def copy(key: str) -> None:
+        async with slots:
+            content = await asyncio.to_thread(store.read, key)
+            if content is not None:
+                buffer = prototype.buffer.from_bytes(content)
+                await target.set(key.removeprefix(STAGED_ROOT), buffer)
+
+    await asyncio.gather(*(copy(key) for key in staged))
+    return changed
+
+
+def open_storage(output: str) -> Any:
+    """Return where the repository of an output is, for icechunk.
+
+    Args:
+        output: URI of the output.
+    """
+    icechunk = import_extra("icechunk", "icechunk", "an Icechunk repository")
+    if output.startswith("gs://"):
+        bucket, _, prefix = output.removeprefix("gs://").partition("/")
+        where = "/".join(part for part in (prefix.strip("/"), REPOSITORY) if part)
+        return icechunk.gcs_storage(bucket=bucket, prefix=where, from_env=True)
+    return icechunk.local_filesystem_storage(f"{output.rstrip('/')}/{REPOSITORY}")

@@ -1,0 +1,235 @@
+"""The metadata of a run's Zarr store: one group per level, and coordinates of every time.
+
+They are written when the run ends, the root last: until then, readers find no store, or the one of
+before. A coordinate along time has chunks of a fixed size, so that a store that grows stays valid
+for those who have opened it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from pyproj import CRS
+
+from scenebeam.csvtable import File
+from scenebeam.imaging.cube_layout import CubeLayout, array_path
+from scenebeam.imaging.writers.geozarr import level_attributes, root_attributes
+from scenebeam.imaging.writers.zarr_format import (
+    METADATA,
+    array_document,
+    consolidated,
+    encode_small,
+    group_document,
+    json_file,
+    sharding_codec,
+)
+from scenebeam.metadata.item_tables import BytesFile
+from scenebeam.raster.grid import Grid
+from scenebeam.raster.pyramid import BLOCK_SIZE
+from scenebeam.raster.validity import Array
+from scenebeam.tasks import CubeBand
+
+_TIMES = 1024
+"""Times of a chunk of a coordinate."""
+_NOT_A_TIME = int(np.iinfo(np.int64).min)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_ATTRIBUTES = {
+    "units": "microseconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+    "standard_name": "time",
+}
+SPATIAL_REF = "spatial_ref"
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One time of a store."""
+
+    index: int
+    id: str
+    when: datetime
+    bands: Sequence[CubeBand]
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CubeStore:
+    """A store: its grid, and the images along time."""
+
+    grid: Grid
+    cell: int
+    images: Sequence[StoredImage]
+
+    @property
+    def layout(self) -> CubeLayout:
+        """Where the pixels are."""
+        return CubeLayout((self.grid.shape[0], self.grid.shape[1]), self.cell)
+
+    @property
+    def bands(self) -> list[CubeBand]:
+        """The variables."""
+        bands: dict[str, CubeBand] = {}
+        for image in self.images:
+            for band in image.bands:
+                bands.setdefault(band.name, band)
+        return list(bands.values())
+
+    @property
+    def length(self) -> int:
+        """Number of places along time."""
+        return max(image.index for image in self.images) + 1
+
+    def files(self) -> dict[str, File]:
+        """Return all that is not a shard, by path in the store; the root comes last."""
+        documents: dict[str, dict[str, Any]] = {}
+        files: dict[str, File] = {}
+        for level in range(len(self.layout.levels)):
+            members = self._level(level, files)
+            attributes = level_attributes(self.level_grid(level))
+            group = consolidated(group_document(attributes), members)
+            for name, document in members.items():
+                documents[array_path(level, name)] = document
+                files[f"{array_path(level, name)}/{METADATA}"] = json_file(document)
+            documents[str(level)] = group_document(attributes)
+            files[f"{level}/{METADATA}"] = json_file(group)
+        grids = [self.level_grid(level) for level in range(len(self.layout.levels))]
+        root = group_document(root_attributes(grids))
+        files[METADATA] = json_file(consolidated(root, documents))
+        return files
+
+    def level_grid(self, level: int) -> Grid:
+        """Return the grid of a level: that of a COG's overview, whose pixels are twice as large."""
+        transform = self.grid.transform
+        scale = 1 << level
+        scaled = transform * transform.scale(scale)
+        return Grid(self.layout.levels[level], scaled, self.grid.crs)
+
+    def _level(self, level: int, files: dict[str, File]) -> dict[str, dict[str, Any]]:
+        """Return the arrays of a level by name, and add the chunks of coordinates to `files`."""
+        coordinates = self._coordinates(level)
+        others = [name for name in coordinates if name not in ("time", "y", "x")]
+        arrays = {}
+        height, width = self.layout.levels[level]
+        rows, columns = self.layout.shard_shape(level)
+        for band in self.bands:
+            arrays[band.name] = array_document(
+                (self.length, height, width),
+                (1, rows, columns),
+                band.dtype,
+                band.fill,
+                ("time", "y", "x"),
+                _band_attributes(band, others),
+                [sharding_codec(BLOCK_SIZE, band.dtype)],
+            )
+        for name, (document, chunks) in coordinates.items():
+            arrays[name] = document
+            for number, chunk in enumerate(chunks):
+                suffix = f"c/{number}" if document["shape"] else "c"
+                files[f"{array_path(level, name)}/{suffix}"] = BytesFile(chunk)
+        return arrays
+
+    def _coordinates(self, level: int) -> dict[str, tuple[dict[str, Any], list[bytes]]]:
+        """Return the coordinates of a level: name → document and chunks."""
+        grid = self.level_grid(level)
+        times = np.full(self.length, _NOT_A_TIME, np.int64)
+        ids = [""] * self.length
+        clouds = np.full(self.length, np.nan)
+        for image in self.images:
+            times[image.index] = (image.when - EPOCH) // timedelta(microseconds=1)
+            ids[image.index] = image.id
+            cloud = image.properties.get("eo:cloud_cover")
+            clouds[image.index] = np.nan if cloud is None else cloud
+        crs = CRS.from_user_input(grid.crs)
+        coordinates = {
+            "time": _along_time(times, "int64", _NOT_A_TIME, _TIME_ATTRIBUTES),
+            "id": _along_time(ids, "string", "", {"long_name": "id of the STAC item"}),
+            SPATIAL_REF: _scalar(crs, grid),
+        }
+        if not np.isnan(clouds).all():
+            about = {"units": "%", "long_name": "cloud cover"}
+            coordinates["cloud_cover"] = _along_time(clouds, "float64", np.nan, about)
+        for name, values, attributes in pixel_centers(grid):
+            document = array_document(
+                values.shape, values.shape, "float64", np.nan, (name,), attributes
+            )
+            coordinates[name] = document, [encode_small(values)]
+        return coordinates
+
+
+def _along_time(
+    values: Array | list[str], dtype: str, fill: float | str, attributes: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[bytes]]:
+    document = array_document((len(values),), (_TIMES,), dtype, fill, ("time",), attributes)
+    chunks = []
+    for first in range(0, len(values), _TIMES):
+        part = values[first : first + _TIMES]
+        if isinstance(part, list):
+            chunks.append(encode_small([*part, *[str(fill)] * (_TIMES - len(part))]))
+        else:
+            whole = np.full(_TIMES, fill, part.dtype)
+            whole[: len(part)] = part
+            chunks.append(encode_small(whole))
+    return document, chunks
+
+
+def _scalar(crs: CRS, grid: Grid) -> tuple[dict[str, Any], list[bytes]]:
+    document = array_document((), (), "int32", 0, (), grid_mapping(crs, grid))
+    return document, [encode_small(np.zeros((), np.int32))]
+
+
+def grid_mapping(crs: CRS, grid: Grid) -> dict[str, Any]:
+    """Return the attributes of `spatial_ref`: CRS and transform in the terms of CF and GDAL."""
+    attributes: dict[str, Any] = dict(crs.to_cf())
+    attributes["spatial_ref"] = attributes["crs_wkt"]
+    attributes["GeoTransform"] = " ".join(map(str, grid.transform.to_gdal()))
+    return attributes
+
+
+def pixel_centers(grid: Grid) -> list[tuple[str, Array, dict[str, str]]]:
+    """Return name, pixel centers and attributes of the two coordinates of a grid."""
+    crs, transform = CRS.from_user_input(grid.crs), grid.transform
+    names = {"y": "projection_y_coordinate", "x": "projection_x_coordinate"}
+    units = {"y": "m", "x": "m"}
+    if crs.is_geographic:
+        names = {"y": "latitude", "x": "longitude"}
+        units = {"y": "degrees_north", "x": "degrees_east"}
+    y = transform.f + transform.e * (np.arange(grid.shape[0]) + 0.5)
+    x = transform.c + transform.a * (np.arange(grid.shape[1]) + 0.5)
+    centers = []
+    for name, values in (("y", y), ("x", x)):
+        centers.append((name, values, {"units": units[name], "standard_name": names[name]}))
+    return centers
+
+
+def _band_attributes(band: CubeBand, coordinates: Sequence[str]) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "grid_mapping": SPATIAL_REF,
+        "coordinates": " ".join(coordinates),
+        "long_name": band.name,
+    }
+    if band.nodata is not None:
+        attributes["_FillValue"] = _fill_attribute(band.nodata, band.dtype)
+    return attributes | scale_attributes(band)
+
+
+def scale_attributes(band: CubeBand) -> dict[str, Any]:
+    """Return how pixels of a band become physical values, in the terms of CF."""
+    attributes: dict[str, Any] = {}
+    if (band.scale, band.offset) != (1, 0):
+        attributes |= {"scale_factor": band.scale, "units": "1"}
+    # With an offset, even of 0, xarray decodes to 64-bit numbers.
+    if band.offset != 0:
+        attributes["add_offset"] = band.offset
+    return attributes
+
+
+def _fill_attribute(value: float, dtype: str) -> int | str:
+    """Return a fill value as xarray stores it: floats as their little-endian bytes in base 64."""
+    if np.dtype(dtype).kind != "f":
+        return int(value)
+    return base64.standard_b64encode(np.array(value, "<f8").tobytes()).decode()

@@ -1,0 +1,119 @@
+"""Place the images of a run in its Zarr store: which variables it has, and who is where in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scenebeam.errors import RequestError
+from scenebeam.extras import import_extra
+from scenebeam.imaging.cube import CubeImage, common_bands
+from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.planning.plan import Plan
+from scenebeam.products import product_of
+from scenebeam.tasks import CubeBand, CubeSlice, Task
+
+
+def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
+    """Place the images of a plan along time, if its format is a store.
+
+    An image that the frozen plan has too keeps its place. New ones follow in the order of time.
+
+    Args:
+        plan: The plan.
+        frozen: The plan in the output; None if there is none, or if all of it is replaced.
+
+    Raises:
+        RequestError: The images are no cube, or do not fit into the store that exists.
+        MissingExtraError: The package of the format is not installed.
+    """
+    form = plan.request.product.store_format
+    if form is None:
+        return plan
+    if form == "icechunk":
+        import_extra("icechunk", "icechunk", "product.format: icechunk")
+    product = product_of(plan.request.product.kind)
+    found: dict[str, CubeImage] = {}
+    by_task: list[list[CubeImage]] = []
+    for task in plan.tasks:
+        images = list(product.cube_images(task))
+        by_task.append(images)
+        found.update((image.id, image) for image in images)
+    _check_one_grid(list(found.values()))
+    bands = common_bands([*image.bands.values()] for image in found.values())
+    before = _slices(frozen)
+    cell = _common_cell(plan.tasks)
+    if before:
+        cell = _check_fits(before, bands, cell)
+    indices = {name: place.index for name, place in before.items()}
+    following = max(indices.values(), default=-1) + 1
+    for image in sorted(found.values(), key=lambda image: (image.when, image.id)):
+        if image.id not in indices:
+            indices[image.id] = following
+            following += 1
+    tasks = []
+    for task, images in zip(plan.tasks, by_task, strict=True):
+        slices = {}
+        for image in images:
+            own = tuple(bands[name] for name in image.bands)
+            slices[image.id] = CubeSlice(format=form, index=indices[image.id], bands=own, cell=cell)
+        tasks.append(task.in_cube(slices))
+    return replace(plan, tasks=tuple(tasks))
+
+
+def _check_one_grid(images: Sequence[CubeImage]) -> None:
+    grids = {image.grid for image in images}
+    if len(grids) > 1:
+        raise RequestError(
+            f"product.format: the images are on {len(grids)} grids, and a store has one: give "
+            "grid.crs and grid.resolution"
+        )
+
+
+def _slices(frozen: Plan | None) -> dict[str, CubeSlice]:
+    """Return the place of each image of a plan, by the id of the image."""
+    slices: dict[str, CubeSlice] = {}
+    for task in frozen.tasks if frozen is not None else ():
+        for part in task.cube_parts:
+            if part.cube is not None:
+                slices[part.cube_id] = part.cube
+    return slices
+
+
+def _common_cell(tasks: Sequence[Task]) -> int:
+    """Return the pixels of which all cuts are multiples; 0 if nothing is cut."""
+    cells = [task.cell for task in tasks if isinstance(task, GriddedTask) and task.cell]
+    return min(cells, default=0)
+
+
+def _check_fits(before: dict[str, CubeSlice], bands: dict[str, CubeBand], cell: int) -> int:
+    """Check that new images fit into a store, and return the cell of its cuts.
+
+    Raises:
+        RequestError: They do not fit.
+    """
+    stored: dict[str, CubeBand] = {}
+    cells = set()
+    for place in before.values():
+        cells.add(place.cell)
+        stored.update((band.name, band) for band in place.bands)
+    for name, band in bands.items():
+        known = stored.get(name, band)
+        if known != band and not _equal_but_dtype(known, band):
+            raise RequestError(
+                f"product.format: {name} has another nodata value or scale than in the store; "
+                "choose another output"
+            )
+        bands[name] = known
+    known_cell = min(cells)
+    if cell and (not known_cell or cell < known_cell):
+        raise RequestError(
+            "product.format: the new images are cut into windows that are no shards of the store; "
+            "raise limits.memory, or choose another output"
+        )
+    return known_cell
+
+
+def _equal_but_dtype(known: CubeBand, band: CubeBand) -> bool:
+    """Whether pixels of a new dtype may fit: each task checks its own when it knows them."""
+    return repr(known.model_copy(update={"dtype": band.dtype})) == repr(band)

@@ -1,0 +1,137 @@
+"""Publish the Zarr store of a run, and describe it in the STAC collection (datacube extension)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from typing import Any
+
+from pyproj import CRS
+
+from scenebeam.csvtable import File
+from scenebeam.imaging.cube_layout import ZARR_ROOT
+from scenebeam.imaging.writers import icechunk
+from scenebeam.imaging.writers.zarr_format import MEDIA_TYPE
+from scenebeam.imaging.writers.zarr_store import CubeStore, StoredImage
+from scenebeam.metadata import stac_items
+from scenebeam.metadata.item_tables import BytesFile
+from scenebeam.planning.plan import Plan
+from scenebeam.products import product_of
+from scenebeam.storage import Store
+
+_DATACUBE = "https://stac-extensions.github.io/datacube/v2.2.0/schema.json"
+
+
+def cube_of(plan: Plan, done: Container[str]) -> CubeStore | None:
+    """Return the store of a plan; None if its images are files, or if nothing is made.
+
+    Args:
+        plan: The plan.
+        done: Ids of finished tasks. Other images have their place along time, but no id.
+    """
+    images: dict[str, StoredImage] = {}
+    product = product_of(plan.request.product.kind)
+    grid, cell = None, 0
+    for task in plan.tasks:
+        if task.cube is None:
+            continue
+        for part, image in zip(task.cube_parts, product.cube_images(task), strict=True):
+            assert part.cube is not None, "a task has a place for each of its images"
+            grid, cell = image.grid, part.cube.cell
+            name = image.id if task.id in done else ""
+            images[image.id] = StoredImage(
+                part.cube.index, name, image.when, part.cube.bands, image.properties
+            )
+    if grid is None or not any(image.id for image in images.values()):
+        return None
+    return CubeStore(grid.grid, cell, sorted(images.values(), key=lambda image: image.index))
+
+
+def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
+    """Publish the metadata of a store, and so all that is new in it.
+
+    Args:
+        cube: The store.
+        plan: The plan.
+        store: The output.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    files = cube.files()
+    if plan.request.product.store_format == "icechunk":
+        icechunk.commit(store, files, f"{plan.request.run}: {len(cube.images)} times")
+        return
+    *others, root = files
+    store.write_all({f"{ZARR_ROOT}{path}": files[path] for path in others})
+    store.write(f"{ZARR_ROOT}{root}", files[root].to_bytes())
+
+
+def describe_cube(collection: File, cube: CubeStore, plan: Plan) -> File:
+    """Add the dimensions and variables of a cube to a STAC collection, and an asset for its store.
+
+    Args:
+        collection: The collection, as JSON.
+        cube: The store.
+        plan: The plan.
+    """
+    document: dict[str, Any] = json.loads(collection.to_bytes())
+    extensions = document.setdefault("stac_extensions", [])
+    if _DATACUBE not in extensions:
+        extensions.append(_DATACUBE)
+    document["cube:dimensions"] = _dimensions(cube)
+    document["cube:variables"] = _variables(cube)
+    is_icechunk = plan.request.product.store_format == "icechunk"
+    folder = icechunk.REPOSITORY if is_icechunk else ZARR_ROOT.rstrip("/")
+    document["assets"]["cube"] = {
+        "href": f"./{folder}",
+        "type": "application/x-icechunk" if is_icechunk else MEDIA_TYPE,
+        "roles": ["data"],
+        "title": "All products as one Zarr store of dimensions time, y and x",
+    }
+    return BytesFile(stac_items.to_bytes(document))
+
+
+def _dimensions(cube: CubeStore) -> dict[str, Any]:
+    code = CRS.from_user_input(cube.grid.crs).to_epsg()
+    west, south, east, north = cube.grid.bounds
+    times = sorted(image.when for image in cube.images if image.id)
+    system = {} if code is None else {"reference_system": code}
+    return {
+        "time": {
+            "type": "temporal",
+            "extent": [stac_items.rfc3339(times[0]), stac_items.rfc3339(times[-1])],
+            "values": [stac_items.rfc3339(when) for when in times],
+        },
+        "y": {
+            "type": "spatial",
+            "axis": "y",
+            "extent": [south, north],
+            "step": cube.grid.transform.e,
+            **system,
+        },
+        "x": {
+            "type": "spatial",
+            "axis": "x",
+            "extent": [west, east],
+            "step": cube.grid.transform.a,
+            **system,
+        },
+    }
+
+
+def _variables(cube: CubeStore) -> dict[str, Any]:
+    variables: dict[str, Any] = {}
+    for band in cube.bands:
+        variable: dict[str, Any] = {
+            "type": "data",
+            "dimensions": ["time", "y", "x"],
+            "data_type": band.dtype,
+            "shape": [cube.length, *cube.layout.shape],
+        }
+        if band.nodata is not None:
+            variable["nodata"] = stac_items.json_nodata(band.nodata)
+        if (band.scale, band.offset) != (1, 0):
+            variable["unit"] = "1"
+        variables[band.name] = variable
+    return variables

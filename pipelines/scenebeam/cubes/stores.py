@@ -82,9 +82,9 @@ def open_store_of(
     arrays = {name: array for name, array in group.arrays() if array.ndim == 3}
     check_known(bands or (), list(arrays), output)
     grid = _grid(group.attrs.asdict())
-    ids = [str(name) for name in np.asarray(group["id"][:])]
-    times = np.asarray(group["time"][:])
-    clouds = np.asarray(group["cloud_cover"][:]) if "cloud_cover" in group else None
+    along_time = {name: np.asarray(array[:]) for name, array in group.arrays() if array.ndim == 1}
+    ids = [str(name) for name in along_time["id"]]
+    times, clouds = along_time["time"], along_time.get("cloud_cover")
     slices = []
     for index, name in enumerate(ids):
         if name:

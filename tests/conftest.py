@@ -129,6 +129,15 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
     return document
 
 
+@pytest.fixture
+def served_request(
+    make_request: Callable[..., RunRequest], served_items: Path
+) -> Callable[..., RunRequest]:
+    """Mosaic requests of files on the server."""
+    private = {"limits.private_addresses": True}
+    return partial(make_request, catalog=str(served_items), **private)
+
+
 @pytest.fixture(scope="session")
 def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fields")

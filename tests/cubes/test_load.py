@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from scenebeam.request import RunRequest
 from scenebeam.sandbox.server import Fault, SandboxServer
 
 Make = Callable[..., RunRequest]
-
-
-@pytest.fixture
-def served_request(make_request: Make, served_items: Path) -> Make:
-    """Requests of files on the server."""
-    return partial(make_request, catalog=str(served_items), **{"limits.private_addresses": True})
 
 
 def files_of(output: str, name: str) -> dict[str, Any]:

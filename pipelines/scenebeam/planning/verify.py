@@ -88,6 +88,9 @@ def _files_in(document: dict[str, Any], folder: str) -> Iterator[tuple[str, int,
         is_relative = href and not is_url(href) and not posixpath.isabs(href)
         if is_relative and size is not None and checksum:
             yield posixpath.normpath(posixpath.join(folder, href)), size, checksum
+        # An image in a Zarr store has several files, by their keys.
+        for file in asset.get("scenebeam:files") or ():
+            yield file["key"], file["file:size"], file["file:checksum"]
     # The record of an area of interest lists the files of its chips.
     chips = document.get("chips")
     for chip in chips if isinstance(chips, list) else ():

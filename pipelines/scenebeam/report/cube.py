@@ -58,13 +58,15 @@ def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    files = cube.files()
+    files, groups = cube.files(), cube.groups()
     if plan.request.product.store_format == "icechunk":
-        icechunk.commit(store, files, f"{plan.request.run}: {len(cube.images)} times")
+        message = f"{plan.request.run}: {len(cube.images)} times"
+        icechunk.commit(store, {**files, **groups}, message)
         return
-    *others, root = files
-    store.write_all({f"{ZARR_ROOT}{path}": files[path] for path in others})
-    store.write(f"{ZARR_ROOT}{root}", files[root].to_bytes())
+    store.write_all({f"{ZARR_ROOT}{path}": file for path, file in files.items()})
+    # In this order: whoever finds a group finds all that is in it.
+    for path, file in groups.items():
+        store.write(f"{ZARR_ROOT}{path}", file.to_bytes())
 
 
 def describe_cube(collection: File, cube: CubeStore, plan: Plan) -> File:

@@ -8,6 +8,7 @@ without data is left out, and has 2^64 - 1 for both
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ _ZSTD_LEVEL = 3
 class ShardFile:
     """A shard that is written chunk by chunk, in any order."""
 
-    def __init__(self, file: AtomicFile, rows: int, columns: int) -> None:
+    def __init__(self, file: AtomicFile | io.BytesIO, rows: int, columns: int) -> None:
         """Start a shard of `rows` x `columns` chunks."""
         self._file, self._columns = file, columns
         self._index = [_ABSENT] * (rows * columns)
@@ -92,7 +93,7 @@ def array_document(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": _json_fill(fill, dtype),
-        "codecs": list(_small_codecs(dtype) if codecs is None else codecs),
+        "codecs": list(small_codecs(dtype) if codecs is None else codecs),
         "attributes": dict(attributes),
         "dimension_names": list(dimensions),
     }
@@ -114,7 +115,8 @@ def _bytes_codec(dtype: str) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
-def _small_codecs(dtype: str) -> list[dict[str, Any]]:
+def small_codecs(dtype: str) -> list[dict[str, Any]]:
+    """Return the codecs of what `encode_small` compresses."""
     first = {"name": "vlen-utf8"} if dtype == "string" else _bytes_codec(dtype)
     zstd = {"name": "zstd", "configuration": {"level": _ZSTD_LEVEL, "checksum": False}}
     return [first, zstd]
@@ -133,15 +135,19 @@ def encode_small(values: Array | Sequence[str]) -> bytes:
     return bytes(codec.compress(content, asbytes=True))
 
 
-def sharding_codec(side: int, dtype: str) -> dict[str, Any]:
-    """Return the codec of shards along (time, y, x), with chunks of `side` x `side` pixels."""
-    size = np.dtype(dtype).itemsize
-    blosc = {**CHUNK_CODEC, "typesize": size, "blocksize": 0}
+def chunk_codecs(dtype: str) -> list[dict[str, Any]]:
+    """Return the codecs of chunks of pixels: see `raster.codecs.CHUNK_CODEC`."""
+    blosc = {**CHUNK_CODEC, "typesize": np.dtype(dtype).itemsize, "blocksize": 0}
+    return [_bytes_codec(dtype), {"name": "blosc", "configuration": blosc}]
+
+
+def sharding_codec(chunk: Sequence[int], codecs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the codec of shards of chunks of a shape, which are stored by other codecs."""
     return {
         "name": "sharding_indexed",
         "configuration": {
-            "chunk_shape": [1, side, side],
-            "codecs": [_bytes_codec(dtype), {"name": "blosc", "configuration": blosc}],
+            "chunk_shape": list(chunk),
+            "codecs": list(codecs),
             "index_codecs": [
                 {"name": "bytes", "configuration": {"endian": "little"}},
                 {"name": "crc32c"},
@@ -149,6 +155,16 @@ def sharding_codec(side: int, dtype: str) -> dict[str, Any]:
             "index_location": "end",
         },
     }
+
+
+def small_shard(values: Array | Sequence[str], size: int) -> bytes:
+    """Return a shard of `size` chunks along one dimension, of one value each."""
+    content = io.BytesIO()
+    shard = ShardFile(content, 1, size)
+    for number in range(len(values)):
+        shard.add(0, number, encode_small(values[number : number + 1]))
+    shard.finish()
+    return content.getvalue()
 
 
 def json_file(document: Mapping[str, Any]) -> BytesFile:

@@ -1,7 +1,7 @@
 """The metadata of a run's Zarr store: one group per level, and coordinates of every time.
 
-They are written when the run ends, the root last: until then, readers find no store, or the one of
-before. A coordinate along time has chunks of a fixed size, so that a store that grows stays valid
+They are written when the run ends, the groups last: until then, readers find no store, or the one
+of before. A coordinate along time has files of a fixed size, so that a store that grows stays valid
 for those who have opened it.
 """
 
@@ -22,11 +22,14 @@ from scenebeam.imaging.writers.geozarr import level_attributes, root_attributes
 from scenebeam.imaging.writers.zarr_format import (
     METADATA,
     array_document,
+    chunk_codecs,
     consolidated,
     encode_small,
     group_document,
     json_file,
     sharding_codec,
+    small_codecs,
+    small_shard,
 )
 from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.raster.grid import Grid
@@ -35,7 +38,7 @@ from scenebeam.raster.validity import Array
 from scenebeam.tasks import CubeBand
 
 _TIMES = 1024
-"""Times of a chunk of a coordinate."""
+"""Times in a file of a coordinate."""
 _NOT_A_TIME = int(np.iinfo(np.int64).min)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_ATTRIBUTES = {
@@ -85,22 +88,31 @@ class CubeStore:
         return max(image.index for image in self.images) + 1
 
     def files(self) -> dict[str, File]:
-        """Return all that is not a shard, by path in the store; the root comes last."""
-        documents: dict[str, dict[str, Any]] = {}
+        """Return all that is not a shard, by path in the store, without its groups."""
         files: dict[str, File] = {}
         for level in range(len(self.layout.levels)):
-            members = self._level(level, files)
-            attributes = level_attributes(self.level_grid(level))
-            group = consolidated(group_document(attributes), members)
+            for name, document in self._level(level, files).items():
+                files[f"{array_path(level, name)}/{METADATA}"] = json_file(document)
+        return files
+
+    def groups(self) -> dict[str, File]:
+        """Return the metadata of the groups, by path in the store: those of levels, then the root.
+
+        Each holds the metadata of all that is below it.
+        """
+        documents: dict[str, dict[str, Any]] = {}
+        groups: dict[str, File] = {}
+        grids = [self.level_grid(level) for level in range(len(self.layout.levels))]
+        for level, grid in enumerate(grids):
+            members = self._level(level, {})
+            group = group_document(level_attributes(grid))
+            groups[f"{level}/{METADATA}"] = json_file(consolidated(group, members))
+            documents[str(level)] = group
             for name, document in members.items():
                 documents[array_path(level, name)] = document
-                files[f"{array_path(level, name)}/{METADATA}"] = json_file(document)
-            documents[str(level)] = group_document(attributes)
-            files[f"{level}/{METADATA}"] = json_file(group)
-        grids = [self.level_grid(level) for level in range(len(self.layout.levels))]
         root = group_document(root_attributes(grids))
-        files[METADATA] = json_file(consolidated(root, documents))
-        return files
+        groups[METADATA] = json_file(consolidated(root, documents))
+        return groups
 
     def level_grid(self, level: int) -> Grid:
         """Return the grid of a level: that of a COG's overview, whose pixels are twice as large."""
@@ -124,7 +136,7 @@ class CubeStore:
                 band.fill,
                 ("time", "y", "x"),
                 _band_attributes(band, others),
-                [sharding_codec(BLOCK_SIZE, band.dtype)],
+                [sharding_codec((1, BLOCK_SIZE, BLOCK_SIZE), chunk_codecs(band.dtype))],
             )
         for name, (document, chunks) in coordinates.items():
             arrays[name] = document
@@ -146,7 +158,7 @@ class CubeStore:
             clouds[image.index] = np.nan if cloud is None else cloud
         crs = CRS.from_user_input(grid.crs)
         coordinates = {
-            "time": _along_time(times, "int64", _NOT_A_TIME, _TIME_ATTRIBUTES),
+            "time": _times(times),
             "id": _along_time(ids, "string", "", {"long_name": "id of the STAC item"}),
             SPATIAL_REF: _scalar(crs, grid),
         }
@@ -161,20 +173,32 @@ class CubeStore:
         return coordinates
 
 
-def _along_time(
-    values: Array | list[str], dtype: str, fill: float | str, attributes: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[bytes]]:
-    document = array_document((len(values),), (_TIMES,), dtype, fill, ("time",), attributes)
+def _times(values: Array) -> tuple[dict[str, Any], list[bytes]]:
+    document = array_document(
+        values.shape, (_TIMES,), "int64", _NOT_A_TIME, ("time",), _TIME_ATTRIBUTES
+    )
     chunks = []
     for first in range(0, len(values), _TIMES):
         part = values[first : first + _TIMES]
-        if isinstance(part, list):
-            chunks.append(encode_small([*part, *[str(fill)] * (_TIMES - len(part))]))
-        else:
-            whole = np.full(_TIMES, fill, part.dtype)
-            whole[: len(part)] = part
-            chunks.append(encode_small(whole))
+        padded = np.pad(part, (0, _TIMES - len(part)), constant_values=_NOT_A_TIME)
+        chunks.append(encode_small(padded))
     return document, chunks
+
+
+def _along_time(
+    values: Array | list[str], dtype: str, fill: float | str, attributes: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Store a coordinate with chunks of one time, like those of the bands: xarray wants them equal.
+
+    The chunks are in shards, as there would be too many files otherwise.
+    """
+    codecs = [sharding_codec((1,), small_codecs(dtype))]
+    size = (len(values),)
+    document = array_document(size, (_TIMES,), dtype, fill, ("time",), attributes, codecs)
+    shards = []
+    for first in range(0, len(values), _TIMES):
+        shards.append(small_shard(values[first : first + _TIMES], _TIMES))
+    return document, shards
 
 
 def _scalar(crs: CRS, grid: Grid) -> tuple[dict[str, Any], list[bytes]]:

@@ -1,0 +1,421 @@
+"""Cube benchmark: twelve dates of one Sentinel-2 tile as a lazy cube, and as a Zarr store.
+
+    python benchmarks/cube.py --rounds 3 --latency 0 0.03 0.1        (or, in minutes: --small)
+
+The measures, from a file of STAC items to values in memory or on disk:
+
+- *first pixel*: open all dates of one band, and read one pixel of the first date;
+- *one date*: open all dates of one band, and read all of the first date;
+- *time series*: open all dates of one band, and read 512 x 512 pixels of all dates;
+- *NDVI*: open both bands, and compute the mean NDVI of each pixel over all dates;
+- *Zarr*: write all dates of both bands to a store, in chunks of 512 pixels.
+
+Cubes of dask have chunks of 2048 pixels, and are computed on two threads. "scenebeam without dask"
+is the lazy cube that `scenebeam.load` returns by default. rioxarray opens each file by itself, and
+the dates are concatenated. The stores of odc-stac have the codec of scenebeam's; sharded ones have
+shards of 4096 pixels, and dask chunks as large, because two threads must not write the same shard.
+Only scenebeam's store has overviews, STAC items, checksums and a report, which are part of its time.
+
+Each run starts a fresh interpreter, and imports are not timed. The server is in the process of the
+benchmark. NDVI and Zarr take part in one round, unless the tile is small. All ways must give the
+same values, bit by bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import (
+    DATA,
+    TIME_COLUMNS,
+    TUNED,
+    Measurements,
+    Runs,
+    full_size_tiles,
+    in_fresh_process,
+    machine,
+    measured,
+    median_of,
+    print_header,
+    print_row,
+    time_cells,
+)
+
+from scenebeam.sandbox.scenes import COLLECTION, SandboxScene
+from scenebeam.sandbox.server import SandboxServer, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import xarray
+
+BANDS = ("red", "nir")
+CRS = "EPSG:32634"
+LEFT, TOP = 600_000, 4_500_000
+DATES = 12
+CHUNK = 2048
+"""Rows and columns of a chunk of dask."""
+WINDOW = 512
+"""Rows and columns of a time series."""
+STORED_CHUNK, SHARD = 512, 4096
+"""Rows and columns of a chunk and of a shard of a Zarr store."""
+WORKERS = 2
+"""Threads of dask."""
+LATENCIES = (0.0, 0.03, 0.1)
+FULL_SIZE, SMALL_SIZE = 10980, 2745
+Work = Callable[[], Any]
+"""What is timed. Returns the array to compare, or the path of a Zarr group."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The dates of the tile."""
+
+    size: int
+    """Rows and columns of pixels of 10 m."""
+
+    @property
+    def scenes(self) -> tuple[SandboxScene, ...]:
+        # Files of another size have another year, because the name of a scene does not tell it. The
+        # full-size ones are those of the benchmark of composites.
+        first = datetime(2023 if self.size == FULL_SIZE else 2022, 4, 3, 9, 20, 31)
+        found = []
+        for number in range(DATES):
+            taken = first + timedelta(days=5 * number)
+            found.append(SandboxScene("34TFL", 32634, LEFT, TOP, taken, size=self.size))
+        return tuple(found)
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """Left, bottom, right and top in meters."""
+        side = self.size * 10
+        return LEFT, TOP - side, LEFT + side, TOP
+
+    @property
+    def window(self) -> slice:
+        """Rows, and columns, of the time series: in the middle of the tile."""
+        start = self.size // 2 - WINDOW // 2
+        return slice(start, start + WINDOW)
+
+    @property
+    def shard(self) -> int:
+        """Rows and columns of a shard: no more than scenebeam takes for a tile of this size."""
+        return min(SHARD, -(-self.size // STORED_CHUNK) * STORED_CHUNK)
+
+    def write_items(self, path: Path, url: str) -> None:
+        """Write an ItemCollection of the files on a server."""
+        items = [scene.item(url) for scene in self.scenes]
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+
+    def request(self, catalog: Path, bands: Sequence[str]) -> dict[str, Any]:
+        """Return scenebeam's request for one image per date."""
+        return {
+            "catalog": str(catalog),
+            "collections": [COLLECTION],
+            "dates": str(self.scenes[0].acquired.year),
+            "grid": {"crs": CRS, "resolution": 10, "bounds": list(self.bounds)},
+            "product": {"kind": "mosaic", "bands": list(bands)},
+            "limits": {"private_addresses": True},
+        }
+
+
+Open = Callable[[Series, Path, Sequence[str]], "xarray.Dataset"]
+"""Opens bands of the items in a file, as a lazy cube of dimensions (time, y, x)."""
+
+
+def open_scenebeam(series: Series, catalog: Path, bands: Sequence[str]) -> xarray.Dataset:
+    """scenebeam.load with dask."""
+    import scenebeam.api
+
+    chunks = {"x": CHUNK, "y": CHUNK}
+    return scenebeam.api.load(series.request(catalog, bands), chunks=chunks)
+
+
+def open_scenebeam_lazy(series: Series, catalog: Path, bands: Sequence[str]) -> xarray.Dataset:
+    """scenebeam.load with the lazy arrays of xarray."""
+    import scenebeam.api
+
+    return scenebeam.api.load(series.request(catalog, bands))
+
+
+def open_odc_stac(
+    series: Series, catalog: Path, bands: Sequence[str], chunk: int = CHUNK
+) -> xarray.Dataset:
+    """odc.stac.load with dask, GDAL tuned."""
+    import odc.stac
+    import pystac
+    from odc.geo.geobox import GeoBox
+
+    odc.stac.configure_rio(cloud_defaults=True, **TUNED)
+    dataset: xarray.Dataset = odc.stac.load(
+        pystac.ItemCollection.from_file(str(catalog)),
+        bands=bands,
+        geobox=GeoBox.from_bbox(series.bounds, CRS, resolution=10),
+        groupby="solar_day",
+        chunks={"x": chunk, "y": chunk},
+        fail_on_error=True,
+    )
+    return dataset
+
+
+def open_rioxarray(series: Series, catalog: Path, bands: Sequence[str]) -> xarray.Dataset:
+    """rioxarray.open_rasterio of each file, GDAL tuned, without a lock for all threads."""
+    import pandas as pd
+    import rioxarray
+    import xarray as xr
+
+    items = json.loads(catalog.read_text())["features"]
+    times = pd.DatetimeIndex(
+        [pd.Timestamp(item["properties"]["datetime"]).tz_localize(None) for item in items]
+    )
+    chunks = {"x": CHUNK, "y": CHUNK}
+    variables = {}
+    for band in bands:
+        dates = []
+        for item in items:
+            href = item["assets"][band]["href"]
+            date = rioxarray.open_rasterio(href, chunks=chunks, lock=False)
+            assert isinstance(date, xr.DataArray)
+            dates.append(date.squeeze("band", drop=True))
+        variables[band] = xr.concat(dates, pd.Index(times, name="time"), join="override")
+    return xr.Dataset(variables)
+
+
+OPENERS: dict[str, Open] = {
+    "scenebeam": open_scenebeam,
+    "scenebeam without dask": open_scenebeam_lazy,
+    "odc-stac": open_odc_stac,
+    "rioxarray": open_rioxarray,
+}
+
+
+def first_pixel(series: Series, cube: xarray.Dataset) -> np.ndarray:
+    return cube["red"][0, 0, 0].values
+
+
+def one_date(series: Series, cube: xarray.Dataset) -> np.ndarray:
+    return cube["red"][0].values
+
+
+def time_series(series: Series, cube: xarray.Dataset) -> np.ndarray:
+    return cube["red"][:, series.window, series.window].values
+
+
+def mean_ndvi(series: Series, cube: xarray.Dataset) -> np.ndarray:
+    """The mean over time. float32; no pixel of the tile lacks data."""
+    red, nir = cube["red"].astype("float32"), cube["nir"].astype("float32")
+    mean = ((nir - red) / (nir + red)).mean("time", skipna=False)
+    return mean.values
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is read of a cube."""
+
+    bands: tuple[str, ...]
+    read: Callable[[Series, Any], np.ndarray]
+    ways: tuple[str, ...] = tuple(OPENERS)
+
+
+DASK_WAYS = ("scenebeam", "odc-stac", "rioxarray")
+READS = {
+    "first pixel": Measure(BANDS[:1], first_pixel),
+    "one date": Measure(BANDS[:1], one_date),
+    "time series": Measure(BANDS[:1], time_series),
+    "NDVI": Measure(BANDS, mean_ndvi, DASK_WAYS),
+}
+STORE = "Zarr"
+MEASURES = {
+    **{name: measure.ways for name, measure in READS.items()},
+    STORE: ("scenebeam", "odc-stac", "odc-stac, sharded"),
+}
+LONG = ("NDVI", STORE)
+
+
+def reading(series: Series, catalog: Path, measure: Measure, way: str) -> Work:
+    """Prepare to open a cube and to read some of it."""
+
+    def work() -> np.ndarray:
+        return measure.read(series, OPENERS[way](series, catalog, measure.bands))
+
+    return work
+
+
+def storing(series: Series, catalog: Path, way: str) -> Work:
+    """Prepare to write a Zarr store."""
+    folder = catalog.parent
+    if way == "scenebeam":
+        import apache_beam  # noqa: F401
+
+        import scenebeam.api
+
+        request = series.request(catalog, BANDS) | {
+            "product": {"kind": "mosaic", "bands": list(BANDS), "format": "zarr"},
+            "output": str(folder / "out"),
+            "runner": "direct",
+        }
+
+        def run() -> Path:
+            status = scenebeam.api.run(request, progress=False)
+            assert status.state == "succeeded", status
+            return folder / "out" / "cube.zarr" / "0"
+
+        return run
+
+    import zarr.codecs
+
+    codec = zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=2)
+    stored: dict[str, Any] = {"chunks": (1, STORED_CHUNK, STORED_CHUNK), "compressors": [codec]}
+    chunk = CHUNK
+    if way == "odc-stac, sharded":
+        chunk = series.shard
+        stored["shards"] = (1, chunk, chunk)
+
+    def write() -> Path:
+        cube = open_odc_stac(series, catalog, BANDS, chunk)
+        path = folder / "odc.zarr"
+        cube.to_zarr(path, zarr_format=3, encoding=dict.fromkeys(BANDS, stored))
+        return path
+
+    return write
+
+
+def import_tools(way: str) -> None:
+    """Import what a way needs, and what it imports when it is first used."""
+    import dask.array
+    import xarray  # noqa: F401
+
+    if way.startswith("scenebeam"):
+        import scenebeam.cubes.load
+        import scenebeam.products.mosaics.product  # noqa: F401
+    else:
+        import odc.stac
+        import pandas
+        import pystac
+        import rioxarray
+        import zarr  # noqa: F401
+
+
+def digest(result: np.ndarray | Path) -> str:
+    """Return a checksum of an array, or of the pixels of both bands of a store."""
+    if isinstance(result, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(result).tobytes()).hexdigest()
+    import zarr
+
+    group = zarr.open_group(result, mode="r", zarr_format=3)
+    found = hashlib.sha256()
+    for band in BANDS:
+        pixels = group[band]
+        assert isinstance(pixels, zarr.Array)
+        assert pixels.chunks == (1, STORED_CHUNK, STORED_CHUNK), pixels.chunks
+        for date in range(pixels.shape[0]):
+            found.update(np.asarray(pixels[date]).tobytes())
+    return found.hexdigest()
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def one(config: dict[str, Any]) -> Measurements:
+    """Run one way once in this process, and return its measurements with a checksum."""
+    os.environ.update(TUNED)  # threads of dask do not inherit rasterio.Env
+    import dask
+
+    series, way, name = Series(config["size"]), config["way"], config["measure"]
+    import_tools(way)
+    results: list[Any] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dask.config.set(scheduler="threads", num_workers=WORKERS),
+    ):
+        catalog = Path(folder) / "items.json"
+        series.write_items(catalog, config["url"])
+        if name == STORE:
+            work = storing(series, catalog, way)
+        else:
+            work = reading(series, catalog, READS[name], way)
+        found = measured(lambda: results.append(work()))
+        stored = size_of(results[0]) if isinstance(results[0], Path) else 0
+        return {**found, "digest": digest(results[0]), "stored": stored}
+
+
+@contextmanager
+def profiled(path: str | None) -> Iterator[None]:
+    yield
+
+
+def run_ways(server: SandboxServer, name: str, rounds: int, size: int) -> Runs:
+    """Run all ways of a measure in fresh processes, interleaved, and compare their values."""
+    runs: Runs = {way: [] for way in MEASURES[name]}
+    digests: dict[str, str] = {}
+    for _ in range(rounds):
+        for way, found in runs.items():
+            server.reset_counts()
+            config = {"way": way, "measure": name, "url": server.url, "size": size}
+            run = in_fresh_process(__file__, config)
+            run |= {"requests": sum(server.requests.values()), "bytes": server.bytes_sent}
+            found.append(run)
+            digests[way] = run["digest"]
+            expected = digests["scenebeam"]
+            assert run["digest"] == expected, f"{name}: {way} has other values than scenebeam"
+    return runs
+
+
+def print_runs(name: str, latency: float, runs: Runs) -> None:
+    """Print the rows of a measure at a latency."""
+    first = median_of(runs["scenebeam"], "wall")
+    for way, found in runs.items():
+        stored = median_of(found, "stored")
+        print_row(
+            name,
+            f"{latency * 1000:.0f}",
+            way,
+            *time_cells(found),
+            f"{median_of(found, 'wall') / first:.2f}",
+            f"{median_of(found, 'peak_mb'):.0f}",
+            f"{median_of(found, 'requests'):.0f}",
+            f"{median_of(found, 'bytes') / 1e6:.1f}",
+            f"{stored / 1e6:.1f}" if stored else "",
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="of all but NDVI and Zarr")
+    parser.add_argument("--latency", type=float, nargs="*", default=LATENCIES, help="in seconds")
+    parser.add_argument("--small", action="store_true", help="a tile of 2745 x 2745 pixels")
+    parser.add_argument("--measures", nargs="*", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--one")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(json.loads(args.one))), flush=True)
+        return
+    size = SMALL_SIZE if args.small else FULL_SIZE
+    full_size_tiles(BANDS, Series(size).scenes)
+    print(f"{machine()}; {DATES} dates of {size} x {size} pixels\n")
+    columns = ("wall / scenebeam", "peak MB", "requests", "MB read", "MB stored")
+    print_header("measure", "latency ms", "way", *TIME_COLUMNS, *columns)
+    for latency in args.latency:
+        with serve(DATA, latency=latency) as server:
+            for name in args.measures:
+                rounds = 1 if name in LONG and not args.small else args.rounds
+                print_runs(name, latency, run_ways(server, name, rounds, size))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

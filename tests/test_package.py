@@ -98,7 +98,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xarray", None)
     import scenebeam
 
-    with pytest.raises(MissingExtraError, match="with its extra 'notebook'"):
+    with pytest.raises(MissingExtraError, match="with its extra 'zarr'"):
         scenebeam.open("somewhere")
 
 

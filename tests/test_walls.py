@@ -18,6 +18,7 @@ ROOMS = [
     "sandbox",
     "cloud",
     "beam",
+    "lazy",
     "api",
     "cubes",
     "progress",

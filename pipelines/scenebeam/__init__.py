@@ -25,8 +25,6 @@ if TYPE_CHECKING:
         Selection,
         explain,
         freeze,
-        load,
-        open,
         plan,
         read_request,
         run,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
         SceneBeamError,
         StorageError,
     )
+    from scenebeam.lazy import load, open, open_virtual
 
 _ERRORS = (
     "CatalogError",
@@ -52,6 +51,7 @@ _ERRORS = (
     "SceneBeamError",
     "StorageError",
 )
+_LAZY = ("load", "open", "open_virtual")
 __all__ = [
     "CatalogError",
     "CheckError",
@@ -70,6 +70,7 @@ __all__ = [
     "freeze",
     "load",
     "open",
+    "open_virtual",
     "plan",
     "read_request",
     "run",
@@ -80,7 +81,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        module = "scenebeam.errors" if name in _ERRORS else "scenebeam.api"
+        module = "scenebeam.api"
+        if name in _ERRORS:
+            module = "scenebeam.errors"
+        elif name in _LAZY:
+            module = "scenebeam.lazy"
         return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'scenebeam' has no attribute {name!r}")
 

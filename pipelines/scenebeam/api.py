@@ -10,11 +10,10 @@ or a mapping, and keywords that set its fields:
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scenebeam.catalog.scene import Scene, footprints
 from scenebeam.catalog.select import select as select_scenes
@@ -23,7 +22,6 @@ from scenebeam.errors import RequestError
 from scenebeam.execution.driver import run as run_request
 from scenebeam.execution.explain import explain
 from scenebeam.execution.progress import Progress
-from scenebeam.extras import import_extra
 from scenebeam.figures.maps import coverage_map, locator_map
 from scenebeam.figures.notebook import render_card
 from scenebeam.planning.plan import Plan
@@ -38,12 +36,9 @@ from scenebeam.status import RunStatus
 from scenebeam.storage import open_store
 from scenebeam.suggestions import suggest
 
-if TYPE_CHECKING:
-    import xarray
-
 RequestLike = RunRequest | Mapping[str, Any] | str | Path
 """A request, the fields of one, or a YAML or JSON file."""
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "run": "notebook",
     "catalog": "earth-search",
     "collections": ["sentinel-2-l2a"],
@@ -117,7 +112,7 @@ def read_request(source: RequestLike | None = None, /, **fields: Any) -> RunRequ
     elif source is not None:
         return load_request(source, overrides=_overrides(fields))[0]
     else:
-        document = dict(_DEFAULTS)
+        document = dict(DEFAULTS)
     for name, value in _overrides(fields).items():
         if name.startswith("area."):
             # Another area replaces the one of the source, instead of being added to it.
@@ -279,84 +274,6 @@ def freeze(request: RequestLike | None = None, /, **fields: Any) -> str:
     return store.uri
 
 
-def open(
-    output: str | Path | RunStatus,
-    bands: Sequence[str] | None = None,
-    *,
-    decode: bool = False,
-    chunks: Mapping[str, int] | str | None = None,
-) -> xarray.Dataset:
-    """Open whatever an output holds as a lazy xarray Dataset.
-
-    Args:
-        output: A folder, a `gs://` prefix, or the status that `run` has returned.
-        bands: Bands to open; default: all.
-        decode: Convert to float32 in physical units, with NaN where there is no data.
-        chunks: Chunks of dask arrays: sizes by dimension, or `auto`. Default: lazy without dask.
-
-    Returns:
-        A Dataset with one variable per band, of dimensions (time, y, x); of chips also (chip, …),
-        with a variable per label.
-
-    Raises:
-        RequestError: The output has no such images, not these bands, or images on several grids.
-        MissingExtraError: xarray is not installed.
-    """
-    outputs = import_cubes("outputs", "scenebeam.open")
-    folder = output.output if isinstance(output, RunStatus) else str(output)
-    names = [bands] if isinstance(bands, str) else bands
-    dataset: xarray.Dataset = outputs.open_output(folder, names, decode=decode, chunks=chunks)
-    return dataset
-
-
-def load(
-    request: RequestLike | None = None,
-    /,
-    *,
-    variables: Sequence[str] | None = None,
-    decode: bool = False,
-    chunks: Mapping[str, int] | str | None = None,
-    **fields: Any,
-) -> xarray.Dataset:
-    """Search, select and plan, and return the result as a lazy cube; nothing is written.
-
-    Pixels are those that `run` would write, and are computed where they are looked at. The request
-    needs no `output`.
-
-    Args:
-        request: The request: a mosaic, composite or index, or stacks on one grid.
-        variables: Bands to load; default: all.
-        decode: Convert to float32 in physical units, with NaN where there is no data.
-        chunks: Chunks of dask arrays: sizes by dimension, or `auto`. Default: lazy without dask.
-        **fields: Fields of the request: see `read_request`.
-
-    Returns:
-        A Dataset with one variable per band, of dimensions (time, y, x). `ds.scenebeam.explain()`
-        says what loading all of it takes.
-
-    Raises:
-        RequestError: No scene is left, or the products are no cube.
-        MissingExtraError: xarray is not installed.
-    """
-    loader = import_cubes("load", "scenebeam.load")
-    if isinstance(request, Mapping) and "output" not in request:
-        request = {**request, "output": _DEFAULTS["output"]}
-    planned = make_plan(read_request(request, **fields))
-    names = [variables] if isinstance(variables, str) else variables
-    dataset: xarray.Dataset = loader.load_plan(planned, names, decode=decode, chunks=chunks)
-    return dataset
-
-
-def import_cubes(module: str, purpose: str) -> Any:
-    """Import a module of `scenebeam.cubes`, all of which need xarray.
-
-    Raises:
-        MissingExtraError: xarray is not installed.
-    """
-    import_extra("xarray", "zarr", purpose)
-    return importlib.import_module(f"scenebeam.cubes.{module}")
-
-
 _last_scope: tuple[RunRequest, SearchScope] | None = None
 """The last request and its search scope: `search`, `select` and `plan` need the same one, and that
 of field chips takes reading all boundaries."""
@@ -378,8 +295,6 @@ __all__ = [
     "Selection",
     "explain",
     "freeze",
-    "load",
-    "open",
     "plan",
     "read_request",
     "run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenebeam.cli import cloud, fields, inspect, landcover, runs, start
+from scenebeam.cli import cloud, cubes, fields, inspect, landcover, runs, start
 from scenebeam.cli.common import main
 
-__all__ = ["cloud", "fields", "inspect", "landcover", "main", "runs", "start"]
+__all__ = ["cloud", "cubes", "fields", "inspect", "landcover", "main", "runs", "start"]

@@ -20,6 +20,7 @@ from scenebeam.cubes.lazy import Decoding, LazyCube, WindowReader
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.writers.zarr_store import (
+    LONG_NAMES,
     SPATIAL_REF,
     grid_mapping,
     pixel_centers,
@@ -32,16 +33,6 @@ Chunks = Mapping[str, int] | str | None
 """Chunks of dask arrays: sizes by dimension, `auto`, or None for no dask."""
 CHUNK = 2048
 """Rows and columns of a chunk, unless others are asked for: a multiple of the blocks of files."""
-_LONG_NAMES = {
-    "coastal": "coastal aerosol",
-    "nir": "near infrared",
-    "nir08": "narrow near infrared",
-    "swir16": "short-wave infrared at 1.6 micrometers",
-    "swir22": "short-wave infrared at 2.2 micrometers",
-    "scl": "scene classification",
-    "vv": "backscatter, VV polarization",
-    "vh": "backscatter, VH polarization",
-}
 _MEASURES = {"eo:cloud_cover": ("cloud_cover", {"units": "%", "long_name": "cloud cover"})}
 """Property of an item → coordinate along time, and its attributes."""
 
@@ -137,7 +128,7 @@ def _variable(
     scaling = scale_attributes(band)
     attributes: dict[str, Any] = {
         "grid_mapping": SPATIAL_REF,
-        "long_name": _LONG_NAMES.get(band.name, band.name),
+        "long_name": LONG_NAMES.get(band.name, band.name),
     }
     if "units" in scaling:
         attributes["units"] = scaling["units"]

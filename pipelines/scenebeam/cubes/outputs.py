@@ -6,6 +6,7 @@ import importlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -27,12 +28,32 @@ from scenebeam.tasks import CubeBand
 
 
 @dataclass(frozen=True)
-class _Image:
+class OutputBand:
     """One band of one product."""
 
     file: FileBand
     band: CubeBand
     grid: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class OutputImage:
+    """One product."""
+
+    id: str
+    when: datetime
+    bands: Mapping[str, OutputBand]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OutputImages:
+    """The products of an output whose images are files, in the order of time."""
+
+    images: Sequence[OutputImage]
+    grid: Grid
+    bands: Mapping[str, CubeBand]
+    """Of the bands that are asked for, each as it is at all times."""
 
 
 def open_output(
@@ -80,21 +101,36 @@ def _open_files(
     output: str, bands: Sequence[str] | None, *, decode: bool, chunks: Chunks
 ) -> xarray.Dataset:
     """Open products whose images are files of their own."""
-    items = _items(output)
-    images = [_images(item, output) for item in items]
-    offered = list(dict.fromkeys(name for found in images for name in found))
+    found = read_images(output, bands)
+    slices = []
+    for image in found.images:
+        readers = {name: one.file for name, one in image.bands.items()}
+        slices.append(TimeSlice(image.id, image.when, readers, image.properties))
+    variables = list(found.bands.values())
+    return make_dataset(found.grid, variables, slices, decode=decode, chunks=chunks)
+
+
+def read_images(output: str, bands: Sequence[str] | None = None) -> OutputImages:
+    """Read which images an output has, from its items.
+
+    Args:
+        output: A folder or `gs://` prefix.
+        bands: The bands that must be on one grid; default: all.
+
+    Raises:
+        RequestError: It has no images, not these bands, or images on several grids.
+    """
+    images = []
+    for item in _items(output):
+        images.append(OutputImage(item["id"], item["datetime"], _bands(item, output), item))
+    offered = list(dict.fromkeys(name for image in images for name in image.bands))
     check_known(bands or (), offered, output)
     wanted = list(bands or offered)
     grid = _common_grid(images, wanted, output)
     common = common_bands(
-        [found[name].band for name in wanted if name in found] for found in images
+        [image.bands[name].band for name in wanted if name in image.bands] for image in images
     )
-    slices = []
-    for item, found in zip(items, images, strict=True):
-        readers = {name: image.file for name, image in found.items()}
-        slices.append(TimeSlice(item["id"], item["datetime"], readers, item))
-    variables = [common[name] for name in wanted]
-    return make_dataset(grid, variables, slices, decode=decode, chunks=chunks)
+    return OutputImages(images, grid, {name: common[name] for name in wanted})
 
 
 def _items(output: str) -> list[dict[str, Any]]:
@@ -116,9 +152,9 @@ def _items(output: str) -> list[dict[str, Any]]:
     return sorted(current, key=lambda row: (row["datetime"], row["id"]))
 
 
-def _images(item: Mapping[str, Any], output: str) -> dict[str, _Image]:
-    """Return the images of an item by band."""
-    images = {}
+def _bands(item: Mapping[str, Any], output: str) -> dict[str, OutputBand]:
+    """Return the images of an item by the name of the band."""
+    bands = {}
     for name, asset in (item.get("assets") or {}).items():
         if asset is None or not {"data", "visual"} & set(asset["roles"] or ()):
             continue
@@ -133,8 +169,8 @@ def _images(item: Mapping[str, Any], output: str) -> dict[str, _Image]:
         for number, described in enumerate(raster_bands):
             has_label = len(raster_bands) > 1 and number < len(labels)
             label = str(labels[number]["name"] if has_label else name)
-            images[label] = _Image(FileBand(href, number + 1), _band(label, described), grid)
-    return images
+            bands[label] = OutputBand(FileBand(href, number + 1), _band(label, described), grid)
+    return bands
 
 
 def _band(name: str, described: Mapping[str, Any]) -> CubeBand:
@@ -154,8 +190,8 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _common_grid(images: Sequence[Mapping[str, _Image]], bands: Sequence[str], output: str) -> Grid:
-    grids = {found[name].grid for found in images for name in bands if name in found}
+def _common_grid(images: Sequence[OutputImage], bands: Sequence[str], output: str) -> Grid:
+    grids = {one.grid for image in images for name, one in image.bands.items() if name in bands}
     if not grids or any(None in grid for grid in grids):
         raise RequestError(
             f"{output} has no images on a grid: scenebeam.open reads mosaics, composites, indices "

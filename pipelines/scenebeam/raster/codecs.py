@@ -91,6 +91,21 @@ def _encode_chunk(block: Array) -> bytes:
     return bytes(encoded)
 
 
+def undo_float_predictor(values: Array) -> Array:
+    """Undo the floating-point predictor (TIFF Technical Note 3).
+
+    Args:
+        values: Floats of shape (…, rows, columns), of the bytes that are stored.
+
+    Returns:
+        The numbers, in the same shape.
+    """
+    native = np.ascontiguousarray(values)
+    decoded = np.empty_like(native)
+    imagecodecs.floatpred_decode(native, axis=-1, out=decoded)
+    return decoded
+
+
 def encode_mask(valid: Mask) -> bytes:
     """Compress a block of a nodata mask, one bit per pixel, 1 where there is data."""
     return _compress(np.packbits(valid, axis=1).tobytes(), MASK_CODEC)

@@ -49,28 +49,39 @@ def commit(store: Store, files: Mapping[str, File], message: str) -> str | None:
         repository = icechunk.Repository.open_or_create(open_storage(store.uri))
         session = repository.writable_session(BRANCH)
         contents = {path: file.to_bytes() for path, file in files.items()}
-        changed = asyncio.run(_write(session.store, contents, staged, store))
-        snapshot = session.commit(message) if changed else None
+        changed = asyncio.run(write_documents(session.store, contents))
+        asyncio.run(_copy_staged(session.store, staged, store))
+        snapshot = session.commit(message) if changed or staged else None
     except icechunk.IcechunkError as error:
         raise StorageError(f"{store.uri_for(REPOSITORY)} cannot be written: {error}") from error
     store.delete(staged)
     return None if snapshot is None else str(snapshot)
 
 
-async def _write(
-    target: Any, contents: Mapping[str, bytes], staged: list[str], store: Store
-) -> bool:
-    """Write metadata that has changed, and all staged shards. Returns whether there was any."""
+async def write_documents(target: Any, contents: Mapping[str, bytes]) -> bool:
+    """Write metadata and coordinates that have changed. Returns whether there was any.
+
+    Args:
+        target: A Zarr store of a session.
+        contents: They, by path in the store.
+    """
     from zarr.core.buffer import default_buffer_prototype
 
     prototype = default_buffer_prototype()
-    changed = bool(staged)
+    changed = False
     # Groups come before their members, and arrays before their chunks.
     for path in sorted(contents, key=lambda path: (path.rpartition("/")[2] != METADATA, path)):
         known = await target.get(path, prototype)
         if known is None or known.to_bytes() != contents[path]:
             await target.set(path, prototype.buffer.from_bytes(contents[path]))
             changed = True
+    return changed
+
+
+async def _copy_staged(target: Any, staged: list[str], store: Store) -> None:
+    from zarr.core.buffer import default_buffer_prototype
+
+    prototype = default_buffer_prototype()
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def copy(key: str) -> None:
@@ -81,7 +92,6 @@ async def _write(
                 await target.set(key.removeprefix(STAGED_ROOT), buffer)
 
     await asyncio.gather(*(copy(key) for key in staged))
-    return changed
 
 
 def open_storage(output: str) -> Any:
@@ -90,9 +100,16 @@ def open_storage(output: str) -> Any:
     Args:
         output: URI of the output.
     """
+    return open_folder(output, REPOSITORY)
+
+
+def open_folder(output: str, folder: str) -> Any:
+    """Return where a repository in a folder of an output is, for icechunk."""
     icechunk = import_extra("icechunk", "icechunk", "an Icechunk repository")
+    # It warns of concurrent commits; here, one process commits, which holds the output's lock.
+    icechunk.set_logs_filter("error")
     if output.startswith("gs://"):
         bucket, _, prefix = output.removeprefix("gs://").partition("/")
-        where = "/".join(part for part in (prefix.strip("/"), REPOSITORY) if part)
+        where = "/".join(part for part in (prefix.strip("/"), folder) if part)
         return icechunk.gcs_storage(bucket=bucket, prefix=where, from_env=True)
-    return icechunk.local_filesystem_storage(f"{output.rstrip('/')}/{REPOSITORY}")
+    return icechunk.local_filesystem_storage(f"{output.rstrip('/')}/{folder}")

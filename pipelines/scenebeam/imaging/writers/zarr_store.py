@@ -47,6 +47,16 @@ _TIME_ATTRIBUTES = {
     "standard_name": "time",
 }
 SPATIAL_REF = "spatial_ref"
+LONG_NAMES = {
+    "coastal": "coastal aerosol",
+    "nir": "near infrared",
+    "nir08": "narrow near infrared",
+    "swir16": "short-wave infrared at 1.6 micrometers",
+    "swir22": "short-wave infrared at 2.2 micrometers",
+    "scl": "scene classification",
+    "vv": "backscatter, VV polarization",
+    "vh": "backscatter, VH polarization",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,8 @@ class CubeStore:
         """Return all that is not a shard, by path in the store, without its groups."""
         files: dict[str, File] = {}
         for level in range(len(self.layout.levels)):
-            for name, document in self._level(level, files).items():
+            files |= self.coordinate_files(level)
+            for name, document in self._level(level).items():
                 files[f"{array_path(level, name)}/{METADATA}"] = json_file(document)
         return files
 
@@ -104,7 +115,7 @@ class CubeStore:
         groups: dict[str, File] = {}
         grids = [self.level_grid(level) for level in range(len(self.layout.levels))]
         for level, grid in enumerate(grids):
-            members = self._level(level, {})
+            members = self._level(level)
             group = group_document(level_attributes(grid))
             groups[f"{level}/{METADATA}"] = json_file(consolidated(group, members))
             documents[str(level)] = group
@@ -121,13 +132,12 @@ class CubeStore:
         scaled = transform * transform.scale(scale)
         return Grid(self.layout.levels[level], scaled, self.grid.crs)
 
-    def _level(self, level: int, files: dict[str, File]) -> dict[str, dict[str, Any]]:
-        """Return the arrays of a level by name, and add the chunks of coordinates to `files`."""
-        coordinates = self._coordinates(level)
-        others = [name for name in coordinates if name not in ("time", "y", "x")]
+    def _level(self, level: int) -> dict[str, dict[str, Any]]:
+        """Return the arrays of a level by name."""
         arrays = {}
         height, width = self.layout.levels[level]
         rows, columns = self.layout.shard_shape(level)
+        others = self.other_coordinates(level)
         for band in self.bands:
             arrays[band.name] = array_document(
                 (self.length, height, width),
@@ -135,15 +145,27 @@ class CubeStore:
                 band.dtype,
                 band.fill,
                 ("time", "y", "x"),
-                _band_attributes(band, others),
+                band_attributes(band, others),
                 [sharding_codec((1, BLOCK_SIZE, BLOCK_SIZE), chunk_codecs(band.dtype))],
             )
-        for name, (document, chunks) in coordinates.items():
+        for name, (document, _) in self._coordinates(level).items():
             arrays[name] = document
+        return arrays
+
+    def other_coordinates(self, level: int) -> list[str]:
+        """Return the names of the coordinates that are no dimensions."""
+        return [name for name in self._coordinates(level) if name not in ("time", "y", "x")]
+
+    def coordinate_files(self, level: int) -> dict[str, File]:
+        """Return the coordinates of a level, by path in the store."""
+        files: dict[str, File] = {}
+        for name, (document, chunks) in self._coordinates(level).items():
+            path = array_path(level, name)
+            files[f"{path}/{METADATA}"] = json_file(document)
             for number, chunk in enumerate(chunks):
                 suffix = f"c/{number}" if document["shape"] else "c"
-                files[f"{array_path(level, name)}/{suffix}"] = BytesFile(chunk)
-        return arrays
+                files[f"{path}/{suffix}"] = BytesFile(chunk)
+        return files
 
     def _coordinates(self, level: int) -> dict[str, tuple[dict[str, Any], list[bytes]]]:
         """Return the coordinates of a level: name → document and chunks."""
@@ -230,11 +252,17 @@ def pixel_centers(grid: Grid) -> list[tuple[str, Array, dict[str, str]]]:
     return centers
 
 
-def _band_attributes(band: CubeBand, coordinates: Sequence[str]) -> dict[str, Any]:
+def band_attributes(band: CubeBand, coordinates: Sequence[str]) -> dict[str, Any]:
+    """Return the attributes of a variable, in the terms of CF.
+
+    Args:
+        band: The band.
+        coordinates: Names of the coordinates that are no dimensions.
+    """
     attributes: dict[str, Any] = {
         "grid_mapping": SPATIAL_REF,
         "coordinates": " ".join(coordinates),
-        "long_name": band.name,
+        "long_name": LONG_NAMES.get(band.name, band.name),
     }
     if band.nodata is not None:
         attributes["_FillValue"] = _fill_attribute(band.nodata, band.dtype)

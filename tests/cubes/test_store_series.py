@@ -1,0 +1,131 @@
+"""A store that grows: a series appends along time, and readers never see half of an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray
+
+import scenebeam
+from growing_catalog import Catalog
+from scenebeam.errors import RequestError
+from scenebeam.request import RunRequest
+
+Make = Callable[..., RunRequest]
+GRID = {
+    "grid.crs": "EPSG:32635",
+    "grid.resolution": 10,
+    "grid.bounds": [240_000, 4_493_000, 252_000, 4_502_000],
+}
+
+
+@pytest.fixture
+def catalog(sandbox: Path, tmp_path: Path) -> Catalog:
+    return Catalog(sandbox, tmp_path)
+
+
+def grow(make: Make, catalog: Catalog, output: Path, form: str, **fields: Any) -> xarray.Dataset:
+    request = make(
+        catalog=str(catalog.path),
+        output=str(output),
+        series={"settled_after": None},
+        **{"product.format": form, "product.bands": ["red"], **GRID, **fields},
+    )
+    status = scenebeam.run(request, progress=False)
+    assert status.state == "succeeded", status.message
+    return scenebeam.open(str(output))
+
+
+@pytest.mark.parametrize("form", ["zarr", "icechunk"])
+def test_a_series_appends_along_time(
+    make_request: Make, catalog: Catalog, tmp_path: Path, form: str
+) -> None:
+    if form == "icechunk":
+        pytest.importorskip("icechunk")
+    catalog.add("2022")
+    first = grow(make_request, catalog, tmp_path / form, form)
+    assert first.sizes["time"] == 1
+    before = first.red[0].values
+    catalog.add("2021")  # older scenes that arrive later
+    second = grow(make_request, catalog, tmp_path / form, form)
+    assert second.time.dt.year.values.tolist() == [2021, 2022], "in the order of time"
+    np.testing.assert_array_equal(second.red[1], before)
+    np.testing.assert_array_equal(first.red[0], before, "who has opened it before is not disturbed")
+    cogs = grow(make_request, catalog, tmp_path / "cog", "cog")
+    np.testing.assert_array_equal(second.red, cogs.red)
+    if form == "icechunk":
+        import icechunk
+
+        storage = icechunk.local_filesystem_storage(str(tmp_path / form / "cube.icechunk"))
+        history = list(icechunk.Repository.open(storage).ancestry(branch="main"))
+        assert len(history) == 3, "an update is one commit"
+
+
+@pytest.mark.parametrize("form", ["zarr", "icechunk"])
+def test_a_late_tile_replaces_its_time(
+    make_request: Make, catalog: Catalog, tmp_path: Path, form: str
+) -> None:
+    if form == "icechunk":
+        pytest.importorskip("icechunk")
+    catalog.add("2021", "2022")
+    [late] = [name for name in catalog.items if "35TKF_2022" in name]
+    kept = catalog.items.pop(late)
+    catalog.write()
+    before = grow(make_request, catalog, tmp_path / form, form).red.load()
+    catalog.items[late] = kept
+    catalog.write()
+    after = grow(make_request, catalog, tmp_path / form, form)
+    assert after.sizes["time"] == 2
+    assert (after.red[1] != before[1]).any()
+    np.testing.assert_array_equal(after.red[0], before[0])
+    cogs = grow(make_request, catalog, tmp_path / "cog", "cog")
+    np.testing.assert_array_equal(after.red, cogs.red)
+    np.testing.assert_array_equal(after.id, cogs.id)
+
+
+def test_another_grid_is_refused_and_nothing_lost(
+    make_request: Make, catalog: Catalog, tmp_path: Path
+) -> None:
+    catalog.add("2022")
+    before = grow(make_request, catalog, tmp_path / "out", "zarr").red.load()
+    catalog.add("2021")
+    with pytest.raises(RequestError, match="grid"):
+        grow(make_request, catalog, tmp_path / "out", "zarr", **{"grid.resolution": 20})
+    np.testing.assert_array_equal(scenebeam.open(str(tmp_path / "out")).red, before)
+
+
+def test_more_dates_keep_the_places_of_others(
+    make_request: Make, catalog: Catalog, tmp_path: Path
+) -> None:
+    """Without a series, other dates are searched again: what is made keeps its place in the store."""
+    catalog.add("2022")
+    fields = {
+        "catalog": str(catalog.path),
+        "output": str(tmp_path / "out"),
+        "product.format": "zarr",
+    }
+    scenebeam.run(make_request(**fields, dates="2022"), progress=False)
+    shard = tmp_path / "out/cube.zarr/0/red/c/0/0/0"
+    made = shard.stat().st_mtime_ns
+    catalog.add("2021")
+    status = (
+        scenebeam.run(make_request(**fields, **GRID), progress=False)
+        if False
+        else scenebeam.run(make_request(**fields, dates="2021/2022"), refresh=True, progress=False)
+    )
+    assert status.state == "succeeded", status.message
+    cube = scenebeam.open(str(tmp_path / "out"))
+    assert cube.time.dt.year.values.tolist() == [2021, 2022]
+    cogs = scenebeam.run(
+        make_request(
+            **{**fields, "product.format": "cog", "output": str(tmp_path / "cog")},
+            dates="2021/2022",
+        ),
+        progress=False,
+    )
+    np.testing.assert_array_equal(cube.red, scenebeam.open(cogs).red)
+    assert made <= shard.stat().st_mtime_ns

@@ -10,7 +10,8 @@ The measures, from a file of STAC items to values in memory or on disk:
 - *NDVI*: open both bands, and compute the mean NDVI of each pixel over all dates;
 - *Zarr*: write all dates of both bands to a store, in chunks of 512 pixels.
 
-Cubes of dask have chunks of 2048 pixels, and are computed on two threads. "scenebeam without dask"
+Cubes of dask have chunks of 2048 pixels (scenebeam's of four dates, which is its default, the
+others' of one), and are computed on two threads. "scenebeam without dask"
 is the lazy cube that `scenebeam.load` returns by default. rioxarray opens each file by itself, and
 the dates are concatenated. The stores of odc-stac have the codec of scenebeam's; sharded ones have
 shards of 4096 pixels, and dask chunks as large, because two threads must not write the same shard.
@@ -141,8 +142,7 @@ def open_scenebeam(series: Series, catalog: Path, bands: Sequence[str]) -> xarra
     """scenebeam.load with dask."""
     import scenebeam
 
-    chunks = {"x": CHUNK, "y": CHUNK}
-    return scenebeam.load(series.request(catalog, bands), chunks=chunks)
+    return scenebeam.load(series.request(catalog, bands), chunks="auto")
 
 
 def open_scenebeam_lazy(series: Series, catalog: Path, bands: Sequence[str]) -> xarray.Dataset:

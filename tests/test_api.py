@@ -26,23 +26,28 @@ from scenebeam.sandbox.scenes import AREA, SCENES
 from scenebeam.storage import open_store
 
 Make = Callable[..., RunRequest]
-TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_tutorial_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["tutorial", "cubes"])
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr")
+def test_pages_with_code_say_what_happens(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each block of Python is run; where a block of output follows, that is what it prints."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    parts = re.split(r"```python\n(.*?)```\n", TUTORIAL.read_text(), flags=re.DOTALL)
+    path = DOCS / f"{page}.md"
+    parts = re.split(r"```python\n(.*?)```\n", path.read_text(), flags=re.DOTALL)
     assert len(parts) > 14
     for code, after in zip(parts[1::2], parts[2::2], strict=True):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(TUTORIAL), "exec"), names)
+            exec(compile(code, str(path), "exec"), names)
         told = re.match(r"\n((?:    .*\n)+)", after)
         if told:
             assert printed.getvalue().splitlines() == [line[4:] for line in told[1].splitlines()]
-    assert (tmp_path / "out/tutorial/report/index.html").is_file()
+    assert list(tmp_path.glob("out/*/report/index.html"))
 
 
 @pytest.fixture

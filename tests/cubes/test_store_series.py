@@ -29,12 +29,16 @@ def catalog(sandbox: Path, tmp_path: Path) -> Catalog:
 
 
 def grow(make: Make, catalog: Catalog, output: Path, form: str, **fields: Any) -> xarray.Dataset:
-    request = make(
-        catalog=str(catalog.path),
-        output=str(output),
-        series={"settled_after": None},
-        **{"product.format": form, "product.bands": ["red"], **GRID, **fields},
-    )
+    document = {
+        "catalog": str(catalog.path),
+        "output": str(output),
+        "series": {"settled_after": None},
+        "product.format": form,
+        "product.bands": ["red"],
+        **GRID,
+        **fields,
+    }
+    request = make(**document)
     status = scenebeam.run(request, progress=False)
     assert status.state == "succeeded", status.message
     return scenebeam.open(str(output))
@@ -101,31 +105,29 @@ def test_another_grid_is_refused_and_nothing_lost(
 def test_more_dates_keep_the_places_of_others(
     make_request: Make, catalog: Catalog, tmp_path: Path
 ) -> None:
-    """Without a series, other dates are searched again: what is made keeps its place in the store."""
+    """Without a series, a new search finds older scenes: what is made keeps its place in the store."""
     catalog.add("2022")
-    fields = {
-        "catalog": str(catalog.path),
-        "output": str(tmp_path / "out"),
-        "product.format": "zarr",
-    }
-    scenebeam.run(make_request(**fields, dates="2022"), progress=False)
-    shard = tmp_path / "out/cube.zarr/0/red/c/0/0/0"
-    made = shard.stat().st_mtime_ns
+    output = tmp_path / "out"
+    fields = {"catalog": str(catalog.path), "output": str(output), **GRID}
+    stored = {**fields, "product.format": "zarr"}
+    scenebeam.run(make_request(**stored), progress=False)
+    shard = output / "cube.zarr/0/red/c/0/0/0"
+    made = shard.stat().st_ino
     catalog.add("2021")
-    status = (
-        scenebeam.run(make_request(**fields, **GRID), progress=False)
-        if False
-        else scenebeam.run(make_request(**fields, dates="2021/2022"), refresh=True, progress=False)
-    )
+    status = scenebeam.run(make_request(**stored), refresh=True, progress=False)
     assert status.state == "succeeded", status.message
-    cube = scenebeam.open(str(tmp_path / "out"))
+    cube = scenebeam.open(str(output))
     assert cube.time.dt.year.values.tolist() == [2021, 2022]
+    assert shard.stat().st_ino == made, "it was not made again"
     cogs = scenebeam.run(
-        make_request(
-            **{**fields, "product.format": "cog", "output": str(tmp_path / "cog")},
-            dates="2021/2022",
-        ),
-        progress=False,
+        make_request(**{**fields, "output": str(tmp_path / "cog")}), progress=False
     )
     np.testing.assert_array_equal(cube.red, scenebeam.open(cogs).red)
-    assert made <= shard.stat().st_mtime_ns
+
+
+def test_versions_are_kept_by_icechunk_only(
+    make_request: Make, catalog: Catalog, tmp_path: Path
+) -> None:
+    catalog.add("2022")
+    with pytest.raises(RequestError, match=r"series.keep_versions: a Zarr store has one version"):
+        grow(make_request, catalog, tmp_path / "out", "zarr", series={"keep_versions": 2})

@@ -339,3 +339,16 @@ def test_open_names_the_extra_that_is_missing(
         scenebeam.open(stored)
     with pytest.raises(RequestError, match="extra 'icechunk'"):
         run(make_request(output=str(tmp_path / "ice"), **{"product.format": "icechunk"}))
+
+
+def test_chunks_are_shuffled_by_the_size_of_their_numbers(
+    make_request: Make, tmp_path: Path
+) -> None:
+    """The header of blosc says what `zarr.json` says."""
+    stored = run_as(make_request, tmp_path, "zarr", **{"product.format": "zarr"})
+    for name, size in (("red", 2), ("scl", 1)):
+        content = Path(stored, f"cube.zarr/0/{name}/c/1/0/0").read_bytes()
+        document = json.loads(Path(stored, f"cube.zarr/0/{name}/zarr.json").read_text())
+        [sharding] = document["codecs"]
+        blosc = sharding["configuration"]["codecs"][1]["configuration"]
+        assert content[3] == blosc["typesize"] == size

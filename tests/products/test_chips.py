@@ -134,6 +134,29 @@ def test_images_and_labels_are_known_in_every_layout(chips_request: Make, layout
     assert len(chosen) > 2
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_chips_of_every_layout_open_as_one_dataset(chips_request: Make, layout: str) -> None:
+    request = chips_request(**{"product.layout": layout})
+    run(request)
+    dataset = scenebeam.open(request.output)
+    samples = list(scenebeam.chips.open(request.output))
+    assert dataset.image.dims == ("chip", "date", "band", "y", "x")
+    assert dataset.sizes["chip"] == len(samples)
+    assert dataset.id.values.tolist() == [sample["id"] for sample in samples]
+    for number, sample in enumerate(samples):
+        dates = len(sample["image"])
+        np.testing.assert_array_equal(dataset.image[number, :dates], sample["image"])
+        np.testing.assert_array_equal(dataset.crops[number], sample["mask"]["crops"])
+        west, south, east, north = sample["bbox"]
+        assert west < dataset.lon[number] < east
+        assert south < dataset.lat[number] < north
+        assert str(dataset.time[number, 0].values)[:19] == f"{sample['time'][0]:%Y-%m-%dT%H:%M:%S}"
+    part = dataset.image[1:3, 0, 1, 5:9, ::-7]
+    np.testing.assert_array_equal(part, dataset.image.values[1:3, 0, 1, 5:9, ::-7])
+    chunked = scenebeam.open(request.output, ["crops"], chunks={"chip": 2})
+    np.testing.assert_array_equal(chunked.crops, dataset.crops)
+
+
 def test_all_layouts_have_the_same_samples(chips_request: Make) -> None:
     found: list[dict[str, Any]] = []
     for layout in LAYOUTS:

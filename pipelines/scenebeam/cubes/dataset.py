@@ -33,6 +33,8 @@ Chunks = Mapping[str, int] | str | None
 """Chunks of dask arrays: sizes by dimension, `auto`, or None for no dask."""
 CHUNK = 2048
 """Rows and columns of a chunk, unless others are asked for: a multiple of the blocks of files."""
+TIMES = 4
+"""Times of a chunk: they are read together, so that none waits for the answer of another."""
 _MEASURES = {"eo:cloud_cover": ("cloud_cover", {"units": "%", "long_name": "cloud cover"})}
 """Property of an item → coordinate along time, and its attributes."""
 
@@ -102,14 +104,14 @@ def chunk_dataset(dataset: xarray.Dataset, chunks: Mapping[str, int] | str) -> x
 
     Args:
         dataset: A lazy Dataset.
-        chunks: Sizes by dimension; `auto`, or what is left out: one time of CHUNK x CHUNK pixels.
+        chunks: Sizes by dimension; `auto`, or what is left out: TIMES times of CHUNK x CHUNK pixels.
 
     Raises:
         RequestError: There is no such dimension.
         MissingExtraError: dask is not installed.
     """
     import_extra("dask.array", "zarr", "chunks")
-    sizes = {"time": 1, "chip": 1, "y": CHUNK, "x": CHUNK}
+    sizes = {"time": TIMES, "chip": 1, "y": CHUNK, "x": CHUNK}
     if isinstance(chunks, Mapping):
         unknown = sorted(set(chunks) - set(dataset.dims))
         if unknown:

@@ -67,7 +67,7 @@ def write_virtual(output: str) -> VirtualCube:
     """
     icechunk = import_extra("icechunk", "icechunk", "scenebeam virtual")
     store = open_store(output)
-    found = read_images(output)
+    found = read_images(store.uri)
     stored = []
     for index, image in enumerate(found.images):
         bands = [one.band for one in image.bands.values()]

@@ -24,12 +24,19 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
         frozen: The plan in the output; None if there is none, or if all of it is replaced.
 
     Raises:
-        RequestError: The images are no cube, or do not fit into the store that exists.
+        RequestError: The images are no cube, or do not fit into the store that exists, or the
+            series keeps versions, which a plain store cannot.
         MissingExtraError: The package of the format is not installed.
     """
     form = plan.request.product.store_format
     if form is None:
         return plan
+    series = plan.request.series
+    if form == "zarr" and series is not None and series.keep_versions:
+        raise RequestError(
+            "series.keep_versions: a Zarr store has one version of each image; use product.format: "
+            "icechunk, whose history has all of them, or cog"
+        )
     if form == "icechunk":
         import_extra("icechunk", "icechunk", "product.format: icechunk")
     product = product_of(plan.request.product.kind)

@@ -221,6 +221,8 @@ def _compare(
         plan = _keep_finished(frozen, plan, finished)
     elif change is _Change.ADJUSTED:
         plan = _keep_valid(plan, finished, store)
+    else:
+        plan = _keep_same(plan, finished)
     unchanged = (plan.tasks, plan.series) == (frozen.tasks, frozen.series)
     if change is _Change.NONE and unchanged:
         return resumed
@@ -307,6 +309,11 @@ def _keep_valid(plan: Plan, finished: Mapping[str, Task], store: Store) -> Plan:
             f"{store.uri}: {len(lost)} finished products (the first: {lost[0]}) do not belong to "
             f"this request\n{_ADVICE}"
         )
+    return _keep_same(plan, finished)
+
+
+def _keep_same(plan: Plan, finished: Mapping[str, Task]) -> Plan:
+    """The plan, with the finished tasks that make the same products: estimates may differ."""
     tasks = []
     for task in plan.tasks:
         before = finished.get(task.id)

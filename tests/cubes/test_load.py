@@ -10,6 +10,9 @@ from typing import Any
 
 import dask
 import numpy as np
+import odc.geo.xr
+import odc.stac
+import pystac
 import pytest
 import rasterio
 import xarray
@@ -91,6 +94,28 @@ def test_stacks_on_one_grid(make_request: Make) -> None:
                 np.testing.assert_array_equal(one, file.read(index))
     with pytest.raises(RequestError, match="give grid.crs"):
         scenebeam.load(make_request(product=product))
+
+
+def test_it_is_what_odc_stac_loads(make_request: Make, sandbox: Path, tmp_path: Path) -> None:
+    """Of one scene per time, on the pixels of its files and on smaller ones."""
+    document = json.loads((sandbox / "items.json").read_text())
+    features = [item for item in document["features"] if "34TGL" in item["id"]]
+    path = tmp_path / "tile.json"
+    path.write_text(json.dumps({**document, "features": features}))
+    for resolution in (10, 20):
+        grid = {"crs": "EPSG:32634", "resolution": resolution}
+        request = make_request(catalog=str(path), grid=grid)
+        cube = scenebeam.load(request)
+        theirs = odc.stac.load(
+            pystac.ItemCollection.from_file(str(path)).items,
+            bands=["scl"],
+            geobox=cube.odc.geobox,
+            resampling="nearest",
+        )
+        known = [str(when)[:10] for when in cube.time.values]
+        for when in theirs.time.values:
+            ours = cube.scl[known.index(str(when)[:10])]
+            np.testing.assert_array_equal(ours, theirs.scl.sel(time=when))
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous"])

@@ -191,28 +191,30 @@ def test_indices(make_request: Make, tmp_path: Path) -> None:
 
 
 def test_stacks(make_request: Make, tmp_path: Path) -> None:
-    """All scenes are on one grid; each band keeps its own dtype."""
+    """All scenes are on one grid, some at the same time; each band keeps its own dtype."""
     product = {"kind": "stack", "bands": ["red", "nir", "scl"], "required": ["red"]}
-    bounds = [748_000, 4_495_000, 752_000, 4_499_000]
-    grid = {"crs": "EPSG:32634", "resolution": 20, "bounds": bounds}
-    fields = {"grid": grid}
-    stacks = make_request(
-        output=str(tmp_path / "cog"), product={**product, "format": "geotiff"}, **fields
-    )
-    scenebeam.run(stacks, progress=False)
-    stored = make_request(
-        output=str(tmp_path / "zarr"), product={**product, "format": "zarr"}, **fields
-    )
-    scenebeam.run(stored, progress=False)
-    cube = scenebeam.open(stored.output)
+    fields: dict[str, Any] = {
+        "grid": {"crs": "EPSG:32634", "resolution": 20},
+        "checks": {"max_nodata_percent": 99},
+    }
+    made = {}
+    for form in ("geotiff", "zarr"):
+        request = make_request(
+            output=str(tmp_path / form), product={**product, "format": form}, **fields
+        )
+        assert scenebeam.run(request, progress=False).state == "succeeded"
+        made[form] = request
+    cube, loaded = scenebeam.open(made["zarr"].output), scenebeam.load(made["zarr"])
     assert cube.scl.dtype == np.uint8
-    made = sorted(Path(stacks.output).glob("stacks/*/*.tif"))
-    assert [path.stem for path in made] == sorted(cube.id.values)
-    for path in made:
+    assert len(set(cube.time.values)) < cube.sizes["time"], "tiles of one overpass"
+    paths = sorted(Path(made["geotiff"].output).glob("stacks/*/*.tif"))
+    assert [path.stem for path in paths] == sorted(cube.id.values)
+    for path in paths:
         with rasterio.open(path) as file:
-            one = cube.isel(time=list(cube.id.values).index(path.stem))
-            for index, name in enumerate(file.descriptions, start=1):
-                np.testing.assert_array_equal(one[name], file.read(index))
+            for opened in (cube, loaded):
+                one = opened.isel(time=list(opened.id.values).index(path.stem))
+                for index, name in enumerate(file.descriptions, start=1):
+                    np.testing.assert_array_equal(one[name], file.read(index))
 
 
 def test_a_band_that_is_missing_at_one_time_is_fill(
@@ -352,3 +354,38 @@ def test_chunks_are_shuffled_by_the_size_of_their_numbers(
         [sharding] = document["codecs"]
         blosc = sharding["configuration"]["codecs"][1]["configuration"]
         assert content[3] == blosc["typesize"] == size
+
+
+@pytest.mark.parametrize("form", ["zarr", "icechunk"])
+def test_another_request_leaves_nothing_of_the_one_before(
+    make_request: Make, tmp_path: Path, form: str
+) -> None:
+    if form == "icechunk":
+        pytest.importorskip("icechunk")
+    fields = {"output": str(tmp_path / "out"), "product.format": form}
+    run(make_request(**fields, **{"product.bands": ["red", "nir"]}))
+    run(
+        make_request(**fields, **{"product.bands": ["nir", "scl"], "dates": "2022"}), overwrite=True
+    )
+    cube = scenebeam.open(str(tmp_path / "out"))
+    assert set(cube.data_vars) == {"nir", "scl"}
+    assert cube.time.dt.year.values.tolist() == [2022]
+    cogs = run_as(
+        make_request, tmp_path, "cog", **{"product.bands": ["nir", "scl"], "dates": "2022"}
+    )
+    np.testing.assert_array_equal(cube.nir, scenebeam.open(cogs).nir)
+    if form == "zarr":
+        run(make_request(output=str(tmp_path / "out")), overwrite=True)
+        assert not list(Path(tmp_path, "out/cube.zarr").rglob("*.json"))
+
+
+def test_a_store_that_no_run_has_made_is_not_touched(make_request: Make, tmp_path: Path) -> None:
+    foreign = tmp_path / "out/cube.zarr/zarr.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("{}")
+    request = make_request(output=str(tmp_path / "out"), **{"product.format": "zarr"})
+    with pytest.raises(RequestError, match="no run in .* has made it"):
+        run(request)
+    assert foreign.read_text() == "{}"
+    assert run(request, overwrite=True).state == "succeeded"
+    assert scenebeam.open(request.output).sizes["time"] == 2

@@ -104,7 +104,8 @@ def chunk_dataset(dataset: xarray.Dataset, chunks: Mapping[str, int] | str) -> x
 
     Args:
         dataset: A lazy Dataset.
-        chunks: Sizes by dimension; `auto`, or what is left out: TIMES times of CHUNK x CHUNK pixels.
+        chunks: Sizes by dimension; `auto`, or what is left out, is TIMES times of CHUNK x CHUNK
+            pixels.
 
     Raises:
         RequestError: There is no such dimension.

@@ -8,9 +8,13 @@ from dataclasses import replace
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.cube import CubeImage, common_bands
+from scenebeam.imaging.cube_layout import ZARR_ROOT
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.imaging.writers.icechunk import REPOSITORY
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
+from scenebeam.request import RunRequest
+from scenebeam.storage import Store
 from scenebeam.tasks import CubeBand, CubeSlice, Task
 
 
@@ -66,6 +70,27 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
             slices[image.id] = CubeSlice(format=form, index=indices[image.id], bands=own, cell=cell)
         tasks.append(task.in_cube(slices))
     return replace(plan, tasks=tuple(tasks))
+
+
+def check_no_store(request: RunRequest, store: Store) -> None:
+    """Check that an output without a run has no store that a run would write into.
+
+    Args:
+        request: The request.
+        store: The output.
+
+    Raises:
+        RequestError: It has one.
+    """
+    form = request.product.store_format
+    if form is None:
+        return
+    folder = ZARR_ROOT if form == "zarr" else f"{REPOSITORY}/"
+    if store.list(folder):
+        raise RequestError(
+            f"{store.uri_for(folder)} exists, and no run in {store.uri} has made it: run with "
+            "--overwrite to replace it, or choose another output"
+        )
 
 
 def _check_one_grid(images: Sequence[CubeImage]) -> None:

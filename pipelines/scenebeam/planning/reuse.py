@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from scenebeam.errors import NoScenesError, RequestError, StorageError
-from scenebeam.planning.cubes import place_in_cube
+from scenebeam.planning.cubes import check_no_store, place_in_cube
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.search import check_limits, make_plan
 from scenebeam.planning.series import (
@@ -169,6 +169,8 @@ def reconcile(
         plan = _plan_anew(request, store, refresh=searched_again, measure=measure)
         return Reconciliation(plan, frozenset(possible_outputs(plan, store)))
     if frozen is None or overwrite:
+        if frozen is None and not overwrite:
+            check_no_store(request, store)
         plan = _plan_anew(request, store, refresh=searched_again, measure=measure)
         if frozen is None:
             return Reconciliation(plan)

@@ -82,7 +82,7 @@ def _encode_chunk(block: Array) -> bytes:
     little = block.astype(block.dtype.newbyteorder("<"), copy=False)
     # An array, for of bytes imagecodecs does not know the size of a number, and shuffles nothing.
     encoded = imagecodecs.blosc_encode(
-        np.ascontiguousarray(little),
+        np.ascontiguousarray(little),  # type: ignore[arg-type]
         level=CHUNK_CODEC["clevel"],
         compressor=CHUNK_CODEC["cname"],
         shuffle=CHUNK_CODEC["shuffle"],

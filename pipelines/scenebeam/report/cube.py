@@ -44,7 +44,9 @@ def cube_of(plan: Plan, done: Container[str]) -> CubeStore | None:
             )
     if grid is None or not any(image.id for image in images.values()):
         return None
-    return CubeStore(grid.grid, cell, sorted(images.values(), key=lambda image: image.index))
+    ordered = sorted(images.values(), key=lambda image: image.index)
+    attributes = {icechunk.FINGERPRINT: plan.request.fingerprint()}
+    return CubeStore(grid.grid, cell, ordered, attributes)
 
 
 def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
@@ -61,12 +63,28 @@ def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
     files, groups = cube.files(), cube.groups()
     if plan.request.product.store_format == "icechunk":
         message = f"{plan.request.run}: {len(cube.images)} times"
-        icechunk.commit(store, {**files, **groups}, message)
+        icechunk.commit(store, {**files, **groups}, message, plan.request.fingerprint())
         return
     store.write_all({f"{ZARR_ROOT}{path}": file for path, file in files.items()})
     # In this order: whoever finds a group finds all that is in it.
     for path, file in groups.items():
         store.write(f"{ZARR_ROOT}{path}", file.to_bytes())
+
+
+def remove_stale(plan: Plan, cube: CubeStore | None, store: Store) -> None:
+    """Remove what an earlier request has left in the store of an output, once all tasks are done.
+
+    Args:
+        plan: The plan.
+        cube: Its store; None if its images are files.
+        store: The output.
+    """
+    expected: set[str] = set()
+    for task in plan.tasks:
+        expected.update(task.possible_outputs)
+    if cube is not None:
+        expected.update(f"{ZARR_ROOT}{path}" for path in (*cube.files(), *cube.groups()))
+    store.delete(sorted(store.list(ZARR_ROOT) - expected))
 
 
 def describe_cube(collection: File, cube: CubeStore, plan: Plan) -> File:

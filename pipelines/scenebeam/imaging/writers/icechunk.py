@@ -8,6 +8,7 @@ run that is killed leaves staged files, which the next run goes on from, and no 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -28,13 +29,18 @@ _AT_ONCE = 8
 """Shards that are copied at the same time."""
 
 
-def commit(store: Store, files: Mapping[str, File], message: str) -> str | None:
+FINGERPRINT = "scenebeam:fingerprint"
+"""Attribute of the root: the request that the store is of."""
+
+
+def commit(store: Store, files: Mapping[str, File], message: str, fingerprint: str) -> str | None:
     """Commit the staged shards and the metadata of a run, and delete what was staged.
 
     Args:
         store: The output.
         files: Metadata and coordinates, by path in the repository.
         message: The commit's message.
+        fingerprint: Of the request. What another request has left is removed.
 
     Returns:
         Id of the snapshot; None if nothing has changed.
@@ -49,13 +55,28 @@ def commit(store: Store, files: Mapping[str, File], message: str) -> str | None:
         repository = icechunk.Repository.open_or_create(open_storage(store.uri))
         session = repository.writable_session(BRANCH)
         contents = {path: file.to_bytes() for path, file in files.items()}
-        changed = asyncio.run(write_documents(session.store, contents))
+        root = session.store
+        if asyncio.run(_fingerprint(root)) not in (None, fingerprint):
+            asyncio.run(root.clear())
+        changed = asyncio.run(write_documents(root, contents))
         asyncio.run(_copy_staged(session.store, staged, store))
         snapshot = session.commit(message) if changed or staged else None
     except icechunk.IcechunkError as error:
         raise StorageError(f"{store.uri_for(REPOSITORY)} cannot be written: {error}") from error
     store.delete(staged)
     return None if snapshot is None else str(snapshot)
+
+
+async def _fingerprint(target: Any) -> str | None:
+    """Return the fingerprint of the request that a store is of; None if there is none."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    content = await target.get(METADATA, default_buffer_prototype())
+    if content is None:
+        return None
+    attributes = json.loads(content.to_bytes()).get("attributes", {})
+    found: str | None = attributes.get(FINGERPRINT)
+    return found
 
 
 async def write_documents(target: Any, contents: Mapping[str, bytes]) -> bool:

@@ -77,6 +77,8 @@ class CubeStore:
     grid: Grid
     cell: int
     images: Sequence[StoredImage]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Further attributes of the root."""
 
     @property
     def layout(self) -> CubeLayout:
@@ -121,7 +123,7 @@ class CubeStore:
             documents[str(level)] = group
             for name, document in members.items():
                 documents[array_path(level, name)] = document
-        root = group_document(root_attributes(grids))
+        root = group_document({**root_attributes(grids), **self.attributes})
         groups[METADATA] = json_file(consolidated(root, documents))
         return groups
 

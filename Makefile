@@ -50,7 +50,7 @@ docs: .venv/ready  ## Regenerate the tables of request fields in docs/
 	$(BIN)/python docs/field_tables.py
 
 bench: .venv-bench/ready  ## Compare with other tools; takes 40 minutes and 20 GB of disk
-	cd benchmarks && for name in mosaic zones timestamp stack composite index assets chips places landcover start; do ../.venv-bench/bin/python $$name.py || exit 1; done
+	cd benchmarks && for name in mosaic zones timestamp stack composite index assets chips places landcover cube start; do ../.venv-bench/bin/python $$name.py || exit 1; done
 
 bench-smoke: .venv/ready  ## Compare a small mosaic with the recorded ratios; fails if more is read
 	cd benchmarks && ../$(BIN)/python smoke.py

@@ -169,7 +169,7 @@ def test_composites_and_their_extra_bands(
     series_sandbox: Path, tmp_path: Path, method: str
 ) -> None:
     composite = partial(composite_request, series_sandbox / "items.json")
-    fields = {"method": method, "extra": ["day"]}
+    fields = {"method": method, "extra": ["day", "observations"]}
     cogs = run_as(composite, tmp_path, "cog", **fields)
     stored = run_as(composite, tmp_path, "zarr", **fields, format="zarr")
     check_store(cogs, f"{stored}/cube.zarr", 2, "composites")
@@ -322,6 +322,8 @@ def test_what_cannot_be_stored_is_named(
         make_request(**{"product.format": "netcdf"})
     with pytest.raises(RequestError, match="a store has one grid for all bands"):
         make_request(product={"kind": "stack", "format": "zarr", "resolution_mode": "preserve"})
+    with pytest.raises(RequestError, match="stores are compressed by blosc and zstd"):
+        make_request(**{"product.format": "zarr", "product.compression": "lzw"})
     run_as(make_request, tmp_path, "one", **{"product.format": "zarr"})
     with pytest.raises(RequestError, match="belongs to another request"):
         run(make_request(output=str(tmp_path / "one"), **{"product.format": "cog"}))

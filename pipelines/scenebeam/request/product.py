@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from scenebeam.request.sections import Several, StrictModel
 from scenebeam.suggestions import suggest
@@ -133,9 +133,18 @@ class CubeRequest(ProductRequest):
     """The request of a product whose images can be files, or times of one Zarr store."""
 
     format: Format = "cog"
-    """`cog`: a Cloud-Optimized GeoTIFF per image and band; `zarr`: one Zarr store of the run, with
-    dimensions (time, y, x), in `cube.zarr`; `icechunk`: the same in an Icechunk repository, where a
-    run is one commit. Both stores are compressed by blosc and zstd."""
+    """`cog`: a file per image and band; `zarr` or `icechunk`: one store of the run. Files are
+    Cloud-Optimized GeoTIFFs. `zarr` is a Zarr store of dimensions (time, y, x), in `cube.zarr`;
+    `icechunk` is the same in an Icechunk repository, where a run is one commit. Both stores are
+    compressed by blosc and zstd."""
+
+    @model_validator(mode="after")
+    def _compressed_as_stores_are(self) -> CubeRequest:
+        if self.store_format and getattr(self, "compression", "deflate") != "deflate":
+            raise ValueError(
+                "product.compression: stores are compressed by blosc and zstd; leave it out"
+            )
+        return self
 
     @property
     def store_format(self) -> StoreFormat | None:

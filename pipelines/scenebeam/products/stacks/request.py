@@ -75,6 +75,10 @@ class StackRequest(BandsRequest):
                 "product.resolution_mode: a store has one grid for all bands and scenes; leave it "
                 "out"
             )
+        if self.store_format and self.compression != "deflate":
+            raise ValueError(
+                "product.compression: stores are compressed by blosc and zstd; leave it out"
+            )
         if self.visualization_only and self.bands:
             raise ValueError("product.visualization_only takes the true-color image: name no bands")
         if self.visualization_only and self.required is not None:

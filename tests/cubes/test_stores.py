@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import warnings
@@ -160,6 +161,9 @@ def test_the_collection_describes_the_cube(make_request: Make, tmp_path: Path) -
     asset = json.loads(item.read_text())["assets"]["red"]
     assert (item.parent / asset["href"]).resolve() == Path(stored, "cube.zarr/0/red").resolve()
     assert asset["scenebeam:time_index"] == 1
+    with Path(stored, "timestamps_aggregation_band_report.csv").open() as table:
+        for row in csv.DictReader(table):
+            assert Path(stored, row["output_path"], "zarr.json").is_file()
     for file in asset["scenebeam:files"]:
         assert Path(stored, file["key"]).stat().st_size == file["file:size"]
 

@@ -18,6 +18,8 @@ from scenebeam.tasks import CubeSlice
 
 ZARR_ROOT = "cube.zarr/"
 """Folder of the store."""
+REPOSITORY = "cube.icechunk"
+"""Folder of the Icechunk repository."""
 STAGED_ROOT = "staged.zarr/"
 """Folder of shards that are not committed to Icechunk yet."""
 SHARD_SIDE = 4096
@@ -85,6 +87,11 @@ class CubeLayout:
 def array_path(level: int, name: str) -> str:
     """Return the path of an array in the store."""
     return f"{level}/{name}"
+
+
+def image_path(place: CubeSlice, name: str) -> str:
+    """Return where readers find a band, relative to the output."""
+    return f"{ZARR_ROOT}{array_path(0, name)}" if place.format == "zarr" else REPOSITORY
 
 
 def shard_key(place: CubeSlice, level: int, name: str, row: int, column: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scenebeam.imaging.bands import Band
-from scenebeam.imaging.cube_layout import ZARR_ROOT, CubeLayout
+from scenebeam.imaging.cube_layout import ZARR_ROOT, CubeLayout, image_path
 from scenebeam.imaging.refs import SceneRef
 from scenebeam.imaging.shards import PARTS_PREFIX, Window
 from scenebeam.imaging.thumbnails import THUMBNAIL
@@ -162,6 +162,10 @@ class GriddedTask(Task):
     def output_key(self, output: str) -> str:
         """Key of an output's COG."""
         return self.file_key(f"{output}.tif")
+
+    def image_path(self, output: str) -> str:
+        """Where readers find an output, relative to the folder of the run."""
+        return self.output_key(output) if self.cube is None else image_path(self.cube, output)
 
     def is_computed(self, existing: set[str]) -> bool:
         """Whether the product is published, or the parts of this shard are stored."""

@@ -8,9 +8,8 @@ from dataclasses import replace
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.cube import CubeImage, common_bands
-from scenebeam.imaging.cube_layout import ZARR_ROOT
+from scenebeam.imaging.cube_layout import REPOSITORY, ZARR_ROOT
 from scenebeam.imaging.gridded_task import GriddedTask
-from scenebeam.imaging.writers.icechunk import REPOSITORY
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest

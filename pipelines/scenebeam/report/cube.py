@@ -9,7 +9,7 @@ from typing import Any
 from pyproj import CRS
 
 from scenebeam.csvtable import File
-from scenebeam.imaging.cube_layout import ZARR_ROOT
+from scenebeam.imaging.cube_layout import REPOSITORY, ZARR_ROOT
 from scenebeam.imaging.writers import icechunk
 from scenebeam.imaging.writers.zarr_format import MEDIA_TYPE
 from scenebeam.imaging.writers.zarr_store import CubeStore, StoredImage
@@ -102,7 +102,7 @@ def describe_cube(collection: File, cube: CubeStore, plan: Plan) -> File:
     document["cube:dimensions"] = _dimensions(cube)
     document["cube:variables"] = _variables(cube)
     is_icechunk = plan.request.product.store_format == "icechunk"
-    folder = icechunk.REPOSITORY if is_icechunk else ZARR_ROOT.rstrip("/")
+    folder = REPOSITORY if is_icechunk else ZARR_ROOT.rstrip("/")
     document["assets"]["cube"] = {
         "href": f"./{folder}",
         "type": "application/x-icechunk" if is_icechunk else MEDIA_TYPE,

@@ -16,14 +16,12 @@ from typing import Any
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.extras import import_extra
-from scenebeam.imaging.cube_layout import STAGED_ROOT
+from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT
 from scenebeam.imaging.writers.zarr_format import METADATA
 from scenebeam.storage import Store
 
 log = logging.getLogger(__name__)
 
-REPOSITORY = "cube.icechunk"
-"""Folder of the repository in the output."""
 BRANCH = "main"
 _AT_ONCE = 8
 """Shards that are copied at the same time."""

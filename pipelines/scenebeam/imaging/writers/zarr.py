@@ -15,7 +15,7 @@ import numpy as np
 
 from scenebeam.errors import CheckError
 from scenebeam.imaging.assemble import encode_coarse_levels, open_parts
-from scenebeam.imaging.cube_layout import CubeLayout, array_path, root_of, shard_key
+from scenebeam.imaging.cube_layout import CubeLayout, image_path, shard_key
 from scenebeam.imaging.encode import ImageEncoder
 from scenebeam.imaging.gridded_task import GriddedTask, Output
 from scenebeam.imaging.thumbnails import fit_preview
@@ -125,16 +125,14 @@ def array_asset(
         up: Path from the item to the output.
     """
     asset: dict[str, Any] = {
-        "href": f"{up}{root_of(place)}{array_path(0, name)}",
+        "href": f"{up}{image_path(place, name)}",
         "type": MEDIA_TYPE,
         "roles": ["data"],
         "file:size": sum(file["file:size"] for file in files),
         "scenebeam:time_index": place.index,
     }
-    if place.format == "icechunk":
-        # What is staged is deleted after the commit.
-        return {**asset, "href": f"{up}cube.icechunk"}
-    return {**asset, "scenebeam:files": list(files)}
+    # What is staged is deleted after the commit.
+    return asset if place.format == "icechunk" else {**asset, "scenebeam:files": list(files)}
 
 
 def band_in(place: CubeSlice, name: str) -> CubeBand:

@@ -66,7 +66,7 @@ def _success(task: IndexTask, item: Item) -> dict[str, Any]:
         "valid_percent": asset["raster:bands"][0]["statistics"]["valid_percent"],
         "missing": "|".join(scenes),
         "message": "; ".join(messages),
-        "output_path": task.output_key(task.index),
+        "output_path": task.image_path(task.index),
     }
 
 

@@ -137,6 +137,6 @@ def _band_row(task: MosaicTask, band: Band, result: _Result) -> dict[str, Any]:
         "band": band.label,
         "status": "success" if is_made else result.status,
         "input_files": "|".join(used),
-        "output_path": task.output_key(band.label) if is_made else "",
+        "output_path": task.image_path(band.label) if is_made else "",
         "message": "; ".join(reasons) or ("" if is_made else result.message),
     }

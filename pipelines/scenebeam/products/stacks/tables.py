@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenebeam.csvtable import Table
-from scenebeam.imaging.cube_layout import root_of
+from scenebeam.imaging.cube_layout import image_path
 from scenebeam.metadata.stac_items import Item
 from scenebeam.products.stacks.task import StackTask
 from scenebeam.tasks import Outcome
@@ -59,8 +59,7 @@ def _row(task: StackTask, outcome: Outcome | None, item: Item | None) -> dict[st
         row["status"] = "success"
         row["warnings"] = "; ".join(warnings)
         row["message"] = "; ".join(f"{band}: {reason}" for band, reason in missing.items())
-        stacks = map(task.stack_key, task.stacks)
-        row["output_path"] = "|".join(stacks) if task.cube is None else root_of(task.cube)
+        row["output_path"] = "|".join(_paths(task))
     elif outcome is not None:
         missing = detail.get("missing", {})
         row["status"] = outcome.kind if outcome.kind.startswith("failed_") else "exception"
@@ -72,6 +71,12 @@ def _row(task: StackTask, outcome: Outcome | None, item: Item | None) -> dict[st
     present = [band.name for band in task.bands if band.name not in missing]
     row["bands"], row["missing_bands"] = "|".join(present), "|".join(missing)
     return row
+
+
+def _paths(task: StackTask) -> list[str]:
+    if task.cube is None:
+        return [task.stack_key(stack) for stack in task.stacks]
+    return list(dict.fromkeys(image_path(task.cube, band.name) for band in task.cube.bands))
 
 
 def _spending(bands: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

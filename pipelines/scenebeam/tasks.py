@@ -86,8 +86,8 @@ class CubeSlice(BaseModel):
     """Place along time."""
     bands: tuple[CubeBand, ...]
     """The bands that the image has, as the store holds them."""
-    cell: int
-    """Pixels of which all cuts between tasks of the run are multiples; 0 if nothing is cut."""
+    cuts: tuple[int, int]
+    """Rows, and columns, of which all cuts between tasks of the run are multiples; 0: not cut."""
 
 
 class Task(BaseModel):

@@ -72,7 +72,7 @@ def write_virtual(output: str) -> VirtualCube:
     for index, image in enumerate(found.images):
         bands = [one.band for one in image.bands.values()]
         stored.append(StoredImage(index, image.id, image.when, bands, image.properties))
-    cube = CubeStore(found.grid, 0, stored)
+    cube = CubeStore(found.grid, (0, 0), stored)
     files = [
         (index, name, one.file.href, one.file.index)
         for index, image in enumerate(found.images)

@@ -2,9 +2,9 @@
 
 Every level of the pyramid is an array of shape (time, y, x) per band. Its chunks are the blocks of
 a COG, of one time and 512 x 512 pixels, and a shard holds many of them. Where images are cut into
-windows that several tasks make, all cuts are multiples of `cell` pixels, and so are the shards: a
-task writes whole shards, and nobody else touches them. The levels whose blocks would reach beyond
-a window are written by the task that finishes last: see `imaging.shards`.
+windows that several tasks make, shards divide the distance between cuts: a task writes whole
+shards, and nobody else touches them. The levels whose blocks would reach beyond a window are
+written by the task that finishes last: see `imaging.shards`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scenebeam.imaging.shards import Window, shared_levels
+from scenebeam.imaging.shards import Window
 from scenebeam.raster.pyramid import BLOCK_SIZE, level_shapes
 from scenebeam.tasks import CubeSlice
 
@@ -37,8 +37,8 @@ class CubeLayout:
 
     shape: tuple[int, int]
     """Rows and columns of the grid."""
-    cell: int
-    """Pixels of which all cuts are multiples; 0 if nothing is cut."""
+    cuts: tuple[int, int]
+    """Rows, and columns, of which all cuts are multiples; 0: not cut along that axis."""
 
     @property
     def levels(self) -> list[tuple[int, int]]:
@@ -48,15 +48,20 @@ class CubeLayout:
     @property
     def shared(self) -> int:
         """Number of levels that a window of a cut image has by itself."""
-        return shared_levels(self.shape, self.cell) if self.cell else len(self.levels)
+        levels = len(self.levels)
+        for cut in self.cuts:
+            # At the level after these, a block would reach beyond a cut.
+            while cut and cut % (BLOCK_SIZE << (levels - 1)):
+                levels -= 1
+        return levels
 
     def shard_shape(self, level: int) -> tuple[int, int]:
         """Return the rows and columns of a shard: a multiple of the chunks."""
-        side = SHARD_SIDE
-        if self.cell and level < self.shared:
-            side = min(side, self.cell >> level)
         height, width = self.levels[level]
-        return min(side, _whole_blocks(height)), min(side, _whole_blocks(width))
+        row_cut, column_cut = self.cuts if level < self.shared else (0, 0)
+        rows = min(_shard_side(row_cut >> level), _whole_blocks(height))
+        columns = min(_shard_side(column_cut >> level), _whole_blocks(width))
+        return rows, columns
 
     def shards(self, level: int, window: Window | None = None) -> Iterator[tuple[int, int]]:
         """Yield the row and column of each shard of a level.
@@ -97,6 +102,14 @@ def image_path(place: CubeSlice, name: str) -> str:
 def shard_key(place: CubeSlice, level: int, name: str, row: int, column: int) -> str:
     """Return the key of a shard in the output."""
     return f"{root_of(place)}{array_path(level, name)}/c/{place.index}/{row}/{column}"
+
+
+def _shard_side(cut: int) -> int:
+    """Return the largest side that divides the distance between cuts, in whole blocks."""
+    if not cut:
+        return SHARD_SIDE
+    sides = range(min(SHARD_SIDE, cut), 0, -BLOCK_SIZE)
+    return next(side for side in sides if cut % side == 0)
 
 
 def _whole_blocks(size: int) -> int:

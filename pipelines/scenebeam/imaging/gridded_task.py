@@ -187,7 +187,7 @@ class GriddedTask(Task):
 
     def in_cube(self, slices: Mapping[str, CubeSlice]) -> GriddedTask:
         place = slices[self.name]
-        layout = CubeLayout(self.grid.shape, place.cell)
+        layout = CubeLayout(self.grid.shape, place.cuts)
         levels = range(len(layout.levels))
         own, above = levels, range(0)
         if self.shards > 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from scenebeam.errors import RequestError
@@ -10,11 +11,14 @@ from scenebeam.extras import import_extra
 from scenebeam.imaging.cube import CubeImage, common_bands
 from scenebeam.imaging.cube_layout import REPOSITORY, ZARR_ROOT
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.imaging.shards import Window
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store
-from scenebeam.tasks import CubeBand, CubeSlice, Task
+from scenebeam.tasks import CubeBand, CubeSlice
+
+Cuts = tuple[int, int]
 
 
 def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
@@ -52,9 +56,9 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
     _check_one_grid(list(found.values()))
     bands = common_bands([*image.bands.values()] for image in found.values())
     before = _slices(frozen)
-    cell = _common_cell(plan.tasks)
+    cuts = common_cuts(task.window for task in plan.tasks if isinstance(task, GriddedTask))
     if before:
-        cell = _check_fits(before, bands, cell)
+        cuts = _check_fits(before, bands, cuts)
     indices = {name: place.index for name, place in before.items()}
     following = max(indices.values(), default=-1) + 1
     for image in sorted(found.values(), key=lambda image: (image.when, image.id)):
@@ -66,7 +70,7 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
         slices = {}
         for image in images:
             own = tuple(bands[name] for name in image.bands)
-            slices[image.id] = CubeSlice(format=form, index=indices[image.id], bands=own, cell=cell)
+            slices[image.id] = CubeSlice(format=form, index=indices[image.id], bands=own, cuts=cuts)
         tasks.append(task.in_cube(slices))
     return replace(plan, tasks=tuple(tasks))
 
@@ -111,22 +115,28 @@ def _slices(frozen: Plan | None) -> dict[str, CubeSlice]:
     return slices
 
 
-def _common_cell(tasks: Sequence[Task]) -> int:
-    """Return the pixels of which all cuts are multiples; 0 if nothing is cut."""
-    cells = [task.cell for task in tasks if isinstance(task, GriddedTask) and task.cell]
-    return min(cells, default=0)
+def common_cuts(windows: Iterable[Window]) -> Cuts:
+    """Return the rows and columns of which all cuts are multiples; 0 along an axis without any.
+
+    Args:
+        windows: What the tasks of a run make.
+    """
+    rows = columns = 0
+    for top, _, left, _ in windows:
+        rows, columns = math.gcd(rows, top), math.gcd(columns, left)
+    return rows, columns
 
 
-def _check_fits(before: dict[str, CubeSlice], bands: dict[str, CubeBand], cell: int) -> int:
-    """Check that new images fit into a store, and return the cell of its cuts.
+def _check_fits(before: dict[str, CubeSlice], bands: dict[str, CubeBand], cuts: Cuts) -> Cuts:
+    """Check that new images fit into a store, and return its cuts.
 
     Raises:
         RequestError: They do not fit.
     """
     stored: dict[str, CubeBand] = {}
-    cells = set()
+    known_cuts = (0, 0)
     for place in before.values():
-        cells.add(place.cell)
+        known_cuts = place.cuts
         stored.update((band.name, band) for band in place.bands)
     for name, band in bands.items():
         known = stored.get(name, band)
@@ -136,13 +146,13 @@ def _check_fits(before: dict[str, CubeSlice], bands: dict[str, CubeBand], cell: 
                 "choose another output"
             )
         bands[name] = known
-    known_cell = min(cells)
-    if cell and (not known_cell or cell < known_cell):
-        raise RequestError(
-            "product.format: the new images are cut into windows that are no shards of the store; "
-            "raise limits.memory, or choose another output"
-        )
-    return known_cell
+    for new, known_cut in zip(cuts, known_cuts, strict=True):
+        if new and (not known_cut or new % known_cut):
+            raise RequestError(
+                "product.format: the new images are cut into windows that are no shards of the "
+                "store; raise limits.memory, or choose another output"
+            )
+    return known_cuts
 
 
 def _equal_but_dtype(known: CubeBand, band: CubeBand) -> bool:

@@ -31,13 +31,13 @@ def cube_of(plan: Plan, done: Container[str]) -> CubeStore | None:
     """
     images: dict[str, StoredImage] = {}
     product = product_of(plan.request.product.kind)
-    grid, cell = None, 0
+    grid, cuts = None, (0, 0)
     for task in plan.tasks:
         if task.cube is None:
             continue
         for part, image in zip(task.cube_parts, product.cube_images(task), strict=True):
             assert part.cube is not None, "a task has a place for each of its images"
-            grid, cell = image.grid, part.cube.cell
+            grid, cuts = image.grid, part.cube.cuts
             name = image.id if task.id in done else ""
             images[image.id] = StoredImage(
                 part.cube.index, name, image.when, part.cube.bands, image.properties
@@ -46,7 +46,7 @@ def cube_of(plan: Plan, done: Container[str]) -> CubeStore | None:
         return None
     ordered = sorted(images.values(), key=lambda image: image.index)
     attributes = {icechunk.FINGERPRINT: plan.request.fingerprint()}
-    return CubeStore(grid.grid, cell, ordered, attributes)
+    return CubeStore(grid.grid, cuts, ordered, attributes)
 
 
 def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:

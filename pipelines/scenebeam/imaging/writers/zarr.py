@@ -46,7 +46,7 @@ class ZarrWriter(Writer):
         return self._layout(task).shared
 
     def _layout(self, task: GriddedTask) -> CubeLayout:
-        return CubeLayout(task.grid.shape, self.place.cell)
+        return CubeLayout(task.grid.shape, self.place.cuts)
 
     def encoding(self, task: GriddedTask, output: Output) -> Output:
         band = band_in(self.place, output.name)

@@ -75,7 +75,7 @@ class CubeStore:
     """A store: its grid, and the images along time."""
 
     grid: Grid
-    cell: int
+    cuts: tuple[int, int]
     images: Sequence[StoredImage]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Further attributes of the root."""
@@ -83,7 +83,7 @@ class CubeStore:
     @property
     def layout(self) -> CubeLayout:
         """Where the pixels are."""
-        return CubeLayout((self.grid.shape[0], self.grid.shape[1]), self.cell)
+        return CubeLayout((self.grid.shape[0], self.grid.shape[1]), self.cuts)
 
     @property
     def bands(self) -> list[CubeBand]:

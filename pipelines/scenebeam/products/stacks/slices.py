@@ -72,7 +72,7 @@ def write_slice(
         CheckError: Some pixels have no data, and there is no nodata value.
     """
     stored = band_in(place, made.band.name)
-    layout = CubeLayout((grid.shape[0], grid.shape[1]), place.cell)
+    layout = CubeLayout((grid.shape[0], grid.shape[1]), place.cuts)
     files = write_shards(store, place, layout, stored, made.image.levels())
     check_unmasked(stored.name, made.image.masks())
     up = "../" * task.files_prefix.count("/")

@@ -91,7 +91,7 @@ class StackTask(Task):
     def in_cube(self, slices: Mapping[str, CubeSlice]) -> StackTask:
         assert self.grid is not None, "the stacks of a cube are on one grid"
         place = slices[self.cube_id]
-        layout = CubeLayout(self.grid.shape, place.cell)
+        layout = CubeLayout(self.grid.shape, place.cuts)
         keys: list[str] = []
         if place.format == "zarr":
             names = [band.name for band in self.bands if band.required]
@@ -107,7 +107,7 @@ class StackTask(Task):
     def possible_outputs(self) -> Iterable[str]:
         if self.cube is None or self.grid is None or self.cube.format != "zarr":
             return self.outputs
-        layout = CubeLayout(self.grid.shape, self.cube.cell)
+        layout = CubeLayout(self.grid.shape, self.cube.cuts)
         names = [band.name for band in self.cube.bands]
         shards = layout.keys(self.cube, names, range(len(layout.levels)), None)
         return {*self.outputs, *shards}

@@ -98,6 +98,8 @@ def _images(plan: Plan) -> list[tuple[CubeImage, Task]]:
                 "product.fill: pixels depend on all periods of the series; run the request, and "
                 "open its output"
             )
+        if not task.sources:
+            continue  # a period without scenes, of which a run makes nothing
         # Shards are parts of one image: a window of it is made without regard to them.
         images.setdefault(found[0].id, (found[0], task))
     return sorted(images.values(), key=lambda pair: (pair[0].when, pair[0].id))

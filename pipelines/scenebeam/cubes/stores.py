@@ -32,6 +32,7 @@ from scenebeam.imaging.writers.zarr_store import EPOCH
 from scenebeam.raster.grid import Grid
 from scenebeam.raster.validity import Array
 from scenebeam.request.product import StoreFormat
+from scenebeam.storage import open_store
 from scenebeam.tasks import CubeBand
 from scenebeam.transfer.rangefile import RangeFile
 from scenebeam.transfer.retry import Budget
@@ -159,11 +160,23 @@ class BucketStore(Store):
 
     def _read(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
         try:
-            file = RangeFile(f"{self._root}{key}", Budget(private=True))
+            # Metadata are read as they are now: another process may have added to the store.
+            return self._read_once(key, byte_range, fresh=byte_range is None)
         except ReadError as error:
-            if error.permanent:
+            if error.permanent and not self._exists(key):
                 return None
-            raise
+            if error.permanent:
+                raise
+        # A shard was replaced since this process has read its header.
+        return self._read_once(key, byte_range, fresh=True)
+
+    def _exists(self, key: str) -> bool:
+        """Whether there is such an object. What must not be read raises an error here."""
+        folder, _, name = f"{self._root}{key}".rpartition("/")
+        return open_store(folder).size(name) is not None
+
+    def _read_once(self, key: str, byte_range: ByteRequest | None, *, fresh: bool) -> bytes:
+        file = RangeFile(f"{self._root}{key}", Budget(private=True), fresh=fresh)
         start, stop = 0, file.size
         if isinstance(byte_range, RangeByteRequest):
             start, stop = byte_range.start, byte_range.end

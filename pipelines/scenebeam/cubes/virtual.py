@@ -6,7 +6,6 @@ the file was written, and refuse to read one that has been replaced since.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -66,6 +65,7 @@ def write_virtual(output: str) -> VirtualCube:
         MissingExtraError: icechunk is not installed.
     """
     icechunk = import_extra("icechunk", "icechunk", "scenebeam virtual")
+    sync = import_extra("zarr.core.sync", "icechunk", "scenebeam virtual").sync
     store = open_store(output)
     found = read_images(store.uri)
     stored = []
@@ -94,7 +94,7 @@ def write_virtual(output: str) -> VirtualCube:
         )
         repository.save_config()
         session = repository.writable_session(BRANCH)
-        asyncio.run(write_documents(session.store, documents))
+        sync(write_documents(session.store, documents))
         count = 0
         for name, members in by_band.items():
             references = _references(icechunk, members, store)

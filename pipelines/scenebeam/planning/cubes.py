@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.cube import CubeImage, common_bands
-from scenebeam.imaging.cube_layout import REPOSITORY, ZARR_ROOT
+from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT, ZARR_ROOT
 from scenebeam.imaging.gridded_task import GriddedTask
 from scenebeam.imaging.shards import Window
 from scenebeam.planning.plan import Plan
@@ -53,7 +53,6 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
         images = list(product.cube_images(task))
         by_task.append(images)
         found.update((image.id, image) for image in images)
-    _check_one_grid(list(found.values()))
     bands = common_bands([*image.bands.values()] for image in found.values())
     before = _slices(frozen)
     cuts = common_cuts(task.window for task in plan.tasks if isinstance(task, GriddedTask))
@@ -72,7 +71,9 @@ def place_in_cube(plan: Plan, frozen: Plan | None = None) -> Plan:
             own = tuple(bands[name] for name in image.bands)
             slices[image.id] = CubeSlice(format=form, index=indices[image.id], bands=own, cuts=cuts)
         tasks.append(task.in_cube(slices))
-    return replace(plan, tasks=tuple(tasks))
+    placed = replace(plan, tasks=tuple(tasks))
+    check_one_grid(placed)
+    return placed
 
 
 def check_no_store(request: RunRequest, store: Store) -> None:
@@ -96,13 +97,38 @@ def check_no_store(request: RunRequest, store: Store) -> None:
         )
 
 
-def _check_one_grid(images: Sequence[CubeImage]) -> None:
-    grids = {image.grid for image in images}
+def check_one_grid(plan: Plan) -> None:
+    """Check that all images of a store are on one grid, those that are kept included.
+
+    Raises:
+        RequestError: They are not.
+    """
+    product = product_of(plan.request.product.kind)
+    placed = [task for task in plan.tasks if task.cube is not None]
+    grids = {image.grid for task in placed for image in product.cube_images(task)}
     if len(grids) > 1:
         raise RequestError(
             f"product.format: the images are on {len(grids)} grids, and a store has one: give "
-            "grid.crs and grid.resolution"
+            "grid.crs, grid.resolution and grid.bounds"
         )
+
+
+def retract_store(frozen: Plan, store: Store) -> None:
+    """Remove the metadata of a Zarr store that another request replaces, and what it has staged.
+
+    Shards are replaced one by one, and would be read as something that they are not.
+
+    Args:
+        frozen: The plan of the store.
+        store: The output.
+    """
+    store.delete(sorted(store.list(STAGED_ROOT)))
+    shards: set[str] = set()
+    for task in frozen.tasks:
+        if task.cube is None or task.cube.format != "zarr":
+            return
+        shards.update(task.possible_outputs)
+    store.delete(sorted(store.list(ZARR_ROOT) - shards))
 
 
 def _slices(frozen: Plan | None) -> dict[str, CubeSlice]:

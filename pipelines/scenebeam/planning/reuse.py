@@ -11,7 +11,12 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from scenebeam.errors import NoScenesError, RequestError, StorageError
-from scenebeam.planning.cubes import check_no_store, place_in_cube
+from scenebeam.planning.cubes import (
+    check_no_store,
+    check_one_grid,
+    place_in_cube,
+    retract_store,
+)
 from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
 from scenebeam.planning.search import check_limits, make_plan
 from scenebeam.planning.series import (
@@ -110,6 +115,8 @@ def load_or_create_plan(
         kept = keep_versions(found.frozen, found.plan, store) if not overwrite else set()
         successor = None if overwrite else found.plan
         supersede_outputs(found.frozen, store, successor=successor, kept=kept)
+        if overwrite:
+            retract_store(found.frozen, store)
         if not is_series:
             store.delete([RUN_FILE, PLAN_FILE])
     else:
@@ -225,6 +232,7 @@ def _compare(
         plan = _keep_valid(plan, finished, store)
     else:
         plan = _keep_same(plan, finished)
+    check_one_grid(plan)
     unchanged = (plan.tasks, plan.series) == (frozen.tasks, frozen.series)
     if change is _Change.NONE and unchanged:
         return resumed
@@ -260,6 +268,7 @@ def _continue(
             f"{store.uri}: new scenes would change the grid of the series; set grid.crs, "
             "grid.resolution and grid.bounds to those of its products"
         )
+    check_one_grid(plan)
     check_limits(replace(plan, tasks=tuple(plan.undone(existing))))
     replaced = replaced_outputs(frozen, store, plan) | damaged
     return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)

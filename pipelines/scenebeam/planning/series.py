@@ -275,8 +275,13 @@ def remove_replaced(plan: Plan, store: Store) -> None:
     stale = store.superseded()
     waiting = stale & {task.item_path for task in plan.tasks}
     waiting_folders = {posixpath.dirname(key) for key in waiting}
+    # Shards of a store are in no folder of the product, and keep their keys.
+    kept: set[str] = set()
+    for task in plan.tasks:
+        if task.item_path in waiting:
+            kept.update(task.possible_outputs)
     done = []
-    for key in stale - waiting:
+    for key in stale - waiting - kept:
         folder = posixpath.dirname(key)
         # Beside the item, or in the folder of a version.
         if waiting_folders.isdisjoint({folder, posixpath.dirname(folder)}):
@@ -336,7 +341,10 @@ def _deprecated(item: stac_items.Item) -> stac_items.Item:
     """Return the item of an earlier version, as it reads from the folder of its files."""
     assets = {}
     for name, asset in item["assets"].items():
-        assets[name] = {**asset, "href": f"./{posixpath.basename(asset['href'])}"}
+        href = asset["href"]
+        # What is in no folder of the product, as a store is, is a folder further up.
+        moved = f"../{href}" if href.startswith("../") else f"./{posixpath.basename(href)}"
+        assets[name] = {**asset, "href": moved}
     links = []
     for link in item["links"]:
         href = link["href"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from pyproj import CRS
 
 from scenebeam.csvtable import File
+from scenebeam.errors import StorageError
+from scenebeam.imaging.cube import CubeImage
 from scenebeam.imaging.cube_layout import REPOSITORY, ZARR_ROOT
 from scenebeam.imaging.writers import icechunk
 from scenebeam.imaging.writers.zarr_format import MEDIA_TYPE
@@ -18,7 +21,9 @@ from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.storage import Store
+from scenebeam.tasks import Task
 
+_VERSION_DIGITS = 16
 _DATACUBE = "https://stac-extensions.github.io/datacube/v2.2.0/schema.json"
 
 
@@ -29,24 +34,47 @@ def cube_of(plan: Plan, done: Container[str]) -> CubeStore | None:
         plan: The plan.
         done: Ids of finished tasks. Other images have their place along time, but no id.
     """
-    images: dict[str, StoredImage] = {}
     product = product_of(plan.request.product.kind)
     grid, cuts = None, (0, 0)
+    images: dict[str, CubeImage] = {}
+    parts: dict[str, list[Task]] = {}
+    undone: set[str] = set()
     for task in plan.tasks:
         if task.cube is None:
             continue
         for part, image in zip(task.cube_parts, product.cube_images(task), strict=True):
             assert part.cube is not None, "a task has a place for each of its images"
             grid, cuts = image.grid, part.cube.cuts
-            name = image.id if task.id in done else ""
-            images[image.id] = StoredImage(
-                part.cube.index, name, image.when, part.cube.bands, image.properties
-            )
-    if grid is None or not any(image.id for image in images.values()):
+            images[image.id] = image
+            parts.setdefault(image.id, []).append(part)
+            if task.id not in done:
+                undone.add(image.id)
+    if grid is None or images.keys() <= undone:
         return None
-    ordered = sorted(images.values(), key=lambda image: image.index)
-    attributes = {icechunk.FINGERPRINT: plan.request.fingerprint()}
-    return CubeStore(grid.grid, cuts, ordered, attributes)
+    stored = []
+    for name, image in images.items():
+        place = parts[name][0].cube
+        assert place is not None
+        is_made = name not in undone
+        stored.append(
+            StoredImage(
+                index=place.index,
+                id=name if is_made else "",
+                when=image.when,
+                bands=place.bands,
+                properties=image.properties,
+                version=_version(parts[name]) if is_made else "",
+            )
+        )
+    return CubeStore(grid.grid, cuts, sorted(stored, key=lambda image: image.index))
+
+
+def _version(parts: Sequence[Task]) -> str:
+    """Return a digest of what an image is made of: of all its shards."""
+    digest = hashlib.sha256()
+    for part in sorted(parts, key=lambda part: part.id):
+        digest.update(part.model_dump_json(exclude={"estimate"}).encode())
+    return digest.hexdigest()[:_VERSION_DIGITS]
 
 
 def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
@@ -60,31 +88,26 @@ def publish_cube(cube: CubeStore, plan: Plan, store: Store) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    files, groups = cube.files(), cube.groups()
     if plan.request.product.store_format == "icechunk":
         message = f"{plan.request.run}: {len(cube.images)} times"
-        icechunk.commit(store, {**files, **groups}, message, plan.request.fingerprint())
+        lost = icechunk.commit(store, cube, message)
+        if lost:
+            paths = [task.item_path for task in plan.tasks if _names(task) & lost]
+            store.delete(sorted(set(paths)))
+            raise StorageError(
+                f"{store.uri_for(REPOSITORY)} lacks the pixels of {', '.join(sorted(lost))}, which "
+                "were finished: it was removed or replaced. Run again to make them"
+            )
         return
+    files, groups = cube.files(), cube.groups()
     store.write_all({f"{ZARR_ROOT}{path}": file for path, file in files.items()})
     # In this order: whoever finds a group finds all that is in it.
     for path, file in groups.items():
         store.write(f"{ZARR_ROOT}{path}", file.to_bytes())
 
 
-def remove_stale(plan: Plan, cube: CubeStore | None, store: Store) -> None:
-    """Remove what an earlier request has left in the store of an output, once all tasks are done.
-
-    Args:
-        plan: The plan.
-        cube: Its store; None if its images are files.
-        store: The output.
-    """
-    expected: set[str] = set()
-    for task in plan.tasks:
-        expected.update(task.possible_outputs)
-    if cube is not None:
-        expected.update(f"{ZARR_ROOT}{path}" for path in (*cube.files(), *cube.groups()))
-    store.delete(sorted(store.list(ZARR_ROOT) - expected))
+def _names(task: Task) -> set[str]:
+    return {part.cube_id for part in task.cube_parts}
 
 
 def describe_cube(collection: File, cube: CubeStore, plan: Plan) -> File:

@@ -16,7 +16,7 @@ from scenebeam.imaging.shards import PARTS_PREFIX
 from scenebeam.metadata.item_tables import COLLECTION_FILE, ReportFiles
 from scenebeam.planning.plan import RUN_FILE, Plan, output_removed
 from scenebeam.products import product_of
-from scenebeam.report.cube import cube_of, describe_cube, publish_cube, remove_stale
+from scenebeam.report.cube import cube_of, describe_cube, publish_cube
 from scenebeam.report.facts import gather
 from scenebeam.report.growth import growth_file
 from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
@@ -80,8 +80,6 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     if cube is not None:
         files[COLLECTION_FILE] = describe_cube(files[COLLECTION_FILE], cube, plan)
         publish_cube(cube, plan, store)
-    if not undone:
-        remove_stale(plan, cube, store)
     store.write_all(files)
     final = _final_status(plan, status, undone, unfinished, report).model_copy(
         update=_totals(by_task.values())

@@ -3,6 +3,7 @@
 Tasks stage their shards as files, like those of a plain store. When the run ends, all that is
 staged and the metadata become one commit of the branch `main`: readers see all of it or nothing. A
 run that is killed leaves staged files, which the next run goes on from, and no trace in the branch.
+The root of the repository lists the version of each image, so a run knows which of them it has.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.extras import import_extra
-from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT
+from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT, array_path
 from scenebeam.imaging.writers.zarr_format import METADATA
+from scenebeam.imaging.writers.zarr_store import IMAGES, CubeStore, StoredImage
+from scenebeam.metadata.item_tables import read_required
 from scenebeam.storage import Store
 
 log = logging.getLogger(__name__)
@@ -27,54 +29,125 @@ _AT_ONCE = 8
 """Shards that are copied at the same time."""
 
 
-FINGERPRINT = "scenebeam:fingerprint"
-"""Attribute of the root: the request that the store is of."""
+def commit(store: Store, cube: CubeStore, message: str) -> set[str]:
+    """Commit the images of a run that are staged, and its metadata.
 
-
-def commit(store: Store, files: Mapping[str, File], message: str, fingerprint: str) -> str | None:
-    """Commit the staged shards and the metadata of a run, and delete what was staged.
+    An image that the repository has in the same version needs no shards. Of one in another
+    version, what is not staged is removed. Shards of images that are not finished stay staged.
 
     Args:
         store: The output.
-        files: Metadata and coordinates, by path in the repository.
+        cube: The images, and the metadata of the store.
         message: The commit's message.
-        fingerprint: Of the request. What another request has left is removed.
 
     Returns:
-        Id of the snapshot; None if nothing has changed.
+        Ids of finished images that are neither in the repository nor staged: then nothing is
+        committed. Otherwise none.
 
     Raises:
         StorageError: The repository cannot be written.
         MissingExtraError: icechunk is not installed.
     """
     icechunk = import_extra("icechunk", "icechunk", "product.format: icechunk")
-    staged = sorted(store.list(STAGED_ROOT))
+    sync = import_extra("zarr.core.sync", "icechunk", "product.format: icechunk").sync
+    staged = store.list(STAGED_ROOT)
     try:
         repository = icechunk.Repository.open_or_create(open_storage(store.uri))
         session = repository.writable_session(BRANCH)
-        contents = {path: file.to_bytes() for path, file in files.items()}
-        root = session.store
-        if asyncio.run(_fingerprint(root)) not in (None, fingerprint):
-            asyncio.run(root.clear())
-        changed = asyncio.run(write_documents(root, contents))
-        asyncio.run(_copy_staged(session.store, staged, store))
-        snapshot = session.commit(message) if changed or staged else None
+        known = sync(_versions(session.store))
+        shards: dict[str, str] = {}
+        outdated: set[str] = set()
+        lost = set()
+        for image in cube.images:
+            if not image.version:
+                continue
+            found = _staged_shards(cube, image, staged)
+            is_known = known.get(str(image.index)) == image.version
+            if not found and not is_known:
+                lost.add(image.id)
+            shards |= found
+            if not is_known:
+                outdated |= _places(cube, image.index, [band.name for band in cube.bands])
+        if lost:
+            return lost
+        contents = {path: file.to_bytes() for path, file in cube.files().items()}
+        contents |= {path: file.to_bytes() for path, file in cube.groups().items()}
+        sync(_remove_other_arrays(session.store, contents, len(cube.layout.levels)))
+        sync(_remove_chunks(session.store, outdated - shards.keys()))
+        changed = sync(write_documents(session.store, contents))
+        sync(_copy(session.store, shards, store))
+        if changed or shards:
+            session.commit(message)
     except icechunk.IcechunkError as error:
         raise StorageError(f"{store.uri_for(REPOSITORY)} cannot be written: {error}") from error
-    store.delete(staged)
-    return None if snapshot is None else str(snapshot)
+    is_finished = all(image.version for image in cube.images)
+    store.delete(sorted(staged if is_finished else shards.values()))
+    return set()
 
 
-async def _fingerprint(target: Any) -> str | None:
-    """Return the fingerprint of the request that a store is of; None if there is none."""
+def _places(cube: CubeStore, index: int, names: Iterable[str]) -> set[str]:
+    """Return the paths of all shards that bands of an image may have."""
+    paths = set()
+    for name in names:
+        for level in range(len(cube.layout.levels)):
+            for row, column in cube.layout.shards(level):
+                paths.add(f"{array_path(level, name)}/c/{index}/{row}/{column}")
+    return paths
+
+
+def _staged_shards(cube: CubeStore, image: StoredImage, staged: Container[str]) -> dict[str, str]:
+    """Return the staged shards of an image: path in the repository → key."""
+    shards = {}
+    for path in _places(cube, image.index, [band.name for band in image.bands]):
+        if f"{STAGED_ROOT}{path}" in staged:
+            shards[path] = f"{STAGED_ROOT}{path}"
+    return shards
+
+
+async def _versions(target: Any) -> dict[str, str]:
+    """Return the versions of the images in a repository, by their place along time."""
+    document = await _read_json(target, METADATA)
+    versions: dict[str, str] = document.get("attributes", {}).get(IMAGES, {})
+    return versions
+
+
+async def _read_json(target: Any, path: str) -> dict[str, Any]:
     from zarr.core.buffer import default_buffer_prototype
 
-    content = await target.get(METADATA, default_buffer_prototype())
-    if content is None:
-        return None
-    attributes = json.loads(content.to_bytes()).get("attributes", {})
-    found: str | None = attributes.get(FINGERPRINT)
-    return found
+    content = await target.get(path, default_buffer_prototype())
+    document: dict[str, Any] = {} if content is None else json.loads(content.to_bytes())
+    return document
+
+
+async def _remove_other_arrays(target: Any, contents: Mapping[str, bytes], levels: int) -> None:
+    """Remove arrays that the store no longer has, or has in another form; lengths may differ."""
+    known = []
+    async for level in target.list_dir(""):
+        if level != METADATA:
+            known += [f"{level}/{name}" async for name in target.list_dir(level)]
+    for path in known:
+        if path.endswith(METADATA):
+            continue
+        planned = contents.get(f"{path}/{METADATA}")
+        if planned is None or _form(json.loads(planned)) != _form(
+            await _read_json(target, f"{path}/{METADATA}")
+        ):
+            await target.delete_dir(path)
+    for level in [level async for level in target.list_dir("")]:
+        if level != METADATA and int(level) >= levels:
+            await target.delete_dir(level)
+
+
+def _form(document: Mapping[str, Any]) -> list[Any]:
+    shape = document.get("shape", [])
+    names = ("data_type", "chunk_grid", "codecs", "fill_value", "dimension_names")
+    return [shape[1:], *(document.get(name) for name in names)]
+
+
+async def _remove_chunks(target: Any, paths: Iterable[str]) -> None:
+    for path in sorted(paths):
+        if await target.exists(path):
+            await target.delete(path)
 
 
 async def write_documents(target: Any, contents: Mapping[str, bytes]) -> bool:
@@ -97,20 +170,19 @@ async def write_documents(target: Any, contents: Mapping[str, bytes]) -> bool:
     return changed
 
 
-async def _copy_staged(target: Any, staged: list[str], store: Store) -> None:
+async def _copy(target: Any, shards: Mapping[str, str], store: Store) -> None:
+    """Copy staged shards, by their path in the repository."""
     from zarr.core.buffer import default_buffer_prototype
 
     prototype = default_buffer_prototype()
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def copy(key: str) -> None:
+    async def copy(path: str, key: str) -> None:
         async with slots:
-            content = await asyncio.to_thread(store.read, key)
-            if content is not None:
-                buffer = prototype.buffer.from_bytes(content)
-                await target.set(key.removeprefix(STAGED_ROOT), buffer)
+            content = await asyncio.to_thread(read_required, store, key)
+            await target.set(path, prototype.buffer.from_bytes(content))
 
-    await asyncio.gather(*(copy(key) for key in staged))
+    await asyncio.gather(*(copy(path, key) for path, key in shards.items()))
 
 
 def open_storage(output: str) -> Any:

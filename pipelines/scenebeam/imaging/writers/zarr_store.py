@@ -68,6 +68,12 @@ class StoredImage:
     when: datetime
     bands: Sequence[CubeBand]
     properties: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    """Digest of what it is made of; empty if it is not made."""
+
+
+IMAGES = "scenebeam:images"
+"""Attribute of the root: place along time → version of the image."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,6 @@ class CubeStore:
     grid: Grid
     cuts: tuple[int, int]
     images: Sequence[StoredImage]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Further attributes of the root."""
 
     @property
     def layout(self) -> CubeLayout:
@@ -93,6 +97,11 @@ class CubeStore:
             for band in image.bands:
                 bands.setdefault(band.name, band)
         return list(bands.values())
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Place along time → version, of the images that are made."""
+        return {str(image.index): image.version for image in self.images if image.version}
 
     @property
     def length(self) -> int:
@@ -123,7 +132,7 @@ class CubeStore:
             documents[str(level)] = group
             for name, document in members.items():
                 documents[array_path(level, name)] = document
-        root = group_document({**root_attributes(grids), **self.attributes})
+        root = group_document({**root_attributes(grids), IMAGES: self.versions})
         groups[METADATA] = json_file(consolidated(root, documents))
         return groups
 

@@ -73,6 +73,14 @@ def test_composites(composite: Make, method: Any, extra: list[str]) -> None:
     check_equals_run(request, "red", "nir", *extra)
 
 
+def test_periods_without_scenes_are_left_out(composite: Make) -> None:
+    request = composite(dates="2017/2026", period="year")
+    assert scenebeam.plan(request).products == 10
+    lazy = scenebeam.load(request)
+    assert lazy.sizes["time"] == 1
+    assert (lazy.red != 0).any()
+
+
 def test_filled_composites_are_refused(composite: Make) -> None:
     with pytest.raises(RequestError, match=r"product.fill: pixels depend on all periods"):
         scenebeam.load(composite(fill="linear"))

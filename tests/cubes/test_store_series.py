@@ -12,7 +12,9 @@ import xarray
 
 import scenebeam
 from growing_catalog import Catalog
+from lives import Killed
 from scenebeam.errors import RequestError
+from scenebeam.execution import driver
 from scenebeam.request import RunRequest
 
 Make = Callable[..., RunRequest]
@@ -89,6 +91,30 @@ def test_a_late_tile_replaces_its_time(
     cogs = grow(make_request, catalog, tmp_path / "cog", "cog")
     np.testing.assert_array_equal(after.red, cogs.red)
     np.testing.assert_array_equal(after.id, cogs.id)
+
+
+def test_a_time_stays_readable_until_it_is_replaced(
+    make_request: Make, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes that are killed before they have made anything remove nothing."""
+    catalog.add("2021", "2022")
+    [late] = [name for name in catalog.items if "35TKF_2022" in name]
+    kept = catalog.items.pop(late)
+    catalog.write()
+    before = grow(make_request, catalog, tmp_path / "out", "zarr").red.load()
+    catalog.items[late] = kept
+    catalog.write()
+
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    for _ in range(3):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(driver, "run_tasks", killed)
+            grow(make_request, catalog, tmp_path / "out", "zarr")
+        np.testing.assert_array_equal(scenebeam.open(str(tmp_path / "out")).red, before)
+    after = grow(make_request, catalog, tmp_path / "out", "zarr")
+    assert (after.red[1] != before[1]).any()
 
 
 def test_another_grid_is_refused_and_nothing_lost(

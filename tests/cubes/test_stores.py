@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,11 +26,15 @@ from rasterio.errors import RasterioIOError
 import scenebeam
 from composites import composite_request
 from conftest import tree
+from growing_catalog import Catalog
 from lives import Killed, Lives
-from scenebeam.errors import RequestError, StorageError
+from scenebeam.cubes import stores
+from scenebeam.errors import ReadError, RequestError, StorageError
 from scenebeam.execution.driver import run
 from scenebeam.imaging.gridded_task import GriddedTask
+from scenebeam.report import finish
 from scenebeam.request import RunRequest
+from scenebeam.transfer.rangefile import RangeFile
 
 Make = Callable[..., RunRequest]
 LARGE = {"grid.crs": "EPSG:32634", "grid.resolution": 4, "limits.memory": "350MB"}
@@ -395,3 +402,156 @@ def test_a_store_that_no_run_has_made_is_not_touched(make_request: Make, tmp_pat
     assert foreign.read_text() == "{}"
     assert run(request, overwrite=True).state == "succeeded"
     assert scenebeam.open(request.output).sizes["time"] == 2
+
+
+def interrupted(
+    request: RunRequest, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool = False
+) -> None:
+    """Make all products of a request, and die before the store is published."""
+
+    def killed(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish, "publish_cube", killed)
+        with pytest.raises(Killed):
+            run(request, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("form", ["zarr", "icechunk"])
+def test_changed_dates_keep_what_is_made(make_request: Make, tmp_path: Path, form: str) -> None:
+    if form == "icechunk":
+        pytest.importorskip("icechunk")
+    fields = {"output": str(tmp_path / "out"), "product.format": form}
+    run(make_request(**fields, dates="2022"))
+    assert run(make_request(**fields, dates="2021/2022")).state == "succeeded"
+    cogs = run_as(make_request, tmp_path, "cog", dates="2021/2022")
+    np.testing.assert_array_equal(
+        scenebeam.open(str(tmp_path / "out")).red, scenebeam.open(cogs).red
+    )
+
+
+@pytest.mark.parametrize("form", ["zarr", "icechunk"])
+def test_a_band_that_an_image_no_longer_has_is_fill(
+    make_request: Make, sandbox: Path, tmp_path: Path, form: str
+) -> None:
+    if form == "icechunk":
+        pytest.importorskip("icechunk")
+    document = json.loads((sandbox / "items.json").read_text())
+    path = tmp_path / "changing.json"
+    path.write_text(json.dumps(document))
+    fields = {"catalog": str(path), "product.bands": ["red", "nir"], "product.format": form}
+    request = make_request(output=str(tmp_path / "out"), **fields)
+    run(request)
+    for item in document["features"]:
+        if item["properties"]["datetime"].startswith("2022"):
+            del item["assets"]["nir"]
+    path.write_text(json.dumps(document))
+    assert run(request, refresh=True).state == "succeeded"
+    cube = scenebeam.open(request.output)
+    assert (cube.nir[1] == 0).all()
+    assert (cube.nir[0] != 0).any()
+    assert (cube.red[1] != 0).any()
+
+
+def test_what_another_request_has_staged_is_not_committed(
+    make_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("icechunk")
+    fields = {"output": str(tmp_path / "out"), "product.format": "icechunk"}
+    interrupted(make_request(**fields, **{"product.bands": ["red", "nir"]}), monkeypatch)
+    later = make_request(**fields, **{"product.bands": ["scl"], "dates": "2022"})
+    assert run(later, overwrite=True).state == "succeeded"
+    cube = scenebeam.open(later.output)
+    assert (list(cube.data_vars), cube.sizes["time"]) == (["scl"], 1)
+    assert not list(Path(later.output, "staged.zarr").rglob("c/*/*/*"))
+
+
+def test_a_repository_that_is_lost_is_noticed_and_made_again(
+    make_request: Make, tmp_path: Path
+) -> None:
+    pytest.importorskip("icechunk")
+    request = make_request(output=str(tmp_path / "out"), **{"product.format": "icechunk"})
+    run(request)
+    before = scenebeam.open(request.output).red.load()
+    shutil.rmtree(tmp_path / "out/cube.icechunk")
+    with pytest.raises(StorageError, match="lacks the pixels of 20210610T092031Z"):
+        run(request)
+    assert run(request).state == "succeeded"
+    np.testing.assert_array_equal(scenebeam.open(request.output).red, before)
+
+
+def test_a_run_commits_in_a_notebook(make_request: Make, tmp_path: Path) -> None:
+    """There, an event loop runs already."""
+    pytest.importorskip("icechunk")
+    request = make_request(output=str(tmp_path / "out"), **{"product.format": "icechunk"})
+
+    async def cell() -> str:
+        return scenebeam.run(request, progress=False).state
+
+    assert asyncio.run(cell()) == "succeeded"
+
+
+def test_other_pixels_are_never_read_on_old_coordinates(
+    make_request: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"output": str(tmp_path / "out"), "product.format": "zarr"}
+    run(make_request(**fields))
+    grid = {"grid.crs": "EPSG:32635", "grid.resolution": 10}
+    moved = make_request(
+        **fields, **grid, **{"grid.bounds": [243_000, 4_493_000, 252_000, 4_502_000]}
+    )
+    interrupted(moved, monkeypatch, overwrite=True)
+    with pytest.raises(RequestError, match="has no cube"):
+        scenebeam.open(moved.output)
+    assert run(moved).state == "succeeded"
+    assert float(scenebeam.open(moved.output).x[0]) == 243_005
+
+
+def test_a_store_of_ones_own_in_the_output_of_cogs_is_left_alone(
+    make_request: Make, tmp_path: Path
+) -> None:
+    cogs = run_as(make_request, tmp_path, "cog")
+    scenebeam.open(cogs).drop_attrs().to_zarr(f"{cogs}/cube.zarr")
+    before = tree(Path(cogs, "cube.zarr"))
+    assert run(make_request(output=cogs)).state == "succeeded"
+    assert tree(Path(cogs, "cube.zarr")) == before
+
+
+def test_images_that_are_kept_must_be_on_the_same_grid(
+    make_request: Make, sandbox: Path, tmp_path: Path
+) -> None:
+    """Without an area, the grid is that of all scenes."""
+    catalog = Catalog(sandbox, tmp_path)
+    catalog.add("34TGL_2021")
+    fields = {"catalog": str(catalog.path), "area": None, "product.format": "zarr"}
+    request = make_request(output=str(tmp_path / "out"), **fields)
+    assert run(request).state == "succeeded"
+    catalog.add("34TGK_2022")
+    with pytest.raises(RequestError, match="the images are on 2 grids, and a store has one"):
+        run(request, retry_failed=True)
+
+
+def test_a_bucket_that_refuses_is_no_hole_and_an_update_is_seen(
+    make_request: Make, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"output": prefix, "product.format": "zarr"}
+    run(make_request(**fields, dates="2022"))
+    opened = scenebeam.open(prefix)
+    opened.red[0, :5, :5].load()
+    # What another process writes, this one has not seen.
+    path = tmp_path / "request.json"
+    path.write_text(make_request(**fields, dates="2021/2022").model_dump_json(exclude_unset=True))
+    command = [sys.executable, "-m", "scenebeam", "run", str(path)]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert scenebeam.open(prefix).sizes["time"] == 2
+
+    def forbidden(href: str, *arguments: Any, **named: Any) -> Any:
+        if "/c/" in href and "/red/" in href:
+            raise ReadError(f"{href}: HTTP 403")
+        return RangeFile(href, *arguments, **named)
+
+    monkeypatch.setattr(stores, "RangeFile", forbidden)
+    with pytest.raises(ReadError, match="403"):
+        scenebeam.open(prefix).red[0].load()

@@ -370,13 +370,6 @@ def test_workers_decode_their_own_chips_only(make: Make, monkeypatch: pytest.Mon
     assert count == 6 * 2
 
 
-def test_chips_are_no_one_array(make: Make) -> None:
-    request = make()
-    run(request)
-    with pytest.raises(RequestError, match=r"read them with scenebeam\.chips\.open"):
-        scenebeam.open(request.output)
-
-
 def test_cloudy_images_fill_up_what_is_missing_and_no_more(make: Make) -> None:
     rows: list[Document] = [{}] * 12
     common = {

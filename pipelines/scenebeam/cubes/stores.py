@@ -133,6 +133,10 @@ def _session_store(output: str) -> Any:
     return repository.readonly_session(BRANCH).store
 
 
+_MAX_FILES = 16
+"""Objects that a store keeps open; each has some megabytes of what was read of it."""
+
+
 class BucketStore(Store):
     """A Zarr store under a `gs://` prefix, read by range requests."""
 
@@ -144,6 +148,14 @@ class BucketStore(Store):
         """Describe the store at a prefix that ends with a slash."""
         super().__init__(read_only=True)
         self._root = root
+        self._files: dict[str, RangeFile] = {}
+        """The objects that have been opened, by key."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_files": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same prefix."""
@@ -160,23 +172,29 @@ class BucketStore(Store):
 
     def _read(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
         try:
-            # Metadata are read as they are now: another process may have added to the store.
-            return self._read_once(key, byte_range, fresh=byte_range is None)
+            return self._read_once(key, byte_range)
         except ReadError as error:
-            if error.permanent and not self._exists(key):
-                return None
+            self._files.pop(key, None)
             if error.permanent:
+                if not self._exists(key):
+                    return None
                 raise
-        # A shard was replaced since this process has read its header.
-        return self._read_once(key, byte_range, fresh=True)
+        # The object was replaced since this store has opened it.
+        return self._read_once(key, byte_range)
 
     def _exists(self, key: str) -> bool:
         """Whether there is such an object. What must not be read raises an error here."""
         folder, _, name = f"{self._root}{key}".rpartition("/")
         return open_store(folder).size(name) is not None
 
-    def _read_once(self, key: str, byte_range: ByteRequest | None, *, fresh: bool) -> bytes:
-        file = RangeFile(f"{self._root}{key}", Budget(private=True), fresh=fresh)
+    def _read_once(self, key: str, byte_range: ByteRequest | None) -> bytes:
+        file = self._files.get(key)
+        if file is None or byte_range is None:
+            # Not as this process remembers it: another one may have added to the store.
+            file = RangeFile(f"{self._root}{key}", Budget(private=True), fresh=True)
+            self._files[key] = file
+            while len(self._files) > _MAX_FILES:
+                self._files.pop(next(iter(self._files)), None)
         start, stop = 0, file.size
         if isinstance(byte_range, RangeByteRequest):
             start, stop = byte_range.start, byte_range.end

@@ -7,7 +7,6 @@ taken. For training, `scenebeam.chips` reads the same chips in order, without an
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from xarray.core import indexing
 
 from scenebeam import chips
 from scenebeam.chips import ChipDataset
+from scenebeam.cubes.dataset import utc_time
 from scenebeam.products.chips.layouts import LAYOUTS
 from scenebeam.products.chips.report import manifest_keys
 from scenebeam.products.chips.request import IMAGE
@@ -63,7 +63,7 @@ def open_chips(output: str) -> xarray.Dataset:
     dates = max((len(one) for one in times), default=0)
     when = np.full((count, dates), np.datetime64("NaT"), "datetime64[ns]")
     for row, one in zip(when, times, strict=True):
-        row[: len(one)] = [_naive(moment) for moment in one]
+        row[: len(one)] = [utc_time(moment) for moment in one]
     lon, lat = np.array(centers, np.float64).reshape(-1, 2).T
     coordinates = {
         "id": ("chip", np.array(ids, dtype=str)),
@@ -84,10 +84,6 @@ def _widen(
     shape, _ = arrays.get(key, (array.shape, array.dtype))
     widest = tuple(max(sizes) for sizes in zip(shape, array.shape, strict=True))
     arrays[key] = widest, array.dtype
-
-
-def _naive(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "ns")
 
 
 class _LazyChips(BackendArray):

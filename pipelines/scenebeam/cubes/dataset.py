@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import xarray
-from pyproj import CRS
 from xarray.core import indexing
 
 from scenebeam.cubes.lazy import Decoding, LazyCube, WindowReader
 from scenebeam.errors import RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.writers.zarr_store import (
+    CLOUD_COVER,
     LONG_NAMES,
     SPATIAL_REF,
     grid_mapping,
@@ -35,7 +35,7 @@ CHUNK = 2048
 """Rows and columns of a chunk, unless others are asked for: a multiple of the blocks of files."""
 TIMES = 4
 """Times of a chunk: they are read together, so that none waits for the answer of another."""
-_MEASURES = {"eo:cloud_cover": ("cloud_cover", {"units": "%", "long_name": "cloud cover"})}
+_MEASURES = {"eo:cloud_cover": ("cloud_cover", CLOUD_COVER)}
 """Property of an item → coordinate along time, and its attributes."""
 
 
@@ -74,7 +74,7 @@ def make_dataset(
     for band in bands:
         readers = [one.readers.get(band.name) for one in slices]
         variables[band.name] = _variable(band, readers, grid, decode)
-    times = [one.when.astimezone(UTC).replace(tzinfo=None) for one in slices]
+    times = [utc_time(one.when) for one in slices]
     coordinates: dict[str, Any] = {
         "time": ("time", np.array(times, "datetime64[ns]"), {"standard_name": "time"}),
         "id": ("time", [one.id for one in slices]),
@@ -86,6 +86,11 @@ def make_dataset(
             coordinates[coordinate] = ("time", np.array(values, np.float64), attributes)
     dataset = xarray.Dataset(variables, coordinates, {"Conventions": "CF-1.11"})
     return dataset if chunks is None else chunk_dataset(dataset, chunks)
+
+
+def utc_time(moment: datetime) -> np.datetime64:
+    """Return a time as xarray has it: in UTC, without a zone."""
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "ns")
 
 
 def check_known(bands: Sequence[str], offered: Sequence[str], output: str) -> None:
@@ -149,7 +154,7 @@ def _variable(
 
 def grid_coordinates(grid: Grid) -> dict[str, Any]:
     """Return pixel centers, and the CRS and transform in the conventions of CF and GDAL."""
-    attributes = grid_mapping(CRS.from_user_input(grid.crs), grid)
+    attributes = grid_mapping(grid)
     coordinates: dict[str, Any] = {SPATIAL_REF: xarray.Variable((), np.int32(0), attributes)}
     for name, values, about in pixel_centers(grid):
         coordinates[name] = (name, values, about)

@@ -11,13 +11,12 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from scenebeam.imaging.shards import Window
 from scenebeam.raster.reader import open_source
 from scenebeam.raster.source import read_window
 from scenebeam.raster.validity import Array
 from scenebeam.transfer.retry import Budget
 
-Window = tuple[int, int, int, int]
-"""First row, last row, first column, last column; the last ones are exclusive."""
 _TIMES_AT_ONCE = 16
 """Small windows of different times that are read at once: they mostly wait for the network."""
 _PIXELS_AT_ONCE = 2**24

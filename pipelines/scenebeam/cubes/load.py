@@ -10,9 +10,10 @@ import xarray
 
 from scenebeam.cubes.accessor import PLAN
 from scenebeam.cubes.dataset import Chunks, TimeSlice, make_dataset
-from scenebeam.cubes.lazy import Window, WindowReader
+from scenebeam.cubes.lazy import WindowReader
 from scenebeam.errors import RequestError
 from scenebeam.imaging.cube import CubeImage, common_bands
+from scenebeam.imaging.shards import Window
 from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
 from scenebeam.raster.validity import Array

@@ -23,10 +23,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from scenebeam.cubes.dataset import Chunks, TimeSlice, check_known, make_dataset
-from scenebeam.cubes.lazy import Window
 from scenebeam.errors import ReadError, RequestError
 from scenebeam.extras import import_extra
 from scenebeam.imaging.cube_layout import ZARR_ROOT
+from scenebeam.imaging.shards import Window
 from scenebeam.imaging.writers.icechunk import BRANCH, open_storage
 from scenebeam.imaging.writers.zarr_store import EPOCH
 from scenebeam.raster.grid import Grid

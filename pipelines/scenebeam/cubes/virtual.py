@@ -128,7 +128,7 @@ def open_virtual(output: str) -> Any:
 
 
 def credentials(prefixes: Sequence[str]) -> Any:
-    """Return what allows to read the files that references are of."""
+    """Return the credentials for reading the files that references point to."""
     icechunk = import_extra("icechunk", "icechunk", "a virtual cube")
     allowed: dict[str, Any] = {}
     for prefix in prefixes:

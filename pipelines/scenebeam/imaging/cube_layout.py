@@ -9,7 +9,7 @@ written by the task that finishes last: see `imaging.shards`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from scenebeam.imaging.shards import Window
@@ -77,16 +77,27 @@ class CubeLayout:
             for column in range(left // (width * scale), -(-right // (width * scale))):
                 yield row, column
 
-    def keys(
-        self, place: CubeSlice, names: Iterable[str], levels: Sequence[int], window: Window | None
+    def paths(
+        self,
+        index: int,
+        names: Iterable[str],
+        levels: Iterable[int],
+        window: Window | None = None,
     ) -> list[str]:
-        """Return the keys of the shards of an image, on some levels and in a window."""
-        keys = []
-        for name in names:
-            for level in levels:
-                for row, column in self.shards(level, window):
-                    keys.append(shard_key(place, level, name, row, column))
-        return keys
+        """Return the paths of the shards of an image in the store.
+
+        Args:
+            index: Its place along time.
+            names: Its bands.
+            levels: The levels.
+            window: A part of the grid that is made of whole shards; None for all of it.
+        """
+        paths = []
+        for level in levels:
+            shards = list(self.shards(level, window))
+            for name in names:
+                paths += [shard_path(level, name, index, *shard) for shard in shards]
+        return paths
 
 
 def array_path(level: int, name: str) -> str:
@@ -99,9 +110,9 @@ def image_path(place: CubeSlice, name: str) -> str:
     return f"{ZARR_ROOT}{array_path(0, name)}" if place.format == "zarr" else REPOSITORY
 
 
-def shard_key(place: CubeSlice, level: int, name: str, row: int, column: int) -> str:
-    """Return the key of a shard in the output."""
-    return f"{root_of(place)}{array_path(level, name)}/c/{place.index}/{row}/{column}"
+def shard_path(level: int, name: str, index: int, row: int, column: int) -> str:
+    """Return the path of a shard in the store."""
+    return f"{array_path(level, name)}/c/{index}/{row}/{column}"
 
 
 def _shard_side(cut: int) -> int:

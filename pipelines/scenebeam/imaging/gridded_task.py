@@ -193,14 +193,16 @@ class GriddedTask(Task):
         if self.shards > 1:
             own, above = levels[: layout.shared], levels[layout.shared :]
         names = [band.name for band in place.bands]
-        keys = layout.keys(place, names, own, self.window if self.shards > 1 else None)
-        keys += layout.keys(place, names, above, None)
+        window = self.window if self.shards > 1 else None
+        paths = layout.paths(place.index, names, own, window)
+        paths += layout.paths(place.index, names, above)
         others = []
         for key in self.outputs:
             if not key.endswith(".tif") and not key.startswith(ZARR_ROOT):
                 others.append(key)
         # What is staged is deleted after the commit, and is not part of the output.
-        outputs = (*keys, *others) if place.format == "zarr" else tuple(others)
+        shards = [f"{ZARR_ROOT}{path}" for path in paths] if place.format == "zarr" else []
+        outputs = (*shards, *others)
         return self.model_copy(update={"cube": place, "outputs": outputs})
 
     @property

@@ -40,7 +40,7 @@ class Writer(ABC):
         """Return an output with the dtype and nodata value in which it is stored.
 
         Raises:
-            ReadError: The pixels do not fit.
+            CheckError: The pixels do not fit.
         """
         return output
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from scenebeam.errors import StorageError
 from scenebeam.extras import import_extra
-from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT, array_path
+from scenebeam.imaging.cube_layout import REPOSITORY, STAGED_ROOT
 from scenebeam.imaging.writers.zarr_format import METADATA
 from scenebeam.imaging.writers.zarr_store import IMAGES, CubeStore, StoredImage
 from scenebeam.metadata.item_tables import read_required
 from scenebeam.storage import Store
-
-log = logging.getLogger(__name__)
+from scenebeam.tasks import CubeBand
 
 BRANCH = "main"
 _AT_ONCE = 8
@@ -67,7 +65,7 @@ def commit(store: Store, cube: CubeStore, message: str) -> set[str]:
                 lost.add(image.id)
             shards |= found
             if not is_known:
-                outdated |= _places(cube, image.index, [band.name for band in cube.bands])
+                outdated |= _places(cube, image.index, cube.bands)
         if lost:
             return lost
         contents = {path: file.to_bytes() for path, file in cube.files().items()}
@@ -85,20 +83,16 @@ def commit(store: Store, cube: CubeStore, message: str) -> set[str]:
     return set()
 
 
-def _places(cube: CubeStore, index: int, names: Iterable[str]) -> set[str]:
+def _places(cube: CubeStore, index: int, bands: Iterable[CubeBand]) -> set[str]:
     """Return the paths of all shards that bands of an image may have."""
-    paths = set()
-    for name in names:
-        for level in range(len(cube.layout.levels)):
-            for row, column in cube.layout.shards(level):
-                paths.add(f"{array_path(level, name)}/c/{index}/{row}/{column}")
-    return paths
+    levels = range(len(cube.layout.levels))
+    return set(cube.layout.paths(index, [band.name for band in bands], levels))
 
 
 def _staged_shards(cube: CubeStore, image: StoredImage, staged: Container[str]) -> dict[str, str]:
     """Return the staged shards of an image: path in the repository → key."""
     shards = {}
-    for path in _places(cube, image.index, [band.name for band in image.bands]):
+    for path in _places(cube, image.index, image.bands):
         if f"{STAGED_ROOT}{path}" in staged:
             shards[path] = f"{STAGED_ROOT}{path}"
     return shards

@@ -15,7 +15,7 @@ import numpy as np
 
 from scenebeam.errors import CheckError
 from scenebeam.imaging.assemble import encode_coarse_levels, open_parts
-from scenebeam.imaging.cube_layout import CubeLayout, image_path, shard_key
+from scenebeam.imaging.cube_layout import CubeLayout, image_path, root_of, shard_path
 from scenebeam.imaging.encode import ImageEncoder
 from scenebeam.imaging.gridded_task import GriddedTask, Output
 from scenebeam.imaging.thumbnails import fit_preview
@@ -222,7 +222,8 @@ def _write_level(
             shards, written = [], []
             for shard_column in range(-(-across // columns)):
                 row, column = first_row + shard_row, first_column + shard_column
-                key = shard_key(place, level, name, row, column)
+                path = shard_path(level, name, place.index, row, column)
+                key = f"{root_of(place)}{path}"
                 file = opened.enter_context(store.open_write(key))
                 shards.append(ShardFile(file, rows, columns))
                 written.append((key, file))

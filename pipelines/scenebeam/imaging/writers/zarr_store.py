@@ -11,6 +11,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ from scenebeam.tasks import CubeBand
 _TIMES = 1024
 """Times in a file of a coordinate."""
 _NOT_A_TIME = int(np.iinfo(np.int64).min)
+_Coordinate = tuple[dict[str, Any], list[bytes]]
+"""Document and chunks of a coordinate."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_ATTRIBUTES = {
     "units": "microseconds since 1970-01-01",
@@ -47,6 +50,8 @@ _TIME_ATTRIBUTES = {
     "standard_name": "time",
 }
 SPATIAL_REF = "spatial_ref"
+CLOUD_COVER = {"units": "%", "long_name": "cloud cover"}
+"""Attributes of the coordinate `cloud_cover`."""
 LONG_NAMES = {
     "coastal": "coastal aerosol",
     "nir": "near infrared",
@@ -178,8 +183,15 @@ class CubeStore:
                 files[f"{path}/{suffix}"] = BytesFile(chunk)
         return files
 
-    def _coordinates(self, level: int) -> dict[str, tuple[dict[str, Any], list[bytes]]]:
-        """Return the coordinates of a level: name → document and chunks."""
+    def _coordinates(self, level: int) -> dict[str, _Coordinate]:
+        """Return the coordinates of a level by name."""
+        return self._coordinates_by_level[level]
+
+    @cached_property
+    def _coordinates_by_level(self) -> list[dict[str, _Coordinate]]:
+        return [self._make_coordinates(level) for level in range(len(self.layout.levels))]
+
+    def _make_coordinates(self, level: int) -> dict[str, _Coordinate]:
         grid = self.level_grid(level)
         times = np.full(self.length, _NOT_A_TIME, np.int64)
         ids = [""] * self.length
@@ -189,15 +201,14 @@ class CubeStore:
             ids[image.index] = image.id
             cloud = image.properties.get("eo:cloud_cover")
             clouds[image.index] = np.nan if cloud is None else cloud
-        crs = CRS.from_user_input(grid.crs)
         coordinates = {
             "time": _times(times),
             "id": _along_time(ids, "string", "", {"long_name": "id of the STAC item"}),
-            SPATIAL_REF: _scalar(crs, grid),
+            SPATIAL_REF: _scalar(grid),
         }
         if not np.isnan(clouds).all():
-            about = {"units": "%", "long_name": "cloud cover"}
-            coordinates["cloud_cover"] = _along_time(clouds, "float64", np.nan, about)
+            stored = _along_time(clouds, "float64", np.nan, CLOUD_COVER)
+            coordinates["cloud_cover"] = stored
         for name, values, attributes in pixel_centers(grid):
             document = array_document(
                 values.shape, values.shape, "float64", np.nan, (name,), attributes
@@ -206,7 +217,7 @@ class CubeStore:
         return coordinates
 
 
-def _times(values: Array) -> tuple[dict[str, Any], list[bytes]]:
+def _times(values: Array) -> _Coordinate:
     document = array_document(
         values.shape, (_TIMES,), "int64", _NOT_A_TIME, ("time",), _TIME_ATTRIBUTES
     )
@@ -220,7 +231,7 @@ def _times(values: Array) -> tuple[dict[str, Any], list[bytes]]:
 
 def _along_time(
     values: Array | list[str], dtype: str, fill: float | str, attributes: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[bytes]]:
+) -> _Coordinate:
     """Store a coordinate with chunks of one time, like those of the bands: xarray wants them equal.
 
     The chunks are in shards, as there would be too many files otherwise.
@@ -234,14 +245,14 @@ def _along_time(
     return document, shards
 
 
-def _scalar(crs: CRS, grid: Grid) -> tuple[dict[str, Any], list[bytes]]:
-    document = array_document((), (), "int32", 0, (), grid_mapping(crs, grid))
+def _scalar(grid: Grid) -> _Coordinate:
+    document = array_document((), (), "int32", 0, (), grid_mapping(grid))
     return document, [encode_small(np.zeros((), np.int32))]
 
 
-def grid_mapping(crs: CRS, grid: Grid) -> dict[str, Any]:
+def grid_mapping(grid: Grid) -> dict[str, Any]:
     """Return the attributes of `spatial_ref`: CRS and transform in the terms of CF and GDAL."""
-    attributes: dict[str, Any] = dict(crs.to_cf())
+    attributes: dict[str, Any] = dict(CRS.from_user_input(grid.crs).to_cf())
     attributes["spatial_ref"] = attributes["crs_wkt"]
     attributes["GeoTransform"] = " ".join(map(str, grid.transform.to_gdal()))
     return attributes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -96,7 +96,7 @@ class StackTask(Task):
         if place.format == "zarr":
             names = [band.name for band in self.bands if band.required]
             names = [band.name for band in place.bands if band.name in names]
-            keys = layout.keys(place, names, range(len(layout.levels)), None)
+            keys = _shards(layout, place, names)
         stacks = {self.stack_key(stack) for stack in self.stacks}
         for key in self.outputs:
             if key not in stacks and not key.startswith(ZARR_ROOT):
@@ -109,8 +109,7 @@ class StackTask(Task):
             return self.outputs
         layout = CubeLayout(self.grid.shape, self.cube.cuts)
         names = [band.name for band in self.cube.bands]
-        shards = layout.keys(self.cube, names, range(len(layout.levels)), None)
-        return {*self.outputs, *shards}
+        return {*self.outputs, *_shards(layout, self.cube, names)}
 
     @property
     def files_prefix(self) -> str:
@@ -134,3 +133,9 @@ class StackTask(Task):
     def part_key(self, band: str) -> str:
         """Key of a band that was encoded before its stack could be published."""
         return f"{PARTS_PREFIX}{self.scene.id}/{band}.part"
+
+
+def _shards(layout: CubeLayout, place: CubeSlice, names: Sequence[str]) -> list[str]:
+    """Return the keys of the shards of some bands."""
+    paths = layout.paths(place.index, names, range(len(layout.levels)))
+    return [f"{ZARR_ROOT}{path}" for path in paths]

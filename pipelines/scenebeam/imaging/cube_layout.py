@@ -9,7 +9,7 @@ written by the task that finishes last: see `imaging.shards`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scenebeam.imaging.shards import Window
@@ -81,7 +81,7 @@ class CubeLayout:
         self,
         index: int,
         names: Iterable[str],
-        levels: Iterable[int],
+        levels: Sequence[int],
         window: Window | None = None,
     ) -> list[str]:
         """Return the paths of the shards of an image in the store.
@@ -93,10 +93,10 @@ class CubeLayout:
             window: A part of the grid that is made of whole shards; None for all of it.
         """
         paths = []
-        for level in levels:
-            shards = list(self.shards(level, window))
-            for name in names:
-                paths += [shard_path(level, name, index, *shard) for shard in shards]
+        for name in names:
+            for level in levels:
+                for row, column in self.shards(level, window):
+                    paths.append(shard_path(level, name, index, row, column))
         return paths
 
 

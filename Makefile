@@ -65,7 +65,7 @@ site: .venv-site/ready  ## Build the documentation as a site, in ./site
 lock:  ## Resolve the dependencies; needs uv
 	$(LOCK) --extra dev --constraint benchmarks/constraints.txt pyproject.toml --output-file requirements.lock
 	$(LOCK) --constraint requirements.lock benchmarks/requirements.in --output-file benchmarks/requirements.lock
-	$(LOCK) --constraint requirements.lock --extra dataflow --extra aws --extra planetary-computer --extra vector --extra icechunk pyproject.toml --output-file docker/worker.lock
+	$(LOCK) --constraint requirements.lock --extra dataflow --extra aws --extra planetary-computer --extra vector --extra icechunk --extra dask pyproject.toml --output-file docker/worker.lock
 	$(LOCK) docs/site.in --output-file docs/site.lock
 	$(LOCK) --constraint requirements.lock functions/requirements.in --output-file functions/requirements.lock
 	$(LOCK) infra/checkov.in --output-file infra/checkov.lock

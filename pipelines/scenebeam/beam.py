@@ -19,10 +19,11 @@ from typing import Any
 
 import apache_beam as beam
 
-from scenebeam.execution.engine import MakeAll, report
+from scenebeam.execution.engine import MakeAll, Making, all_ranges, report
 from scenebeam.planning.plan import read_plan
 from scenebeam.planning.start import new_status
-from scenebeam.status import RunStatus
+from scenebeam.report.outcomes import OUTCOMES_PREFIX
+from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
 
 
@@ -36,7 +37,13 @@ class MakeProducts(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, outputs: Any) -> Any:
         """Apply the transform."""
-        return outputs | "Make" >> MakeAll() | "Report" >> beam.Map(_report)
+        making = Making(f"{OUTCOMES_PREFIX}{now():%Y%m%dT%H%M%SZ}/")
+        return (
+            outputs
+            | "Ranges" >> beam.Map(all_ranges)
+            | "Make" >> MakeAll(making)
+            | "Report" >> beam.Map(_report)
+        )
 
 
 def _report(made: tuple[str, Iterable[str]]) -> RunStatus:

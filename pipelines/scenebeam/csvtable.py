@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,29 +16,57 @@ from scenebeam.errors import RequestError
 _DELIMITERS = (",", "\t", ";")
 _EMPTY = frozenset({"", "nan", "nat", "none", "null", "<na>"})
 """What stands for a missing value, in lower case."""
+_ROWS_AT_ONCE = 1000
+"""Rows of a table that are in memory while it is written."""
 
 
-class File(Protocol):
+class File(ABC):
     """Content that can be stored."""
 
+    @abstractmethod
     def to_bytes(self) -> bytes:
         """Serialize the content."""
+
+    def write_to(self, file: Writable) -> None:
+        """Write the content to a file; where it is large, piece by piece."""
+        file.write(self.to_bytes())
+
+
+class Writable(Protocol):
+    """A binary file that is written."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append bytes."""
         ...
 
 
-class Table(NamedTuple):
-    """Columns, and rows by column name. A missing value is None, and an empty field in the file."""
+@dataclass(frozen=True)
+class Table(File):
+    """Columns, and rows by column name. A missing value is None, and an empty field in the file.
+
+    Rows may be computed when they are written, so that a long table is never in memory.
+    """
 
     columns: Sequence[str]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Iterable[Mapping[str, Any]]
 
     def to_bytes(self) -> bytes:
         """Serialize to CSV in UTF-8, with a header."""
+        content = io.BytesIO()
+        self.write_to(content)
+        return content.getvalue()
+
+    def write_to(self, file: Writable) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
-        return text.getvalue().encode()
+        for number, row in enumerate(self.rows, 1):
+            writer.writerow(row)
+            if number % _ROWS_AT_ONCE == 0:
+                file.write(text.getvalue().encode())
+                text.seek(0)
+                text.truncate()
+        file.write(text.getvalue().encode())
 
 
 class Row(NamedTuple):

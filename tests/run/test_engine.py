@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +14,14 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import tree
 from scenebeam.errors import RunnerError
 from scenebeam.execution.driver import run
-from scenebeam.execution.engine import Access, MakeTask, report, undone_tasks
+from scenebeam.execution.engine import MakeRange, Making, all_ranges, merge_outcomes, report
 from scenebeam.execution.make import MemoryGate, _available_memory
+from scenebeam.execution.row_ranges import split_ranges
 from scenebeam.planning.reuse import load_or_create_plan
-from scenebeam.request import Limits, RunRequest
-from scenebeam.status import RunStatus
+from scenebeam.report.outcomes import Outcomes, part_key
+from scenebeam.request import RunRequest
+from scenebeam.status import RunStatus, now
 from scenebeam.storage import open_store
-from scenebeam.tasks import Outcome
 from scenebeam.transfer.retry import shutdown
 
 Make = Callable[..., RunRequest]
@@ -33,35 +33,50 @@ def settled(make_request: Make) -> str:
     return request.output
 
 
-def test_undone_tasks_are_those_with_an_output_missing(make_request: Make) -> None:
+FOLDER = "outcomes/20260101T000000Z/"
+
+
+def made(make: MakeRange, output: str, *rows: tuple[int, int]) -> list[tuple[str, str]]:
+    """Make ranges of rows, and merge their outcomes: what the last step of the graph gets."""
+    parts = []
+    for first, last in rows:
+        parts += [key for _, key in make.process((output, first, last))]
+    return [merge_outcomes(((output, 0), parts))]
+
+
+def start(making: Making) -> MakeRange:
+    make = MakeRange(making)
+    make.setup()
+    return make
+
+
+def final_status(output: str, keys: list[str]) -> RunStatus:
+    status = RunStatus(run="test", state="running", started=now())
+    return RunStatus.model_validate_json(report((output, keys), status.model_dump_json()))
+
+
+def test_ranges_are_those_with_an_output_missing(make_request: Make) -> None:
     output = settled(make_request)
-    both = [(output, ""), (output, "20210610T092031Z"), (output, "20220615T092029Z")]
-    assert list(undone_tasks(output)) == both, "the first one carries the output to its report"
+    assert list(split_ranges(all_ranges(output))) == [(output, 0, 1), (output, 1, 2)]
     folder = Path(output) / "mosaics" / "20210610T092031Z"
     folder.mkdir(parents=True)
-    (folder / "scl.tif").touch()
-    (folder / "thumbnail.png").touch()
-    assert list(undone_tasks(output)) == both
+    for name in ("scl.tif", "thumbnail.png"):
+        (folder / name).touch()
+    assert len(list(split_ranges(all_ranges(output)))) == 2
     (folder / "20210610T092031Z.json").touch()
-    assert list(undone_tasks(output)) == [both[0], both[2]]
+    assert list(split_ranges(all_ranges(output))) == [(output, 1, 2)]
 
 
-def test_make_task_in_a_pipeline(make_request: Make) -> None:
+def test_make_range_in_a_pipeline(make_request: Make) -> None:
     output = settled(make_request)
     with TestPipeline(runner="BundleBasedDirectRunner") as pipeline:
-        states = (
-            pipeline
-            | beam.Create([(output, "20210610T092031Z")])
-            | beam.ParDo(MakeTask(Access(Limits(), {})))
-            | beam.MapTuple(
-                lambda _, text: (
-                    Outcome.model_validate_json(text).task,
-                    Outcome.model_validate_json(text).state,
-                )
-            )
-        )
-        assert_that(states, equal_to([("20210610T092031Z", "done")]))
+        keys = pipeline | beam.Create([(output, 0, 1)]) | beam.ParDo(MakeRange(Making(FOLDER)))
+        assert_that(keys, equal_to([((output, 0), part_key(FOLDER, 0))]))
     assert (Path(output) / "mosaics/20210610T092031Z/scl.tif").exists()
+    outcomes = Outcomes([part_key(FOLDER, 0)], open_store(output))
+    assert {task: outcome.state for task, outcome in outcomes.items()} == {
+        "20210610T092031Z": "done"
+    }
 
 
 def test_who_listens_is_told_while_it_goes_and_at_its_end(
@@ -69,36 +84,36 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 ) -> None:
     told: list[int] = []
     output = settled(make_request)
-    make = MakeTask(Access(Limits(), {}), lambda: told.append(1))
-    make.setup()
-    made = list(make.process((output, "20210610T092031Z")))
+    make = start(Making(FOLDER, on_progress=lambda: told.append(1)))
+    made(make, output, (0, 1))
     assert not told, "not after each task: there may be thousands a minute"
     monkeypatch.setattr("scenebeam.execution.engine._REPORT_INTERVAL", 0.0)
-    made += make.process((output, "20220615T092029Z"))
+    [(_, key)] = made(make, output, (1, 2))
     assert len(told) == 1
-    report(
-        (output, [text for _, text in made]),
-        RunStatus(run="test", state="running", tasks=2).model_dump_json(),
-        lambda: told.append(2),
-    )
+    status = RunStatus(run="test", state="running", tasks=2, started=now()).model_dump_json()
+    report((output, [key]), status, lambda: told.append(2))
     assert told == [1, 2]
 
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(Access(Limits(), {}))
-    make.setup()
-    once = [list(make.process(element)) for element in undone_tasks(output)]
+    make = start(Making(FOLDER))
+    parts = [key for row in (0, 1) for _, key in make.process((output, row, row + 1))]
     before = tree(Path(output))
-    again = MakeTask(Access(Limits(), {}))
-    again.setup()
-    for name in ("20210610T092031Z", "20220615T092029Z", "20210610T092031Z"):
-        assert json.loads(next(again.process((output, name)))[1])["state"] == "done"
-    assert tree(Path(output)) == before
-    status = RunStatus(run="test", state="running")
-    outcomes = [text for elements in once for _, text in elements]
-    final = RunStatus.model_validate_json(report((output, outcomes), status.model_dump_json()))
+    again = start(Making(FOLDER))
+    for row in (0, 1, 0):
+        assert list(again.process((output, row, row + 1))) == [((output, 0), parts[row])]
+    assert tree(Path(output)) == before, "outcomes are kept, too"
+    _, merged = merge_outcomes(((output, 0), parts))
+    # The answer of the worker that merged them was lost, and the ranges are made once more.
+    for row in (0, 1):
+        list(start(Making(FOLDER)).process((output, row, row + 1)))
+    assert merge_outcomes(((output, 0), parts)) == (output, merged)
+    assert len(Outcomes([merged], open_store(output))) == 2
+    final = final_status(output, [merged])
     assert (final.state, final.done, final.tasks) == ("succeeded", 2, 2)
+    assert final.read_bytes > 0, "of the first attempt"
+    assert not (Path(output) / "outcomes").exists()
 
 
 @pytest.mark.parametrize(
@@ -122,12 +137,11 @@ def test_memory_is_that_of_the_container(
 
 def test_threads_that_outlive_an_interrupt_make_nothing(make_request: Make) -> None:
     output = settled(make_request)
-    make = MakeTask(Access(Limits(), {}))
-    make.setup()
+    make = start(Making(FOLDER))
     shutdown.set()
     try:
         with pytest.raises(RunnerError, match="interrupted"):
-            list(make.process((output, "20210610T092031Z")))
+            list(make.process((output, 0, 1)))
     finally:
         shutdown.clear()
     assert not (Path(output) / "mosaics").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.storage import Store, open_store
 
@@ -170,7 +171,7 @@ def test_times_are_the_file_systems(tmp_path: Path) -> None:
     assert (store.modified("a/x") or 0) > 7
 
 
-class Content:
+class Content(File):
     """A file of a batch; serializing it may fail."""
 
     def __init__(self, content: bytes | Exception) -> None:

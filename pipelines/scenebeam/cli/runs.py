@@ -134,7 +134,7 @@ def scenes(
         return
     click.echo(found.selection.explain())
     for name, table in tables.items():
-        click.echo(f"{len(table.rows):>6}  {store.uri_for(name)}")
+        click.echo(f"{len(list(table.rows)):>6}  {store.uri_for(name)}")
 
 
 @main.command()

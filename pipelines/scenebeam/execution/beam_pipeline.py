@@ -48,7 +48,7 @@ def run_pipeline(
     except (ValueError, NotImplementedError) as error:
         raise RequestError(f"runner {kind!r}: {error}") from error
     with plain_labels():
-        build(pipeline, store.uri, status, plan.request)
+        build(pipeline, plan, store, status)
     try:
         result = pipeline.run()
         result.wait_until_finish()

@@ -178,7 +178,7 @@ def submit(
             status = start_status(plan, store, _kind_of(options))
             if request.series is not None and not plan.undone(store.list()):
                 # A pass that finds nothing new needs no workers.
-                status = finish(plan, [], store, status)
+                status = finish(plan, {}, store, status)
                 if on_progress is not None:
                     on_progress()
                 return status

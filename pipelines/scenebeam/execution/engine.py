@@ -1,8 +1,11 @@
-"""The one Beam graph: read the plan, reshuffle, make each task, collect the outcomes, report.
+"""The one Beam graph: ranges of the plan, reshuffle, make each task, merge the outcomes, report.
+
+    Create ─▶ SplitRanges ─▶ Reshuffle ─▶ MakeRange ─▶ MergeOutcomes ─▶ Report
 
 The transforms contain as little logic as possible: each calls a plain function that works without
-Beam. Elements are task ids and outcomes as JSON, never arrays. A bundle may be replayed at any
-time, because making a task is idempotent.
+Beam. Elements are references: the URI of an output with rows of its plan, and the keys of files
+with outcomes; never tasks or arrays. So neither the graph nor an element grows with the number of
+tasks. A bundle may be replayed at any time, because making a task is idempotent.
 """
 
 from __future__ import annotations
@@ -10,18 +13,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
-from scenebeam.execution.make import limit_malloc_arenas, make_task
+from scenebeam.execution.make import limit_malloc_arenas, make_range
+from scenebeam.execution.row_ranges import (
+    RowRange,
+    RowRanges,
+    merged_group,
+    split_ranges,
+    undone_ranges,
+)
 from scenebeam.planning.plan import Plan, output_removed, read_plan
 from scenebeam.report.finish import finish
+from scenebeam.report.outcomes import Outcomes, merge_parts, outcomes_folder, part_key
 from scenebeam.request import Limits, RunRequest
 from scenebeam.status import RunStatus
-from scenebeam.storage import open_store
-from scenebeam.tasks import Outcome, Task
+from scenebeam.storage import Store, open_store
+from scenebeam.tasks import Outcome
 from scenebeam.transfer.signing import effective_limits
 from scenebeam.transfer.signing.accounts import use_accounts
 
@@ -33,27 +45,29 @@ _REPORT_INTERVAL = 60.0
 
 def build(
     pipeline: Any,
-    output: str,
+    plan: Plan,
+    store: Store,
     status: RunStatus,
-    request: RunRequest,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Apply the graph to a pipeline.
 
     Args:
         pipeline: A Beam pipeline.
-        output: Where the plan is frozen.
+        plan: The frozen plan. Limits and accounts are those of its request, which may differ from
+            those that are frozen.
+        store: The output.
         status: The status of the run so far.
-        request: The request, whose limits and accounts may differ from those of the frozen plan.
         on_progress: Called by workers now and then, and at the end.
 
     Returns:
         A PCollection with the final status as JSON.
     """
+    making = Making(outcomes_folder(status), Access.of(plan.request), on_progress)
     return (
         pipeline
-        | "Output" >> beam.Create([output])
-        | "Make" >> MakeAll(Access.of(request), on_progress)
+        | "Ranges" >> beam.Create([undone_ranges(plan, store)])
+        | "Make" >> MakeAll(making)
         | "Report" >> beam.Map(report, status.model_dump_json(), on_progress)
     )
 
@@ -72,86 +86,92 @@ class Access:
         return cls(effective_limits(request), request.accounts)
 
 
+@dataclass(frozen=True)
+class Making:
+    """How tasks are made."""
+
+    outcomes: str
+    """Prefix of the outcomes of the run."""
+    access: Access | None = None
+    """How files are read; None: as each frozen request says."""
+    on_progress: ProgressCallback | None = None
+    """Called by workers now and then."""
+
+
 class MakeAll(beam.PTransform):  # type: ignore[misc]
-    """URIs of outputs with a frozen plan → (URI, all outcomes of its tasks as JSON)."""
+    """`RowRanges` of outputs with a frozen plan → (URI, keys of the files of its outcomes)."""
 
-    def __init__(
-        self, access: Access | None = None, on_progress: ProgressCallback | None = None
-    ) -> None:
-        """Describe the transform.
-
-        Args:
-            access: How files are read; None: as each frozen request says.
-            on_progress: Called by workers now and then.
-        """
+    def __init__(self, making: Making) -> None:
+        """Describe the transform."""
         super().__init__()
-        self._access, self._on_progress = access, on_progress
+        self._making = making
 
-    def expand(self, outputs: Any) -> Any:
+    def expand(self, ranges: Any) -> Any:
         """Apply the transform."""
         return (
-            outputs
-            | "ReadPlan" >> beam.FlatMap(undone_tasks)
+            ranges
+            | "SplitRanges" >> beam.FlatMap(split_ranges)
             | "Reshuffle" >> beam.Reshuffle()
-            | "MakeTask" >> beam.ParDo(MakeTask(self._access, self._on_progress))
-            | "AllOutcomes" >> beam.CombinePerKey(beam.combiners.ToListCombineFn())
+            | "MakeRange" >> beam.ParDo(MakeRange(self._making))
+            | "GroupParts" >> beam.GroupByKey()
+            | "MergeOutcomes" >> beam.Map(merge_outcomes)
+            | "AllOutcomes" >> beam.GroupByKey()
         )
 
 
-def undone_tasks(output: str) -> Iterator[tuple[str, str]]:
-    """Yield (output, id of a task) for tasks that are not done yet, and one without an id.
+class MakeRange(beam.DoFn):  # type: ignore[misc]
+    """`RowRange` → ((URI, number of a group), key of the outcomes; empty if there are none)."""
 
-    The latter carries an output whose tasks are all done to its report.
-    """
-    plan, store = _read_frozen(output)
-    yield output, ""
-    for task in plan.undone(store.list()):
-        yield output, task.id
-
-
-class MakeTask(beam.DoFn):  # type: ignore[misc]
-    """(output, task id) → (output, Outcome as JSON)."""
-
-    def __init__(
-        self, access: Access | None = None, on_progress: ProgressCallback | None = None
-    ) -> None:
-        self._access, self._on_progress = access, on_progress
+    def __init__(self, making: Making) -> None:
+        self._making = making
 
     def setup(self) -> None:
-        """Prepare a worker; each plan is read once."""
+        """Prepare a worker."""
         limit_malloc_arenas()
-        self._plans: dict[str, _FrozenTasks] = {}
         self._last_report = time.monotonic()
 
-    def process(self, element: tuple[str, str]) -> Iterator[tuple[str, str]]:
-        """Make one task."""
-        output, task_id = element
-        if not task_id:
-            yield output, ""
+    def process(self, element: RowRange) -> Iterator[tuple[tuple[str, int], str]]:
+        """Make the tasks of some rows."""
+        output, first, last = element
+        key = part_key(self._making.outcomes, first)
+        if first == last:
+            yield (output, 0), ""
             return
-        if output not in self._plans:
-            self._plans[output] = _FrozenTasks(output, self._access)
-        plan = self._plans[output]
-        outcome = make_task(plan.kind, plan.tasks[task_id], plan.store, plan.limits)
+        plan, store = _plan_of_run(output, self._making.outcomes)
+        access = self._making.access or Access.of(plan.request)
+        use_accounts(access.accounts)
+        kind, tasks = plan.request.product.kind, plan.tasks[first:last]
+        for outcome in make_range(kind, tasks, store, access.limits, key):
+            self._count(outcome)
+        yield (output, merged_group(element)), key
+
+    def _count(self, outcome: Outcome) -> None:
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
         is_due = time.monotonic() - self._last_report > _REPORT_INTERVAL
-        if self._on_progress is not None and is_due:
+        if self._making.on_progress is not None and is_due:
             self._last_report = time.monotonic()
-            self._on_progress()
-        yield output, outcome.model_dump_json()
+            self._making.on_progress()
 
 
-class _FrozenTasks:
-    """What a worker needs of a frozen plan."""
+@lru_cache(maxsize=4)
+def _plan_of_run(output: str, run: str) -> tuple[Plan, Store]:
+    """Open the plan of an output, once per process and run: all threads of a worker share it."""
+    return _read_frozen(output)
 
-    def __init__(self, output: str, access: Access | None) -> None:
-        plan, self.store = _read_frozen(output)
-        access = access or Access.of(plan.request)
-        use_accounts(access.accounts)
-        self.kind = plan.request.product.kind
-        self.tasks: dict[str, Task] = {task.id: task for task in plan.tasks}
-        self.limits = access.limits
+
+def merge_outcomes(group: tuple[tuple[str, int], Iterable[str]]) -> tuple[str, str]:
+    """Merge the outcomes of a group of ranges.
+
+    Args:
+        group: ((URI, number of the group), keys of the parts); empty ones are left out.
+
+    Returns:
+        (URI, key of the merged file; empty if there are no parts).
+    """
+    (output, _), keys = group
+    parts = [key for key in keys if key]
+    return output, merge_parts(parts, open_store(output)) if parts else ""
 
 
 def report(
@@ -160,23 +180,28 @@ def report(
     """Write the tables and the final status of a run.
 
     Args:
-        made: Where the plan is frozen, and outcomes as JSON; empty texts are left out.
+        made: Where the plan is frozen, and keys of outcomes; empty ones are left out.
         status: The status of the run so far, as JSON.
         on_progress: Called at the end.
 
     Returns:
         The final status as JSON.
     """
-    output, texts = made
+    output, keys = made
     plan, store = _read_frozen(output)
-    outcomes = [Outcome.model_validate_json(text) for text in texts if text]
+    outcomes = Outcomes(filter(None, keys), store)
     final = finish(plan, outcomes, store, RunStatus.model_validate_json(status))
     if on_progress is not None:
         on_progress()
     return final.model_dump_json()
 
 
-def _read_frozen(output: str) -> tuple[Plan, Any]:
+def all_ranges(output: str) -> RowRanges:
+    """Return the ranges of an output that have something left to make."""
+    return undone_ranges(*_read_frozen(output))
+
+
+def _read_frozen(output: str) -> tuple[Plan, Store]:
     store = open_store(output)
     plan = read_plan(store)
     if plan is None:

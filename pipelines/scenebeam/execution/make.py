@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import psutil
 
 from scenebeam.errors import RunnerError, SceneBeamError, is_permanent, unexpected
 from scenebeam.products import product_of
+from scenebeam.report.outcomes import write_part
 from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
@@ -81,6 +82,39 @@ def _available_memory() -> int:
     # Cached files count as used, but give way.
     reclaimable = int(cached[1]) if cached else 0
     return min(available, max(0, int(limit) - used + reclaimable))
+
+
+def make_range(
+    kind: str, tasks: Sequence[Task], store: Store, limits: Limits, key: str
+) -> Iterator[Outcome]:
+    """Make those of some tasks that are not done, one after another, and write their outcomes.
+
+    Args:
+        kind: Kind of the product.
+        tasks: Tasks of adjacent rows of a plan.
+        store: The output.
+        limits: Limits of the request.
+        key: Key of the file with their outcomes. If it exists, the tasks were made before, by a
+            worker whose answer was lost.
+
+    Yields:
+        The outcomes.
+
+    Raises:
+        RunnerError: The run was interrupted.
+    """
+    if store.size(key) is not None:
+        return
+    keys: set[str] = set()
+    for task in tasks:
+        keys.update(task.possible_outputs)
+    existing = store.find_existing(keys)
+    outcomes = []
+    for task in tasks:
+        if not task.is_done(existing):
+            outcomes.append(make_task(kind, task, store, limits))
+            yield outcomes[-1]
+    write_part(outcomes, store, key)
 
 
 def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:

@@ -15,9 +15,11 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scenebeam.csvtable import File
+
 
 @dataclass(frozen=True)
-class SpooledFile:
+class SpooledFile(File):
     """The rows of one key on local disk."""
 
     folder: Path

@@ -49,7 +49,7 @@ class ReportFiles:
 
 
 @dataclass(frozen=True)
-class BytesFile:
+class BytesFile(File):
     """A file of known content."""
 
     content: bytes

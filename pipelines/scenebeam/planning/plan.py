@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.json
-import pyarrow.parquet as pq
-
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.figures.notebook import render_card
-from scenebeam.metadata.item_tables import BytesFile
 from scenebeam.planning.cost import dataflow_cost, local_seconds
 from scenebeam.planning.search_cache import Item, write_search
+from scenebeam.planning.stored_tasks import StoredTasks, TaskRows, store_tasks, unreadable
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest, is_remote
 from scenebeam.request.places import place_fields
@@ -31,16 +28,6 @@ from scenebeam.tasks import Estimate, Task
 
 PLAN_FILE = "plan.parquet"
 RUN_FILE = "run.json"
-_SCHEMA = pa.schema(
-    [
-        ("task", pa.string()),
-        ("outputs", pa.list_(pa.string())),
-        *((name, pa.int64()) for name in Estimate.model_fields),
-        ("definition", pa.string()),
-    ]
-)
-_BATCH = 16 * 2**20
-"""Bytes of definitions that are written together."""
 _VERSIONS = ("scenebeam", "apache-beam", "rasterio", "imagecodecs", "numpy", "pyproj", "shapely")
 
 
@@ -53,7 +40,7 @@ class Plan:
     """A request and its tasks."""
 
     request: RunRequest
-    tasks: tuple[Task, ...]
+    tasks: Sequence[Task]
     selection: str = ""
     """How many scenes were found, and what left some out."""
     left_out: Mapping[str, int] = field(default_factory=dict, compare=False)
@@ -102,12 +89,12 @@ class Plan:
             note=f"and {hidden} more" if hidden else "",
         )
 
-    @property
+    @cached_property
     def estimate(self) -> Estimate:
         """The sum over all tasks; for memory, the largest task."""
-        sizes = [task.estimate for task in self.tasks]
         totals: dict[str, int] = dict.fromkeys(Estimate.model_fields, 0)
-        for size in sizes:
+        for task in self.tasks:
+            size = task.estimate
             totals["blocks"] += size.blocks
             totals["pixels"] += size.pixels
             totals["memory"] = max(totals["memory"], size.memory)
@@ -127,9 +114,13 @@ class Plan:
         """Count the tasks with nothing left to compute, by the keys that exist in the store."""
         return sum(task.is_computed(existing) for task in self.tasks)
 
-    def undone(self, existing: set[str]) -> list[Task]:
+    def undone(self, existing: set[str]) -> TaskRows:
         """The tasks that are not done, by the keys that exist in the store."""
-        return [task for task in self.tasks if not task.is_done(existing)]
+        rows = array("L")
+        for row, task in enumerate(self.tasks):
+            if not task.is_done(existing):
+                rows.append(row)
+        return TaskRows(self.tasks, rows)
 
 
 def freeze(plan: Plan, store: Store) -> None:
@@ -138,11 +129,8 @@ def freeze(plan: Plan, store: Store) -> None:
     A plan with a `run.json` is complete.
     """
     write_search(plan.request, plan.items, store)
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
-        for rows in _batches(plan.tasks):
-            writer.write_table(_table(rows))
-    store.write_all({PLAN_FILE: BytesFile(sink.getvalue()), **plan.tables})
+    store_tasks(plan.tasks, store, PLAN_FILE)
+    store.write_all(plan.tables)
     document: dict[str, Any] = {
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
@@ -169,34 +157,6 @@ def read_product(store: Store) -> dict[str, Any]:
     return product
 
 
-def _batches(tasks: Sequence[Task]) -> Iterator[list[dict[str, Any]]]:
-    """Yield rows of tasks, some megabytes at a time."""
-    rows: list[dict[str, Any]] = []
-    size = 0
-    for task in tasks:
-        definition = task.model_dump_json()
-        row = {"task": task.id, "outputs": list(task.outputs), **task.estimate.model_dump()}
-        rows.append({**row, "definition": definition})
-        size += len(definition)
-        if size > _BATCH:
-            yield rows
-            rows, size = [], 0
-    yield rows
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Convert rows to a table by way of JSON.
-
-    `pa.Table.from_pylist` would import pandas, which takes longer than planning.
-    """
-    if not rows:
-        return _SCHEMA.empty_table()
-    lines = "\n".join(json.dumps(row) for row in rows).encode()
-    read_options = pa.json.ReadOptions(block_size=len(lines) + 1, use_threads=False)
-    parse_options = pa.json.ParseOptions(explicit_schema=_SCHEMA)
-    return pa.json.read_json(io.BytesIO(lines), read_options, parse_options)
-
-
 def read_plan(store: Store) -> Plan | None:
     """Read the plan that is frozen in a store.
 
@@ -209,8 +169,7 @@ def read_plan(store: Store) -> Plan | None:
     head = store.read(RUN_FILE)
     if head is None:
         return None
-    body = store.read(PLAN_FILE)
-    if body is None:
+    if store.size(PLAN_FILE) is None:
         raise StorageError(
             f"{store.uri_for(PLAN_FILE)} is missing beside {RUN_FILE}: run again with --overwrite"
         )
@@ -218,17 +177,9 @@ def read_plan(store: Store) -> Plan | None:
         document = json.loads(head)
         frozen = frozen_request(document, store.uri, store.uri_for(RUN_FILE))
         request = RunRequest.model_validate(frozen)
-        model = product_of(request.product.kind).task
-        # Not `pq.read_table`: it imports pandas, and its threads may abort a process that ends
-        # soon afterwards.
-        table = pq.ParquetFile(io.BytesIO(body)).read(columns=["definition"])
-        definitions = table.column("definition").to_pylist()
-        tasks = tuple(model.model_validate_json(text) for text in definitions)
-    except (ValueError, KeyError, pa.ArrowException) as error:
-        raise StorageError(
-            f"the plan in {store.uri} cannot be read (made by another version?): {error}; run "
-            "again with --overwrite"
-        ) from error
+    except (ValueError, KeyError) as error:
+        raise unreadable(store.uri_for(RUN_FILE), error) from error
+    tasks = read_tasks(request, store)
     return Plan(
         request,
         tasks,
@@ -240,6 +191,19 @@ def read_plan(store: Store) -> Plan | None:
         waiting=tuple(document.get("waiting", ())),
         gone=tuple(document.get("gone", ())),
     )
+
+
+def read_tasks(request: RunRequest, store: Store) -> Sequence[Task]:
+    """Open the tasks that are frozen in a store; each is read when it is used.
+
+    Raises:
+        StorageError: They cannot be read.
+    """
+    tasks = StoredTasks(store, PLAN_FILE, product_of(request.product.kind).task)
+    # A plan of another version shows at its first task, before anything is decided by it.
+    if tasks:
+        tasks[0]
+    return tasks
 
 
 def output_removed(store: Store) -> StorageError:

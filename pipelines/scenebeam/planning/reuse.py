@@ -17,7 +17,15 @@ from scenebeam.planning.cubes import (
     place_in_cube,
     retract_store,
 )
-from scenebeam.planning.plan import PLAN_FILE, RUN_FILE, Plan, difference, freeze, read_plan
+from scenebeam.planning.plan import (
+    PLAN_FILE,
+    RUN_FILE,
+    Plan,
+    difference,
+    freeze,
+    read_plan,
+    read_tasks,
+)
 from scenebeam.planning.search import check_limits, make_plan
 from scenebeam.planning.series import (
     changed_grids,
@@ -122,8 +130,9 @@ def load_or_create_plan(
     else:
         store.supersede(found.superseded)
     freeze(found.plan, store)
-    # Without the items, which may take a gigabyte.
-    return replace(found.plan, tables={}, items=())
+    # Without the items and the tasks, which may take gigabytes.
+    tasks = read_tasks(request, store)
+    return replace(found.plan, tasks=tasks, tables={}, items=())
 
 
 def _warn_of_replacing(found: Reconciliation, store: Store) -> None:
@@ -269,7 +278,7 @@ def _continue(
             "grid.resolution and grid.bounds to those of its products"
         )
     check_one_grid(plan)
-    check_limits(replace(plan, tasks=tuple(plan.undone(existing))))
+    check_limits(replace(plan, tasks=plan.undone(existing)))
     replaced = replaced_outputs(frozen, store, plan) | damaged
     return Reconciliation(plan, frozenset(replaced), frozen, damaged=damaged, changes=changes)
 

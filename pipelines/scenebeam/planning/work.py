@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from scenebeam.planning.plan import Plan
@@ -16,7 +16,7 @@ class Work:
 
     kept: int
     """Tasks that are done already."""
-    undone: tuple[Task, ...]
+    undone: Sequence[Task]
     """Tasks that are made."""
     replaced: int
     """Those of them that replace the products of an earlier plan."""
@@ -39,5 +39,7 @@ def count_work(plan: Plan, store: Store, superseded: Set[str] = frozenset()) -> 
     existing = store.list()
     stale = store.superseded() | (existing & superseded)
     undone = plan.undone(existing - superseded)
-    replaced = [task for task in undone if not stale.isdisjoint(task.possible_outputs)]
-    return Work(len(plan.tasks) - len(undone), tuple(undone), len(replaced))
+    replaced = 0
+    if stale:
+        replaced = sum(not stale.isdisjoint(task.possible_outputs) for task in undone)
+    return Work(len(plan.tasks) - len(undone), undone, replaced)

@@ -6,6 +6,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from scenebeam.catalog.area import area_geometry
@@ -19,6 +20,7 @@ from scenebeam.products import product_of
 from scenebeam.report.cube import cube_of, describe_cube, publish_cube
 from scenebeam.report.facts import gather
 from scenebeam.report.growth import growth_file
+from scenebeam.report.outcomes import delete_outcomes, outcomes_folder
 from scenebeam.report.pictures import draw_gallery, picture_keys, published_gallery
 from scenebeam.report.render import render
 from scenebeam.status import FAILURES_FILE, PAGE_FILE, SPENDING_FILE, STATUS_FILE, RunStatus, now
@@ -34,7 +36,9 @@ _SPENDING_COLUMNS = ("task", "band", "state", "seconds", "bytes", "requests", "r
 _FAILURE_COLUMNS = ("task", "kind", "reason", "retry", "state")
 
 
-def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunStatus) -> RunStatus:
+def finish(
+    plan: Plan, outcomes: Mapping[str, Outcome], store: Store, status: RunStatus
+) -> RunStatus:
     """Write the tables, `items.parquet`, `collection.json`, the page and `status.json` of a run.
 
     The tables depend on the plan, on the outputs that exist and on the failures of this run. They
@@ -43,7 +47,8 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
 
     Args:
         plan: The frozen plan.
-        outcomes: Outcomes of the tasks that this run has made.
+        outcomes: Outcomes of the tasks that this run has made, by task id, in the order of the
+            plan.
         store: Output of the run.
         status: Status of the run so far.
 
@@ -55,7 +60,6 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
     """
     if store.size(RUN_FILE) is None:
         raise output_removed(store)
-    by_task = {outcome.task: outcome for outcome in outcomes}
     existing = store.list()
     undone = {task.id for task in plan.undone(existing)}
     superseded: set[str] = set()
@@ -65,15 +69,14 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         # Readers of a series may have just read the former items: the next run removes their files.
         if plan.request.series is None:
             superseded = store.release_superseded()
-    # Only tasks whose outputs are still missing: another process may have made the others.
-    unfinished = _unfinished(plan, undone, by_task)
-    done = {task.id for task in plan.tasks} - undone
+    unfinished = _Unfinished(outcomes, undone)
+    done = {task.id for task in plan.tasks if task.id not in undone}
     product = product_of(plan.request.product.kind)
-    report = product.report(plan.request, plan.tasks, done, by_task, store)
+    report = product.report(plan.request, plan.tasks, done, outcomes, store)
     files: dict[str, File] = {
         **report.files,
         FAILURES_FILE: _failures_table(plan, unfinished, store),
-        SPENDING_FILE: _spending_table(by_task.values()),
+        SPENDING_FILE: _spending_table(outcomes.values()),
         **growth_file(plan, undone, unfinished, store),
     }
     cube = cube_of(plan, done)
@@ -82,52 +85,60 @@ def finish(plan: Plan, outcomes: Iterable[Outcome], store: Store, status: RunSta
         publish_cube(cube, plan, store)
     store.write_all(files)
     final = _final_status(plan, status, undone, unfinished, report).model_copy(
-        update=_totals(by_task.values())
+        update=_totals(outcomes.values())
     )
     final = _write_page(plan, final, report.items, existing | files.keys(), store)
     # No table refers to superseded files any more.
     store.delete(sorted(superseded))
     store.write(STATUS_FILE, final.to_bytes())
+    delete_outcomes(outcomes_folder(status), store)
     return final
 
 
-def _unfinished(plan: Plan, undone: set[str], by_task: Mapping[str, Outcome]) -> list[Outcome]:
-    """Return the outcomes of tasks that are not done, in the order of the plan."""
-    outcomes = []
-    for task in plan.tasks:
-        outcome = by_task.get(task.id)
-        if task.id in undone and outcome is not None:
-            outcomes.append(outcome)
-    return outcomes
+class _Unfinished:
+    """Outcomes of tasks whose outputs are still missing, in the order of the plan.
+
+    Other tasks may have failed here, too, but another process has made them.
+    """
+
+    def __init__(self, outcomes: Mapping[str, Outcome], undone: set[str]) -> None:
+        self._outcomes, self._undone = outcomes, undone
+
+    def __iter__(self) -> Iterator[Outcome]:
+        if not self._undone:
+            return
+        for outcome in self._outcomes.values():
+            if outcome.task in self._undone:
+                yield outcome
 
 
-def _failures_table(plan: Plan, unfinished: Sequence[Outcome], store: Store) -> Table:
+def _failures_table(plan: Plan, unfinished: Iterable[Outcome], store: Store) -> Table:
     """List failed tasks, then skipped ones, then scenes that the catalog does not have."""
+    return Table(_FAILURE_COLUMNS, chain(_failures(unfinished, store), _absent(plan)))
+
+
+def _failures(unfinished: Iterable[Outcome], store: Store) -> Iterator[dict[str, Any]]:
     retry = f"scenebeam run {shlex.quote(store.uri_for('run.json'))}"
-    rows = []
-    for outcome in sorted(unfinished, key=lambda outcome: outcome.state):  # "failed" < "skipped"
-        if outcome.state == "done":
-            continue
-        rows.append(
-            {
-                "task": outcome.task,
-                "kind": outcome.kind,
-                "reason": outcome.reason,
-                "retry": retry if outcome.state == "failed" else "",
-                "state": outcome.state,
-            }
-        )
+    for state in ("failed", "skipped"):
+        for outcome in unfinished:
+            if outcome.state == state:
+                yield {
+                    "task": outcome.task,
+                    "kind": outcome.kind,
+                    "reason": outcome.reason,
+                    "retry": retry if state == "failed" else "",
+                    "state": state,
+                }
+
+
+def _absent(plan: Plan) -> Iterator[dict[str, Any]]:
     for scene in plan.absent:
-        rows.append({"task": scene, "kind": "absent_scene", "reason": _ABSENT, "state": "failed"})
-    return Table(_FAILURE_COLUMNS, rows)
+        yield {"task": scene, "kind": "absent_scene", "reason": _ABSENT, "state": "failed"}
 
 
 def _spending_table(outcomes: Iterable[Outcome]) -> Table:
     """List the time, bytes, requests and retries of each task, in total and by band."""
-    rows: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        rows.extend(_spending_rows(outcome))
-    return Table(_SPENDING_COLUMNS, rows)
+    return Table(_SPENDING_COLUMNS, chain.from_iterable(map(_spending_rows, outcomes)))
 
 
 def _spending_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
@@ -160,7 +171,7 @@ def _final_status(
     plan: Plan,
     status: RunStatus,
     undone: set[str],
-    unfinished: Sequence[Outcome],
+    unfinished: Iterable[Outcome],
     report: ReportFiles,
 ) -> RunStatus:
     """Return the final status: the state, the numbers of tasks, and the message."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from scenebeam.tasks import Outcome, Task
 
 
 def growth_file(
-    plan: Plan, undone: set[str], unfinished: Sequence[Outcome], store: Store
+    plan: Plan, undone: set[str], unfinished: Iterable[Outcome], store: Store
 ) -> dict[str, BytesFile]:
     """Describe a series, product by product; nothing if the output is no series.
 
@@ -30,8 +30,12 @@ def growth_file(
     """
     if plan.request.series is None:
         return {}
-    reasons = {outcome.task: outcome.reason for outcome in unfinished}
-    failed = {outcome.task for outcome in unfinished if outcome.state == "failed"}
+    reasons: dict[str, str] = {}
+    failed: set[str] = set()
+    for outcome in unfinished:
+        reasons[outcome.task] = outcome.reason
+        if outcome.state == "failed":
+            failed.add(outcome.task)
     made = store.list_modified(f"{_folder(plan.tasks)}/")
     groups: dict[str, list[Task]] = {}
     for task in plan.tasks:

@@ -7,21 +7,23 @@ appears complete and verified, and concurrent writers never overwrite each other
 from __future__ import annotations
 
 import base64
+import io
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
-from google.auth.exceptions import GoogleAuthError
+from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import MD5_PREFIX, file_multihash
+from scenebeam.storage.gcs_objects import ObjectReader, storage_errors
 from scenebeam.storage.partial_download import PartialDownload
 from scenebeam.storage.store import AtomicFile, Store, checked_key
 
@@ -33,10 +35,11 @@ next download of the same file replaces them.
 """
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
-_SIGN_IN = (
-    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
-    "to the key file of a service account"
-)
+_READ_CHUNK = 2**20
+"""Bytes that one request for a part of an object asks for at least."""
+_FEW_KEYS = 1000
+"""Objects that are looked up one by one; for more of them, all are listed."""
+_CONCURRENT_REQUESTS = 16
 
 
 @cache
@@ -51,16 +54,26 @@ class GcsStore(Store):
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
         self.uri = uri.rstrip("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        with _storage_errors(f"cannot use {self.uri}"):
+        with storage_errors(f"cannot use {self.uri}"):
             self._bucket = _client().bucket(bucket)
 
     def _list_keys(self, prefix: str) -> set[str]:
         return set(self._list_generations(prefix))
 
     def _versions(self, prefix: str, keys: set[str]) -> dict[str, str]:
+        if len(keys) <= _FEW_KEYS:
+            return self._get_generations(sorted(keys))
         # One listing is faster than one request per key.
         generations = self._list_generations(prefix)
         return {key: generations[key] for key in keys & generations.keys()}
+
+    def _get_generations(self, keys: Sequence[str]) -> dict[str, str]:
+        generations = {}
+        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as threads:
+            for key, blob in zip(keys, threads.map(self._get_blob, keys), strict=True):
+                if blob is not None:
+                    generations[key] = str(blob.generation)
+        return generations
 
     def _list_generations(self, prefix: str) -> dict[str, str]:
         generations = {}
@@ -71,7 +84,7 @@ class GcsStore(Store):
     def _list_blobs(self, prefix: str, field: str) -> Iterator[Any]:
         """Yield objects with their name and one more field."""
         fields = f"items(name,{field}),nextPageToken"
-        with _storage_errors(f"cannot list {self.uri}"):
+        with storage_errors(f"cannot list {self.uri}"):
             yield from _client().list_blobs(
                 self._bucket, prefix=self._prefix + prefix, fields=fields
             )
@@ -82,13 +95,19 @@ class GcsStore(Store):
         An object with `Content-Encoding: gzip` is not decompressed, because it may expand to a
         thousand times its size.
         """
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             try:
                 return bytes(
                     self._blob(key).download_as_bytes(raw_download=True, checksum="crc32c")
                 )
             except NotFound:
                 return None
+
+    def open_read(self, key: str) -> IO[bytes]:
+        blob = self._get_blob(key)
+        if blob is None:
+            raise StorageError(f"cannot read {self.uri_for(key)}: no such object")
+        return io.BufferedReader(ObjectReader(blob, self.uri_for(key)), _READ_CHUNK)
 
     def size(self, key: str) -> int | None:
         blob = self._get_blob(key)
@@ -111,7 +130,7 @@ class GcsStore(Store):
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """Read an object and its generation; None if it does not exist."""
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             blob = self._blob(key)
             try:
                 content = bytes(blob.download_as_bytes(checksum="crc32c"))
@@ -120,7 +139,7 @@ class GcsStore(Store):
             return content, str(blob.generation)
 
     def replace(self, key: str, content: bytes, version: str) -> bool:
-        with _storage_errors(f"cannot write {self.uri_for(key)}"):
+        with storage_errors(f"cannot write {self.uri_for(key)}"):
             try:
                 self._blob(key).upload_from_string(
                     content,
@@ -156,7 +175,7 @@ class GcsStore(Store):
         blob = self._blob(key)
         blob.metadata = {_CHECKSUM: checksum}
         with (
-            _storage_errors(f"cannot write {self.uri_for(key)}"),
+            storage_errors(f"cannot write {self.uri_for(key)}"),
             self._accept_lost_race(blob.name),
         ):
             send(
@@ -215,7 +234,7 @@ class GcsStore(Store):
         if checksum:
             blob.metadata = {_CHECKSUM: checksum}
         with (
-            _storage_errors(f"cannot write {self.uri_for(target)}"),
+            storage_errors(f"cannot write {self.uri_for(target)}"),
             self._accept_lost_race(blob.name),
         ):
             generation, token = self._generation(blob.name), None
@@ -256,13 +275,13 @@ class GcsStore(Store):
     def local_copy(self, key: str) -> Iterator[Path]:
         """Provide the object's content in a temporary file until the block ends."""
         with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
-            with _storage_errors(f"cannot read {self.uri_for(key)}"):
+            with storage_errors(f"cannot read {self.uri_for(key)}"):
                 self._blob(key).download_to_file(file, checksum="crc32c")
             file.flush()
             yield Path(file.name)
 
     def delete(self, keys: Iterable[str]) -> None:
-        with _storage_errors(f"cannot delete in {self.uri}"):
+        with storage_errors(f"cannot delete in {self.uri}"):
             for key in keys:
                 try:
                     self._blob(key).delete()
@@ -282,7 +301,7 @@ class GcsStore(Store):
 
     def _get_blob(self, key: str) -> Any:
         """Return an object with its properties; None if it does not exist."""
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             return self._bucket.get_blob(self._blob(key).name)
 
 
@@ -300,7 +319,7 @@ class _GcsDownload(PartialDownload):
         return
 
     def _append(self, data: bytes) -> None:
-        with _storage_errors(f"cannot write {self._store.uri_for(self._key)}"):
+        with storage_errors(f"cannot write {self._store.uri_for(self._key)}"):
             if self._writer is None:
                 self._writer = self._store._blob(self._temporary_key).open(
                     "wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY
@@ -321,7 +340,7 @@ class _GcsDownload(PartialDownload):
 
     def finish(self) -> str:
         uri = self._store.uri_for(self._key)
-        with _storage_errors(f"cannot write {uri}"):
+        with storage_errors(f"cannot write {uri}"):
             self._writer.close()
             blob = self._store._bucket.get_blob(self._store._blob(self._temporary_key).name)
         if blob is None or blob.crc32c != base64.b64encode(self._crc32c.digest()).decode():
@@ -337,20 +356,3 @@ class _GcsDownload(PartialDownload):
     def close(self) -> None:
         """Remove the temporary object: no other process could resume the upload."""
         self._discard()
-
-
-@contextmanager
-def _storage_errors(action: str) -> Iterator[None]:
-    """Translate each error of Google's client into a StorageError: what failed, and what to try."""
-    try:
-        yield
-    except Forbidden as error:
-        raise StorageError(
-            f"{action}: permission denied; give the account access to the bucket"
-        ) from error
-    except NotFound as error:
-        raise StorageError(f"{action}: no such bucket or object") from error
-    except GoogleAuthError as error:
-        raise StorageError(f"{action}: no valid Google credentials; {_SIGN_IN}") from error
-    except GoogleAPIError as error:
-        raise StorageError(f"{action}: {error}") from error

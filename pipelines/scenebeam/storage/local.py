@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,7 @@ _DOWNLOADING = ".arriving"
 """Suffix of files that are being downloaded. They are kept, so that the next run resumes them."""
 _LOCK = ".scenebeam.lock"
 _CONCURRENT_SYNCS = 8
-"""Files that are synced at the same time: the file system commits those that wait together."""
+"""Files synced at the same time: the file system commits those that wait together."""
 
 
 class LocalStore(Store):
@@ -67,20 +67,22 @@ class LocalStore(Store):
             except FileNotFoundError:
                 return None
 
+    def open_read(self, key: str) -> IO[bytes]:
+        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+            return self._path(key).open("rb")
+
     def size(self, key: str) -> int | None:
         path = self._path(key)
         return path.stat().st_size if path.is_file() else None
 
     def modified(self, key: str) -> float | None:
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
-            try:
-                return self._path(key).stat().st_mtime
-            except FileNotFoundError:
-                return None
+        with _storage_errors(f"cannot read {self.uri_for(key)}"), suppress(FileNotFoundError):
+            return self._path(key).stat().st_mtime
+        return None
 
     def list_modified(self, prefix: str) -> dict[str, float]:
-        times = {key: self.modified(key) for key in self._list_keys(prefix)}
-        return {key: time for key, time in times.items() if time is not None}
+        times = ((key, self.modified(key)) for key in self._list_keys(prefix))
+        return {key: time for key, time in times if time is not None}
 
     def create(self, key: str, content: bytes) -> bool:
         with self._locked_folder(key) as path:
@@ -142,7 +144,7 @@ class LocalStore(Store):
             with _storage_errors(f"cannot write {self.uri_for(key)}"):
                 targets[key].parent.mkdir(parents=True, exist_ok=True)
                 with _open_synced(partials[key]) as file:
-                    file.write(files[key].to_bytes())
+                    files[key].write_to(file)
 
         try:
             with ThreadPoolExecutor(_CONCURRENT_SYNCS) as threads:

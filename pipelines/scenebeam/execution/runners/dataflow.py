@@ -91,7 +91,7 @@ def submit_pipeline(
             added.append(option)
     pipeline = beam.Pipeline(options=PipelineOptions([*options, *added]))
     with plain_labels():
-        build(pipeline, store.uri, status, plan.request, on_progress)
+        build(pipeline, plan, store, status, on_progress)
     pipeline.run()
 
 

@@ -44,7 +44,7 @@ def features_key(cell: str, label: str) -> str:
 
 
 @dataclass(frozen=True)
-class _NumberedFile:
+class _NumberedFile(File):
     """The features of a cell, with the numbers of their classes."""
 
     spooled: SpooledFile

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scenebeam.csvtable import File
+from scenebeam.csvtable import File, Writable
 from scenebeam.metadata import stac_items
 from scenebeam.metadata.item_tables import (
     COLLECTION_FILE,
@@ -133,7 +133,7 @@ def report_chips(
 
 
 @dataclass(frozen=True)
-class _LocalFile:
+class _LocalFile(File):
     """A file in a temporary folder, which exists as long as this object."""
 
     path: Path
@@ -141,6 +141,11 @@ class _LocalFile:
 
     def to_bytes(self) -> bytes:
         return self.path.read_bytes()
+
+    def write_to(self, file: Writable) -> None:
+        with self.path.open("rb") as content:
+            while data := content.read(2**20):
+                file.write(data)
 
 
 def _write_tables(tasks: Sequence[ChipsTask], store: Store, folder: Path) -> DatasetSummary:

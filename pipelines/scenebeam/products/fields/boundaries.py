@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from scenebeam.csvtable import Table
+from scenebeam.csvtable import File, Table
 from scenebeam.errors import RequestError
 from scenebeam.transfer.signing import redact_url
 from scenebeam.vectors import (
@@ -55,7 +55,7 @@ class Faults:
         return Table(("field", "id", "fault"), self.rows)
 
 
-class FieldNames:
+class FieldNames(File):
     """The ids and names of fields, by the numbers that instance masks hold. Spooled to disk."""
 
     def __init__(self) -> None:

@@ -80,7 +80,7 @@ class _Publisher:
 
     def publish(self, name: str, content: File) -> None:
         with self.store.open_write(self.folder + name) as file:
-            file.write(content.to_bytes())
+            content.write_to(file)
         self.files[name] = FileRecord(size=file.size, checksum=file.checksum)
 
 

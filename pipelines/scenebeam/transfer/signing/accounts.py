@@ -29,8 +29,10 @@ def use_accounts(references: Mapping[str, str]) -> None:
     Args:
         references: Name of a credential → `secret:projects/…/secrets/…/versions/…`.
     """
-    _references.clear()
-    _references.update(references)
+    # Each task says it again, while other threads look references up.
+    if _references != references:
+        _references.clear()
+        _references.update(references)
 
 
 def has_credential(name: str) -> bool:

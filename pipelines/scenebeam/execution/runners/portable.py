@@ -69,13 +69,12 @@ def check_job_server(request: RunRequest) -> None:
             "as localhost:8099; scenebeam does not start one"
         )
     _check_address("job_endpoint", endpoint)
-    environment = options.get("environment_type")
+    environment = str(options.get("environment_type", ""))
     if environment not in _ENVIRONMENTS:
-        is_missing = environment is None
-        said = f"{kind!r} needs environment_type" if is_missing else f"{environment!r} is no type"
-        hint = suggest("" if is_missing else str(environment), _ENVIRONMENTS)
+        said = f"{environment!r} is not a type" if environment else f"{kind!r} needs the type"
+        hint = suggest(environment, _ENVIRONMENTS)
         raise RequestError(f"runner.options.environment_type: {said} of workers; {hint}")
-    _check_environment(str(environment), options.get("environment_config"))
+    _check_environment(environment, options.get("environment_config"))
 
 
 def _check_names(kind: str, options: dict[str, Any]) -> None:

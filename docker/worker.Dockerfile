@@ -1,4 +1,5 @@
-# One image for the Dataflow workers and for the launcher of the Flex Template.
+# One image for the workers of Dataflow and of clusters, and for the launcher of the Flex Template.
+# With the argument --worker_pool, it is a worker pool on port 50000 (see docs/clusters.md).
 # Build it from the root of the repository:
 #   docker build --file docker/worker.Dockerfile --tag REGISTRY/scenebeam/worker:TAG .
 # Beam's version must be the one in docker/worker.lock; tests/cloud/test_images.py compares the two.
@@ -29,7 +30,9 @@ RUN pip install --no-deps . \
     && python -c "import scenebeam.execution.engine, scenebeam.cloud.template"
 
 COPY docker/launch.py ./
-# The image contains all dependencies, so workers install nothing at startup.
+# The image contains all dependencies, so workers install nothing at startup, and need no virtual
+# environment of their own, which Beam would create for each.
+ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
 ENV FLEX_TEMPLATE_PYTHON_PY_FILE=/app/launch.py
 
 # No USER: Dataflow starts worker processes as root, and the launcher writes below /template.

@@ -57,7 +57,7 @@ def run_pipeline(
     except Exception as error:
         log.debug("runner %s", kind, exc_info=True)
         message = f"runner {kind!r} ended before all tasks were made: {_cause(error)}"
-        raise RunnerError(message) from error
+        raise RunnerError(f"{message}; run it again to resume") from error
     content = store.read(STATUS_FILE)
     assert content is not None, "the last step of the pipeline writes it"
     return RunStatus.model_validate_json(content)
@@ -100,5 +100,7 @@ def _cause(error: Exception) -> str:
     """The message of a worker's exception, which Beam passes on as the text of its traceback."""
     text = str(error)
     pattern = r"^(?:[a-z_]\w*\.)*[A-Z]\w*: (.+?)(?: \[while running .*)?$"
-    lines = re.findall(pattern, text, re.MULTILINE)
+    # An error of gRPC has its message on a line of its own, after the one with its name.
+    lines = re.findall(r'^\s+details = "(.+)"$', text, re.MULTILINE)
+    lines = lines or re.findall(pattern, text, re.MULTILINE)
     return str(lines[-1]) if lines else f"{type(error).__name__}: {text}"

@@ -1,0 +1,35 @@
+"""Apache Flink, through the job server of Beam."""
+
+from __future__ import annotations
+
+from scenebeam.execution.beam_options import as_arguments
+from scenebeam.execution.runners.portable import check_job_server, run_on_job_server
+from scenebeam.planning.plan import Plan
+from scenebeam.request import RunRequest
+from scenebeam.status import RunStatus
+from scenebeam.storage import Store
+
+IN_PROCESS = False
+"""Whether tasks run in this process, so that none are left when it ends."""
+
+
+def check_request(request: RunRequest) -> None:
+    """Check that the options name a job server and its workers, before anything is searched.
+
+    Raises:
+        RequestError: They do not.
+    """
+    check_job_server(request)
+
+
+def arguments_for(plan: Plan) -> list[str]:
+    """Beam pipeline options for a plan."""
+    runner = plan.request.runner
+    # Without a parallelism, Flink would make one task after another.
+    parallelism = {"parallelism": runner.workers} if runner.workers else {}
+    return as_arguments({**parallelism, **runner.options, "runner": "FlinkRunner"})
+
+
+def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStatus:
+    """See `scenebeam.execution.runners.run_tasks`."""
+    return run_on_job_server(arguments_for(plan), plan, store, status)

@@ -24,6 +24,7 @@ from scenebeam.planning.cost import dataflow_cost, local_seconds
 from scenebeam.planning.search_cache import Item, write_search
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest, is_remote
+from scenebeam.request.format import FORMAT
 from scenebeam.request.places import place_fields
 from scenebeam.requestfile import flatten, frozen_request
 from scenebeam.storage import Store
@@ -144,6 +145,7 @@ def freeze(plan: Plan, store: Store) -> None:
             writer.write_table(_table(rows))
     store.write_all({PLAN_FILE: BytesFile(sink.getvalue()), **plan.tables})
     document: dict[str, Any] = {
+        "format": FORMAT,
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,

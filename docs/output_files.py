@@ -32,6 +32,25 @@ numbers, one is listed.
 Products are published atomically: a file that exists is complete. Tables, the collection and the
 report are rewritten at the end of each run. The meaning of the columns is described on the page of
 the product, and in [requests.md](requests.md) for the tables of scenes.
+
+## Upgrades
+
+Every release opens and resumes the outputs of the releases before it: what is made is kept, and the
+rest is made. Pixels stay the same; the bytes of files that are made anew may differ, because
+releases and their libraries encode differently. A release that has to break this says so in the
+changelog, and refuses the output with a message that says how to go on. Small outputs of each
+release are in `tests/golden/`, where tests resume them.
+
+`run.json` names the `format` of the plan, and in `versions` the release that wrote it. An output of
+release 0.1.0 names no format, which is format 1. Newer formats than a release knows are refused,
+and nothing is changed. Then upgrade scenebeam; or run the request file with `--overwrite`, which
+replaces what is there; or choose another output. The products themselves need no plan:
+`scenebeam.open` and other tools still read them.
+
+`status.json` may get further fields. Readers ignore fields that they do not know, and use defaults
+for those that are missing; the states stay. So `scenebeam status` and a deployment read the
+statuses of newer and older releases. If the plan is of a newer format, the status is that of its
+last update.
 """
 _MAX_COLUMNS = 14
 

@@ -18,6 +18,7 @@ from scenebeam.csvtable import read_day, read_rows
 from scenebeam.errors import RequestError
 from scenebeam.request import Checks, RunRequest, is_remote
 from scenebeam.request.document import MAX_BYTES, parse_text
+from scenebeam.request.format import check_format
 from scenebeam.request.places import place_fields
 from scenebeam.request.validation import explain_errors
 from scenebeam.request.values import check_values, dotted_name, quoted
@@ -120,7 +121,9 @@ def frozen_request(document: Mapping[str, Any], folder: str, name: str) -> dict[
 
     Raises:
         RequestError: The document has no request.
+        StorageError: A newer release has written it.
     """
+    check_format(document, name)
     request = document["request"]
     if not isinstance(request, dict):
         raise RequestError(f"{name}: request must be a mapping, as in the run.json of a run")

@@ -28,9 +28,14 @@ def now() -> datetime:
 
 
 class RunStatus(BaseModel):
-    """The state of a run and its counters."""
+    """The state of a run and its counters.
 
-    model_config = ConfigDict(extra="forbid")
+    Releases add fields, and keep the states and the meaning of fields. A reader of another release
+    ignores fields that it does not know, and takes the defaults of those that are missing: all but
+    `run` and `state` have one.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
     run: str
     """Name of the run."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from scenebeam.errors import RequestError
+import logging
+
+from pydantic import ValidationError
+
+from scenebeam.errors import RequestError, StorageError
 from scenebeam.execution.runners import runs_in_process
 from scenebeam.planning.plan import read_plan
 from scenebeam.status import STATUS_FILE, RunStatus
 from scenebeam.storage import open_store
+
+log = logging.getLogger(__name__)
 
 _PROCESS_ENDED = "the process ended without writing a final status; run it again to resume"
 
@@ -19,13 +25,25 @@ def live_status(output: str) -> RunStatus:
 
     Raises:
         RequestError: There is no run in the output.
+        StorageError: The status cannot be read.
     """
     store = open_store(output)
     content = store.read(STATUS_FILE)
     if content is None:
         raise RequestError(f"{output} has no run: there is no {STATUS_FILE}")
-    status = RunStatus.model_validate_json(content)
-    plan = None if status.ended else read_plan(store)
+    try:
+        status = RunStatus.model_validate_json(content)
+    except ValidationError as error:
+        raise StorageError(
+            f"{store.uri_for(STATUS_FILE)} cannot be read (made by another version?): upgrade "
+            f"scenebeam, or run it again to write it anew: {error}"
+        ) from error
+    try:
+        plan = None if status.ended else read_plan(store)
+    except StorageError as error:
+        # Another release may be making the run: its own status is still of use.
+        log.warning("the status is that of the last update: %s", error)
+        return status
     if plan is None:
         return status
     changes: dict[str, object] = {"done": plan.progress(store.list())}

@@ -21,6 +21,7 @@ from scenebeam.planning.search_cache import Item, write_search
 from scenebeam.planning.stored_tasks import StoredTasks, TaskRows, store_tasks, unreadable
 from scenebeam.products import product_of
 from scenebeam.request import RunRequest, is_remote
+from scenebeam.request.format import FORMAT
 from scenebeam.request.places import place_fields
 from scenebeam.requestfile import flatten, frozen_request
 from scenebeam.storage import Store
@@ -132,6 +133,7 @@ def freeze(plan: Plan, store: Store) -> None:
     store_tasks(plan.tasks, store, PLAN_FILE)
     store.write_all(plan.tables)
     document: dict[str, Any] = {
+        "format": FORMAT,
         "run": plan.request.run,
         "fingerprint": plan.request.fingerprint(),
         "selection": plan.selection,

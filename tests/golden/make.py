@@ -24,7 +24,6 @@ from unittest.mock import patch
 
 from scenebeam.execution.driver import run
 from scenebeam.execution.make import make_task
-from scenebeam.execution.runners import serial
 from scenebeam.imaging import shards
 from scenebeam.requestfile import validate_request
 from scenebeam.sandbox import landcover
@@ -180,7 +179,9 @@ def make(name: str, golden: Golden, *, interrupted: bool) -> None:
         if not interrupted:
             assert run(request).state == "succeeded"
             return
-        patches.enter_context(patch.object(serial, "make_task", _interrupt_after(golden.tasks)))
+        patches.enter_context(
+            patch("scenebeam.execution.make.make_task", _interrupt_after(golden.tasks))
+        )
         try:
             run(request)
         except KeyboardInterrupt:

@@ -22,12 +22,13 @@ test-cloud: .venv/ready .venv-worker/ready  ## Test a whole cloud on loopback, i
 	.venv-worker/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 	SCENEBEAM_WORKER_PYTHON=$(CURDIR)/.venv-worker/bin/python $(BIN)/python -m pytest -m cloud
 
-fuzz: .venv/ready  ## Fuzz TIFFs, requests, items and vector files; inputs with findings are kept in ./fuzz
+fuzz: .venv/ready  ## Fuzz TIFFs, requests, items, vector files and states; inputs with findings are kept in ./fuzz
 	$(BIN)/python tests/fuzz_tiffs.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_vectors.py --count 2000 --keep fuzz
 	$(BIN)/python tests/fuzz_requests.py --seconds 150 --keep fuzz
 	$(BIN)/python tests/fuzz_catalogs.py --seconds 120
 	$(BIN)/python tests/fuzz_coverage.py --seconds 150 --corpus fuzz/corpus
+	$(BIN)/python tests/fuzz_states.py --seconds 600 --keep fuzz
 
 cloud: .venv/ready  ## Run the example request through a whole cloud on loopback
 	$(BIN)/python tests/local_cloud.py

@@ -143,6 +143,7 @@ def serve_dataflow(now: Dataflow, host: str = "127.0.0.1", port: int = 0) -> Ite
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 2**16  # headers and body in one packet: a second one would wait 40 ms
 
         def log_message(self, format: str, *args: object) -> None:
             return

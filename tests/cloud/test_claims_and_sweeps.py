@@ -71,7 +71,7 @@ def claimed_by(launch: LaunchHandler, monkeypatch: pytest.MonkeyPatch, ahead: fl
     with monkeypatch.context() as gone:
         present = time.time
         gone.setattr(time, "time", lambda: present() + ahead)
-        gone.setattr(LaunchHandler, "_update_claim", lambda *words: None)
+        gone.setattr(LaunchHandler, "_update_claim", lambda *words, **update: None)
         with pytest.raises(Crash):
             launch.handle(message())
     [claim] = Path(launch.settings.state).glob("runs/*/claim.json")

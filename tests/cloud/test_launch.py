@@ -169,7 +169,9 @@ def test_a_crash_between_claim_and_launch_is_taken_over(
     launch, launcher, _ = desk()
     launcher.faults = [Crash()]
     with monkeypatch.context() as gone:
-        gone.setattr(LaunchHandler, "_update_claim", lambda *words: None)  # nor does it tidy up
+        gone.setattr(
+            LaunchHandler, "_update_claim", lambda *words, **update: None
+        )  # nor does it tidy up
         with pytest.raises(Crash):
             launch.handle(message())
     with pytest.raises(RetryableError, match="is being launched"):
@@ -184,7 +186,9 @@ def test_a_crash_after_launch_starts_no_second_job(
 ) -> None:
     launch, launcher, _ = desk()
     with monkeypatch.context() as gone:
-        gone.setattr(LaunchHandler, "_update_claim", lambda *words: (_ for _ in ()).throw(Crash()))
+        gone.setattr(
+            LaunchHandler, "_update_claim", lambda *words, **update: (_ for _ in ()).throw(Crash())
+        )
         with pytest.raises(Crash):
             launch.handle(message())
     time.sleep(0.35)

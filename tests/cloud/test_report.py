@@ -58,6 +58,16 @@ def test_a_job_that_nobody_knows_yet_is_waited_for() -> None:
     assert next_status(fresh, None, UNKNOWN) == fresh
 
 
+def test_counters_never_go_back() -> None:
+    counts = {"tasks_done": 3, "tasks_failed": 1, "read_bytes": 10}
+    going = next_status(QUEUED, said("running"), RUNNING, counts)
+    assert next_status(going, said("running"), RUNNING, {}) == going
+    ended = next_status(going, said("running"), "JOB_STATE_FAILED")
+    assert (ended.state, ended.done, ended.failed, ended.read_bytes) == ("failed", 3, 1, 10)
+    ended = next_status(going, said("partial", 2, read_bytes=9), "JOB_STATE_DONE")
+    assert (ended.done, ended.failed, ended.read_bytes) == (2, 0, 9), "the run counts exactly"
+
+
 heard = st.tuples(
     st.sampled_from(
         [None, said("running"), said("succeeded", 8), said("partial", 7), said("failed", 2)]

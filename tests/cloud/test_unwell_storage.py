@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from test_launch import Desk, message, stored
@@ -19,82 +14,16 @@ from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import RunStatus
-from scenebeam.storage import gcs, open_store
+from scenebeam.storage import open_store
+from unwell import Weather, unwell
 
 pytestmark = pytest.mark.cloud
 
 
-@dataclass
-class Weather:
-    """What befalls the next requests that write: `503` and the like, or `lost`: done, and the answer never comes."""
-
-    coming: list[Any] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def next(self, method: str) -> Any:
-        with self.lock:
-            self.seen.append(method)
-            return self.coming.pop(0) if self.coming and method == "POST" else None
-
-
 @pytest.fixture
-def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]:
-    """The emulator behind a proxy that may be unwell."""
-    upstream, now = urlsplit(emulator).netloc, Weather()
-
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            fault = now.next(self.command)
-            if isinstance(fault, int):
-                self.answer(fault, [], b'{"error": {"code": %d, "message": "not now"}}' % fault)
-                return
-            connection = http.client.HTTPConnection(upstream, timeout=30)
-            headers = {
-                k: v
-                for k, v in self.headers.items()
-                if k.lower() not in ("host", "content-length", "connection")
-            }
-            connection.request(self.command, self.path, body or None, {**headers, "Host": upstream})
-            got = connection.getresponse()
-            data = got.read()
-            if fault == "lost":
-                self.close_connection = True
-                return
-            self.answer(got.status, got.getheaders(), data)
-
-        def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
-            self.send_response(status)
-            for name, value in headers:
-                if name.lower() not in (
-                    "content-length",
-                    "transfer-encoding",
-                    "connection",
-                    "date",
-                    "server",
-                ):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-    for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH"):
-        setattr(Proxy, f"do_{method}", Proxy.forward)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
-    gcs._client.cache_clear()
-    yield now
-    server.shutdown()
-    server.server_close()
-    gcs._client.cache_clear()
+def weather(emulator: str) -> Iterator[Weather]:
+    with unwell(emulator) as now:
+        yield now
 
 
 @pytest.mark.parametrize("faults", [[503], [429, 429], ["lost"], [503, "lost", 429]])

@@ -153,7 +153,8 @@ def test_a_worker_dies_and_the_bytes_are_those_of_serial(
     on_dask = validate_request(
         {**document, "output": f"{place}/dask", "runner": {"kind": "dask", "options": options}}
     )
-    store, stop, killed = open_store(on_dask.output), threading.Event(), []
+    store, stop = open_store(on_dask.output), threading.Event()
+    killed: list[int] = []
     with Client(cluster) as client:
         client.wait_for_workers(3)
         killer = threading.Thread(target=kill_one, args=(client, store, stop, killed))

@@ -73,6 +73,17 @@ def test_an_object_that_fails_halfway_never_appears(prefix: str) -> None:
     assert store.list() == set()
 
 
+def test_a_download_is_not_listed_before_it_is_published(prefix: str) -> None:
+    store = open_store(prefix)
+    with store.open_download("x", "https://source") as download:
+        download.write(b"whole")
+        download.finish()
+        assert store.list() == set()
+        assert store.list_modified("") == {}
+        download.publish()
+    assert store.list() == {"x"}
+
+
 def test_one_that_another_worker_published_first_stands(prefix: str) -> None:
     store, other = open_store(prefix), open_store(prefix)
     assert isinstance(store, GcsStore)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from scenebeam.cloud.guard import authorize, normal_below
@@ -226,16 +227,19 @@ class LaunchHandler:
         current = self.runs.claim(run)
         version: str | None
         if current is None:
-            claim, version = Claim(message=message.id, since=time.time()), None
+            present = time.time()
+            claim, version = Claim(message=message.id, since=present, began=present), None
         else:
             held, version = current
             if held.job:
                 if not self._may_relaunch(run, held, message, again=again):
                     return None
                 answered = (*held.answered, held.message)[-_MAX_ANSWERED:]
+                present = time.time()
                 claim = Claim(
                     message=message.id,
-                    since=time.time(),
+                    since=present,
+                    began=present,
                     answered=answered,
                     launches=held.launch_count + 1,
                 )
@@ -256,11 +260,14 @@ class LaunchHandler:
         """Return whether a message launches a run again.
 
         It does if it is new, and the run has failed; a series is also launched after a success.
+        The status must be that of the last launch, which writes it after its claim.
         """
         if message.id in (held.message, *held.answered):
             return False
         status = self.runs.status(run)
-        return status is not None and status.ended and (again or status.state != "succeeded")
+        if status is None or not status.ended or status.job != held.job:
+            return False
+        return again or status.state != "succeeded"
 
     def _start(self, run: str, claim: Claim, request: RunRequest) -> RunStatus:
         """Launch the job of a claimed run, and record and publish its first status."""
@@ -276,26 +283,46 @@ class LaunchHandler:
             job, fault = "none", str(error)
         except BaseException:
             # Release the claim, so that the next delivery need not wait until it expires.
-            self._update_claim(run, claim.model_copy(update={"released": True}))
+            self._update_claim(run, claim, released=True)
             raise
-        self._update_claim(run, claim.model_copy(update={"job": job}))
-        launched = _launched_status(run, request, job, fault)
-        status = self.runs.update(run, lambda current: _keep_progress(current, launched))
+        self._update_claim(run, claim, job=job)
+        status = self._record_launch(run, claim, _launched_status(run, request, claim, job, fault))
         self._publish_status(status)
         return status
 
-    def _update_claim(self, run: str, claim: Claim) -> None:
-        """Replace our claim, unless another delivery has taken it over."""
+    def _update_claim(self, run: str, claim: Claim, **update: object) -> None:
+        """Update our claim, unless another delivery has taken it over."""
         current = self.runs.claim(run)
-        if current is not None and current[0].message == claim.message:
-            self.runs.try_claim(run, claim, current[1])
+        if current is not None and current[0] == claim:
+            self.runs.try_claim(run, claim.model_copy(update=update), current[1])
+
+    def _record_launch(self, run: str, claim: Claim, launched: RunStatus) -> RunStatus:
+        """Store the first status of a launch, unless there is a newer one."""
+
+        def change(current: RunStatus | None) -> RunStatus:
+            if current is None or current.job == launched.job:
+                return current or launched
+            # Read after the status: a later launch writes its claim before its status, so no
+            # status of a later launch is replaced, however late this one is.
+            stored = self.runs.claim(run)
+            assert stored is not None, "claims are never deleted"
+            is_latest = stored[0].launch_count == claim.launch_count
+            return launched if is_latest and stored[0].job in ("", launched.job) else current
+
+        return self.runs.update(run, change)
 
     def _current_status(self, run: str, request: RunRequest) -> RunStatus:
-        """Return the status of a launched run. Restore it if a crash left none."""
+        """Return the status of a launched run. Restore it if a crash left none of its launch.
+
+        Raises:
+            RetryableError: Another delivery has begun to launch the run again.
+        """
         current = self.runs.claim(run)
         assert current is not None, "claims are never deleted"
-        launched = _launched_status(run, request, current[0].job)
-        return self.runs.update(run, lambda status: status or launched)
+        claim = current[0]
+        if not claim.job:
+            raise RetryableError(f"{run} is being launched again: try again later")
+        return self._record_launch(run, claim, _launched_status(run, request, claim, claim.job))
 
     def _publish_status(self, status: RunStatus) -> None:
         if self.settings.status_topic:
@@ -306,8 +333,12 @@ class LaunchHandler:
             )
 
 
-def _launched_status(run: str, request: RunRequest, job: str, fault: str = "") -> RunStatus:
+def _launched_status(
+    run: str, request: RunRequest, claim: Claim, job: str, fault: str = ""
+) -> RunStatus:
     """Create the first status of a run: queued, or failed if its job could not be launched."""
+    # The job may have begun long before, if a crash has left its launch to a later delivery.
+    began = datetime.fromtimestamp(claim.began, UTC).replace(microsecond=0)
     return RunStatus(
         run=request.run,
         state="failed" if fault else "queued",
@@ -315,17 +346,10 @@ def _launched_status(run: str, request: RunRequest, job: str, fault: str = "") -
         job=job,
         fingerprint=request.fingerprint(),
         output=request.output,
-        started=now(),
+        started=began if claim.began else now(),
         updated=now(),
         message=fault,
     )
-
-
-def _keep_progress(current: RunStatus | None, launched: RunStatus) -> RunStatus:
-    """Return the first status of a launch, unless its job has already reported something newer."""
-    if current is not None and current.job == launched.job and current.state != "queued":
-        return current
-    return launched
 
 
 def _replace_surrogates(text: str) -> str:

@@ -80,7 +80,7 @@ class StatusUpdater:
                 continue  # its launch has not written a status yet
             if status.ended:
                 # A crash between the status and the marker left the marker behind.
-                self.runs.close(run, status.job)
+                self.runs.close_ended(run)
                 continue
             updated = self._refresh(run, status)
             if updated is not None:
@@ -100,7 +100,10 @@ class StatusUpdater:
         return None if status is None else self._refresh(run, status)
 
     def _refresh(self, run: str, status: RunStatus) -> RunStatus | None:
-        reported, job_state = self._read_reported(status), self.jobs.state(status.job)
+        # In this order: a run reports its end before its job is done, so a report that is read
+        # after the state of the job is never missed.
+        job_state = self.jobs.state(status.job)
+        reported = self._read_reported(status)
         counters = self.jobs.counters(status.job) if job_state == RUNNING else {}
         replaced: list[RunStatus] = []
 
@@ -108,6 +111,8 @@ class StatusUpdater:
             assert current is not None, "statuses are never deleted"
             # Called once per attempt: the last status is the one that was replaced.
             replaced.append(current)
+            if current.job != status.job:
+                return current  # launched again; what is known is about the earlier job
             return next_status(current, reported, job_state, counters)
 
         updated = self.runs.update(run, change)
@@ -172,6 +177,8 @@ def next_status(
         status = current.model_copy(update={**update, "finished": reported.finished})
     if not status.ended and counters:
         status = _add_counters(status, reported, counters)
+    if not status.ended:
+        status = _keep_counters(status, current)
     if not status.ended and job_state in _FINAL_STATES:
         status = _end_with_job(status, job_state)
     elif not status.ended and job_state == UNKNOWN and _is_lost(current):
@@ -199,6 +206,19 @@ def _add_counters(
         "done": done_before + min(counters.get("tasks_done", 0), remaining),
         "failed": counters.get("tasks_failed", 0),
         "read_bytes": max(status.read_bytes, counters.get("read_bytes", 0)),
+    }
+    return status.model_copy(update=update)
+
+
+def _keep_counters(status: RunStatus, current: RunStatus) -> RunStatus:
+    """Return the status of a running run, whose counters are those stored at least.
+
+    Not every call to Dataflow returns counters, and retried bundles take theirs back.
+    """
+    update = {
+        "done": max(status.done, min(current.done, status.tasks)),
+        "failed": max(status.failed, current.failed),
+        "read_bytes": max(status.read_bytes, current.read_bytes),
     }
     return status.model_copy(update=update)
 

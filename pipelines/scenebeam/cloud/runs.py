@@ -55,6 +55,10 @@ class Claim(BaseModel):
     """Ids of the last messages that launched the run before."""
     launches: int = 0
     """How often it was launched before; 0 in claims of earlier versions."""
+    began: float = 0.0
+    """Time of the first claim for this launch, by the clock of its writer; 0 in claims of earlier
+    versions. A job reports a later time, whenever its launch is recorded.
+    """
 
     @property
     def launch_count(self) -> int:
@@ -139,6 +143,18 @@ class Runs:
     def close(self, run: str, job: str) -> None:
         """Remove the marker of a run whose job has ended."""
         self.store.delete([_marker_key(run, job)])
+
+    def close_ended(self, run: str) -> None:
+        """Remove the markers that crashes have left of a run that has ended."""
+        markers = self.store.list(f"{OPEN}{run}+")
+        # Read after the markers: a launch names its job in the claim before it creates a marker,
+        # so any other marker is of an earlier launch.
+        claim, status = self.claim(run), self.status(run)
+        if status is None or not status.ended:
+            return
+        if claim is not None and claim[0].job != status.job:
+            markers.discard(_marker_key(run, claim[0].job))
+        self.store.delete(sorted(markers))
 
     def _mark_open_runs(self) -> None:
         """Create markers for the open runs of an earlier version. Resumes after an interruption."""

@@ -82,12 +82,14 @@ class GcsStore(Store):
         return generations
 
     def _list_blobs(self, prefix: str, field: str) -> Iterator[Any]:
-        """Yield objects with their name and one more field."""
+        """Yield published objects with their name and one more field."""
         fields = f"items(name,{field}),nextPageToken"
         with storage_errors(f"cannot list {self.uri}"):
-            yield from _client().list_blobs(
+            for blob in _client().list_blobs(
                 self._bucket, prefix=self._prefix + prefix, fields=fields
-            )
+            ):
+                if not blob.name.startswith(self._prefix + _DOWNLOADING):
+                    yield blob
 
     def read(self, key: str) -> bytes | None:
         """Read an object as it is stored; None if it does not exist.

@@ -22,7 +22,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scenebeam.csvtable import File
+from scenebeam import csvtable
 from scenebeam.errors import StorageError
 from scenebeam.multihash import multihash
 from scenebeam.storage import AtomicFile, Store, open_store
@@ -407,7 +407,7 @@ class BucketMachine(StoreMachine):
         return uri
 
 
-class _Content(File):
+class _Content(csvtable.File):
     def __init__(self, content: bytes) -> None:
         self.content = content
 

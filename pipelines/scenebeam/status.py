@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 STATUS_FILE, FAILURES_FILE, PAGE_FILE = "status.json", "failures.csv", "report/index.html"
 SERIES_FILE = "series.json"
@@ -64,6 +64,8 @@ class RunStatus(BaseModel):
     """Failed tasks that may succeed when they are retried."""
     incomplete: int = 0
     """Products that lack some of their tiles."""
+    stalled: tuple[str, ...] = ()
+    """Tasks of a run in progress that have read nothing for ten minutes, and where they run."""
     requests: int = 0
     read_bytes: int = 0
     cost: float | None = None
@@ -79,6 +81,15 @@ class RunStatus(BaseModel):
     def ended(self) -> bool:
         """Whether the state is final."""
         return self.state in ("succeeded", "partial", "failed", "cancelled", "rejected")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tasks_per_minute(self) -> float | None:
+        """Tasks that this run has made per minute so far; None before the first update."""
+        if self.started is None or self.updated is None or self.updated <= self.started:
+            return None
+        minutes = (self.updated - self.started).total_seconds() / 60
+        return round((self.done - self.kept) / minutes, 1)
 
     @property
     def exit_code(self) -> int:

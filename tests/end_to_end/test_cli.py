@@ -96,7 +96,7 @@ def test_shards_count_as_progress_and_their_products_as_products(
     plan = load_or_create_plan(request, store)
     assert (plan.products, len(plan.tasks)) == (2, 4)
     for task in plan.tasks[:1]:
-        make_task("mosaic", task, store, request.limits)
+        make_task("mosaic", task, store, request.limits, "note")
     with report_progress(plan, store, lambda done, total: seen.append((done, total))):
         pass
     assert seen[-1] == (1, 4)

@@ -279,7 +279,7 @@ def test_a_sharded_product_goes_on_where_a_pass_has_ended(catalog: Catalog, seri
     store = open_store(request.output)
     plan = reuse.load_or_create_plan(request, store)
     assert len(plan.tasks) > 1
-    make_task("mosaic", plan.tasks[0], store, request.limits)
+    make_task("mosaic", plan.tasks[0], store, request.limits, "note")
     [part] = store.list("parts/")
     reuse.load_or_create_plan(request, open_store(request.output))
     assert store.list("parts/") == {part}

@@ -226,6 +226,8 @@ def show_status(status: RunStatus, as_json: bool) -> None:
         click.echo(status.model_dump_json(indent=2))
         return
     click.echo(f"{status.run}: {status.state}, {_describe_done(status)}")
+    for stalled in status.stalled:
+        click.echo(f"stalled: {stalled}")
     if status.incomplete:
         noun = "product is" if status.incomplete == 1 else "products are"
         click.echo(f"{status.incomplete} {noun} incomplete: the report says what is missing")
@@ -247,5 +249,7 @@ def _describe_done(status: RunStatus) -> str:
         notes.append(f"{status.products} products")
     counts = {"kept": status.kept, "replaced": status.replaced, "waiting": status.waiting}
     notes += [f"{count} {name}" for name, count in counts.items() if count]
+    if status.tasks_per_minute and not status.ended:
+        notes.append(f"{status.tasks_per_minute:g} a minute")
     text = f"{status.done} of {status.tasks} tasks done"
     return f"{text} ({', '.join(notes)})" if notes else text

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from scenebeam.errors import RequestError, StorageError
 from scenebeam.execution.runners import runs_in_process
 from scenebeam.planning.plan import read_plan
-from scenebeam.status import STATUS_FILE, RunStatus
+from scenebeam.report.outcomes import outcomes_folder, stalled_tasks
+from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import open_store
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,11 @@ def live_status(output: str) -> RunStatus:
         return status
     if plan is None:
         return status
-    changes: dict[str, object] = {"done": plan.progress(store.list())}
+    changes: dict[str, object] = {
+        "done": plan.progress(store.list()),
+        "stalled": tuple(stalled_tasks(outcomes_folder(status), store)),
+        "updated": now(),
+    }
     if runs_in_process(status.runner) and store.is_held() is False:
         changes |= {"state": "cancelled", "message": _PROCESS_ENDED}
     return status.model_copy(update=changes)

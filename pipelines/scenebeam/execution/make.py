@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from scenebeam.errors import RunnerError, SceneBeamError, is_permanent, unexpected
+from scenebeam.execution.stalls import process_watch
 from scenebeam.products import product_of
-from scenebeam.report.outcomes import write_part
+from scenebeam.report.outcomes import stall_key, write_part
 from scenebeam.request import Limits
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
@@ -112,12 +113,12 @@ def make_range(
     outcomes = []
     for task in tasks:
         if not task.is_done(existing):
-            outcomes.append(make_task(kind, task, store, limits))
+            outcomes.append(make_task(kind, task, store, limits, stall_key(key)))
             yield outcomes[-1]
     write_part(outcomes, store, key)
 
 
-def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
+def make_task(kind: str, task: Task, store: Store, limits: Limits, note: str) -> Outcome:
     """Make one task of a product.
 
     Args:
@@ -125,6 +126,7 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
         task: The task.
         store: The output.
         limits: Limits of the request.
+        note: Key of the note that names the task if it stalls.
 
     Returns:
         The outcome. Errors become outcomes.
@@ -139,7 +141,11 @@ def make_task(kind: str, task: Task, store: Store, limits: Limits) -> Outcome:
     start = time.monotonic()
     log.info("%s: started", task.id)
     try:
-        with process_gate().hold(task.estimate.memory):
+        with (
+            process_gate().hold(task.estimate.memory),
+            process_watch().watch(task.id, budget, store, note),
+        ):
+            budget.start()
             outcome: Outcome = product_of(kind).make(task, store, budget)
     except SceneBeamError as error:
         log.debug("task %s", task.id, exc_info=True)

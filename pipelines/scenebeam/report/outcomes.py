@@ -11,6 +11,7 @@ run tries again what has failed. The report deletes it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -26,6 +27,8 @@ OUTCOMES_PREFIX = "outcomes/"
 _SCHEMA = pa.schema([("task", pa.string()), ("outcome", pa.string())])
 _GROUP_ROWS = 1000
 """Outcomes of a row group, which are in memory at once."""
+_STALLED = "stalled/"
+"""Folder of the notes about tasks that have stalled."""
 _KEPT_GROUPS = 4
 """Row groups that stay in memory after they were read."""
 
@@ -38,6 +41,28 @@ def outcomes_folder(status: RunStatus) -> str:
 def part_key(folder: str, first: int) -> str:
     """Return the key of the part of the rows of a plan that begin with `first`."""
     return f"{folder}{first:08d}.parquet"
+
+
+def stall_key(part: str) -> str:
+    """Return the key of the note that names the task of a range that has stalled."""
+    folder, _, name = part.rpartition("/")
+    return f"{folder}/{_STALLED}{name.removesuffix('.parquet')}.json"
+
+
+def stalled_tasks(folder: str, store: Store) -> list[str]:
+    """Return the ids of the tasks of a run that have stalled, each with its host.
+
+    Args:
+        folder: Prefix of the outcomes of the run.
+        store: The output.
+    """
+    tasks = []
+    for key in sorted(store.list(f"{folder}{_STALLED}")):
+        content = store.read(key)
+        if content is not None:
+            note = json.loads(content)
+            tasks.append(f"{note['task']} on {note['host']} since {note['noticed']}")
+    return tasks
 
 
 def write_part(outcomes: Sequence[Outcome], store: Store, key: str) -> None:

@@ -371,6 +371,9 @@ class Limits(StrictModel):
     """Largest number of pixels of one band of one product."""
     file_seconds: float = Field(default=300.0, gt=0, le=_MAX_SECONDS)
     """Seconds that one whole file may take to download; a later run resumes a partial one."""
+    task_seconds: float = Field(default=21_600.0, gt=0, le=_MAX_SECONDS)
+    """Seconds that one task may take, six hours by default; a slower one fails. The limit is
+    checked whenever the task reads from a server. The next run makes the task again."""
     private_addresses: bool = False
     """Allow files at loopback and private addresses even if the catalog is public. They are always
     allowed if the catalog is a local file or at a private address itself."""

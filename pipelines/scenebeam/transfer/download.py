@@ -138,6 +138,7 @@ def _receive(href: str, target: Target, budget: Budget, signing: str, deadline: 
                 received += len(data)
                 _check_overrun(href, target, len(data))
                 target.write(data)
+                budget.check_deadline()
                 if time.monotonic() > deadline:
                     return False
                 monitor.count(len(data))

@@ -23,6 +23,8 @@ MAX_CONCURRENT_REQUESTS = 24
 CHUNK = 2**20
 TRANSIENT = {408, 425, 429}
 """Status codes that are retried, besides every 5xx and every status that no GET should return."""
+_BUSY = {429, 503}
+"""Status codes of a host that is asked too much of."""
 _HINTS = {
     401: ": check the credentials in the environment",
     403: ": the file requires credentials, or this account may not read it",
@@ -44,6 +46,10 @@ class TransientError(Exception):
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
         self.after = after
+
+
+class BusyError(TransientError):
+    """The host is overloaded: it says so (429, 503), or does not answer in time."""
 
 
 @cache
@@ -99,6 +105,8 @@ def open_url(
         response = pool.request("GET", signed.url, headers=sent_headers, preload_content=False)
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
         raise ReadError(f"{redact_url(href)} is not a valid URL") from error
+    except urllib3.exceptions.TimeoutError as error:
+        raise BusyError(describe_error(error)) from None
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise TransientError(describe_error(error)) from None
     if response.status in (200, 206, 416):
@@ -115,7 +123,8 @@ def open_url(
 def _status_error(href: str, response: urllib3.BaseHTTPResponse) -> TransientError | ReadError:
     status = response.status
     if status in TRANSIENT or status >= 500 or status < 400:
-        return TransientError(
+        kind = BusyError if status in _BUSY else TransientError
+        return kind(
             f"the server returned {status}", retry_after(response.headers.get("Retry-After"))
         )
     return ReadError(

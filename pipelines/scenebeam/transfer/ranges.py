@@ -27,6 +27,7 @@ from scenebeam.transfer.http import (
 )
 from scenebeam.transfer.retry import Budget, retrying
 from scenebeam.transfer.signing import SignedRequest, redact_url, sign, split_url
+from scenebeam.transfer.throttle import throttle_of
 
 UNKNOWN_SIZE = sys.maxsize
 """In place of the size of a file whose server does not declare one."""
@@ -100,7 +101,8 @@ def request_range(
         signed = sign(href, signing)
         if signed is None:
             return _read_local(href, start, stop, budget)
-        return _read_http(href, signed, start, stop, budget, fresh=fresh)
+        with throttle_of(split_url(signed.url).netloc).slot():
+            return _read_http(href, signed, start, stop, budget, fresh=fresh)
 
     return retrying(read_once, href, budget)
 

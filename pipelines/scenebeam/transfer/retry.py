@@ -7,7 +7,9 @@ by minutes per request. Permanent errors are never retried.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -48,6 +50,10 @@ class Budget:
     """Whether loopback and private addresses may be read."""
     file_seconds: float = 300.0
     """Maximum duration of the download of one whole file."""
+    task_seconds: float = math.inf
+    """Maximum duration of the task."""
+    deadline: float = math.inf
+    """When the task must have ended, in terms of `time.monotonic`; see `start`."""
     requests: int = 0
     """Responses read so far."""
     bytes: int = 0
@@ -67,7 +73,25 @@ class Budget:
             per_host=limits.max_per_host,
             private=limits.private_addresses,
             file_seconds=limits.file_seconds,
+            task_seconds=limits.task_seconds,
         )
+
+    def start(self) -> None:
+        """Start the time of the task."""
+        self.deadline = time.monotonic() + self.task_seconds
+
+    def check_deadline(self) -> None:
+        """Check that the task has time left.
+
+        Raises:
+            ReadError: It has taken too long; a retry may be faster.
+        """
+        if time.monotonic() > self.deadline:
+            raise ReadError(
+                f"the task has taken longer than limits.task_seconds = {self.task_seconds:g}; run "
+                "again to retry it, or raise the limit",
+                permanent=False,
+            )
 
     def count(self, size: int) -> None:
         """Count one response of `size` bytes."""
@@ -125,14 +149,17 @@ def retrying(call: Callable[[], T], href: str, budget: Budget) -> T:
             state.attempt_number >= budget.attempts
             or budget.spent
             or (state.seconds_since_start or 0) > max_seconds
+            or time.monotonic() > budget.deadline
         ),
         wait=budget.wait,
         sleep=tenacity.sleep_using_event(shutdown),
         reraise=True,
     )
+    budget.check_deadline()
     try:
         return retry(call)
     except TransientError as error:
+        budget.check_deadline()
         tries = retry.statistics.get("attempt_number", 1)
         raise ReadError(
             f"{redact_url(href)} could not be read: {error} (after {tries} tries); "

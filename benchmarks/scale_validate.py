@@ -37,7 +37,7 @@ from scale_tasks import LATENCY, measure_tasks, request_of
 from scenebeam.imaging.shards import cut_windows, shared_levels
 
 VALIDATED = SCENES[:2]
-"""One image each; other tiles than those whose tasks are measured for it."""
+"""One image each; other dates than the one whose tasks are measured for it."""
 
 
 def real(config: dict[str, Any]) -> dict[str, Any]:

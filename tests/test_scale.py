@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+from scale import MEASURED, costs_of, ndvi
 from scale_events import Process, RateLimit, Simulation
 from scale_inputs import NEW, OLD, Costs, Environment, Sample, Workload
 from scale_model import Run
@@ -116,3 +118,12 @@ def test_more_workers_are_not_slower_on_average() -> None:
         runs = [Run(SHARDED, FREE, NOISY, machines, NEW, seed).simulate() for seed in range(10)]
         means.append(mean(run.seconds for run in runs))
     assert means == sorted(means, reverse=True)
+
+
+def test_the_recorded_file_has_every_measure() -> None:
+    found = json.loads(MEASURED.read_text())
+    costs, workload = costs_of(found), ndvi(found)
+    assert all(value >= 0 for value in vars(costs).values())
+    run = Run(workload, costs, QUIET, 100).simulate()
+    cpu = mean(sample.cpu for sample in workload.samples) * workload.pixels * workload.tasks
+    assert run.cpu == pytest.approx(cpu, rel=0.05)

@@ -7,21 +7,26 @@ appears complete and verified, and concurrent writers never overwrite each other
 from __future__ import annotations
 
 import base64
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
-from google.auth.exceptions import GoogleAuthError
+from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import MD5_PREFIX, file_multihash
+from scenebeam.storage.composer import Composer
+from scenebeam.storage.crc32c import file_crc32c
+from scenebeam.storage.gcs_compose import GcsComposer
+from scenebeam.storage.gcs_errors import storage_errors
 from scenebeam.storage.partial_download import PartialDownload
 from scenebeam.storage.store import AtomicFile, Store, checked_key
 
@@ -31,12 +36,9 @@ _DOWNLOADING = ".arriving/"
 """Folder of objects that have not been verified yet. A killed process may leave some there; the
 next download of the same file replaces them.
 """
+_CONCURRENT_DELETIONS = 16
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
-_SIGN_IN = (
-    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
-    "to the key file of a service account"
-)
 
 
 @cache
@@ -51,7 +53,7 @@ class GcsStore(Store):
         bucket, _, prefix = uri.removeprefix("gs://").partition("/")
         self.uri = uri.rstrip("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        with _storage_errors(f"cannot use {self.uri}"):
+        with storage_errors(f"cannot use {self.uri}"):
             self._bucket = _client().bucket(bucket)
 
     def _list_keys(self, prefix: str) -> set[str]:
@@ -71,7 +73,7 @@ class GcsStore(Store):
     def _list_blobs(self, prefix: str, field: str) -> Iterator[Any]:
         """Yield objects with their name and one more field."""
         fields = f"items(name,{field}),nextPageToken"
-        with _storage_errors(f"cannot list {self.uri}"):
+        with storage_errors(f"cannot list {self.uri}"):
             yield from _client().list_blobs(
                 self._bucket, prefix=self._prefix + prefix, fields=fields
             )
@@ -82,7 +84,7 @@ class GcsStore(Store):
         An object with `Content-Encoding: gzip` is not decompressed, because it may expand to a
         thousand times its size.
         """
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             try:
                 return bytes(
                     self._blob(key).download_as_bytes(raw_download=True, checksum="crc32c")
@@ -111,7 +113,7 @@ class GcsStore(Store):
 
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """Read an object and its generation; None if it does not exist."""
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             blob = self._blob(key)
             try:
                 content = bytes(blob.download_as_bytes(checksum="crc32c"))
@@ -120,7 +122,7 @@ class GcsStore(Store):
             return content, str(blob.generation)
 
     def replace(self, key: str, content: bytes, version: str) -> bool:
-        with _storage_errors(f"cannot write {self.uri_for(key)}"):
+        with storage_errors(f"cannot write {self.uri_for(key)}"):
             try:
                 self._blob(key).upload_from_string(
                     content,
@@ -156,7 +158,7 @@ class GcsStore(Store):
         blob = self._blob(key)
         blob.metadata = {_CHECKSUM: checksum}
         with (
-            _storage_errors(f"cannot write {self.uri_for(key)}"),
+            storage_errors(f"cannot write {self.uri_for(key)}"),
             self._accept_lost_race(blob.name),
         ):
             send(
@@ -215,7 +217,7 @@ class GcsStore(Store):
         if checksum:
             blob.metadata = {_CHECKSUM: checksum}
         with (
-            _storage_errors(f"cannot write {self.uri_for(target)}"),
+            storage_errors(f"cannot write {self.uri_for(target)}"),
             self._accept_lost_race(blob.name),
         ):
             generation, token = self._generation(blob.name), None
@@ -241,33 +243,51 @@ class GcsStore(Store):
         sha256 = (blob.metadata or {}).get(_CHECKSUM)
         return blob.size, sha256 or MD5_PREFIX + base64.b64decode(blob.md5_hash or "").hex()
 
+    def crc32c(self, key: str) -> int:
+        """Return the CRC32C of an object, which GCS keeps."""
+        blob = self._get_blob(key)
+        if blob is None:
+            raise StorageError(f"{self.uri_for(key)} does not exist")
+        return _crc32c(blob)
+
+    @property
+    def composer(self) -> Composer:
+        return GcsComposer(self._bucket, self._prefix)
+
     def matches(self, key: str, path: Path) -> bool:
         """Return whether an object exists with the size and the CRC32C of a local file."""
         blob = self._get_blob(key)
         if blob is None or blob.size != path.stat().st_size:
             return False
-        checksum = Checksum()
-        with path.open("rb") as file:
-            for _ in checksum.consume(file, 2**20):
-                pass
-        return bool(blob.crc32c == base64.b64encode(checksum.digest()).decode())
+        return _crc32c(blob) == file_crc32c(path)
 
     @contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
         """Provide the object's content in a temporary file until the block ends."""
-        with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
-            with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        # The file is closed: an image has thousands of parts, more than a process may have open.
+        descriptor, name = tempfile.mkstemp(suffix=Path(key).suffix)
+        path = Path(name)
+        try:
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                storage_errors(f"cannot read {self.uri_for(key)}"),
+            ):
                 self._blob(key).download_to_file(file, checksum="crc32c")
-            file.flush()
-            yield Path(file.name)
+            yield path
+        finally:
+            path.unlink()
 
     def delete(self, keys: Iterable[str]) -> None:
-        with _storage_errors(f"cannot delete in {self.uri}"):
-            for key in keys:
-                try:
-                    self._blob(key).delete()
-                except NotFound:
-                    continue
+        """Delete objects, several at a time; those that do not exist are ignored."""
+        with (
+            storage_errors(f"cannot delete in {self.uri}"),
+            ThreadPoolExecutor(_CONCURRENT_DELETIONS) as threads,
+        ):
+            list(threads.map(self._delete, keys))
+
+    def _delete(self, key: str) -> None:
+        with suppress(NotFound):
+            self._blob(key).delete()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -282,8 +302,12 @@ class GcsStore(Store):
 
     def _get_blob(self, key: str) -> Any:
         """Return an object with its properties; None if it does not exist."""
-        with _storage_errors(f"cannot read {self.uri_for(key)}"):
+        with storage_errors(f"cannot read {self.uri_for(key)}"):
             return self._bucket.get_blob(self._blob(key).name)
+
+
+def _crc32c(blob: Any) -> int:
+    return int.from_bytes(base64.b64decode(blob.crc32c), "big")
 
 
 class _GcsDownload(PartialDownload):
@@ -300,7 +324,7 @@ class _GcsDownload(PartialDownload):
         return
 
     def _append(self, data: bytes) -> None:
-        with _storage_errors(f"cannot write {self._store.uri_for(self._key)}"):
+        with storage_errors(f"cannot write {self._store.uri_for(self._key)}"):
             if self._writer is None:
                 self._writer = self._store._blob(self._temporary_key).open(
                     "wb", chunk_size=_CHUNK, retry=DEFAULT_RETRY
@@ -321,7 +345,7 @@ class _GcsDownload(PartialDownload):
 
     def finish(self) -> str:
         uri = self._store.uri_for(self._key)
-        with _storage_errors(f"cannot write {uri}"):
+        with storage_errors(f"cannot write {uri}"):
             self._writer.close()
             blob = self._store._bucket.get_blob(self._store._blob(self._temporary_key).name)
         if blob is None or blob.crc32c != base64.b64encode(self._crc32c.digest()).decode():
@@ -337,20 +361,3 @@ class _GcsDownload(PartialDownload):
     def close(self) -> None:
         """Remove the temporary object: no other process could resume the upload."""
         self._discard()
-
-
-@contextmanager
-def _storage_errors(action: str) -> Iterator[None]:
-    """Translate each error of Google's client into a StorageError: what failed, and what to try."""
-    try:
-        yield
-    except Forbidden as error:
-        raise StorageError(
-            f"{action}: permission denied; give the account access to the bucket"
-        ) from error
-    except NotFound as error:
-        raise StorageError(f"{action}: no such bucket or object") from error
-    except GoogleAuthError as error:
-        raise StorageError(f"{action}: no valid Google credentials; {_SIGN_IN}") from error
-    except GoogleAPIError as error:
-        raise StorageError(f"{action}: {error}") from error

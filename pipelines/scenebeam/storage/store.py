@@ -17,6 +17,8 @@ from typing import IO, Any
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.multihash import multihash
+from scenebeam.storage.composer import Composer
+from scenebeam.storage.crc32c import file_crc32c
 from scenebeam.storage.partial_download import PartialDownload
 
 SUPERSEDED = "superseded.json"
@@ -264,6 +266,20 @@ class Store(ABC):
         Returns:
             Its size in bytes, and its SHA-256 as a multihash in hex (STAC's `file:checksum`).
         """
+
+    def crc32c(self, key: str) -> int:
+        """Return the CRC32C of a file.
+
+        Raises:
+            StorageError: The file does not exist, or cannot be read.
+        """
+        with self.local_copy(key) as path:
+            return file_crc32c(path)
+
+    @property
+    def composer(self) -> Composer | None:
+        """What composes files of pieces inside the store; None if the store cannot."""
+        return None
 
     @abstractmethod
     def matches(self, key: str, path: Path) -> bool:

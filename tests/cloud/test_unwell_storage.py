@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from test_launch import Desk, message, stored
@@ -19,7 +16,8 @@ from scenebeam.cloud.launch import LaunchHandler, RetryableError
 from scenebeam.cloud.runs import Runs
 from scenebeam.cloud.settings import CloudSettings
 from scenebeam.status import RunStatus
-from scenebeam.storage import gcs, open_store
+from scenebeam.storage import open_store
+from storage_proxy import Answer, Request, Upstream, proxied, refusal
 
 pytestmark = pytest.mark.cloud
 
@@ -39,62 +37,19 @@ class Weather:
 
 
 @pytest.fixture
-def weather(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weather]:
+def weather(emulator: str) -> Iterator[Weather]:
     """The emulator behind a proxy that may be unwell."""
-    upstream, now = urlsplit(emulator).netloc, Weather()
+    now = Weather()
 
-    class Proxy(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(request: Request, upstream: Upstream) -> Answer | None:
+        fault = now.next(request.method)
+        if isinstance(fault, int):
+            return refusal(fault, "not now")
+        answered = upstream.answer(request)
+        return None if fault == "lost" else answered
 
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            fault = now.next(self.command)
-            if isinstance(fault, int):
-                self.answer(fault, [], b'{"error": {"code": %d, "message": "not now"}}' % fault)
-                return
-            connection = http.client.HTTPConnection(upstream, timeout=30)
-            headers = {
-                k: v
-                for k, v in self.headers.items()
-                if k.lower() not in ("host", "content-length", "connection")
-            }
-            connection.request(self.command, self.path, body or None, {**headers, "Host": upstream})
-            got = connection.getresponse()
-            data = got.read()
-            if fault == "lost":
-                self.close_connection = True
-                return
-            self.answer(got.status, got.getheaders(), data)
-
-        def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
-            self.send_response(status)
-            for name, value in headers:
-                if name.lower() not in (
-                    "content-length",
-                    "transfer-encoding",
-                    "connection",
-                    "date",
-                    "server",
-                ):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-    for method in ("GET", "POST", "PUT", "DELETE", "HEAD", "PATCH"):
-        setattr(Proxy, f"do_{method}", Proxy.forward)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
-    gcs._client.cache_clear()
-    yield now
-    server.shutdown()
-    server.server_close()
-    gcs._client.cache_clear()
+    with proxied(emulator, answer):
+        yield now
 
 
 @pytest.mark.parametrize("faults", [[503], [429, 429], ["lost"], [503, "lost", 429]])

@@ -351,11 +351,10 @@ def assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store
         written = [writer.assemble(task, store, output) for output in outputs]
     except StorageError:
         # Another worker may have assembled them, and deleted the parts, in the meantime.
-        if task.is_done(store.list()):
-            return
-        raise
-    _publish_item(task, store, written, missing_in_plan(task))
-    parts = [task.part_key(output.name, shard) for output in outputs for shard in shards]
-    # Parts first: pieces without a part are not looked for, but a part needs its pieces.
-    store.delete(parts)
+        if not task.is_done(store.list()):
+            raise
+    else:
+        _publish_item(task, store, written, missing_in_plan(task))
+    # Parts first: nobody looks for pieces without a part, but a part needs its pieces.
+    store.delete([task.part_key(output.name, shard) for output in outputs for shard in shards])
     store.delete(sorted(store.list(task.parts_prefix)))

@@ -129,10 +129,11 @@ class ComposingStorage:
             if request.method == "POST" and parts.path.endswith("/compose"):
                 return self._compose(request, upstream)
             status, headers, data = upstream.answer(request)
-        if "alt=media" in parts.query or parts.path.startswith("/download/"):
-            self.sent += len(data)
-        elif request.method == "GET" and status == 200 and parts.path.startswith("/storage/"):
-            data = self._without_md5(data)
+        if request.method == "GET" and status in (200, 206):
+            if parts.path.startswith("/storage/") and "alt=media" not in parts.query:
+                data = self._without_md5(data)
+            else:
+                self.sent += len(data)
         return status, headers, data
 
     def _compose(self, request: Request, upstream: Upstream) -> Answer:

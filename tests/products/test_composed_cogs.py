@@ -26,6 +26,7 @@ from scenebeam.imaging.encode import ImageEncoder
 from scenebeam.imaging.parts import PartHeader, StoredPart
 from scenebeam.imaging.pieces import write_pieces
 from scenebeam.imaging.shards import Window, shard_shapes, shared_levels
+from scenebeam.imaging.thumbnails import read_band
 from scenebeam.planning.search import make_plan
 from scenebeam.products import product_of
 from scenebeam.raster.cog import CogProfile, Level
@@ -166,6 +167,19 @@ def test_a_composed_cog_has_the_bytes_of_one_assembled_on_a_disk(
     assert (store.size(KEY), store.crc32c(KEY)) == (len(local), crc32c)
     np.testing.assert_array_equal(np.ma.getmaskarray(read), np.ma.getmaskarray(image.pixels))
     np.testing.assert_array_equal(read.compressed(), np.ma.compressed(image.pixels))
+
+
+def test_a_preview_reads_a_small_part_of_a_composed_cog(
+    storage: ComposingStorage, prefix: str
+) -> None:
+    image = Image(numbers((4096, 4096)), 0, (0, 2048, 4096), (0, 4096), 2048)
+    store = open_store(prefix)
+    image.store_shards(store, composed=True)
+    image.assemble(store)
+    storage.sent, size = 0, store.size(KEY)
+    assert size is not None
+    assert np.isfinite(read_band(store, KEY, 1)).all()
+    assert 0 < storage.sent < size / 8
 
 
 def test_many_pieces_are_composed_in_a_tree(
@@ -436,7 +450,7 @@ def test_a_worker_whose_parts_another_has_assembled_and_deleted_is_done(
 ) -> None:
     request = request_of_shards(output=prefix, **{"product.bands": ["red"]})
     plan, store = make_plan(request), open_store(prefix)
-    *others, last = [task for task in plan.tasks if task.name == "20210610T092031Z"]
+    *others, last = [task for task in plan.tasks if task.cube_id == "20210610T092031Z"]
     make = product_of("mosaic").make
     for task in others:
         assert make(task, store, Budget()).state == "done"

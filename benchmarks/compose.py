@@ -172,7 +172,9 @@ def rounds(count: int, latency: int, server: psutil.Process) -> Runs:
             uri = f"gs://bucket/{latency}/{number}/{way.split()[0]}"
             store = open_store(uri)
             store_shards(store, composed=way == COMPOSED)
-            results.append(in_fresh_process(__file__, {"way": way, "uri": uri, "latency": latency}))
+            before = sum(server.cpu_times()[:2])
+            found = in_fresh_process(__file__, {"way": way, "uri": uri, "latency": latency})
+            results.append({**found, "server": sum(server.cpu_times()[:2]) - before})
             hashes.add(checked(uri))
             store.delete([KEY])
         assert len(hashes) == 1, "the COGs differ"

@@ -45,7 +45,7 @@ def assemble(
     profile: CogProfile,
     *,
     average: bool,
-    pieces_prefix: str = "",
+    pieces_prefix: str,
 ) -> tuple[Integrity, list[PartHeader]]:
     """Assemble the parts of one band into one COG, and publish it atomically.
 

@@ -9,30 +9,44 @@ is made of one row of blocks of each part beside another:
 
 Sizes, masks and blocks are all merged in that order. The levels that no part has are
 encoded from the coarse pixels of all parts.
+
+Where the blocks of the parts are in pieces beside them, the COG is composed of these inside the
+store, and no block is read: see `imaging.pieces`. The bytes are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
-from scenebeam.errors import CheckError
+from scenebeam.errors import CheckError, StorageError
 from scenebeam.imaging.parts import PartHeader, StoredPart
-from scenebeam.raster.cog import CogProfile, Level, write_cog
-from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid, concatenate, level_shapes
+from scenebeam.imaging.pieces import Integrity, PiecedLevel, compose_cog
+from scenebeam.imaging.shards import PARTS_PREFIX
+from scenebeam.raster.cog import AnyLevel, CogProfile, Level, lay_out, write_cog
+from scenebeam.raster.pyramid import BLOCK_SIZE, Pyramid, concatenate, level_shapes
 from scenebeam.raster.validity import Array
-from scenebeam.storage import AtomicFile, Store
+from scenebeam.storage import Composer, Piece, Store
+from scenebeam.transfer.pools import io_threads
 
 _PartRows = Sequence[Sequence[StoredPart]]
 """Parts by the rows of shards of the grid, each from left to right."""
 
 
 def assemble(
-    store: Store, part_keys: Sequence[str], key: str, profile: CogProfile, *, average: bool
-) -> tuple[AtomicFile, list[PartHeader]]:
+    store: Store,
+    part_keys: Sequence[str],
+    key: str,
+    profile: CogProfile,
+    *,
+    average: bool,
+    pieces_prefix: str,
+) -> tuple[Integrity, list[PartHeader]]:
     """Assemble the parts of one band into one COG, and publish it atomically.
 
     Args:
@@ -41,46 +55,98 @@ def assemble(
         key: Key of the COG.
         profile: Its grid and tags; dtype and nodata value are those of the parts.
         average: Average pixels for overviews; otherwise use the nearest, as for classes.
+        pieces_prefix: Start of the keys of their pieces, if they have any.
 
     Returns:
-        The published file, and the headers of the parts in the order of `part_keys`.
+        How the published file is verified, and the headers of the parts in the order of
+        `part_keys`.
 
     Raises:
-        CheckError: The dtypes or the nodata values of the parts differ.
-        StorageError: A part cannot be read, or the COG cannot be published.
+        CheckError: The parts do not fit together.
+        StorageError: A part cannot be read, a piece is damaged, or the COG cannot be published.
     """
     with ExitStack() as copies:
         parts = open_parts(store, part_keys, copies)
         headers = [part.header for part in parts]
         first = headers[0]
         profile = replace(profile, dtype=np.dtype(first.dtype), nodata=first.nodata)
-        part_rows = _sort_by_rows(parts)
-        shapes = level_shapes(profile.height, profile.width)
-        shared = len(first.shapes)
-        levels: list[Level | EncodedBlocks] = []
-        # Blocks are read lazily, while the COG is written: no level is in memory as a whole.
-        for level in range(shared):
-            sizes = _merge_sizes(part_rows, level)
-            levels.append(Level(*shapes[level], sizes, _merge_blocks(part_rows, level)))
-        # A TIFF has masks for all of its blocks or for none.
-        masks = None
-        if any(header.masks for header in headers):
-            masks = _merge_masks(part_rows, shared)
-        if shared < len(shapes):
-            pyramid = encode_coarse_levels(
-                parts,
-                shapes[shared:],
-                first.dtype,
-                first.nodata,
-                profile.codec,
-                average=average,
-            )
-            levels += pyramid.finish()
-            if masks is not None:
-                masks += pyramid.masks or _empty_masks([level.sizes for level in pyramid.levels])
+        levels, masks = _merge_levels(parts, profile, average=average)
+        if first.pieces is not None:
+            composer = _composer_of(store, key)
+            _check_pieces(store, composer, part_keys, headers, pieces_prefix)
+            layout = lay_out(profile, levels, masks)
+            return compose_cog(composer, pieces_prefix, key, layout), headers
         with store.open_write(key) as file:
             write_cog(file, profile, levels, masks)
-        return file, headers
+        return {"file:size": file.size, "file:checksum": file.checksum}, headers
+
+
+def _composer_of(store: Store, key: str) -> Composer:
+    if store.composer is None:
+        raise CheckError(
+            f"{store.uri_for(key)}: its parts were stored in a bucket, and can be assembled only "
+            f"there; remove {store.uri_for(PARTS_PREFIX)} and run again"
+        )
+    return store.composer
+
+
+def _check_pieces(
+    store: Store,
+    composer: Composer,
+    part_keys: Sequence[str],
+    headers: Sequence[PartHeader],
+    prefix: str,
+) -> None:
+    """Check that all pieces are there and intact, before anything is composed of them."""
+    part_of: dict[Piece, str] = {}
+    for key, header in zip(part_keys, headers, strict=True):
+        part_of.update(dict.fromkeys(chain.from_iterable(header.pieces or ()), key))
+    damaged = composer.find_damaged(prefix, part_of)
+    if damaged:
+        # Without its part, a shard is made again.
+        store.delete(sorted({part_of[piece] for piece in damaged}))
+        raise StorageError(
+            f"{store.uri_for(min(damaged).key)}: missing or damaged, like {len(damaged)} of "
+            f"{len(part_of)} pieces of the image; run again to make their shards again"
+        )
+
+
+def _merge_levels(
+    parts: Sequence[StoredPart], profile: CogProfile, *, average: bool
+) -> tuple[list[AnyLevel], list[list[bytes]] | None]:
+    """Return all levels of the image, and their masks, if any pixel is masked."""
+    part_rows = _sort_by_rows(parts)
+    shapes = level_shapes(profile.height, profile.width)
+    shared = len(parts[0].header.shapes)
+    levels: list[AnyLevel] = []
+    for level in range(shared):
+        levels.append(_merge_level(part_rows, level, shapes[level]))
+    # A TIFF has masks for all of its blocks or for none.
+    masks = None
+    if any(part.header.masks for part in parts):
+        masks = _merge_masks(part_rows, shared)
+    if shared < len(shapes):
+        pyramid = encode_coarse_levels(
+            parts,
+            shapes[shared:],
+            profile.dtype.str,
+            profile.nodata,
+            profile.codec,
+            average=average,
+        )
+        levels += pyramid.finish()
+        if masks is not None:
+            masks += pyramid.masks or _empty_masks([level.sizes for level in pyramid.levels])
+    return levels, masks
+
+
+def _merge_level(part_rows: _PartRows, level: int, shape: tuple[int, int]) -> Level:
+    sizes = _merge_sizes(part_rows, level)
+    pieces = _merge_pieces(part_rows, level)
+    if pieces:
+        return PiecedLevel(*shape, sizes, (), pieces)
+    # Blocks are read lazily, while the COG is written: no level is in memory as a whole.
+    return Level(*shape, sizes, _merge_blocks(part_rows, level))
 
 
 def open_parts(store: Store, part_keys: Sequence[str], copies: ExitStack) -> list[StoredPart]:
@@ -92,11 +158,21 @@ def open_parts(store: Store, part_keys: Sequence[str], copies: ExitStack) -> lis
         copies: Closes their local copies.
 
     Raises:
-        CheckError: Their dtypes or nodata values differ.
+        CheckError: They do not fit together.
         StorageError: A part cannot be read.
     """
-    parts = [StoredPart(copies.enter_context(store.local_copy(key))) for key in part_keys]
+    # Wait for all copies, also if one fails: what is entered later would not be closed.
+    entered = [
+        io_threads().submit(copies.enter_context, store.local_copy(key)) for key in part_keys
+    ]
+    wait(entered)
+    parts = [StoredPart(copy.result()) for copy in entered]
     _check_equal_encoding(part_keys[0], [part.header for part in parts])
+    if len({part.header.pieces is None for part in parts}) > 1:
+        raise CheckError(
+            f"{store.uri_for(part_keys[0])}: different versions of scenebeam have stored the parts "
+            "of its image; remove them and run again"
+        )
     return parts
 
 
@@ -176,6 +252,17 @@ def _merge_sizes(part_rows: _PartRows, level: int) -> list[int]:
     for row in part_rows:
         for first, last, part in _block_row_slices(row, level):
             merged += part.header.sizes[level][first:last]
+    return merged
+
+
+def _merge_pieces(part_rows: _PartRows, level: int) -> list[Piece]:
+    """Return the pieces of a level in the order of the whole image; none if it is in the parts."""
+    merged: list[Piece] = []
+    for row in part_rows:
+        pieces_of_parts = [part.pieces(level) for part in row]
+        # Each part has one piece per row of blocks, or one in all if it is alone in its row.
+        for block_row in zip(*pieces_of_parts, strict=True):
+            merged += block_row
     return merged
 
 

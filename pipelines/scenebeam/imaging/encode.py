@@ -19,7 +19,7 @@ from scenebeam.raster.cog import CogProfile, Level, stack_levels, write_cog
 from scenebeam.raster.preview import to_picture
 from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid
 from scenebeam.raster.validity import Array, valid_count
-from scenebeam.storage import AtomicFile, Store
+from scenebeam.storage import AtomicFile, Piece, Store
 
 
 class EncodedImage(Protocol):
@@ -101,6 +101,7 @@ class ImageEncoder:
         facts: dict[str, Any],
         *,
         coarse_only: bool = False,
+        pieces: Sequence[Sequence[Piece]] | None = None,
     ) -> None:
         """Store the encoded blocks as a part of an image that is finished later.
 
@@ -110,10 +111,11 @@ class ImageEncoder:
             window: Rows and columns of the whole image that it covers.
             facts: What the product needs to know of the part then, as JSON.
             coarse_only: Leave the blocks out: they are published already.
+            pieces: For each level where its blocks are stored already; None: store them.
         """
         levels = [] if coarse_only else self._pyramid.finish()
         with store.open_write(key) as file:
-            write_part(file, self._pyramid, levels, window, facts)
+            write_part(file, self._pyramid, levels, window, facts, pieces)
 
 
 def publish_cog(

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Generic, TypeVar, cast
 
+from scenebeam.errors import StorageError
 from scenebeam.imaging.band_budget import BandBudget
 from scenebeam.imaging.encode import ImageEncoder
 from scenebeam.imaging.gridded_item import (
@@ -191,10 +192,14 @@ def has_parts(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store) -> bool:
     """Return whether the task is a shard whose parts an earlier run has stored."""
     if task.shards == 1:
         return False
-    existing = store.list(task.parts_prefix)
-    return all(
-        task.part_key(output.name, task.shard) in existing for output in recipe.outputs(task, {})
-    )
+    outputs = recipe.outputs(task, {})
+    return all(_are_stored(task, store, output.name, [task.shard]) for output in outputs)
+
+
+def _are_stored(task: GriddedTask, store: Store, output: str, shards: Iterable[int]) -> bool:
+    keys = {task.part_key(output, shard) for shard in shards}
+    # Large images have many pieces beside their parts: only the parts are listed.
+    return keys <= store.list(task.output_parts(output))
 
 
 def _check_missing(task: TaskT, recipe: GriddedRecipe[TaskT], missing: Missing) -> Outcome | None:
@@ -337,14 +342,19 @@ def assemble_if_complete(task: TaskT, recipe: GriddedRecipe[TaskT], store: Store
     """
     shards = range(task.shards)
     outputs = recipe.outputs(task, {})
-    all_parts: set[str] = set()
-    for output in outputs:
-        all_parts.update(task.part_key(output.name, shard) for shard in shards)
     # Otherwise other shards are not finished, or another worker has assembled the COGs already and
     # deleted the parts.
-    if not all_parts <= store.list(task.parts_prefix):
+    if not all(_are_stored(task, store, output.name, shards) for output in outputs):
         return
     writer = writer_of(task)
-    written = [writer.assemble(task, store, output) for output in outputs]
-    _publish_item(task, store, written, missing_in_plan(task))
-    store.delete(sorted(all_parts))
+    try:
+        written = [writer.assemble(task, store, output) for output in outputs]
+    except StorageError:
+        # Another worker may have assembled them, and deleted the parts, in the meantime.
+        if not task.is_done(store.list()):
+            raise
+    else:
+        _publish_item(task, store, written, missing_in_plan(task))
+    # Parts first: nobody looks for pieces without a part, but a part needs its pieces.
+    store.delete([task.part_key(output.name, shard) for output in outputs for shard in shards])
+    store.delete(sorted(store.list(task.parts_prefix)))

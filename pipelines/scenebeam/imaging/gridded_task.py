@@ -223,7 +223,15 @@ class GriddedTask(Task):
 
     def part_key(self, output: str, shard: int) -> str:
         """Key of one shard of an output, until the COG is assembled."""
-        return f"{self.parts_prefix}{output}.{shard:05d}.part"
+        return f"{self.output_parts(output)}{shard:05d}.part"
+
+    def output_parts(self, output: str) -> str:
+        """Start of the keys of the parts of an output, without those of their pieces."""
+        return f"{self.parts_prefix}{output}."
+
+    def pieces_prefix(self, output: str) -> str:
+        """Folder of the pieces of an output: see `imaging.pieces`."""
+        return f"{self.parts_prefix}pieces/{output}/"
 
 
 def item_key(folder: str, name: str) -> str:

@@ -2,7 +2,8 @@
 
 8 bytes     length of the header, little-endian
 header      JSON, see PartHeader
-blocks      of the image from left to right and top to bottom, then of each overview
+blocks      of the image from left to right and top to bottom, then of each overview;
+            none if they are stored in pieces (`imaging.pieces`)
 masks       of the same blocks, if any pixel is invalid and there is no nodata value
 coarse      pixels of the first level that the shard cannot encode, row by row, not compressed
 its mask    one bit a pixel, rows padded to whole bytes, if any of these pixels is invalid
@@ -24,7 +25,7 @@ from scenebeam.imaging.shards import Window
 from scenebeam.raster.cog import Level
 from scenebeam.raster.pyramid import BLOCK_SIZE, EncodedBlocks, Pyramid
 from scenebeam.raster.validity import Array
-from scenebeam.storage import AtomicFile
+from scenebeam.storage import AtomicFile, Piece
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class PartHeader:
     """
     coarse_masked: bool = False
     """Whether a mask follows the coarse pixels."""
+    pieces: list[list[Piece]] | None = None
+    """For each level where its blocks are, see `imaging.pieces`; None if they are in the part."""
 
 
 def write_part(
@@ -57,6 +60,7 @@ def write_part(
     levels: Sequence[EncodedBlocks],
     window: Window,
     facts: dict[str, Any],
+    pieces: Sequence[Sequence[Piece]] | None = None,
 ) -> None:
     """Write a part.
 
@@ -66,6 +70,7 @@ def write_part(
         levels: Its levels; none if only the coarse pixels are stored.
         window: The shard.
         facts: What the product needs to know when the COG is assembled, as JSON.
+        pieces: For each level where its blocks are stored already; None: store them in the part.
     """
     coarse = pyramid.coarse if pyramid.keep_coarse else None
     masks = pyramid.masks if levels else None
@@ -80,12 +85,14 @@ def write_part(
             "facts": facts,
             "masks": None if masks is None else _sizes_of(masks),
             "coarse_masked": np.ma.is_masked(coarse),
+            "pieces": pieces,
         }
     ).encode()
     file.write(struct.pack("<Q", len(header)) + header)
-    # Blocks are streamed: large levels of a pyramid are on disk, and are not read at once.
-    for block in chain.from_iterable(levels):
-        file.write(block)
+    if pieces is None:
+        # Blocks are streamed: large levels of a pyramid are on disk, and are not read at once.
+        for block in chain.from_iterable(levels):
+            file.write(block)
     for mask in chain.from_iterable(masks or ()):
         file.write(mask)
     if coarse is not None:
@@ -117,10 +124,12 @@ class StoredPart:
             fields = json.loads(file.read(size))
         # JSON has no NaN: `write_part` stores the number as text.
         fields["nodata"] = None if fields["nodata"] is None else float(fields["nodata"])
+        if fields.get("pieces") is not None:
+            fields["pieces"] = [[Piece(*piece) for piece in level] for level in fields["pieces"]]
         self.header = PartHeader(**fields)
         # Only sizes are stored: the offset of each level is the sum of the sizes before it.
         self._level_offsets = [8 + size]
-        for sizes in self.header.sizes:
+        for sizes in self.header.sizes if self.header.pieces is None else ():
             self._level_offsets.append(self._level_offsets[-1] + sum(sizes))
         self._masks_offset = self._level_offsets[-1]
         self._coarse_offset = self._masks_offset + sum(map(sum, self.header.masks or ()))
@@ -137,6 +146,10 @@ class StoredPart:
             file.seek(self._level_offsets[level])
             for first in range(0, len(sizes), across):
                 yield [file.read(size) for size in sizes[first : first + across]]
+
+    def pieces(self, level: int) -> list[Piece]:
+        """Return the pieces of a level from top to bottom; none if its blocks are in the part."""
+        return [] if self.header.pieces is None else self.header.pieces[level]
 
     def levels(self) -> list[Level]:
         """Return all levels; their blocks are read lazily."""

@@ -17,6 +17,8 @@ from scenebeam.tasks import Task
 
 log = logging.getLogger(__name__)
 _CONCURRENT_TASKS = 8
+_CRC32C = "crc32c:"
+"""Prefix of checksums that are no multihash."""
 _DOCUMENTS = (".json", ".parquet")
 """Suffixes of files without which a task counts as not done."""
 
@@ -63,11 +65,18 @@ def _check_release(manifest: str, store: Store) -> None:
 def _damaged_files(task: Task, store: Store, existing: set[str]) -> set[str]:
     damaged: set[str] = set()
     for key, size, checksum in _described_files(task, store, existing):
-        if key not in existing or store.checksum(key) != (size, checksum):
+        if key not in existing or not _is_intact(store, key, size, checksum):
             damaged.add(key)
     if damaged:
         damaged.update(key for key in task.outputs if key.endswith(_DOCUMENTS))
     return damaged & existing
+
+
+def _is_intact(store: Store, key: str, size: int, checksum: str) -> bool:
+    crc32c = checksum.removeprefix(_CRC32C)
+    if crc32c == checksum:
+        return store.checksum(key) == (size, checksum)
+    return store.size(key) == size and store.crc32c(key) == int(crc32c, 16)
 
 
 def _described_files(
@@ -85,6 +94,9 @@ def _files_in(document: dict[str, Any], folder: str) -> Iterator[tuple[str, int,
     for asset in (document.get("assets") or {}).values():
         href, size = asset.get("href"), asset.get("file:size")
         checksum = asset.get("file:checksum")
+        # The SHA-256 of a composed file is not known: see `imaging.pieces`.
+        if "scenebeam:crc32c" in asset:
+            checksum = f"{_CRC32C}{asset['scenebeam:crc32c']}"
         is_relative = href and not is_url(href) and not posixpath.isabs(href)
         if is_relative and size is not None and checksum:
             yield posixpath.normpath(posixpath.join(folder, href)), size, checksum

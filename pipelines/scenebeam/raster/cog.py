@@ -148,6 +148,16 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
+class CogLayout:
+    """A COG from front to back."""
+
+    header: bytes
+    """Everything before the first block."""
+    levels: Sequence[AnyLevel]
+    """Levels and masks in the order of the file: smallest first, the mask before its level."""
+
+
+@dataclass(frozen=True)
 class _Image:
     """One image of a file: a level, or its mask."""
 
@@ -171,6 +181,25 @@ def write_cog(
         masks: Encoded masks of the blocks of each level, as in `Pyramid.masks`; None if all pixels
             are valid, or a nodata value marks those that are not.
     """
+    layout = lay_out(profile, levels, masks)
+    file.write(layout.header)
+    for level in layout.levels:
+        for block in level:
+            file.write(frame(block))
+
+
+def lay_out(
+    profile: CogProfile,
+    levels: Sequence[AnyLevel],
+    masks: Sequence[Sequence[bytes]] | None = None,
+) -> CogLayout:
+    """Decide where everything is in a COG. Only the sizes of blocks are needed, not their bytes.
+
+    Args:
+        profile: Metadata.
+        levels: As for `write_cog`.
+        masks: As for `write_cog`.
+    """
     images = []
     for number, level in enumerate(levels):
         is_overview = number > 0
@@ -184,10 +213,13 @@ def write_cog(
     # First with zeros for offsets, to learn the length.
     zeros = [[0] * len(image.level.sizes) for image in images]
     first_block = len(_header(images, zeros, is_big))
-    file.write(_header(images, _offsets(images, first_block), is_big))
-    for image in reversed(images):
-        for block in image.level:
-            file.write(struct.pack("<I", len(block)) + block + block[-4:])
+    header = _header(images, _offsets(images, first_block), is_big)
+    return CogLayout(header, [image.level for image in reversed(images)])
+
+
+def frame(block: bytes) -> bytes:
+    """Return a block as it is in the file, between its leader and its trailer."""
+    return struct.pack("<I", len(block)) + block + block[-4:]
 
 
 def _offsets(images: Sequence[_Image], first_block: int) -> list[list[int]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from scenebeam.errors import RequestError
 from scenebeam.request import is_url
+from scenebeam.storage.composer import Composer, Piece
 from scenebeam.storage.store import AtomicFile, Store, checked_key
 
-__all__ = ["AtomicFile", "Store", "checked_key", "open_store"]
+__all__ = ["AtomicFile", "Composer", "Piece", "Store", "checked_key", "open_store"]
 
 
 def open_store(uri: str) -> Store:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,11 @@ from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
 from scenebeam.multihash import MD5_PREFIX, file_multihash
-from scenebeam.storage.gcs_objects import ObjectReader, storage_errors
+from scenebeam.storage.composer import Composer
+from scenebeam.storage.crc32c import file_crc32c
+from scenebeam.storage.gcs_compose import GcsComposer
+from scenebeam.storage.gcs_errors import storage_errors
+from scenebeam.storage.gcs_reader import ObjectReader
 from scenebeam.storage.partial_download import PartialDownload
 from scenebeam.storage.store import AtomicFile, Store, checked_key
 
@@ -33,13 +38,13 @@ _DOWNLOADING = ".arriving/"
 """Folder of objects that have not been verified yet. A killed process may leave some there; the
 next download of the same file replaces them.
 """
+_CONCURRENT_REQUESTS = 16
 _CHUNK = 8 * 2**20
 """Bytes of an upload that are held in memory."""
 _READ_CHUNK = 2**20
 """Bytes that one request for a part of an object asks for at least."""
 _FEW_KEYS = 1000
 """Objects that are looked up one by one; for more of them, all are listed."""
-_CONCURRENT_REQUESTS = 16
 
 
 @cache
@@ -262,33 +267,51 @@ class GcsStore(Store):
         sha256 = (blob.metadata or {}).get(_CHECKSUM)
         return blob.size, sha256 or MD5_PREFIX + base64.b64decode(blob.md5_hash or "").hex()
 
+    def crc32c(self, key: str) -> int:
+        """Return the CRC32C of an object, which GCS keeps."""
+        blob = self._get_blob(key)
+        if blob is None:
+            raise StorageError(f"{self.uri_for(key)} does not exist")
+        return _crc32c(blob)
+
+    @property
+    def composer(self) -> Composer:
+        return GcsComposer(self._bucket, self._prefix)
+
     def matches(self, key: str, path: Path) -> bool:
         """Return whether an object exists with the size and the CRC32C of a local file."""
         blob = self._get_blob(key)
         if blob is None or blob.size != path.stat().st_size:
             return False
-        checksum = Checksum()
-        with path.open("rb") as file:
-            for _ in checksum.consume(file, 2**20):
-                pass
-        return bool(blob.crc32c == base64.b64encode(checksum.digest()).decode())
+        return _crc32c(blob) == file_crc32c(path)
 
     @contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
         """Provide the object's content in a temporary file until the block ends."""
-        with tempfile.NamedTemporaryFile(suffix=Path(key).suffix) as file:
-            with storage_errors(f"cannot read {self.uri_for(key)}"):
+        # The file is closed: an image has thousands of parts, more than a process may have open.
+        descriptor, name = tempfile.mkstemp(suffix=Path(key).suffix)
+        path = Path(name)
+        try:
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                storage_errors(f"cannot read {self.uri_for(key)}"),
+            ):
                 self._blob(key).download_to_file(file, checksum="crc32c")
-            file.flush()
-            yield Path(file.name)
+            yield path
+        finally:
+            path.unlink()
 
     def delete(self, keys: Iterable[str]) -> None:
-        with storage_errors(f"cannot delete in {self.uri}"):
-            for key in keys:
-                try:
-                    self._blob(key).delete()
-                except NotFound:
-                    continue
+        """Delete objects, several at a time; those that do not exist are ignored."""
+        with (
+            storage_errors(f"cannot delete in {self.uri}"),
+            ThreadPoolExecutor(_CONCURRENT_REQUESTS) as threads,
+        ):
+            list(threads.map(self._delete, keys))
+
+    def _delete(self, key: str) -> None:
+        with suppress(NotFound):
+            self._blob(key).delete()
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -305,6 +328,10 @@ class GcsStore(Store):
         """Return an object with its properties; None if it does not exist."""
         with storage_errors(f"cannot read {self.uri_for(key)}"):
             return self._bucket.get_blob(self._blob(key).name)
+
+
+def _crc32c(blob: Any) -> int:
+    return int.from_bytes(base64.b64decode(blob.crc32c), "big")
 
 
 class _GcsDownload(PartialDownload):

@@ -7,7 +7,6 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,7 +16,10 @@ from typing import IO, Any
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.multihash import multihash
+from scenebeam.storage.composer import Composer
+from scenebeam.storage.crc32c import file_crc32c
 from scenebeam.storage.partial_download import PartialDownload
+from scenebeam.storage.superseded import SupersededFiles
 
 SUPERSEDED = "superseded.json"
 """Key of the record of superseded files."""
@@ -74,7 +76,7 @@ class Store(ABC):
 
     uri: str
     """URI of the folder or prefix, without a trailing slash."""
-    _record: _SupersededFiles | None = None
+    _record: SupersededFiles | None = None
 
     def list(self, prefix: str = "") -> set[str]:
         """List the published files, without superseded ones.
@@ -117,7 +119,7 @@ class Store(ABC):
             keys: Keys of the files; those that do not exist are ignored.
         """
         marked = {*keys, *self.superseded()}
-        self._record = _SupersededFiles(self._versions("", marked))
+        self._record = SupersededFiles(self._versions("", marked))
         if self._record.versions or self.size(SUPERSEDED) is not None:
             self.write(SUPERSEDED, self._record.to_bytes(self.uri))
 
@@ -131,14 +133,14 @@ class Store(ABC):
         if self.size(SUPERSEDED) is None:
             return set()
         left = self.superseded()
-        self._record = _SupersededFiles({})
+        self._record = SupersededFiles({})
         return {*left, SUPERSEDED}
 
-    def _read_record(self) -> _SupersededFiles:
+    def _read_record(self) -> SupersededFiles:
         if self._record is None:
             content = self.read(SUPERSEDED)
             versions = {} if content is None else self._valid_versions(json.loads(content))
-            self._record = _SupersededFiles(versions)
+            self._record = SupersededFiles(versions)
         return self._record
 
     def _valid_versions(self, document: dict[str, Any]) -> dict[str, str]:
@@ -285,6 +287,20 @@ class Store(ABC):
             Its size in bytes, and its SHA-256 as a multihash in hex (STAC's `file:checksum`).
         """
 
+    def crc32c(self, key: str) -> int:
+        """Return the CRC32C of a file.
+
+        Raises:
+            StorageError: The file does not exist, or cannot be read.
+        """
+        with self.local_copy(key) as path:
+            return file_crc32c(path)
+
+    @property
+    def composer(self) -> Composer | None:
+        """What composes files of pieces inside the store; None if the store cannot."""
+        return None
+
     @abstractmethod
     def matches(self, key: str, path: Path) -> bool:
         """Compare a file with a local one.
@@ -358,33 +374,6 @@ class Store(ABC):
     def remove_partial_files(self) -> None:
         """Remove incomplete files that a killed run has left. Partial downloads stay."""
         return
-
-
-class _SupersededFiles:
-    """The versions of superseded files, by key."""
-
-    def __init__(self, versions: dict[str, str]) -> None:
-        self.versions = versions
-        self._sorted_keys = sorted(versions)
-
-    def keys(self, prefix: str) -> set[str]:
-        """Return the keys that start with `prefix`, by binary search."""
-        start, stop = 0, len(self._sorted_keys)
-        if prefix:
-            start = bisect_left(self._sorted_keys, prefix)
-            # The last code point sorts after every key that starts with the prefix.
-            stop = bisect_left(self._sorted_keys, f"{prefix}\U0010ffff")
-        return {key for key in self._sorted_keys[start:stop] if key in self.versions}
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Drop files that have been replaced or deleted."""
-        for key in keys:
-            self.versions.pop(key, None)
-
-    def to_bytes(self, uri: str) -> bytes:
-        """Serialize the record of the store at `uri`."""
-        document = {"uri": uri, "files": self.versions}
-        return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
 def checked_key(key: str) -> str:

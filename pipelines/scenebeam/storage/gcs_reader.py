@@ -1,22 +1,12 @@
-"""Objects of Google Cloud Storage: their errors, and parts of them as a file."""
+"""Parts of an object of Google Cloud Storage, as a file."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
-from google.auth.exceptions import GoogleAuthError
-
-from scenebeam.errors import StorageError
-
-_SIGN_IN = (
-    "sign in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS "
-    "to the key file of a service account"
-)
+from scenebeam.storage.gcs_errors import storage_errors
 
 
 class ObjectReader(io.RawIOBase):
@@ -51,20 +41,3 @@ class ObjectReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-@contextmanager
-def storage_errors(action: str) -> Iterator[None]:
-    """Translate each error of Google's client into a StorageError: what failed, and what to try."""
-    try:
-        yield
-    except Forbidden as error:
-        raise StorageError(
-            f"{action}: permission denied; give the account access to the bucket"
-        ) from error
-    except NotFound as error:
-        raise StorageError(f"{action}: no such bucket or object") from error
-    except GoogleAuthError as error:
-        raise StorageError(f"{action}: no valid Google credentials; {_SIGN_IN}") from error
-    except GoogleAPIError as error:
-        raise StorageError(f"{action}: {error}") from error

@@ -198,7 +198,7 @@ def measured(make: Callable[[], Any]) -> Measurements:
     return {
         "wall": wall,
         "cpu": cpu,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_megabytes(),
         "busy": cpu / (wall * CORES),
         "busy_machine": 1 - (_idle_seconds() - idle) / (wall * CORES),
         "timeline": timeline,
@@ -233,7 +233,7 @@ def _core_use(interval: float = 0.1) -> Iterator[list[int]]:
         watcher.join()
 
 
-def _peak_mb() -> float:
+def peak_megabytes() -> float:
     """Peak memory of this process. `ru_maxrss` is unsuitable: it starts at the parent's value."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -6,7 +6,6 @@ assumes the usual layout.
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -18,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from common import TILES, full_size_tiles
 from composite import SCENES
 from scale_tasks import Document, fastest, measure_tasks, request_of
@@ -119,6 +116,13 @@ def measure_report(folder: Path, outcome: str, dates: int) -> Document:
     from scenebeam.planning.search import make_plan
     from scenebeam.planning.start import new_status
     from scenebeam.report.finish import finish
+    from scenebeam.report.outcomes import (
+        Outcomes,
+        merge_parts,
+        outcomes_folder,
+        part_key,
+        write_part,
+    )
     from scenebeam.storage import open_store
     from scenebeam.tasks import Outcome
 
@@ -129,15 +133,16 @@ def measure_report(folder: Path, outcome: str, dates: int) -> Document:
     plan = make_plan(request)
     freeze(plan, store)
     one = Outcome.model_validate_json(outcome)
-    outcomes = [one.model_copy(update={"task": task.id}) for task in plan.tasks]
+    status = new_status(plan, store, "serial")
+    folder_key = outcomes_folder(status)
+    parts = []
+    for row, task in enumerate(plan.tasks):
+        parts.append(part_key(folder_key, row))
+        write_part([one.model_copy(update={"task": task.id})], store, parts[-1])
     start = time.perf_counter()
-    texts = [each.model_dump_json() for each in outcomes]
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"outcome": texts}), sink)
-    rows = pq.ParquetFile(sink).read().column("outcome").to_pylist()
-    outcomes = [Outcome.model_validate_json(text) for text in rows]
+    merged_key = merge_parts(parts, store)
     merged = time.perf_counter()
-    finish(plan, outcomes, store, new_status(plan, store, "serial"))
+    finish(plan, Outcomes([merged_key], store), store, status)
     return {
         "tasks": len(plan.tasks),
         "merge": merged - start,

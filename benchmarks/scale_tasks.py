@@ -89,7 +89,8 @@ def measure_tasks(
             if not assembly["seconds"] and _pixels(task) > average / 2:
                 tasks.append([round(value / _pixels(task) * 1e6, 6) for value in values])
         start = time.perf_counter()
-        status = finish(plan, outcomes, store, new_status(plan, store, "serial"))
+        by_task = {outcome.task: outcome for outcome in outcomes}
+        status = finish(plan, by_task, store, new_status(plan, store, "serial"))
         assert status.state == "succeeded", status
     return {
         "tasks": tasks,
@@ -106,7 +107,9 @@ def _measure_task(task: Any, request: Any, store: Any) -> tuple[Any, tuple[float
     from scenebeam.transfer.signing import effective_limits
 
     cpu = time.process_time()
-    outcome = make_task(request.product.kind, task, store, effective_limits(request))
+    outcome = make_task(
+        request.product.kind, task, store, effective_limits(request), "stalled.json"
+    )
     assert outcome.state == "done", outcome
     cpu = time.process_time() - cpu
     written = 0

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -108,7 +109,10 @@ def test_workers_of_another_version_are_refused(
 @pytest.fixture(scope="module")
 def cluster(emulator: str) -> Iterator[LocalCluster]:
     """Three worker processes. One that is killed is started again, as a cluster does."""
-    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster:
+    with (
+        dask.config.set(runner._WORKER_CONFIG),
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster,
+    ):
         yield cluster
 
 

@@ -229,7 +229,7 @@ def plan_selection(request: RunRequest, result: SearchResult) -> Plan:
     tables: dict[str, File] = {**result.tables(request), **planned.tables}
     plan = Plan(
         request,
-        tuple(planned.tasks),
+        planned.tasks,
         result.selection.explain(),
         result.selection.left_out,
         tables,

@@ -7,7 +7,7 @@ import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -38,6 +38,8 @@ _MEASURES = {"eo:cloud_cover": ("Cloud", 1.0, "%")}
 """Numeric properties that any STAC item may have → title, factor, unit."""
 _STATUS_TABLES = "_status.csv"
 """End of the names of tables with the status of each chip."""
+_MAX_FAILURES = 200
+"""Failures that are shown one by one."""
 _MAX_BINS = 64
 """Most bins of a merged histogram."""
 
@@ -97,6 +99,9 @@ class Facts:
     histograms: list[Histogram] = field(default_factory=list)
     written_bytes: int = 0
     failures: list[Row] = field(default_factory=list)
+    """The first rows of the table of failures."""
+    failure_reasons: Counter[str] = field(default_factory=Counter)
+    """Reason → failed and skipped tasks."""
     pictures: list[str] = field(default_factory=list)
     """Keys of the PNG files in the output."""
     tables: Sequence[str] = ()
@@ -144,16 +149,19 @@ def gather(
         scene, acquired = row["id"], datetime.fromisoformat(row["datetime"])
         cloud = float(row["cloud_cover"]) if row["cloud_cover"] else None
         facts.scenes.append(SceneFact(scene, acquired, cloud, scene in selected))
-    facts.failures = _read_rows(store, FAILURES_FILE)
+    for row in _read_rows(store, FAILURES_FILE):
+        facts.failure_reasons[row.get("reason", "")] += 1
+        if len(facts.failures) < _MAX_FAILURES:
+            facts.failures.append(row)
     facts.pictures = sorted(key for key in existing if key.endswith(".png"))
     facts.products = read_products(store, items_key, existing)
     facts.tables = sorted(key for key in existing if key.endswith(".csv") and "/" not in key)
     collection = posixpath.join(posixpath.dirname(items_key), COLLECTION_FILE)
     # Of failed tasks, the table of failures has the reasons already.
-    failed = {row.get("reason", "") for row in facts.failures} | {""}
+    failed = {*facts.failure_reasons, ""}
     for key in facts.tables:
         if key.endswith(_STATUS_TABLES):
-            reasons = [row.get("message", "") for row in _read_rows(store, key)]
+            reasons = (row.get("message", "") for row in _read_rows(store, key))
             facts.left_out.update(reason for reason in reasons if reason not in failed)
     facts.items = [key for key in (items_key, collection) if store.size(key) is not None]
     facts.scenes_are_used = bool(page.scene_property)
@@ -177,10 +185,11 @@ def _counts(products: pa.Table | None, page: PageFacts) -> list[tuple[int, str]]
     return [(total - parts, page.noun), *([(parts, noun)] if parts else [])]
 
 
-def _read_rows(store: Store, key: str) -> list[Row]:
-    """Read a CSV table; empty if there is none."""
-    content = store.read(key)
-    return [] if content is None else list(csv.DictReader(io.StringIO(content.decode())))
+def _read_rows(store: Store, key: str) -> Iterator[Row]:
+    """Yield the rows of a CSV table; none if there is no table."""
+    if store.size(key) is not None:
+        with store.open_read(key) as content:
+            yield from csv.DictReader(io.TextIOWrapper(content, "utf-8", newline=""))
 
 
 def _read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table | None:

@@ -25,7 +25,6 @@ from scenebeam.report.script import page_script
 
 _OUTPUT_FOLDER = "../"
 """The output, relative to the page."""
-_MAX_FAILURES = 200
 _UNFOLDED_FAILURES = 10
 """Failures that are shown without unfolding the list."""
 _MAX_REASONS = 8
@@ -125,7 +124,8 @@ def render(facts: Facts, area: BaseGeometry | None, uri: str) -> bytes:
         "reasons": _reasons(facts),
         "incomplete": _incomplete(facts),
         "status_tables": [key for key in facts.tables if "status" in key or "report" in key],
-        "failures": facts.failures[:_MAX_FAILURES],
+        "failures": facts.failures,
+        "all_failures": facts.failure_reasons.total(),
         "unfolded": _UNFOLDED_FAILURES,
         "listed": _LISTED_PRODUCTS,
         "ramp": RAMP,
@@ -186,10 +186,9 @@ def _lead(facts: Facts) -> str:
 
 def _reasons(facts: Facts) -> list[tuple[int, str]]:
     """Return the most common reasons of what was not made, most common first."""
-    counts = Counter(row.get("reason", "") for row in facts.failures)
-    if len(counts) == len(facts.failures):
-        counts.clear()  # the table says the same
-    counts.update(facts.left_out)
+    counts = Counter(facts.left_out)
+    if len(facts.failure_reasons) < facts.failure_reasons.total():  # the table says the same
+        counts.update(facts.failure_reasons)
     return [(count, reason) for reason, count in counts.most_common(_MAX_REASONS)]
 
 

@@ -31,6 +31,9 @@ _OPTIONS = ("scheduler",)
 _ADDRESS = re.compile(r"[a-z]+://.+")
 _WAIT_SECONDS = 60
 """How long the first worker of a cluster, and answers of workers, are waited for."""
+_WORKER_CONFIG = {"distributed.worker.profile.enabled": False}
+"""The profiler of Dask's workers calls `sys._current_frames`, which in Python 3.11
+may stop a process for ever (https://github.com/python/cpython/issues/106883)."""
 _PROBES = "probes/"
 """Folder of the files by which workers show that they see the output."""
 
@@ -73,6 +76,7 @@ def _connect(runner: Runner) -> Iterator[Any]:
     Raises:
         RunnerError: The scheduler does not answer, or has no workers.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     address = runner.options.get("scheduler")
@@ -80,6 +84,7 @@ def _connect(runner: Runner) -> Iterator[Any]:
         if address is None:
             # One task at a time in each: all of them share the memory of the machine.
             workers = runner.workers or os.cpu_count() or 1
+            closing.enter_context(dask.config.set(_WORKER_CONFIG))
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None
             )

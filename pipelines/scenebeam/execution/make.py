@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,18 @@ from pathlib import Path
 import psutil
 
 from scenebeam.errors import RunnerError, SceneBeamError, is_permanent, unexpected
+from scenebeam.execution.row_ranges import RowRange
 from scenebeam.execution.stalls import process_watch
+from scenebeam.planning.plan import Plan
 from scenebeam.products import product_of
-from scenebeam.report.outcomes import stall_key, write_part
+from scenebeam.report.outcomes import outcomes_folder, part_key, stall_key, write_part
 from scenebeam.request import Limits
+from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 from scenebeam.tasks import Outcome, Task
 from scenebeam.transfer.retry import Budget, shutdown
+from scenebeam.transfer.signing import effective_limits
+from scenebeam.transfer.signing.accounts import use_accounts
 
 _M_ARENA_MAX = -8
 """Parameter of mallopt(3), from malloc.h."""
@@ -83,6 +88,31 @@ def _available_memory() -> int:
     # Cached files count as used, but give way.
     reclaimable = int(cached[1]) if cached else 0
     return min(available, max(0, int(limit) - used + reclaimable))
+
+
+def range_maker(plan: Plan, store: Store, status: RunStatus) -> Callable[[RowRange], str]:
+    """Return a function that makes the tasks of a range in this process.
+
+    Args:
+        plan: The frozen plan.
+        store: The output.
+        status: The status of the run.
+
+    Returns:
+        A function of a range of `split_ranges`. It returns the key of the outcomes, for `Outcomes`.
+    """
+    use_accounts(plan.request.accounts)
+    kind, limits = plan.request.product.kind, effective_limits(plan.request)
+    folder = outcomes_folder(status)
+
+    def make(rows: RowRange) -> str:
+        _, first, last = rows
+        key = part_key(folder, first)
+        for _ in make_range(kind, plan.tasks[first:last], store, limits, key):
+            pass
+        return key
+
+    return make
 
 
 def make_range(

@@ -1,7 +1,7 @@
 """Stalls: tasks that have read nothing for minutes are named in the output while they last.
 
 A worker that hangs cannot say so. A thread of its process looks at what its tasks have read, and
-leaves a note in the output for each that stands still; `scenebeam status` lists the notes.
+leaves a note in the output for each that has stopped; `scenebeam status` lists the notes.
 """
 
 from __future__ import annotations

@@ -273,15 +273,15 @@ class Runner(StrictModel):
     """Where tasks run."""
 
     kind: str = "auto"
-    """`auto`, `serial`, `direct`, `dataflow`, `flink`, `spark`, or the name of any Beam runner.
+    """`auto`, `serial`, `direct`, `dask`, `dataflow`, `flink`, `spark`, or any Beam runner's name.
     Tasks run one after another in this process with `serial`, several at once on this machine with
-    `direct`, on Google Cloud with `dataflow`, and on a cluster with `flink` and `spark`."""
+    `direct`, on Google Cloud with `dataflow`, and on a cluster with `dask`, `flink` and `spark`."""
     workers: int | None = Field(default=None, ge=1, le=10_000)
     """Number of tasks at once, or the maximum number of workers; default: the runner's own. The
-    former applies to `direct` and `flink`, the latter to `dataflow`."""
+    former applies to `direct`, `flink` and local `dask`, the latter to `dataflow`."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
-    """Beam pipeline options by their command-line names, without the dashes. For example:
-    `{kind: flink, options: {job_endpoint: …}}`."""
+    """Beam pipeline options by their command-line names, without the dashes, such as
+    `{kind: flink, options: {job_endpoint: …}}`. Of `dask`: `scheduler`, the address of a cluster."""
     serial_blocks: int = Field(default=100, ge=0)
     """With `auto`, a run of fewer source blocks is `serial`, and a larger one is `direct`. For few
     blocks, starting Beam would take longer. Assets are always serial."""

@@ -20,7 +20,7 @@ IN_PROCESS = False
 """Whether tasks run in this process, so that none are left when it ends."""
 
 
-_SUGGESTED = ("auto", "serial", "direct", "dataflow", "flink", "spark", "PrismRunner")
+_SUGGESTED = ("auto", "serial", "direct", "dask", "dataflow", "flink", "spark", "PrismRunner")
 """Runners that a message suggests; Beam knows others."""
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@\[\]]+):(\d{1,5})")
 _ENVIRONMENTS = {

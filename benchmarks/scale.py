@@ -27,7 +27,8 @@ from scale_measure import BANDS, DATES, fit, measure
 from scale_model import ASSEMBLY, RESOURCES, Run
 from scale_validate import real, validate
 
-from scenebeam.imaging.shards import cut_windows, shared_levels
+from scenebeam.imaging.shards import Window, cut_windows, shared_levels
+from scenebeam.raster.pyramid import BLOCK_SIZE
 
 MEASURED = Path(__file__).parent / "scale.json"
 WORKERS = (10, 100, 1_000, 10_000)
@@ -139,9 +140,18 @@ def ndvi(found: Mapping[str, Any]) -> Workload:
         scenes=992,
         sources=16 * len(BANDS),
         shared_levels=shared_levels((side, side), cell),
+        pieces=pieces_of(windows[0], side, shared_levels((side, side), cell)),
         item_bytes=4,
         samples=samples_of(found["index"]),
     )
+
+
+def pieces_of(window: Window, width: int, levels: int) -> int:
+    """Return how many objects the blocks of a shard are stored as: see `imaging.pieces`."""
+    top, bottom, left, right = window
+    if right - left == width:
+        return levels
+    return sum(-(-(bottom - top) // (BLOCK_SIZE << level)) for level in range(levels))
 
 
 TILES_OF_CONTINENT = 1_024
@@ -176,6 +186,7 @@ def continent(found: Mapping[str, Any], *, local: bool) -> Workload:
         scenes=scenes,
         sources=len(BANDS) * (2 * DATES if local else scenes),
         shared_levels=shared_levels((side, side), cell),
+        pieces=pieces_of(windows[0], side, shared_levels((side, side), cell)),
         item_bytes=2,
         samples=samples_of(found["composite" if local else "narrow"]),
     )

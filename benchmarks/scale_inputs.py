@@ -63,6 +63,8 @@ class Workload:
     """Files that the plan lists for each task."""
     shared_levels: int
     """Levels of an image that each shard encodes itself."""
+    pieces: int
+    """Objects of a shard's blocks, for each COG, where the bucket composes it."""
     item_bytes: int
     """Bytes of an unencoded pixel."""
     samples: Sequence[Sample]

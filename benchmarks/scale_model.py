@@ -218,7 +218,10 @@ class Run:
             if not (yield from self._busy(machine, "computing", seconds)):
                 return False
             size = sample.written * workload.pixels
-            seconds = self._store(workload.outputs, size)
+            pieces = workload.pieces if self.design.compose else 0
+            # The pieces, eight at once, hold nearly all bytes; then the parts that name them.
+            seconds = self._store(workload.outputs * pieces, size, 8) if pieces else 0.0
+            seconds += self._store(workload.outputs, 0.0 if pieces else size)
             if not (yield from self._busy(machine, "storing", seconds)):
                 return False
             self._stored.add(task)
@@ -299,11 +302,12 @@ class Run:
         seconds = pages * self.environment.latency + keys * self.costs.list_key
         return max(seconds, self._take("bucket reads", pages))
 
-    def _store(self, objects: int, size: float) -> float:
-        """Seconds to publish objects one after another: a look at each, and an upload."""
+    def _store(self, objects: int, size: float, at_once: int = 1) -> float:
+        """Seconds to publish objects, some at once: a look at each, and an upload."""
         self.counts["class A"] += objects
         self.counts["class B"] += objects
-        seconds = 2 * objects * self.environment.latency + size / self.environment.stream
+        rounds = -(-objects // at_once)
+        seconds = 2 * rounds * self.environment.latency + size / self.environment.stream
         return max(
             seconds,
             self._take("bucket reads", objects),
@@ -332,17 +336,17 @@ class Run:
             steps["encode"] += workload.coarse * 1e6 * costs.coarse_pixel
             if self.design.compose:
                 steps["read"] += self._fetch(parts, coarse_bytes, around.at_once)
-                # The header and the overviews that no part has.
-                steps["write"] += self._store(2, coarse_bytes / 3)
-                steps["compose"] += self._composing(parts + 2)
+                # The header with the overviews that no part has.
+                steps["write"] += self._store(1, coarse_bytes / 3)
+                steps["compose"] += self._composing(parts * workload.pieces + 1)
             else:
                 steps["read"] += self._fetch(parts, size)
                 steps["write"] += size * costs.assemble_byte + self._store(1, size)
         # The thumbnail and the item.
         steps["write"] += self._store(2, 0.0)
-        # Deleted one after another, as `storage.gcs` does it.
-        deleted = parts * outputs
-        steps["delete"] = max(deleted * around.latency, self._take("bucket writes", deleted))
+        deleted = parts * outputs * (1 + (workload.pieces if self.design.compose else 0))
+        seconds = -(-deleted // around.at_once) * around.latency
+        steps["delete"] = max(seconds, self._take("bucket writes", deleted))
         self.assembly = steps
         return sum(steps.values())
 

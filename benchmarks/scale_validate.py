@@ -29,10 +29,10 @@ from common import (
     range_server,
 )
 from composite import SCENES
-from scale_inputs import OLD, Costs, Environment, Sample, Workload
+from scale_inputs import NEW, Costs, Environment, Sample, Workload
 from scale_measure import BANDS, INDEX
 from scale_model import Run
-from scale_tasks import LATENCY, measure_tasks, request_of
+from scale_tasks import LATENCY, machine_cpu, measure_tasks, request_of
 
 from scenebeam.imaging.shards import cut_windows, shared_levels
 
@@ -108,7 +108,7 @@ def validate(script: str, costs: Costs, rounds: int, rate: float) -> None:
             # Measured again beside the real runs, because other processes share the machine.
             folder = Path(name, str(number))
             folder.mkdir()
-            tasks = measure_tasks(folder, INDEX, SCENES[2:3], rate=rate)
+            tasks = measure_tasks(folder, INDEX, SCENES[2:3], rate=rate, clock=machine_cpu)
             for kind in ("direct", "PortableRunner"):
                 for workers in (1, 2):
                     runner: dict[str, Any] = {"kind": kind, "workers": workers}
@@ -150,6 +150,7 @@ def simulate_here(
         scenes=len(VALIDATED),
         sources=len(BANDS),
         shared_levels=shared_levels((side, side), cell),
+        pieces=0,
         item_bytes=4,
         samples=[Sample(*values) for values in found["tasks"]],
     )
@@ -163,4 +164,4 @@ def simulate_here(
         assemble_byte=(assembly["seconds"] - assembly["coarse_seconds"]) / assembly["bytes"],
         coarse_pixel=assembly["coarse_seconds"] / assembly["coarse_pixels"],
     )
-    return Run(workload, costs, around, 1, OLD).simulate().seconds
+    return Run(workload, costs, around, 1, replace(NEW, compose=False)).simulate().seconds

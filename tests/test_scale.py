@@ -22,13 +22,13 @@ FREE = Costs(**dict.fromkeys(Costs.__dataclass_fields__, 0.0))
 SECONDS = Sample(seconds=10.0, cpu=1.0, read_bytes=100.0, requests=5.0, written=7.0)
 WHOLE = Workload(
     images=10, shards=1, pixels=1.0, outputs=1, found=0, scenes=0, sources=0, shared_levels=1,
-    item_bytes=2, samples=[SECONDS],
+    pieces=1, item_bytes=2, samples=[SECONDS],
 )  # fmt: skip
 SHARDED = replace(WHOLE, images=2, shards=40, outputs=2)
 QUIET = Environment(cores=1, slots=1)
 NOISY = Environment(
     cores=2, slots=3, launch=60.0, launch_spread=0.3, preemptions=2.0, stragglers=0.1, latency=0.05,
-    stream=1e6, download=1e6, compose=1.0, rates={"bucket writes": (5.0, 1200.0)},
+    stream=1e6, download=1e6, compose=1.0, rates={"bucket writes": (10.0, 1200.0)},
 )  # fmt: skip
 
 

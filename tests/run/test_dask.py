@@ -33,7 +33,7 @@ def contents(store: Store) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"shceduler": "tcp://10.0.0.7:8786"}, "did you mean 'scheduler'"),
+        ({"scheduller": "tcp://10.0.0.7:8786"}, "did you mean 'scheduler'"),
         ({"scheduler": "10.0.0.7:8786"}, "such as tcp://"),
     ],
 )

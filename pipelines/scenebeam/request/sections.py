@@ -281,7 +281,8 @@ class Runner(StrictModel):
     former applies to `direct`, `flink` and local `dask`, the latter to `dataflow`."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
     """Beam pipeline options by their command-line names, without the dashes, such as
-    `{kind: flink, options: {job_endpoint: …}}`. Of `dask`: `scheduler`, the address of a cluster."""
+    `{kind: flink, options: {job_endpoint: …}}`. With `dask`: `scheduler`, the address of a
+    cluster."""
     serial_blocks: int = Field(default=100, ge=0)
     """With `auto`, a run of fewer source blocks is `serial`, and a larger one is `direct`. For few
     blocks, starting Beam would take longer. Assets are always serial."""

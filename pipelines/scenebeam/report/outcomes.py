@@ -12,7 +12,7 @@ run tries again what has failed. The report deletes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from functools import lru_cache
 
 import numpy as np
@@ -168,6 +168,15 @@ class Outcomes(Mapping[str, Outcome]):
         for group in range(len(self._groups)):
             yield from self._read(group)[0]
 
+    def values(self) -> ValuesView[Outcome]:
+        return _Values(self)
+
+    def read_all(self) -> Iterator[Outcome]:
+        """Read all outcomes from front to back."""
+        for group in range(len(self._groups)):
+            for text in self._read(group)[1]:
+                yield Outcome.model_validate_json(text)
+
     def __getitem__(self, task: str) -> Outcome:
         key = hash(task)
         place = int(np.searchsorted(self._hashes, key))
@@ -189,3 +198,14 @@ class Outcomes(Mapping[str, Outcome]):
 
     def _file(self, number: int) -> pq.ParquetFile:
         return pq.ParquetFile(self._store.open_read(self._keys[number]))
+
+
+class _Values(ValuesView[Outcome]):
+    """The outcomes, without looking each of them up."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        super().__init__(outcomes)
+        self._outcomes = outcomes
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return self._outcomes.read_all()

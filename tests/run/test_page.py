@@ -127,7 +127,8 @@ def large(count: int = 50_000) -> Facts:
             )
         ],
         histograms=[Histogram("red", [0, 1, 2], [3, 4])],
-        failures=[{"task": f"t{n}", "kind": "ReadError", "reason": HOSTILE} for n in range(5000)],
+        failures=[{"task": f"t{n}", "kind": "ReadError", "reason": HOSTILE} for n in range(200)],
+        failure_reasons=Counter({HOSTILE: 5000}),
         gallery=published_gallery(
             [f"chips/{n // 200:05d}/chip_{n:06d}.png" for n in range(count)], MemoryStore()
         ),
@@ -427,6 +428,7 @@ def test_what_failed_comes_first_and_says_why(make_request: Make) -> None:
     failures.append({"task": "t9", "kind": "no_scenes", "reason": "no clear scene"})
     facts = Facts(
         RunStatus(run="x", state="partial", tasks=9, done=5, failed=3, skipped=1, retriable=3), {}, failures=failures,
+        failure_reasons=Counter(row["reason"] for row in failures),
         products=[product("one", missing=("red: S2: HTTP 404",))],
         gallery=Gallery([Picture("p.webp", "one", "a picture", size=(2, 2), embedded=b"x")], [Legend(Style("gray", ("red",)), [(0, 1)])], 1),
     )  # fmt: skip

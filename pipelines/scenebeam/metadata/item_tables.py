@@ -7,11 +7,11 @@ import json
 import posixpath
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from scenebeam.csvtable import File
 from scenebeam.errors import StorageError
 from scenebeam.metadata import stac_items
+from scenebeam.metadata.stored_items import StoredItems
 from scenebeam.request import RunRequest
 from scenebeam.stac_geoparquet import COLUMNS, write_items
 from scenebeam.storage import Store
@@ -30,8 +31,7 @@ ITEMS_FILE, COLLECTION_FILE = "items.parquet", "collection.json"
 SUPERSEDED = "scenebeam:superseded"
 """Property, in tables, of products of an earlier request that no product has replaced yet."""
 _ITEMS_AT_ONCE = 2000
-"""Items that are converted to one table."""
-_READ_THREADS = 16
+"""Items that are converted to one table: as objects, they take much memory."""
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,34 @@ def report_items(
         store: Where the items are.
     """
     keys_done = {key for task in tasks if task.id in done for key in task.item_keys}
-    items = _read_items(keys_done, store)
-    superseded = _read_items(_superseded_keys(tasks, store) - items.keys(), store)
-    listed = {}
-    for key, item in {**items, **superseded}.items():
-        # Hrefs of an item start at its own folder, those of a table at the run's.
-        listed[key] = stac_items.rebase_item(item, posixpath.dirname(key))
-    for key in superseded:
-        listed[key]["properties"] = {**listed[key]["properties"], SUPERSEDED: True}
-    keys = sorted(listed)
-    ordered = [listed[key] for key in keys]
-    description = f"{request.product.kind} products of the run {request.run}"
-    collection = stac_items.make_collection(request.run, description, ordered, keys)
+    items = StoredItems(store.find_existing(keys_done), store)
+    superseded = StoredItems(_superseded_keys(tasks, store) - set(items), store)
     files = dict(tables(tasks, outcomes, items))
-    if ordered:
-        files[ITEMS_FILE] = BytesFile(write_items(ordered))
+    keys = sorted([*items, *superseded])
+    extents: list[stac_items.Item] = []
+    incomplete = 0
+
+    def listed() -> Iterator[stac_items.Item]:
+        """Yield all items as the table lists them, and note what the collection says of them."""
+        nonlocal incomplete
+        for key in keys:
+            # Hrefs of an item start at its own folder, those of a table at the run's.
+            item = stac_items.rebase_item(
+                (superseded if key in superseded else items)[key], posixpath.dirname(key)
+            )
+            if key in superseded:
+                item["properties"] = {**item["properties"], SUPERSEDED: True}
+            elif not item["properties"].get("scenebeam:complete", True):
+                incomplete += 1
+            extents.append(stac_items.extent_of(item))
+            yield item
+
+    if keys:
+        files[ITEMS_FILE] = BytesFile(_write_in_parts(listed(), write_items))
+    description = f"{request.product.kind} products of the run {request.run}"
+    collection = stac_items.make_collection(request.run, description, extents, keys)
     files[COLLECTION_FILE] = BytesFile(stac_items.to_bytes(collection))
-    complete = [item["properties"].get("scenebeam:complete", True) for item in items.values()]
-    return ReportFiles(files, incomplete=complete.count(False))
+    return ReportFiles(files, incomplete=incomplete)
 
 
 def _superseded_keys(tasks: Sequence[Task], store: Store) -> set[str]:
@@ -108,17 +118,6 @@ def _superseded_keys(tasks: Sequence[Task], store: Store) -> set[str]:
     for folder in folders:
         keys.update(key for key in store.superseded(f"{folder}/") if key.endswith(".json"))
     return keys
-
-
-def _read_items(keys: Iterable[str], store: Store) -> dict[str, stac_items.Item]:
-    """Return key → STAC item, for those that exist."""
-    ordered = sorted(keys)
-    items = {}
-    with ThreadPoolExecutor(_READ_THREADS) as threads:
-        for key, content in zip(ordered, threads.map(store.read, ordered), strict=True):
-            if content:
-                items[key] = json.loads(content)
-    return items
 
 
 def read_required(store: Store, key: str) -> bytes:
@@ -136,11 +135,10 @@ def read_required(store: Store, key: str) -> bytes:
 def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
     """Serialize items of a catalog as stac-geoparquet.
 
-    They may be of any form and number: fields that a table cannot hold are left out, and the items
-    are converted in parts, as each takes much memory as an object.
+    They may be of any form: fields that a table cannot hold are left out.
 
     Args:
-        items: Items; they are taken in slices.
+        items: Items.
 
     Returns:
         The file; empty if no item has an asset with a href.
@@ -148,17 +146,34 @@ def catalog_items_to_parquet(items: Sequence[stac_items.Item]) -> bytes:
     Raises:
         ValueError: They do not fit into one table, as when a property has different types.
     """
-    if len(items) <= _ITEMS_AT_ONCE:
-        return _tabular_items_to_parquet(items)
+    return _write_in_parts(items, _tabular_items_to_parquet)
+
+
+def _write_in_parts(
+    items: Iterable[stac_items.Item], write: Callable[[Sequence[stac_items.Item]], bytes]
+) -> bytes:
+    """Serialize items some at a time, and merge the tables.
+
+    Args:
+        items: Items; they are read once, in order.
+        write: Serializes some of them; it may leave all of them out.
+
+    Returns:
+        The file; empty if all are left out.
+
+    Raises:
+        ValueError: They do not fit into one table.
+    """
+    remaining = iter(items)
     with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for start in range(0, len(items), _ITEMS_AT_ONCE):
-            content = _tabular_items_to_parquet(items[start : start + _ITEMS_AT_ONCE])
+        paths: list[str] = []
+        while batch := list(islice(remaining, _ITEMS_AT_ONCE)):
+            content = write(batch)
             if content:
-                paths.append(f"{folder}/{start:09d}.parquet")
+                paths.append(f"{folder}/{len(paths):06d}.parquet")
                 Path(paths[-1]).write_bytes(content)
-        if not paths:
-            return b""
+        if len(paths) < 2:
+            return Path(paths[0]).read_bytes() if paths else b""
         try:
             return merge_items(paths, lambda path: nullcontext(Path(path))).content
         except pa.ArrowException as error:

@@ -208,7 +208,7 @@ def make_collection(
     Args:
         name: Id of the collection.
         description: Its description.
-        items: All its items.
+        items: All its items, or what `extent_of` returns for each.
         hrefs: Their hrefs, relative to the collection.
     """
     links: list[dict[str, Any]] = [
@@ -234,6 +234,12 @@ def make_collection(
             }
         },
     }
+
+
+def extent_of(item: Item) -> Item:
+    """Return the fields of an item that the extent of its collection is made of."""
+    small: Item = {"properties": {"datetime": item["properties"]["datetime"]}}
+    return small | ({"bbox": item["bbox"]} if "bbox" in item else {})
 
 
 def _extent(items: Sequence[Item]) -> dict[str, Any]:

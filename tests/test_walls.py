@@ -57,6 +57,7 @@ ONLY = {
     "apache_beam": {
         "beam.py",
         "execution/engine.py",
+        "execution/bags.py",
         "execution/beam_pipeline.py",
         "execution/runners/",
     },

@@ -277,19 +277,17 @@ class Runner(StrictModel):
     Tasks run one after another in this process with `serial`, several at once on this machine with
     `direct`, on Google Cloud with `dataflow`, and on a cluster with `dask`, `flink` and `spark`."""
     workers: int | None = Field(default=None, ge=1, le=10_000)
-    """Number of tasks at once, or the maximum number of workers; default: the runner's own. The
-    former applies to `direct`, `flink` and local `dask`, the latter to `dataflow`."""
+    """Number of tasks at once, with `direct`, `flink` and local `dask`; or the maximum number of
+    workers, with `dataflow`. Default: the runner's own."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
-    """Beam pipeline options by their command-line names, without the dashes, such as
-    `{kind: flink, options: {job_endpoint: …}}`. With `dask`: `scheduler`, the address of a
-    cluster."""
+    """Beam pipeline options by their command-line names, without the dashes: `{kind: flink,
+    options: {job_endpoint: …}}`. With `dask`: `scheduler`, its address."""
     serial_blocks: int = Field(default=100, ge=0)
     """With `auto`, a run of fewer source blocks is `serial`, and a larger one is `direct`. For few
     blocks, starting Beam would take longer. Assets are always serial."""
     local_blocks: int = Field(default=1000, ge=0)
-    """With `auto`, a run of at least this number of source blocks uses Dataflow. It does so if
-    `options` has the settings of Dataflow and the output is `gs://`; otherwise it runs here. A run
-    that would take an hour or more here suggests Dataflow."""
+    """With `auto`, a run of at least this number of source blocks uses Dataflow, if `options` has
+    its settings and the output is `gs://`. A run that takes an hour or more here suggests it."""
 
 
 class OpticalChecks(StrictModel):
@@ -373,8 +371,7 @@ class Limits(StrictModel):
     file_seconds: float = Field(default=300.0, gt=0, le=_MAX_SECONDS)
     """Seconds that one whole file may take to download; a later run resumes a partial one."""
     task_seconds: float = Field(default=21_600.0, gt=0, le=_MAX_SECONDS)
-    """Seconds that one task may take, six hours by default; a slower one fails. The limit is
-    checked whenever the task reads from a server. The next run makes the task again."""
+    """Seconds that one task may take. A slower one fails at its next request, and may be retried."""
     private_addresses: bool = False
     """Allow files at loopback and private addresses even if the catalog is public. They are always
     allowed if the catalog is a local file or at a private address itself."""

@@ -27,6 +27,7 @@ from scale_measure import BANDS, DATES, fit, measure
 from scale_model import ASSEMBLY, RESOURCES, Run
 from scale_validate import real, validate
 
+from scenebeam.imaging.pieces import COMPOSED_PIXELS
 from scenebeam.imaging.shards import Window, cut_windows, shared_levels
 from scenebeam.raster.pyramid import BLOCK_SIZE
 
@@ -236,7 +237,7 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:,.1f}"
 
 
-def middle(workload: Workload, costs: Costs, machines: int, design: Design = NEW) -> Run:
+def middle(workload: Workload, costs: Costs, machines: int, design: Design) -> Run:
     """Simulate with several seeds, and return the run of the median duration."""
     runs = []
     for seed in SEEDS:
@@ -266,7 +267,9 @@ def print_workload(name: str, workload: Workload, costs: Costs) -> None:
         f"{workload.images} x {workload.outputs} COGs of {workload.shards:,} parts, "
         f"{workload.tasks * workload.sources:,} files in the plan\n"
     )
-    runs = {workers: middle(workload, costs, workers) for workers in WORKERS}
+    # The product decides by the pixels of the grid.
+    code = replace(NEW, compose=workload.pixels * workload.shards * 1e6 >= COMPOSED_PIXELS)
+    runs = {workers: middle(workload, costs, workers, code) for workers in WORKERS}
     print_header("workers", "minutes", "USD", *PHASES, "most time is for")
     for workers, run in runs.items():
         phases = [minutes(run.phases[phase]) for phase in PHASES]
@@ -281,16 +284,19 @@ def print_workload(name: str, workload: Workload, costs: Costs) -> None:
     columns = [f"{workers:,} workers: minutes, USD" for workers in WORKERS]
     print_header("design", *columns, *(f"{step}, s" for step in ASSEMBLY))
     designs = {
-        "ranges, compose, tree": NEW,
-        "the same, ids of tasks and the whole plan on each worker": replace(NEW, ranges=0),
-        "the same, one worker downloads all parts": replace(NEW, compose=False),
-        "the same, one worker collects all outcomes": replace(NEW, tree=False),
-        "none of them": OLD,
-        "the same, a claim before an image is assembled": replace(NEW, claim=True),
-        "the same, ranges of 10 rows": replace(NEW, ranges=10),
-        "the same, ranges of 100 rows": replace(NEW, ranges=100),
+        f"as this code does: {'composed' if code.compose else 'downloaded'}": code,
+        "the same, composed in the bucket": replace(code, compose=True),
+        "the same, one worker downloads all parts": replace(code, compose=False),
+        "the same, ids of tasks and the whole plan on each worker": replace(code, ranges=0),
+        "the same, one worker collects all outcomes": replace(code, tree=False),
+        "ids of tasks, downloads, and all outcomes on one worker": OLD,
+        "the same, a claim before an image is assembled": replace(code, claim=True),
+        "the same, ranges of 10 rows": replace(code, ranges=10),
+        "the same, ranges of 100 rows": replace(code, ranges=100),
     }
     for label, design in designs.items():
+        if design == code and not label.startswith("as"):
+            continue
         cells = []
         for workers in WORKERS:
             run = middle(workload, costs, workers, design)

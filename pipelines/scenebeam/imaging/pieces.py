@@ -27,8 +27,8 @@ from scenebeam.raster.pyramid import BLOCK_SIZE
 from scenebeam.storage import Composer, Piece
 from scenebeam.transfer.pools import io_threads
 
-COMPOSED_PIXELS = 2**29
-"""Pixels of a grid from which COGs are composed: half a gigabyte or more to download.
+COMPOSED_PIXELS = 2**30
+"""Pixels of a grid from which COGs are composed: a gigabyte or more to download.
 
 A smaller COG is downloaded and hashed, so that its item has a SHA-256.
 """

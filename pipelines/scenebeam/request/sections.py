@@ -371,7 +371,7 @@ class Limits(StrictModel):
     file_seconds: float = Field(default=300.0, gt=0, le=_MAX_SECONDS)
     """Seconds that one whole file may take to download; a later run resumes a partial one."""
     task_seconds: float = Field(default=21_600.0, gt=0, le=_MAX_SECONDS)
-    """Seconds that one task may take. A slower one fails at its next request, and may be retried."""
+    """Seconds that one task may take. A slower one fails at its next request."""
     private_addresses: bool = False
     """Allow files at loopback and private addresses even if the catalog is public. They are always
     allowed if the catalog is a local file or at a private address itself."""

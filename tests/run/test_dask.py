@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import dask
 import pytest
 from distributed import Client, LocalCluster
 
 from composites import composite_request
 from scenebeam.errors import RequestError, RunnerError
+from scenebeam.execution.bags import BagRunner
 from scenebeam.execution.driver import run
 from scenebeam.execution.runners import dask as runner
 from scenebeam.execution.runners.dask import check_workers
@@ -35,6 +39,7 @@ def contents(store: Store) -> dict[str, bytes | None]:
     [
         ({"scheduller": "tcp://10.0.0.7:8786"}, "did you mean 'scheduler'"),
         ({"scheduler": "10.0.0.7:8786"}, "such as tcp://"),
+        ({"scheduler": "inproc://10.0.0.7/1/1"}, "such as tcp://"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
@@ -111,9 +116,53 @@ def cluster(emulator: str) -> Iterator[LocalCluster]:
     """Three worker processes. One that is killed is started again, as a cluster does."""
     with (
         dask.config.set(runner._WORKER_CONFIG),
-        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=3, threads_per_worker=2, dashboard_address=None) as cluster,
     ):
         yield cluster
+
+
+def count_to(end: int) -> Iterator[int]:
+    yield from range(end)
+
+
+def note_worker(number: int, folder: str) -> tuple[str, int]:
+    time.sleep(0.05)
+    Path(folder, f"{number}-{os.getpid()}-{uuid.uuid4()}").touch()
+    return "odd" if number % 2 else "even", number
+
+
+def note_group(group: tuple[str, list[int]], folder: str) -> None:
+    key, numbers = group
+    Path(folder, f"{key}-{'.'.join(map(str, sorted(numbers)))}").touch()
+
+
+@pytest.mark.slow
+def test_what_one_element_yields_is_spread_over_all_workers(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "elements").mkdir()
+    (tmp_path / "groups").mkdir()
+    with Client(cluster) as client:
+        client.wait_for_workers(3)
+        pipeline = beam.Pipeline(runner=BagRunner(client, 40))
+        _ = (
+            pipeline
+            | beam.Create([40])
+            | beam.FlatMap(count_to)
+            | beam.Reshuffle()
+            | beam.Map(note_worker, str(tmp_path / "elements"))
+            | beam.GroupByKey()
+            | beam.Map(note_group, str(tmp_path / "groups"))
+        )
+        pipeline.run().wait_until_finish()
+    seen = [path.name.split("-") for path in (tmp_path / "elements").iterdir()]
+    assert sorted(int(number) for number, *_ in seen) == list(range(40)), "each element once"
+    assert len({pid for _, pid, *_ in seen}) == 3
+    groups = [
+        f"{key}-{'.'.join(str(number) for number in range(first, 40, 2))}"
+        for first, key in enumerate(("even", "odd"))
+    ]
+    assert sorted(path.name for path in (tmp_path / "groups").iterdir()) == groups
 
 
 @pytest.fixture(params=["folder", "gs"])

@@ -28,7 +28,8 @@ IN_PROCESS = True
 """Tasks end with this process, which is the client that Dask makes them for."""
 
 _OPTIONS = ("scheduler",)
-_ADDRESS = re.compile(r"[a-z]+://.+")
+# Not `inproc`: Beam's runner keeps results in objects that threads of one process would share.
+_ADDRESS = re.compile(r"(?!inproc)[a-z]+://.+")
 _WAIT_SECONDS = 60
 """How long the first worker of a cluster, and answers of workers, are waited for."""
 _WORKER_CONFIG = {"distributed.worker.profile.enabled": False}

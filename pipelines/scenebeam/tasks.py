@@ -9,6 +9,7 @@ from typing import Any, Literal
 from affine import Affine
 from pydantic import BaseModel, ConfigDict
 
+from scenebeam.collections.record import Nodata
 from scenebeam.raster.grid import Grid
 
 
@@ -60,11 +61,11 @@ class Estimate(BaseModel):
 class CubeBand(BaseModel):
     """A variable of a cube: how its pixels are stored, and what they mean."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     name: str
     dtype: str
-    nodata: float | None
+    nodata: Nodata
     """None: the files mark invalid pixels by a mask, or not at all."""
     scale: float
     offset: float

@@ -27,6 +27,12 @@ from scenebeam.transfer.retry import shutdown
 Make = Callable[..., RunRequest]
 
 
+@pytest.fixture(autouse=True)
+def no_shutdown() -> None:
+    """Other tests leave the event set, as an interrupted process does."""
+    shutdown.clear()
+
+
 def settled(make_request: Make) -> str:
     request = make_request(**{"product.bands": ["scl"]})
     load_or_create_plan(request, open_store(request.output))

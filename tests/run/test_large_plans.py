@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from scenebeam.report import outcomes as outcome_files
 from scenebeam.report.outcomes import Outcomes, delete_outcomes, merge_parts, part_key, write_part
 from scenebeam.request import RunRequest
 from scenebeam.storage import Store, open_store
-from scenebeam.tasks import Outcome, Task
+from scenebeam.tasks import CubeBand, CubeSlice, Outcome, Task
 
 Make = Callable[..., RunRequest]
 FOLDER = "outcomes/20260101T000000Z/"
@@ -230,3 +231,17 @@ def test_ranges_of_several_tasks_make_the_same_bytes(
     frozen = read_plan(store)
     assert frozen is not None
     assert frozen.tasks == plan.tasks
+
+
+def test_a_nodata_value_of_nan_is_still_nan_in_a_frozen_plan(tmp_path: Path) -> None:
+    band = CubeBand(
+        name="ndvi", dtype="float32", nodata=float("nan"), scale=1, offset=0, categorical=False
+    )
+    cube = CubeSlice(format="zarr", index=0, bands=(band,), cuts=(0, 0))
+    store = open_store(str(tmp_path))
+    tasks = [Task(id="a", outputs=("a",), item_path="a", cube=cube)]
+    store_tasks(tasks, store, "plan.parquet")
+    stored = StoredTasks(store, "plan.parquet", Task)
+    assert stored[0].cube is not None
+    assert math.isnan(stored[0].cube.bands[0].nodata or 0)
+    assert stored == tasks, "or it would be made again"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import ConfigDict
 from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.area import TILE_METERS
 from scenebeam.collections import CollectionRecord
+from scenebeam.collections.record import Nodata
 from scenebeam.figures.maps import coverage_map, locator_map
 from scenebeam.figures.notebook import render_card
 
@@ -26,6 +28,8 @@ class Asset:
     physical value = scale * (stored number - add_offset) + offset
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
+
     band: str
     """Common name in lower case (`red`)."""
     href: str
@@ -35,7 +39,7 @@ class Asset:
     resolution: float
     """Nominal ground size of a pixel in meters."""
     dtype: str
-    nodata: float | None
+    nodata: Nodata
     scale: float
     offset: float
     add_offset: int

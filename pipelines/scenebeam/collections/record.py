@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from scenebeam.collections.identity import GroupPattern, Identity
 from scenebeam.collections.renamed import accept_old_names
 
 Resampling = Literal["nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode"]
+
+
+def _same_nan(value: float | None) -> float | None:
+    # NaN is equal to itself only as the same object, and plans are compared.
+    return math.nan if value is not None and math.isnan(value) else value
+
+
+Nodata = Annotated[float | None, AfterValidator(_same_nan)]
+"""A nodata value. Models that are stored as JSON need `ser_json_inf_nan="strings"`: JSON has no
+NaN, and pydantic would store null, which means that there is no nodata value."""
 
 
 class BandRecord(BaseModel):
@@ -36,7 +47,7 @@ class BandRecord(BaseModel):
     has_add_offset: bool = True
     """Whether the collection's `add_offset` applies to this band (never to categorical bands)."""
     dtype: str | None = None
-    nodata: float | None = None
+    nodata: Nodata = None
     scale: float | None = None
     offset: float | None = None
     wavelength: float | None = None
@@ -152,7 +163,7 @@ class CollectionRecord(BaseModel):
     attribution: str = ""
     """Who to name, and the license, where products of the collection are published."""
     dtype: str
-    nodata: float | None = None
+    nodata: Nodata = None
     scale: float = 1.0
     offset: float = 0.0
     """Physical value = scale * harmonized value + offset."""

@@ -56,8 +56,10 @@ def run_pipeline(
         raise
     except Exception as error:
         log.debug("runner %s", kind, exc_info=True)
-        message = f"runner {kind!r} ended before all tasks were made: {_cause(error)}"
-        raise RunnerError(f"{message}; run it again to resume") from error
+        cause = _cause(error)
+        hint = "" if cause.endswith("run again") else "; run it again to resume"
+        message = f"runner {kind!r} ended before all tasks were made: {cause}{hint}"
+        raise RunnerError(message) from error
     content = store.read(STATUS_FILE)
     assert content is not None, "the last step of the pipeline writes it"
     return RunStatus.model_validate_json(content)

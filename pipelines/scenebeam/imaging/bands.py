@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from scenebeam.catalog.acquisition import Acquisition
 from scenebeam.catalog.scene import Asset, Scene
+from scenebeam.collections.record import Nodata
 from scenebeam.errors import CheckError, ReadError, RequestError
 from scenebeam.imaging.refs import AssetRef
 from scenebeam.metadata import stac_items
@@ -28,7 +29,7 @@ from scenebeam.transfer.retry import Budget
 class Band(BaseModel):
     """One band of one acquisition: the files of its scenes, and how to read and scale them."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     label: str
     """Unique among the bands of a task: the name, after the acquisition if there are several."""
@@ -39,7 +40,7 @@ class Band(BaseModel):
     absent: tuple[str, ...]
     """Ids of the scenes that have no file of the band."""
     dtype: str
-    nodata: float | None
+    nodata: Nodata
     scale: float
     offset: float
     resampling: str

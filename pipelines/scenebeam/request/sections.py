@@ -277,17 +277,17 @@ class Runner(StrictModel):
     Tasks run one after another in this process with `serial`, several at once on this machine with
     `direct`, on Google Cloud with `dataflow`, and on a cluster with `dask`, `flink` and `spark`."""
     workers: int | None = Field(default=None, ge=1, le=10_000)
-    """Number of tasks at once, with `direct`, `flink` and local `dask`; or the maximum number of
-    workers, with `dataflow`. Default: the runner's own."""
+    """Number of tasks at once, or the maximum number of workers; default: the runner's own. The
+    former applies to `direct`, `flink` and local `dask`, the latter to `dataflow`."""
     options: dict[str, str | int | float | bool | list[str]] = Field(default={}, max_length=1000)
-    """Beam pipeline options by their command-line names, without the dashes: `{kind: flink,
-    options: {job_endpoint: …}}`. With `dask`: `scheduler`, its address."""
+    """Beam pipeline options by their command-line names, without the dashes. For example:
+    `{kind: flink, options: {job_endpoint: …}}`. With `dask`: `scheduler`, its address."""
     serial_blocks: int = Field(default=100, ge=0)
     """With `auto`, a run of fewer source blocks is `serial`, and a larger one is `direct`. For few
     blocks, starting Beam would take longer. Assets are always serial."""
     local_blocks: int = Field(default=1000, ge=0)
-    """With `auto`, a run of at least this number of source blocks uses Dataflow, if `options` has
-    its settings and the output is `gs://`. A run that takes an hour or more here suggests it."""
+    """With `auto`, a run of at least this number of source blocks uses Dataflow. It does so if
+    `options` has its settings and the output is `gs://`. A run of an hour or more suggests it."""
 
 
 class OpticalChecks(StrictModel):

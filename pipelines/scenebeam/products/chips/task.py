@@ -10,6 +10,7 @@ import shapely
 from affine import Affine
 from pydantic import BaseModel, ConfigDict
 
+from scenebeam.collections.record import Nodata
 from scenebeam.imaging.chip_scenes import ChipScene, Clouds
 from scenebeam.imaging.refs import SceneFiles
 from scenebeam.products.chips.request import ChipsRequest
@@ -67,11 +68,11 @@ class OtherScenes(BaseModel):
 class LabelSource(BaseModel):
     """Where the pixels of a label come from."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     name: str
     dtype: str
-    nodata: float | None = None
+    nodata: Nodata = None
     """Value of pixels without data, if the label is a raster."""
     is_vector: bool
     layer: tuple[SceneFiles, ...] = ()

@@ -57,7 +57,7 @@ class Layer(BaseModel):
 class Recipe(BaseModel):
     """How the rasters of a modality are written, and which pixels disqualify a chip."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     resolution: float
     """Pixel size in meters."""

@@ -22,6 +22,7 @@ from scenebeam.planning.search import SearchResult, search
 from scenebeam.planning.search_cache import write_search
 from scenebeam.planning.start import new_status
 from scenebeam.report.finish import finish
+from scenebeam.report.outcomes import delete_outcomes, outcomes_folder
 from scenebeam.request import RunRequest
 from scenebeam.status import STATUS_FILE, RunStatus, now
 from scenebeam.storage import Store, open_store
@@ -211,5 +212,7 @@ def start_status(plan: Plan, store: Store, kind: str) -> RunStatus:
         The status.
     """
     status = new_status(plan, store, kind)
+    # A run that was killed has left them, and may have started in the same second.
+    delete_outcomes(outcomes_folder(status), store)
     store.write(STATUS_FILE, status.to_bytes())
     return status

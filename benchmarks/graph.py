@@ -50,7 +50,7 @@ def request_of(folder: Path, count: int, runner: str = "direct") -> Any:
 def run_step(step: str, folder: Path, count: int) -> None:
     """Run one step in this process."""
     from scenebeam.execution.driver import run, start_status
-    from scenebeam.execution.engine import MakeRange, Making, merge_outcomes, report
+    from scenebeam.execution.engine import MakeOptions, MakeRange, merge_outcomes, report
     from scenebeam.execution.row_ranges import split_ranges, undone_ranges
     from scenebeam.planning.plan import read_plan
     from scenebeam.planning.reuse import load_or_create_plan
@@ -72,7 +72,7 @@ def run_step(step: str, folder: Path, count: int) -> None:
         frozen = read_plan(store)
         assert frozen is not None
         ranges = list(split_ranges(undone_ranges(frozen, store)))
-        make = MakeRange(Making(outcomes_folder(status)))
+        make = MakeRange(MakeOptions(outcomes_folder(status)))
         make.setup()
         groups: dict[Any, list[str]] = {}
         if step == "make":

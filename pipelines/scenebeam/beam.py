@@ -19,7 +19,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from scenebeam.execution.engine import MakeAll, Making, all_ranges, report
+from scenebeam.execution.engine import MakeAll, MakeOptions, all_ranges, report
 from scenebeam.planning.plan import read_plan
 from scenebeam.planning.start import new_status
 from scenebeam.report.outcomes import OUTCOMES_PREFIX
@@ -37,11 +37,11 @@ class MakeProducts(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, outputs: Any) -> Any:
         """Apply the transform."""
-        making = Making(f"{OUTCOMES_PREFIX}{now():%Y%m%dT%H%M%SZ}/")
+        options = MakeOptions(f"{OUTCOMES_PREFIX}{now():%Y%m%dT%H%M%SZ}/")
         return (
             outputs
             | "Ranges" >> beam.Map(all_ranges)
-            | "Make" >> MakeAll(making)
+            | "Make" >> MakeAll(options)
             | "Report" >> beam.Map(_report)
         )
 

@@ -14,7 +14,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from conftest import tree
 from scenebeam.errors import RunnerError
 from scenebeam.execution.driver import run
-from scenebeam.execution.engine import MakeRange, Making, all_ranges, merge_outcomes, report
+from scenebeam.execution.engine import MakeOptions, MakeRange, all_ranges, merge_outcomes, report
 from scenebeam.execution.make import MemoryGate, _available_memory
 from scenebeam.execution.row_ranges import split_ranges
 from scenebeam.planning.reuse import load_or_create_plan
@@ -50,8 +50,8 @@ def made(make: MakeRange, output: str, *rows: tuple[int, int]) -> list[tuple[str
     return [merge_outcomes(((output, 0), parts))]
 
 
-def start(making: Making) -> MakeRange:
-    make = MakeRange(making)
+def start(options: MakeOptions) -> MakeRange:
+    make = MakeRange(options)
     make.setup()
     return make
 
@@ -76,7 +76,7 @@ def test_ranges_are_those_with_an_output_missing(make_request: Make) -> None:
 def test_make_range_in_a_pipeline(make_request: Make) -> None:
     output = settled(make_request)
     with TestPipeline(runner="BundleBasedDirectRunner") as pipeline:
-        keys = pipeline | beam.Create([(output, 0, 1)]) | beam.ParDo(MakeRange(Making(FOLDER)))
+        keys = pipeline | beam.Create([(output, 0, 1)]) | beam.ParDo(MakeRange(MakeOptions(FOLDER)))
         assert_that(keys, equal_to([((output, 0), part_key(FOLDER, 0))]))
     assert (Path(output) / "mosaics/20210610T092031Z/scl.tif").exists()
     outcomes = Outcomes([part_key(FOLDER, 0)], open_store(output))
@@ -90,7 +90,7 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 ) -> None:
     told: list[int] = []
     output = settled(make_request)
-    make = start(Making(FOLDER, on_progress=lambda: told.append(1)))
+    make = start(MakeOptions(FOLDER, on_progress=lambda: told.append(1)))
     made(make, output, (0, 1))
     assert not told, "not after each task: there may be thousands a minute"
     monkeypatch.setattr("scenebeam.execution.engine._REPORT_INTERVAL", 0.0)
@@ -103,17 +103,17 @@ def test_who_listens_is_told_while_it_goes_and_at_its_end(
 
 def test_a_bundle_that_is_replayed_changes_no_byte(make_request: Make) -> None:
     output = settled(make_request)
-    make = start(Making(FOLDER))
+    make = start(MakeOptions(FOLDER))
     parts = [key for row in (0, 1) for _, key in make.process((output, row, row + 1))]
     before = tree(Path(output))
-    again = start(Making(FOLDER))
+    again = start(MakeOptions(FOLDER))
     for row in (0, 1, 0):
         assert list(again.process((output, row, row + 1))) == [((output, 0), parts[row])]
     assert tree(Path(output)) == before, "outcomes are kept, too"
     _, merged = merge_outcomes(((output, 0), parts))
     # The answer of the worker that merged them was lost, and the ranges are made once more.
     for row in (0, 1):
-        list(start(Making(FOLDER)).process((output, row, row + 1)))
+        list(start(MakeOptions(FOLDER)).process((output, row, row + 1)))
     assert merge_outcomes(((output, 0), parts)) == (output, merged)
     assert len(Outcomes([merged], open_store(output))) == 2
     final = final_status(output, [merged])
@@ -143,7 +143,7 @@ def test_memory_is_that_of_the_container(
 
 def test_threads_that_outlive_an_interrupt_make_nothing(make_request: Make) -> None:
     output = settled(make_request)
-    make = start(Making(FOLDER))
+    make = start(MakeOptions(FOLDER))
     shutdown.set()
     try:
         with pytest.raises(RunnerError, match="interrupted"):

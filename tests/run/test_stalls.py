@@ -13,7 +13,7 @@ import pytest
 from scenebeam.execution import stalls
 from scenebeam.execution.driver import run, start_status
 from scenebeam.execution.live import live_status
-from scenebeam.execution.stalls import StallWatch, _Running, look_at
+from scenebeam.execution.stalls import StallWatch, _Running, check_stall
 from scenebeam.planning.reuse import load_or_create_plan
 from scenebeam.report.outcomes import outcomes_folder, part_key, stall_key
 from scenebeam.request import RunRequest
@@ -33,15 +33,15 @@ def test_a_stalled_task_is_named_until_it_goes_on(
     status = start_status(load_or_create_plan(request, store), store, "dataflow")
     note = stall_key(part_key(outcomes_folder(status), 0))
     running = _Running("20210610T092031Z", Budget(), store, note)
-    look_at(running)
+    check_stall(running)
     monkeypatch.setattr(stalls, "STALL_SECONDS", 0.0)
     time.sleep(0.01)
-    look_at(running)
+    check_stall(running)
     [stalled] = live_status(request.output).stalled
     assert stalled.startswith("20210610T092031Z on ")
     assert json.loads(store.read(note) or b"{}")["task"] == "20210610T092031Z"
     running.budget.count(1)
-    look_at(running)
+    check_stall(running)
     assert live_status(request.output).stalled == ()
 
 
@@ -49,7 +49,7 @@ def test_a_task_that_ends_takes_its_note_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stalls, "STALL_SECONDS", 0.0)
-    monkeypatch.setattr(stalls, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(stalls, "_CHECK_SECONDS", 0.01)
     store, watch = open_store(str(tmp_path)), StallWatch()
     with watch.watch("a", Budget(), store, "note.json"):
         for _ in range(500):

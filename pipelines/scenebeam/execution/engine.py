@@ -63,11 +63,11 @@ def build(
     Returns:
         A PCollection with the final status as JSON.
     """
-    making = Making(outcomes_folder(status), Access.of(plan.request), on_progress)
+    options = MakeOptions(outcomes_folder(status), Access.of(plan.request), on_progress)
     return (
         pipeline
         | "Ranges" >> beam.Create([undone_ranges(plan, store)])
-        | "Make" >> MakeAll(making)
+        | "Make" >> MakeAll(options)
         | "Report" >> beam.Map(report, status.model_dump_json(), on_progress)
     )
 
@@ -87,7 +87,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Making:
+class MakeOptions:
     """How tasks are made."""
 
     outcomes: str
@@ -101,10 +101,10 @@ class Making:
 class MakeAll(beam.PTransform):  # type: ignore[misc]
     """`RowRanges` of outputs with a frozen plan → (URI, keys of the files of its outcomes)."""
 
-    def __init__(self, making: Making) -> None:
+    def __init__(self, options: MakeOptions) -> None:
         """Describe the transform."""
         super().__init__()
-        self._making = making
+        self._options = options
 
     def expand(self, ranges: Any) -> Any:
         """Apply the transform."""
@@ -112,7 +112,7 @@ class MakeAll(beam.PTransform):  # type: ignore[misc]
             ranges
             | "SplitRanges" >> beam.FlatMap(split_ranges)
             | "Reshuffle" >> beam.Reshuffle()
-            | "MakeRange" >> beam.ParDo(MakeRange(self._making))
+            | "MakeRange" >> beam.ParDo(MakeRange(self._options))
             | "GroupParts" >> beam.GroupByKey()
             | "MergeOutcomes" >> beam.Map(merge_outcomes)
             | "AllOutcomes" >> beam.GroupByKey()
@@ -122,8 +122,8 @@ class MakeAll(beam.PTransform):  # type: ignore[misc]
 class MakeRange(beam.DoFn):  # type: ignore[misc]
     """`RowRange` → ((URI, number of a group), key of the outcomes; empty if there are none)."""
 
-    def __init__(self, making: Making) -> None:
-        self._making = making
+    def __init__(self, options: MakeOptions) -> None:
+        self._options = options
 
     def setup(self) -> None:
         """Prepare a worker."""
@@ -133,12 +133,12 @@ class MakeRange(beam.DoFn):  # type: ignore[misc]
     def process(self, element: RowRange) -> Iterator[tuple[tuple[str, int], str]]:
         """Make the tasks of some rows."""
         output, first, last = element
-        key = part_key(self._making.outcomes, first)
+        key = part_key(self._options.outcomes, first)
         if first == last:
             yield (output, 0), ""
             return
-        plan, store = _plan_of_run(output, self._making.outcomes)
-        access = self._making.access or Access.of(plan.request)
+        plan, store = _plan_of_run(output, self._options.outcomes)
+        access = self._options.access or Access.of(plan.request)
         use_accounts(access.accounts)
         kind, tasks = plan.request.product.kind, plan.tasks[first:last]
         for outcome in make_range(kind, tasks, store, access.limits, key):
@@ -149,9 +149,9 @@ class MakeRange(beam.DoFn):  # type: ignore[misc]
         Metrics.counter("scenebeam", f"tasks_{outcome.state}").inc()
         Metrics.counter("scenebeam", "read_bytes").inc(outcome.read_bytes)
         is_due = time.monotonic() - self._last_report > _REPORT_INTERVAL
-        if self._making.on_progress is not None and is_due:
+        if self._options.on_progress is not None and is_due:
             self._last_report = time.monotonic()
-            self._making.on_progress()
+            self._options.on_progress()
 
 
 @lru_cache(maxsize=4)

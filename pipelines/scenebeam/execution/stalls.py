@@ -1,6 +1,6 @@
 """Stalls: tasks that have read nothing for minutes are named in the output while they last.
 
-A worker that hangs cannot say so. A thread of its process looks at what its tasks have read, and
+A worker that hangs cannot say so. A thread of its process checks what its tasks have read, and
 leaves a note in the output for each that has stopped; `scenebeam status` lists the notes.
 """
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 STALL_SECONDS = 600.0
 """Seconds without a byte after which a task counts as stalled. A task that computes reads, too."""
-_LOOK_SECONDS = 30.0
+_CHECK_SECONDS = 30.0
 
 
 @dataclass
@@ -43,13 +43,13 @@ class _Running:
 
 
 class StallWatch:
-    """Looks at the tasks of this process now and then."""
+    """Checks the tasks of this process now and then."""
 
     def __init__(self) -> None:
         """Start the thread."""
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
-        threading.Thread(target=self._look_forever, daemon=True, name="stalls").start()
+        threading.Thread(target=self._check_forever, daemon=True, name="stalls").start()
 
     @contextmanager
     def watch(self, task: str, budget: Budget, store: Store, note: str) -> Iterator[None]:
@@ -72,19 +72,19 @@ class StallWatch:
             if running.is_noted:
                 store.delete([note])
 
-    def _look_forever(self) -> None:
+    def _check_forever(self) -> None:
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_SECONDS)
             with self._lock:
                 tasks = list(self._running.values())
             for task in tasks:
                 try:
-                    look_at(task)
+                    check_stall(task)
                 except StorageError as error:
                     log.warning("cannot note that %s has stalled: %s", task.task, error)
 
 
-def look_at(task: _Running) -> None:
+def check_stall(task: _Running) -> None:
     """Leave a note if a task has stalled, and remove it if it goes on."""
     read = task.budget.bytes
     if read != task.read:

@@ -68,7 +68,8 @@ def geometric_median(spectra: Array) -> Array:
             that does not count; at least one counts for each pixel.
 
     Returns:
-        Array of shape (bands, pixels), within about TOLERANCE of the minimum.
+        Array of shape (bands, pixels), within about TOLERANCE of the minimum. If half of the
+        observations coincide, the iteration converges slowly, and may end further away.
     """
     center = np.empty((spectra.shape[0], spectra.shape[2]))
     for first in range(0, spectra.shape[2], _TOGETHER):

@@ -148,10 +148,7 @@ def test_methods_that_take_whole_pixels(method: str, case: Case) -> None:
 def test_no_point_is_nearer_to_all_spectra_than_the_geometric_median(
     spectra: np.ndarray, count: int
 ) -> None:
-    """Its sum of distances is that of the best of many trial points, or less.
-
-    Where half of the spectra coincide, steps become small before the minimum is reached.
-    """
+    """Its sum of distances is that of the best of many trial points, or less."""
     spectra = spectra.copy()
     spectra[:, count:] = np.nan
     center = geometric_median(spectra)
@@ -164,9 +161,9 @@ def test_no_point_is_nearer_to_all_spectra_than_the_geometric_median(
     for size in (1e-1, 1e-2, 1e-3):
         for _ in range(20):
             trial = center + rng.normal(0, size, center.shape)
-            assert (found <= cost(trial) + 1e-3).all()
+            assert (found <= cost(trial) + 2e-4).all()
     for number in range(count):
-        assert (found <= cost(spectra[:, number]) + 1e-3).all()
+        assert (found <= cost(spectra[:, number]) + 2e-4).all()
 
 
 def test_the_geometric_median_of_known_points() -> None:

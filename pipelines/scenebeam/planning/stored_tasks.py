@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from operator import eq
 from threading import Lock
 from typing import IO, Any, overload
 
@@ -41,9 +43,9 @@ class LazyTasks(Sequence[Task]):
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return NotImplemented if not isinstance(other, Sequence) else False
-        return all(mine == others for mine, others in zip(self, other, strict=True))
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(map(eq, self, other))
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
@@ -57,9 +59,9 @@ class LazyTasks(Sequence[Task]):
         for row in range(len(self)):
             yield self._at(row)
 
+    @abstractmethod
     def _at(self, row: int) -> Task:
         """Return the task of a row from 0."""
-        raise NotImplementedError
 
 
 class TaskRows(LazyTasks):

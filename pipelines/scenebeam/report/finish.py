@@ -61,7 +61,10 @@ def finish(
     if store.size(RUN_FILE) is None:
         raise output_removed(store)
     existing = store.list()
-    undone = {task.id for task in plan.undone(existing)}
+    done: set[str] = set()
+    undone: set[str] = set()
+    for task in plan.tasks:
+        (done if task.is_done(existing) else undone).add(task.id)
     superseded: set[str] = set()
     if not undone:
         # A task that was killed while it removed its shards is done, and never made again.
@@ -70,7 +73,6 @@ def finish(
         if plan.request.series is None:
             superseded = store.release_superseded()
     unfinished = _Unfinished(outcomes, undone)
-    done = {task.id for task in plan.tasks if task.id not in undone}
     product = product_of(plan.request.product.kind)
     report = product.report(plan.request, plan.tasks, done, outcomes, store)
     files: dict[str, File] = {

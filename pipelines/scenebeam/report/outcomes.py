@@ -30,7 +30,7 @@ _GROUP_ROWS = 1000
 _STALLED = "stalled/"
 """Folder of the notes about tasks that have stalled."""
 _KEPT_GROUPS = 4
-"""Row groups that stay in memory after they were read."""
+"""Row groups that stay in memory after they were read, and files that stay open."""
 
 
 def outcomes_folder(status: RunStatus) -> str:
@@ -144,6 +144,7 @@ class Outcomes(Mapping[str, Outcome]):
         """
         self._keys = [key for key in sorted(keys) if store.size(key) is not None]
         self._store = store
+        self._file = lru_cache(_KEPT_GROUPS)(self._open_file)
         hashes: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
         self._groups: list[tuple[int, int]] = []
         """(number of the file, number of the row group) of each row group."""
@@ -196,7 +197,7 @@ class Outcomes(Mapping[str, Outcome]):
         tasks, outcomes = (column.to_pylist() for column in columns)
         return tasks, outcomes
 
-    def _file(self, number: int) -> pq.ParquetFile:
+    def _open_file(self, number: int) -> pq.ParquetFile:
         return pq.ParquetFile(self._store.open_read(self._keys[number]))
 
 

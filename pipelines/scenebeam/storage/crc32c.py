@@ -9,6 +9,7 @@ multiplies the polynomial of what comes before by x^n. This is `crc32_combine` o
 
 from __future__ import annotations
 
+import base64
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def file_crc32c(path: Path) -> int:
         for _ in checksum.consume(file, 2**20):
             pass
     return int.from_bytes(checksum.digest(), "big")
+
+
+def decode_crc32c(text: str) -> int:
+    """Decode a CRC32C as Cloud Storage writes it: big-endian, in base64."""
+    return int.from_bytes(base64.b64decode(text), "big")
 
 
 def combine(first: int, second: int, size: int) -> int:

@@ -25,7 +25,7 @@ from google_crc32c import Checksum
 from scenebeam.errors import StorageError
 from scenebeam.multihash import MD5_PREFIX, file_multihash
 from scenebeam.storage.composer import Composer
-from scenebeam.storage.crc32c import file_crc32c
+from scenebeam.storage.crc32c import decode_crc32c, file_crc32c
 from scenebeam.storage.gcs_compose import GcsComposer
 from scenebeam.storage.gcs_errors import storage_errors
 from scenebeam.storage.gcs_reader import ObjectReader
@@ -272,7 +272,7 @@ class GcsStore(Store):
         blob = self._get_blob(key)
         if blob is None:
             raise StorageError(f"{self.uri_for(key)} does not exist")
-        return _crc32c(blob)
+        return decode_crc32c(blob.crc32c)
 
     @property
     def composer(self) -> Composer:
@@ -283,7 +283,7 @@ class GcsStore(Store):
         blob = self._get_blob(key)
         if blob is None or blob.size != path.stat().st_size:
             return False
-        return _crc32c(blob) == file_crc32c(path)
+        return decode_crc32c(blob.crc32c) == file_crc32c(path)
 
     @contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
@@ -328,10 +328,6 @@ class GcsStore(Store):
         """Return an object with its properties; None if it does not exist."""
         with storage_errors(f"cannot read {self.uri_for(key)}"):
             return self._bucket.get_blob(self._blob(key).name)
-
-
-def _crc32c(blob: Any) -> int:
-    return int.from_bytes(base64.b64decode(blob.crc32c), "big")
 
 
 class _GcsDownload(PartialDownload):

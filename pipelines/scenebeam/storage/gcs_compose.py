@@ -14,7 +14,6 @@ same bytes under the same name, so a killed worker leaves what the next one need
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from google_crc32c import Checksum
 
 from scenebeam.errors import StorageError
 from scenebeam.storage.composer import Composer, Piece, join
+from scenebeam.storage.crc32c import decode_crc32c
 from scenebeam.storage.gcs_errors import storage_errors
 from scenebeam.storage.store import checked_key
 
@@ -125,7 +125,7 @@ class GcsComposer(Composer):
         )
 
     def _describe(self, blob: Any) -> Piece:
-        crc32c = int.from_bytes(base64.b64decode(blob.crc32c), "big")
+        crc32c = decode_crc32c(blob.crc32c)
         return Piece(blob.name.removeprefix(self._prefix), int(blob.size), crc32c)
 
     def _uri(self, key: str) -> str:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from scenebeam.errors import RequestError, RunnerError, SceneBeamError
 from scenebeam.execution.beam_pipeline import run_pipeline
-from scenebeam.execution.row_ranges import undone_ranges
+from scenebeam.execution.row_ranges import MOST_RANGES
 from scenebeam.extras import import_extra
 from scenebeam.planning.plan import Plan
 from scenebeam.request import Runner, RunRequest
@@ -63,7 +63,8 @@ def run_tasks(kind: str, plan: Plan, store: Store, status: RunStatus) -> RunStat
     from scenebeam.execution.bags import BagRunner
 
     check_request(plan.request)
-    partitions = max(1, len(undone_ranges(plan, store)[2]))
+    # Ranges are no more than that; a partition may be empty.
+    partitions = max(1, min(status.tasks - status.kept, MOST_RANGES))
     with ExitStack() as closing:
         client = closing.enter_context(_connect(plan.request.runner))
         check_workers(client, store)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from scenebeam.execution.beam_options import as_arguments
 from scenebeam.execution.runners.portable import check_job_server, run_on_job_server
 from scenebeam.planning.plan import Plan
-from scenebeam.request import RunRequest
 from scenebeam.status import RunStatus
 from scenebeam.storage import Store
 
@@ -13,13 +12,7 @@ IN_PROCESS = False
 """Whether tasks run in this process, so that none are left when it ends."""
 
 
-def check_request(request: RunRequest) -> None:
-    """Check that the options name a job server and its workers, before anything is searched.
-
-    Raises:
-        RequestError: They do not.
-    """
-    check_job_server(request)
+check_request = check_job_server
 
 
 def arguments_for(plan: Plan) -> list[str]:
